@@ -1,7 +1,7 @@
 """Outbox rows as the relay reads them, and the messages that they become."""
 
 import re
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -51,6 +51,9 @@ def read_headers(text: str) -> Headers:
     return Headers(headers, broken_header(headers))
 
 
+Stage = Literal["outbox", "waiting", "sent", "applying", "burying", "acknowledged", "settled"]
+"""Where a row is in its life in the relay; `relay/memory/rows.py` has the steps."""
+
 _NO_ID: Final = RowId(0, 0, "")
 
 
@@ -59,7 +62,8 @@ class OutboxRow(msgspec.Struct, gc=False):
 
     `predecessor` says whether the previous row of the subject was in the same snapshot. `key`
     is the subject, whose messages are sent in order; `size` is in bytes, once the row is in
-    memory. A program with a writer's rights can insert any row, so every value may be wrong.
+    memory; only `Rows.move` changes `stage`. A program with a writer's rights can insert any
+    row, so every value may be wrong.
     """
 
     shard: int
@@ -77,21 +81,19 @@ class OutboxRow(msgspec.Struct, gc=False):
     id: RowId = _NO_ID
     key: str = ""
     size: int = 0
+    is_replay: bool = False
+    stage: Stage = "outbox"
 
     def __post_init__(self) -> None:
         """Compute the primary key and the subject, which are used many times."""
         self.id = RowId(self.shard, self.position, self.event_id)
         self.key = subject_key(self.subject_type, self.subject_id)
+        self.is_replay = _REPLAY_NAME in self.headers
 
     @property
     def waits(self) -> bool:
         """Whether it has a predecessor. An invalid row may name a later one, which is none."""
         return self.predecessor and self.previous_position < self.position
-
-    @property
-    def is_replay(self) -> bool:
-        """Whether its headers name a replay. A text that only looks like that counts too."""
-        return _REPLAY_NAME in self.headers
 
     def bytes(self) -> int:
         """Bytes of payload and headers."""

@@ -14,7 +14,7 @@ Failed rows whose time has come are read by their keys (`holds`). Rows that cann
 are passed over in SQL: subjects with a failed row, subjects with enough rows in memory, and
 topics that are paused (`topics`) or use their share of the memory (`shares`). They are read
 *again* when they can be sent. That only saves work. Order depends on the rule of admission
-(`queues`).
+(`queues`). From then on a row has a stage, and `rows` has all stages and the steps between them.
 
 **Send** (`sender`). Rows wait per subject, first in, first out (`subjects`). A subject has
 one message on its way; many calls of the sink run at a time, each with messages of subjects

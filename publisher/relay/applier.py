@@ -94,6 +94,7 @@ class Applier:
         if row in self._waiting:  # its shard was lost and taken again meanwhile
             self._state.give_back(self._waiting[row])
         self._waiting[row] = subject
+        self._state.rows.move(subject.busy_row, "applying")
 
     async def apply(self) -> None:
         """Apply one batch. Raises the driver's error if the database fails, keeping the rest."""
@@ -163,16 +164,10 @@ class Applier:
         return call
 
     def _settled(self, row: RowId) -> None:
-        state, subject = self._state, self._waiting.pop(row)
-        state.delivered += 1
-        state.deleted += 1
-        failed_before = subject.busy_hold is not None
-        state.queues.settled([state.queues.delivered(subject)])
-        if failed_before:
-            state.let_go(subject, row)
+        self._state.delivered += 1
+        self._state.deleted += 1
+        if self._state.finish(self._waiting.pop(row), "settled"):
             self._recover(row)
-        state.go_on(subject)
-        state.released(row.shard)
 
     def _failed(self, row: RowId, failure: FunctionFailed) -> None:
         self._tell(row, failure)

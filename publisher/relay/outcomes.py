@@ -51,7 +51,6 @@ class Outcomes:
             text = "Row of shard %d, position %d, event %s is not a valid message: %s (%d rows)"
             logger.warning(text, *row.id, fault.reason, self._faults)
             self._faults, self._tell_faults_at = 0, now + _TELL
-        state.in_flight -= 1
         if state.topics.found:
             state.topics.missed(row.id)
         self.fail(subject, Rejected(f"is not a valid message: {fault.reason}"))
@@ -59,7 +58,6 @@ class Outcomes:
     def ended(self, subject: Subject, outcome: Outcome) -> None:
         """Act on the outcome of the busy row of a subject."""
         state = self._state
-        state.in_flight -= 1
         if isinstance(outcome, Delivered):
             self._delivered(subject)
         elif isinstance(outcome, NotAttempted) or self._is_left(subject.shard, outcome):
@@ -71,7 +69,6 @@ class Outcomes:
                 state.drop(subject, state.clock() + REST)
             else:
                 state.queues.put_back(subject, state.clock() + REST)
-            state.released(subject.shard.number)
         elif isinstance(outcome, Unavailable):
             self._refused(subject, outcome.error)
         else:
@@ -87,18 +84,12 @@ class Outcomes:
         return shard.is_lost and not (is_failure and self._settler.has_lease(shard))
 
     def _delivered(self, subject: Subject) -> None:
-        state = self._state
         self._topic_works(subject.busy_row)
         if self._settler.applier is not None:
             self._settler.applier.add(subject)
-            return
-        state.delivered += 1
-        failed_before = subject.busy_hold is not None
-        row = state.queues.delivered(subject)
-        self._settler.acknowledge(row, failed_before=failed_before)
-        if failed_before:
-            state.let_go(subject, row.id)
-        state.go_on(subject)
+        else:
+            self._state.delivered += 1
+            self._settler.acknowledge(subject)
 
     def fail(self, subject: Subject, outcome: Retry | Rejected) -> None:
         """Record a failed attempt; the row then waits for the next one, or is given up."""
@@ -107,7 +98,7 @@ class Outcomes:
         attempts = subject.attempt
         next_step = settings.consequence(attempts, is_rejected=isinstance(outcome, Rejected))
         if next_step == "dead_letter":
-            self._settler.bury(subject, row.id, outcome.error, attempts)
+            self._settler.bury(subject, outcome.error, attempts)
             return
         state.failed += 1
         seconds = None if next_step == "block" else settings.backoff(attempts)
@@ -117,11 +108,11 @@ class Outcomes:
             subject.holds.insert(0, new)
         else:
             subject.holds[0] = new
+        # Recorded first: a shard without a busy row may be handed over, but not with a failure.
+        self._settler.record(subject, new, outcome.error, seconds)
         state.queues.drop(subject)
         subject.pass_over(row.position)
         state.retry_times.add(subject, new)
-        self._settler.record(subject, new, outcome.error, seconds)
-        state.released(subject.shard.number)
         if seconds is not None and seconds < self._settings.idle_max:
             state.to_read.set()
 
@@ -132,10 +123,9 @@ class Outcomes:
             logger.warning("Topic %s takes no messages now: %s", row.topic, error)
         # A row that failed earlier is tried again when the topic may work.
         state.drop(subject, state.clock() + self._settings.breaker_open)
-        state.released(subject.shard.number)
 
     def _topic_works(self, row: OutboxRow) -> None:
-        self._state.queues.shares.answered(row)
+        self._state.rows.shares.answered(row)
         if self._state.topics.found and self._state.topics.worked(row.topic):
             logger.info("Topic %s takes messages again", row.topic)
             self._state.resume_topics()

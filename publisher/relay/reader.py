@@ -190,7 +190,7 @@ class Reader:
     def _share(self) -> None:
         """Share the memory among the topics: return to those with room, and leave full ones."""
         state = self._state
-        shards, shares = state.shards.values(), state.queues.shares
+        shards, shares = state.shards.values(), state.rows.shares
         opened = shares.review(state.clock())
         state.queues.make_room(shards)
         for shard in shards:
@@ -206,20 +206,20 @@ class Reader:
         asked = self._plan(began)
         if not asked:
             return self._wait(began, news=0)
-        full = state.queues.shares.full
+        full = state.rows.shares.full
         topics = {*state.topics.passed_over(began), *full}
         passed = passed_over(state.shards.values(), topics)
         for each in asked:
             if each.kind != "key":  # what was wanted of a subject may belong to such a topic, too
                 each.shard.pass_topics(full, each.range.after)
-        state.queues.begin_read()
+        state.rows.begin_read()
         try:
             reading = await self._store.read([each.range for each in asked], passed)
         except BaseException:
             self._take_back(asked)
             raise
         news = self._admit(asked, reading)
-        state.queues.end_read()
+        state.rows.end_read()
         state.read += news
         if news:
             state.to_send.set()
@@ -230,7 +230,7 @@ class Reader:
     def _plan(self, now: float) -> list[_Asked]:
         """The ranges to read now, those that order depends on first."""
         shards = self._state.shards.values()
-        full = self._state.queues.shares.full
+        full = self._state.rows.shares.full
         asked = self._keys(now)
         again = {shard: place for shard in shards if (place := shard.ask_again(full)) is not None}
         sweeps = [shard for shard in shards if shard.sweep.is_due(now)]
@@ -365,7 +365,7 @@ class Reader:
         elif subject.rows or found.rows:  # it is in memory, or waits for rows before it
             subject.close()
         else:  # its topic is paused, or has no room
-            hold.retry_at = now + (_FULL if self._state.queues.shares.full else _REFRESH)
+            hold.retry_at = now + (_FULL if self._state.rows.shares.full else _REFRESH)
             self._hold_again(subject, hold)
 
     def _check_probe(self, each: _Asked, found: RangeRead) -> None:
@@ -376,7 +376,7 @@ class Reader:
         if found.end != RowPlace(row.position, row.event_id):
             state.topics.missed(row)
             state.resume_topics()
-        elif not state.queues.knows(row):
+        elif row not in state.rows.known:
             state.topics.missed(row)  # it waits; the next scan finds another one
 
     # --- when to read again ------------------------------------------------------------
@@ -388,7 +388,7 @@ class Reader:
         is_behind = any(
             s.sweep.is_running or s.back.is_running or s.wants or _is_behind(s.tail) for s in shards
         )
-        is_behind |= state.is_empty and bool(state.queues.shares.full)  # the next read opens them
+        is_behind |= state.is_empty and bool(state.rows.shares.full)  # the next read opens them
         if not state.is_empty:
             state.stalled_since = None
         elif state.stalled_since is None and not (news or is_behind):

@@ -60,7 +60,7 @@ class Relay:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._state = RelayState(loop.time, topic_open_for=settings.breaker_open)
-        self._state.on_idle = leases.shard_is_idle
+        self._state.rows.on_idle = leases.shard_is_idle
         self._settler = Settler(self._state, store, settings, leases)
         breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
         outcomes = Outcomes(self._state, self._settler, settings)
@@ -124,7 +124,7 @@ class Relay:
     @property
     def busy_shards(self) -> set[int]:
         """The shards that have rows on their way, or acknowledged, or failed, and not settled."""
-        return self._state.busy_shards | self._settler.recording
+        return self._state.rows.busy_shards | self._settler.recording
 
     @property
     def stalled_for(self) -> float | None:

@@ -89,10 +89,10 @@ class Sender:
         if wait := self._breaker.wait(now):
             return wait
         rest = state.queues.end_rests(now)
-        if self._breaker.is_failing and state.in_flight:
+        if self._breaker.is_failing and state.rows.in_flight:
             return float("inf")
         unsettled = self._outcomes.unsettled
-        free, most = MAX_IN_FLIGHT - state.in_flight - unsettled, _CALL
+        free, most = MAX_IN_FLIGHT - state.rows.in_flight - unsettled, _CALL
         if self._breaker.is_failing:
             most = 1
             state.queues.rotate(random.random())  # noqa: S311 - a part of the broker may fail
@@ -108,22 +108,22 @@ class Sender:
     def _take(self, most: int, free: int) -> list[Subject]:
         """Take subjects whose first row may be sent; `free` rows more may be on their way."""
         state, now = self._state, self._state.clock()
-        chosen: list[Subject] = []
+        topics, are_paused = state.topics, bool(state.topics.names)
         allowed: dict[Shard, bool] = {}
-        while taken := state.queues.take(
-            most - len(chosen), free=free - len(chosen), of=MAX_IN_FLIGHT
-        ):
-            for subject in taken:
-                row, shard = subject.busy_row, subject.shard
-                takes = not state.topics.names or state.topics.takes(row, now)
-                if (may_send := allowed.get(shard)) is None:
-                    may_send = allowed[shard] = self._leases.may_send(shard.number, shard.epoch)
-                if not takes or not may_send:
-                    state.drop(subject, now + REST)  # a lease that has ended may be renewed
-                else:
-                    state.sent(row)
-                    chosen.append(subject)
-        return chosen
+
+        def may_send(subject: Subject) -> bool:
+            shard = subject.shard
+            if (has_lease := allowed.get(shard)) is None:
+                has_lease = allowed[shard] = self._leases.may_send(shard.number, shard.epoch)
+            if has_lease and not are_paused:
+                return True
+            if has_lease and topics.takes(row := subject.rows[0], now):
+                topics.sending(row)
+                return True
+            state.drop(subject, now + REST)  # a lease that has ended may be renewed
+            return False
+
+        return state.queues.take(most, free=free, of=MAX_IN_FLIGHT, may_send=may_send)
 
     async def _call(self, subjects: Sequence[Subject]) -> None:
         call = _SinkCall(subjects, self._outcomes, self._answered)

@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -64,6 +63,8 @@ class Settler:
         self._acknowledged: dict[RowId, OutboxRow] = {}
         self._failures: dict[RowId, tuple[Failure, Hold, Subject]] = {}
         self._letters: dict[RowId, tuple[Letter, Subject]] = {}
+        self._recovered: set[RowId] = set()
+        """Rows that failed earlier and are settled now, whose failures are to be deleted."""
         self._settled_at = float("-inf")
         self.applier: Applier | None = None
         self.failing_since: float | None = None
@@ -82,7 +83,7 @@ class Settler:
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to settle."""
-        waits = self._acknowledged or self._state.recovered or self._failures or self._letters
+        waits = self._acknowledged or self._recovered or self._failures or self._letters
         return not waits and self._is_applied
 
     @property
@@ -90,31 +91,32 @@ class Settler:
         """Whether no message waits to be applied; `Applier.stop` gives them until a time."""
         return self.applier is None or self.applier.is_done
 
-    def acknowledge(self, row: OutboxRow, *, failed_before: bool) -> None:
-        """Have a row deleted that the broker has acknowledged, and its failure if it had one."""
-        if row.id in self._acknowledged:  # sent twice, since its shard was lost and taken again
-            self._state.queues.settle(row)
-            self._state.released(row.shard)
-        self._acknowledged[row.id] = row
-        if failed_before:
+    def acknowledge(self, subject: Subject) -> None:
+        """Have the busy row deleted, which the broker has, and its failure if it had one."""
+        row = subject.busy_row
+        # One of two copies is enough: its shard was lost and taken again, and it was sent twice.
+        is_copy = self._acknowledged.setdefault(row.id, row) is not row
+        if self._state.finish(subject, "outbox" if is_copy else "acknowledged"):
             self.recover(row.id)
 
     def recover(self, row: RowId) -> None:
         """Have the failure of a row deleted that is settled now."""
         self._failures.pop(row, None)
-        self._state.recovered.add(row)
+        self._recovered.add(row)
 
     def record(self, subject: Subject, hold: Hold, error: str, seconds: float | None) -> None:
         """Have the failure of a row recorded; None: it waits for an operator."""
         failure = Failure(hold.id, _storable(error), hold.attempts, seconds)
         self._failures[hold.id] = failure, hold, subject
 
-    def bury(self, subject: Subject, row: RowId, error: str, attempts: int) -> None:
+    def bury(self, subject: Subject, error: str, attempts: int) -> None:
         """Have the busy row of a subject buried; the subject goes on when that has committed."""
+        row = subject.busy_row.id
         self._failures.pop(row, None)
         if row in self._letters:  # its shard was lost and taken again meanwhile
             self._state.give_back(self._letters[row][1])
         self._letters[row] = Letter(row, _storable(error), attempts), subject
+        self._state.rows.move(subject.busy_row, "burying")
 
     async def run(self) -> None:
         """Settle until the last call of the sink has ended, and no message waits to be applied.
@@ -151,7 +153,7 @@ class Settler:
         state = self._state
         if self.waiting >= self._settings.batch_rows or state.is_stopping:
             return True
-        shares = state.queues.shares
+        shares = state.rows.shares
         if shares.waits_for_deletion or (state.ends_when_empty and shares.rows == self.waiting):
             return True
         return bool(self._letters) or not self._is_applied
@@ -178,7 +180,7 @@ class Settler:
                 await settle_kind()
             except psycopg.Error as failure:
                 error = error or failure
-        if self._state.waits_for_room or self._state.queues.shares.full:
+        if self._state.waits_for_room or self._state.rows.shares.full:
             self._state.to_read.set()
         self._state.to_send.set()
         if error is not None:
@@ -198,7 +200,7 @@ class Settler:
             if self._failures.get(row) is each:
                 del self._failures[row]
                 self._try_blocked(each[1], each[2])
-        self._state.on_idle()
+        self._state.rows.on_idle()
 
     def _try_blocked(self, hold: Hold, subject: Subject) -> None:
         """Have a blocked row tried again that no table knows.
@@ -228,34 +230,26 @@ class Settler:
         if letters:
             await self._store.bury(letters)
         for letter in letters:
-            self._buried(letter.row, self._letters.pop(letter.row)[1])
-
-    def _buried(self, row: RowId, subject: Subject) -> None:
-        state = self._state
-        state.dead += 1
-        state.queues.settled([state.queues.delivered(subject)])
-        state.let_go(subject, row)
-        state.go_on(subject)
-        state.released(subject.shard.number)
+            self._state.dead += 1
+            self._state.finish(self._letters.pop(letter.row)[1], "settled")
 
     async def _apply(self) -> None:
         if self.applier is not None:
             await self.applier.apply()
 
     async def _forget(self) -> None:
-        if self._state.recovered:
-            recovered = list(islice(self._state.recovered, MAX_TRANSACTION_ROWS))
+        if self._recovered:
+            recovered = list(islice(self._recovered, MAX_TRANSACTION_ROWS))
             await self._store.forget(recovered)
-            self._state.recovered.difference_update(recovered)
+            self._recovered.difference_update(recovered)
 
     async def _delete(self) -> None:
         if not self._acknowledged:
             return
         batch = _fitting(self._acknowledged, MAX_TRANSACTION_ROWS, _BYTES)
         self._state.deleted += await self._store.delete(batch)
-        self._state.queues.settled([self._acknowledged.pop(row) for row in batch])
-        for shard, rows in Counter(row.shard for row in batch).items():
-            self._state.released(shard, rows)
+        for row in batch:
+            self._state.rows.move(self._acknowledged.pop(row), "settled")
 
 
 def _fitting(rows: Mapping[RowId, OutboxRow], most: int, size: int) -> list[RowId]:

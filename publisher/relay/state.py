@@ -2,13 +2,13 @@
 
 import asyncio
 import math
-from collections import Counter
 from collections.abc import Callable
 
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.outbox_rows import RowId, Stage
 
 from .memory.queues import Queues
 from .memory.retry_times import RetryTimes
+from .memory.rows import Rows
 from .memory.subjects import Shard, Subject
 from .memory.topics import TopicPauses
 
@@ -49,22 +49,15 @@ class Wake:
 
 
 class RelayState:
-    """The rows in memory, and the counts of those that left it. `clock` is in seconds.
-
-    `busy` counts per shard the rows that are in a call of the sink, or acknowledged
-    and not deleted, or given up and not buried.
-    """
+    """The rows in memory, and the counts of those that left it. `clock` is in seconds."""
 
     def __init__(self, clock: Callable[[], float], *, topic_open_for: float) -> None:
         self.clock = clock
         self.shards: dict[int, Shard] = {}
-        self.queues = Queues()
+        self.rows = Rows()
+        self.queues = Queues(self.rows)
         self.retry_times = RetryTimes()
         self.topics = TopicPauses(topic_open_for)
-        self.busy: Counter[int] = Counter()
-        self.in_flight = 0
-        self.recovered: set[RowId] = set()
-        """Rows that failed earlier and are settled now, whose failures are to be deleted."""
         self.to_read = Wake()
         self.to_send = Wake()
         self.to_settle = Wake()
@@ -78,19 +71,13 @@ class RelayState:
         """Whether the reader waits until rows have left the memory."""
         self.ends_when_empty = False
         """Whether the run ends with an empty outbox, so that nothing shall wait for more."""
-        self.on_idle: Callable[[], None] = _nothing
         self.read = self.delivered = self.deleted = self.failed = self.dead = 0
         """The counts of rows so far; `read` counts those that came into memory."""
 
     @property
-    def busy_shards(self) -> set[int]:
-        """The shards that have a busy row."""
-        return set()
-
-    @property
     def is_empty(self) -> bool:
         """Whether no row is in memory."""
-        return self.queues.is_empty
+        return not self.rows.shares.rows
 
     def stop(self) -> None:
         """Read and send no more."""
@@ -104,23 +91,21 @@ class RelayState:
         self.to_settle.set()
         self.to_stop.set()
 
-    def sent(self, row: OutboxRow) -> None:
-        """Record that a row goes into a call of the sink."""
-        self.in_flight += 1
-        self.busy[row.shard] += 1
-        self.topics.sending(row)
-
-    def released(self, shard: int, rows: int = 1) -> None:
-        """Record that rows of a shard are no longer busy."""
-        self.busy[shard] -= rows
-        if not self.busy[shard]:
-            self.on_idle()
-
     def give_back(self, subject: Subject) -> None:
         """Drop the busy row of a subject whose shard was lost; its owner finds it again."""
-        row = subject.busy_row
         self.queues.put_back(subject, self.clock())
-        self.released(row.shard)
+
+    def finish(self, subject: Subject, stage: Stage) -> bool:
+        """Let the busy row leave its subject for good, and the subject go on.
+
+        Returns whether the row failed earlier.
+        """
+        failed_before = bool(subject.holds) and subject.busy_hold is not None
+        row = self.queues.leave(subject, stage)
+        if failed_before:
+            self.let_go(subject, row.id)
+        self._go_on(subject)
+        return failed_before
 
     def drop(self, subject: Subject, again_at: float) -> None:
         """Drop the rows of a subject from its busy row on; a failed row is due `again_at`."""
@@ -138,7 +123,7 @@ class RelayState:
         subject.want_passed()
         subject.shard.forget_if_idle(subject)
 
-    def go_on(self, subject: Subject) -> None:
+    def _go_on(self, subject: Subject) -> None:
         """Let a subject go on after a row that left it, maybe with a failed row that is due."""
         self.queues.go_on(subject)
         hold, now = subject.hold, self.clock()
@@ -157,7 +142,3 @@ class RelayState:
         for shard in self.shards.values():
             shard.sweep.restart(now)
         self.to_read.set()
-
-
-def _nothing() -> None:
-    """Do nothing when a shard is idle."""

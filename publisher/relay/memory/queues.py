@@ -16,14 +16,15 @@ of topics above their shares are dropped.
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import chain, islice
 from typing import Final
 
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.outbox_rows import OutboxRow, Stage
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, RowPlace, SubjectName
 
-from .shares import OWN, Shares
+from .rows import Rows
+from .shares import OWN
 from .subjects import Shard, Subject
 from .topics import TopicPauses
 
@@ -31,33 +32,17 @@ MAX_PASSED: Final = 1_000
 """The most subjects that a read passes over; more make the statement slower than they save."""
 
 
-_Position = tuple[str, bool, int]
-"""A row as its successor names it: subject, whether both are replays, and position.
-
-Replays follow each other only. A replay may have the position of an event that was
-written after it, because replays do not move the position of the entity.
-"""
-
-
 class Queues:
     """The rows of all shards of one publisher."""
 
-    def __init__(self) -> None:
-        self.shares = Shares()
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._shares = rows.shares
         self._ready: dict[str, deque[Subject]] = {}
         """The subjects that can send a row, by the topic of it; the topics take turns."""
         self._limited: set[str] = set()
         """The topics that had as many rows on their way as they may, when rows were taken."""
         self._resting: deque[tuple[float, Subject]] = deque()
-        self._known: set[RowId] = set()
-        self._positions: set[_Position] = set()
-        self._settled: list[OutboxRow] = []
-        self._forgotten_next: list[OutboxRow] = []
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no row is in memory."""
-        return not self.shares.rows
 
     def has_enough(self, subjects: int) -> bool:
         """Whether to read no more now: the memory is full, or so many subjects can send a row.
@@ -65,28 +50,13 @@ class Queues:
         Subjects of a topic that has enough on its way cannot.
         """
         ready = [len(of) for topic, of in self._ready.items() if topic not in self._limited]
-        return self.shares.is_full or sum(ready) >= subjects
+        return self._shares.is_full or sum(ready) >= subjects
 
     def is_crowded(self, topic: str) -> bool:
         """Whether a row of this topic that cannot be sent takes the room of others."""
-        return self.shares.is_full or topic in self.shares.full
-
-    def knows(self, row: RowId) -> bool:
-        """Whether a row is in memory, or was until a moment ago."""
-        return row in self._known
+        return self._shares.is_full or topic in self._shares.full
 
     # --- read --------------------------------------------------------------------------
-
-    def begin_read(self) -> None:
-        """Record that a read begins: its snapshot shows none of the rows settled so far."""
-        self._forgotten_next += self._settled
-        self._settled = []
-
-    def end_read(self) -> None:
-        """Forget the rows that were settled before the read began, which has ended now."""
-        rows, self._forgotten_next = self._forgotten_next, []
-        self._known.difference_update([row.id for row in rows])
-        self._positions.difference_update(map(_position, rows))
 
     def admit(
         self,
@@ -100,15 +70,14 @@ class Queues:
 
         `looked` is the position from which on this read looks for rows again, if it does.
         """
-        admitted = 0
+        admitted, known = 0, self._rows.known
         for row in rows:
-            if row.id in self._known or (topics.names and not topics.takes(row, now)):
+            if row.id in known or (topics.names and not topics.takes(row, now)):
                 continue
-            key = row.key
-            subject = shard.subject(SubjectName(row.subject_type, row.subject_id), key)
-            if subject.holds_back(row.id, now) or subject.is_full:
+            subject = shard.subject(SubjectName(row.subject_type, row.subject_id), row.key)
+            if (subject.holds and subject.holds_back(row.id, now)) or subject.is_full:
                 subject.pass_over(row.position, row.topic)
-            elif row.waits and (key, row.is_replay, row.previous_position) not in self._positions:
+            elif row.waits and not self._rows.knows_predecessor(row):
                 self._wait_for_predecessor(subject, row, looked)
             else:
                 self._add(subject, row)
@@ -131,9 +100,7 @@ class Queues:
 
     def _add(self, subject: Subject, row: OutboxRow) -> None:
         row.size = row.bytes()
-        self._known.add(row.id)
-        self._positions.add(_position(row))
-        self.shares.add(row)
+        self._rows.move(row, "waiting")
         subject.rows.append(row)
         if subject.busy is None and len(subject.rows) == 1:
             self._is_ready(subject)
@@ -148,8 +115,12 @@ class Queues:
         topics.rotate(-int(share * len(topics)))
         self._ready = dict(topics)
 
-    def take(self, most: int, *, free: int, of: int) -> list[Subject]:
+    def take(
+        self, most: int, *, free: int, of: int, may_send: Callable[[Subject], bool]
+    ) -> list[Subject]:
         """Take the first rows of up to `most` subjects; each becomes the `busy` row of its own.
+
+        `may_send` drops the rows of a subject that may not send, and returns False.
 
         The topics take turns, and so do the subjects of each. Of the `of` rows that may be on
         their way, `free` are not. A topic takes its share, but leaves as many as it has, unless
@@ -157,10 +128,10 @@ class Queues:
         """
         taken: list[Subject] = []
         limited: list[str] = []
-        uses = self.shares.uses
+        uses = self._shares.uses
         # A topic without a use has no row: all of its rows were dropped or lost.
         turns = deque(
-            (topic, uses[topic], max(1, of * self.shares.to_send(topic)))
+            (topic, uses[topic], max(1, of * self._shares.to_send(topic)))
             for topic in self._ready
             if topic in uses
         )
@@ -168,8 +139,7 @@ class Queues:
             topic, use, share = turn = turns.popleft()
             if use.busy >= min(share, max(free - len(taken), of * OWN)):
                 limited.append(topic)
-            elif (subject := self._next(topic)) is not None:
-                use.busy += 1
+            elif (subject := self._next(topic, may_send)) is not None:
                 taken.append(subject)
                 turns.append(turn)
         self._limited = set(limited)
@@ -177,14 +147,16 @@ class Queues:
         self._ready = {topic: self._ready[topic] for topic in (*limited, *later)}
         return taken
 
-    def _next(self, topic: str) -> Subject | None:
+    def _next(self, topic: str, may_send: Callable[[Subject], bool]) -> Subject | None:
         """Make the first row of the next subject of a topic `busy`."""
         ready = self._ready[topic]
         while ready:
             subject = ready.popleft()
-            # Else it was dropped or lost meanwhile, or has another first row and another turn.
-            if subject.rows and subject.busy is None and subject.rows[0].topic == topic:
+            # It may have been dropped or lost meanwhile, or have another first row and turn.
+            is_next = subject.rows and subject.busy is None and subject.rows[0].topic == topic
+            if is_next and may_send(subject):
                 subject.busy = subject.rows.popleft()
+                self._rows.move(subject.busy, "sent")
                 if subject.passed is not None:
                     subject.want_passed()
                 return subject
@@ -197,11 +169,10 @@ class Queues:
 
     def put_back(self, subject: Subject, rests_until: float) -> None:
         """Put the busy row back, to be sent again later; forget it if the shard was lost."""
-        row = self.take_busy(subject)
         if subject.shard.is_lost:
-            self.shares.remove(row)
+            self.leave(subject, "outbox")
         else:
-            subject.rows.appendleft(row)
+            subject.rows.appendleft(self.leave(subject, "waiting"))
             self._resting.append((rests_until, subject))
 
     def end_rests(self, now: float) -> float:
@@ -210,13 +181,12 @@ class Queues:
             self._is_ready(self._resting.popleft()[1])
         return self._resting[0][0] - now if self._resting else float("inf")
 
-    def delivered(self, subject: Subject) -> OutboxRow:
-        """Take the busy row, which the broker has; `go_on` is the next step."""
-        row = self.take_busy(subject)
-        self.shares.uses[row.topic].done += 1
-        if subject.shard.is_lost:  # it was forgotten, but is in the table until it is deleted
-            self._known.add(row.id)
-            self._positions.add(_position(row))
+    def leave(self, subject: Subject, to: Stage) -> OutboxRow:
+        """Take the busy row of a subject, which then has none."""
+        row, subject.busy = subject.busy_row, None
+        self._rows.move(row, to)
+        if to != "outbox" and subject.shard.is_lost:  # an old snapshot must not bring it again
+            self._rows.know(row)
         return row
 
     def go_on(self, subject: Subject) -> None:
@@ -231,21 +201,20 @@ class Queues:
     def drop(self, subject: Subject) -> None:
         """Drop the rows of a subject that must wait, from its busy row on; they are read again."""
         if subject.busy is not None:
-            subject.rows.appendleft(self.take_busy(subject))
-        if not subject.rows:
-            return
+            subject.rows.appendleft(subject.busy)
+            subject.busy = None
+        if subject.rows:
+            first = self._clear(subject)
+            # Only now: a subject that is full would not want its rows back.
+            subject.pass_over(first.position, first.topic)
+
+    def _clear(self, subject: Subject) -> OutboxRow:
+        """Give up the rows of a subject that wait. Returns the first of them."""
         first = subject.rows[0]
         for row in subject.rows:
-            self._forget(row)
-            self.shares.remove(row)
-        subject.rows.clear()  # first: a subject that is full would not want its rows back
-        subject.pass_over(first.position, first.topic)
-
-    def take_busy(self, subject: Subject) -> OutboxRow:
-        """Take the busy row of a subject, which then has none."""
-        row, subject.busy = subject.busy_row, None
-        self.shares.uses[row.topic].busy -= 1
-        return row
+            self._rows.move(row, "outbox")
+        subject.rows.clear()
+        return first
 
     # --- make room -----------------------------------------------------------------------
 
@@ -254,7 +223,7 @@ class Queues:
 
         They are read again when their topic has room. A failed row stays, since it has a time.
         """
-        shares = self.shares
+        shares = self._shares
         if not shares.is_full:
             return
         above = {topic: use for topic, use in shares.uses.items() if shares.is_above(use)}
@@ -274,45 +243,18 @@ class Queues:
 
         Not the subject but its topic is noted as passed over, however many subjects that are.
         """
-        shard, first = subject.shard, subject.rows[0]
-        for row in subject.rows:
-            self._forget(row)
-            self.shares.remove(row)
-        subject.rows.clear()
+        shard, first = subject.shard, self._clear(subject)
         shard.pass_topics((first.topic,), RowPlace(first.position, HEAD.event_id))
         shard.forget_if_idle(subject)
-
-    # --- settle ------------------------------------------------------------------------
-
-    def settled(self, rows: Collection[OutboxRow]) -> None:
-        """Record that delivered rows were deleted; reads that began earlier may still show them."""
-        self._settled += rows
-        for row in rows:
-            self.settle(row)
-
-    def settle(self, row: OutboxRow) -> None:
-        """Record that a delivered row has left the memory."""
-        self.shares.uses[row.topic].done -= 1
-        self.shares.remove(row)
 
     def lose(self, shard: Shard) -> None:
         """Forget a shard that belongs to another publisher, or to this one under another epoch."""
         shard.is_lost = True
         for subject in shard.subjects.values():
-            if subject.busy is not None:
-                self._forget(subject.busy)
-            for row in subject.rows:
-                self._forget(row)
-                self.shares.remove(row)
-            subject.rows.clear()
-
-    def _forget(self, row: OutboxRow) -> None:
-        self._known.discard(row.id)
-        self._positions.discard(_position(row))
-
-
-def _position(row: OutboxRow) -> _Position:
-    return row.key, row.is_replay, row.position
+            if subject.busy is not None:  # its answer counts, but the next read may bring it
+                self._rows.forget(subject.busy)
+            if subject.rows:
+                self._clear(subject)
 
 
 def passed_over(shards: Iterable[Shard], topics: Collection[str]) -> PassedOver:

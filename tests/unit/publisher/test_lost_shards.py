@@ -28,6 +28,9 @@ class Tables:
 
     async def bury(self, _letters: object) -> None: ...
 
+    async def delete(self, rows: Collection[RowId]) -> int:
+        return len(rows)
+
     async def apply(
         self,
         _rows: Collection[RowId],
@@ -43,8 +46,7 @@ def sent(state: RelayState, epoch: int, n: int = 1) -> Subject:
     """The subject of a row that was read under an epoch, and sent."""
     shard = Shard(0, epoch, Sweep(1.0))
     state.queues.admit(shard, [row(f"a{n}", n)], state.clock(), state.topics, None)
-    (subject,) = state.queues.take(1, free=10_000, of=100_000)
-    state.sent(subject.busy_row)
+    (subject,) = state.queues.take(1, free=10_000, of=100_000, may_send=lambda _: True)
     return subject
 
 
@@ -62,22 +64,24 @@ def settler_of(state: RelayState) -> Settler:
     return Settler(state, Tables(), PublisherSettings(), Lasting())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("outcome", ["given up", "applied"])
+@pytest.mark.parametrize("outcome", ["given up", "applied", "acknowledged"])
 async def test_a_row_that_was_to_be_settled_twice_leaves_no_shard_busy(outcome: str) -> None:
     state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
     settler = settler_of(state)
-    settler.applier = Applier(state, settler._store, nothing, _ignore, settler.recover)
-    for epoch in (1, 2):
-        subject = sent(state, epoch)
+    applier = Applier(state, settler._store, nothing, _ignore, settler.recover)
+    settler.applier = applier if outcome == "applied" else None
+    first = sent(state, 1)
+    state.queues.lose(first.shard)
+    for subject in (first, sent(state, 2)):
         if outcome == "applied":
-            settler.applier.add(subject)
+            applier.add(subject)
+        elif outcome == "acknowledged":
+            settler.acknowledge(subject)
         else:
-            settler.bury(subject, subject.busy_row.id, "no", 1)
-        if epoch == 1:
-            state.queues.lose(subject.shard)
+            settler.bury(subject, "no", 1)
     await settler.settle_all()
-    assert state.busy_shards == set()
-    assert state.queues.shares.rows == 0
+    assert state.rows.busy_shards == set()
+    assert (state.rows.shares.rows, len(state.rows.known)) == (0, 1)
 
 
 @pytest.mark.parametrize("lasts", [True, False], ids=["drains", "is lost"])
@@ -101,12 +105,12 @@ async def test_a_failure_is_settled_before_a_shard_that_drains_is_handed_over(
     subject = sent(state, 1)
     state.queues.lose(subject.shard)
     Outcomes(state, settler, settings).ended(subject, outcome)
-    busy = state.busy_shards | settler.recording
+    busy = state.rows.busy_shards | settler.recording
     await settler.settle_all()
     known = "attempt 1 recorded" if isinstance(outcome, Retry) else "buried after 1"
     assert (settled, busy) == (([known], {0}) if lasts else ([], set()))
-    assert state.busy_shards | settler.recording == set()
-    assert (state.queues.shares.rows, state.in_flight) == (0, 0)
+    assert state.rows.busy_shards | settler.recording == set()
+    assert (state.rows.shares.rows, state.rows.in_flight) == (0, 0)
 
 
 @pytest.mark.parametrize("lasts", [True, False], ids=["lasts", "ended for a moment"])
@@ -151,7 +155,7 @@ async def test_messages_are_buried_while_others_keep_coming_to_be_applied() -> N
     applier.add(sent(state, 1, 9))
     for n in (1, 2):
         dead = sent(state, 1, n)
-        settler.bury(dead, dead.busy_row.id, "no", 1)
+        settler.bury(dead, "no", 1)
         with anyio.fail_after(10):
             await settler.settle()
     assert (len(buried), applier.waiting) == (2, 1)

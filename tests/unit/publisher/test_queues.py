@@ -8,8 +8,9 @@ from tests.support.publisher.given_rows import chain, row
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow
 from dsql_outbox.publisher.relay.memory.queues import Queues, passed_over
+from dsql_outbox.publisher.relay.memory.rows import Rows
 from dsql_outbox.publisher.relay.memory.scans import Sweep
-from dsql_outbox.publisher.relay.memory.subjects import MAX_WAITING, Hold, Shard
+from dsql_outbox.publisher.relay.memory.subjects import MAX_WAITING, Hold, Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.store import RangeRead, RowPlace
 
@@ -34,34 +35,38 @@ def admit(
     return queues.admit(to, rows, NOW, topics, looked)
 
 
+def take(queues: Queues, most: int) -> list[Subject]:
+    return queues.take(most, free=10_000, of=100_000, may_send=lambda _: True)
+
+
 def sent(queues: Queues) -> list[int]:
     """Send all that can be sent, each delivered at once; the positions in that order."""
     positions: list[int] = []
-    while taken := queues.take(100, free=10_000, of=100_000):
+    while taken := take(queues, 100):
         for subject in taken:
-            positions.append(queues.delivered(subject).position)
+            positions.append(queues.leave(subject, "acknowledged").position)
             queues.go_on(subject)
     return positions
 
 
 def test_rows_of_a_subject_go_one_at_a_time_and_in_order() -> None:
-    queues, one = Queues(), shard()
+    queues, one = Queues(Rows()), shard()
     assert admit(queues, one, chain("a", [1, 2, 3])) == 3
-    (subject,) = queues.take(100, free=10_000, of=100_000)
-    assert queues.take(100, free=10_000, of=100_000) == []
-    assert queues.delivered(subject).position == 1
+    (subject,) = take(queues, 100)
+    assert take(queues, 100) == []
+    assert queues.leave(subject, "acknowledged").position == 1
     queues.go_on(subject)
     assert sent(queues) == [2, 3]
 
 
 def test_subjects_take_turns() -> None:
-    queues, one = Queues(), shard()
+    queues, one = Queues(Rows()), shard()
     admit(queues, one, [*chain("a", [1, 2, 3]), *chain("b", [4, 5]), row("c", 6)])
     assert sent(queues) == [1, 4, 6, 2, 5, 3]
 
 
 def test_a_known_row_is_no_news_and_sent_once() -> None:
-    queues, one = Queues(), shard()
+    queues, one = Queues(Rows()), shard()
     admit(queues, one, [row("a", 1)])
     assert admit(queues, one, [row("a", 1)]) == 0
     assert sent(queues) == [1]
@@ -70,7 +75,7 @@ def test_a_known_row_is_no_news_and_sent_once() -> None:
 
 
 def test_a_row_waits_for_a_predecessor_that_nobody_has_read() -> None:
-    queues, one = Queues(), shard()
+    queues, one = Queues(Rows()), shard()
     rows = chain("a", [4, 9])
     admit(queues, one, rows[1:])
     assert sent(queues) == []
@@ -82,7 +87,7 @@ def test_a_row_waits_for_a_predecessor_that_nobody_has_read() -> None:
 
 
 def test_a_predecessor_that_the_sweep_will_meet_is_not_looked_for() -> None:
-    queues, one = Queues(), shard(sweeping=True)
+    queues, one = Queues(Rows()), shard(sweeping=True)
     admit(queues, one, chain("a", [4, 9])[1:])
     assert one.ask_again() is None
     assert not one.subjects
@@ -90,40 +95,42 @@ def test_a_predecessor_that_the_sweep_will_meet_is_not_looked_for() -> None:
 
 def test_a_predecessor_that_was_looked_for_in_vain_is_not_looked_for_again() -> None:
     """It belongs to a topic that is paused: reading again and again would find it no more."""
-    queues, one = Queues(), shard()
+    queues, one = Queues(Rows()), shard()
     admit(queues, one, chain("a", [4, 9])[1:], looked=4)
     assert one.ask_again() is None
 
 
 def test_a_row_whose_predecessor_is_gone_from_the_snapshot_goes() -> None:
-    queues, one = Queues(), shard()
+    queues, one = Queues(Rows()), shard()
     admit(queues, one, [row("a", 9, previous=4, waits=False)])
     assert sent(queues) == [9]
 
 
 def test_a_settled_row_is_known_until_a_read_that_began_later_has_ended() -> None:
-    queues, one = Queues(), shard()
+    rows, one = Rows(), shard()
+    queues = Queues(rows)
     first, second, third = chain("a", [1, 2, 3])
-    queues.begin_read()
+    rows.begin_read()
     admit(queues, one, [first])
-    queues.end_read()
-    queues.begin_read()  # its snapshot shows row 1
+    rows.end_read()
+    rows.begin_read()  # its snapshot shows row 1
     assert sent(queues) == [1]
-    queues.settled([first])
-    assert admit(queues, one, [first, second]) == 1
-    queues.end_read()
+    rows.move(first, "settled")
+    assert admit(queues, one, [row("a", 1), second]) == 1
+    rows.end_read()
     assert sent(queues) == [2]
-    queues.begin_read()
-    queues.end_read()
-    assert admit(queues, one, [first]) == 1  # nothing is remembered for ever
+    rows.begin_read()
+    rows.end_read()
+    assert admit(queues, one, [row("a", 1)]) == 1  # nothing is remembered for ever
     assert admit(queues, one, [third]) == 1
 
 
 def test_a_hot_subject_leaves_room_and_its_rest_is_read_again() -> None:
-    queues, one = Queues(), shard()
+    memory, one = Rows(), shard()
+    queues = Queues(memory)
     rows = chain("hot", list(range(1, MAX_WAITING + 11)))
     admit(queues, one, [*rows, row("b", 999)])
-    assert queues.shares.rows == MAX_WAITING + 1
+    assert memory.shares.rows == MAX_WAITING + 1
     closed = passed_over([one], ()).subjects
     assert list(closed.values()) == [MAX_WAITING + 1]
     assert sent(queues)[-1] == MAX_WAITING
@@ -134,13 +141,14 @@ def test_a_hot_subject_leaves_room_and_its_rest_is_read_again() -> None:
 
 
 def test_what_is_held_is_passed_over_from_the_failed_row_on() -> None:
-    queues, one = Queues(), shard()
+    memory, one = Rows(), shard()
+    queues = Queues(memory)
     rows = chain("a", [1, 2, 3])
     admit(queues, one, rows)
-    (subject,) = queues.take(1, free=10_000, of=100_000)
+    (subject,) = take(queues, 1)
     subject.holds = [Hold(rows[0].id, 1, NOW + 5)]
     queues.drop(subject)
-    assert queues.shares.rows == 0
+    assert memory.shares.rows == 0
     assert passed_over([one], ()).subjects == {subject.name: 1}
     assert admit(queues, one, rows) == 0
     assert sent(queues) == []
@@ -150,18 +158,18 @@ def test_what_is_held_is_passed_over_from_the_failed_row_on() -> None:
 
 
 def test_rows_of_a_paused_topic_are_left_out_and_no_news() -> None:
-    queues, one, topics = Queues(), shard(), TopicPauses(1.0)
+    queues, one, topics = Queues(Rows()), shard(), TopicPauses(1.0)
     topics.by_operator = {"sick": "repair"}
     assert admit(queues, one, [row("a", 1, topic="sick"), row("b", 2)], topics=topics) == 1
     assert sent(queues) == [2]
 
 
 def test_a_lost_shard_forgets_what_waits_and_knows_what_is_acknowledged() -> None:
-    queues, one = Queues(), shard()
+    queues, one = Queues(Rows()), shard()
     admit(queues, one, [row("a", 1), row("b", 2), row("c", 3)])
-    first, second = queues.take(2, free=10_000, of=100_000)
+    first, second = take(queues, 2)
     queues.lose(one)
-    assert queues.delivered(first).position == 1
+    assert queues.leave(first, "acknowledged").position == 1
     queues.put_back(second, NOW)
     again = shard()
     assert admit(queues, again, [row("a", 1), row("b", 2), row("c", 3)]) == 2
@@ -169,9 +177,9 @@ def test_a_lost_shard_forgets_what_waits_and_knows_what_is_acknowledged() -> Non
 
 
 def test_a_message_that_was_not_attempted_rests_and_holds_up_nobody_else() -> None:
-    queues, one = Queues(), shard()
+    queues, one = Queues(Rows()), shard()
     admit(queues, one, [row("a", 1), row("b", 2)])
-    (first,) = queues.take(1, free=10_000, of=100_000)
+    (first,) = take(queues, 1)
     queues.put_back(first, NOW + 0.1)
     assert queues.end_rests(NOW) == pytest.approx(0.1)
     assert sent(queues) == [2]
@@ -181,7 +189,7 @@ def test_a_message_that_was_not_attempted_rests_and_holds_up_nobody_else() -> No
 
 def test_a_position_with_more_rows_than_one_read_takes_is_left_behind() -> None:
     """Else the same rows would be read again and again."""
-    queues, one = Queues(), shard()
+    queues, one = Queues(Rows()), shard()
     admit(queues, one, chain("a", [4, 9])[1:])
     for _ in range(2):
         place = one.ask_again()
@@ -198,7 +206,8 @@ def test_any_order_of_commits_reads_and_answers_keeps_the_order_and_loses_nothin
     seed: int,
 ) -> None:
     random = Random(seed)
-    queues, one = Queues(), shard()
+    memory, one = Rows(), shard()
+    queues = Queues(memory)
     table: dict[int, OutboxRow] = {}
     waiting = {s: chain(s, list(range(1 + n, 40, 3))) for n, s in enumerate("abc")}
     order: list[OutboxRow] = []
@@ -212,16 +221,16 @@ def test_any_order_of_commits_reads_and_answers_keeps_the_order_and_loses_nothin
             one.begin_again(None)
             first = random.choice([0, random.randint(0, 40)])
             first = first if place is None else min(first, place.position)
-            queues.begin_read()
+            memory.begin_read()
             admit(queues, one, [r for r in snapshot(table) if r.position >= first])
-            queues.end_read()
+            memory.end_read()
         else:
-            for subject in queues.take(random.randint(1, 3), free=10_000, of=100_000):
-                done = queues.delivered(subject)
+            for subject in take(queues, random.randint(1, 3)):
+                done = queues.leave(subject, "acknowledged")
                 queues.go_on(subject)
                 order.append(done)
                 del table[done.position]
-                queues.settled([done])
+                memory.move(done, "settled")
     for name in "abc":
         mine = [r.position for r in order if r.subject_id == name]
         assert mine == sorted(mine)

@@ -183,7 +183,7 @@ def test_topics_that_want_more_than_there_is_get_equal_parts_and_silent_ones_lit
 
     async def look(running: Relay) -> None:
         await anyio.sleep(15)
-        uses = running._state.queues.shares.uses
+        uses = running._state.rows.shares.uses
         seen.append({topic: (use.rows, use.busy) for topic, use in uses.items()})
 
     later(relay(store, sink, lambda: bool(seen), beside=look))
