@@ -46,7 +46,7 @@ from dsql_outbox.publisher.relay.traced_sink import TracedSink
 from .settings import PublisherSettings
 from .sinks import KeptSink, Sink, SinkSource, sink_factory
 from .supervision import in_background
-from .targets import named
+from .targets import TargetKind, named
 
 logger: Final = logging.getLogger("dsql_outbox")
 
@@ -92,6 +92,10 @@ class Publisher:
     Its changes on `connection` commit exactly once. An error that it raises fails the
     message, which is tried again later. It must not commit.
 
+    `target` is the one whose messages are relayed (docs/targets.md). A publisher with a sink takes
+    a target of the kind ``sink``. One that only applies takes one of the kind ``model``, or the
+    default target.
+
     A publisher runs once, in the process that created it. `run` raises `OutboxError`
     when it is called again or in a forked child; create another publisher there.
 
@@ -129,7 +133,7 @@ class Publisher:
         self._kept = None if factory is None else KeptSink(factory, traced)
         self._sink = self._kept or traced(cast("Sink", given_sink))
         self._apply = apply
-        self._store = SqlStore(database, target, None if sink is None else "sink")
+        self._store = SqlStore(database, target, _kind(sink, target))
         self._leases = Leases(
             database,
             self._settings,
@@ -173,9 +177,9 @@ class Publisher:
         It stops `max_seconds` after its start, counted from before it connects, as after
         `stop`. None: no limit.
 
-        Raises `SchemaError` if the tables or the shards are missing, the driver's
-        error if the database cannot be reached at the start, and the errors of opening the
-        sink except `SinkUnavailable`.
+        Raises `SchemaError` if the tables or the shards are missing, `SettingsError` if there is no
+        such target, or it is of another kind, the driver's error if the database cannot be reached
+        at the start, and the errors of opening the sink except `SinkUnavailable`.
         """
         if until_empty not in (True, False, "own"):
             raise ValueError(f'until_empty must be True, False or "own", got {until_empty!r}')
@@ -398,6 +402,13 @@ class Publisher:
             ),
         )
         self._told, self._told_statements = now, statements
+
+
+def _kind(sink: object, target: str) -> TargetKind | None:
+    """Return the kind that a target must have; a read model may ride on the default target, too."""
+    if sink is not None:
+        return "sink"
+    return None if target == DEFAULT_TARGET else "model"
 
 
 def _nobody_waits() -> None:

@@ -11,6 +11,7 @@ from typing import Final, Literal, cast
 import click
 import msgspec
 
+from dsql_outbox.cli.applied_function import applied_function
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.event_loop import run
 from dsql_outbox.cli.logs import LogFormat, announce
@@ -82,10 +83,11 @@ class _SinkOption(click.Option):
         return super().get_help_record(ctx)
 
 
-def _known_sink(ctx: click.Context, param: click.Parameter, url: str) -> str:
+def _known_sink(ctx: click.Context, param: click.Parameter, url: str | None) -> str | None:
     """Refuse a sink that cannot be opened, before the database is. It connects to nothing yet."""
     del ctx, param
-    open_sink(url)
+    if url is not None:
+        open_sink(url)
     return url
 
 
@@ -114,14 +116,22 @@ Exit codes:
   78   the tables are missing: run `dsql-outbox schema apply`
   130  stopped immediately by a second Ctrl-C""",
 )
-@option("--sink", required=True, metavar="URL", cls=_SinkOption, callback=_known_sink)
+@option("--sink", metavar="URL", cls=_SinkOption, callback=_known_sink)
+@option(
+    "--apply",
+    "name",
+    metavar="MODULE:FUNCTION",
+    show_default=False,
+    help="In place of --sink, apply the messages of a target of the kind `model` by this async "
+    "function, such as shop.balances:apply.",
+)
 @option(
     "--target",
     default=DEFAULT_TARGET,
     show_default=False,
     metavar="NAME",
     help="The target whose messages to relay, of those that `dsql-outbox targets list` shows. "
-    "Without it, the messages that no other target gets in its own way.",
+    "Without it, those of the target `default`.",
 )
 @option(
     "--until-empty",
@@ -187,7 +197,8 @@ Exit codes:
 def publish(  # noqa: PLR0913 - one parameter per flag
     *,
     database: Database,
-    sink: str,
+    sink: str | None,
+    name: str | None,
     target: str,
     until_empty: bool,
     max_wait: float | None,
@@ -212,6 +223,9 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     also at the start. With --until-empty it waits too, for --max-wait seconds if that is
     given.
     """
+    if (sink is None) == (name is None):
+        raise click.UsageError("give either --sink URL or --apply MODULE:FUNCTION")
+    function = None if name is None else applied_function(name)
     if max_wait is not None and not until_empty:
         raise click.UsageError("--max-wait needs --until-empty")
     settings = PublisherSettings(
@@ -233,6 +247,7 @@ def publish(  # noqa: PLR0913 - one parameter per flag
             until_empty=until_empty,
             max_wait=max_wait,
             target=target,
+            apply=function,
             hooks=meters.hooks,
         )
         daemon = Daemon(relaying, meters, listen=listen, drain=drain)

@@ -1,14 +1,11 @@
 """The commands of `read-model`: their options."""
 
-import inspect
-import os
-import sys
 from contextlib import aclosing
-from importlib import import_module
 
 import anyio
 import click
 
+from dsql_outbox.cli.applied_function import applied_function
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.filters import json_option
 from dsql_outbox.cli.options import option
@@ -16,7 +13,7 @@ from dsql_outbox.cli.output import counted, json_line, say
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.outbox import DEFAULT_SOURCE, Database
-from dsql_outbox.publisher import Apply, Rebuild
+from dsql_outbox.publisher import Rebuild
 
 
 class RebuildRun:
@@ -112,25 +109,8 @@ def rebuild(
     The first Ctrl-C ends the rebuild after the transaction in progress, and prints the
     --after with which another run continues.
     """
-    function = _function(name)
+    function = applied_function(name)
     tool = Rebuild(database, function, source=source)
     code = anyio.run(RebuildRun(tool, as_json=as_json).run, after)
     if code:
         raise click.exceptions.Exit(code)
-
-
-def _function(name: str) -> Apply:
-    """Import the function. Raises `click.UsageError` if it is not there, or not async."""
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise click.UsageError(
-            f"--apply {name!r} is not MODULE:FUNCTION, such as shop.balances:apply"
-        )
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as `python -m` does
-    try:
-        function: Apply = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise click.UsageError(f"--apply {name}: {error}") from error
-    if not inspect.iscoroutinefunction(function):
-        raise click.UsageError(f"--apply {name} must be an async function of (connection, message)")
-    return function

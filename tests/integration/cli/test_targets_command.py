@@ -1,7 +1,9 @@
 """The command `targets`, and `publish --target`, on a real database."""
 
 import json
+from pathlib import Path
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
@@ -74,3 +76,28 @@ def test_publish_relays_one_target_and_refuses_others(
     done = run(url, *words)
     assert (done.exit_code, len(capfd.readouterr().out.splitlines())) == (0, 1)
     assert "target" not in caplog.text
+
+
+def test_publish_applies_the_messages_of_a_model(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(url, "targets", "add", "models", "--kind", "model").exit_code == 0
+    text = """async def apply(connection, message):
+    await connection.execute("INSERT INTO public.seen VALUES (%s)", (message.key,))
+"""
+    (tmp_path / "applied_by_test.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE public.seen (key text)")
+        with Writer(Database(url)) as writer:
+            writer.write_many(
+                [Event.new("Sold", "Sold", [Entity("Car", f"{n}")]) for n in range(3)]
+            )
+        words = ("publish", "--until-empty", "--apply", "applied_by_test:apply")
+        assert run(url, *words, "--target", "models").exit_code == 0
+        found = connection.execute("SELECT key FROM public.seen ORDER BY 1").fetchall()
+        assert found == [("Car/0",), ("Car/1",), ("Car/2",)]
+        waiting = connection.execute("SELECT count(*) FROM outbox.outbox").fetchall()
+        assert waiting == [(3,)], "those of the default target"
+    both = run(url, *words, "--sink", "stdout:", "--target", "models")
+    assert (both.exit_code, "give either --sink URL or --apply" in both.stderr) == (2, True)

@@ -1,5 +1,6 @@
 """Targets on the real tables: each has its own way, from its opening to its end."""
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -12,8 +13,9 @@ from anyio import to_thread
 from tests.support.publisher.running_relays import event, in_order, quick_settings, running, until
 
 from dsql_outbox.cli.status.tables import tables_of
-from dsql_outbox.outbox import Database, Entity, Event, SettingsError, SinkUnavailable
+from dsql_outbox.outbox import Database, Entity, Event, Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import (
+    Apply,
     DroppedTarget,
     Messages,
     Publisher,
@@ -239,6 +241,10 @@ async def test_a_late_writer_into_a_dropped_target_is_swept_and_counted(
     assert (await targets.add("next")).first_shard == 3 * 1024
 
 
+async def nothing(connection: psycopg.AsyncConnection[Any], message: Message) -> None:
+    """Apply nothing."""
+
+
 async def test_a_publisher_of_no_or_another_target_is_refused_at_its_start(
     database: Database, targets: Targets
 ) -> None:
@@ -246,6 +252,10 @@ async def test_a_publisher_of_no_or_another_target_is_refused_at_its_start(
     await targets.add("orders", kind="model")
     await targets.add("old")
     await targets.drop("old")
+    with pytest.raises(SettingsError) as error:
+        await Publisher(database, apply=nothing, target="lake").run()
+    wrong = "target lake is a sink, not for a publisher that applies; there are orders"
+    assert str(error.value) == wrong
     for name, told in (
         ("Lake", "there is no target 'Lake', there are default, lake"),
         ("old", "target old was dropped, there are default, lake"),
@@ -395,3 +405,48 @@ async def test_the_status_tells_the_targets_apart(
     shown = "\n".join(" ".join(row) for table in tables_of(found) for row in table.rows)
     assert "lake sink running 4" in shown
     assert "lake/" in shown
+
+
+async def test_two_versions_of_a_read_model_and_a_broker_have_their_own_progress(
+    database: Database, writer: Writer, targets: Targets, sql: psycopg.Connection
+) -> None:
+    """The second version fails on one subject, which delays neither the others nor the broker."""
+    sql.execute("CREATE TABLE public.seen (model int, subject text, version int)")
+
+    def applying(model: int) -> Apply:
+        async def apply(connection: psycopg.AsyncConnection[Any], message: Message) -> None:
+            if model == 2 and message.key == "Car/bad" and not mended:
+                raise ValueError("no")
+            row = (model, message.key, int(message.headers["sequence"]))
+            await connection.execute("INSERT INTO public.seen VALUES (%s, %s, %s)", row)
+
+        return apply
+
+    def seen() -> dict[int, int]:
+        rows = sql.execute("SELECT model, count(*) FROM public.seen GROUP BY 1")
+        return dict(rows.fetchall())
+
+    mended: list[bool] = []
+    for name in ("first", "second"):
+        await targets.add(name, kind="model")
+    sink = MemorySink()
+    settings = quick_settings(backoff_base=0.1, backoff_cap=0.1)
+    publishers = [
+        Publisher(database, sink, settings),
+        Publisher(database, apply=applying(1), settings=settings, target="first"),
+        Publisher(database, apply=applying(2), settings=settings, target="second"),
+    ]
+    async with running(*publishers):
+        for n in range(4):
+            writer.write_many([event(subject, n) for subject in ("bad", "good", "other")])
+        await sink.published(12)
+        await until(lambda: seen() == {1: 12, 2: 8})
+        mended.append(True)
+        await until(lambda: seen() == {1: 12, 2: 12})
+    rows = sql.execute("SELECT model, subject, version FROM public.seen ORDER BY ctid").fetchall()
+    versions: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for model, subject, version in rows:
+        versions[model, subject].append(version)
+    assert len(versions) == 6
+    assert all(found == [1, 2, 3, 4] for found in versions.values())
+    assert sql.execute("SELECT FROM outbox.outbox").fetchall() == []

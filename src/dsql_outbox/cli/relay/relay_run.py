@@ -18,6 +18,7 @@ from dsql_outbox.outbox import (
     tables_expected,
 )
 from dsql_outbox.publisher import (
+    Apply,
     Health,
     HealthProbe,
     Messages,
@@ -48,12 +49,13 @@ class RelayRun:
     def __init__(  # noqa: PLR0913 - one parameter per flag
         self,
         database: Database,
-        sink: str,
+        sink: str | None,
         settings: PublisherSettings,
         *,
         until_empty: bool,
         max_wait: float | None = None,
         target: str = DEFAULT_TARGET,
+        apply: Apply | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
         self._database = database
@@ -65,7 +67,9 @@ class RelayRun:
         self.probe = HealthProbe(database, self.health, hooks, target=target)
         self._target = target
         own: list[Hook] = [self.counts, self.health, self._watch_output]
-        self._publisher = Publisher(database, sink, settings, target=target, hooks=[*hooks, *own])
+        self._publisher = Publisher(
+            database, sink, settings, apply=apply, target=target, hooks=[*hooks, *own]
+        )
         self.probe.watch(self._publisher.sink)
         self.nobody_reads = False
         self.is_stalled = False
@@ -90,7 +94,8 @@ class RelayRun:
         """
         # It finds missing tables before the broker is used.
         (shards,) = await self._rows("shard_count", scalar_row)
-        place = f"from {self._database} to {redacted(self._sink)}"
+        to = "a read model" if self._sink is None else redacted(self._sink)
+        place = f"from {self._database} to {to}"
         of = "" if self._target == DEFAULT_TARGET else f"target {self._target} "
         announce(f"relaying {of}{place}, {shards} shards")
         try:
