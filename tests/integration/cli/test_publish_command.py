@@ -324,7 +324,7 @@ def test_spans_go_where_the_environment_says(url: str, writer: Writer) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "give either --sink URL or --apply MODULE:FUNCTION"),
+        ([], "no database: give --database URL"),
         (["--sink", "carrier-pigeon:"], "no sink for URLs carrier-pigeon:"),
         (["--sink", "nats://localhost?colour=red", "--database", "x"], "unknown in a NATS URL"),
         (["--sink", "nats://a..b", "--database", "x"], "a NATS URL is nats://"),
