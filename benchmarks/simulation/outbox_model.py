@@ -161,7 +161,11 @@ class Tables:
         """See `Store.record`."""
         for each in failures:
             wait = math.inf if each.seconds is None else each.seconds
-            self.failures[each.row] = _Failed(self._now(), each.attempts, self._now() + wait)
+            attempts, retry_at = each.attempts, self._now() + wait
+            if each.row in self.failures:
+                before = self.failures[each.row]
+                attempts, retry_at = max(attempts, before.attempts), max(retry_at, before.retry_at)
+            self.failures[each.row] = _Failed(self._now(), attempts, retry_at)
             kind = "blocked" if each.seconds is None else "recorded"
             self._note(kind, [each.row], origin, each.attempts)
 

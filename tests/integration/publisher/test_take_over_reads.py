@@ -7,12 +7,31 @@ import psycopg
 import pytest
 
 from dsql_outbox.outbox import Database
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay import sql_store
 from dsql_outbox.publisher.relay.sql_store import SqlStore
+from dsql_outbox.publisher.relay.store import Failure
 
 pytestmark = pytest.mark.anyio
 
 FAILED = 24
+
+
+@pytest.mark.parametrize("last", [2.0, None])
+async def test_a_failure_that_is_recorded_late_gives_back_no_attempt(
+    database: Database, last: float | None
+) -> None:
+    """The statement of a lost connection may run after that of a later attempt."""
+    row = RowId(0, 7, str(UUID(int=7)))
+    store = SqlStore(database)
+    await store.record([Failure(row, "second", 2, last)])
+    await store.record([Failure(row, "first", 1, 1.0)])
+    with database.connect() as connection:
+        found = connection.execute(
+            "SELECT attempts, retry_at > now() + interval '1.5 s' FROM outbox.outbox_failures"
+        ).fetchall()
+    await store.close()
+    assert found == [(2, True)]
 
 
 @pytest.mark.parametrize(

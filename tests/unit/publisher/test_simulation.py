@@ -221,6 +221,21 @@ KEPT = {
         ),
         slow=0.3,
     ),
+    "a failure is recorded late, after a later one of its message": Schedule(
+        seed=70219,
+        shards=2,
+        clocks=(Clock(rate=0.97, offset=155.0), Clock()),
+        writes=(
+            Write(at=2.43, subject=3, rows=2, retries=9),
+            Write(at=1.02, subject=2, late=0.82),
+            Write(at=4.4, subject=0, rows=2),
+            Write(at=1.9, subject=0, retries=2),
+            Write(at=0.14, subject=5, late=2.39, rejected=True),
+            Write(at=1.9, subject=3, rows=4),
+            Write(at=0.43, subject=5, retries=1),
+        ),
+        faults=(Fault(kind="statements lossy", at=4.94, length=11.0, of=0),),
+    ),
 }
 """Schedules that broke a rule once."""
 
