@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from tests.support.dsql.server import CHOSEN
 from tests.support.writer.callers import QUICK
 from tests.support.writer.checked_tables import Tables
 
@@ -94,7 +95,10 @@ def test_a_write_to_several_targets_is_one_round_trip(
 
 
 def test_write_many_is_cut_by_what_the_answers_say(writer: Writer, tables: Tables) -> None:
-    """The first transaction is cut for the one target that the writer knew."""
+    """The first transaction is cut for the one target that the writer knew.
+
+    DSQL refuses its 6,000 rows, and it is sent again in halves.
+    """
     add(tables, *[("running", None)] * 4)
     outcomes = writer.write_many([event("Car", n) for n in range(100, 2_300)])
     assert {type(outcome) for outcome in outcomes} == {Receipt}
@@ -102,7 +106,8 @@ def test_write_many_is_cut_by_what_the_answers_say(writer: Writer, tables: Table
         "SELECT count(*) AS n FROM outbox.business_events WHERE subject_type = 'Car'"
         " GROUP BY xmin::text ORDER BY min(position)"
     )
-    assert [row["n"] for row in sizes] == [750, 375, 375, 375, 325]
+    first = [375, 375] if CHOSEN.startswith("dsql") else [750]
+    assert [row["n"] for row in sizes] == [*first, 375, 375, 375, 325]
 
 
 def test_the_limits_of_an_event_count_the_copies(writer: Writer, tables: Tables) -> None:
