@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.publisher.operator import targets as operator_targets
 from dsql_outbox.writer import Writer
 
 
@@ -17,7 +18,8 @@ def run(url: str, *words: str) -> Result:
 
 
 @pytest.fixture
-def url(outbox_url: str) -> str:
+def url(outbox_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
     return outbox_url
 
 

@@ -24,6 +24,7 @@ from dsql_outbox.publisher import (
     StatusReader,
     Targets,
 )
+from dsql_outbox.publisher.operator import targets as operator_targets
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
@@ -38,6 +39,7 @@ LAKE_VERSIONS = """SELECT subject_version::int FROM outbox.outbox
 @pytest.fixture(autouse=True)
 def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "_REFRESH", 0.05)
+    monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
 
 
 @pytest.fixture
@@ -154,6 +156,7 @@ async def test_a_target_gets_its_types_and_an_empty_one_ends_the_run(
     assert done.delivered == 2
 
 
+@pytest.mark.postgres_only("DSQL lists no transactions, so 5 minutes are waited for")
 async def test_a_writer_that_waits_behind_a_row_makes_no_hole(
     writer: Writer,
     targets: Targets,
@@ -177,6 +180,7 @@ async def test_a_writer_that_waits_behind_a_row_makes_no_hole(
     assert lake(sql, "hot") == [4, 5]
 
 
+@pytest.mark.postgres_only("DSQL lists no transactions, so 5 minutes are waited for")
 @pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
 async def test_a_transaction_that_began_before_is_waited_for_though_it_has_written_nothing(
     writer: Writer,
@@ -198,6 +202,7 @@ async def test_a_transaction_that_began_before_is_waited_for_though_it_has_writt
     assert (lake(sql, "late"), lake(sql, "other")) == ([2], [])
 
 
+@pytest.mark.postgres_only("DSQL lists no transactions, so 5 minutes are waited for")
 async def test_an_opening_that_was_interrupted_goes_on(
     writer: Writer, targets: Targets, sql: psycopg.Connection, holder: psycopg.Connection
 ) -> None:
@@ -216,6 +221,7 @@ async def test_an_opening_that_was_interrupted_goes_on(
     assert lake(sql, "a") == [2]
 
 
+@pytest.mark.postgres_only("DSQL lists no transactions, so 5 minutes are waited for")
 async def test_a_late_writer_into_a_dropped_target_is_swept_and_counted(
     writer: Writer,
     targets: Targets,
@@ -450,3 +456,15 @@ async def test_two_versions_of_a_read_model_and_a_broker_have_their_own_progress
     assert len(versions) == 6
     assert all(found == [1, 2, 3, 4] for found in versions.values())
     assert sql.execute("SELECT FROM outbox.outbox").fetchall() == []
+
+
+async def test_on_dsql_the_longest_transaction_is_waited_for(
+    targets: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lists no transactions, so nobody could remember them."""
+    monkeypatch.setattr(operator_targets, "is_dsql", lambda _: True)
+    monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.6)
+    began, told = monotonic(), list[str]()
+    await targets.add("lake", told=told.append)
+    assert monotonic() - began >= 0.6
+    assert told == ["waits 0.6 s for the transactions that are open"]
