@@ -220,7 +220,7 @@ class KafkaClient:
             "logger": self._lines,
         }
         if (token := self._settings.token) is not None:
-            callbacks["oauth_cb"] = lambda _: token()
+            callbacks["oauth_cb"] = partial(_token, token)
         try:
             return Producer({**self._settings.properties, **callbacks})
         except KafkaException as error:
@@ -262,6 +262,12 @@ class KafkaClient:
             if value and any(secret in name for secret in _SECRETS):
                 text = text.replace(value, "***")
         return text
+
+
+def _token(token: TokenProvider, config: str | None) -> tuple[str, float]:
+    """What librdkafka calls when it needs a token."""
+    del config  # of its own configuration of tokens, which is not used
+    return token()
 
 
 def _fatal(error: BaseException) -> str:

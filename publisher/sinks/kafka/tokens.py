@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from dsql_outbox.outbox import MissingExtra, SettingsError
 
@@ -29,8 +29,10 @@ def msk_tokens(hosts: tuple[str, ...], region: str | None) -> TokenProvider:
     except ModuleNotFoundError as error:
         raise MissingExtra("msk", "token=msk of a Kafka URL") from error
 
+    signer: Any = MSKAuthTokenProvider
+
     def token() -> tuple[str, float]:
-        signed, milliseconds = MSKAuthTokenProvider.generate_auth_token(found)
+        signed, milliseconds = signer.generate_auth_token(found)
         return str(signed), milliseconds / 1000
 
     return token
