@@ -362,9 +362,9 @@ class Reader:
         hold = subject.holds[0]
         if found.end != RowPlace(hold.id.position, hold.id.event_id):
             self._state.let_go(subject, hold.id)
-        elif subject.rows or found.rows:  # it is in memory, or waits for rows before it
-            subject.close()
-        else:  # its topic is paused, or has no room
+        elif subject.rows or any(self._state.topics.takes(row, now) for row in found.rows):
+            subject.close()  # it is in memory, or waits for rows before it
+        else:  # its topic is paused, is tried with another row, or has no room
             hold.retry_at = now + (_FULL if self._state.rows.shares.full else _REFRESH)
             self._hold_again(subject, hold)
 

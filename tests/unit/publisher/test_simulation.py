@@ -221,6 +221,26 @@ KEPT = {
         ),
         slow=0.3,
     ),
+    "a blocked row that no table knows is due while its topic is tried with another one": Schedule(
+        seed=41001787,
+        shards=3,
+        clocks=(Clock(rate=1.03, offset=193.0),),
+        writes=(
+            Write(at=5.99, subject=1, retries=1),
+            Write(at=0.98, subject=0, rows=2),
+            Write(at=4.69, subject=5, retries=9),
+            Write(at=2.76, subject=3, late=0.86),
+        ),
+        faults=(
+            Fault(kind="topic away", at=7.31, length=12.2, of=0),
+            Fault(kind="statements lossy", at=7.03, length=2.0, of=0),
+            Fault(kind="changes cut", at=1.99, length=11.0, of=0),
+            Fault(kind="broker lossy", at=4.62, length=2.0, of=0),
+            Fault(kind="leases silent", at=5.16, length=6.0, of=0),
+        ),
+        block=True,
+        slow=0.3,
+    ),
     "a failure is recorded late, after a later one of its message": Schedule(
         seed=70219,
         shards=2,
