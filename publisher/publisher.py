@@ -29,6 +29,7 @@ from dsql_outbox.outbox import (
     Database,
     OneProcess,
     OutboxError,
+    SettingsError,
     given_hooks,
     given_settings,
     kind_of,
@@ -88,9 +89,9 @@ class Publisher:
     `hooks` receives every fact that the log and OpenTelemetry receive.
 
     `apply` is an async function ``apply(connection, message)``. It runs in the transaction
-    that deletes the row of a message, after the sink (if any) has it, in order per subject.
-    Its changes on `connection` commit exactly once. An error that it raises fails the
-    message, which is tried again later. It must not commit.
+    that deletes the row of a message, in order per subject. Its changes on `connection` commit
+    exactly once. An error that it raises fails the message, which is tried again later. It must
+    not commit. A publisher sends or applies: a read model beside a broker is a target of its own.
 
     `target` is the one whose messages are relayed (docs/targets.md). A publisher with a sink takes
     a target of the kind ``sink``. One that only applies takes one of the kind ``model``, or the
@@ -99,8 +100,8 @@ class Publisher:
     A publisher runs once, in the process that created it. `run` raises `OutboxError`
     when it is called again or in a forked child; create another publisher there.
 
-    Raises `TypeError` if an argument has the wrong type, and `SettingsError` or `MissingExtra`
-    for a URL, as `open_sink` does.
+    Raises `TypeError` if an argument has the wrong type, `SettingsError` for a sink and `apply`
+    together, and `SettingsError` or `MissingExtra` for a URL, as `open_sink` does.
 
         >>> import asyncio
         >>> async def relay() -> None:
@@ -416,9 +417,18 @@ def _nobody_waits() -> None:
 
 
 def _require_types(database: object, sink: object, apply: object) -> None:
-    """Raise `TypeError`, with the expression to write, for an argument of a wrong type."""
+    """Raise `TypeError`, with the expression to write, for an argument of a wrong type.
+
+    Raises `SettingsError` for a sink and a function.
+    """
     require_database("Publisher", database)
     if apply is not None and not inspect.iscoroutinefunction(apply):
         raise TypeError("apply must be an async function: async def apply(connection, message)")
     if sink is None and apply is None:
-        raise TypeError("Publisher takes a sink, or a function to apply, or both")
+        raise TypeError("Publisher takes a sink, or a function to apply")
+    if sink is not None and apply is not None:
+        raise SettingsError(
+            "Publisher takes a sink or a function to apply, not both: a read model beside a broker "
+            "is a target of its own. Run `dsql-outbox targets add NAME --kind model`, and apply in "
+            'Publisher(database, apply=.., target="NAME")'
+        )
