@@ -4,7 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from uv import find_uv_bin
 from dsql_outbox import Database, Entity, Event, Message, Writer
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import Unavailable, open_sink
+from dsql_outbox.publisher.sinks.registry import installed_sinks
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import (
@@ -47,8 +48,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _importable(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _importable(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", [str(installed), *sys.path])
+    installed_sinks.cache_clear()  # a process looks once
+    yield
+    installed_sinks.cache_clear()
 
 
 @pytest.fixture(scope="module")
