@@ -1,6 +1,7 @@
 """Connections that are refused, cut and silenced."""
 
 import asyncio
+import gc
 import socket
 import threading
 from contextlib import nullcontext
@@ -58,6 +59,25 @@ def test_all_connections_can_be_cut_at_once(proxy: PostgresProxy) -> None:
         for client in (one, two):
             with own_socket(client) as stream, pytest.raises(ConnectionResetError):
                 stream.recv(100)
+
+
+def test_leaving_the_proxy_leaves_no_connection_that_was_just_accepted(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """The server is one that takes all connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as server:
+        for _ in range(20):
+            with TcpProxy("127.0.0.1", server.getsockname()[1]) as proxy:
+                clients = [socket.socket() for _ in range(20)]
+                for client in clients:
+                    client.setblocking(False)
+                    client.connect_ex(("127.0.0.1", proxy.port))
+            for client in clients:
+                client.close()
+            tasks = asyncio.all_tasks(proxy._loop)
+            assert not tasks
+    gc.collect()
+    assert [str(each.message) for each in recwarn] == []
 
 
 def test_leaving_the_proxy_ends_its_connections_and_its_thread(

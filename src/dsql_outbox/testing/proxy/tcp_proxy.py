@@ -157,7 +157,6 @@ class TcpProxy:
         self._changed = threading.Condition()
         self._refusals: int | None = 0
         self._links: set[Link] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
 
     @property
@@ -221,15 +220,11 @@ class TcpProxy:
         return Link(self, client, server)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task
-        self._tasks.add(task)
         try:
             await self._serve((reader, writer))
         except asyncio.CancelledError:  # from `_shut_down`; asyncio of Python 3.11 would print it
             pass
         finally:
-            self._tasks.discard(task)
             writer.close()
 
     async def _serve(self, client: Streams) -> None:
@@ -279,10 +274,13 @@ class TcpProxy:
 
     async def _shut_down(self) -> None:
         await self._stop_listening()
-        await asyncio.sleep(0)  # the task of a connection that was just accepted begins now
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # A connection that was just accepted gets its task some turns of the loop later, from a
+        # task of asyncio's own. So this ends only when no task is left.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await asyncio.sleep(0)
         await asyncio.sleep(0)  # the last transports close on the loop's next turn
 
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
