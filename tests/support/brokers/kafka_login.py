@@ -15,6 +15,7 @@ from typing import Any
 
 from .kafka_mock import MockKafka
 
+_HANDSHAKE = 5.0  # seconds
 API_VERSIONS, SASL_HANDSHAKE, SASL_AUTHENTICATE = 18, 17, 36
 UNSUPPORTED_VERSION, AUTHENTICATION_FAILED = 35, 58
 
@@ -23,7 +24,6 @@ class TokenListener(socketserver.ThreadingTCPServer):
     """Lets a client through to the mock cluster if `takes` accepts its token."""
 
     allow_reuse_address = True
-    daemon_threads = True
 
     def __init__(
         self, mock: MockKafka, tls: ssl.SSLContext, takes: Callable[[str], bool] | None
@@ -34,6 +34,8 @@ class TokenListener(socketserver.ThreadingTCPServer):
         host, _, port = mock.bootstrap.rpartition(":")
         self.behind = (host, int(port))
         self.port: int = self.server_address[1]
+        self.open = set[socket.socket]()
+        """The sockets of clients, and those that lead to the cluster."""
         self.tokens: list[str] = []
         """Every token that came."""
 
@@ -50,24 +52,40 @@ class TokenListener(socketserver.ThreadingTCPServer):
         finally:
             self.shutdown()
             thread.join()
-            self.server_close()
+            for each in [*self.open]:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+            self.server_close()  # waits for the threads
 
 
 class _Login(socketserver.BaseRequestHandler):
     server: TokenListener
 
     def handle(self) -> None:
-        client = self.server.tls.wrap_socket(self.request, server_side=True)
-        mock = socket.create_connection(self.server.behind)
-        with client, mock:
+        self.request.settimeout(_HANDSHAKE)
+        with (
+            self.server.tls.wrap_socket(self.request, server_side=True) as client,
+            socket.create_connection(self.server.behind) as mock,
+            self._known(client, mock),
+        ):
+            client.settimeout(None)
             logged_in = self.server.takes is None
             while not logged_in:
                 logged_in = self._answer(client, mock)
-            upward = Thread(target=_forward, args=(client, mock, b"", b""), daemon=True)
+            upward = Thread(target=_forward, args=(client, mock, b"", b""))
             upward.start()
             # The cluster names its own address, and the client must stay here.
             ports = (struct.pack(">i", port) for port in (self.server.behind[1], self.server.port))
             _forward(mock, client, *ports)
+            upward.join()
+
+    @contextmanager
+    def _known(self, *sockets: socket.socket) -> Generator[None]:
+        self.server.open.update(sockets)
+        try:
+            yield
+        finally:
+            self.server.open.difference_update(sockets)
 
     def _answer(self, client: ssl.SSLSocket, mock: socket.socket) -> bool:
         """Answer one request. Returns whether the client is logged in."""
