@@ -92,6 +92,8 @@ class EmbeddedPostgres(EmbeddedServer):
         self._data: Path | None = None
         self._postmaster: _Postmaster | None = None
         self._password = password or secrets.token_hex(16)
+        self._mark: int | None = None
+        """The locked file that shows to others that the starter of this server lives."""
 
     @property
     def url(self) -> str:
@@ -127,6 +129,13 @@ class EmbeddedPostgres(EmbeddedServer):
             sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
         )
 
+    def stop(self) -> None:
+        """Stop the server in order and keep the data; leave a server that was running before."""
+        if self._mark is not None:  # first: nobody shall join a server that stops
+            os.close(self._mark)
+            self._mark = None
+        super().stop()
+
     def _launch(self, folder: Path, scratch: Path) -> ServerProcess | None:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -146,6 +155,9 @@ class EmbeddedPostgres(EmbeddedServer):
         binaries = self._programs or server_programs()
         if not (scratch / _SOCKETS).exists():
             _prepare(scratch, self._password)
+        if self._mark is None:
+            self._mark = os.open(scratch / _PASSWORD_FILE, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(self._mark, fcntl.LOCK_EX)
         if not (folder / "PG_VERSION").exists():
             _initialize(binaries, folder)
         command = [str(binaries / "postgres"), "-D", str(folder), *self._flags(scratch)]
@@ -241,20 +253,39 @@ def _initialize(binaries: Path, folder: Path) -> None:
 def _joined_or_locked(folder: Path, handle: int) -> _Postmaster | None:
     """The server that runs in `folder`; None once we have the lock of the folder, to start one.
 
-    A server that starts or stops holds the lock. Raises `OutboxError` after 60 s.
+    A server that starts or stops holds the lock. One whose starter was killed is about to be
+    stopped by its guard. Raises `OutboxError` after 60 s.
     """
     deadline = monotonic() + _LOCK
     while True:
         is_locked = _lock(handle)
         found = _running(folder, handle)
-        if is_locked or found is not None:
+        if is_locked or (found is not None and _has_starter(found)):
             return found
         if monotonic() > deadline:
+            if found is not None:  # its guard was killed as well, so nobody stops it
+                return found
             raise OutboxError(
                 f"another process has been starting or stopping PostgreSQL in {folder} for "
                 f"{_LOCK:.0f} s: see its {_LOG}"
             )
         sleep(0.01)
+
+
+def _has_starter(running: _Postmaster) -> bool:
+    """Whether the process lives that started a server; true if nobody can tell."""
+    try:
+        mark = os.open(Path(running.sockets).parent / _PASSWORD_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(mark, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(mark)
 
 
 def _lock(handle: int) -> bool:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -116,11 +117,12 @@ def test_it_runs_counts_and_goes_on_after_a_kill(folder: Path) -> None:
         family_of_first = family(command.pid)
         assert len(family_of_first) == 4  # two servers, two guards
         command.signal(signal.SIGKILL)
-        # A start within milliseconds of the kill may join the server that its guard stops.
-        wait_until(lambda: all(map(is_gone, family_of_first)), timeout=LONG)
+        began = monotonic()
         with dev(folder) as (again, ready_again):
             assert ready_again["folder"] == str(folder)
             assert password_in(ready_again) == password_in(ready)
+            assert all(map(is_gone, family_of_first))
+            assert monotonic() - began < LONG
             family_of_second = family(again.pid)
             again.signal(signal.SIGINT)
             done = again.wait()

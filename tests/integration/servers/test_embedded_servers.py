@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread
 from typing import Any
 
 import nats
@@ -17,6 +17,7 @@ from tests.support.waiting import wait_until
 from dsql_outbox.outbox import MissingExtra, OutboxError, SettingsError
 from dsql_outbox.servers import nats_server as nats_module
 from dsql_outbox.servers import postgres_programs
+from dsql_outbox.servers import postgres_server as postgres_module
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
 pytestmark = pytest.mark.usefixtures("copied_data")
@@ -127,6 +128,44 @@ def test_a_server_that_runs_in_the_folder_is_joined_and_left_running(folder: Pat
                 second.kill()
             second.stop()
         assert rows(first.url) == [1, 2]
+
+
+def test_a_server_whose_starter_was_killed_is_not_joined(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its guard is about to stop it."""
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        "from dsql_outbox.testing import EmbeddedPostgres\n"
+        "with EmbeddedPostgres(Path(sys.argv[1]), settings={'fsync': 'off'}) as server:\n"
+        "    print(server.pid, server._process._guard._process.pid, flush=True)\n"
+        "    time.sleep(600)"
+    )
+    asks, waits = Event(), Event()
+
+    def waited(_: float) -> None:
+        waits.set()
+        asks.wait(30)
+
+    with python(script, str(folder / "data")) as starter:
+        assert starter.stdout is not None
+        pid, guard = map(int, starter.stdout.readline().split())
+        os.kill(guard, signal.SIGSTOP)
+        starter.kill()
+        starter.wait()
+    monkeypatch.setattr(postgres_module, "sleep", waited)
+    second = EmbeddedPostgres(folder / "data", settings=QUICK)
+    opening = Thread(target=second.start)
+    opening.start()
+    try:
+        assert waits.wait(30)
+    finally:
+        monkeypatch.undo()
+        os.kill(guard, signal.SIGCONT)
+        asks.set()
+        opening.join(60)
+    with second:
+        assert second.pid != pid
 
 
 def test_a_pid_file_of_a_crashed_server_is_no_running_server(folder: Path) -> None:
