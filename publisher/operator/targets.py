@@ -75,7 +75,7 @@ TargetTold = Callable[[str], None]
 
 
 class Targets(Operator):
-    """The targets of the outbox: each gets a message of each event, and has its own progress.
+    """The targets of the outbox. Each one gets its own messages, and has its own progress.
 
     The constructor does no I/O. Use ``async with`` or call `close`. All methods raise
     `SchemaError` if the tables are missing, `SettingsError` for a name, a kind or types that

@@ -53,7 +53,7 @@ class Nowhere:
 
 
 class Applier:
-    """Applies messages that the broker has; a subject goes on when its row has committed.
+    """Applies messages in order per subject, which goes on when its row has committed.
 
     `fail` is called for a message whose function raised an error, `recover` for one that
     failed earlier and is applied now.

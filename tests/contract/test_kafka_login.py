@@ -68,7 +68,7 @@ def is_signed_by_us(token: str) -> bool:
 @pytest.fixture
 def listener(kafka_mock: MockKafka, tls: ssl.SSLContext) -> Generator[TokenListener]:
     """A broker that takes tokens of MSK."""
-    with TokenListener(kafka_mock, tls, is_signed_by_us).listening() as listener:
+    with TokenListener(kafka_mock, tls, is_signed_by_us).serving() as listener:
         yield listener
 
 
@@ -80,7 +80,7 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def url(listener: TokenListener, authority: Authority, more: str) -> str:
-    return f"kafka://127.0.0.1:{listener.port}?ca={authority.cert}&{more}"
+    return f"kafka://127.0.0.1:{listener.server_port}?ca={authority.cert}&{more}"
 
 
 async def test_msk_takes_the_login_of_the_aws_sdk(
@@ -144,7 +144,7 @@ async def test_oidc_is_configured_by_a_file(
     config = tmp_path / "client.properties"
     with (
         StandIn(Issuer).serving() as issuer,
-        TokenListener(kafka_mock, tls, jwt.__eq__).listening() as listener,
+        TokenListener(kafka_mock, tls, jwt.__eq__).serving() as listener,
     ):
         config.write_text(
             "security.protocol=sasl_ssl\nsasl.mechanism=OAUTHBEARER\nsasl.oauthbearer.method=oidc\n"
@@ -152,7 +152,7 @@ async def test_oidc_is_configured_by_a_file(
             f"sasl.oauthbearer.client.id=outbox\nsasl.oauthbearer.client.secret=hush\n"
             f"ssl.ca.location={authority.cert}\n"
         )
-        async with open_sink(f"kafka://127.0.0.1:{listener.port}?config={config}") as sink:
+        async with open_sink(f"kafka://127.0.0.1:{listener.server_port}?config={config}") as sink:
             assert await published(sink, [new_message()]) == [Delivered()]
         assert set(listener.tokens) == {jwt}
 
@@ -165,7 +165,7 @@ async def test_a_broker_may_want_a_certificate_of_the_client(
     tls.load_verify_locations(authority.cert)
     client = authority.sign("client")
     own = f"&cert={client.cert}&key={client.key}" if shows else ""
-    with TokenListener(kafka_mock, tls, None).listening() as listener:
+    with TokenListener(kafka_mock, tls, None).serving() as listener:
         place = url(listener, authority, f"tls=yes&timeout=3{own}")
         if shows:
             async with open_sink(place) as sink:

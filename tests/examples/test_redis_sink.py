@@ -4,28 +4,26 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.support.brokers.broker_faults import losing_answers
 from tests.support.brokers.redis_server import RedisBroker, RedisServer
 from tests.support.checkout import ROOT
 from tests.support.commands import Command, run
 from uv import find_uv_bin
 
-from dsql_outbox import Database, Entity, Event, Message, Writer
+from dsql_outbox import Database, Entity, Event, Writer
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import Unavailable, open_sink
 from dsql_outbox.publisher.sinks.registry import installed_sinks
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import (
-    Before,
     OpenStage,
     SinkContract,
-    Stage,
     new_message,
     published,
 )
@@ -70,29 +68,12 @@ def broker(redis_server: RedisServer) -> Generator[RedisBroker]:
         yield RedisBroker(redis_server, proxy)
 
 
-@asynccontextmanager
-async def loses_the_answer(broker: RedisBroker, message: Message) -> AsyncGenerator[Stage]:
-    """The stream stores the message, and its answer never comes."""
-    with ExitStack() as silence:
-
-        async def heal() -> None:
-            silence.close()
-            broker.proxy.cut_all()
-
-        def swallow() -> None:
-            silence.enter_context(broker.proxy.swallow_server())
-
-        async with broker.open() as sink:
-            failing = Before(sink, message.event_id, swallow)
-            yield Stage(failing, broker, heal, stores=True, across_topics=False)
-
-
 class TestRedisSink(SinkContract):
     """The suite, as another package runs it."""
 
     @pytest.fixture
     def open_stage(self, broker: RedisBroker) -> OpenStage:
-        return partial(loses_the_answer, broker)
+        return partial(losing_answers, broker, broker.proxy, across_topics=False)
 
 
 @pytest.mark.anyio

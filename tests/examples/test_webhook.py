@@ -3,8 +3,8 @@
 import base64
 import hmac
 import time
-from collections.abc import AsyncGenerator, Generator
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from collections.abc import Generator
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
@@ -12,19 +12,18 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
+from tests.support.brokers.broker_faults import losing_answers
 from tests.support.checkout import ROOT
 from tests.support.stand_ins import StandIn
 
-from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import Rejected, Sink, Unavailable
 from dsql_outbox.publisher.sinks import attributes
 from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import (
-    Before,
     OpenStage,
     ReadableBroker,
     SinkContract,
-    Stage,
     Stored,
     new_message,
     published,
@@ -108,31 +107,13 @@ def broker() -> Generator[Endpoint]:
         yield Endpoint(server, proxy)
 
 
-@asynccontextmanager
-async def loses_the_answer(broker: Endpoint, message: Message) -> AsyncGenerator[Stage]:
-    """The endpoint takes the message, and its answer never comes."""
-    assert broker.proxy is not None
-    proxy = broker.proxy
-    with ExitStack() as silence:
-
-        async def heal() -> None:
-            silence.close()
-            proxy.cut_all()
-
-        def swallow() -> None:
-            silence.enter_context(proxy.swallow_server())
-
-        async with broker.open() as sink:
-            failing = Before(sink, message.event_id, swallow)
-            yield Stage(failing, broker, heal, stores=True, across_topics=False)
-
-
 class TestWebhookSink(SinkContract):
     """The suite, as another package runs it."""
 
     @pytest.fixture
     def open_stage(self, broker: Endpoint) -> OpenStage:
-        return partial(loses_the_answer, broker)
+        assert broker.proxy is not None
+        return partial(losing_answers, broker, broker.proxy, across_topics=False)
 
 
 @pytest.mark.anyio

@@ -38,6 +38,15 @@ class StandIn(socketserver.ThreadingTCPServer):
                     client.shutdown(SHUT_RDWR)
             self.server_close()  # waits for the threads
 
+    @contextmanager
+    def open_with(self, *sockets: socket) -> Generator[None]:
+        """Shut down these sockets of a handler at the end as well, such as one that TLS made."""
+        self._clients.update(sockets)
+        try:
+            yield
+        finally:
+            self._clients.difference_update(sockets)
+
     def process_request(self, request: Any, client_address: Any) -> None:
         self._clients.add(request)
         super().process_request(request, client_address)

@@ -49,7 +49,7 @@ STEPS: Final[tuple[tuple[Stage, Stage], ...]] = (
     ("waiting", "sent"),  # it goes into a call of the sink
     ("waiting", "outbox"),  # its subject or its topic must wait, or its shard was lost
     ("sent", "acknowledged"),  # the broker has it
-    ("sent", "applying"),  # the broker has it, and a function is to run with its DELETE
+    ("sent", "applying"),  # there is no broker: a function is to run with its DELETE
     ("sent", "burying"),  # it was given up
     ("sent", "waiting"),  # it was not attempted, and is sent again
     ("sent", "outbox"),  # it failed, its topic was refused, or a copy of it was acknowledged

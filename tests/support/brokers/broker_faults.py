@@ -142,7 +142,8 @@ async def sqs_loses_the_answer(
     """The queue stores the message, and its answer never comes."""
     queue = server.make_queue(fifo=True)
     broker = SqsBroker(server.endpoint, queue, proxy=proxy, parameters="timeout=1")
-    async with _losing_answers(broker, proxy, message) as stage:
+    # moto forgets the ids of messages that were taken: its queue stores this one twice.
+    async with losing_answers(broker, proxy, message) as stage:
         yield stage
 
 
@@ -152,14 +153,15 @@ async def sns_loses_the_answer(
 ) -> AsyncGenerator[Stage]:
     """The topic passes the message on, and its answer never comes."""
     broker.parameters = "timeout=1"
-    async with _losing_answers(broker, proxy, message) as stage:
+    async with losing_answers(broker, proxy, message) as stage:
         yield stage
 
 
 @asynccontextmanager
-async def _losing_answers(
-    broker: ReadableBroker, proxy: TcpProxy, message: Message
+async def losing_answers(
+    broker: ReadableBroker, proxy: TcpProxy, message: Message, *, across_topics: bool = True
 ) -> AsyncGenerator[Stage]:
+    """The broker stores the message, and its answer never comes."""
     with ExitStack() as silence:
 
         async def heal() -> None:
@@ -171,5 +173,4 @@ async def _losing_answers(
 
         async with broker.open() as sink:
             failing = Before(sink, message.event_id, swallow)
-            # moto forgets the ids of messages that were taken: its queue stores this one twice.
-            yield Stage(failing, broker, heal, stores=True)
+            yield Stage(failing, broker, heal, stores=True, across_topics=across_topics)

@@ -8,10 +8,12 @@ import socket
 import socketserver
 import ssl
 import struct
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from threading import Thread
 from typing import Any
+
+from tests.support.stand_ins import StandIn
 
 from .kafka_mock import MockKafka
 
@@ -20,42 +22,22 @@ API_VERSIONS, SASL_HANDSHAKE, SASL_AUTHENTICATE = 18, 17, 36
 UNSUPPORTED_VERSION, AUTHENTICATION_FAILED = 35, 58
 
 
-class TokenListener(socketserver.ThreadingTCPServer):
+class TokenListener(StandIn):
     """Lets a client through to the mock cluster if `takes` accepts its token."""
-
-    allow_reuse_address = True
 
     def __init__(
         self, mock: MockKafka, tls: ssl.SSLContext, takes: Callable[[str], bool] | None
     ) -> None:
-        super().__init__(("127.0.0.1", 0), _Login)
+        super().__init__(_Login)
         self.takes = takes
         self.tls = tls
         host, _, port = mock.bootstrap.rpartition(":")
         self.behind = (host, int(port))
-        self.port: int = self.server_address[1]
-        self.open = set[socket.socket]()
-        """The sockets of clients, and those that lead to the cluster."""
         self.tokens: list[str] = []
         """Every token that came."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
-
-    @contextmanager
-    def listening(self) -> Generator["TokenListener"]:
-        """Take clients inside the block."""
-        thread = Thread(target=self.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield self
-        finally:
-            self.shutdown()
-            thread.join()
-            for each in [*self.open]:
-                with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
-            self.server_close()  # waits for the threads
+        """A client that is refused, or refuses us, hangs up: that is no news."""
 
 
 class _Login(socketserver.BaseRequestHandler):
@@ -66,7 +48,7 @@ class _Login(socketserver.BaseRequestHandler):
         with (
             self.server.tls.wrap_socket(self.request, server_side=True) as client,
             socket.create_connection(self.server.behind) as mock,
-            self._known(client, mock),
+            self.server.open_with(client, mock),
         ):
             client.settimeout(None)
             logged_in = self.server.takes is None
@@ -75,17 +57,11 @@ class _Login(socketserver.BaseRequestHandler):
             upward = Thread(target=_forward, args=(client, mock, b"", b""))
             upward.start()
             # The cluster names its own address, and the client must stay here.
-            ports = (struct.pack(">i", port) for port in (self.server.behind[1], self.server.port))
+            ports = (
+                struct.pack(">i", port) for port in (self.server.behind[1], self.server.server_port)
+            )
             _forward(mock, client, *ports)
             upward.join()
-
-    @contextmanager
-    def _known(self, *sockets: socket.socket) -> Generator[None]:
-        self.server.open.update(sockets)
-        try:
-            yield
-        finally:
-            self.server.open.difference_update(sockets)
 
     def _answer(self, client: ssl.SSLSocket, mock: socket.socket) -> bool:
         """Answer one request. Returns whether the client is logged in."""
