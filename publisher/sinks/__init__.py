@@ -15,6 +15,8 @@ after the scheme of its URLs. The names of this package are for such sinks, too
 from .cloudevents import attributes, binary_headers, decode_value, encode_value
 from .kept_sink import KeptSink, SinkFactory, SinkSource, sink_factory
 from .port import (
+    MAX_RUN,
+    MAX_RUN_BYTES,
     Answer,
     Delivered,
     Destination,
@@ -25,11 +27,14 @@ from .port import (
     Sink,
     Unavailable,
     WrongAnswer,
+    keeps_prefix,
 )
 from .registry import SINK_GROUP, SinkOpener, known_schemes, open_sink
 from .url import parameters, seconds, split_hosts, split_login
 
 __all__ = [
+    "MAX_RUN",
+    "MAX_RUN_BYTES",
     "SINK_GROUP",
     "Answer",
     "Delivered",
@@ -49,6 +54,7 @@ __all__ = [
     "binary_headers",
     "decode_value",
     "encode_value",
+    "keeps_prefix",
     "known_schemes",
     "open_sink",
     "parameters",

@@ -32,6 +32,8 @@ def json_line(message: Message) -> bytes:
 class LineSink:
     """Appends the messages of a call by one call of `append`, in a worker thread."""
 
+    keeps_prefix = True
+
     def __init__(self, system: str, append: Callable[[bytes], None]) -> None:
         self.system = system
         self._append = append

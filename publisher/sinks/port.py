@@ -1,7 +1,7 @@
 """The port to a broker: the protocol `Sink` and the outcomes of a message."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -54,6 +54,13 @@ Answer = Callable[[int, Outcome], None]
 """Takes the outcome of the message with this index in the call of `Sink.publish`."""
 
 
+MAX_RUN: Final = 64
+"""The most messages of a run."""
+
+MAX_RUN_BYTES: Final = 1 << 20
+"""The most bytes of a run, payloads and stored headers; one message may have more."""
+
+
 class Destination(msgspec.Struct, frozen=True):
     """The place that a sink sends to, as spans name it. A sink may have one as `destination`.
 
@@ -83,8 +90,8 @@ class Sink(Protocol):
 
         `answer` is called on the event loop, once per message at most, and only until
         this method returns. A message without an answer by then is `NotAttempted`.
-        Many calls run at the same time; a key is in one message of all of them.
-        The order of answers does not matter.
+        Many calls run at the same time; a key is in one message of all of them, or in one
+        run. The order of answers does not matter, except within a run.
 
         Raises `SinkUnavailable` when the broker as a whole failed and not a message or a
         topic. Earlier answers stand. The relay sends the other messages again later, and
@@ -92,6 +99,26 @@ class Sink(Protocol):
         without messages asks whether the broker can be reached.
         """
         ...
+
+
+def keeps_prefix(sink: Sink) -> bool:
+    """Whether a sink takes runs: it has an attribute `keeps_prefix`, which is True.
+
+    A *run* is several messages of one key in one call, side by side and in order. They have
+    one topic, none of them is a replay, and they are at most `MAX_RUN` messages and
+    `MAX_RUN_BYTES`. A sink that takes runs makes these promises for each run:
+
+    - The broker stores the first k messages, in order, for some k, and never one behind a message
+      that it does not store. That holds in any case: the broker refuses one of them, the call is
+      cancelled, or the connection or the process is lost.
+    - Answers come in the order of the run, and the answer for a message is `Delivered` only if
+      that for the message before it was. Any other answer ends the run: the sink
+      sends no more of it, and messages behind it need no answer. They count as `NotAttempted`.
+
+    The relay then sends the rest of the run in a later call, beginning at its first message that
+    was not `Delivered`. That message may be stored already, and so may those behind it.
+    """
+    return bool(getattr(sink, "keeps_prefix", False))
 
 
 class WrongAnswer(OutboxError):

@@ -2,13 +2,13 @@
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from uuid import UUID
 
 import anyio
 
 from dsql_outbox.outbox import Message, SinkUnavailable
-from dsql_outbox.publisher import Answer, Delivered, Outcome
+from dsql_outbox.publisher import Answer, Delivered, NotAttempted, Outcome
 
 
 class MemorySink:
@@ -18,6 +18,7 @@ class MemorySink:
     """
 
     system = "memory"
+    keeps_prefix = True
 
     def __init__(self) -> None:
         self.down = False
@@ -72,10 +73,18 @@ class MemorySink:
         if self.down:
             raise SinkUnavailable("the memory sink is down")
         with self._changed:
-            outcomes = [self._take(message) for message in messages]
+            outcomes = list(self._outcomes(messages))
             self._changed.notify_all()
         for index, outcome in enumerate(outcomes):
             answer(index, outcome)
+
+    def _outcomes(self, messages: Sequence[Message]) -> Generator[Outcome]:
+        """Take messages; of a run, none behind one that failed."""
+        failed: str | None = None
+        for message in messages:
+            outcome = NotAttempted() if message.key == failed else self._take(message)
+            failed = None if outcome == Delivered() else message.key
+            yield outcome
 
     def _take(self, message: Message) -> Outcome:
         failures = self._failures[message.event_id]

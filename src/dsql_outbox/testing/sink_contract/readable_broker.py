@@ -8,6 +8,7 @@ from uuid import UUID
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import Answer, Sink, open_sink
+from dsql_outbox.publisher.sinks import keeps_prefix
 from dsql_outbox.testing.proxy.tcp_proxy import TcpProxy
 
 
@@ -79,6 +80,7 @@ class Before:
 
     def __post_init__(self) -> None:
         self.system = self.inner.system
+        self.keeps_prefix = keeps_prefix(self.inner)
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         """Act if the message is among these, and pass them on."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 import anyio
+import pytest
 
 from dsql_outbox.outbox import Message, SinkUnavailable
-from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome, Sink
+from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome, Sink, keeps_prefix
 
 NOT_ATTEMPTED = NotAttempted()
 
@@ -62,13 +63,49 @@ class Answers:
 
 
 async def published(sink: Sink, messages: Sequence[Message]) -> list[Outcome]:
-    """Publish in one call; a message without an answer is `NotAttempted`."""
+    """Publish in one call; a message without an answer is `NotAttempted`.
+
+    Messages of one key side by side are a run, and their answers are held to its rules.
+    """
     answers = Answers(len(messages))
     try:
         await sink.publish(messages, answers)
     finally:
         answers.end()
+    _check_runs(messages, answers)
     return answers.outcomes
+
+
+def _check_runs(messages: Sequence[Message], answers: Answers) -> None:
+    """Check that `Delivered` came in the order of each run, and never behind another outcome."""
+    told = {index: number for number, index in enumerate(answers.order)}
+    for index in range(1, len(messages)):
+        before = index - 1
+        if messages[index].key == messages[before].key and answers.outcomes[index] == Delivered():
+            is_next = answers.outcomes[before] == Delivered() and told[before] < told[index]
+            assert is_next, f"message {index} of a run was Delivered, and not the one before it"
+
+
+async def deliver_runs(sink: Sink, run: Sequence[Message]) -> None:
+    """Publish a run as the relay does, from its first message without success, until it is there.
+
+    Fails after 10 seconds.
+    """
+    rest = list(run)
+    with anyio.fail_after(10):
+        while rest:
+            try:
+                outcomes = await published(sink, rest)
+            except SinkUnavailable:
+                outcomes = []
+            del rest[: outcomes.count(Delivered())]
+            await anyio.sleep(0.01 if rest else 0)
+
+
+def skip_without_runs(sink: Sink) -> None:
+    """Skip the test of a sink that takes no runs."""
+    if not keeps_prefix(sink):
+        pytest.skip("the sink takes no runs")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -9,9 +10,18 @@ import pytest
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import Delivered, NotAttempted
+from dsql_outbox.publisher.sinks import MAX_RUN, MAX_RUN_BYTES
 
 from .readable_broker import OpenStage, ReadableBroker
-from .sent_messages import Answers, deliver, in_order, new_message, published
+from .sent_messages import (
+    Answers,
+    deliver,
+    deliver_runs,
+    in_order,
+    new_message,
+    published,
+    skip_without_runs,
+)
 
 _PAYLOADS: Final = {
     "escapes": rb'{"a":"\u0000\ud800\n","b":1e200000}',
@@ -189,6 +199,52 @@ class SinkContract:
             assert list(dict.fromkeys(arrived)) == wanted
             if stage.exactly_once:
                 assert arrived == wanted
+
+    @pytest.mark.parametrize("size", [20, MAX_RUN_BYTES // MAX_RUN - 1_000], ids=["small", "large"])
+    async def test_runs_arrive_in_order(self, broker: ReadableBroker, size: int) -> None:
+        runs = {"Loan/1": MAX_RUN, "Loan/2": 1, "Loan/3": 5}
+        payload = b'"' + b"x" * size + b'"'
+        keys = [key for key, length in runs.items() for _ in range(length)]
+        messages = [new_message(key=key, payload=payload) for key in keys]
+
+        async with broker.open() as sink:
+            skip_without_runs(sink)
+            outcomes = await published(sink, messages)
+
+        assert outcomes == [Delivered()] * len(messages)
+        arrived = [stored.event_id for stored in await broker.stored()]
+        assert len(arrived) == len(messages)
+        for key in runs:
+            of_key = [message.event_id for message in messages if message.key == key]
+            assert [event_id for event_id in arrived if event_id in of_key] == of_key
+
+    async def test_a_run_stores_nothing_behind_a_message_that_failed(
+        self, open_stage: OpenStage
+    ) -> None:
+        run = [new_message(topic="late.X") for _ in range(5)]
+        ids = [message.event_id for message in run]
+
+        async with open_stage(run[2]) as stage:
+            skip_without_runs(stage.sink)
+            answers = Answers(len(run))
+            with suppress(SinkUnavailable):
+                await stage.sink.publish(run, answers)
+            delivered = answers.outcomes.count(Delivered())
+
+            assert answers.outcomes[:delivered] == [Delivered()] * delivered
+            assert delivered <= 2, "the third message failed"
+            found = await stage.broker.stored()
+            there = list(dict.fromkeys(stored.event_id for stored in found))
+            assert there == ids[: len(there)], "what is stored of a run is its beginning"
+            assert len(there) >= delivered
+
+            await stage.heal()
+            await deliver_runs(stage.sink, run[delivered:])
+            stored = [found.event_id for found in await stage.broker.stored()]
+
+        assert list(dict.fromkeys(stored)) == ids
+        if stage.exactly_once:
+            assert stored == ids
 
 
 async def _arrives(broker: ReadableBroker, payload: bytes) -> None:
