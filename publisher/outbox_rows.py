@@ -113,7 +113,7 @@ class OutboxRow(msgspec.Struct, gc=False):
         if fault := self._fault() or stored.fault:
             return Fault(fault)
         if self.payload is None:
-            return Fault("it has no payload")
+            return Fault("it has no payload, and its event has no bytes")
         key = self.key
         headers = stored.by_name
         dedupe_id = self._dedupe_id(headers.get(REPLAY_HEADER))

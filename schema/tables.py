@@ -150,8 +150,10 @@ _COLUMN: Final = re.compile(
 )
 _KEY: Final = re.compile(r"PRIMARY KEY \((.*)\)")
 _VIEW: Final = re.compile(
-    r"CREATE OR REPLACE VIEW \{schema\}\.(\w+) AS\s+SELECT ([\w, ]+) FROM \{schema\}\.(\w+)"
+    r"CREATE OR REPLACE VIEW \{schema\}\.(\w+) AS\s+SELECT ([\w., ]+)\s+"
+    r"FROM (\{schema\}\.\w+(?: \w)?(?: JOIN \{schema\}\.\w+ \w ON \w\.\w+ = \w\.\w+)*)"
 )
+_FROM: Final = re.compile(r"\{schema\}\.(\w+)(?: (\w)\b)?")
 _FULL_NAMES: Final = {
     "float8": "double precision",
     "int": "integer",
@@ -169,8 +171,11 @@ def parse(migration: Migration, before: Shape) -> Relation:
     text = re.sub(r"--.*\n", "", migration.text).strip()
     if (found := _TABLE.fullmatch(text)) and found[1] == migration.name:
         return _parse_table(migration, found[2].splitlines())
-    if (found := _VIEW.fullmatch(text)) and found[1] == migration.name and found[3] in before:
-        return _parse_view(migration.name, found[2].split(", "), before[found[3]])
+    if (found := _VIEW.fullmatch(text)) and found[1] == migration.name:
+        tables = {
+            alias and f"{alias}.": before.get(name) for name, alias in _FROM.findall(found[3])
+        }
+        return _parse_view(migration, found[2].split(", "), tables)
     raise ValueError(f"migration {migration.label}: cannot read {text!r}")
 
 
@@ -188,10 +193,21 @@ def _parse_table(migration: Migration, lines: Iterable[str]) -> Relation:
     return Relation(migration.name, view=False, columns=tuple(columns), key=key)
 
 
-def _parse_view(name: str, columns: Iterable[str], table: Relation) -> Relation:
-    types = {column.name: column.type for column in table.columns}
-    found = tuple(Column(column, types[column], required=False) for column in columns)
-    return Relation(name, view=True, columns=found, key=())
+def _parse_view(
+    migration: Migration, columns: Iterable[str], tables: Mapping[str, Relation | None]
+) -> Relation:
+    """A view of tables by their aliases, each with a point, or of one without an alias."""
+    types = {
+        f"{alias}{column.name}": column.type
+        for alias, table in tables.items()
+        for column in (table.columns if table else ())
+    }
+    if unknown := set(columns) - set(types):
+        raise ValueError(f"migration {migration.label}: cannot read {min(unknown)!r}")
+    found = tuple(
+        Column(column.rpartition(".")[2], types[column], required=False) for column in columns
+    )
+    return Relation(migration.name, view=True, columns=found, key=())
 
 
 def _column(found: re.Match[str]) -> Column:

@@ -3,6 +3,8 @@
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT, DELETE ON {schema}.outbox TO {role};
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
+-- The bytes of the messages that only name their event.
+GRANT SELECT ON {schema}.outbox_payloads TO {role};
 GRANT SELECT, UPDATE ON {schema}.outbox_leases TO {role};
 GRANT SELECT ON {schema}.outbox_targets TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_publishers TO {role};

@@ -10,6 +10,7 @@
 -- is_cut: whether a limit kept back rows after the end.
 -- predecessor: whether, in this snapshot, the previous row of the subject still exists;
 -- then this row has to wait.
+-- payload: by key, and only for a row that has none, which a join would not see before it looks.
 -- created_us: limited, because created_at may be infinity or a date that no client can load.
 WITH bounds AS (
   SELECT c.number, c.shard, c.position, c.event_id, e.end_position, e.end_event_id, e.taken,
@@ -46,7 +47,10 @@ WITH bounds AS (
     LIMIT 1) AS e
 )
 SELECT b.number, b.shard, o.position, o.event_id::text AS event_id, o.previous_position, o.subject_type,
-  o.subject_id, o.subject_version, o.topic, o.headers::text AS headers, o.payload,
+  o.subject_id, o.subject_version, o.topic, o.headers::text AS headers,
+  coalesce(o.payload, (
+    SELECT p.event_data::text FROM {schema}.outbox_payloads p
+    WHERE p.shard = o.shard AND p.position = o.position AND p.event_id = o.event_id)) AS payload,
   (extract(epoch FROM greatest(to_timestamp(0), least(o.created_at, clock_timestamp())))
     * 1000000)::bigint AS created_us,
   o.previous_position > 0 AND EXISTS (

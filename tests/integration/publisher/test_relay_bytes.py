@@ -1,5 +1,8 @@
 """Large messages: what one statement of the relay may hold."""
 
+from uuid import uuid4
+
+import psycopg
 import pytest
 from tests.support.publisher.running_relays import relayed
 
@@ -51,3 +54,26 @@ async def test_what_one_statement_deletes_is_no_more_than_dsql_may_allow(
         deletes = [text for text in proxy.statements if 'DELETE FROM "outbox".outbox o' in text]
     assert (done.read, done.deleted, len(sink.messages)) == (18, 18, 18)
     assert len(deletes) == 2  # of 9 rows each
+
+
+async def test_the_bytes_of_a_row_without_a_payload_are_those_of_its_event(
+    database: Database, sql: psycopg.Connection
+) -> None:
+    """They count in the limit of a read as they do elsewhere."""
+    texts = [
+        f'{{"eventHeader": {{"uuid": "{uuid4()}", "eventName": "Moved", "eventType": "CarMoved"}},'
+        f' "entities": [{{"entityHeader": {{"entityType": "Car", "entityId": "{n}"}},'
+        f' "attributes": {{"note": "{"ä" * size}"}}}}]}}'
+        for n, size in enumerate((3, 9_000, 90_000, 7))
+    ]
+    async with AsyncWriter(database) as writer:
+        for text in texts:
+            await writer.write(text)
+    sql.execute("UPDATE outbox.outbox SET payload = NULL WHERE subject_id <> '0'")
+    store = SqlStore(database)
+    reading = await store.read([Range(0, HEAD, 100, 60_000, 100)], PassedOver({}, ()))
+    await store.close()
+    assert [row.payload for row in reading.ranges[0].rows] == texts[:2]
+    sink = MemorySink()
+    await relayed(database, sink)
+    assert [message.payload.decode() for message in sink.messages] == texts

@@ -118,6 +118,19 @@ def test_a_view_has_the_columns_of_its_table() -> None:
     assert parse(migration(text), {"other": other}) == found
 
 
+def test_a_view_of_two_tables_names_them_by_letters() -> None:
+    ids = {name: Column(name, "uuid", required=True) for name in ("id", "of")}
+    one = Relation("one", view=False, columns=(ids["id"],), key=())
+    two = Relation("two", view=False, columns=(ids["id"], ids["of"]), key=())
+    source = "FROM {schema}.one o JOIN {schema}.two t ON t.of = o.id"
+    text = f"CREATE OR REPLACE VIEW {{schema}}.thing AS\n  SELECT o.id, t.of\n  {source}"
+    found = parse(migration(text), {"one": one, "two": two})
+    assert [column.name for column in found.columns] == ["id", "of"]
+    wrong = text.replace(", t.of", ", o.of")
+    with pytest.raises(ValueError, match=r"migration 0001 thing: cannot read 'o\.of'"):
+        parse(migration(wrong), {"one": one, "two": two})
+
+
 def test_every_migration_makes_the_relation_of_its_name() -> None:
     assert [*expected()] == [found.name for found in migrations()]
 
