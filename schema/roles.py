@@ -1,4 +1,4 @@
-"""The rights of the database roles: writer, publisher, operator, consumer, reader.
+"""The rights of the database roles: writer, publisher, operator, archivist, consumer, reader.
 
 ``schema/grants/`` holds the rights of each duty, one file per duty. They are parsed, compared
 with the rights that a role has, and given to a role.
@@ -29,7 +29,7 @@ from .drift import Drift
 from .named_statements import execute, read_sql, statement
 from .tables import Shape, expected, read_shape
 
-Duty = Literal["writer", "publisher", "operator", "consumer", "reader"]
+Duty = Literal["writer", "publisher", "operator", "archivist", "consumer", "reader"]
 
 DUTIES: Final[tuple[Duty, ...]] = get_args(Duty)
 
@@ -44,6 +44,7 @@ class Roles(msgspec.Struct, frozen=True):
     writer: str | None = None
     publisher: str | None = None
     operator: str | None = None
+    archivist: str | None = None
     consumer: str | None = None
     reader: str | None = None
 

@@ -14,3 +14,5 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_conflicts TO {role};
 GRANT SELECT ON {schema}.outbox_leases TO {role};
 -- Which targets get a message of each event.
 GRANT SELECT ON {schema}.outbox_targets TO {role};
+-- The files of archived events: stream().
+GRANT SELECT ON {schema}.outbox_archives TO {role};

@@ -1,6 +1,7 @@
 -- Every event, byte for byte as received. A receipt and a replayed message can be rebuilt from
--- one row. event_data: NULL: the bytes are not stored here any more. event_size: of the bytes as
--- received. position, previous_position: those of its message. fingerprint: SHA-256 of the event, savedDate left out.
+-- one row. event_data: NULL: the bytes are in a file, which archive numbers (outbox_archives).
+-- archive: NULL: the bytes are here. erased_at: when content of the event was erased; NULL: never.
+-- event_size: of the bytes as received. position, previous_position: those of its message. fingerprint: SHA-256 of the event, savedDate left out.
 -- write_id: random, one per call of write; tells "mine" from "somebody else's".
 -- headers: those that the event gives its message, as a JSON object of texts; NULL: none.
 CREATE TABLE IF NOT EXISTS {schema}.business_events (
@@ -21,5 +22,7 @@ CREATE TABLE IF NOT EXISTS {schema}.business_events (
   previous_position bigint NOT NULL,
   topic varchar(255) NOT NULL,
   touches json NOT NULL,
-  headers json
+  headers json,
+  archive int,
+  erased_at timestamptz
 )

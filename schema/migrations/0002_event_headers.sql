@@ -1,5 +1,5 @@
 -- One row per touch: an entity's stream, in version order, is one key range.
--- header_data: NULL: it is not stored here any more. header_size: in bytes.
+-- header_data: NULL: it is in the file of the event, as its bytes are. header_size: in bytes.
 CREATE TABLE IF NOT EXISTS {schema}.event_headers (
   entity_type varchar(64) NOT NULL,
   entity_id varchar(128) NOT NULL,

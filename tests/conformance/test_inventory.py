@@ -64,7 +64,7 @@ def test_every_file_is_in_the_inventory(file: Path) -> None:
     assert file.stem in {each.name for each in inventory()}
 
 
-@pytest.mark.parametrize("duty", ["writer", "publisher", "operator", "consumer"])
+@pytest.mark.parametrize("duty", ["writer", "publisher", "operator", "archivist", "consumer"])
 def test_every_grant_is_in_the_inventory(duty: str) -> None:
     for grant in grants(duty):  # type: ignore[arg-type]
         assert (known(grant.statement("mine", 'a "role"').decode()) or "").startswith("GRANT ")

@@ -114,7 +114,13 @@ def listed(worst: Worst, *words: object) -> list[dict[str, Any]]:
 
 def test_each_role_has_written_its_rows(worst: Worst) -> None:
     duties = {(row.role, row.column.table) for row in worst.rows}
-    assert {duty for duty, _ in duties} == {"writer", "publisher", "operator", "consumer"}
+    assert {duty for duty, _ in duties} == {
+        "writer",
+        "publisher",
+        "operator",
+        "archivist",
+        "consumer",
+    }
     assert {table for _, table in duties} >= {"dead_letters", "outbox", "outbox_leases", "inbox"}
     values = [str(row.value) for row in worst.rows]
     for wanted in ("infinity", "294276-12-31 23:59:59+00", str(2**63 - 1), "-1", "nan", "None"):

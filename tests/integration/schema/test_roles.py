@@ -47,6 +47,7 @@ ALLOWED = {
         "outbox_leases": "SELECT",
         "outbox_targets": "SELECT",
         "outbox_conflicts": "SELECT INSERT UPDATE DELETE",
+        "outbox_archives": "SELECT",
     },
     "publisher": {
         "outbox": "SELECT DELETE",
@@ -62,7 +63,7 @@ ALLOWED = {
     },
     "operator": {
         "schema_migrations": "SELECT",
-        "business_events": "SELECT",
+        "business_events": "SELECT UPDATE",
         "event_headers": "SELECT",
         "entities": "SELECT",
         "outbox": "SELECT INSERT DELETE",
@@ -76,6 +77,20 @@ ALLOWED = {
         "dead_letters": "SELECT INSERT DELETE",
         "outbox_replays": "SELECT INSERT",
         "outbox_operations": "SELECT INSERT",
+        "outbox_archives": "SELECT",
+        "outbox_erasures": "SELECT",
+        "outbox_jobs": "SELECT",
+    },
+    "archivist": {
+        "business_events": "SELECT UPDATE DELETE",
+        "event_headers": "SELECT UPDATE DELETE",
+        "outbox": "SELECT",
+        "outbox_targets": "SELECT",
+        "dead_letters": "SELECT",
+        "outbox_replays": "SELECT DELETE",
+        "outbox_operations": "INSERT",
+        "outbox_archives": "SELECT INSERT UPDATE DELETE",
+        "outbox_jobs": "SELECT INSERT UPDATE",
     },
     "consumer": {
         "inbox": "SELECT INSERT DELETE",
@@ -96,6 +111,9 @@ ALLOWED = {
         "dead_letters": "SELECT",
         "outbox_replays": "SELECT",
         "outbox_operations": "SELECT",
+        "outbox_archives": "SELECT",
+        "outbox_erasures": "SELECT",
+        "outbox_jobs": "SELECT",
     },
 }
 """What each duty may do to each table and view; nothing else."""
@@ -117,6 +135,7 @@ WHO_RUNS = {
         *("clock_position", "schema_shape", "shard_list", "shards_orphaned", "status"),
         *("target_", "topic", "transactions", "waiting"),
     ),
+    "archivist": ("operation_record",),
     "consumer": ("inbox",),
     "reader": (
         *("conflicts_recent", "failure_page", "letter_page", "operation_page", "record"),
