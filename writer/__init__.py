@@ -9,6 +9,7 @@ room `outbox` decides the meaning of a database error (`failure`), and what may 
 (`unit_of_work.gate`).
 """
 
+from dsql_outbox.writer.attempt.pending import OnDuplicate
 from dsql_outbox.writer.program.stream import StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.statement.form_probe import proofs
@@ -24,6 +25,7 @@ __all__ = [
     "AsyncTransaction",
     "AsyncWriter",
     "HttpAnswer",
+    "OnDuplicate",
     "Statements",
     "StoredEntity",
     "StoredEvent",

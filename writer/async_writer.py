@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 import psycopg
 
@@ -105,18 +105,39 @@ class AsyncWriter(WriterBase):
             self._programs.write_many(events, on_duplicate, expected_versions, timeout)
         )
 
+    @overload
+    async def transact(
+        self,
+        function: Callable[[AsyncTransaction], Awaitable[T]],
+        *,
+        entities: Iterable[EntityKey] = ...,
+        on_duplicate: Literal["error"] = ...,
+        timeout: float | None = ...,
+    ) -> T: ...
+
+    @overload
+    async def transact(
+        self,
+        function: Callable[[AsyncTransaction], Awaitable[T]],
+        *,
+        entities: Iterable[EntityKey] = ...,
+        on_duplicate: OnDuplicate,
+        timeout: float | None = ...,
+    ) -> T | Receipt: ...
+
     async def transact(
         self,
         function: Callable[[AsyncTransaction], Awaitable[T]],
         *,
         entities: Iterable[EntityKey] = (),
+        on_duplicate: OnDuplicate = "error",
         timeout: float | None = None,
-    ) -> T:
+    ) -> T | Receipt:
         gate = self._programs.begin("transact", timeout)
         named = listed_entities(entities)
         self._enter_loop()
         require_function("transact", function)
-        call: Call[T] = self._programs.call(gate, partial(self._invoke, function))
+        call: Call[T] = self._programs.call(gate, partial(self._invoke, function), on_duplicate)
         with opened(call):
             await self._perform(self._programs.transact(call, gate, named))
         return call.result()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 import psycopg
 
@@ -100,18 +100,39 @@ class Writer(WriterBase):
             self._programs.write_many(events, on_duplicate, expected_versions, timeout)
         )
 
+    @overload
+    def transact(
+        self,
+        function: Callable[[Transaction], T],
+        *,
+        entities: Iterable[EntityKey] = ...,
+        on_duplicate: Literal["error"] = ...,
+        timeout: float | None = ...,
+    ) -> T: ...
+
+    @overload
+    def transact(
+        self,
+        function: Callable[[Transaction], T],
+        *,
+        entities: Iterable[EntityKey] = ...,
+        on_duplicate: OnDuplicate,
+        timeout: float | None = ...,
+    ) -> T | Receipt: ...
+
     def transact(
         self,
         function: Callable[[Transaction], T],
         *,
         entities: Iterable[EntityKey] = (),
+        on_duplicate: OnDuplicate = "error",
         timeout: float | None = None,
-    ) -> T:
+    ) -> T | Receipt:
         gate = self._programs.begin("transact", timeout)
         named = listed_entities(entities)
         require_function("transact", function)
         require_plain(function)
-        call: Call[T] = self._programs.call(gate, partial(self._invoke, function))
+        call: Call[T] = self._programs.call(gate, partial(self._invoke, function), on_duplicate)
         with opened(call):
             self._perform(self._programs.transact(call, gate, named))
         return call.result()

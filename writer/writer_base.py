@@ -70,6 +70,7 @@ class WriterBase(ABC):
         function: Any,
         *,
         entities: Iterable[tuple[str, str]] = (),
+        on_duplicate: Any = "error",
         timeout: float | None = None,
     ) -> Any:
         """Run `function` in a transaction, commit it, and return the result of `function`.
@@ -82,6 +83,10 @@ class WriterBase(ABC):
         With `entities`, as in ``[("Order", "ORDER-1")]``, calls of this writer that name the
         same entity run one after the other, in the order of the calls. So they do not conflict
         with each other. The wait for the turn counts against `timeout`.
+
+        If the first event that `function` appends is stored already, with the same content,
+        ``on_duplicate="return"`` returns its receipt, with the status ``duplicate``. The other
+        statements of `function` are rolled back, because the first call has done that work.
 
         An exception of `function` itself ends the call after a rollback, and is raised.
         Raises `DuplicateEvent`, `StaleVersion`, `TransactionMisused`, or the last

@@ -144,6 +144,7 @@ def sync_transaction(mine: psycopg.Connection[Any]) -> None:
     with Writer(Database(URL)) as writer:
         try:
             assert_type(writer.transact(pay), int)
+            assert_type(writer.transact(pay, on_duplicate="return"), int | Receipt)
         except psycopg.Error as error:
             assert_type(is_retryable(error), bool)
         assert_type(writer.append_to(mine, new_event(), expected_version=0), Receipt)
@@ -176,6 +177,7 @@ def with_sqlalchemy(
 
     with Writer(Database(URL)) as writer, sessions() as session:
         assert_type(transact(writer, sessions, pay), Receipt)
+        assert_type(transact(writer, sessions, pay, on_duplicate="return"), Receipt)
         assert_type(writer.append_to(session, new_event()), Receipt)
         assert_type(writer.append_to(connection, new_event()), Receipt)
         assert_type(writer.append_to(scoped, new_event()), Receipt)

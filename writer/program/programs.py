@@ -134,9 +134,13 @@ class Programs(Attempts):
         yield from settle(EventWrite(batch, acts or WriteActs(self, gate)))
         yield from self.aside(gate)
 
-    def call(self, gate: Gate, function: Callable[[Run[T], Any], Any]) -> Call[T]:
+    def call(
+        self, gate: Gate, function: Callable[[Run[T], Any], Any], on_duplicate: OnDuplicate
+    ) -> Call[T]:
         """Return a call of `transact` for a function of a run and its connection."""
-        return Call(self.core, gate, WriteActs(self, gate), partial(self.run_once, gate), function)
+        require_on_duplicate(on_duplicate)
+        acts, run_once = WriteActs(self, gate), partial(self.run_once, gate)
+        return Call(self.core, gate, acts, run_once, function, on_duplicate=on_duplicate)
 
     def transact(
         self, call: Call[Any], gate: Gate, entities: Collection[EntityKey] = ()

@@ -43,9 +43,9 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.writer.attempt.acts import Acts
 from dsql_outbox.writer.attempt.journal import Journal, attempt_outcome
-from dsql_outbox.writer.attempt.pending import Pending
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.statement.answers import Stored
+from dsql_outbox.writer.statement.answers import Found, Stored
 
 from .append import appended, receipt_in_transaction
 
@@ -59,13 +59,15 @@ class Call(Work, Generic[T]):
     runs it in a transaction and commits, on a connection that was never used if True.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the arguments of the call, and the ways to perform it
         self,
         core: Core,
         gate: Gate,
         acts: Acts,
         run_once: "Callable[[Run[T], bool], Program[DatabaseFailure | None]]",
         function: "Callable[[Run[T], Any], Any]",
+        *,
+        on_duplicate: OnDuplicate,
     ) -> None:
         self.core = core
         self.function = function
@@ -80,6 +82,8 @@ class Call(Work, Generic[T]):
         self.winner: Run[T] | None = None
         self.error: Exception | None = None
         self._id = uuid4()
+        self._on_duplicate: OnDuplicate = on_duplicate
+        self._duplicate: Receipt | None = None
         self._gate = gate
         self._run: Run[T] | None = None
         self._is_running = False
@@ -101,7 +105,7 @@ class Call(Work, Generic[T]):
     @property
     def is_open(self) -> bool:
         """Whether the call has no outcome yet."""
-        return self.winner is None and self.error is None
+        return self.winner is None and self.error is None and self._duplicate is None
 
     def event_id(self, ordinal: int) -> UUID:
         """Return the id of the `ordinal`-th event that a run makes, from 0."""
@@ -189,8 +193,13 @@ class Call(Work, Generic[T]):
             in_doubt = self.in_doubt or (self._is_running and self._gate.sent)
             self._journal.abandoned(error, in_doubt=in_doubt)
 
-    def result(self) -> T:
-        """Return the result of the committed run's function, or raise the call's error."""
+    def result(self) -> T | Receipt:
+        """Return the result of the committed run's function, or raise the call's error.
+
+        If another call has stored the first event, return the receipt of that event.
+        """
+        if self._duplicate is not None:
+            return self._duplicate
         if self.winner is None:
             assert self.error is not None  # noqa: S101 - `settle` ends after the call is settled
             raise self.error
@@ -221,8 +230,17 @@ class Call(Work, Generic[T]):
             self._win(self._lost[found.write_id])
         else:
             same = found.fingerprint == self.fingerprints[event_id]
-            self._settle(DuplicateEvent(event_id, same_content=same))
+            # Behind another first event, a receipt would hide that the first one is not stored.
+            if same and self._on_duplicate == "return" and self._current.is_first(event_id):
+                self._duplicate = self._receipt(event_id, found)
+                self._journal.ended(self._duplicate)
+            else:
+                self._settle(DuplicateEvent(event_id, same_content=same))
         return None
+
+    def _receipt(self, event_id: UUID, found: Found) -> Receipt:
+        attempts, conflicts = self._journal.attempts, self.conflicts
+        return Receipt(event_id, "duplicate", attempts, conflicts, found.position, found.entities)
 
     def _may_run_again(self, failure: DatabaseFailure) -> bool:
         # A lost run without a fence left nothing that the next run could collide with.
@@ -312,6 +330,10 @@ class Run(FunctionRun, Generic[T]):
         call.fingerprints[pending.id] = event.fingerprint
         self.events.append(event)
         return pending
+
+    def is_first(self, event_id: UUID) -> bool:
+        """Return whether the call would have stored this event before all others."""
+        return event_id == (self.fence or self.call.fence or self.events[0].id)
 
     def receipt(self, pending: Pending, stored: Stored) -> Receipt:
         """Return the receipt of an append. It is valid after the commit."""

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from psycopg.pq import TransactionStatus
@@ -27,6 +27,7 @@ from dsql_outbox import (
     Writer,
 )
 from dsql_outbox.outbox import EntityKey, EventSource, wrong_type
+from dsql_outbox.writer import OnDuplicate
 
 try:
     from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
@@ -132,9 +133,22 @@ def transact(
     sessions: sessionmaker[S],
     function: Callable[[S, Append], T],
     *,
-    entities: Iterable[EntityKey] = (),
-    timeout: float | None = None,
+    entities: Iterable[EntityKey] = ...,
+    on_duplicate: Literal["error"] = ...,
+    timeout: float | None = ...,
 ) -> T: ...
+
+
+@overload
+def transact(
+    writer: Writer,
+    sessions: sessionmaker[S],
+    function: Callable[[S, Append], T],
+    *,
+    entities: Iterable[EntityKey] = ...,
+    on_duplicate: OnDuplicate,
+    timeout: float | None = ...,
+) -> T | Receipt: ...
 
 
 @overload
@@ -143,17 +157,31 @@ def transact(
     sessions: async_sessionmaker[A],
     function: Callable[[A, AsyncAppend], Awaitable[T]],
     *,
-    entities: Iterable[EntityKey] = (),
-    timeout: float | None = None,
+    entities: Iterable[EntityKey] = ...,
+    on_duplicate: Literal["error"] = ...,
+    timeout: float | None = ...,
 ) -> Coroutine[Any, Any, T]: ...
 
 
+@overload
 def transact(
+    writer: AsyncWriter,
+    sessions: async_sessionmaker[A],
+    function: Callable[[A, AsyncAppend], Awaitable[T]],
+    *,
+    entities: Iterable[EntityKey] = ...,
+    on_duplicate: OnDuplicate,
+    timeout: float | None = ...,
+) -> Coroutine[Any, Any, T | Receipt]: ...
+
+
+def transact(  # noqa: PLR0913 - the arguments of the writer's, and its sessions
     writer: Writer | AsyncWriter,
     sessions: Any,
     function: Callable[[Any, Any], Any],
     *,
     entities: Iterable[EntityKey] = (),
+    on_duplicate: OnDuplicate = "error",
     timeout: float | None = None,
 ) -> Any:
     """Run `function(session, append)` in a transaction, commit it, and return its result.
@@ -162,6 +190,7 @@ def transact(
     `function` runs again with a new session on another connection. The session is
     flushed when `function` returns. `timeout` is the limit of the call in seconds, all
     runs included. Calls of the writer that name the same `entities` run one after the other.
+    ``on_duplicate="return"`` returns the receipt if the first event is stored already.
     With an `AsyncWriter`, await the call.
 
     The statements run on connections of the writer. They use the dialect, the events of
@@ -176,18 +205,18 @@ def transact(
     another isolation level than the writer's transactions have.
     """
     unit = _UnitOfWork(writer, sessions)
+    options = {"entities": entities, "on_duplicate": on_duplicate, "timeout": timeout}
     if isinstance(writer, AsyncWriter):
-        return _transact_async(writer, unit, function, entities, timeout)
-    return _transact(writer, unit, function, entities, timeout)
+        return _transact_async(writer, unit, function, **options)
+    return _transact(writer, unit, function, **options)
 
 
 def _transact(
     writer: Writer,
     unit: "_UnitOfWork",
     function: Callable[[Any, Append], T],
-    entities: Iterable[EntityKey],
-    timeout: float | None,
-) -> T:
+    **options: Any,
+) -> Any:
     def run(transaction: Transaction) -> T:
         session = unit.begin()
         with unit.joined(transaction.connection):
@@ -197,16 +226,15 @@ def _transact(
             return value
 
     with unit:
-        return writer.transact(run, entities=entities, timeout=timeout)
+        return writer.transact(run, **options)
 
 
 async def _transact_async(
     writer: AsyncWriter,
     unit: "_UnitOfWork",
     function: Callable[[Any, AsyncAppend], Awaitable[T]],
-    entities: Iterable[EntityKey],
-    timeout: float | None,
-) -> T:
+    **options: Any,
+) -> Any:
     async def run(transaction: AsyncTransaction) -> T:
         session = unit.begin()
         try:
@@ -220,7 +248,7 @@ async def _transact_async(
             raise
 
     with unit:
-        return await writer.transact(run, entities=entities, timeout=timeout)
+        return await writer.transact(run, **options)
 
 
 class _UnitOfWork:

@@ -423,8 +423,9 @@ def test_a_server_that_stays_away_after_the_commit_leaves_the_outcome_unknown(
     assert (own_rows(own), ids(own)) == (1, {error.event_id})
 
 
+@pytest.mark.parametrize("on_duplicate", ["error", "return"])
 def test_an_id_that_somebody_else_stored_during_the_doubt_is_a_duplicate(
-    open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables, url: str
+    open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables, url: str, on_duplicate: str
 ) -> None:
     event = workload_s.car_created()
     left = [event]
@@ -439,8 +440,9 @@ def test_an_id_that_somebody_else_stored_during_the_doubt_is_a_duplicate(
         if left:
             proxy.cut("before", matching="COMMIT")
 
-    with pytest.raises(DuplicateEvent):
-        open_transactor(proxy.url, hooks=[on_retry(theirs)]).transact(function)
+    writer = open_transactor(proxy.url, hooks=[on_retry(theirs)])
+    outcome = outcome_of(partial(writer.transact, function, on_duplicate=on_duplicate))
+    assert isinstance(outcome, DuplicateEvent if on_duplicate == "error" else Receipt), outcome
     assert (own_rows(own), ids(own)) == (0, {event.id})
 
 

@@ -1,8 +1,11 @@
 """The caller's own statements and events in one transaction, on a healthy database."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from typing import Literal
+from itertools import count
+from threading import Barrier
+from typing import Any, Literal
 
 import psycopg
 import pytest
@@ -25,6 +28,7 @@ from dsql_outbox.outbox import (
     Database,
     DuplicateEvent,
     InvalidEvent,
+    Receipt,
     SchemaError,
     StaleVersion,
     TransactionMisused,
@@ -304,6 +308,62 @@ def test_duplicates_stale_versions_and_the_callers_own_unique_keys(
     with pytest.raises(InvalidEvent):
         writer.transact(lambda work: work.append("{}"))
     assert ids(own) == {event.id}
+
+
+def test_a_repeated_call_returns_the_receipt_of_the_first_one(
+    open_transactor: OpenTransactor, own: Tables, url: str, facts: Facts
+) -> None:
+    """The first append finds the repetition: the statements of the function are rolled back."""
+    writer = open_transactor(url, hooks=[facts])
+    request, other = workload_s.car_created(), workload_s.loan_created(7)
+
+    def store(work: Work) -> str:
+        work.append(request)
+        work.execute("INSERT INTO own VALUES (1)")
+        work.append(work.new_event())
+        return "done"
+
+    assert writer.transact(store, on_duplicate="return") == "done"
+    again = writer.transact(store, on_duplicate="return")
+    assert (again.event_id, again.status) == (request.id, "duplicate")
+    assert [touched.version for touched in again.entities] == [1]
+    assert facts.of(WriteEnded)[-1].status == "duplicate"
+    changed = workload_s.loan_created(id=request.id)
+    with pytest.raises(DuplicateEvent) as refused:
+        writer.transact(lambda work: work.append(changed), on_duplicate="return")
+    assert not refused.value.same_content
+    with pytest.raises(DuplicateEvent):  # its own first event would be lost without a word
+        writer.transact(
+            lambda work: [work.append(each) for each in (other, request)], on_duplicate="return"
+        )
+    assert own_rows(own) == 1
+    assert len(ids(own)) == 2
+    own.assert_consistent()
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
+@pytest.mark.parametrize("callers", [2, 5])
+def test_calls_of_one_request_that_come_together_do_its_work_once(
+    open_transactor: OpenTransactor, own: Tables, url: str, isolation: Any, callers: int
+) -> None:
+    writer = open_transactor(Database(url, isolation=isolation))
+    request = workload_s.car_created()
+    together = Barrier(callers)
+    runs = count()
+
+    def store(work: Work) -> Receipt:
+        if next(runs) < callers:
+            together.wait(TIMEOUT)
+        receipt = work.append(request)
+        work.execute("INSERT INTO own VALUES (1)")
+        return receipt
+
+    with ThreadPoolExecutor(callers) as pool:
+        calls = [pool.submit(writer.transact, store, on_duplicate="return") for _ in range(callers)]
+        receipts = [call.result(TIMEOUT) for call in calls]
+    assert sorted(r.status for r in receipts) == ["committed", *["duplicate"] * (callers - 1)]
+    assert len({(r.event_id, r.position, r.entities) for r in receipts}) == 1
+    assert own_rows(own) == 1
 
 
 @pytest.mark.parametrize("name", ["entities", "outbox"])

@@ -95,7 +95,7 @@ class AsyncWork(Work):
 class Transactor(Protocol):
     """A writer whose `transact` takes a plain function."""
 
-    def transact(self, function: Callable[[Work], T], *, timeout: float | None = None) -> T:
+    def transact(self, function: Callable[[Work], T], **options: Any) -> Any:
         """Run the function in a transaction."""
         ...
 
@@ -119,8 +119,8 @@ class Threads:
         self.writer = writer
         self.close = writer.close
 
-    def transact(self, function: Callable[[Work], T], *, timeout: float | None = None) -> T:
-        return self.writer.transact(lambda tx: function(Work(tx)), timeout=timeout)
+    def transact(self, function: Callable[[Work], T], **options: Any) -> Any:
+        return self.writer.transact(lambda tx: function(Work(tx)), **options)
 
     def stream(self, kind: str, entity_id: str, after: int = 0) -> Iterator[StoredEvent]:
         return self.writer.stream(kind, entity_id, after=after)
@@ -136,11 +136,11 @@ class Tasks:
         self._portal = portal
         self.writer = writer
 
-    def transact(self, function: Callable[[Work], T], *, timeout: float | None = None) -> T:
+    def transact(self, function: Callable[[Work], T], **options: Any) -> Any:
         async def in_thread(transaction: AsyncTransaction) -> T:
             return await anyio.to_thread.run_sync(function, AsyncWork(transaction))
 
-        return self._portal.call(partial(self.writer.transact, in_thread, timeout=timeout))
+        return self._portal.call(partial(self.writer.transact, in_thread, **options))
 
     def stream(self, kind: str, entity_id: str, after: int = 0) -> Iterator[StoredEvent]:
         events = self.writer.stream(kind, entity_id, after=after)
