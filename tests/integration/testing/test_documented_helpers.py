@@ -20,18 +20,22 @@ pytestmark = pytest.mark.anyio
 
 DOCUMENT = ROOT / "docs" / "testing.md"
 FASTAPI = ROOT / "docs" / "fastapi.md"
+ENDPOINT = ROOT / "docs" / "endpoint.md"
 SINKS = ROOT / "docs" / "writing-a-sink.md"
 
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What a pytest of one's own says of the examples of both documents."""
+    """What a pytest of one's own says of the examples of the documents."""
     folder = tmp_path_factory.mktemp("documents")
     (example,) = re.findall(r"(?ms)^```python\n(.*?)^```$", DOCUMENT.read_text())
     (folder / "test_example.py").write_text(example)
     client = re.findall(r"(?ms)^```python\n(.*?)^```$", FASTAPI.read_text())[-1]
     (folder / "test_client.py").write_text(client)
     copy(ROOT / "examples/fastapi/app.py", folder)
+    program, *_, its_tests = re.findall(r"(?ms)^```python\n(.*?)^```$", ENDPOINT.read_text())
+    (folder / "payments.py").write_text(program)
+    (folder / "test_payments.py").write_text(its_tests)
     sink = re.findall(r"(?ms)^```python\n(.*?)^```$", SINKS.read_text())[-1]
     (folder / "test_sink.py").write_text(sink.replace("redis://localhost", "stdout:"))
     # The newest starlette prefers a package that the oldest allowed one does not know.
@@ -58,6 +62,10 @@ def test_the_example_of_the_document_runs(said: str) -> None:
 
 def test_the_tests_of_an_application_run(said: str) -> None:
     assert outcomes(said, "test_client") == {"PASSED": 2}, said
+
+
+def test_the_endpoint_that_is_called_twice_runs(said: str) -> None:
+    assert outcomes(said, "test_payments") == {"PASSED": 3}, said
 
 
 def test_the_contract_suite_runs_as_its_document_says_and_finds_what_is_missing(said: str) -> None:
