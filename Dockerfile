@@ -1,5 +1,5 @@
 # The command `dsql-outbox`, ready for Aurora DSQL, every sink and OTLP; versions are uv.lock's.
-# docs/releasing.md says how to renew the digest.
+# CONTRIBUTING.md says how to renew the digest.
 FROM python:3.13-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS base
 
 FROM base AS build

@@ -1,6 +1,7 @@
 """The steps of `make docs` beyond Markdown.
 
 - A link to a file outside docs/, such as an example, becomes a link to the repository.
+- The path and name of a test in backticks become a link to its file in the repository.
 - `<!-- tables -->` becomes the tables, read from the migrations.
 """
 
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 LINK: Final = re.compile(r"\]\((\.\./[^)\s]+)\)")
+TEST: Final = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 TABLES: Final = "<!-- tables -->"
 COMMENT: Final = re.compile(r"^-- ?(.*)$", re.MULTILINE)
 
@@ -28,7 +30,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
             return found[0]
         return f"]({tree}/{target.relative_to(root)}{mark}{fragment})"
 
-    return LINK.sub(absolute, markdown)
+    return TEST.sub(rf"[`\2`]({tree}/\1)", LINK.sub(absolute, markdown))
 
 
 def tables(migrations: Path) -> str:

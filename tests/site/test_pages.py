@@ -44,11 +44,18 @@ def test_no_page_has_an_unfilled_snippet() -> None:
     assert [p for p in PAGES if unfilled.search(text(p.read_text(encoding="utf-8")))] == []
 
 
-def test_the_page_of_programs_shows_the_code_of_each_example() -> None:
-    shown = text((SITE / "frameworks" / "index.html").read_text(encoding="utf-8"))
-    for example in ("producer.py", "fastapi/app.py", "sqlalchemy/orders.py", "lambda/handler.py"):
-        lines = (ROOT / "examples" / example).read_text(encoding="utf-8").splitlines()
-        assert [line for line in lines if line.strip() not in shown] == []
+def test_no_page_has_an_empty_tab_or_an_empty_block_of_code() -> None:
+    blocks = re.compile(r'<div class="tabbed-block">(.*?)</div>|<pre>(.*?)</pre>', re.DOTALL)
+    for page in PAGES:
+        for block in blocks.findall(page.read_text(encoding="utf-8")):
+            assert text("".join(block)).strip(), page
+
+
+def test_every_promise_links_to_its_test() -> None:
+    page = (SITE / "guarantees" / "index.html").read_text(encoding="utf-8")
+    rows = re.findall(r"<tr>\s*<td>.*?</tr>", page.partition('id="fault-campaigns"')[0], re.DOTALL)
+    assert len(rows) > 20
+    assert [text(row) for row in rows if "/blob/main/tests/" not in row] == []
 
 
 def test_the_reference_shows_each_public_name_method_and_field() -> None:
