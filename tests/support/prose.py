@@ -1,6 +1,7 @@
 """Find sentences that a reader must read twice: too long, or in a form that the project avoids.
 
-`python -m tests.support.prose` lists them. CONTRIBUTING.md has the rules.
+`python -m tests.support.prose` lists them, and ends with the voice of the pages in numbers.
+CONTRIBUTING.md has the rules.
 """
 
 import ast
@@ -31,6 +32,17 @@ HABITS: Final = {
     r", (and|but|so|or) [^,.]*, (and|but|so|or) [^,.]*, (and|but|so|or) ": "one idea per sentence",
 }  # fmt: skip
 
+VOICE: Final = {
+    r"\b[Tt]he \w+ of (the|a|an)\b": ("the X of the Y", 2.5),
+    r"\w: (?=[a-z`])": ("a colon inside a sentence", 2),
+    r"^So\b": ("a sentence that begins with So", 0.3),
+    r"\b([Yy]ou|[Yy]our|[Yy]ours)\b": ("you", 12),
+    r"\b([Bb]ecause|so that|which means|[Uu]nless)\b": ("a reason in the sentence", 3),
+    r"\b([Bb]ut|[Hh]owever|[Aa]lthough)\b": ("a contrast", 4),
+}
+"""What is counted in the guides, and the value of four good manuals: the first three per 1,000
+words, the others in percent of sentences."""
+
 FENCE: Final = re.compile(r"^( *)(```|~~~).*?^ *\2", re.MULTILINE | re.DOTALL)
 INDENTED: Final = re.compile(r"^(    ).*$", re.MULTILINE)
 LITERAL: Final = re.compile(r"``.+?``|`[^`]+`")
@@ -56,6 +68,22 @@ def findings() -> Iterator[Finding]:
     for path in files_of(ROOT, "*.py"):
         if "tests" not in path.parts:
             yield from _judge(path, _docstrings(path))
+
+
+def voice() -> Iterator[tuple[str, float, float]]:
+    """Yield each part of `VOICE` with its value in the pages, and that of good manuals."""
+    said = [
+        sentence
+        for path in sorted((ROOT / "docs").glob("*.md"))
+        for paragraph in BREAK.split(FENCE.sub("\n\n", path.read_text(encoding="utf-8")))
+        for sentence in sentences(paragraph)
+        if len(sentence.split()) > 2
+    ]
+    words = sum(len(sentence.split()) for sentence in said)
+    for n, (pattern, (name, good)) in enumerate(VOICE.items()):
+        found = sum(len(re.findall(pattern, each)) for each in said)
+        holds = sum(bool(re.search(pattern, each)) for each in said)
+        yield name, 1000 * found / words if n < 3 else 100 * holds / len(said), good
 
 
 def sentences(paragraph: str) -> list[str]:
@@ -98,3 +126,5 @@ if __name__ == "__main__":
     for found in findings():
         if not only or any(str(found.path).startswith(path) for path in only):
             sys.stdout.write(f"{found.path}: {found.remedy}\n    {found.sentence}\n")
+    for name, value, good in voice():
+        sys.stdout.write(f"{value:5.1f} ({good:g} in good manuals)  {name}\n")
