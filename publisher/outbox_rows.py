@@ -113,7 +113,8 @@ class OutboxRow(msgspec.Struct, gc=False):
         if fault := self._fault() or stored.fault:
             return Fault(fault)
         if self.payload is None:
-            return Fault("it has no payload, and its event has no bytes")
+            # The row names its event, whose bytes are gone, or which is gone itself.
+            return Fault(f"the bytes of event {self.event_id} are not stored any more")
         key = self.key
         headers = stored.by_name
         dedupe_id = self._dedupe_id(headers.get(REPLAY_HEADER))

@@ -34,7 +34,7 @@ from dsql_outbox.schema import statement
 from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.statement.answers import Row, Stored, stored_events, targets_of
-from dsql_outbox.writer.statement.chunks import refuse_unsendable
+from dsql_outbox.writer.statement.chunks import ONE_TARGET, refuse_unsendable
 from dsql_outbox.writer.statement.form_probe import write_probe
 from dsql_outbox.writer.statement.parameters import (
     Parameters,
@@ -74,8 +74,8 @@ class Core:
         self.layout = statement("write_layout", database.schema)
         layout = numbered("write_layout", self.layout)
         self.probe: Statements = [(layout, {}), *write_probe(database.schema)]
-        self.targets = 1
-        """How many targets get messages, as the database said last: a message of an event each."""
+        self.targets = ONE_TARGET
+        """The targets that get messages, as the database said last."""
         self._budgets = budgets_of(settings)
         self.must_probe = settings.form == "auto"
         self.plain = settings.form == "plain"
@@ -161,7 +161,8 @@ class Core:
 
         Raises `SchemaError` if there is no shard, or not even the default target.
         """
-        shards, self.targets, known = map(int, rows[0])
+        shards, known = map(int, rows[0][:2])
+        self.targets = targets_of(rows)
         for number, what in ((shards, "shards"), (known, "targets")):
             if number == 0:
                 raise SchemaError(

@@ -206,7 +206,7 @@ class Targets(Operator):
         began = monotonic()
         if await to_thread.run_sync(self._is_dsql):
             told(f"waits {LONGEST_TRANSACTION:g} s for the transactions that are open")
-            await anyio.sleep(began + LONGEST_TRANSACTION - monotonic())
+            await anyio.sleep(max(0.0, began + LONGEST_TRANSACTION - monotonic()))
             return
         # A transaction that is prepared meanwhile is found after it has lost its virtual id.
         await self._wait_for_end("transactions_open", told)

@@ -10,8 +10,9 @@
 -- touches is joined to them and aggregated. The joins to `entity` and `listed` are outer
 -- joins: PostgreSQL has no statistics of their columns, would expect one row from an inner
 -- join, and would loop over all rows for each. `complete` finds the rows that are missing.
--- Each target that takes the subject gets a message of its own. targets: how many get messages
--- at all, so that the writer knows how many rows the next events may take.
+-- Each target that takes the subject gets a message of its own; that of a model only names the
+-- event. targets: how many get messages at all, and copies: how many get the bytes, so that the
+-- writer knows how much the next events may take.
 WITH event AS (
   SELECT ordinal, id, event_name, event_type, coalesce(created_date, now()) AS created_date,
     data, fingerprint, write_id, topic, headers, own_headers,
@@ -110,13 +111,14 @@ WITH event AS (
     clock_timestamp(), header::json, octet_length(header)
   FROM touch
 ), target AS (
-  SELECT first_shard, types FROM {schema}.outbox_targets WHERE state <> 'dropped'
+  SELECT first_shard, types, kind FROM {schema}.outbox_targets WHERE state <> 'dropped'
 ), message AS (
   INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
     subject_id, subject_version, topic, headers, payload, payload_size, created_at)
   SELECT target.first_shard + placed.shard, placed.position, placed.id, placed.previous_position,
     placed.subject_type, placed.subject_id, placed.subject_version, placed.topic,
-    placed.headers::json, placed.data, octet_length(placed.data), clock_timestamp()
+    placed.headers::json, CASE WHEN target.kind <> 'model' THEN placed.data END,
+    octet_length(placed.data), clock_timestamp()
   FROM placed CROSS JOIN target
   WHERE target.types IS NULL OR placed.subject_type = ANY(target.types::text[])
 ), complete AS (
@@ -127,6 +129,7 @@ WITH event AS (
       count(version) AS touches FROM touch) AS found
 )
 SELECT complete.ok, touch.ordinal, touch.version, touch.position, touch.subject,
-  (SELECT count(*) FROM target) AS targets
+  (SELECT count(*) FROM target) AS targets,
+  (SELECT count(*) FROM target WHERE kind <> 'model') AS copies
 FROM complete LEFT JOIN touch ON true
 ORDER BY touch.ordinal

@@ -2,8 +2,9 @@
 -- one autocommit statement takes one round trip. business_event, header and message read
 -- the version and the position that the upsert returned. An event without a date gets
 -- now(), the start of its transaction, in the tables and in the message. Each target that
--- takes the subject gets a message of its own. targets: how many get messages at all, so that
--- the writer knows how many rows the next event may take.
+-- takes the subject gets a message of its own; that of a model only names the event. targets: how
+-- many get messages at all, and copies: how many get the bytes, so that the writer knows how much
+-- the next event may take.
 WITH entity AS (
   INSERT INTO {schema}.entities AS e (entity_type, entity_id, version, shard, position,
     previous_position, entity_data, event_id, created_at, updated_at)
@@ -45,15 +46,17 @@ WITH entity AS (
     created, clock_timestamp(), %(header)s::text::json, octet_length(%(header)s::text)
   FROM touch
 ), target AS (
-  SELECT first_shard, types FROM {schema}.outbox_targets WHERE state <> 'dropped'
+  SELECT first_shard, types, kind FROM {schema}.outbox_targets WHERE state <> 'dropped'
 ), message AS (
   INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
     subject_id, subject_version, topic, headers, payload, payload_size, created_at)
   SELECT target.first_shard + touch.shard, touch.position, %(id)s, touch.previous_position,
     %(entity_type)s, %(entity_id)s, touch.version,
     %(topic)s, (%(headers)s::text || %(key)s::text || '@' || touch.version || touch.headers_end)::json,
-    %(data)s::text, octet_length(%(data)s::text), clock_timestamp()
+    CASE WHEN target.kind <> 'model' THEN %(data)s::text END, octet_length(%(data)s::text),
+    clock_timestamp()
   FROM touch CROSS JOIN target
   WHERE target.types IS NULL OR %(entity_type)s::text = ANY(target.types::text[])
 )
-SELECT version, position, (SELECT count(*) FROM target) AS targets FROM touch
+SELECT version, position, (SELECT count(*) FROM target) AS targets,
+  (SELECT count(*) FROM target WHERE kind <> 'model') AS copies FROM touch

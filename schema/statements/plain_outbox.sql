@@ -1,5 +1,6 @@
 -- The plain form of a write, 4 of 5: one message per event and target. The payload is
--- read from the event's row: json keeps the text byte for byte, so it need not be sent twice.
+-- read from the event's row: json keeps the text byte for byte, so it need not be sent twice. A
+-- message of a model only names the event.
 INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
   subject_id, subject_version, topic, headers, payload, payload_size, created_at)
 WITH listed AS (
@@ -18,7 +19,7 @@ SELECT target.first_shard + b.shard, b.position, b.id, b.previous_position,
     || CASE WHEN t.created_date IS NULL
       THEN '","time":"' || to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
       ELSE '' END || '"}}')::json,
-  b.event_data::text, b.event_size, clock_timestamp()
+  CASE WHEN target.kind <> 'model' THEN b.event_data::text END, b.event_size, clock_timestamp()
 FROM unnest(%(subject_ordinal)s::text::int[], %(id)s::text::uuid[], %(headers)s::text::text[],
     %(created_date)s::text::timestamptz[], %(subject_key)s::text::text[])
   AS t(ordinal, id, headers, created_date, key)

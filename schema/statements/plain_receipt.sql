@@ -18,6 +18,8 @@ WITH touch AS (
     FROM touch) AS found
 )
 SELECT complete.ok, touch.ordinal, touch.version, touch.position, touch.subject,
-  (SELECT count(*) FROM {schema}.outbox_targets WHERE state <> 'dropped') AS targets
+  (SELECT count(*) FROM {schema}.outbox_targets WHERE state <> 'dropped') AS targets,
+  (SELECT count(*) FROM {schema}.outbox_targets WHERE state <> 'dropped' AND kind <> 'model')
+    AS copies
 FROM complete LEFT JOIN touch ON true
 ORDER BY touch.ordinal

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 from dsql_outbox.outbox import EventSource, Gate, InvalidEvent
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.statement.chunks import chunks
+from dsql_outbox.writer.statement.chunks import Targets, chunks
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -70,7 +70,7 @@ class Many:
         """The outcome of each event. Valid after all batches are settled."""
         return [_outcome(entry) for entry in self._entries]
 
-    def _targets(self) -> int:
+    def _targets(self) -> Targets:
         return self._core.targets
 
     def _entry(self, event: EventSource, version: int | None) -> Pending | InvalidEvent:

@@ -11,14 +11,15 @@ import psycopg
 
 from dsql_outbox.outbox import Touched
 
+from .chunks import Targets
 from .parameters import PreparedEvent
 
 Row = Sequence[Any]
 
-_COLUMNS_OF_ONE: Final = 3
-"""``event_write_one`` returns a version, a position and the number of targets.
+_COLUMNS_OF_ONE: Final = 4
+"""``event_write_one`` returns a version, a position and the two numbers of `Targets`.
 
-``event_write_batch`` returns more, the number of targets last.
+``event_write_batch`` returns more, these two last.
 """
 
 _BAD_CAST: Final = "22P02"
@@ -76,7 +77,7 @@ def stored_events(batch: Sequence[PreparedEvent], rows: Sequence[Row]) -> list[S
     Numbers in `rows` may be text.
     """
     if len(rows[0]) == _COLUMNS_OF_ONE:
-        ((version, position, _),) = rows
+        ((version, position, *_),) = rows
         return [Stored(int(position), (int(version),))]
     answers = iter(rows)
     stored: list[Stored] = []
@@ -87,9 +88,9 @@ def stored_events(batch: Sequence[PreparedEvent], rows: Sequence[Row]) -> list[S
     return stored
 
 
-def targets_of(rows: Sequence[Row]) -> int:
-    """Return from the answer of a write statement how many targets get messages."""
-    return int(rows[0][-1])
+def targets_of(rows: Sequence[Row]) -> Targets:
+    """Return the targets that get messages from the answer of a write, or from the layout."""
+    return Targets(*map(int, rows[0][-2:]))
 
 
 class FoundRow(NamedTuple):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -37,6 +37,19 @@ _LARGEST: Final = 12
 
 _UNCHANGED: Final = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 """Characters that have one byte in every copy."""
+
+
+class Targets(NamedTuple):
+    """How many targets get messages, and how many of these hold the bytes of the event.
+
+    A message of a read model only names its event.
+    """
+
+    number: int
+    copies: int
+
+
+ONE_TARGET: Final = Targets(1, 1)
 
 
 class Size(msgspec.Struct, frozen=True, gc=False):
@@ -78,10 +91,10 @@ class Sendable(Protocol):
 S = TypeVar("S", bound=Sendable)
 
 
-def chunks(batch: Iterable[S], targets: Callable[[], int]) -> Iterator[list[S]]:
+def chunks(batch: Iterable[S], targets: Callable[[], Targets]) -> Iterator[list[S]]:
     """Cut a batch into parts that each fit one transaction, in rows and in bytes.
 
-    `targets` says how many targets get a message of each event. It is asked for each event,
+    `targets` says which targets get a message of each event. It is asked for each event,
     since the answer to the part before may have changed it.
     An event that exceeds the limits alone becomes its own part.
     """
@@ -99,25 +112,28 @@ def chunks(batch: Iterable[S], targets: Callable[[], int]) -> Iterator[list[S]]:
         yield chunk
 
 
-def refuse_unsendable(event: ParsedEvent, topic: str, source: str, targets: int = 1) -> None:
-    """Raise an error if an event cannot be written to so many targets in one transaction.
+def refuse_unsendable(
+    event: ParsedEvent, topic: str, source: str, targets: Targets = ONE_TARGET
+) -> None:
+    """Raise an error if an event cannot be written to all targets in one transaction.
 
     `EventTooLarge`: its protocol message would exceed 8 MiB, or its copies 10 MiB. An event of
     1 MiB can exceed them: its header is copied once per entity, and each quote in the header is
     escaped. DSQL would drop the connection without an error. `InvalidEvent`: its entities and
     messages are more rows than a transaction may write.
     """
-    if targets > 1 and (most := _most_entities(targets)) < len(event.touches):
+    number = targets.number
+    if number > 1 and (most := _most_entities(number)) < len(event.touches):
         raise InvalidEvent(
             "entities",
-            f"{len(event.touches)} entities are over the limit of {most} with {targets} targets",
+            f"{len(event.touches)} entities are over the limit of {most} with {number} targets",
         )
-    if event.stored_bytes * max(1, targets - 1) > _SURELY_SENT:
+    if event.stored_bytes * max(1, number - 1) > _SURELY_SENT:
         size = size_of(prepare(event, event.id.hex, topic, source, {}), targets)
         if size.encoded > MAX_MESSAGE_BYTES:
             raise EventTooLarge(size.encoded, MAX_MESSAGE_BYTES, what="event as it is sent")
-        if targets > 1 and size.stored > MAX_TRANSACTION_BYTES:
-            what = f"event with its copies for {targets} targets"
+        if number > 1 and size.stored > MAX_TRANSACTION_BYTES:
+            what = f"event with its messages for {number} targets"
             raise EventTooLarge(size.stored, MAX_TRANSACTION_BYTES, what=what)
 
 
@@ -125,7 +141,7 @@ def _most_entities(targets: int) -> int:
     return (MAX_TRANSACTION_ROWS - 1 - targets) // 2
 
 
-def size_of(prepared: PreparedEvent, targets: int = 1) -> Size:
+def size_of(prepared: PreparedEvent, targets: Targets = ONE_TARGET) -> Size:
     """Return an upper bound for the size of an event, with a message for each target.
 
     Rows are counted as if no other event of the transaction touched the same entity.
@@ -137,11 +153,15 @@ def size_of(prepared: PreparedEvent, targets: int = 1) -> Size:
     texts += [text for touch in touches for text in (touch.attributes, touch.header)]
     keys = [text for touch in touches for text in (touch.entity_type, touch.entity_id)]
     # The first message is counted in `stored_bytes`. Without a target it is counted as well.
-    targets = max(1, targets)
-    copy = _FIXED_BYTES + _bytes(event.data) + _bytes(prepared.headers)
+    further, copies = max(0, targets.number - 1), max(0, targets.copies - 1)
+    message = _FIXED_BYTES + _bytes(prepared.headers)
     return Size(
-        rows=1 + targets + 2 * len(touches),
-        stored=fixed + event.stored_bytes + _bytes(prepared.headers) + (targets - 1) * copy,
+        rows=2 + further + 2 * len(touches),
+        stored=fixed
+        + event.stored_bytes
+        + _bytes(prepared.headers)
+        + further * message
+        + copies * _bytes(event.data),
         encoded=fixed + _in_arrays("".join(texts)) + _in_copies("".join(keys)),
     )
 

@@ -140,6 +140,39 @@ async def test_of_two_brokers_one_that_is_dead_does_not_concern_the_other(
         assert len(set(sink.ids)) == len(sink.ids) == 35
 
 
+async def test_a_message_that_names_its_event_has_its_bytes_or_dies(
+    database: Database, writer: Writer, targets: Targets, sql: psycopg.Connection
+) -> None:
+    """Those of a model do, as those of a fill. Not even an empty message is applied or sent."""
+    await targets.add("lake")
+    await targets.add("cars", kind="model")
+    events = [event(f"C-{n}", n) for n in range(6)]
+    writer.write_many(events)
+    sql.execute("UPDATE outbox.outbox SET payload = NULL")
+    gone, missing = events[2].id, events[4].id
+    sql.execute("UPDATE outbox.business_events SET event_data = NULL WHERE id = %s", [gone])
+    sql.execute("DELETE FROM outbox.business_events WHERE id = %s", [missing])
+    applied: list[Message] = []
+
+    async def apply(_: psycopg.AsyncConnection[Any], message: Message) -> None:
+        applied.append(message)
+
+    sink = MemorySink()
+    publishers = [
+        Publisher(database, sink, quick_settings(), target="lake"),
+        Publisher(database, None, quick_settings(), apply=apply, target="cars"),
+    ]
+    for publisher in publishers:
+        done = await publisher.run(until_empty=True)
+        assert (done.delivered, done.dead) == (4, 2)
+    wanted = {each.id: each.to_json() for each in events if each.id not in {gone, missing}}
+    for messages in (applied, sink.messages):
+        assert {message.event_id: message.payload for message in messages} == wanted
+    letters = sql.execute("SELECT event_id, error FROM outbox.dead_letters").fetchall()
+    reason = "is not a valid message: the bytes of event {} are not stored any more"
+    assert sorted(letters) == sorted(2 * [(each, reason.format(each)) for each in (gone, missing)])
+
+
 async def test_a_target_gets_its_types_and_an_empty_one_ends_the_run(
     database: Database, writer: Writer, targets: Targets
 ) -> None:

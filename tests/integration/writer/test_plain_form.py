@@ -119,7 +119,9 @@ def test_both_forms_store_and_answer_the_same(
     for write in (single, plain):
         empty(tables)
         answers = [write(connection, batch) for batch in whole]
-        told = [[(ok, n, version, subj) for ok, n, version, _, subj, _ in rows] for rows in answers]
+        told = [
+            [(ok, n, version, subj) for ok, n, version, _, subj, *_ in rows] for rows in answers
+        ]
         stored = {row["id"]: row["position"] for row in tables.events()}
         subjects = [int(row[3]) for rows in answers for row in rows if row[4] == "t"]
         assert subjects == [stored[event.event.id] for batch in whole for event in batch]

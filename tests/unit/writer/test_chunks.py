@@ -21,6 +21,7 @@ from dsql_outbox.writer.attempt.pending import Pending
 from dsql_outbox.writer.statement import chunks as chunks_module
 from dsql_outbox.writer.statement.chunks import (
     MAX_MESSAGE_BYTES,
+    ONE_TARGET,
     Size,
     chunks,
     refuse_unsendable,
@@ -33,7 +34,7 @@ NAME = TEXT.map(lambda text: f"{text}x")
 
 
 def sizes_of(batch: Sequence[Pending]) -> list[int]:
-    return [len(chunk) for chunk in chunks(batch, lambda: 1)]
+    return [len(chunk) for chunk in chunks(batch, lambda: ONE_TARGET)]
 
 
 def total(chunk: Sequence[Pending]) -> Size:
@@ -77,7 +78,7 @@ def test_every_part_fits_and_could_not_take_the_next_event(
         names = ["MAX_TRANSACTION_ROWS", "MAX_TRANSACTION_BYTES", "MAX_MESSAGE_BYTES"]
         for name, limit in zip(names, limits, strict=True):
             patch.setattr(chunks_module, name, limit)
-        parts = list(chunks(batch, lambda: 1))
+        parts = list(chunks(batch, lambda: ONE_TARGET))
         assert [pending for part in parts for pending in part] == batch
         assert all(total(part).fits or len(part) == 1 for part in parts)
         for part, following in pairwise(parts):
