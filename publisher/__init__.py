@@ -8,6 +8,7 @@
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `rebuild` rebuilds a read model from the stored events.
 - `records` reads stored events and entities by key (`Records`), for the console.
+- `verification/` compares the stored events with each other (`Verifier`).
 - `operator/` is for operators and their programs: `Messages`, `Topics`, `Targets`,
   `Operations`, `StatusReader`, `ConflictReader` and `Health`.
 """
@@ -56,6 +57,8 @@ from dsql_outbox.publisher.records import (
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.publisher.relay.sql_store import NO_SHARD
+from dsql_outbox.publisher.verification.finding import Finding
+from dsql_outbox.publisher.verification.verifier import Verification, Verifier, VerifyProgress
 
 from .publisher import Publisher
 from .settings import PublisherSettings
@@ -102,6 +105,7 @@ __all__ = [
     "FailedMessage",
     "FailureCounts",
     "FailureRules",
+    "Finding",
     "Handled",
     "Health",
     "HealthProbe",
@@ -147,6 +151,9 @@ __all__ = [
     "Topics",
     "Unavailable",
     "UndeliveredMessage",
+    "Verification",
+    "Verifier",
+    "VerifyProgress",
     "VersionRecord",
     "attributes",
     "known_schemes",

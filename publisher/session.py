@@ -189,6 +189,17 @@ class OperatorSession:
 
         return await self._retried(run)
 
+    async def snapshot(self, work: Callable[["OperatorTransaction"], Awaitable[T]]) -> T:
+        """Run `work` in a transaction whose statements all see the same snapshot."""
+
+        async def run(connection: AsyncConnection) -> T:
+            await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
+            _give_time(connection)
+            async with connection.transaction():
+                return await work(OperatorTransaction(connection, self._database.schema))
+
+        return await self._retried(run)
+
     async def close(self) -> None:
         """Close the connection."""
         await self._connection.close()

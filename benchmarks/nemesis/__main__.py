@@ -26,6 +26,7 @@ from benchmarks.nemesis.harm import Harm, Nemesis
 from benchmarks.nemesis.load import Load
 from benchmarks.nemesis.run_report import Progress, Result, report, result_of
 from benchmarks.nemesis.world import Ear, World, delivered, drained, stored, world
+from tests.support.verified import findings_in
 
 from dsql_outbox.outbox import Database
 
@@ -97,7 +98,8 @@ class Run:
         found = stored(self._servers.database.url, self._load.sent)
         deliveries = await delivered(self._servers.broker.url)
         result = result_of(found, deliveries, self._nemesis, self._fleet, self._load)
-        return replace(result, sent_again=self._ear.sent_again)
+        findings = await findings_in(self._servers.database.url)
+        return replace(result, sent_again=self._ear.sent_again, findings=len(findings))
 
     def _done(self) -> float:
         return self._load.done

@@ -38,6 +38,8 @@ class Result:
     """How many publishers did not end within 30 s after SIGTERM."""
     sent_again: int = 0
     """How many messages a plain subscriber received after the first one of their event."""
+    findings: int = 0
+    """How many rows `verify` found wrong at the end."""
 
     @property
     def rules(self) -> dict[str, int]:
@@ -47,6 +49,7 @@ class Result:
             "dead letters": self.dead,
             "left in the outbox": self.waiting,
             "publishers that did not end on SIGTERM": self.too_slow,
+            "rows that verify found wrong": self.findings,
         }
 
     @property

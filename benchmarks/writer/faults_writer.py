@@ -1,5 +1,6 @@
 """``make faults-writer N=10000 SEED=1``: run random schedules of faults against the writer.
 
+After each schedule, `verify` must find nothing.
 Schedule k of seed S is the same as the single schedule of `N=1 SEED=S+k`. Each process has its
 own database and proxy, on one server. If pgbouncer is installed, one slice in four runs
 behind it; with `--pooler`, all do.
@@ -8,6 +9,7 @@ behind it; with `--pooler`, all do.
 import logging
 import sys
 from argparse import ArgumentParser
+from asyncio import run
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from functools import partial
@@ -18,6 +20,7 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 from tests.support.pgbouncer import PROGRAM, PgBouncer
+from tests.support.verified import findings_in
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.schedules import Tally, prepare_database, run_schedule
 from tests.support.writer.slow_openings import SlowOpenings
@@ -49,6 +52,7 @@ def run_slice(url: str, seeds: range, *, pooled: bool) -> Tally:
         for seed in seeds:
             try:
                 tally.add(run_schedule(seed, proxy, tables, is_quiet if pooled else None))
+                tally.mismatches += [f"seed {seed}: {each}" for each in run(findings_in(url))]
             except Exception as error:  # noqa: BLE001 - a schedule that does not end is a mismatch
                 tally.mismatches.append(f"seed {seed}: {error!r}")
                 break

@@ -97,6 +97,7 @@ _COMMANDS: Final = {
     "messages": Subcommand("messages.command", "List, show, retry, drop or replay messages."),
     "topics": Subcommand("topics", "List, pause or resume topics."),
     "targets": Subcommand("targets", "List, add, drop, pause or resume targets."),
+    "verify": Subcommand("verify", "Compare the stored events with each other."),
     "operations": Subcommand("operations", "List what operators did: who, when, what and why."),
     "read-model": Subcommand("read_model", "Rebuild a read model from the stored events."),
     "inbox": Subcommand("inbox", "Forget old messages of a consumer's inbox."),

@@ -133,15 +133,14 @@ WHO_RUNS = {
         *("operation", "record_payload"),
         *("replay", "rights_present", "roles_present", "rows_estimate"),
         *("clock_position", "schema_shape", "shard_list", "shards_orphaned", "status"),
-        *("target_", "topic", "transactions", "waiting"),
+        *("target_", "topic", "transactions", "verify", "waiting"),
     ),
     "archivist": ("operation_record",),
     "consumer": ("inbox",),
     "reader": (
         *("conflicts_recent", "failure_page", "letter_page", "operation_page", "record"),
         *("shards_orphaned", "status", "target_list", "topic_page", "waiting_find"),
-        "waiting_first",
-        *("waiting_page", "waiting_payload"),
+        *("verify", "waiting_first", "waiting_page", "waiting_payload"),
     ),
     "anybody": ("doctor",),
     "owner": (

@@ -1,0 +1,281 @@
+"""Read the tables page by page, each page in one snapshot."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Final, NamedTuple, Self
+from uuid import UUID
+
+import msgspec
+from anyio import to_thread
+
+from dsql_outbox.outbox import Database, Touched, plain_array, text_array
+from dsql_outbox.publisher.operator.replay import rows_estimate
+from dsql_outbox.publisher.session import Operator, OperatorSession, OperatorTransaction
+
+from .event_check import EventRow, TouchRow, event_findings, touch_pair, touches_of
+from .finding import Finding, entity_finding
+from .stream_check import HeaderRow, StreamCheck
+
+EVENT_ROWS: Final = 1_000
+EVENT_BYTES: Final = 4 << 20
+TOUCH_ROWS: Final = 3_000
+HEADER_ROWS: Final = 5_000
+OTHER_ROWS: Final = 1_000
+
+_LAST_ID: Final = UUID(int=(1 << 128) - 1)
+
+_Place = Mapping[str, object]
+
+
+class VerifyProgress(msgspec.Struct, frozen=True, rename="camel"):
+    """What was read so far, and how many findings there are.
+
+    `total` is about the number of stored events; None if it is not known. `skipped` of the
+    events were saved before `since`.
+    """
+
+    events: int = 0
+    total: int | None = None
+    skipped: int = 0
+    headers: int = 0
+    entities: int = 0
+    messages: int = 0
+    dead_letters: int = 0
+    replays: int = 0
+    findings: int = 0
+
+
+class Verifier(Operator):
+    """Compares the stored events, headers, entities and messages with each other.
+
+    It only reads, in short transactions. The constructor does no I/O. Use ``async with`` or
+    call `close`.
+
+        >>> async with Verifier(database) as verifier:
+        ...     [finding async for finding in verifier.verify()]
+        []
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, read_only=True)
+
+    def verify(self, *, since: datetime | None = None) -> "Verification":
+        """Begin to verify. With `since`, the bytes of events that were saved earlier are not read.
+
+        A time without a zone is in UTC. Raises `SchemaError` if the tables are missing, and the
+        driver's errors, when the run is iterated over.
+        """
+        return Verification(self._session, since)
+
+
+class Verification:
+    """A run of `Verifier.verify`: iterate over it to get the findings.
+
+    Writers and publishers may work meanwhile: each page of rows is read in one snapshot,
+    which is later than that of the page before. Close a run that is left early. Memory grows
+    neither with the number of events nor with that of findings.
+    """
+
+    def __init__(self, session: OperatorSession, since: datetime | None) -> None:
+        self._session = session
+        self._since = None if since is None else _text_of(since)
+        self._run = self._findings()
+        self.progress = VerifyProgress()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Finding:
+        found = await anext(self._run)
+        self._count(findings=1)
+        return found
+
+    async def aclose(self) -> None:
+        """End the run."""
+        await self._run.aclose()
+
+    async def _findings(self) -> AsyncGenerator[Finding]:
+        self._count(total=await rows_estimate(self._session, "business_events"))
+        for part in (self._events, self._streams, self._others):
+            async for finding in part():
+                yield finding
+
+    async def _events(self) -> AsyncGenerator[Finding]:
+        """The events in the order of their ids. The next page is read while one is checked."""
+        reading: asyncio.Task[_EventPage] | None = self._reading(UUID(int=0))
+        try:
+            while reading is not None:
+                page = await reading
+                following = page.following
+                reading = None if following is None else self._reading(following)
+                for finding in await to_thread.run_sync(page.findings):
+                    yield finding
+                skipped = sum(not row.is_due for row in page.rows)
+                self._count(events=len(page.rows), skipped=skipped)
+        finally:
+            if reading is not None:
+                reading.cancel()
+                await asyncio.wait([reading])
+
+    def _reading(self, first: UUID) -> "asyncio.Task[_EventPage]":
+        limits = {"rows": EVENT_ROWS, "bytes": EVENT_BYTES, "since": self._since}
+
+        async def read(transaction: OperatorTransaction) -> _EventPage:
+            found = await transaction.rows("verify_events", limits | {"first": str(first)})
+            page = _EventPage([EventRow(*row) for row in found])
+            for some in page.touches_in_parts():
+                rows = await transaction.rows("verify_touches", some)
+                page.stored += [TouchRow(*row) for row in rows]
+            return page
+
+        return asyncio.create_task(self._session.snapshot(read))
+
+    async def _streams(self) -> AsyncGenerator[Finding]:
+        check = StreamCheck()
+        place: _Place = {"entity_type": "", "entity_id": "", "version": 0}
+        seen = HEADER_ROWS
+        while seen == HEADER_ROWS:
+            found = await self._session.rows("verify_headers", {**place, "rows": HEADER_ROWS})
+            rows = [HeaderRow(*row) for row in found]
+            for finding in check.findings(rows):
+                yield finding
+            seen = len(rows)
+            if rows:
+                place = {**_key(rows[-1]), "version": rows[-1].entity_version}
+            self._count(headers=seen)
+        for finding in check.end():
+            yield finding
+
+    async def _others(self) -> AsyncGenerator[Finding]:
+        for part in _PARTS:
+            place: _Place = part.start
+            seen = OTHER_ROWS
+            while seen == OTHER_ROWS:
+                rows = await self._session.rows(part.statement, {**place, "rows": OTHER_ROWS})
+                seen, *reached = rows[0][: 1 + len(place)]
+                place = dict(zip(place, map(_as_text, reached), strict=True))
+                for row in rows:
+                    cells = row[1 + len(place) :]
+                    if cells[0] is not None:
+                        yield part.finding(cells)
+                self._count(**{part.counts: seen})
+
+    def _count(self, **more: int | None) -> None:
+        found = msgspec.structs.asdict(self.progress)
+        sums = {name: (found[name] or 0) + (count or 0) for name, count in more.items()}
+        if more.get("total", 0) is None:
+            sums["total"] = None
+        self.progress = msgspec.structs.replace(self.progress, **sums)
+
+
+class _EventPage:
+    """A page of events with the headers and entities of their touches, from one snapshot."""
+
+    def __init__(self, rows: Sequence[EventRow]) -> None:
+        self.rows = rows
+        self.stored: list[TouchRow] = []
+        self._touches = [touches_of(row) if row.is_due else () for row in rows]
+
+    @property
+    def following(self) -> UUID | None:
+        """The least id that may follow; None after the last page."""
+        if not self.rows or self.rows[-1].id == _LAST_ID:
+            return None
+        return UUID(int=self.rows[-1].id.int + 1)
+
+    def touches_in_parts(self) -> Iterator[dict[str, str]]:
+        """The parameters of ``verify_touches``."""
+        each = zip(self.rows, self._touches, strict=True)
+        pairs = ((row.id, touch) for row, touches in each for touch in touches)
+        while some := [*islice(pairs, TOUCH_ROWS)]:
+            yield _touch_columns(some)
+
+    def findings(self) -> list[Finding]:
+        """What is wrong with the events of the page."""
+        stored = iter(self.stored)
+        return [
+            finding
+            for row, touches in zip(self.rows, self._touches, strict=True)
+            if row.is_due
+            for finding in event_findings(row, touches, [*islice(stored, len(touches))])
+        ]
+
+
+def _touch_columns(pairs: Sequence[tuple[UUID, Touched]]) -> dict[str, str]:
+    keys = [touch_pair(touch) for _, touch in pairs]
+    return {
+        "numbers": plain_array(range(len(pairs))),
+        "entity_types": text_array([entity_type for entity_type, _ in keys]),
+        "entity_ids": text_array([entity_id for _, entity_id in keys]),
+        "versions": plain_array(touch.version for _, touch in pairs),
+        "event_ids": plain_array(event_id for event_id, _ in pairs),
+    }
+
+
+class _Part(NamedTuple):
+    """Rows that a statement compares by itself, and the place before the first of them."""
+
+    statement: str
+    counts: str
+    start: _Place
+    finding: Callable[[Sequence[Any]], Finding]
+
+
+def _entity(cells: Sequence[Any]) -> Finding:
+    entity_type, entity_id, version, event_id, header_event = cells
+    key = entity_type, entity_id
+    if header_event is None:
+        return entity_finding("entity-ahead", key, f"its version {version} has no header")
+    text = f"its last event is {event_id}, that of its version {version} is {header_event}"
+    return entity_finding("other-event", key, text)
+
+
+def _message(cells: Sequence[Any]) -> Finding:
+    shard, position, event_id, is_stored, is_subject, is_placed, _ = cells
+    key = f"{shard}/{position}/{event_id}"
+    if not is_stored:
+        return Finding("missing-event", "outbox", key, "there is no such event")
+    if not is_subject:
+        return Finding("other-entity", "outbox", key, "the subject is not that of the event")
+    if not is_placed:
+        text = "the position is neither that of the event nor of a replay"
+        return Finding("other-position", "outbox", key, text)
+    return Finding("other-payload", "outbox", key, "the payload is not the bytes of the event")
+
+
+def _letter(cells: Sequence[Any]) -> Finding:
+    return _without_event("dead_letters", cells)
+
+
+def _replay(cells: Sequence[Any]) -> Finding:
+    return _without_event("outbox_replays", cells)
+
+
+def _without_event(table: str, key: Iterable[Any]) -> Finding:
+    return Finding("missing-event", table, "/".join(map(str, key)), "there is no such event")
+
+
+_BEFORE: Final = str(UUID(int=0))
+
+_PARTS: Final = (
+    _Part("verify_entities", "entities", {"entity_type": "", "entity_id": ""}, _entity),
+    _Part(
+        "verify_messages", "messages", {"shard": -1, "position": 0, "event_id": _BEFORE}, _message
+    ),
+    _Part("verify_letters", "dead_letters", {"event_id": _BEFORE, "died_at": "-infinity"}, _letter),
+    _Part("verify_replays", "replays", {"event_id": _BEFORE, "number": 0}, _replay),
+)
+
+
+def _key(row: HeaderRow) -> dict[str, str]:
+    return {"entity_type": row.entity_type, "entity_id": row.entity_id}
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, UUID) else value
+
+
+def _text_of(time: datetime) -> str:
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()

@@ -1,0 +1,23 @@
+-- Return a page of stored events in the order of their ids. It ends before the bytes exceed a
+-- limit, but has one event at least. Of an event that is not due, because it was saved before
+-- `since`, the bytes are not read.
+WITH page AS (
+  SELECT id, row_number() OVER ordered AS number,
+    sum(greatest(event_size, 0)) OVER ordered AS taken
+  FROM (
+    SELECT id, event_size FROM {schema}.business_events
+    WHERE id >= %(first)s::text::uuid
+    ORDER BY id
+    LIMIT %(rows)s) AS keys
+  WINDOW ordered AS (ORDER BY id ROWS UNBOUNDED PRECEDING)
+)
+SELECT b.id, due.is_due,
+  CASE WHEN due.is_due THEN b.event_data::text END AS data, b.event_size, b.fingerprint,
+  b.event_name, b.event_type, b.subject_type, b.subject_id, b.subject_version, b.shard,
+  b.touches::text AS touches
+FROM page
+JOIN {schema}.business_events b ON b.id = page.id
+CROSS JOIN LATERAL (
+  SELECT %(since)s::text IS NULL OR b.saved_date >= %(since)s::text::timestamptz AS is_due) AS due
+WHERE page.taken <= %(bytes)s OR page.number = 1
+ORDER BY page.id

@@ -1,0 +1,18 @@
+-- Return a page of headers in the order of their key, each with its event and its entity.
+-- touches: of an event that has another entity as its subject.
+SELECT h.entity_type, h.entity_id, h.entity_version, h.event_id, b.id IS NOT NULL AS is_stored,
+  b.subject_type = h.entity_type AND b.subject_id = h.entity_id AS is_subject,
+  b.subject_version, b.position, b.previous_position,
+  CASE WHEN b.subject_type <> h.entity_type OR b.subject_id <> h.entity_id
+    THEN b.touches::text END AS touches,
+  e.version, e.position AS last_position
+FROM (
+  SELECT entity_type, entity_id, entity_version, event_id
+  FROM {schema}.event_headers
+  WHERE (entity_type, entity_id, entity_version)
+    > (%(entity_type)s::text, %(entity_id)s::text, %(version)s::bigint)
+  ORDER BY entity_type, entity_id, entity_version
+  LIMIT %(rows)s) AS h
+LEFT JOIN {schema}.business_events b ON b.id = h.event_id
+LEFT JOIN {schema}.entities e ON e.entity_type = h.entity_type AND e.entity_id = h.entity_id
+ORDER BY h.entity_type, h.entity_id, h.entity_version

@@ -1,0 +1,104 @@
+"""The command `verify`: compare the stored events with each other."""
+
+from contextlib import aclosing
+from datetime import datetime
+
+import anyio
+import click
+import msgspec
+
+from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.exit_codes import FAILED
+from dsql_outbox.cli.filters import json_option
+from dsql_outbox.cli.output import json_line, say
+from dsql_outbox.cli.progress_line import progress
+from dsql_outbox.cli.signals import READ_ONLY, interruptible
+from dsql_outbox.outbox import Database, SettingsError
+from dsql_outbox.publisher import Finding, Selection, Verification, Verifier
+
+
+def _time(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
+    del context, parameter
+    try:
+        return None if text is None else Selection.parse({"since": [text]}).since
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command(
+    short_help="Compare the stored events with each other.",
+    epilog="""\b
+Examples:
+  dsql-outbox verify
+  dsql-outbox verify --since 2d --json
+
+\b
+Exit codes:
+  0    nothing is wrong
+  1    rows are wrong: each is named on standard output
+  2    wrong usage
+  69   the database cannot be reached
+  78   the tables are missing or older: run `dsql-outbox schema apply`
+  130  ended by Ctrl-C (143: by SIGTERM)""",
+)
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=_time,
+    help="Read only the bytes of events saved since: a time in ISO 8601, or an age such as 2d.",
+)
+@json_option
+@with_database(logs=True)
+def verify(*, since: datetime | None, as_json: bool, database: Database) -> None:
+    """Compare the stored events with each other, and name each row that is wrong.
+
+    The bytes of each event must have the fingerprint that was stored with them. The
+    versions of each entity must have no gap, and the positions of each subject must rise.
+    Headers, events and entities must agree, and each message in the outbox, each dead letter
+    and each replay must have its event.
+
+    The command only reads, page by page, and may run beside writers and publishers. Each line
+    names what is wrong, the table, and the key of the row. With --json, the last line holds
+    the counts.
+    """
+    found = anyio.run(_verify, database, since, as_json)
+    if found:
+        raise click.exceptions.Exit(FAILED)
+
+
+async def _verify(database: Database, since: datetime | None, as_json: bool) -> int:
+    async with Verifier(database) as verifier, aclosing(verifier.verify(since=since)) as run:
+        with interruptible(lambda: f"{_line(run)}; {READ_ONLY}"), progress(lambda: _line(run)):
+            async for finding in run:
+                json_line(finding) if as_json else say(_shown(finding))
+        done = run.progress
+    if as_json:
+        json_line(msgspec.structs.replace(done, total=None))
+    else:
+        say(_line(run) if done.findings else f"{_line(run)}; all agree")
+    return done.findings
+
+
+def _shown(finding: Finding) -> str:
+    return f"{finding.fault}  {finding.table}  {finding.key}  {finding.text}"
+
+
+def _line(run: Verification) -> str:
+    done = run.progress
+    of = "" if done.total is None or done.headers else f" of about {done.total:,}"
+    earlier = f" ({done.skipped:,} saved earlier)" if done.skipped else ""
+    parts = [
+        f"events: {done.events:,}{of}{earlier}",
+        *(
+            f"{what}: {count:,}"
+            for what, count in (
+                ("headers", done.headers),
+                ("entities", done.entities),
+                ("messages", done.messages),
+                ("dead letters", done.dead_letters),
+                ("findings", done.findings),
+            )
+            if count
+        ),
+    ]
+    return ", ".join(parts)

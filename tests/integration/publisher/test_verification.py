@@ -1,0 +1,310 @@
+"""`Verifier` on a real database: what it accepts, and each fault that it names."""
+
+from collections.abc import Iterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import anyio
+import psycopg
+import pytest
+from anyio import to_thread
+from tests.support.publisher.given_up_messages import gathered, relay_all
+
+from dsql_outbox.outbox import Database, Entity, Event, JsonEvent
+from dsql_outbox.publisher import Finding, Messages, Rejected, Selection, Verifier, VerifyProgress
+from dsql_outbox.publisher.verification import verifier
+from dsql_outbox.testing import MemorySink
+from dsql_outbox.writer import Writer, WriterSettings
+
+pytestmark = pytest.mark.anyio
+
+IDS = [UUID(int=0), *(UUID(int=n << 100) for n in range(1, 12)), UUID(int=(1 << 128) - 1)]
+OLDER = (
+    b'{"eventHeader": {"uuid": "%b", "eventName": "Old", "savedDate": 5, "eventName": "Old"},\n \
+"eventBody": {"entities": [{"entityType": "Car", "entityId": "C/\\u00e9", \
+"updatedAttributes": {"a": 1, "a": 1e200000}}]}}'
+)
+
+
+@pytest.fixture
+def sql(outbox_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(outbox_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of few rows, so that each test crosses their ends."""
+    for name, rows in (("EVENT", 3), ("TOUCH", 2), ("HEADER", 2), ("OTHER", 2)):
+        monkeypatch.setattr(verifier, f"{name}_ROWS", rows)
+
+
+async def found(database: Database, **given: Any) -> tuple[list[Finding], VerifyProgress]:
+    async with Verifier(database) as tool, aclosing(tool.verify(**given)) as run:
+        return [finding async for finding in run], run.progress
+
+
+def new(event_id: UUID, *keys: str, **attributes: object) -> Event:
+    pairs = (key.split("/", 1) for key in keys)
+    entities = [Entity(entity_type, name, attributes) for entity_type, name in pairs]
+    return Event.new("Car Sold", "CarSold", entities, id=event_id)
+
+
+async def fill(database: Database) -> None:
+    """Thirteen events of five entities, in every kind of write; a replay and a dead letter."""
+    with Writer(database, WriterSettings(form="single")) as writer:
+        writer.write(new(IDS[0], "Car/1", km=1))
+        writer.write(new(IDS[1], "Car/1", "Person/ann", "Person/bob", km=2))
+        writer.write_many([new(each, "Car/1", "Person/ann", km=3) for each in IDS[2:6]])
+        writer.write(JsonEvent(OLDER % str(IDS[6]).encode(), headers={"tenant": "7"}))
+        writer.transact(lambda work: [work.append(new(each, "Car/2")) for each in IDS[7:9]])
+    with Writer(database, WriterSettings(form="plain")) as writer:
+        writer.write_many([new(IDS[9], "Car/2", "Car/1"), new(IDS[10], "Person/ann", km=4)])
+    sink = MemorySink()
+    sink.fail(IDS[3], Rejected("never"))
+    await relay_all(database, sink)
+    async with Messages(database) as tool:
+        await gathered(tool.replay(Selection(ids=(IDS[0], IDS[6]))))
+    with Writer(database) as writer:
+        writer.write_many([new(IDS[11], "Person/bob", km=5), new(IDS[12], "Car/3", km=6)])
+
+
+async def test_what_the_library_writes_has_no_fault(database: Database) -> None:
+    await fill(database)
+    findings, read = await found(database)
+    assert findings == []
+    assert read.events == 13
+    assert (read.headers, read.entities, read.messages, read.dead_letters, read.replays) == (
+        *(20, 6, 4),
+        *(1, 2),
+    )
+
+
+FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
+    "a changed byte": (
+        (
+            "UPDATE {s}.business_events SET event_data = replace(event_data::text, '\"km\":3', "
+            "'\"km\":4')::json WHERE id = '{4}'"
+        ),
+        {("changed-bytes", "business_events", "{4}")},
+    ),
+    "bytes that are no event": (
+        "UPDATE {s}.business_events SET event_data = '[]' WHERE id = '{4}'",
+        {("unreadable", "business_events", "{4}")},
+    ),
+    "no bytes": (
+        "UPDATE {s}.business_events SET event_data = NULL WHERE id = '{4}'",
+        {("missing-bytes", "business_events", "{4}")},
+    ),
+    "another size": (
+        "UPDATE {s}.business_events SET event_size = event_size + 1 WHERE id = '{5}'",
+        {("other-content", "business_events", "{5}")},
+    ),
+    "another name": (
+        "UPDATE {s}.business_events SET event_name = 'Car Lost' WHERE id = '{5}'",
+        {("other-content", "business_events", "{5}")},
+    ),
+    "another shard": (
+        "UPDATE {s}.business_events SET shard = shard + 1 WHERE id = '{5}'",
+        {("other-content", "business_events", "{5}")},
+    ),
+    "touches that cannot be read": (
+        "UPDATE {s}.business_events SET touches = '7' WHERE id = '{12}'",
+        {("other-content", "business_events", "{12}")},
+    ),
+    "a missing header": (
+        "DELETE FROM {s}.event_headers WHERE entity_id = 'ann' AND entity_version = 2",
+        {
+            ("missing-header", "business_events", "{2}"),
+            ("gap", "event_headers", "Person/ann@3"),
+        },
+    ),
+    "a missing last header": (
+        "DELETE FROM {s}.event_headers WHERE entity_id = '3'",
+        {
+            ("missing-header", "business_events", "{12}"),
+            ("entity-ahead", "entities", "Car/3"),
+        },
+    ),
+    "another header": (
+        "UPDATE {s}.event_headers SET header_data = '{{}}' WHERE entity_id = '3'",
+        {("other-content", "event_headers", "Car/3@1")},
+    ),
+    "a header without bytes": (
+        "UPDATE {s}.event_headers SET header_data = NULL WHERE entity_id = '3'",
+        {("missing-bytes", "event_headers", "Car/3@1")},
+    ),
+    "a gap": (
+        (
+            "UPDATE {s}.event_headers SET entity_version = 9 WHERE entity_id = '3';"
+            "UPDATE {s}.business_events SET subject_version = 9, touches = replace(touches::text, "
+            "':1}}', ':9}}')::json WHERE id = '{12}'; UPDATE {s}.outbox SET subject_version = 9"
+            " WHERE event_id = '{12}'; UPDATE {s}.entities SET version = 9 WHERE entity_id = '3'"
+        ),
+        {("gap", "event_headers", "Car/3@9")},
+    ),
+    "a doubled version": (
+        (
+            "UPDATE {s}.business_events SET subject_version = 3, touches = replace(touches::text, "
+            '\'"1","version":4\', \'"1","version":3\')::json WHERE id = \'{3}\''
+        ),
+        {
+            ("doubled-version", "business_events", "{3}"),
+            ("other-event", "event_headers", "Car/1@4"),
+        },
+    ),
+    "an event that lost its touch of an entity": (
+        (
+            "UPDATE {s}.business_events SET touches = replace(touches::text, 'bob', 'eve')::json"
+            " WHERE id = '{1}'"
+        ),
+        {
+            ("other-content", "business_events", "{1}"),
+            ("missing-header", "business_events", "{1}"),
+            ("other-event", "event_headers", "Person/bob@1"),
+        },
+    ),
+    "a missing event": (
+        "DELETE FROM {s}.business_events WHERE id IN ('{11}', '{3}', '{0}')",
+        {
+            ("missing-event", "event_headers", "Person/bob@2"),
+            ("missing-event", "event_headers", "Car/1@1"),
+            ("missing-event", "event_headers", "Car/1@4"),
+            ("missing-event", "event_headers", "Person/ann@3"),
+            ("missing-event", "outbox", "{11}"),
+            ("missing-event", "outbox", "{0}"),
+            ("missing-event", "dead_letters", "{3}"),
+            ("missing-event", "outbox_replays", "{0}"),
+        },
+    ),
+    "an entity ahead": (
+        "UPDATE {s}.entities SET version = version + 1 WHERE entity_id = '2'",
+        {("entity-ahead", "entities", "Car/2")},
+    ),
+    "an entity behind": (
+        "UPDATE {s}.entities SET version = version - 1 WHERE entity_id = '2'",
+        {("entity-behind", "entities", "Car/2"), ("other-event", "entities", "Car/2")},
+    ),
+    "a missing entity": (
+        "DELETE FROM {s}.entities WHERE entity_id = '2'",
+        {("missing-entity", "event_headers", "Car/2@3")},
+    ),
+    "an entity without events": (
+        (
+            "INSERT INTO {s}.entities SELECT 'Car', '0', version, shard, position, "
+            "previous_position, entity_data, event_id, created_at, updated_at FROM {s}.entities"
+            " WHERE entity_id = '3'"
+        ),
+        {("entity-ahead", "entities", "Car/0")},
+    ),
+    "another state": (
+        "UPDATE {s}.entities SET entity_data = '{{}}' WHERE entity_id = 'ann'",
+        {("other-state", "entities", "Person/ann")},
+    ),
+    "a position that does not rise": (
+        "UPDATE {s}.business_events SET position = 5 WHERE id = '{4}'",
+        {
+            ("other-position", "business_events", "{4}"),
+            ("other-position", "business_events", "{5}"),
+        },
+    ),
+    "an entity at another position": (
+        "UPDATE {s}.entities SET position = position + 1 WHERE entity_id = '2'",
+        {("other-position", "entities", "Car/2")},
+    ),
+    "another payload": (
+        "UPDATE {s}.outbox SET payload = payload || ' ' WHERE event_id = '{12}'",
+        {("other-payload", "outbox", "{12}")},
+    ),
+    "a message of another subject": (
+        "UPDATE {s}.outbox SET subject_id = '4' WHERE event_id = '{12}'",
+        {("other-entity", "outbox", "{12}")},
+    ),
+    "a message at another position": (
+        "UPDATE {s}.outbox SET position = position + 1 WHERE event_id IN ('{12}', '{0}')",
+        {("other-position", "outbox", "{12}"), ("other-position", "outbox", "{0}")},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_fault_is_named_and_nothing_else(
+    database: Database, sql: psycopg.Connection[Any], name: str
+) -> None:
+    await fill(database)
+    planted, wanted = FAULTS[name]
+    for each in planted.split(";"):
+        changed = sql.execute(each.format(*IDS, s="outbox").encode())
+        assert changed.rowcount > 0
+    findings, read = await found(database)
+    assert read.findings == len(findings)
+    assert {(each.fault, each.table, _key(each)) for each in findings} == {
+        (fault, table, key.format(*IDS)) for fault, table, key in wanted
+    }
+    assert not any('"km"' in each.text for each in findings)
+
+
+def _key(finding: Finding) -> str:
+    """The key; of a message, a letter or a replay only the event, as the rest varies."""
+    if finding.table == "outbox":
+        return finding.key.split("/")[-1]
+    return finding.key if "@" in finding.key else _first_id(finding.key)
+
+
+def _first_id(key: str) -> str:
+    first = key.split("/", maxsplit=1)[0]
+    return first if len(first) == 36 else key
+
+
+async def test_bytes_of_events_that_were_saved_earlier_are_not_read(
+    database: Database, sql: psycopg.Connection[Any]
+) -> None:
+    await fill(database)
+    sql.execute("UPDATE outbox.business_events SET event_data = '1', saved_date = '2020-01-02'"
+                " WHERE id = %s", (IDS[4],))  # fmt: skip
+    findings, read = await found(database, since=datetime(2020, 1, 3, tzinfo=UTC))
+    assert (findings, read.skipped) == ([], 1)
+    findings, _ = await found(database, since=datetime(2020, 1, 1) - timedelta(days=1))  # noqa: DTZ001
+    assert [each.fault for each in findings] == ["unreadable"]
+
+
+async def test_beside_writers_and_a_publisher_nothing_is_reported(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few entities in many pages: most of them grow while they are read."""
+    for name, rows in (("EVENT", 40), ("TOUCH", 30), ("HEADER", 60), ("OTHER", 3)):
+        monkeypatch.setattr(verifier, f"{name}_ROWS", rows)
+    random = Random(7)
+    writing = {"single", "plain"}
+
+    def write(form: Any) -> None:
+        with Writer(database, WriterSettings(form=form)) as writer:
+            for n in range(60):
+                keys = random.sample([f"Car/{car}" for car in range(6)], 3)
+                some = [UUID(int=random.getrandbits(128)) for _ in range(9)]
+                writer.write(new(some[0], keys[0], km=n))
+                writer.write_many([new(each, *keys[: 1 + n % 3], km=n) for each in some[1:]])
+
+    async def written(form: str) -> None:
+        await to_thread.run_sync(write, form)
+        writing.remove(form)
+
+    async def relayed() -> None:
+        while writing:
+            await relay_all(database, MemorySink())
+
+    beside: list[int] = []
+    async with anyio.create_task_group() as group:
+        for form in [*writing]:
+            group.start_soon(written, form)
+        group.start_soon(relayed)
+        while writing:
+            findings, read = await found(database)
+            assert findings == []
+            beside.append(read.events)
+    findings, read = await found(database)
+    assert (findings, read.events) == ([], 1080)
+    assert beside
