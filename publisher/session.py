@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import dropwhile
 from time import monotonic
-from types import TracebackType
+from traceback import walk_tb
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import psycopg
@@ -58,12 +60,32 @@ _CANCEL_TIMEOUT: Final = 1.0
 T = TypeVar("T")
 
 
+_FIRST: Final = 2
+_LAST: Final = 5
+"""The most places of a traceback that are stored: so many first ones, and innermost ones."""
+
+
 class FunctionFailed(Exception):
     """A function of the user failed its transaction, by `error`. Nothing is stored."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(_shown(error))
         self.error = error
+
+    @property
+    def report(self) -> str:
+        """What is stored of it: the kind of the error, and the places that it came through.
+
+        A line ``  FILE:LINE NAME`` each, from the user's function on, the innermost last.
+        """
+        frames = dropwhile(_is_ours, walk_tb(self.error.__traceback__))
+        places = [
+            f"  {frame.f_code.co_filename}:{line} {frame.f_code.co_qualname}"
+            for frame, line in frames
+        ]
+        if (left_out := len(places) - _FIRST - _LAST) > 1:
+            places[_FIRST:-_LAST] = [f"  .. {left_out} more"]
+        return "\n".join([f"the function to apply raised {self}", *places])
 
 
 class CallTimedOut(TimeoutError):
@@ -78,6 +100,12 @@ class CallCancelled(Exception):
 
     def __init__(self) -> None:
         super().__init__("the function to apply awaited something that was cancelled")
+
+
+def _is_ours(place: tuple[FrameType, int]) -> bool:
+    """Whether a place of a traceback is in this library, which called the function."""
+    frame, _ = place
+    return str(frame.f_globals.get("__name__")).startswith("dsql_outbox.")
 
 
 def _shown(error: Exception) -> str:
@@ -242,13 +270,18 @@ class OperatorTransaction:
             self._canceller = self._connection.pgconn.cancel_conn()
         run = FunctionRun("apply")
         raised: Exception | None = None
+        waited_at: TracebackType | None = None
         with run.lent(self._connection) as handle:
             handle.deadline = None  # the scope limits all statements of the function together
             try:
                 with move_on_after(CALL_TIMEOUT) as scope:
-                    await function(handle)
+                    try:
+                        await function(handle)
+                    except asyncio.CancelledError as error:
+                        waited_at = error.__traceback__
+                        raise
                 if scope.cancelled_caught:
-                    raised = CallTimedOut()
+                    raised = CallTimedOut().with_traceback(waited_at)
             except asyncio.CancelledError as error:
                 if is_being_cancelled():
                     raise

@@ -175,7 +175,7 @@ class Applier:
         if subject.shard.is_lost:
             self._state.give_back(subject)
         else:
-            self._fail(subject, Retry(f"the function to apply raised {failure}"))
+            self._fail(subject, Retry(failure.report))
 
     def _tell(self, row: RowId, failure: FunctionFailed) -> None:
         """Log the first failure of each kind with its traceback, but without the error's text."""

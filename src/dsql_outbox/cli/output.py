@@ -90,6 +90,11 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def without_places(error: str) -> str:
+    """An error on one line: of that of a function, what it raised without the places."""
+    return one_line(error.partition("\n  ")[0])
+
+
 def counted(count: int, what: str) -> str:
     """A number and its noun, such as ``1 event`` or ``1,200 events``."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

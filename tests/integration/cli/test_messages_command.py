@@ -83,6 +83,21 @@ def test_a_list_that_is_cut_says_so(url: str) -> None:
     assert run(url, "messages", "list", "--limit", 2).stderr == ""
 
 
+def test_an_error_with_places_has_a_line_in_a_list_and_a_line_for_each_place(
+    url: str, sql: psycopg.Connection
+) -> None:
+    (event_id,) = given_up(url, "a")
+    error = "the function to apply raised KeyError\n  /srv/a b.py:7 apply\n  /srv/c.py:12 C.d"
+    sql.execute("UPDATE outbox.dead_letters SET error = %s", [error])
+    listed = run(url, "messages", "list").stdout.splitlines()
+    assert [line.endswith("the function to apply raised KeyError") for line in listed] == [0, 1]
+    shown = run(url, "messages", "show", event_id).stdout
+    places = (
+        r"^error +the function to apply raised KeyError\n +/srv/a b.py:7 apply\n +/srv/c.py:12 C.d$"
+    )
+    assert re.search(places, shown, re.MULTILINE)
+
+
 def test_one_letter_is_shown_with_its_headers_and_its_payload_only_when_asked(url: str) -> None:
     (event_id,) = given_up(url, "a")
     shown = run(url, "messages", "show", event_id).stdout

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
@@ -271,6 +272,48 @@ async def test_the_first_failure_is_logged_with_its_traceback_and_without_its_te
     assert "in fail_with_payload" in text
     assert "KeyError" in text
     assert "Car Created" not in text
+
+
+def refuse(depth: int, payload: bytes) -> None:
+    """Call itself, and raise an error that quotes an event."""
+    if depth:
+        refuse(depth - 1, payload)
+    raise KeyError(payload, "secret")
+
+
+@pytest.mark.parametrize("depth", [0, 4, 40])
+async def test_the_reason_says_where_the_function_failed(
+    database: Database, writer: Writer, depth: int
+) -> None:
+    """From the function on, a line for each place; of a long way the two ends."""
+    given(writer, 1)
+
+    async def apply(_connection: AsyncConnection, message: Message) -> None:
+        refuse(depth, message.payload)
+
+    first, *places = (await ended(database, apply)).split("\n")
+    assert first == "the function to apply raised KeyError"
+    own = re.escape(__file__)
+    found = [re.fullmatch(rf"  {own}:\d+ (\S+)|  \.\. (\d+) more", place) for place in places]
+    names = [each and (each[1] or int(each[2])) for each in found]
+    assert names[0] == "test_the_reason_says_where_the_function_failed.<locals>.apply"
+    calls = ["refuse"] * (depth + 1)
+    assert names[1:] == (calls if depth < 40 else ["refuse", depth - 5, *["refuse"] * 5])
+
+
+@CANCELS
+async def test_the_reason_says_where_a_function_hung(
+    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "CALL_TIMEOUT", 0.2)
+    given(writer, 1)
+
+    async def hang(connection: AsyncConnection, _message: Message) -> None:
+        await connection.execute(SLOW)
+
+    first, place, *_ = (await ended(database, hang)).split("\n")
+    assert first.startswith("the function to apply raised CallTimedOut: ")
+    assert place.endswith("<locals>.hang")
 
 
 @CANCELS

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Final
 
-from dsql_outbox.cli.output import one_line
+from dsql_outbox.cli.output import one_line, without_places
 from dsql_outbox.publisher import UndeliveredMessage
 
 HEADER: Final = ("event", "state", "since", "attempts", "topic", "subject", "error")
@@ -18,12 +18,13 @@ def cells(message: UndeliveredMessage) -> tuple[str, ...]:
         str(message.attempts),
         message.topic,
         f"{message.subject}@{message.subject_version}",
-        one_line(message.error or ""),
+        without_places(message.error or ""),
     )
 
 
 def fields(message: UndeliveredMessage) -> list[tuple[str, str]]:
     """All fields of a message that are set, as pairs of name and value."""
+    first, *places = (message.error or "").split("\n  ")
     pairs = [
         ("event", str(message.event_id)),
         ("state", _state(message)),
@@ -34,7 +35,8 @@ def fields(message: UndeliveredMessage) -> list[tuple[str, str]]:
         ("died", _time(message.died_at) if message.died_at else ""),
         ("attempts", str(message.attempts)),
         ("next attempt", _time(message.retry_at) if message.retry_at else ""),
-        ("error", one_line(message.error or "")),
+        ("error", one_line(first)),
+        *(("", one_line(place)) for place in places),
         ("replay", str(message.replay)),
         ("shard, position", f"{message.shard}, {message.position}"),
         *((f"header {name}", value) for name, value in sorted(message.headers.items())),

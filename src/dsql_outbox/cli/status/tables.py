@@ -3,15 +3,21 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dsql_outbox.cli.output import duration
+from dsql_outbox.cli.output import counted, duration, without_places
 from dsql_outbox.observability import visible
 from dsql_outbox.outbox import TARGET_SHARDS
-from dsql_outbox.publisher import Seen, Shard, Status, TargetStatus
+from dsql_outbox.publisher import (
+    REMEDIES,
+    ConflictReport,
+    ContendedEntity,
+    Seen,
+    Shard,
+    Status,
+    TargetStatus,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
-from dsql_outbox.cli.output import counted
-from dsql_outbox.publisher import REMEDIES, ConflictReport, ContendedEntity
 
 _COUNTS: Final = ("waiting", "oldest", "failing", "dead letters")
 _TARGET: Final = ("target", "kind", "state", *_COUNTS, "paused")
@@ -130,7 +136,7 @@ def _failure_rows(now: Status) -> Iterator[tuple[str, ...]]:
             _shard_name(now, found.shard),
             str(found.attempts),
             "blocked" if retry is None else f"in {duration(retry)}",
-            " ".join(found.error.split()),
+            without_places(found.error),
         )
 
 
