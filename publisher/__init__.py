@@ -24,6 +24,7 @@ from dsql_outbox.publisher.operator.conflicts import (
 from dsql_outbox.publisher.operator.event_pages import Place
 from dsql_outbox.publisher.operator.health import Alive, Health, Ready
 from dsql_outbox.publisher.operator.health_probe import DatabaseProbe, HealthProbe
+from dsql_outbox.publisher.operator.letter_groups import LetterGroup, LetterGroups
 from dsql_outbox.publisher.operator.messages import MAX_RETRIED, Messages, Predecessor
 from dsql_outbox.publisher.operator.operations import Operation, Operations
 from dsql_outbox.publisher.operator.replay import Replay, ReplayProgress
@@ -109,6 +110,8 @@ __all__ = [
     "Handled",
     "Health",
     "HealthProbe",
+    "LetterGroup",
+    "LetterGroups",
     "Messages",
     "Meter",
     "NotAttempted",

@@ -15,6 +15,7 @@ from dsql_outbox.outbox import (
     plain_array,
 )
 
+from .error_pattern import error_pattern
 from .outbox_rows import RowId
 from .session import OperatorSession, OperatorTransaction
 
@@ -73,4 +74,5 @@ def _parameters(letters: Collection[Letter]) -> dict[str, Any]:
         **row_keys([letter.row for letter in letters]),
         "errors": array_literal(letter.error for letter in letters),
         "attempts": plain_array(letter.attempts for letter in letters),
+        "patterns": array_literal(error_pattern(letter.error) for letter in letters),
     }

@@ -24,6 +24,7 @@ from dsql_outbox.publisher.session import Operator, OperatorTransaction
 from dsql_outbox.publisher.targets import TargetRow, require_target
 from dsql_outbox.schema import Verb
 
+from .letter_groups import GROUPED, LetterGroups, read_groups
 from .operations import OperationEntry
 from .replay import Replay, StoredEvents, rows_estimate, selected_pages
 from .replay_positions import Candidate, Placed
@@ -65,8 +66,8 @@ class Messages(Operator):
     ) -> AsyncGenerator[UndeliveredMessage]:
         """The selected messages: first the failing ones, then the dead, then those that wait.
 
-        Dead messages are in order of event id; the others shard by shard, in the order in which
-        they are sent. With `payload`, one more statement per message reads it.
+        Dead messages are in order of their death, the newest first; the others shard by shard, in
+        the order in which they are sent. With `payload`, one more statement per message reads it.
         Memory does not grow with the number of messages.
         """
         async with aclosing(read_messages(self._session, which)) as found:
@@ -78,10 +79,20 @@ class Messages(Operator):
     ) -> Page:
         """Up to `rows` of the selected messages after a place, in the order of `find`.
 
-        This reads at most 5,000 rows per state, however few match. Raises `SettingsError` for a
-        text that is not `Page.after` of another page.
+        This reads at most 5,000 rows per state, however few match. The messages of one subject
+        are found by key: the page has those of its last 1,000 events, and the next page those of
+        the 1,000 before. Raises `SettingsError` for a text that is not `Page.after` of another
+        page.
         """
         return await read_page(self._session, which, after, rows)
+
+    async def groups(self, which: Selection = _ALL, *, rows: int = GROUPED) -> LetterGroups:
+        """The selected dead messages, counted by target, topic and kind of error.
+
+        This reads the newest dead letters, at most `rows` of them, and no longer than two
+        seconds. A selection by `type` has no groups: the table does not have it.
+        """
+        return await read_groups(self._session, which, rows)
 
     async def predecessor(self, message: UndeliveredMessage) -> Predecessor | None:
         """The message for which a waiting message waits; None if it waits for no other.

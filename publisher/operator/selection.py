@@ -20,17 +20,19 @@ up. ``waiting``: it is in the outbox, and no attempt of it has failed.
 
 STATES: Final[tuple[State, ...]] = get_args(State)
 
-_TEXTS: Final = ("subject", "topic", "type", "error")
+_TEXTS: Final = ("target", "subject", "topic", "type", "error")
 _TIMES: Final = ("since", "until")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_SPECIAL: Final = re.compile(r"[\\%_]")
 _AGE: Final = re.compile(r"([0-9]{1,6})([smhd])").fullmatch
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Selects the messages that match every field that is set.
 
-    `subject` is ``TYPE/ID``, or ``TYPE`` for all subjects of a type. `topic` and `type`, the type
-    of the event, match exactly. `error` is a part of the last error, in any case. `since`
+    `subject` is ``TYPE/ID``, or ``TYPE`` for all subjects of a type. `target`, `topic` and `type`,
+    the type of the event, match exactly. `error` is a part of the last error, in any case; in it,
+    ``*`` stands for any text. `since`
     (inclusive) and `until` (exclusive) are times with a time zone: of the death of a dead message,
     of the creation of another. `blocked` selects only the failing messages that wait for an
     operator. With `ids`, those of events, the read is a look-up by key.
@@ -44,6 +46,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     state: State | None = None
     ids: tuple[UUID, ...] = ()
+    target: str | None = None
     subject: str | None = None
     topic: str | None = None
     type: str | None = None
@@ -69,6 +72,12 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             raise SettingsError("a waiting message has no error: omit state or error")
 
     @property
+    def entity(self) -> tuple[str, str] | None:
+        """The type and the id of the one subject that it selects, if any."""
+        names = (None, None) if self.subject is None else _parsed_subject(self.subject)
+        return (names[0], names[1]) if names[0] is not None and names[1] is not None else None
+
+    @property
     def selects_all(self) -> bool:
         """Whether it selects every message of its states."""
         return self == Selection(state=self.state)
@@ -86,7 +95,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         """The parameters of the statements.
 
         `type` is only for statements that read events. An outbox row has it in its headers, and
-        one row with headers that PostgreSQL cannot parse must not fail the statement.
+        one row with headers that PostgreSQL cannot parse must not fail the statement. `error` is a
+        pattern of LIKE.
         """
         names = (None, None) if self.subject is None else _parsed_subject(self.subject)
         return {
@@ -96,7 +106,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
             "subject_id": names[1],
             "topic": self.topic,
             "event_type": self.type,
-            "error": self.error,
+            "error": None if self.error is None else _like(self.error),
             "since": None if self.since is None else self.since.astimezone(UTC).isoformat(),
             "until": None if self.until is None else self.until.astimezone(UTC).isoformat(),
             "blocked": self.blocked,
@@ -162,6 +172,11 @@ def _require_time(name: str, time: datetime | None) -> datetime | None:
         return time.astimezone(UTC)
     except OverflowError:
         raise SettingsError(f"{name} is outside the years 1 to 9999 in UTC, got {time}") from None
+
+
+def _like(part: str) -> str:
+    """The pattern of LIKE for texts with this part, in which ``*`` stands for any text."""
+    return "%" + _SPECIAL.sub(r"\\\g<0>", part).replace("*", "%") + "%"
 
 
 def _parsed_subject(text: str) -> tuple[str, str | None]:

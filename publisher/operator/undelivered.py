@@ -2,19 +2,20 @@
 
 Each state has a table, or a part of one, and a statement that reads a page of it by key. A filter
 has no index. So a page is a number of rows in the order of the key, and the statement returns
-those of them that match.
+those of them that match. A target is a range of keys, and ids are keys.
 """
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox import SettingsError, subject_key
+from dsql_outbox.outbox import TARGET_SHARDS, SettingsError, array_literal, subject_key
 from dsql_outbox.publisher.outbox_rows import REPLAY_HEADER, read_headers
 from dsql_outbox.publisher.session import OperatorSession
+from dsql_outbox.publisher.targets import TargetRow, require_target
 
 from .selection import STATES, Selection, State
 
@@ -23,8 +24,13 @@ PAGE_ROWS: Final = 1_000
 
 _FIRST_ID: Final = UUID(int=0)
 _FIRST_SHARD: Final = -(1 << 31)
+_LAST_SHARD: Final = (1 << 31) - 1
 _FIRST_POSITION: Final = -(1 << 63)
 """Before every shard and every position, also an invalid one."""
+
+_VERSION: Final = "version"
+_NO_VERSION: Final = (1 << 63) - 1
+_MALFORMED: Final = "the place in the list is malformed: start again from the first page"
 
 
 class UndeliveredMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -38,7 +44,7 @@ class UndeliveredMessage(msgspec.Struct, frozen=True, kw_only=True, rename="came
     the next attempt; a failing message without it is blocked and waits for an operator. With
     `behind`, an earlier message of its subject still waits, so this one cannot be sent yet. With
     `paused`, an operator has paused its topic. `died_at` is the time at which a dead message was
-    given up.
+    given up. `target` is None where there is no other than the default one.
 
     `payload_bytes` is the size of the payload, and `payload` the exact text of the event, or
     None unless requested.
@@ -62,6 +68,7 @@ class UndeliveredMessage(msgspec.Struct, frozen=True, kw_only=True, rename="came
     position: int
     headers: dict[str, str]
     payload_bytes: int
+    target: str | None = None
     payload: str | None = None
 
     @property
@@ -101,6 +108,7 @@ class MessageRow(NamedTuple):
     paused: bool
     died_at: datetime | None
     replays: int | None
+    target: str | None
     seen: int = 0
     reached: str | None = None
 
@@ -128,6 +136,7 @@ class MessageRow(NamedTuple):
             position=self.position,
             headers=headers,
             payload_bytes=self.bytes,
+            target=self.target,
         )
 
 
@@ -162,7 +171,9 @@ FAILING: Final = Table(
     _FIRST_ROW,
     (500,) * 4,  # for more rows, PostgreSQL would read the whole outbox
 )
-DEAD: Final = Table("dead", "letter_page", ("event_id", "died_at"), (_FIRST_ID, None), (500, 4_500))
+DEAD: Final = Table(
+    "dead", "letter_page", ("event_id", "died_at"), (None, "infinity"), (500, 4_500)
+)
 WAITING: Final = Table(
     "waiting",
     "waiting_page",
@@ -186,9 +197,7 @@ class Place(NamedTuple):
         state, *key = text.split("/")
         table = next((each for each in _TABLES.values() if each.state == state), None)
         if table is None or len(key) != len(table.names):
-            raise SettingsError(
-                "the place in the list is malformed: start again from the first page"
-            )
+            raise SettingsError(_MALFORMED)
         return cls(table, tuple(key))
 
     def __str__(self) -> str:
@@ -224,23 +233,19 @@ async def read_messages(session: OperatorSession, selection: Selection) -> Async
 
     Memory does not grow with their number.
     """
+    search = await Search.of(session, selection)
     if selection.ids:
-        async for each in _read_by_id(session, selection):
-            yield each
+        ids = tuple(dict.fromkeys(selection.ids))
+        for start in range(0, len(ids), PAGE_ROWS):
+            for each in await search.by_id(ids[start : start + PAGE_ROWS]):
+                yield each
         return
     for table in tables(selection):
-        async for each in _read_table(session, selection, table):
-            yield each
-
-
-async def _read_table(
-    session: OperatorSession, selection: Selection, table: Table
-) -> AsyncGenerator[Keyed]:
-    seen, after = PAGE_ROWS, table.first
-    while seen == PAGE_ROWS:
-        seen, after, found = await _read_block(session, selection, table, after, PAGE_ROWS)
-        for each in found:
-            yield each
+        seen, after = PAGE_ROWS, search.first(table)
+        while seen == PAGE_ROWS:
+            seen, after, found = await search.block(table, after, PAGE_ROWS)
+            for each in found:
+                yield each
 
 
 async def read_page(
@@ -248,17 +253,21 @@ async def read_page(
 ) -> Page:
     """Up to `rows` of the selected messages after a place, however few match.
 
-    One state costs at most 5,000 rows. With `ids`, there is one page.
+    One state costs at most 5,000 rows. With `ids`, there is one page. The messages of one subject
+    are found by the keys of its last events, 1,000 of them for a page.
     """
+    search = await Search.of(session, selection)
     if selection.ids:
-        messages = [each.message async for each in _read_by_id(session, selection)]
+        messages = [each.message for each in await search.by_id(selection.ids)]
         return Page(messages, len(messages), None)
+    if selection.entity is not None:
+        return await _subject_page(search, selection.entity, after)
     found: list[tuple[Place, UndeliveredMessage]] = []
     read = 0
-    for table, first in _places(selection, after):
-        key = first
+    for table, key in _places(search, after):
+        reached = key
         for size in table.blocks:
-            seen, key, more = await _read_block(session, selection, table, key, size)
+            seen, reached, more = await search.block(table, reached, size)
             found += [(Place(table, each.key), each.message) for each in more]
             read += seen
             if len(found) > rows:
@@ -266,54 +275,101 @@ async def read_page(
             if seen < size:
                 break
         else:
-            return Page([each for _, each in found], read, str(Place(table, key)))
+            return Page([each for _, each in found], read, str(Place(table, reached)))
     return Page([each for _, each in found], read, None)
 
 
-def _places(selection: Selection, after: str | None) -> Iterator[Place]:
+async def _subject_page(search: "Search", entity: tuple[str, str], after: str | None) -> Page:
+    """The messages of the next 1,000 events of a subject, from the last one back."""
+    before = _NO_VERSION if after is None else _version(after)
+    ids, last = await search.events_of(entity, before)
+    found = [each.message for each in await search.by_id(ids)]
+    found.sort(key=lambda each: (STATES.index(each.state), each.subject_version))
+    return Page(found, len(ids), f"{_VERSION}/{last}" if len(ids) == PAGE_ROWS else None)
+
+
+def _version(place: str) -> int:
+    name, _, version = place.partition("/")
+    if name != _VERSION or not version.isdecimal() or int(version) > _NO_VERSION:
+        raise SettingsError(_MALFORMED)
+    return int(version)
+
+
+def _places(search: "Search", after: str | None) -> Iterator[Place]:
     """Where to read: after the place, and then the later tables from their start."""
     place = None if after is None else Place.parse(after)
-    for table in tables(selection):
+    for table in tables(search.selection):
         if place is None:
-            yield Place(table, table.first)
+            yield Place(table, search.first(table))
         elif place.table is table:
             yield place
             place = None
 
 
-async def _read_block(
-    session: OperatorSession,
-    selection: Selection,
-    table: Table,
-    after: tuple[object, ...],
-    rows: int,
-) -> Block:
-    """The selected messages among the next `rows` of a table after a key."""
-    parameters = selection.parameters() | dict(zip(table.names, after, strict=True))
-    found = await session.read(table.statement, MessageRow, parameters | {"rows": rows})
-    reached = found[0].reached
-    return Block(
-        found[0].seen,
-        after if reached is None else tuple(reached.split("/")),
-        _matches(found, selection),
-    )
+class Search(NamedTuple):
+    """Reads the selected messages of some shards: those of one target, or all."""
 
+    session: OperatorSession
+    selection: Selection
+    first_shard: int
+    last_shard: int
 
-async def _read_by_id(session: OperatorSession, selection: Selection) -> AsyncGenerator[Keyed]:
-    ids = tuple(dict.fromkeys(selection.ids))
-    for start in range(0, len(ids), PAGE_ROWS):
-        some = msgspec.structs.replace(selection, ids=ids[start : start + PAGE_ROWS])
-        if selection.states != ("dead",):
-            rows = await session.read("waiting_find", MessageRow, some.parameters())
-            for each in _matches(rows, some):
-                yield each
-        if "dead" in selection.states:
-            async for each in _read_table(session, some, DEAD):
-                yield each
+    @classmethod
+    async def of(cls, session: OperatorSession, selection: Selection) -> Self:
+        """The search of a selection. Raises `SettingsError` for a target that does not exist."""
+        if selection.target is None:
+            return cls(session, selection, _FIRST_SHARD, _LAST_SHARD)
+        rows = await session.read("target_known", TargetRow, {})
+        first = require_target(rows, selection.target, None).first_shard
+        return cls(session, selection, first, first + TARGET_SHARDS - 1)
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the statements, without those of a page."""
+        shards = {"first_shard": self.first_shard, "last_shard": self.last_shard}
+        return self.selection.parameters() | shards
 
-def _matches(rows: Sequence[MessageRow], selection: Selection) -> list[Keyed]:
-    found = [
-        Keyed(tuple(row.place.split("/")), row.message()) for row in rows if row.place is not None
-    ]
-    return [each for each in found if selection.type in {None, each.message.type}]
+    def first(self, table: Table) -> tuple[object, ...]:
+        """The key before the first of the messages that can match."""
+        if table is DEAD:
+            until = self.parameters["until"]
+            return DEAD.first if until is None else (None, until)
+        return (self.first_shard, *table.first[1:])
+
+    async def block(self, table: Table, after: tuple[object, ...], rows: int) -> Block:
+        """The selected messages among the next `rows` of a table after a key."""
+        parameters = self.parameters | dict(zip(table.names, after, strict=True))
+        found = await self.session.read(table.statement, MessageRow, parameters | {"rows": rows})
+        reached = found[0].reached
+        return Block(
+            found[0].seen,
+            after if reached is None else tuple(reached.split("/")),
+            self._matches(found),
+        )
+
+    async def by_id(self, ids: Sequence[UUID]) -> list[Keyed]:
+        """The selected messages of some events."""
+        parameters = self.parameters | {"event_ids": array_literal(dict.fromkeys(ids))}
+        names = ["waiting_find"] * (self.selection.states != ("dead",))
+        names += ["letter_find"] * ("dead" in self.selection.states)
+        return [
+            each
+            for name in names
+            for each in self._matches(await self.session.read(name, MessageRow, parameters))
+        ]
+
+    async def events_of(self, entity: tuple[str, str], before: int) -> tuple[list[UUID], int]:
+        """The last 1,000 events of an entity before a version, and the version of the first."""
+        names = {"entity_type": entity[0], "entity_id": entity[1]}
+        found = await self.session.rows(
+            "subject_events", {**names, "before": before}, rows=PAGE_ROWS
+        )
+        return [event_id for _, event_id in found], found[-1][0] if found else 0
+
+    def _matches(self, rows: Sequence[MessageRow]) -> list[Keyed]:
+        found = [
+            Keyed(tuple(row.place.split("/")), row.message())
+            for row in rows
+            if row.place is not None
+        ]
+        return [each for each in found if self.selection.type in {None, each.message.type}]

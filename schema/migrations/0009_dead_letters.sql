@@ -1,5 +1,6 @@
 -- Messages given up: the outbox row without its payload, and why. The payload is the event's:
--- business_events has it.
+-- business_events has it. error_pattern: the error without what differs from message to message,
+-- so that errors of one kind can be counted. The second key reads them newest first.
 CREATE TABLE IF NOT EXISTS {schema}.dead_letters (
   event_id uuid NOT NULL,
   died_at timestamptz NOT NULL,
@@ -16,5 +17,7 @@ CREATE TABLE IF NOT EXISTS {schema}.dead_letters (
   error text NOT NULL,
   attempts int NOT NULL,
   replays int NOT NULL,
-  PRIMARY KEY (event_id, died_at)
+  error_pattern text,
+  PRIMARY KEY (event_id, died_at),
+  UNIQUE (died_at, event_id)
 )

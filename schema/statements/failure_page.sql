@@ -9,6 +9,7 @@ WITH page AS (
   FROM {schema}.outbox_failures f
   WHERE f.shard >= %(shard)s::text::int AND (f.shard, f.position, f.event_id)
     > (%(shard)s::text::int, %(position)s::text::bigint, %(event_id)s::text::uuid)
+    AND f.shard <= %(last_shard)s
   ORDER BY f.shard, f.position, f.event_id
   LIMIT %(rows)s
 ), bounds AS (
@@ -39,14 +40,18 @@ SELECT bounds.seen, bounds.reached, 'failing' AS state,
   found.subject_type, found.subject_id, found.subject_version, found.topic,
   found.headers::text AS headers, found.bytes, found.created_at, found.shard, found.position,
   found.attempts, found.last_error AS error, found.retry_at, found.behind, found.paused,
-  NULL::timestamptz AS died_at, NULL::int AS replays
+  NULL::timestamptz AS died_at, NULL::int AS replays,
+  (
+    SELECT g.name FROM {schema}.outbox_targets g
+    WHERE found.shard BETWEEN g.first_shard AND g.first_shard + 1023
+      AND (SELECT count(*) FROM {schema}.outbox_targets) > 1) AS target
 FROM bounds
 LEFT JOIN found
   ON (NOT %(blocked)s OR found.retry_at IS NULL)
   AND (%(subject_type)s::text IS NULL OR found.subject_type = %(subject_type)s::text)
   AND (%(subject_id)s::text IS NULL OR found.subject_id = %(subject_id)s::text)
   AND (%(topic)s::text IS NULL OR found.topic = %(topic)s::text)
-  AND (%(error)s::text IS NULL OR position(lower(%(error)s::text) IN lower(found.last_error)) > 0)
+  AND (%(error)s::text IS NULL OR lower(found.last_error) LIKE lower(%(error)s::text))
   AND (%(since)s::text IS NULL OR found.created_at >= %(since)s::text::timestamptz)
   AND (%(until)s::text IS NULL OR found.created_at < %(until)s::text::timestamptz)
 ORDER BY found.shard, found.position, found.event_id

@@ -5,10 +5,11 @@
 WITH gone AS (
   DELETE FROM {schema}.outbox o
   USING unnest(%(shards)s::text::int[], %(positions)s::text::bigint[],
-      %(event_ids)s::text::uuid[], %(errors)s::text::text[], %(attempts)s::text::int[])
-    AS k(shard, position, event_id, error, attempts)
+      %(event_ids)s::text::uuid[], %(errors)s::text::text[], %(attempts)s::text::int[],
+      %(patterns)s::text::text[])
+    AS k(shard, position, event_id, error, attempts, pattern)
   WHERE o.shard = k.shard AND o.position = k.position AND o.event_id = k.event_id
-  RETURNING o.*, k.error, k.attempts
+  RETURNING o.*, k.error, k.attempts, k.pattern
 ), forgotten AS (
   DELETE FROM {schema}.outbox_failures f
   USING unnest(%(shards)s::text::int[], %(positions)s::text::bigint[],
@@ -17,8 +18,9 @@ WITH gone AS (
 )
 INSERT INTO {schema}.dead_letters (event_id, died_at, shard, position, previous_position,
   subject_type, subject_id, subject_version, topic, headers, payload_size, created_at, error,
-  attempts, replays)
+  attempts, replays, error_pattern)
 SELECT event_id, clock_timestamp(), shard, position, previous_position, subject_type,
   subject_id, subject_version, topic, headers, payload_size, created_at, error, attempts,
-  coalesce(left(substring(headers::text FROM '"replay"\s*:\s*"([0-9]+)"'), 9)::int, 0)
+  coalesce(left(substring(headers::text FROM '"replay"\s*:\s*"([0-9]+)"'), 9)::int, 0),
+  pattern
 FROM gone

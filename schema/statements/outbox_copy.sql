@@ -3,13 +3,15 @@
 -- removed the rows that were copied.
 INSERT INTO {schema}.dead_letters (event_id, died_at, shard, position, previous_position,
   subject_type, subject_id, subject_version, topic, headers, payload_size, created_at, error,
-  attempts, replays)
+  attempts, replays, error_pattern)
 SELECT o.event_id, clock_timestamp(), o.shard, o.position, o.previous_position, o.subject_type,
   o.subject_id, o.subject_version, o.topic, o.headers, o.payload_size, o.created_at, k.error,
   k.attempts,
-  coalesce(left(substring(o.headers::text FROM '"replay"\s*:\s*"([0-9]+)"'), 9)::int, 0)
+  coalesce(left(substring(o.headers::text FROM '"replay"\s*:\s*"([0-9]+)"'), 9)::int, 0),
+  k.pattern
 FROM unnest(%(shards)s::text::int[], %(positions)s::text::bigint[],
-    %(event_ids)s::text::uuid[], %(errors)s::text::text[], %(attempts)s::text::int[])
-  AS k(shard, position, event_id, error, attempts)
+    %(event_ids)s::text::uuid[], %(errors)s::text::text[], %(attempts)s::text::int[],
+    %(patterns)s::text::text[])
+  AS k(shard, position, event_id, error, attempts, pattern)
 JOIN {schema}.outbox o
   ON o.shard = k.shard AND o.position = k.position AND o.event_id = k.event_id

@@ -38,14 +38,19 @@ SELECT found.state, found.place, found.event_id, found.subject_type, found.subje
     SELECT FROM {schema}.outbox_topics t JOIN {schema}.outbox_targets g ON g.name = t.target
     WHERE t.topic IN ('', found.topic)
       AND found.shard BETWEEN g.first_shard AND g.first_shard + 1023) AS paused,
-  NULL::timestamptz AS died_at, NULL::int AS replays
+  NULL::timestamptz AS died_at, NULL::int AS replays,
+  (
+    SELECT g.name FROM {schema}.outbox_targets g
+    WHERE found.shard BETWEEN g.first_shard AND g.first_shard + 1023
+      AND (SELECT count(*) FROM {schema}.outbox_targets) > 1) AS target
 FROM found
-WHERE (%(state)s::text IS NULL OR found.state = %(state)s::text)
+WHERE found.shard BETWEEN %(first_shard)s AND %(last_shard)s
+  AND (%(state)s::text IS NULL OR found.state = %(state)s::text)
   AND (NOT %(blocked)s OR found.state = 'failing' AND found.retry_at IS NULL)
   AND (%(subject_type)s::text IS NULL OR found.subject_type = %(subject_type)s::text)
   AND (%(subject_id)s::text IS NULL OR found.subject_id = %(subject_id)s::text)
   AND (%(topic)s::text IS NULL OR found.topic = %(topic)s::text)
-  AND (%(error)s::text IS NULL OR position(lower(%(error)s::text) IN lower(found.last_error)) > 0)
+  AND (%(error)s::text IS NULL OR lower(found.last_error) LIKE lower(%(error)s::text))
   AND (%(since)s::text IS NULL OR found.created_at >= %(since)s::text::timestamptz)
   AND (%(until)s::text IS NULL OR found.created_at < %(until)s::text::timestamptz)
 ORDER BY found.event_id, found.position

@@ -8,6 +8,7 @@ WITH page AS (
   FROM {schema}.outbox
   WHERE (shard, position, event_id)
     > (%(shard)s::text::int, %(position)s::text::bigint, %(event_id)s::text::uuid)
+    AND shard <= %(last_shard)s
   ORDER BY shard, position, event_id
   LIMIT %(rows)s
 ), bounds AS (
@@ -42,7 +43,11 @@ SELECT bounds.seen, bounds.reached, 'waiting' AS state,
   found.subject_type, found.subject_id, found.subject_version, found.topic,
   found.headers::text AS headers, found.bytes, found.created_at, found.shard, found.position,
   NULL::int AS attempts, NULL::text AS error, NULL::timestamptz AS retry_at, found.behind,
-  found.paused, NULL::timestamptz AS died_at, NULL::int AS replays
+  found.paused, NULL::timestamptz AS died_at, NULL::int AS replays,
+  (
+    SELECT g.name FROM {schema}.outbox_targets g
+    WHERE found.shard BETWEEN g.first_shard AND g.first_shard + 1023
+      AND (SELECT count(*) FROM {schema}.outbox_targets) > 1) AS target
 FROM bounds
 LEFT JOIN found ON true
 ORDER BY found.shard, found.position, found.event_id

@@ -71,7 +71,7 @@ def test_json_has_an_object_a_line_and_the_payload_only_when_asked(url: str) -> 
     assert set(full[0]) == {
         *("state", "eventId", "subject", "subjectVersion", "topic", "type", "createdAt"),
         *("attempts", "error", "retryAt", "behind", "paused", "diedAt", "replay", "shard"),
-        *("position", "headers", "payloadBytes", "payload"),
+        *("position", "headers", "payloadBytes", "target", "payload"),
     }
 
 
@@ -158,11 +158,11 @@ def test_an_event_that_died_twice_has_two_letters_to_show(
         " position, previous_position, subject_type, subject_id, subject_version, topic,"
         " headers, payload_size, created_at, 'Again', attempts, 1 FROM outbox.dead_letters"
     )
-    first, second = run(url, "messages", "show", event_id).stdout.split("\n\n")
+    second, first = run(url, "messages", "show", event_id).stdout.split("\n\n")
     assert ("Not for me" in first, "Again" in second) == (True, True)
     assert [line["replay"] for line in lines(run(url, "messages", "show", event_id, "--json"))] == [
-        0,
         1,
+        0,
     ]
 
 

@@ -360,7 +360,7 @@ async def test_a_page_reads_no_more_rows_of_a_long_outbox(
         " retry_at) SELECT event_id, position, shard, 1, 'no', 'infinity' FROM outbox.outbox"
         " WHERE position % 2 = 0"
     )
-    key = {"shard": 0, "position": 0, "event_id": UUID(int=0), "rows": 1_000}
+    key = {"shard": 0, "position": 0, "event_id": UUID(int=0), "last_shard": 3, "rows": 1_000}
     query = b"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + statement(name, "outbox")
     sql.execute("ANALYZE")
     row = sql.execute(query, Selection().parameters() | key).fetchone()

@@ -14,6 +14,7 @@ from dsql_outbox.publisher import rebuild, records
 from dsql_outbox.publisher.leases import table
 from dsql_outbox.publisher.operator import (
     event_pages,
+    letter_groups,
     messages,
     operations,
     replay,
@@ -43,6 +44,8 @@ BY_NAME = {
     "lease_beat": table._LeaseRow,
     "lease_list": table._LeaseRow,
     "letter_candidates": messages._CandidateRow,
+    "letter_find": MessageRow,
+    "letter_groups": letter_groups._GroupRow,
     "letter_page": MessageRow,
     "rebuild_page": rebuild._EventRow,
     "operation_page": operations._OperationRow,

@@ -34,6 +34,7 @@ def selections(draw: st.DrawFn) -> Selection:
     return Selection(
         state=state,
         ids=tuple(draw(st.lists(st.uuids(), max_size=3))),
+        target=draw(st.none() | TEXTS),
         subject=draw(st.none() | SUBJECTS),
         topic=draw(st.none() | TEXTS),
         type=draw(st.none() | TEXTS),

@@ -63,8 +63,8 @@ def list_(
 ) -> None:
     """List messages: the failing ones, the dead, and then those that wait.
 
-    Failing and dead messages are in order of event id, the others in the order in which
-    they are sent. A filter other than --id has no index: the command reads page by page,
+    Dead messages are in order of their death, the newest first, the others in the order in
+    which they are sent. A filter other than --id has no index: the command reads page by page,
     until it has found --limit messages. `since` is the time of death, or of creation.
 
     With --json each line is an object. --payload adds the event's exact text,

@@ -30,6 +30,7 @@ def fields(message: UndeliveredMessage) -> list[tuple[str, str]]:
         ("state", _state(message)),
         ("type", message.type),
         ("subject", f"{message.subject}@{message.subject_version}"),
+        ("target", message.target or ""),
         ("topic", message.topic),
         ("created", _time(message.created_at)),
         ("died", _time(message.died_at) if message.died_at else ""),

@@ -17,10 +17,11 @@ _TIME: Final = "a time in ISO 8601, or an age such as 90d, 2h, 15m or 30s"
 _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "state": {"help": "Only messages in this state."},
     "id": {"multiple": True, "metavar": "EVENT_ID", "help": "May be repeated."},
+    "target": {"metavar": "NAME", "help": "Only messages for this target."},
     "subject": {"metavar": "TYPE/ID", "help": "The subject, or TYPE for all subjects of a type."},
     "topic": {"metavar": "TOPIC", "help": "The exact topic."},
     "type": {"metavar": "TYPE", "help": "The exact type of the event."},
-    "error": {"metavar": "TEXT", "help": "A part of the error; case is ignored."},
+    "error": {"metavar": "TEXT", "help": "A part of the error, in any case; * is any text."},
     "since": {"metavar": "TIME", "help": f"From this time on: {_TIME}."},
     "until": {"metavar": "TIME", "help": "Before this time; 90d selects what is older."},
     "blocked": {"is_flag": True, "help": "Only failing messages that wait for an operator."},
