@@ -57,10 +57,11 @@ from dsql_outbox.publisher.records import (
 )
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.relay import Relayed
-from dsql_outbox.publisher.relay.sql_store import NO_SHARD
 from dsql_outbox.publisher.verification.finding import Finding
 from dsql_outbox.publisher.verification.verifier import Verification, Verifier, VerifyProgress
 
+from .form_proofs import burial_proofs, read_proofs
+from .outbox_rows import RowId, row_keys
 from .publisher import Publisher
 from .settings import PublisherSettings
 from .sinks import (
@@ -86,7 +87,6 @@ from .topic_settings import FailureRules, TopicSettings
 __all__ = [
     "MAX_HOURS",
     "MAX_RETRIED",
-    "NO_SHARD",
     "REMEDIES",
     "STATES",
     "Alive",
@@ -137,6 +137,7 @@ __all__ = [
     "ReplayProgress",
     "ReplayRecord",
     "Retry",
+    "RowId",
     "Seen",
     "Selection",
     "Shard",
@@ -159,8 +160,11 @@ __all__ = [
     "VerifyProgress",
     "VersionRecord",
     "attributes",
+    "burial_proofs",
     "known_schemes",
     "named",
     "open_sink",
+    "read_proofs",
+    "row_keys",
     "sink_factory",
 ]

@@ -9,14 +9,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from dsql_outbox.outbox import (
-    NO_SUCH_FORM,
-    array_literal,
-    plain_array,
-)
+from dsql_outbox.outbox import NO_SUCH_FORM, array_literal, plain_array
 
 from .error_pattern import error_pattern
-from .outbox_rows import RowId
+from .outbox_rows import RowId, row_keys
 from .session import OperatorSession, OperatorTransaction
 
 
@@ -42,7 +38,7 @@ class Burial:
         """Move rows to the dead letters. Returns how many existed."""
         if not self._is_refused:
             with suppress(*NO_SUCH_FORM):  # a wrong match costs only the plain form
-                return await self._session.count("outbox_bury", _parameters(letters))
+                return await self._session.count("outbox_bury", burial_parameters(letters))
             self._is_refused = True
         return await self._session.transaction(partial(_plainly, letters))
 
@@ -54,22 +50,14 @@ async def _plainly(letters: Collection[Letter], transaction: OperatorTransaction
     nothing is copied.
     """
     keys = row_keys([letter.row for letter in letters])
-    copied = await transaction.count("outbox_copy", _parameters(letters))
+    copied = await transaction.count("outbox_copy", burial_parameters(letters))
     await transaction.change("outbox_delete", keys, copied)
     await transaction.count("failure_forget", keys)
     return copied
 
 
-def row_keys(rows: Collection[RowId]) -> dict[str, Any]:
-    """The parameters of a statement that name rows by their keys."""
-    return {
-        "shards": plain_array(row.shard for row in rows),
-        "positions": plain_array(row.position for row in rows),
-        "event_ids": plain_array(row.event_id for row in rows),
-    }
-
-
-def _parameters(letters: Collection[Letter]) -> dict[str, Any]:
+def burial_parameters(letters: Collection[Letter]) -> dict[str, Any]:
+    """Return the parameters of ``outbox_bury`` and ``outbox_copy``."""
     return {
         **row_keys([letter.row for letter in letters]),
         "errors": array_literal(letter.error for letter in letters),

@@ -1,12 +1,13 @@
 """Outbox rows as the relay reads them, and the messages that they become."""
 
 import re
-from typing import Final, Literal, NamedTuple
+from collections.abc import Collection
+from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox import Message, broken_header, subject_key
+from dsql_outbox.outbox import Message, broken_header, plain_array, subject_key
 
 _headers: Final = msgspec.json.Decoder(dict[str, str])
 
@@ -24,6 +25,15 @@ class RowId(NamedTuple):
     shard: int
     position: int
     event_id: str
+
+
+def row_keys(rows: Collection[RowId]) -> dict[str, Any]:
+    """The parameters of a statement that name rows by their keys."""
+    return {
+        "shards": plain_array(row.shard for row in rows),
+        "positions": plain_array(row.position for row in rows),
+        "event_ids": plain_array(row.event_id for row in rows),
+    }
 
 
 class Fault(NamedTuple):

@@ -13,7 +13,6 @@ from dsql_outbox.writer.attempt.pending import OnDuplicate
 from dsql_outbox.writer.program.stream import StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.statement.form_probe import proofs
-from dsql_outbox.writer.statement.plain import Statements
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, Transaction
 
 from .async_writer import AsyncWriter
@@ -26,7 +25,6 @@ __all__ = [
     "AsyncWriter",
     "HttpAnswer",
     "OnDuplicate",
-    "Statements",
     "StoredEntity",
     "StoredEvent",
     "Transaction",

@@ -18,8 +18,8 @@ from dsql_outbox.outbox import (
     subject_key,
 )
 from dsql_outbox.publisher.backlog import has_backlog
-from dsql_outbox.publisher.burial import Burial, Letter, row_keys
-from dsql_outbox.publisher.outbox_rows import RowId, read_headers
+from dsql_outbox.publisher.burial import Burial, Letter
+from dsql_outbox.publisher.outbox_rows import RowId, read_headers, row_keys
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
 from dsql_outbox.publisher.targets import TargetRow, require_target
 from dsql_outbox.schema import Verb

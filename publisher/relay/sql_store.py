@@ -1,6 +1,8 @@
 """The statements of the relay on the outbox and its failures."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -9,6 +11,7 @@ import msgspec
 from dsql_outbox.outbox import (
     DEFAULT_TARGET,
     MAX_TRANSACTION_ROWS,
+    NO_SUCH_FORM,
     TARGET_SHARDS,
     AsyncConnection,
     Database,
@@ -18,8 +21,8 @@ from dsql_outbox.outbox import (
     plain_array,
 )
 from dsql_outbox.publisher.backlog import has_backlog
-from dsql_outbox.publisher.burial import Burial, Letter, row_keys
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.burial import Burial, Letter
+from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId, row_keys
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 from dsql_outbox.publisher.targets import TargetKind, TargetRow, require_target
 
@@ -106,6 +109,7 @@ class SqlStore:
         self._looks = OperatorSession(database)
         self._process = OneProcess("a publisher's connections")
         self._burial = Burial(self._changes)
+        self._is_refused = False
         self.statements = 0
 
     async def open(self) -> None:
@@ -130,8 +134,13 @@ class SqlStore:
 
     async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
         """See `Store.read`."""
-        found = await self._rows("outbox_read", _asked(ranges, passed))
-        return _reading(len(ranges), found)
+        self._require()
+        if not self._is_refused:
+            with suppress(*NO_SUCH_FORM):  # no plan that is out of date: nothing is prepared here
+                found = await self._reads.rows("outbox_read", read_parameters(ranges, passed))
+                return _reading(len(ranges), found)
+            self._is_refused = True
+        return await self._reads.transaction(partial(_read_plainly, ranges, passed))
 
     async def delete(self, rows: Collection[RowId]) -> int:
         """See `Store.delete`."""
@@ -248,7 +257,18 @@ class SqlStore:
         self.statements += 1
 
 
-def _asked(ranges: Sequence[Range], passed: PassedOver) -> dict[str, Any]:
+async def _read_plainly(
+    ranges: Sequence[Range], passed: PassedOver, transaction: OperatorTransaction
+) -> Reading:
+    """Read each range by a statement of its own. On Aurora DSQL they share a snapshot."""
+    found: list[Sequence[Any]] = []
+    for parameters in range_parameters(ranges, passed):
+        found += await transaction.rows("outbox_read_range", parameters)
+    return _reading(len(ranges), found)
+
+
+def read_parameters(ranges: Sequence[Range], passed: PassedOver) -> dict[str, Any]:
+    """Return the parameters of ``outbox_read``."""
     return {
         "numbers": plain_array(range(len(ranges))),
         "shards": plain_array(each.shard for each in ranges),
@@ -257,6 +277,21 @@ def _asked(ranges: Sequence[Range], passed: PassedOver) -> dict[str, Any]:
         "rows": plain_array(each.rows for each in ranges),
         "sizes": plain_array(each.size for each in ranges),
         "visits": plain_array(each.visits for each in ranges),
+        **_passed_over(passed),
+    }
+
+
+def range_parameters(ranges: Sequence[Range], passed: PassedOver) -> Iterator[dict[str, Any]]:
+    """Return the parameters of ``outbox_read_range`` for each range."""
+    over = _passed_over(passed)
+    for number, each in enumerate(ranges):
+        place = {"shard": each.shard, **each.after._asdict()}
+        limits = {"rows": each.rows, "size": each.size, "visits": each.visits}
+        yield {"number": number, **place, **limits, **over}
+
+
+def _passed_over(passed: PassedOver) -> dict[str, str]:
+    return {
         "passed": _json({_named(name): at for name, at in passed.subjects.items()}),
         "topics": _json(dict.fromkeys(passed.topics, 1)),
     }
@@ -291,7 +326,3 @@ def _named(name: SubjectName) -> str:
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
-
-
-NO_SHARD: Final = _asked([], PassedOver({}, ()))
-"""Parameters for ``outbox_read`` that match no row."""

@@ -4,6 +4,7 @@
 SELECT source, dedupe_id,
   seen_at < clock_timestamp() - %(seconds)s::float8 * interval '1 second' AS is_old
 FROM {schema}.inbox
-WHERE consumer = %(consumer)s AND (source, dedupe_id) > (%(source)s, %(dedupe_id)s)
+WHERE consumer = %(consumer)s AND source >= %(source)s
+  AND (source, dedupe_id) > (%(source)s, %(dedupe_id)s)
 ORDER BY source, dedupe_id
 LIMIT %(rows)s

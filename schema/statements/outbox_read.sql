@@ -2,6 +2,8 @@
 -- bounds: the end of each range. It looks at keys and sizes only, so the limit of bytes
 -- applies before any payload is gathered. LATERAL, because `shard = ANY(..) ORDER BY`
 -- sorts everything before PostgreSQL 17.
+-- Each row comparison stands beside a bound of its first column, in every statement: a server may
+-- use it as a filter only, and read the range from its beginning.
 -- passed, topics: the subjects and topics to pass over, as JSON objects; an empty topic is one
 -- that stands for all. A look-up in them costs
 -- the same under every plan, unlike a join with them.
@@ -37,7 +39,8 @@ WITH bounds AS (
             OR coalesce(%(topics)s::text::jsonb ->> q.topic, %(topics)s::text::jsonb ->> '')
               IS NOT NULL THEN 0 ELSE 1 END AS wanted
         FROM {schema}.outbox q
-        WHERE q.shard = c.shard AND (q.position, q.event_id) > (c.position, c.event_id)
+        WHERE q.shard = c.shard AND q.position >= c.position
+          AND (q.position, q.event_id) > (c.position, c.event_id)
         ORDER BY q.position, q.event_id
         LIMIT c.visits) AS r
       WINDOW ordered AS (ORDER BY r.position, r.event_id ROWS UNBOUNDED PRECEDING)
@@ -61,7 +64,8 @@ SELECT b.number, b.shard, o.position, o.event_id::text AS event_id, o.previous_p
 FROM bounds b
 CROSS JOIN LATERAL (
   SELECT * FROM {schema}.outbox q
-  WHERE q.shard = b.shard AND (q.position, q.event_id) > (b.position, b.event_id)
+  WHERE q.shard = b.shard AND q.position BETWEEN b.position AND b.end_position
+    AND (q.position, q.event_id) > (b.position, b.event_id)
     AND (q.position, q.event_id) <= (b.end_position, b.end_event_id)
     AND (%(passed)s::text::jsonb
       ->> (length(q.subject_type) || ' ' || q.subject_type || q.subject_id)

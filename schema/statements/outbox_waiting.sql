@@ -10,8 +10,8 @@
 WITH page AS (
   SELECT shard, position, event_id, previous_position, subject_type, subject_id, topic
   FROM {schema}.outbox
-  WHERE (shard, position, event_id) > (%(shard)s::int, %(position)s::bigint, %(event_id)s::uuid)
-    AND shard <= %(last)s::int
+  WHERE shard BETWEEN %(shard)s::int AND %(last)s::int
+    AND (shard, position, event_id) > (%(shard)s::int, %(position)s::bigint, %(event_id)s::uuid)
   ORDER BY shard, position, event_id
   LIMIT %(rows)s
 ), reached AS (

@@ -6,7 +6,7 @@
 WITH page AS (
   SELECT entity_type, entity_id, entity_version, event_id
   FROM {schema}.event_headers
-  WHERE (entity_type, entity_id, entity_version)
+  WHERE entity_type >= %(entity_type)s::text AND (entity_type, entity_id, entity_version)
     > (%(entity_type)s::text, %(entity_id)s::text, %(after)s::bigint)
   ORDER BY entity_type, entity_id, entity_version
   LIMIT %(rows)s

@@ -3,7 +3,8 @@
 WITH page AS (
   SELECT entity_type, entity_id, version, event_id
   FROM {schema}.entities
-  WHERE (entity_type, entity_id) > (%(entity_type)s::text, %(entity_id)s::text)
+  WHERE entity_type >= %(entity_type)s::text
+    AND (entity_type, entity_id) > (%(entity_type)s::text, %(entity_id)s::text)
   ORDER BY entity_type, entity_id
   LIMIT %(rows)s
 ), reached AS (

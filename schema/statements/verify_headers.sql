@@ -9,7 +9,7 @@ SELECT h.entity_type, h.entity_id, h.entity_version, h.event_id, b.id IS NOT NUL
 FROM (
   SELECT entity_type, entity_id, entity_version, event_id
   FROM {schema}.event_headers
-  WHERE (entity_type, entity_id, entity_version)
+  WHERE entity_type >= %(entity_type)s::text AND (entity_type, entity_id, entity_version)
     > (%(entity_type)s::text, %(entity_id)s::text, %(version)s::bigint)
   ORDER BY entity_type, entity_id, entity_version
   LIMIT %(rows)s) AS h

@@ -4,7 +4,7 @@
 WITH page AS (
   SELECT shard, position, event_id
   FROM {schema}.outbox
-  WHERE (shard, position, event_id)
+  WHERE shard >= %(shard)s::int AND (shard, position, event_id)
     > (%(shard)s::int, %(position)s::bigint, %(event_id)s::text::uuid)
   ORDER BY shard, position, event_id
   LIMIT %(rows)s

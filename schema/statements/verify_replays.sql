@@ -3,7 +3,8 @@
 WITH page AS (
   SELECT event_id, number
   FROM {schema}.outbox_replays
-  WHERE (event_id, number) > (%(event_id)s::text::uuid, %(number)s::int)
+  WHERE event_id >= %(event_id)s::text::uuid
+    AND (event_id, number) > (%(event_id)s::text::uuid, %(number)s::int)
   ORDER BY event_id, number
   LIMIT %(rows)s
 ), reached AS (

@@ -6,7 +6,7 @@ WITH page AS (
   SELECT shard, position, event_id, previous_position, subject_type, subject_id, subject_version,
     topic, headers, payload_size AS bytes, created_at
   FROM {schema}.outbox
-  WHERE (shard, position, event_id)
+  WHERE shard >= %(shard)s::text::int AND (shard, position, event_id)
     > (%(shard)s::text::int, %(position)s::text::bigint, %(event_id)s::text::uuid)
     AND shard <= %(last_shard)s
   ORDER BY shard, position, event_id

@@ -1,38 +1,36 @@
 """Statements that ask a database which forms of a write it supports. No I/O."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import uuid4
 
-from dsql_outbox.outbox import DEFAULT_SOURCE, Entity, Event, numbered, parse_event
+from dsql_outbox.outbox import DEFAULT_SOURCE, Event, numbered, parse_event
 from dsql_outbox.schema import statement
 
-from .parameters import PreparedEvent, batch_parameters, one_parameters, prepare
+from .parameters import Parameters, PreparedEvent, batch_parameters, one_parameters, prepare
 from .plain import Plain, Statements
 
+Proof = Sequence[tuple[bytes, Parameters]]
+"""Statements with their parameters, in the order in which they are sent."""
 
-def proofs(schema: str) -> Mapping[str, Statements]:
-    """Return the statements of both forms of a write, on rows of their own.
+
+def proofs(schema: str, events: Sequence[Event]) -> Mapping[str, Proof]:
+    """Return the statements that write these events in both forms; the first has one entity.
 
     Run those of a form in a transaction, and roll it back: some servers refuse a statement
     only when it meets rows.
     """
-    one, many = _event(1), _event(2)
-    numbered_one = numbered("event_write_one", statement("event_write_one", schema))
-    numbered_batch = numbered("event_write_batch", statement("event_write_batch", schema))
+    first, *others = batch = [_prepared(event) for event in events]
+    one, many = (statement(f"event_write_{name}", schema) for name in ("one", "batch"))
+    plain = Plain(schema).statements(batch, 1)
     return {
-        "single": [
-            (numbered_one, one_parameters(one, 1)),
-            (numbered_batch, batch_parameters([many], 1)),
-        ],
-        "plain": Plain(schema).statements([one, many], 1),
+        "single": [(one, one_parameters(first, 1)), (many, batch_parameters(others, 1))],
+        "plain": [(query.query, parameters) for query, parameters in plain],
     }
 
 
-def _event(entities: int) -> PreparedEvent:
-    named = [Entity("OutboxProof", str(uuid4()), {}) for _ in range(entities)]
-    event = Event.new("Outbox Proof", "OutboxProof", named)
+def _prepared(event: Event) -> PreparedEvent:
     return prepare(parse_event(event), uuid4().hex, "outbox.proof", DEFAULT_SOURCE, {})
 
 

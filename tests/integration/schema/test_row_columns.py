@@ -34,6 +34,7 @@ BY_POSITION = {
     "event_find": FoundRow._fields,
     "event_stream": StreamRow._fields,
     "outbox_read": ("number", *sql_store.ROW_COLUMNS, "is_cut"),
+    "outbox_read_range": ("number", *sql_store.ROW_COLUMNS, "is_cut"),
 }
 
 BY_NAME = {

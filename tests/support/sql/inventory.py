@@ -87,8 +87,8 @@ def _entries() -> Iterator[Entry]:
     for name in names("statements"):
         if name not in _COMPOSED:
             yield _entry(name, lambda schema, fill, name=name: _filled(name, schema, fill))
-    for name in ("event_write_one", "event_write_batch"):  # the probe of the form
-        explain = "EXPLAIN" if name == "event_write_one" else "EXPLAIN (ANALYZE)"
+    for name in ("event_write_one", "event_write_batch", "outbox_read", "outbox_read_range"):
+        explain = "EXPLAIN" if name == "event_write_one" else "EXPLAIN (ANALYZE)"  # of a probe
         yield _entry(
             f"{explain} {name}",
             lambda schema, fill, name=name, explain=explain: (

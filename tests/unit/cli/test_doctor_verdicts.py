@@ -6,7 +6,7 @@ import pytest
 from dsql_outbox.cli.doctor.conflict_probes import Race, SessionResult, judge
 from dsql_outbox.cli.doctor.cost_probes import judge_metering
 from dsql_outbox.cli.doctor.examined_database import failure
-from dsql_outbox.cli.doctor.feature_probes import judge_plan
+from dsql_outbox.cli.doctor.statement_probes import judge_rows_read, most_rows
 from dsql_outbox.cli.doctor.verdicts import (
     ClockReading,
     judge_clock,
@@ -170,16 +170,38 @@ def test_a_race_must_have_a_loser_whom_a_writer_understands(
     assert (found.verdict, found.text) == (verdict, text)
 
 
+POSTGRES = """\
+Append  (cost=0.29..8.4 rows=6 width=10) (actual time=0.02..0.05 rows=6.00 loops=1)
+  ->  Nested Loop  (cost=0.29..8.4 rows=5 width=10) (actual time=0.02..0.05 rows=5.00 loops=1)
+        ->  Limit  (cost=0.14..8.1 rows=1 width=8) (actual time=0.01..0.01 rows=1.00 loops=1)
+        ->  Index Scan using outbox_pkey on outbox o  (actual time=0.01 rows={rows} loops={loops})
+              Index Cond: (ROW("position", event_id) > ROW($1, $2))
+              Rows Removed by Filter: {removed}
+              Rows Removed by Index Recheck: 1"""
+DSQL = """\
+Index Scan using outbox_pkey on outbox  (cost=100.2..200.3 rows=10 width=4) (actual rows=5 loops=1)
+  -> Storage Scan on outbox (cost=100.2..200.3 rows=10 width=4) (actual rows={rows} loops={loops})
+      -> B-Tree Scan on outbox (cost=100.2..200.3 rows=10 width=4) (actual rows={rows} loops=1)"""
+
+
 @pytest.mark.parametrize(
-    ("line", "verdict"),
+    ("plan", "rows", "loops", "removed", "most", "verdict"),
     [
-        ("   Index Cond: ((shard = 0) AND (ROW(position, event_id) > ROW(5, '0'::uuid)))", "ok"),
-        ("   Filter: (ROW(position, event_id) > ROW(5, '0'::uuid))", "warn"),
-        ("   -> B-Tree Scan", "unknown"),
+        (POSTGRES, "5.00", 1, 0, 6, "ok"),
+        (POSTGRES, "5.00", 1, 34, 40, "warn"),
+        (POSTGRES, "5.00", 8, 0, 48, "warn"),
+        (DSQL, 5, 1, 0, 5, "ok"),
+        (DSQL, 40, 1, 0, 40, "warn"),
+        ("Seq Scan on outbox (cost=0.0..1.0 rows=40 width=4)", 0, 0, 0, None, "unknown"),
     ],
 )
-def test_a_plan_tells_whether_the_row_comparison_bounds_the_range(line: str, verdict: str) -> None:
-    assert judge_plan(["Limit", line]).verdict == verdict
+def test_a_plan_is_judged_by_the_rows_that_its_nodes_looked_at(
+    plan: str, rows: object, loops: int, removed: int, most: int | None, verdict: str
+) -> None:
+    lines = plan.format(rows=rows, loops=loops, removed=removed).splitlines()
+    assert most_rows(lines) == most
+    assert judge_rows_read([6, most]).verdict == ("ok" if most is None else verdict)
+    assert judge_rows_read([most]).verdict == verdict
 
 
 def test_costs_are_told_as_the_server_states_them() -> None:

@@ -119,8 +119,12 @@ def run(
 
 
 def _query(schema: str, name: str, **literals: int | str) -> bytes:
-    """The statement without its comments, because emulators decide by the first word."""
-    return re.sub(rb"^--.*\n", b"", statement(name, schema, **literals), flags=re.MULTILINE)
+    return bare(statement(name, schema, **literals))
+
+
+def bare(query: bytes) -> bytes:
+    """Return a statement without its comments, because emulators decide by the first word."""
+    return re.sub(rb"^--.*\n", b"", query, flags=re.MULTILINE)
 
 
 async def _read_status(database: Database) -> Status:

@@ -1,0 +1,117 @@
+"""The relay reads in the form that the database takes, and both return the same."""
+
+from collections.abc import Iterator, Sequence
+from random import Random
+
+import psycopg
+import pytest
+
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.publisher.relay.sql_store import SqlStore
+from dsql_outbox.publisher.relay.store import (
+    HEAD,
+    PassedOver,
+    Range,
+    RangeRead,
+    RowPlace,
+    SubjectName,
+)
+from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.writer import Writer, WriterSettings
+
+pytestmark = pytest.mark.anyio
+
+READ = "AS end_position"
+"""Only the statement that reads several ranges has it."""
+
+TOPICS = ("cars", "vans")
+
+
+@pytest.fixture
+def proxy(database: Database, outbox_url: str) -> Iterator[PostgresProxy]:
+    """A proxy in front of the tables of `database`."""
+    del database
+    with PostgresProxy(outbox_url) as proxy:
+        yield proxy
+
+
+def written(database: Database) -> None:
+    """60 messages of several subjects, topics and sizes, with a replayed position twice."""
+    random = Random(24)
+    for topic in TOPICS:
+        with Writer(database, WriterSettings(topic=topic)) as writer:
+            sizes = [random.choice([10, 400, 4_000]) for _ in range(30)]
+            writer.write_many(
+                Event.new("Sold", "Sold", [Entity("Car", f"C-{n % 7}", {"text": "x" * size})])
+                for n, size in enumerate(sizes)
+            )
+
+
+def asked(place: Sequence[RowPlace]) -> list[Range]:
+    """Ranges from many places, with limits of each kind."""
+    random = Random(7)
+    limits = [
+        (100, 1 << 20, 100),
+        (100, 1 << 20, 9),
+        (3, 1 << 20, 100),
+        (100, 5_000, 100),
+        (1, 1, 1),
+    ]
+    return [
+        Range(shard, random.choice([HEAD, *place]), *random.choice(limits))
+        for shard in (0, 1, 2, 3, 99)
+        for _ in range(8)
+    ]
+
+
+@pytest.mark.parametrize(
+    "passed",
+    [
+        PassedOver({}, ()),
+        PassedOver({SubjectName("Car", "C-1"): 1, SubjectName("Car", "C-2"): 1 << 60}, ["vans"]),
+        PassedOver({SubjectName("Car", "C-3"): 0}, [""]),
+    ],
+)
+async def test_both_forms_return_the_same_rows_ends_and_cuts(
+    database: Database, proxy: PostgresProxy, sql: psycopg.Connection, passed: PassedOver
+) -> None:
+    written(database)
+    sql.execute("UPDATE outbox.outbox SET position = 5 WHERE subject_version = 2")
+    keys = sql.execute("SELECT position, event_id::text FROM outbox.outbox").fetchall()
+    ranges = asked([RowPlace(*key) for key in keys])
+    stores = [SqlStore(database), SqlStore(Database(proxy.url))]
+    proxy.refuse(None, sqlstate="0A000", message="not supported", matching=READ)
+    single, plain = [(await store.read(ranges, passed)).ranges for store in stores]
+    for store in stores:
+        await store.close()
+    assert [_comparable(each) for each in plain] == [_comparable(each) for each in single]
+    assert {each.is_cut for each in single} == {True, False}
+    assert any(each.rows for each in single) == ("" not in passed.topics)
+
+
+def _comparable(read: RangeRead) -> tuple[object, ...]:
+    return (*(each.id for each in read.rows), *(each.waits for each in read.rows), *read[1:])
+
+
+@pytest.mark.parametrize("sqlstate", ["0A000", "42601", "42804"])
+async def test_a_refused_read_is_sent_once_and_all_is_relayed_in_the_plain_form(
+    database: Database, proxy: PostgresProxy, sqlstate: str
+) -> None:
+    written(database)
+    proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=READ)
+    sink = MemorySink()
+    settings = PublisherSettings(batch_rows=10)
+    done = await Publisher(Database(proxy.url), sink, settings).run(until_empty=True)
+    assert done.deleted == len(sink.messages) == 60
+    assert sum(READ in text for text in proxy.statements) == 1
+
+
+async def test_an_error_of_the_server_decides_nothing(
+    database: Database, proxy: PostgresProxy
+) -> None:
+    written(database)
+    proxy.refuse(1, sqlstate="XX000", message="server unavailable", matching=READ)
+    done = await Publisher(Database(proxy.url), MemorySink()).run(until_empty=True)
+    assert done.deleted == 60
+    assert sum(READ in text for text in proxy.statements) > 1
