@@ -22,6 +22,7 @@ from dsql_outbox.publisher.operator.conflicts import (
     Remedy,
 )
 from dsql_outbox.publisher.operator.event_pages import Place
+from dsql_outbox.publisher.operator.fills import FillProgress
 from dsql_outbox.publisher.operator.health import Alive, Health, Ready
 from dsql_outbox.publisher.operator.health_probe import DatabaseProbe, HealthProbe
 from dsql_outbox.publisher.operator.letter_groups import LetterGroup, LetterGroups
@@ -106,6 +107,7 @@ __all__ = [
     "FailedMessage",
     "FailureCounts",
     "FailureRules",
+    "FillProgress",
     "Finding",
     "Handled",
     "Health",

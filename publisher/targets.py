@@ -16,7 +16,10 @@ _TAKERS: Final = {"sink": "a publisher with a sink", "model": "a publisher that 
 
 
 class TargetRow(NamedTuple):
-    """A row of ``target_list`` or ``target_known``. `types` is an array literal; None: all."""
+    """A row of ``target_list`` or ``target_known``. `types` is an array literal; None: all.
+
+    `events` and the columns after it say how far its fill is; None: it has none.
+    """
 
     name: str
     kind: TargetKind
@@ -27,6 +30,9 @@ class TargetRow(NamedTuple):
     paused_by: str | None = None
     paused_at: datetime | None = None
     paused_seconds: float | None = None
+    events: int | None = None
+    messages: int | None = None
+    bare: int | None = None
 
 
 def named(target: str) -> str | None:

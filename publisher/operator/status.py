@@ -14,6 +14,8 @@ from dsql_outbox.publisher.leases.liveness import is_alive
 from dsql_outbox.publisher.session import Operator
 from dsql_outbox.publisher.targets import TargetKind, TargetState
 
+from .fills import FillProgress, fill_progress
+from .replay import rows_estimate
 from .topic_pauses import PausedTopic, read_paused
 
 T = TypeVar("T")
@@ -146,7 +148,8 @@ class Meter:
 class TargetStatus(msgspec.Struct, frozen=True, rename="camel"):
     """The state of one target; `paused` is the reason of an operator, or None if it is not paused.
 
-    `first_shard` is the first of its 1,024 shards.
+    `first_shard` is the first of its 1,024 shards. `fill` says how far it is filled with earlier
+    events; None: it gets none.
     """
 
     name: str
@@ -158,6 +161,7 @@ class TargetStatus(msgspec.Struct, frozen=True, rename="camel"):
     failing: Bounded
     dead_letters: Bounded
     paused: str | None
+    fill: FillProgress | None = None
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -197,6 +201,8 @@ class StatusReader(Operator):
         topics: list[PausedTopic] = []
         for target in targets:
             topics += await read_paused(self._session, None, _TOPICS, target.name)
+        is_filling = any(target.state == "filling" for target in targets)
+        total = await rows_estimate(self._session, "business_events") if is_filling else None
         is_alone = [target.name for target in targets] == [DEFAULT_TARGET]
         return Status(
             schema=self._session.schema,
@@ -220,7 +226,7 @@ class StatusReader(Operator):
                 ),
             ),
             paused_topics=tuple(topics),
-            targets=() if is_alone and targets[0].reason is None else _states(targets),
+            targets=() if is_alone and targets[0].reason is None else _states(targets, total),
         )
 
     async def read_waiting(self) -> Bounded:
@@ -281,9 +287,12 @@ class _TargetRow(NamedTuple):
     dead: int
     age: float | None
     reason: str | None
+    events: int | None
+    messages: int
+    bare: int
 
-    def status(self) -> TargetStatus:
-        """The target of this row."""
+    def status(self, total: int | None) -> TargetStatus:
+        """The target of this row; `total` is the number of stored events."""
         return TargetStatus(
             self.name,
             self.kind,
@@ -294,6 +303,7 @@ class _TargetRow(NamedTuple):
             _bounded(self.failing),
             _bounded(self.dead),
             self.reason,
+            fill_progress(self, total),
         )
 
 
@@ -336,8 +346,8 @@ class _FailureRow(NamedTuple):
         )
 
 
-def _states(rows: Sequence[_TargetRow]) -> tuple[TargetStatus, ...]:
-    return tuple(row.status() for row in rows)
+def _states(rows: Sequence[_TargetRow], total: int | None) -> tuple[TargetStatus, ...]:
+    return tuple(row.status(total) for row in rows)
 
 
 def _names(paused: str | None) -> tuple[str, ...]:

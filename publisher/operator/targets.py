@@ -1,22 +1,25 @@
-"""The operator's tool for targets: list, add, drop, pause and resume."""
+"""The operator's tool for targets: list, add and fill, drop, pause and resume."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
 from time import monotonic
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple, get_args
+from uuid import UUID
 
 import anyio
 import msgspec
 from anyio import to_thread
 
 from dsql_outbox.outbox import (
+    DEFAULT_SOURCE,
     DEFAULT_TARGET,
     MAX_ENTITY_TYPE,
     Database,
     SettingsError,
     array_literal,
+    require_source,
 )
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
 from dsql_outbox.publisher.targets import (
@@ -27,7 +30,9 @@ from dsql_outbox.publisher.targets import (
 )
 from dsql_outbox.schema import Verb, is_dsql
 
+from .fills import FillProgress, FillTold, fill_progress, run_target, take_fill
 from .operations import OperationEntry
+from .replay import rows_estimate
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -42,7 +47,8 @@ class Target(msgspec.Struct, frozen=True, rename="camel"):
     """A consumer of messages with its own progress.
 
     `types` are the types of the subjects whose messages it gets; None: all. Its shards begin at
-    `first_shard`. `paused_by` and the fields after it are those of a pause by an operator.
+    `first_shard`. `paused_by` and the fields after it are those of a pause by an operator. `fill`
+    says how far it is filled with earlier events; None: it gets none.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Target(msgspec.Struct, frozen=True, rename="camel"):
     paused_at: datetime | None = None
     paused_seconds: float | None = None
     reason: str | None = None
+    fill: FillProgress | None = None
 
 
 class DroppedTarget(msgspec.Struct, frozen=True, rename="camel"):
@@ -88,43 +95,75 @@ class Targets(Operator):
 
     async def list(self) -> list[Target]:
         """All targets, the default one first, and those that were dropped."""
-        return [_target(row) for row in await self._rows()]
+        rows = await self._rows()
+        is_filling = any(row.state == "filling" for row in rows)
+        total = await self._events_stored() if is_filling else None
+        return [_target(row, total) for row in rows]
 
-    async def add(
+    async def add(  # noqa: PLR0913 - one argument per option
         self,
         name: str,
         *,
         kind: TargetKind = "sink",
         types: Iterable[str] | None = None,
+        from_start: bool = False,
+        source: str = DEFAULT_SOURCE,
         reason: str = "",
         told: TargetTold = lambda _: None,
+        filled: FillTold = lambda _: None,
     ) -> Target:
         """Add a target, and return it when publishers may relay it.
 
-        It gets the messages of the events that are stored from some moment of this call on.
+        It gets the messages of the events that are stored from some moment of this call on. With
+        `from_start`, it gets those of all events: it is filled with the earlier ones, beside the
+        writers and the other targets. `source` must then equal the writers' setting, because the
+        database does not store it.
+
         `types` are the types of the subjects that it takes, which never change; None: all.
         The call waits for the transactions that are open, as they do not know the target: on
         Aurora DSQL for 5 minutes. A call that was interrupted is repeated with the same
-        arguments, and goes on.
+        arguments, and goes on, also in another process. If another call fills the target, this one
+        waits for it, and takes its place when it has died.
         """
         _require_name(name)
+        require_source("Targets.add", source)
         if kind not in get_args(TargetKind):
             raise SettingsError(f"the kind of a target is sink or model, got {kind!r}")
-        listed = _listed(types)
+        added = _Added(name, kind, _listed(types), source if from_start else None)
         entry = self._entry("targets add", name, reason)
-        row = await self._session.transaction(partial(_add, name, kind, listed, entry))
-        if row.state == "dropped":
-            raise SettingsError(f"target {name} was dropped: a name is used once, choose another")
-        if (row.kind, row.types) != (kind, listed):
-            raise SettingsError(
-                f"target {name} exists as another one: {_described(row)}; drop it, or choose "
-                "another name"
-            )
+        row = await self._session.transaction(partial(_add, added, entry))
+        added.require(row)
         if row.state == "opening":
             await self._wait_for_transactions(told)
-            await self._discard(row.first_shard)
-            await self._session.transaction(partial(_run, name))
-        return _target(await self._require(name))
+            if from_start:
+                await self._session.count("fill_begin", {"target": name})
+            else:
+                await self._discard(row.first_shard)
+                await self._session.transaction(partial(run_target, name))
+        row = await self._require(name)
+        if row.state == "filling":
+            row = await self._fill(row, told, filled)
+        return _target(row)
+
+    async def _fill(self, row: TargetRow, told: TargetTold, filled: FillTold) -> TargetRow:
+        """Fill a target, or wait until another call has filled it. Returns it when it runs."""
+        total = await self._events_stored()
+        has_told = False
+        while row.state == "filling":
+            worker = await take_fill(self._session, row)
+            if worker is not None:
+                await worker.run(total, filled)
+            elif not has_told:
+                told("waits for another process, which fills the target, or filled it before")
+                has_told = True
+            else:
+                await anyio.sleep(_LOOK)
+                filled(fill_progress(row, total) or FillProgress(0, 0, 0))
+            row = await self._require(row.name)
+        return row
+
+    async def _events_stored(self) -> int | None:
+        return await rows_estimate(self._session, "business_events")
 
     async def drop(
         self, name: str, *, reason: str = "", told: TargetTold = lambda _: None
@@ -228,25 +267,45 @@ class Targets(Operator):
             return is_dsql(connection)
 
 
-async def _add(
-    name: str,
-    kind: TargetKind,
-    types: str | None,
-    entry: OperationEntry,
-    transaction: OperatorTransaction,
-) -> TargetRow:
+class _Added(NamedTuple):
+    """What a call of `Targets.add` asks for; `source` is None without a fill."""
+
+    name: str
+    kind: TargetKind
+    types: str | None
+    source: str | None
+
+    def require(self, row: TargetRow) -> None:
+        """Raise `SettingsError` unless the target is the one that is asked for."""
+        name = self.name
+        if row.state == "dropped":
+            raise SettingsError(f"target {name} was dropped: a name is used once, choose another")
+        if (row.kind, row.types) != (self.kind, self.types):
+            raise SettingsError(
+                f"target {name} exists as another one: {_described(row)}; drop it, or choose "
+                "another name"
+            )
+        if self.source is not None and row.events is None:
+            raise SettingsError(
+                f"target {name} exists without its earlier events, which cannot be added later: "
+                "drop it, or choose another name"
+            )
+        if self.source is None and row.state != "running" and row.events is not None:
+            raise SettingsError(
+                f"target {name} is being filled from the start: add it with from_start again"
+            )
+
+
+async def _add(added: _Added, entry: OperationEntry, transaction: OperatorTransaction) -> TargetRow:
     await transaction.count("target_lock", {})
-    if await transaction.count("target_add", {"name": name, "kind": kind, "types": types}):
+    target = {"name": added.name, "kind": added.kind, "types": added.types}
+    if await transaction.count("target_add", target):
         await entry.write_in(transaction)
+        if added.source is not None:
+            fill = {"target": added.name, "source": added.source, "event_id": str(UUID(int=0))}
+            await transaction.count("fill_add", fill)
     rows = await transaction.read("target_list", TargetRow, {})
-    return next(row for row in rows if row.name == name)
-
-
-async def _run(name: str, transaction: OperatorTransaction) -> None:
-    """Let publishers relay a target, unless another call has done so."""
-    await transaction.count("target_lock", {})
-    if await transaction.count("target_run", {"name": name}):
-        await transaction.count("target_lease", {"name": name})
+    return next(row for row in rows if row.name == added.name)
 
 
 async def _drop(name: str, entry: OperationEntry, transaction: OperatorTransaction) -> None:
@@ -254,13 +313,15 @@ async def _drop(name: str, entry: OperationEntry, transaction: OperatorTransacti
         await transaction.count("target_lock", {})
     if await transaction.count("target_drop", {"name": name}):
         await entry.write_in(transaction)
+    await transaction.count("fill_drop", {"target": name})
     await transaction.count("target_unlease", {"name": name})
 
 
-def _target(row: TargetRow) -> Target:
+def _target(row: TargetRow, total: int | None = None) -> Target:
     types = None if row.types is None else _parsed(row.types)
     pause = (row.paused_by, row.paused_at, row.paused_seconds, row.reason)
-    return Target(row.name, row.kind, row.state, types, row.first_shard, *pause)
+    fill = fill_progress(row, total)
+    return Target(row.name, row.kind, row.state, types, row.first_shard, *pause, fill)
 
 
 def _require_name(name: str) -> None:

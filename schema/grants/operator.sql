@@ -4,6 +4,7 @@ GRANT SELECT ON {schema}.schema_migrations TO {role};
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
 -- A target is a row, and a range of leases: `dsql-outbox targets`.
 GRANT SELECT, INSERT, UPDATE ON {schema}.outbox_targets TO {role};
+GRANT SELECT, INSERT, UPDATE ON {schema}.outbox_fills TO {role};
 GRANT SELECT, INSERT, DELETE ON {schema}.outbox_leases TO {role};
 GRANT SELECT ON {schema}.outbox_publishers TO {role};
 -- The conflict reports of writers: `dsql-outbox status --conflicts`.

@@ -3,6 +3,7 @@ GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
 GRANT SELECT ON {schema}.outbox_leases TO {role};
 GRANT SELECT ON {schema}.outbox_targets TO {role};
+GRANT SELECT ON {schema}.outbox_fills TO {role};
 GRANT SELECT ON {schema}.outbox_publishers TO {role};
 GRANT SELECT ON {schema}.outbox_topics TO {role};
 GRANT SELECT ON {schema}.outbox_conflicts TO {role};

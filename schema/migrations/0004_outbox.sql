@@ -1,6 +1,6 @@
 -- What waits for the relay: insert and delete only, never updated. The shard
 -- leads the key, so inserts spread over key ranges instead of one hot tail. payload: the event
--- byte for byte; NULL: that of the stored event. payload_size: in bytes.
+-- byte for byte; NULL: outbox_payloads has it. payload_size: in bytes.
 CREATE TABLE IF NOT EXISTS {schema}.outbox (
   shard int NOT NULL,
   position bigint NOT NULL,

@@ -1,6 +1,6 @@
 -- Return per target the numbers of its messages that wait, of those that failed, and of its dead
 -- letters, and the age in seconds of its oldest message. Each count stops one above {limit}.
--- reason: of the pause of the whole target, or null.
+-- reason: of the pause of the whole target, or null. events, messages, bare: how far its fill is.
 SELECT t.name, t.kind, t.state, t.first_shard,
   (SELECT count(*) FROM (SELECT 1 FROM {schema}.outbox_backlog o
     WHERE o.shard BETWEEN t.first_shard AND t.first_shard + 1023 LIMIT {limit} + 1) AS w) AS waiting,
@@ -14,8 +14,9 @@ SELECT t.name, t.kind, t.state, t.first_shard,
       SELECT o.created_at FROM {schema}.outbox_backlog o
       WHERE o.shard = l.shard ORDER BY o.position LIMIT 1) AS b
     WHERE l.shard BETWEEN t.first_shard AND t.first_shard + 1023) AS age,
-  p.reason
+  p.reason, f.events, f.messages, f.bare
 FROM {schema}.outbox_targets t
 LEFT JOIN {schema}.outbox_topics p ON p.target = t.name AND p.topic = ''
+LEFT JOIN {schema}.outbox_fills f ON f.target = t.name
 WHERE t.state <> 'dropped'
 ORDER BY t.first_shard

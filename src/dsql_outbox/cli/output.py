@@ -8,13 +8,16 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 
 from dsql_outbox.observability import duration as duration  # noqa: PLC0414 - for commands
 from dsql_outbox.observability import visible, visible_json
+
+if TYPE_CHECKING:
+    from dsql_outbox.publisher import FillProgress
 
 _Print = Callable[[str], None]
 _above: Final[list[_Print]] = []
@@ -98,3 +101,12 @@ def without_places(error: str) -> str:
 def counted(count: int, what: str) -> str:
     """A number and its noun, such as ``1 event`` or ``1,200 events``."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def filled_state(state: str, fill: "FillProgress | None") -> str:
+    """The state of a target, and how far its fill is or what it lacks."""
+    if fill is None:
+        return state
+    if state == "filling" and fill.total:
+        return f"filling {min(99, 100 * fill.read // fill.total)} %"
+    return f"{state}, lacks {counted(fill.without_bytes, 'event')}" if fill.without_bytes else state

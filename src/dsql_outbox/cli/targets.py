@@ -9,10 +9,20 @@ from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.filters import confirm, json_option, reason_option, yes_option
 from dsql_outbox.cli.logs import announce
-from dsql_outbox.cli.output import aligned, counted, duration, json_line, one_line, say
+from dsql_outbox.cli.options import option
+from dsql_outbox.cli.output import (
+    aligned,
+    counted,
+    duration,
+    filled_state,
+    json_line,
+    one_line,
+    say,
+)
+from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import READ_ONLY
-from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import DroppedTarget, Target, Targets
+from dsql_outbox.outbox import DEFAULT_SOURCE, Database
+from dsql_outbox.publisher import DroppedTarget, FillProgress, Target, Targets
 
 _GO_ON: Final = "run the same command again, and it goes on"
 _PERHAPS: Final = "dsql-outbox targets list shows whether it was done"
@@ -51,7 +61,7 @@ def _cells(target: Target) -> tuple[str, ...]:
     paused = "-"
     if target.paused_by is not None:
         paused = f"{duration(target.paused_seconds or 0.0)} {one_line(target.reason or '')}".strip()
-    return target.name, target.kind, target.state, types, paused
+    return target.name, target.kind, filled_state(target.state, target.fill), types, paused
 
 
 @targets.command()
@@ -70,6 +80,18 @@ def _cells(target: Target) -> tuple[str, ...]:
     metavar="TYPE",
     help="A type of subjects that it takes; may be repeated. Without it, all.",
 )
+@click.option(
+    "--from-start",
+    is_flag=True,
+    help="Fill it with the messages of the events that are stored already.",
+)
+@option(
+    "--source",
+    default=DEFAULT_SOURCE,
+    metavar="TEXT",
+    help="With --from-start, the CloudEvents source. It is not stored, so repeat the one of the "
+    "writers' settings.",
+)
 @reason_option
 @json_option
 @with_database(_GO_ON)
@@ -78,24 +100,52 @@ def add(  # noqa: PLR0913 - one parameter per flag
     name: str,
     kind: Literal["sink", "model"],
     types: tuple[str, ...],
+    from_start: bool,
+    source: str,
     reason: str,
     as_json: bool,
     database: Database,
 ) -> None:
     """Add a target, which gets the messages of events from now on.
 
+    With --from-start it gets those of all events: it is filled with the earlier ones, beside
+    running writers and publishers, and runs when it is full.
+
     It waits for the transactions that are open: on Aurora DSQL for 5 minutes. If it is
     interrupted, run it again with the same options.
     """
+    done = FillProgress(0, 0, 0)
+
+    def filled(now: FillProgress) -> None:
+        nonlocal done
+        done = now
 
     async def run() -> Target:
         async with Targets(database) as tool:
             return await tool.add(
-                name, kind=kind, types=types or None, reason=reason, told=announce
+                name,
+                kind=kind,
+                types=types or None,
+                from_start=from_start,
+                source=source,
+                reason=reason,
+                told=announce,
+                filled=filled,
             )
 
-    found = anyio.run(run)
-    json_line(found) if as_json else say(f"{name}  {found.state}")
+    with progress(lambda: _fill_line(done)):
+        found = anyio.run(run)
+    if as_json:
+        json_line(found)
+        return
+    fill = "" if found.fill is None else f", {_fill_line(found.fill)}"
+    say(f"{name}  {found.state}{fill}")
+
+
+def _fill_line(fill: FillProgress) -> str:
+    of = "" if fill.total is None else f" of about {fill.total:,}"
+    lacks = f", {fill.without_bytes:,} left out without bytes" if fill.without_bytes else ""
+    return f"filled with {counted(fill.messages, 'message')}, read {fill.read:,}{of} events{lacks}"
 
 
 @targets.command()

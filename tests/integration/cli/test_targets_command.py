@@ -45,6 +45,24 @@ def test_targets_are_added_listed_paused_resumed_and_dropped(url: str) -> None:
     assert again.stdout == "lake  dropped, with 0 messages and 0 dead letters\n"
 
 
+def test_a_target_is_filled_from_the_start_and_says_what_it_lacks(url: str) -> None:
+    with Writer(Database(url)) as writer:
+        writer.write_many([Event.new("Sold", "Sold", [Entity("Car", f"{n}")]) for n in range(9)])
+    added = run(url, "targets", "add", "lake", "--from-start")
+    assert added.stdout == "lake  running, filled with 9 messages, read 9 events\n"
+    with psycopg.connect(url, autocommit=True) as connection:
+        query = "UPDATE outbox.business_events SET event_data = NULL WHERE subject_id < '2'"
+        connection.execute(query)
+    added = run(url, "targets", "add", "orders", "--from-start", "--json")
+    assert json.loads(added.stdout)["fill"] == {
+        "read": 9, "messages": 7, "withoutBytes": 2, "total": None
+    }  # fmt: skip
+    listed = run(url, "targets", "list").stdout.splitlines()
+    assert "running, lacks 2 events" in listed[-1]
+    refused = run(url, "targets", "add", "lake", "--from-start", "--source", "")
+    assert (refused.exit_code, "source" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     "words", [("pause", "lake"), ("resume", "lake"), ("drop", "lake", "--yes")]
 )

@@ -14,6 +14,7 @@ from dsql_outbox.publisher import rebuild, records
 from dsql_outbox.publisher.leases import table
 from dsql_outbox.publisher.operator import (
     event_pages,
+    fills,
     letter_groups,
     messages,
     operations,
@@ -42,6 +43,7 @@ BY_NAME = {
     "failure_find": sql_store._WaitRow,
     "failure_list": sql_store._FailureRow,
     "failure_page": MessageRow,
+    "fill_page": fills._EventRow,
     "lease_beat": table._LeaseRow,
     "lease_list": table._LeaseRow,
     "letter_candidates": messages._CandidateRow,

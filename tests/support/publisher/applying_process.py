@@ -1,6 +1,6 @@
 """A process that applies events to a table, until it is killed.
 
-Run it by `python -m tests.support.publisher.applying_process URL`.
+Run it by `python -m tests.support.publisher.applying_process URL [TARGET]`.
 """
 
 import asyncio
@@ -24,4 +24,6 @@ async def count_move(connection: AsyncConnection, message: Message) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(Publisher(Database(sys.argv[1]), settings=SETTINGS, apply=count_move).run())
+    url, target = [*sys.argv[1:], "default"][:2]
+    publisher = Publisher(Database(url), settings=SETTINGS, apply=count_move, target=target)
+    asyncio.run(publisher.run())

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dsql_outbox.cli.output import counted, duration, without_places
+from dsql_outbox.cli.output import counted, duration, filled_state, without_places
 from dsql_outbox.observability import visible
 from dsql_outbox.outbox import TARGET_SHARDS
 from dsql_outbox.publisher import (
@@ -79,7 +79,7 @@ def _target_row(target: TargetStatus) -> tuple[str, ...]:
     return (
         target.name,
         target.kind,
-        target.state,
+        filled_state(target.state, target.fill),
         count_of(target.waiting.count, more=target.waiting.more),
         "-" if oldest is None else duration(oldest),
         count_of(target.failing.count, more=target.failing.more),
