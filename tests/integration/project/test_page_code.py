@@ -1,0 +1,147 @@
+"""The Python of the pages for programmers, run in the order of each page.
+
+A page leaves out what its reader has: imports, a table, a writer. Here a prelude brings it.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from inspect import CO_COROUTINE
+from pathlib import Path
+from types import FunctionType
+from typing import Any, Final
+
+import anyio
+import psycopg
+import pytest
+from tests.support.checkout import ROOT
+from tests.support.served_app import served
+
+from dsql_outbox import AsyncWriter, Database, Entity, Event, Writer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.client]
+
+BLOCK: Final = re.compile(r"(?ms)^```python\n(.*?)^```$")
+
+NAMES: Final = """
+import json
+from contextlib import asynccontextmanager
+
+import psycopg
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+from dsql_outbox import (
+    AsyncTransaction, AsyncWriter, Database, Entity, Event, JsonEvent, Receipt, Writer,
+)
+"""
+
+
+def blocks(page: str) -> list[str]:
+    return BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+
+
+async def ran(names: dict[str, Any], code: str) -> None:
+    """Run a block in these names, as an interactive interpreter does: `await` may stand alone."""
+    compiled = compile(code, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    if compiled.co_flags & CO_COROUTINE:
+        await FunctionType(compiled, names)()
+    else:
+        await anyio.to_thread.run_sync(exec, compiled, names)
+
+
+@pytest.fixture
+def shop(url: str) -> Iterator[dict[str, Any]]:
+    """The names of a reader: the database with a table of their own, and a loan that is stored."""
+    with psycopg.connect(url) as connection:
+        connection.execute("DROP TABLE IF EXISTS loans, orders")
+        connection.execute("CREATE TABLE loans (id int PRIMARY KEY, balance int)")
+        connection.execute("CREATE TABLE orders (id serial PRIMARY KEY, item text)")
+        connection.execute("INSERT INTO loans VALUES (7, 9000)")
+    database = Database(url)
+    with Writer(database) as writer:
+        loan = Event.new("Loan Opened", "LoanOpened", [Entity("Loan", "LOAN-7", {"balance": 9000})])
+        writer.write(loan)
+        names: dict[str, Any] = {"__name__": "page", "url": url, "database": database}
+        exec(NAMES, names)
+        yield names | {"writer": writer, "new_event": lambda: Event.new("A", "B", loan.entities)}
+
+
+@pytest.fixture
+def stored(url: str) -> Callable[[], list[str]]:
+    def types() -> list[str]:
+        with psycopg.connect(url) as connection:
+            order = "SELECT event_type FROM outbox.business_events ORDER BY saved_date, position"
+            return [kind for (kind,) in connection.execute(order)]
+
+    return types
+
+
+async def test_start(shop: dict[str, Any], capsys: pytest.CaptureFixture[str], url: str) -> None:
+    (program,) = blocks("start.md")
+    await ran(shop, program.replace("postgresql://..", url))
+    assert capsys.readouterr().out == "committed 1\n"
+
+
+async def test_fastapi(shop: dict[str, Any], url: str, tmp_path: Path) -> None:
+    program, lifespan, *_ = blocks("fastapi.md")
+    own = {
+        "postgresql://localhost/shop": url,
+        "nats://localhost:4222?stream=EVENTS": f"jsonl:{tmp_path}/a",
+    }
+    for theirs, ours in own.items():
+        program = program.replace(theirs, ours)
+    await ran(shop, program)
+    await ran(shop, lifespan)
+    order = {"id": "5f0c6a1e-6c3e-4a0a-9f43-2d8c1a5b7e90", "amount": "9.50"}
+    async with served(shop["app"]) as server:
+        answers = [(await server.client.post("/orders", json=order)) for _ in range(2)]
+    async with shop["lifespan"](shop["app"]) as state:
+        assert state["mine"] is ...
+    assert [a.status_code for a in answers] == [201, 201], answers[0].text
+    assert [a.json()["status"] for a in answers] == ["committed", "duplicate"]
+
+
+async def test_sqlalchemy(shop: dict[str, Any], stored: Callable[[], list[str]], url: str) -> None:
+    await ran(shop, """
+class Base(DeclarativeBase): ...
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    item: Mapped[str]
+""")  # fmt: skip
+    shop["engine"] = shop["create_engine"](url.replace("postgresql:", "postgresql+psycopg:"))
+    shop["event"] = shop["new_event"]()
+    retried, joined, _django = blocks("sqlalchemy.md")
+    await ran(shop, retried)
+    await ran(shop, joined.replace("UPDATE loans SET ..", "UPDATE loans SET balance = 1"))
+    shop["engine"].dispose()
+    assert stored() == ["LoanOpened", "OrderPlaced", "B"]
+
+
+async def test_transactions(
+    shop: dict[str, Any], stored: Callable[[], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pay, in_turn, append_to, stream, state = blocks("transactions.md")
+    shop["event"] = shop["new_event"]()
+    own = append_to.replace("UPDATE loans SET ..", "UPDATE loans SET balance = 1")
+    await ran(shop, own)
+    async with AsyncWriter(shop["database"]) as shop["writer"]:
+        for block in (pay, in_turn, stream.replace("after=12", "after=2")):
+            await ran(shop, block)
+        with pytest.raises(KeyError):  # the last event has no balance any more
+            await ran(shop, state)
+        await shop["writer"].write(shop["new_event"]())
+        await ran(shop, state)
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
+        ["3", "LoanPaid"],
+        ["4", "LoanPaid"],
+    ]
+    assert stored() == ["LoanOpened", "B", "LoanPaid", "LoanPaid", "B", "LoanPaid"]
+
+
+async def test_events(shop: dict[str, Any], stored: Callable[[], list[str]]) -> None:
+    shop["body"] = shop["new_event"]().to_json()
+    for block in blocks("events.md"):
+        await ran(shop, block)
+    assert stored() == ["LoanOpened", "LoanPaid", "B"]
