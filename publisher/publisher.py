@@ -47,7 +47,7 @@ from dsql_outbox.publisher.relay.traced_sink import TracedSink
 from .settings import PublisherSettings
 from .sinks import KeptSink, Sink, SinkSource, sink_factory
 from .supervision import in_background
-from .targets import TargetKind, named
+from .targets import named
 
 logger: Final = logging.getLogger("dsql_outbox")
 
@@ -94,14 +94,15 @@ class Publisher:
     not commit. A publisher sends or applies: a read model beside a broker is a target of its own.
 
     `target` is the one whose messages are relayed (docs/targets.md). A publisher with a sink takes
-    a target of the kind ``sink``. One that only applies takes one of the kind ``model``, or the
-    default target.
+    a target of the kind ``sink``, such as the default one. One that applies takes one of the kind
+    ``model``, which `Targets.add` adds.
 
     A publisher runs once, in the process that created it. `run` raises `OutboxError`
     when it is called again or in a forked child; create another publisher there.
 
     Raises `TypeError` if an argument has the wrong type, `SettingsError` for a sink and `apply`
-    together, and `SettingsError` or `MissingExtra` for a URL, as `open_sink` does.
+    together or `apply` on the default target, and `SettingsError` or `MissingExtra` for a URL, as
+    `open_sink` does.
 
         >>> import asyncio
         >>> async def relay() -> None:
@@ -119,7 +120,7 @@ class Publisher:
         target: str = DEFAULT_TARGET,
         hooks: Iterable[Hook] = (),
     ) -> None:
-        _require_types(database, sink, apply)
+        _require_types(database, sink, apply, target)
         given_sink = Nowhere() if sink is None else sink
         factory = sink_factory("Publisher", given_sink)
         self._settings = given_settings("Publisher", settings, PublisherSettings)
@@ -134,7 +135,7 @@ class Publisher:
         self._kept = None if factory is None else KeptSink(factory, traced)
         self._sink = self._kept or traced(cast("Sink", given_sink))
         self._apply = apply
-        self._store = SqlStore(database, target, _kind(sink, target))
+        self._store = SqlStore(database, target, "model" if sink is None else "sink")
         self._leases = Leases(
             database,
             self._settings,
@@ -405,21 +406,20 @@ class Publisher:
         self._told, self._told_statements = now, statements
 
 
-def _kind(sink: object, target: str) -> TargetKind | None:
-    """Return the kind that a target must have; a read model may ride on the default target, too."""
-    if sink is not None:
-        return "sink"
-    return None if target == DEFAULT_TARGET else "model"
-
-
 def _nobody_waits() -> None:
     """Ignore that the publisher has started."""
 
 
-def _require_types(database: object, sink: object, apply: object) -> None:
+_MODEL: Final = (
+    'add one by `dsql-outbox targets add NAME --kind model`, or `await targets.add("NAME", '
+    'kind="model")` of Targets(database), and apply in Publisher(database, apply=.., target="NAME")'
+)
+
+
+def _require_types(database: object, sink: object, apply: object, target: str) -> None:
     """Raise `TypeError`, with the expression to write, for an argument of a wrong type.
 
-    Raises `SettingsError` for a sink and a function.
+    Raises `SettingsError` for a sink and a function, and for a function on the default target.
     """
     require_database("Publisher", database)
     if apply is not None and not inspect.iscoroutinefunction(apply):
@@ -429,6 +429,10 @@ def _require_types(database: object, sink: object, apply: object) -> None:
     if sink is not None and apply is not None:
         raise SettingsError(
             "Publisher takes a sink or a function to apply, not both: a read model beside a broker "
-            "is a target of its own. Run `dsql-outbox targets add NAME --kind model`, and apply in "
-            'Publisher(database, apply=.., target="NAME")'
+            f"is a target of its own, {_MODEL}"
+        )
+    if sink is None and target == DEFAULT_TARGET:
+        raise SettingsError(
+            "Publisher applies the messages of a target of the kind model, and target default is "
+            f"a sink: {_MODEL}"
         )

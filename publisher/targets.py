@@ -46,7 +46,9 @@ def require_target(rows: Sequence[TargetRow], name: str, kind: TargetKind | None
     It must have the kind, unless that is None, and must not be dropped.
     """
     usable = [row for row in rows if row.state != "dropped" and kind in {None, row.kind}]
-    names = ", ".join(row.name for row in usable) or "none: see dsql-outbox targets add"
+    names = ", ".join(row.name for row in usable) or (
+        f"none: run `dsql-outbox targets add NAME --kind {kind or 'sink'}`"
+    )
     found = next((row for row in rows if row.name == name), None)
     if found is None:
         raise SettingsError(f"there is no target {name!r}, there are {names}")

@@ -17,6 +17,7 @@ from decimal import Decimal
 from dsql_outbox import Database, Entity, Event, Message, Publisher, PublisherSettings, Writer
 from dsql_outbox.inbox import AsyncInbox
 from dsql_outbox.outbox import AsyncConnection
+from dsql_outbox.publisher import Targets
 
 DATABASE = Database(os.environ["DSQL_OUTBOX_DATABASE"])
 INBOX = AsyncInbox(DATABASE, "balances")
@@ -43,12 +44,19 @@ def payment(payer: str, payee: str, amount: str) -> Event:
 
 
 def create() -> None:
-    """Make the table."""
+    """Make the table, and the target whose messages change it. It may run again."""
     with DATABASE.connect() as connection:
         connection.execute(
             "CREATE TABLE IF NOT EXISTS public.balances"
             " (account varchar(128) PRIMARY KEY, balance numeric NOT NULL)"
         )
+    asyncio.run(add_target())
+
+
+async def add_target() -> None:
+    """Let the balances get a message of each event from now on, with a progress of their own."""
+    async with Targets(DATABASE) as targets:
+        await targets.add("balances", kind="model")
 
 
 def clear() -> None:
@@ -66,7 +74,7 @@ def pay(payer: str, payee: str, amount: str) -> None:
 
 def run() -> None:
     """Apply payments until the process ends."""
-    asyncio.run(Publisher(DATABASE, settings=QUICK, apply=apply).run())
+    asyncio.run(Publisher(DATABASE, settings=QUICK, apply=apply, target="balances").run())
 
 
 if __name__ == "__main__":

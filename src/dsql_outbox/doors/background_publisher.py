@@ -38,19 +38,21 @@ class BackgroundPublisher:
     first publisher may raise an error, one that waiting does not cure.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what its publishers take
         self,
         database: Database,
         sink: SinkSource | None,
         settings: PublisherSettings,
         *,
         apply: Apply | None,
+        target: str,
         hooks: Sequence[Hook],
     ) -> None:
         self._database = database
         self._sink = sink
         self._settings = settings
         self._apply = apply
+        self._target = target
         self._health = Health()
         self._hooks = [*hooks, self._health]
         self._probe = HealthProbe(database, self._health, hooks)
@@ -115,7 +117,12 @@ class BackgroundPublisher:
 
     async def _publish(self) -> None:
         publisher = Publisher(
-            self._database, self._sink, self._settings, apply=self._apply, hooks=self._hooks
+            self._database,
+            self._sink,
+            self._settings,
+            apply=self._apply,
+            target=self._target,
+            hooks=self._hooks,
         )
         try:
             async with publisher as self._publisher:

@@ -26,6 +26,7 @@ from dsql_outbox import (
 )
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import (
+    DEFAULT_TARGET,
     RACES,
     given_hooks,
     given_settings,
@@ -83,7 +84,7 @@ class Outbox:
     """The writer of an application and, with `sink` or `apply`, its publisher.
 
     The constructor does no I/O. `settings` are those of the writer, `publisher` those of
-    the publisher. `sink` and `apply` are those of `Publisher`.
+    the publisher. `sink`, `apply` and `target` are those of `Publisher`.
     Each of the `hooks` receives every fact of both.
 
     Every process of a server runs its own publisher; publishers share the work.
@@ -100,6 +101,7 @@ class Outbox:
         sink: SinkSource | None = None,
         publisher: PublisherSettings | None = None,
         apply: Apply | None = None,
+        target: str = DEFAULT_TARGET,
         hooks: Iterable[Hook] = (),
     ) -> None:
         require_database("Outbox", database)
@@ -109,6 +111,7 @@ class Outbox:
         self._settings = given_settings("Outbox", settings, WriterSettings)
         self._sink = sink
         self._apply = apply
+        self._target = target
         self._relays = sink is not None or apply is not None
         if publisher is not None and not self._relays:
             raise SettingsError("Outbox has settings of a publisher, but no sink= and no apply=")
@@ -142,7 +145,12 @@ class Outbox:
         if not self._relays:
             return None
         return BackgroundPublisher(
-            self._database, self._sink, self._publisher, apply=self._apply, hooks=self._hooks
+            self._database,
+            self._sink,
+            self._publisher,
+            apply=self._apply,
+            target=self._target,
+            hooks=self._hooks,
         )
 
 

@@ -77,7 +77,7 @@ def pay_all(database: Database) -> tuple[dict[str, int], list[UUID]]:
 
 async def replay(database: Database, ids: list[UUID]) -> None:
     async with Messages(database) as tool:
-        async for _ in tool.replay(Selection(ids=tuple(ids)), reason="test"):
+        async for _ in tool.replay(Selection(ids=tuple(ids)), reason="test", target="balances"):
             pass
 
 
@@ -88,6 +88,7 @@ def test_the_balances_are_exact_whatever_is_killed_and_replayed(
     apply(database, shards=4)
     python = sys.executable
     assert start(python, "balances.py", "create").wait(30) == 0
+    assert start(COMMAND, "targets", "drop", "default", "--yes").wait(30) == 0
     wanted, ids = pay_all(database)
     running = [start(python, "balances.py", "run") for _ in range(2)]
     for kill, left in zip(cycle((0, 1)), (200, 120, 60), strict=False):

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from random import Random
 
+import anyio
 import psycopg
 import pytest
 from tests.support.checkout import ROOT
-from tests.support.publisher.running_relays import count, event
+from tests.support.publisher.running_relays import count, event, only_model
 from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import Database
@@ -24,7 +25,8 @@ Start = Callable[[], subprocess.Popen[bytes]]
 @pytest.fixture
 def start(database_url: str) -> Iterator[Start]:
     """Start a process that applies events; all end with the test."""
-    command = [sys.executable, "-m", "tests.support.publisher.applying_process", database_url]
+    command = [sys.executable, "-m", "tests.support.publisher.applying_process"]
+    command += [database_url, "model"]
     with ExitStack() as processes:
 
         def start() -> subprocess.Popen[bytes]:
@@ -41,6 +43,7 @@ def test_each_event_changes_the_read_model_once_and_in_order_whatever_is_killed(
 ) -> None:
     database = Database(database_url)
     apply(database, shards=4)
+    anyio.run(only_model, database)
     with psycopg.connect(database_url, autocommit=True) as sql, Writer(database) as writer:
         write_and_kill(start, writer, sql)
         wait_until(lambda: count(sql, "outbox") == 0, timeout=60)

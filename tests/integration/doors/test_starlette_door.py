@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from tests.support.publisher.running_relays import only_model
 from tests.support.served_app import Served, served
 
 from dsql_outbox import (
@@ -98,9 +99,10 @@ async def test_a_function_is_applied_without_a_broker(database: Database, outbox
     async def keep(connection: AsyncConnection, message: Message) -> None:
         await connection.execute("INSERT INTO public.kept VALUES (%s)", (message.event_id,))
 
+    await only_model(database)
     with psycopg.connect(outbox_url, autocommit=True) as sql:
         sql.execute("CREATE TABLE public.kept (id uuid)")
-        async with served(application(Outbox(database, apply=keep))) as server:
+        async with served(application(Outbox(database, apply=keep, target="model"))) as server:
             await server.client.post("/")
             await until(server, lambda ready: ready["ready"], status=200)
             with anyio.fail_after(60):

@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
+from tests.support.publisher.running_relays import only_model
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK
 
@@ -368,6 +369,8 @@ class Body:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator["Body"]:
         """Open what calls the function."""
+        if self.name == "apply":
+            await only_model(self._database)
         async with (
             AsyncWriter(self._database, QUICK) as self._tasks,
             AsyncInbox(self._database, "tasks") as self._inbox,
@@ -409,7 +412,8 @@ class Body:
         for _ in range(self.calls):
             self._threads.write(workload_s.car_created())
         settings = PublisherSettings(attempts=1, idle_max=0.02)
-        await Publisher(self._database, settings=settings, apply=self._run).run(until_empty=True)
+        publisher = Publisher(self._database, settings=settings, apply=self._run, target="model")
+        await publisher.run(until_empty=True)
 
     async def _rebuild(self) -> None:
         async with Rebuild(self._database, self._run) as tool:
@@ -498,8 +502,8 @@ async def test_a_commit_that_the_server_answers_with_rollback_stores_nothing(
     def send(connection: Any, query: bytes) -> Any:
         return command(connection, b"ROLLBACK" if query == b"COMMIT" else query)
 
-    monkeypatch.setattr(commit_module, "command", send)
     async with Body(effects, name).opened() as body:
+        monkeypatch.setattr(commit_module, "command", send)
         assert (await body.call(nothing), body.runs) == ("TransactionRollback", 1)
     assert effects_in(effects) == 0
 

@@ -10,7 +10,7 @@ from typing import Literal
 import anyio
 import psycopg
 import pytest
-from tests.support.publisher.running_relays import count, event, running
+from tests.support.publisher.running_relays import count, event, only_model, running
 
 from dsql_outbox.outbox import AsyncConnection, Database, Message, SettingsError
 from dsql_outbox.publisher import Answer, Apply, Publisher, PublisherSettings, session
@@ -20,12 +20,11 @@ from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
-QUICK = PublisherSettings(backoff_base=0.01, backoff_cap=0.01)
-
 
 @pytest.fixture(autouse=True)
-def moves(sql: psycopg.Connection) -> None:
+def moves(database: Database, sql: psycopg.Connection) -> None:
     """A read model: how often each car moved, and the last version of it."""
+    anyio.run(only_model, database, "moves")
     sql.execute("CREATE TABLE moves (car text PRIMARY KEY, number int NOT NULL, last int NOT NULL)")
 
 
@@ -39,6 +38,13 @@ async def count_move(connection: AsyncConnection, message: Message) -> None:
     )
 
 
+def applying(database: Database, function: Apply = count_move, **settings: float) -> Publisher:
+    """A publisher of the read model, which tries again soon."""
+    quick = {"backoff_base": 0.01, "backoff_cap": 0.01, "idle_max": 0.02} | settings
+    given = PublisherSettings(**quick)  # type: ignore[arg-type]
+    return Publisher(database, settings=given, apply=function, target="moves")
+
+
 def model(sql: psycopg.Connection) -> dict[str, tuple[int, int]]:
     return {car: (number, last) for car, number, last in sql.execute("SELECT * FROM moves")}
 
@@ -48,15 +54,25 @@ async def test_every_event_is_applied_once_and_in_order(
 ) -> None:
     for n in range(60):
         writer.write(event(f"car-{n % 4}", n))
-    done = await Publisher(database, apply=count_move).run(until_empty=True)
+    done = await applying(database).run(until_empty=True)
     assert (done.delivered, done.deleted) == (60, 60)
     assert model(sql) == {f"Car/car-{n}": (15, 15) for n in range(4)}
     assert count(sql, "outbox") == 0
 
 
-def test_a_publisher_sends_or_applies(database: Database) -> None:
-    with pytest.raises(SettingsError, match="a read model beside a broker is a target of its own"):
-        Publisher(database, MemorySink(), apply=count_move)
+@pytest.mark.parametrize(
+    ("sink", "text"),
+    [
+        (MemorySink(), "a read model beside a broker is a target of its own, "),
+        (None, "target of the kind model, and target default is a sink: "),
+    ],
+)
+def test_a_function_is_applied_for_a_target_of_a_read_model(
+    database: Database, sink: MemorySink | None, text: str
+) -> None:
+    with pytest.raises(SettingsError, match=text) as error:
+        Publisher(database, sink, apply=count_move)
+    assert "`dsql-outbox targets add NAME --kind model`" in str(error.value)
 
 
 async def test_an_error_of_the_function_fails_its_message_and_no_other(
@@ -72,7 +88,7 @@ async def test_an_error_of_the_function_fails_its_message_and_no_other(
             raised[message.dedupe_id] += 1
             raise KeyError(message.key)
 
-    done = await Publisher(database, settings=QUICK, apply=sometimes).run(until_empty=True)
+    done = await applying(database, sometimes).run(until_empty=True)
     assert (done.delivered, done.dead) == (12, 0)
     assert model(sql) == {f"Car/car-{n}": (4, 4) for n in range(3)}
     assert count(sql, "outbox_failures") == 0
@@ -86,8 +102,7 @@ async def test_an_error_of_the_database_in_the_function_is_told_without_its_text
     async def wrong(connection: AsyncConnection, _message: Message) -> None:
         await connection.execute("SELECT 'secret'::int")
 
-    settings = PublisherSettings(attempts=1)
-    done = await Publisher(database, settings=settings, apply=wrong).run(until_empty=True)
+    done = await applying(database, wrong, attempts=1).run(until_empty=True)
     assert done.dead == 1
     ((error,),) = sql.execute("SELECT error FROM outbox.dead_letters").fetchall()
     assert "InvalidTextRepresentation (22P02)" in error
@@ -106,7 +121,7 @@ async def test_what_another_publisher_settled_changes_nothing(
             await super().publish(messages, answer)
 
     monkeypatch.setattr(publisher_module, "Nowhere", Thief)
-    await Publisher(database, apply=count_move).run(until_empty=True)
+    await applying(database).run(until_empty=True)
     assert model(sql) == {}
 
 
@@ -127,9 +142,7 @@ async def test_a_connection_that_is_lost_in_the_transaction_applies_nothing_twic
         writer.write(event(f"car-{n % 2}", n))
     with PostgresProxy(outbox_url) as proxy:
         proxy.cut(where, 2, matching=at)
-        settings = PublisherSettings(idle_max=0.05)
-        publisher = Publisher(Database(proxy.url), settings=settings, apply=count_move)
-        await publisher.run(until_empty=True)
+        await applying(Database(proxy.url)).run(until_empty=True)
     assert model(sql) == {"Car/car-0": (3, 3), "Car/car-1": (3, 3)}
 
 
@@ -138,9 +151,8 @@ async def test_several_publishers_apply_each_event_once(
 ) -> None:
     for n in range(100):
         writer.write(event(f"car-{n % 10}", n))
-    async with Publisher(database, apply=count_move), Publisher(database, apply=count_move) as one:
-        assert one
-        await Publisher(database, apply=count_move).run(until_empty=True)
+    async with applying(database), applying(database):
+        await applying(database).run(until_empty=True)
     assert model(sql) == {f"Car/car-{n}": (10, 10) for n in range(10)}
 
 
@@ -169,9 +181,8 @@ def given(writer: Writer, cars: int = 12) -> None:
 
 async def ended(database: Database, function: Apply, **settings: float) -> str:
     """Apply until nothing is left, with one attempt. Returns the reason of the dead letter."""
-    once = PublisherSettings(attempts=1, idle_max=0.02, **settings)  # type: ignore[arg-type]
     with anyio.fail_after(60):
-        await Publisher(database, settings=once, apply=function).run(until_empty=True)
+        await applying(database, function, attempts=1, **settings).run(until_empty=True)
     async with await database.connect_async() as connection:
         found = await (await connection.execute("SELECT error FROM outbox.dead_letters")).fetchall()
     return found[0][0] if found else ""
@@ -328,7 +339,7 @@ async def test_a_stop_does_not_wait_for_messages_that_are_not_applied(
         began.set()
         await connection.execute("SELECT pg_sleep(60)")
 
-    publisher = Publisher(database, settings=PublisherSettings(drain=0.2), apply=endless)
+    publisher = applying(database, endless, drain=0.2)
     with anyio.fail_after(30):
         async with running(publisher):
             await began.wait()

@@ -1,6 +1,6 @@
 """A process that applies events to a table, until it is killed.
 
-Run it by `python -m tests.support.publisher.applying_process URL [TARGET]`.
+Run it by `python -m tests.support.publisher.applying_process URL TARGET`.
 """
 
 import asyncio
@@ -24,6 +24,6 @@ async def count_move(connection: AsyncConnection, message: Message) -> None:
 
 
 if __name__ == "__main__":
-    url, target = [*sys.argv[1:], "default"][:2]
+    url, target = sys.argv[1:]
     publisher = Publisher(Database(url), settings=SETTINGS, apply=count_move, target=target)
     asyncio.run(publisher.run())

@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import patch
 
 import anyio
 import psycopg
 import pytest
 
 from dsql_outbox.outbox import Database, Entity, Event, Message
-from dsql_outbox.publisher import Publisher, PublisherSettings, Relayed, Sink
+from dsql_outbox.publisher import Publisher, PublisherSettings, Relayed, Sink, Targets
+from dsql_outbox.publisher.operator import targets as operator_targets
 from dsql_outbox.writer import Writer
 
 
@@ -47,6 +49,14 @@ async def running(*publishers: Publisher) -> AsyncGenerator[None]:
         yield
         for publisher in publishers:
             publisher.stop()
+
+
+async def only_model(database: Database, name: str = "model") -> None:
+    """Make a read model the only target. On DSQL nobody else writes, so nothing is waited for."""
+    with patch.object(operator_targets, "LONGEST_TRANSACTION", 0.0):
+        async with Targets(database) as targets:
+            await targets.add(name, kind="model")
+            await targets.drop("default")
 
 
 async def relayed(database: Database, sink: Sink, **settings: Any) -> Relayed:
