@@ -13,6 +13,15 @@ from .database import (
 )
 
 # isort: split
+from dsql_outbox.outbox.archive.archive_file import (
+    ArchiveFile,
+    manifest_of,
+    read_manifest,
+    remove_file,
+)
+from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
+from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
+from dsql_outbox.outbox.archive.place import MARKER, ArchivePlace, claim, open_place
 from dsql_outbox.outbox.database.array_literals import (
     array_literal,
     json_array,
@@ -96,9 +105,12 @@ from .contention import (
     encode_conflicts,
 )
 from .errors import (
+    ArchiveError,
     DuplicateEvent,
+    EventArchived,
     EventTooLarge,
     InvalidEvent,
+    JobRefused,
     MessageGap,
     MissingExtra,
     OutboxError,
@@ -180,6 +192,7 @@ __all__ = [
     "DOCTOR",
     "INBOX",
     "LASTING",
+    "MARKER",
     "MAX_ENTITY_ID",
     "MAX_ENTITY_TYPE",
     "MAX_EVENT_BYTES",
@@ -199,6 +212,11 @@ __all__ = [
     "TARGET_SHARDS",
     "TRACE_HEADERS",
     "Again",
+    "ArchiveError",
+    "ArchiveFile",
+    "ArchivePlace",
+    "ArchiveReader",
+    "ArchivedEvent",
     "AsyncConnection",
     "AsyncConnections",
     "Budget",
@@ -213,6 +231,7 @@ __all__ = [
     "EntityHeader",
     "EntityKey",
     "Event",
+    "EventArchived",
     "EventHeader",
     "EventSource",
     "EventTooLarge",
@@ -222,6 +241,7 @@ __all__ = [
     "Gate",
     "InvalidEvent",
     "Isolation",
+    "JobRefused",
     "JsonEvent",
     "JsonStruct",
     "LastingConnection",
@@ -263,6 +283,7 @@ __all__ = [
     "attempted",
     "broken_header",
     "call_in_children",
+    "claim",
     "classify",
     "command",
     "commit",
@@ -283,10 +304,12 @@ __all__ = [
     "json_array",
     "kind_of",
     "listed_key",
+    "manifest_of",
     "message_headers",
     "next_connection",
     "numbered",
     "on_connection",
+    "open_place",
     "parse_event",
     "parse_headers",
     "parse_subject_key",
@@ -294,8 +317,10 @@ __all__ = [
     "pipeline",
     "pipeline_inside",
     "plain_array",
+    "read_manifest",
     "redacted",
     "refuses_form",
+    "remove_file",
     "require_committed",
     "require_database",
     "require_event",

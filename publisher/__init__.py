@@ -9,10 +9,14 @@
 - `rebuild` rebuilds a read model from the stored events.
 - `records` reads stored events and entities by key (`Records`), for the console.
 - `verification/` compares the stored events with each other (`Verifier`).
+- `life/` archives stored events, and forgets archived ones (`Archives`).
 - `operator/` is for operators and their programs: `Messages`, `Topics`, `Targets`,
   `Operations`, `StatusReader`, `ConflictReader` and `Health`.
 """
 
+from dsql_outbox.publisher.life.archive import ArchiveProgress, ArchiveRun
+from dsql_outbox.publisher.life.archives import Archives
+from dsql_outbox.publisher.life.forget import ForgetProgress, ForgetRun
 from dsql_outbox.publisher.operator.conflicts import (
     MAX_HOURS,
     REMEDIES,
@@ -93,6 +97,9 @@ __all__ = [
     "Alive",
     "Answer",
     "Apply",
+    "ArchiveProgress",
+    "ArchiveRun",
+    "Archives",
     "Bounded",
     "ConflictReader",
     "ConflictReport",
@@ -109,6 +116,8 @@ __all__ = [
     "FailureRules",
     "FillProgress",
     "Finding",
+    "ForgetProgress",
+    "ForgetRun",
     "Handled",
     "Health",
     "HealthProbe",

@@ -7,6 +7,8 @@ from typing import Literal
 from dsql_outbox.outbox import SettingsError
 
 Verb = Literal[
+    "archive",
+    "archive forget",
     "messages drop",
     "messages replay",
     "messages retry",

@@ -1,4 +1,4 @@
--- Archivist: `dsql-outbox archive`.
+-- Archivist: Archives.
 GRANT USAGE ON SCHEMA {schema} TO {role};
 -- Archived events lose their bytes, and forgotten ones their rows.
 GRANT SELECT, UPDATE, DELETE ON {schema}.business_events TO {role};

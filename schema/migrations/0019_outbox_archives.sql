@@ -1,6 +1,6 @@
 -- The files with the bytes of archived events. place: the folder or the s3:// prefix that the file
 -- was written to. events, first_id, last_id, oldest_at, newest_at: of the events in it, by their
--- ids and saved dates. bytes, sha256: of the file; content_sha256: of the lines in it; both hex.
+-- ids and saved dates. file_size, sha256: of the file, in bytes; content_sha256: of the lines in it; both hex.
 -- A rewritten file has another name and the same number. rewritten_at: NULL: never.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_archives (
   number int PRIMARY KEY,
@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS {schema}.outbox_archives (
   last_id uuid NOT NULL,
   oldest_at timestamptz NOT NULL,
   newest_at timestamptz NOT NULL,
-  bytes bigint NOT NULL,
+  file_size bigint NOT NULL,
   sha256 varchar(64) NOT NULL,
   content_sha256 varchar(64) NOT NULL,
   made_at timestamptz NOT NULL,

@@ -1,7 +1,7 @@
 -- The lease of the jobs that change stored events, archive, erase and forget: one row, so that they
 -- exclude each other. store: names this outbox in its archive folders. verb: of the last job; it
 -- runs while owner is not NULL and expires_at is not over. epoch rises with every job.
--- pending: the file that the job writes, and no row names yet. archived, erased, forgotten: events
+-- pending: the file, in pending_place, that a job writes or removes, and that no row names. archived, erased, forgotten: events
 -- so far. archived_at: when the last archive job was complete; oldest_at: the saved date of the
 -- oldest event whose bytes it left here; forgotten_before: events before it may be forgotten.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_jobs (
@@ -11,6 +11,7 @@ CREATE TABLE IF NOT EXISTS {schema}.outbox_jobs (
   epoch bigint NOT NULL,
   expires_at timestamptz NOT NULL,
   verb varchar(16) NOT NULL,
+  pending_place varchar(1024),
   pending varchar(255),
   archived bigint NOT NULL,
   erased bigint NOT NULL,

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .outbox import (
+        ArchiveError,
         Database,
         DuplicateEvent,
         Entity,
         Event,
+        EventArchived,
         EventTooLarge,
         InvalidEvent,
+        JobRefused,
         JsonEvent,
         Message,
         MessageGap,
@@ -50,14 +53,17 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ArchiveError",
     "AsyncTransaction",
     "AsyncWriter",
     "Database",
     "DuplicateEvent",
     "Entity",
     "Event",
+    "EventArchived",
     "EventTooLarge",
     "InvalidEvent",
+    "JobRefused",
     "JsonEvent",
     "Message",
     "MessageGap",

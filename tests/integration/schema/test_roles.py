@@ -132,13 +132,13 @@ WHO_RUNS = {
     "operator": (
         *("conflicts_recent", "dead", "entity_version", "failure_behind", "failure_forget"),
         *("failure_page", "fill", "letter", "migrations_recorded", "outbox_bury", "rebuild_page"),
-        *("operation", "record_payload"),
+        *("operation", "record_payload", "event_lock", "job_row"),
         *("replay", "rights_present", "roles_present", "rows_estimate"),
         "subject_events",
         *("clock_position", "schema_shape", "shard_list", "shards_orphaned", "status"),
         *("target_", "topic", "transactions", "verify", "waiting"),
     ),
-    "archivist": ("operation_record",),
+    "archivist": ("archive", "event_lock", "forget", "job", "operation_record", "rows_estimate"),
     "consumer": ("inbox",),
     "reader": (
         *("conflicts_recent", "failure_page", "letter_find", "letter_groups", "letter_page"),

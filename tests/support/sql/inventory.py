@@ -44,6 +44,10 @@ _READ_COMMITTED: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     _READ_COMMITTED: (_POSTGRES, frozenset({"isolation", "dsql-lint transaction_isolation"})),
+    "event_lock": (
+        "what names an event locks it, so that no archive takes its bytes meanwhile",
+        frozenset({"row lock"}),
+    ),
     "doctor_row_lock": ("the doctor asks what a row lock does", frozenset({"row lock"})),
     "status_counters": (
         "PostgreSQL's statistics: `status` goes without them elsewhere",

@@ -9,9 +9,12 @@ from uuid import UUID
 import pytest
 
 from dsql_outbox.outbox import (
+    ArchiveError,
     DuplicateEvent,
+    EventArchived,
     EventTooLarge,
     InvalidEvent,
+    JobRefused,
     MessageGap,
     MissingExtra,
     OutboxError,
@@ -30,6 +33,7 @@ from dsql_outbox.outbox import (
 from dsql_outbox.outbox import errors as module
 
 ID = UUID("0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101")
+FILE = "000000007-5f0c6a1e6c3e.jsonl.zst"
 
 
 def test_every_error_has_one_base_and_says_what_it_means() -> None:
@@ -38,7 +42,7 @@ def test_every_error_has_one_base_and_says_what_it_means() -> None:
         for _, c in inspect.getmembers(module, inspect.isclass)
         if c.__module__.endswith(".errors")
     ]
-    assert len(found) == 15
+    assert len(found) == 18
     assert all(issubclass(c, OutboxError) and c.__doc__ for c in found)
 
 
@@ -104,6 +108,18 @@ def test_an_error_is_also_what_python_calls_it(error: type, python: type) -> Non
             PublisherRuns(is_disturbed=False),
             "a publisher runs: stop every publisher of this database before the rebuild",
         ),
+        (
+            ArchiveError(FILE, "/archive", "No such file or directory"),
+            f"archive file {FILE} in /archive: No such file or directory",
+        ),
+        (
+            EventArchived(ID, 7, FILE, "/archive"),
+            (
+                f"event {ID} is archived: its bytes are in file {FILE} of /archive; name that "
+                "archive to read them"
+            ),
+        ),
+        (JobRefused("target lake is filling"), "target lake is filling: try again later"),
         (SchemaError("no tables"), "no tables"),
         (SinkUnavailable("no broker"), "no broker"),
     ],
@@ -137,6 +153,9 @@ ERRORS = [
     UnreadableMessage("position", "it is not a number"),
     MessageGap("Car/CAR-1", expected=7, actual=5),
     PublisherRuns(is_disturbed=True),
+    ArchiveError(FILE, "/archive", "No such file"),
+    EventArchived(ID, 7, FILE, "/archive"),
+    JobRefused("the job erase of a runs"),
 ]
 """One of each class."""
 

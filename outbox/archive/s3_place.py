@@ -1,0 +1,102 @@
+"""Archive files in Amazon S3, or in a server with its API."""
+
+import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from dsql_outbox.outbox.errors import ArchiveError, MissingExtra, SettingsError
+
+_URL: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([^?#]*))?(?:\?([^#]*))?")
+_FORM: Final = "an archive in S3 is s3://BUCKET/PREFIX[?region=REGION&endpoint=URL]"
+
+
+def open_s3(name: str) -> "S3Place":
+    """The place with a name. Raises `SettingsError` for a malformed one, and `MissingExtra`."""
+    found = _URL.fullmatch(name)
+    options = dict(parse_qsl(found[3] or "")) if found else {}
+    if found is None or set(options) - {"region", "endpoint"}:
+        raise SettingsError(f"{_FORM}; credentials are the AWS SDK's")
+    try:
+        import boto3  # type: ignore[import-untyped] # noqa: PLC0415 - slow, and an extra
+        import botocore.config  # type: ignore[import-untyped] # noqa: PLC0415 - the same
+        import botocore.exceptions  # type: ignore[import-untyped] # noqa: PLC0415 - the same
+    except ImportError:
+        raise MissingExtra("s3", "an archive in S3") from None
+    sdk: Any = boto3  # it creates its classes at run time, so there are no types
+    config: Any = botocore.config.Config(retries={"mode": "standard"}, connect_timeout=10)
+    place = {"region_name": options.get("region"), "endpoint_url": options.get("endpoint")}
+    try:
+        client: Any = sdk.session.Session().client("s3", config=config, **place)
+    except (ValueError, botocore.exceptions.BotoCoreError) as error:
+        raise SettingsError(f"{name}: {error}") from error
+    prefix = (found[2] or "").strip("/")
+    return S3Place(name, client, found[1], f"{prefix}/" if prefix else "")
+
+
+class S3Place:
+    """Objects of a bucket whose keys begin with a prefix. S3 writes an object as a whole."""
+
+    def __init__(self, name: str, client: Any, bucket: str, prefix: str) -> None:
+        self._name = name
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix
+
+    @property
+    def name(self) -> str:
+        """The URL."""
+        return self._name
+
+    def read(self, file: str, /) -> bytes:
+        """The bytes of an object."""
+        with self._named(file):
+            data: bytes = self._client.get_object(**self._object(file))["Body"].read()
+            return data
+
+    def write(self, file: str, data: bytes, /) -> None:
+        """Write an object; S3 compares its checksum."""
+        with self._named(file):
+            self._client.put_object(**self._object(file), Body=data, ChecksumAlgorithm="SHA256")
+
+    def remove(self, file: str, /) -> None:
+        """Remove an object. A bucket with versions keeps the old ones, by rules of its own."""
+        with self._named(file):
+            self._client.delete_object(**self._object(file))
+
+    def exists(self, file: str, /) -> bool:
+        """Whether an object exists."""
+        with self._named(file):
+            found = self._client.list_objects_v2(
+                Bucket=self._bucket, Prefix=self._prefix + file, MaxKeys=1
+            )
+            return any(each["Key"] == self._prefix + file for each in found.get("Contents", ()))
+
+    def files(self) -> Iterator[str]:
+        """The names of all objects under the prefix."""
+        with self._named(""):
+            pages = self._client.get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
+                for each in page.get("Contents", ()):
+                    yield each["Key"].removeprefix(self._prefix)
+
+    def _object(self, file: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": self._prefix + file}
+
+    @contextmanager
+    def _named(self, file: str) -> Generator[None]:
+        """Raise the SDK's errors as `ArchiveError`."""
+        from botocore.exceptions import (  # pyright: ignore[reportMissingTypeStubs] # noqa: PLC0415 - an extra
+            BotoCoreError,
+            ClientError,
+        )
+
+        try:
+            yield
+        except ClientError as error:
+            answer: Any = error.response
+            told = answer.get("Error", {}).get("Code", "an error")
+            raise ArchiveError(file, self.name, f"S3 answers {told}") from error
+        except BotoCoreError as error:
+            raise ArchiveError(file, self.name, type(error).__name__) from error

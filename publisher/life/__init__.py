@@ -1,0 +1,6 @@
+"""Jobs that change stored events. One row is their lease, so they exclude each other.
+
+- `job` is the lease, and the file that a killed job left.
+- `archive` writes the bytes of old events to files, and `forget` removes events for good.
+- `archives` is the operator's tool for both.
+"""

@@ -1,0 +1,87 @@
+"""The operator's tool for archives: archive old events, and forget archived ones."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from dsql_outbox.outbox import SettingsError, open_place
+from dsql_outbox.publisher.operator.operations import OperationEntry
+from dsql_outbox.publisher.operator.replay_rate import Pace
+from dsql_outbox.publisher.session import Operator
+
+from .archive import ArchiveRun
+from .forget import ForgetRun
+from .job import LEASE
+
+
+class Archives(Operator):
+    """Archives of stored events.
+
+    The constructor does no I/O. Use ``async with`` or call `close`. Both methods return a run:
+    iterate over it to do its work. A run raises `JobRefused` while another job runs that changes
+    stored events, or a target opens or fills, `ArchiveError` for a file, `SchemaError` if the
+    tables are missing, and the driver's errors. What it had committed before stays, and another
+    run goes on from there.
+    """
+
+    def archive(  # noqa: PLR0913 - one argument per option
+        self,
+        before: datetime,
+        to: str,
+        *,
+        reason: str = "",
+        rate: float | None = None,
+        dry_run: bool = False,
+        lease: float = LEASE,
+    ) -> ArchiveRun:
+        """Move the bytes of events that were saved before a time to files.
+
+        `to` is a folder or ``s3://BUCKET/PREFIX``. Events that wait in the outbox, or are dead
+        letters, stay as they are. `rate` is the limit in events per second (None is no limit).
+        With `dry_run` nothing is changed. `lease` are the seconds that a step may take before
+        another job may begin.
+
+        Raises `SettingsError` for a time without a zone, a rate that is not above 0, and a place
+        that cannot be or is that of another outbox; `MissingExtra`.
+        """
+        _require_zone(before)
+        entry = OperationEntry(self._session, "archive", reason=reason, user=self._user)
+        return ArchiveRun(
+            self._session,
+            open_place(to),
+            before,
+            entry,
+            pace=Pace(rate),
+            dry_run=dry_run,
+            lease=lease,
+        )
+
+    def forget(
+        self,
+        before: datetime,
+        archive: str | Iterable[str],
+        *,
+        reason: str = "",
+        dry_run: bool = False,
+        lease: float = LEASE,
+    ) -> ForgetRun:
+        """Remove archived events that were saved before a time, for good.
+
+        Their rows and their lines in the files of `archive`, one place or several, are deleted.
+        Then a repeat of such a write is a new event, a stream begins with the first version that
+        is left, and neither a replay nor a new target gets them. Events that a waiting message or
+        a dead letter names stay.
+
+        Raises `SettingsError` as `archive` does.
+        """
+        _require_zone(before)
+        names = [archive] if isinstance(archive, str) else [*archive]
+        if not names:
+            raise SettingsError("name the archives whose events are forgotten")
+        entry = OperationEntry(self._session, "archive forget", reason=reason, user=self._user)
+        places = [open_place(name) for name in names]
+        return ForgetRun(self._session, places, before, entry, dry_run=dry_run, lease=lease)
+
+
+def _require_zone(before: datetime) -> None:
+    if before.tzinfo is None:
+        raise SettingsError(f"the time {before} has no time zone")

@@ -1,0 +1,149 @@
+"""Forget archived events: their rows, and their lines in the files, go for good."""
+
+from collections.abc import AsyncGenerator, Collection, Sequence
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+import msgspec
+from anyio import to_thread
+
+from dsql_outbox.outbox import ArchivedEvent, ArchivePlace, array_literal
+from dsql_outbox.publisher.operator.operations import OperationEntry
+from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
+
+from .job import LifeJob
+from .rewrite import ArchiveRow, archive_rows, place_of, rewrite
+from .run import LifeRun
+from .stored_touches import header_keys, touches_of
+
+
+class ForgetProgress(msgspec.Struct, frozen=True, rename="camel"):
+    """How far a forget job is.
+
+    `events` are forgotten now. `kept` are as old, but a waiting message or a dead letter names
+    them. `files` were removed or written anew.
+    """
+
+    events: int = 0
+    kept: int = 0
+    files: int = 0
+
+
+class ForgetRun(LifeRun[ForgetProgress]):
+    """A run of `Archives.forget`."""
+
+    def __init__(  # noqa: PLR0913 - one argument per option
+        self,
+        session: OperatorSession,
+        places: Sequence[ArchivePlace],
+        before: datetime,
+        entry: OperationEntry,
+        *,
+        dry_run: bool,
+        lease: float,
+    ) -> None:
+        self._session = session
+        self._places = places
+        self._before = before
+        self._entry = entry
+        self._dry_run = dry_run
+        self._lease = lease
+        super().__init__(ForgetProgress())
+
+    async def _run(self) -> AsyncGenerator[ForgetProgress]:
+        if self._dry_run:
+            async for row in archive_rows(self._session, self._before):
+                _, events = await self._read(row)
+                old = self._old(events)
+                named = await self._named(self._session, old)
+                self._count(len(old) - len(named), len(named))
+                yield self.progress
+            return
+        async with LifeJob.running(self._session, "forget", lease=self._lease) as job:
+            # Before the first row goes, so that `verify` knows why it is missing.
+            await job.step(None, forgotten_before=self._before)
+            async for row in archive_rows(self._session, self._before):
+                if self.is_stopping:
+                    return
+                await self._entry.write()
+                await self._forget(job, row)
+                yield self.progress
+            await job.step(None)
+
+    async def _forget(self, job: LifeJob, row: ArchiveRow) -> None:
+        place, events = await self._read(row)
+        old = self._old(events)
+        named = await self._named(self._session, old)
+        while True:
+            gone = old - named
+            if not gone:
+                self._count(0, len(named))
+                return
+            kept = [event for event in events if event.id not in gone]
+            forgotten = [event for event in events if event.id in gone]
+            await self._forget_replays(gone)
+            try:
+                await rewrite(
+                    self._session,
+                    job,
+                    place,
+                    row.facts,
+                    kept,
+                    work=partial(self._delete, row.facts.number, forgotten),
+                    forgotten=len(gone),
+                )
+            except _NamedNow as error:
+                named |= error.ids
+                continue
+            self._count(len(gone), len(named))
+            return
+
+    async def _delete(
+        self, number: int, events: Sequence[ArchivedEvent], transaction: OperatorTransaction
+    ) -> None:
+        ids = {"event_ids": array_literal(each.id for each in events)}
+        await transaction.rows("event_lock", ids)
+        # After the lock: whatever names an event has committed, or waits for us.
+        if named := await self._named(transaction, {each.id for each in events}):
+            raise _NamedNow(named)
+        touches = [each for event in events for each in touches_of(event.id, event.touches)]
+        await transaction.count("forget_headers", header_keys(touches))
+        await transaction.change("forget_events", ids | {"number": number}, len(events))
+
+    async def _forget_replays(self, ids: Collection[UUID]) -> None:
+        asked = {"event_ids": array_literal(ids)}
+        while await self._session.count("forget_replays", asked):
+            pass
+
+    async def _named(
+        self, reader: OperatorSession | OperatorTransaction, ids: Collection[UUID]
+    ) -> frozenset[UUID]:
+        asked = {"event_ids": array_literal(ids)}
+        return frozenset(found for (found,) in await reader.rows("archive_named", asked))
+
+    async def _read(self, row: ArchiveRow) -> tuple[ArchivePlace, list[ArchivedEvent]]:
+        return await to_thread.run_sync(partial(_read, self._places, row))
+
+    def _old(self, events: Sequence[ArchivedEvent]) -> frozenset[UUID]:
+        return frozenset(event.id for event in events if event.saved_date < self._before)
+
+    def _count(self, events: int, kept: int) -> None:
+        done = self.progress
+        files = done.files + (events > 0)
+        self.progress = ForgetProgress(done.events + events, done.kept + kept, files)
+
+
+class _NamedNow(Exception):
+    """A row names some of the events now."""
+
+    def __init__(self, ids: frozenset[UUID]) -> None:
+        super().__init__(f"{len(ids)} events are named by a row now")
+        self.ids = ids
+
+
+def _read(
+    places: Sequence[ArchivePlace], row: ArchiveRow
+) -> tuple[ArchivePlace, list[ArchivedEvent]]:
+    place = place_of(places, row)
+    return place, row.facts.read(place)

@@ -1,0 +1,6 @@
+-- Return the events that are to be archived, with their bytes, in the order of their ids.
+SELECT id, saved_date, encode(fingerprint, 'hex') AS fingerprint, event_data::text AS event,
+  headers::text AS headers, touches::text AS touches
+FROM {schema}.business_events
+WHERE id = ANY(%(event_ids)s::text::uuid[]) AND archive IS NULL AND event_data IS NOT NULL
+ORDER BY id

@@ -1,0 +1,14 @@
+-- Return which events an outbox row or a dead letter names.
+SELECT b.id
+FROM {schema}.business_events b
+WHERE b.id = ANY(%(event_ids)s::text::uuid[])
+  AND (EXISTS (SELECT FROM {schema}.dead_letters d WHERE d.event_id = b.id)
+    OR EXISTS (
+      SELECT FROM (
+        SELECT b.position AS position
+        UNION ALL
+        SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = b.id) AS k
+      CROSS JOIN {schema}.outbox_targets g
+      JOIN {schema}.outbox o
+        ON o.shard = g.first_shard::bigint + b.shard AND o.position = k.position AND o.event_id = b.id
+      WHERE g.state <> 'dropped'))

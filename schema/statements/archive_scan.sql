@@ -1,0 +1,34 @@
+-- Read a page of stored events in the order of their ids, and return those that may be archived:
+-- saved before a time, with their bytes, and named by no outbox row and no dead letter. The first
+-- three columns say how far the page reached, and how old its oldest other event with bytes is.
+-- There is no index on time, so all pages together read every event, but no bytes.
+WITH page AS (
+  SELECT id, saved_date, event_size, shard, position, touches, archive
+  FROM {schema}.business_events
+  WHERE id > %(after)s::uuid
+  ORDER BY id
+  LIMIT %(rows)s
+), found AS (
+  SELECT p.id, p.event_size AS bytes, p.touches::text AS touches
+  FROM page p
+  WHERE p.archive IS NULL AND p.saved_date < %(before)s
+    AND NOT EXISTS (SELECT FROM {schema}.dead_letters d WHERE d.event_id = p.id)
+    AND NOT EXISTS (
+      SELECT FROM (
+        SELECT p.position AS position
+        UNION ALL
+        SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = p.id) AS k
+      CROSS JOIN {schema}.outbox_targets g
+      JOIN {schema}.outbox o
+        ON o.shard = g.first_shard::bigint + p.shard AND o.position = k.position AND o.event_id = p.id
+      WHERE g.state <> 'dropped')
+), bounds AS (
+  SELECT count(*) AS seen, max(p.id::text) AS reached,
+    min(CASE WHEN p.archive IS NULL AND f.id IS NULL THEN p.saved_date END) AS oldest
+  FROM page p
+  LEFT JOIN found f ON f.id = p.id
+)
+SELECT bounds.seen, bounds.reached, bounds.oldest, found.id, found.bytes, found.touches
+FROM bounds
+LEFT JOIN found ON true
+ORDER BY found.id

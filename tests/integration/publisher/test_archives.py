@@ -1,0 +1,427 @@
+"""Archives on the real tables: an event is in one place, which gives its bytes back."""
+
+import errno
+import os
+from collections.abc import Callable, Generator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from anyio import from_thread
+from tests.support.brokers.sqs_server import CREDENTIALS, SqsServer, client
+from tests.support.publisher.archived_events import archive, forget, later, texts
+from tests.support.publisher.given_up_messages import event, gathered, relay_all
+from tests.support.publisher.running_relays import count
+
+from dsql_outbox.outbox import (
+    MARKER,
+    ArchiveError,
+    ArchiveFile,
+    Database,
+    DuplicateEvent,
+    Entity,
+    Event,
+    JobRefused,
+    SettingsError,
+    open_place,
+)
+from dsql_outbox.outbox.archive import place as places
+from dsql_outbox.publisher import Messages, Selection
+from dsql_outbox.publisher.life.archives import Archives
+from dsql_outbox.testing import MemorySink
+from dsql_outbox.writer import Writer
+
+pytestmark = pytest.mark.anyio
+
+KEPT = """SELECT id, event_name, event_type, created_date, saved_date, event_size, fingerprint,
+    write_id, subject_type, subject_id, subject_version, shard, position, previous_position, topic,
+    touches::text, erased_at FROM outbox.business_events ORDER BY id"""
+FACTS = (
+    *("number", "file", "events", "first_id", "last_id", "oldest_at", "newest_at", "file_size"),
+    *("sha256", "content_sha256"),
+)
+FILE = f"SELECT {', '.join(FACTS)} FROM outbox.outbox_archives"
+OWN = {"tenant": "a,\u00e9"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that does not exist yet."""
+    return tmp_path / "archive"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Generator[str]:
+    """The URL of an S3 that is not Amazon's."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        with SqsServer() as server:
+            client(server.endpoint, "s3").create_bucket(
+                Bucket="events", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+            )
+            yield f"s3://events/{{}}?region=eu-west-1&endpoint={server.endpoint}"
+
+
+@pytest.fixture(params=["folder", "s3"])
+def to(request: pytest.FixtureRequest, folder: Path) -> str:
+    """A place for archives, which is empty."""
+    if request.param == "folder":
+        return str(folder)
+    url: str = request.getfixturevalue("s3")
+    return url.format(f"a/{uuid4().hex}")
+
+
+def archives(place: object) -> list[str]:
+    """The names of the files of events in a place."""
+    return [name for name in open_place(str(place)).files() if name.endswith(".zst")]
+
+
+async def sent(database: Database) -> None:
+    """Let every message leave the outbox."""
+    await relay_all(database, MemorySink())
+
+
+async def test_archived_events_keep_all_but_their_bytes_which_the_file_gives_back(
+    database: Database, writer: Writer, sql: psycopg.Connection, to: str
+) -> None:
+    events = [event(f"c-{n % 7}", n, "z") for n in range(40)]
+    events += [Event.new("Odd", "Odd", [Entity("Car", "o\n", {"t": "\u2028\x7f"})], headers=OWN)]
+    for each in events:
+        writer.write(each)
+    writer.write(
+        b'{"eventHeader": {"uuid":\r\n"%b", "eventName": "R"}, "entities": [{"entityHeader":'
+        b' {"entityType": "Car", "entityId": "r"}, "a": 1e200000, "a": "\\u2028"}]}'
+        % str(uuid4()).encode()
+    )
+    await sent(database)
+    before, rows = texts(sql), sql.execute(KEPT).fetchall()
+    headers = sql.execute("SELECT event_id, header_data::text FROM outbox.event_headers").fetchall()
+
+    done = await archive(database, to)
+
+    assert (done.events, done.bytes) == (len(before), sum(len(t.encode()) for t in before.values()))
+    assert sql.execute(
+        "SELECT count(event_data), count(archive) FROM outbox.business_events"
+    ).fetchone() == (0, 42)
+    assert texts(sql, to) == before
+    assert sql.execute(KEPT).fetchall() == rows
+    place, (name,) = open_place(to), archives(to)
+    facts = ArchiveFile(**dict(zip(FACTS, sql.execute(FILE).fetchone() or (), strict=True)))
+    assert facts.file == name
+    found = {(e.id, text) for e in facts.read(place) for text in e.header_data}
+    assert found == set(headers)
+    assert [e.headers for e in facts.read(place) if e.headers] == ['{"tenant":"a,\u00e9"}']
+
+
+async def test_what_a_row_names_stays(
+    database: Database, writer: Writer, sql: psycopg.Connection, folder: Path
+) -> None:
+    dead, replayed, sent_, young, waiting = (writer.write(event(c)).event_id for c in "abcde")
+    sql.execute("DELETE FROM outbox.outbox WHERE event_id = %s", (waiting,))
+    await relay_all(database, MemorySink(), refused=[dead])
+    async with Messages(database) as tool:
+        await gathered(tool.replay(Selection(ids=(replayed, waiting))))
+    old = datetime.now(UTC) - timedelta(days=30)
+    sql.execute("UPDATE outbox.business_events SET saved_date = %s WHERE id <> %s", (old, young))
+    done = await archive(database, folder, old + timedelta(days=1))
+    assert (done.events, done.read) == (1, 5)
+    assert sql.execute("SELECT id FROM outbox.business_events WHERE archive > 0").fetchall() == [
+        (sent_,)
+    ]
+    row = sql.execute("SELECT archived, oldest_at, owner FROM outbox.outbox_jobs").fetchone()
+    assert row == (1, old, None)
+
+    await sent(database)
+    async with Messages(database) as tool:
+        await gathered(tool.drop(Selection(state="dead")))
+    assert (await archive(database, folder)).events == 4
+    assert (await archive(database, folder)).events == 0
+    assert len(texts(sql, folder)) == 5
+
+
+async def test_a_repeat_of_an_archived_event_is_a_duplicate_and_versions_have_no_gap(
+    database: Database, writer: Writer, folder: Path
+) -> None:
+    first = event("a", 1, "b")
+    receipt = writer.write(first)
+    await sent(database)
+    await archive(database, folder)
+    again = writer.write(first, on_duplicate="return")
+    assert again.status == "duplicate"
+    assert (again.position, again.entities) == (receipt.position, receipt.entities)
+    other = first.to_json().replace(b'"n":1', b'"n":2')
+    with pytest.raises(DuplicateEvent) as error:
+        writer.write(other, on_duplicate="return")
+    assert error.value.same_content is False
+    assert [t.version for t in writer.write(event("a", 3, "b")).entities] == [2, 2]
+
+
+# --- what happens between the read and the transaction ---------------------------------------
+
+
+class Meanwhile:
+    """Calls a function when the first files are written, which is before the transaction."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *acts: Callable[[], Any]) -> None:
+        write, self.left = ArchiveFile.write, [*acts]
+
+        def written(facts: ArchiveFile, *arguments: Any) -> None:
+            write(facts, *arguments)
+            if self.left:
+                self.left.pop(0)()
+
+        monkeypatch.setattr(ArchiveFile, "write", written)
+
+
+async def test_an_event_that_changed_since_it_was_read_is_read_again(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, two = (writer.write(event(c)).event_id for c in "ab")
+    await sent(database)
+
+    def change() -> None:
+        sql.execute(
+            "UPDATE outbox.business_events SET event_data = '{\"new\": 1}',"
+            " fingerprint = 'new' WHERE id = %s",
+            (one,),
+        )
+
+    Meanwhile(monkeypatch, change)
+    assert (await archive(database, folder)).events == 2
+    found = texts(sql, folder)
+    assert (found[one], set(found)) == ('{"new": 1}', {one, two})
+    assert len(archives(folder)) == 1
+
+
+async def test_an_event_that_a_row_names_since_it_was_read_is_left_out(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, two, three = (writer.write(event(c)).event_id for c in "abc")
+    await sent(database)
+
+    def letter(event_id: object) -> Callable[[], object]:
+        return lambda: sql.execute(
+            """INSERT INTO outbox.dead_letters SELECT id, now(), shard, position, 0, subject_type,
+            subject_id, subject_version, topic, '{}', event_size, now(), '', 1, 0
+            FROM outbox.business_events WHERE id = %s""",
+            (event_id,),
+        )
+
+    Meanwhile(monkeypatch, letter(one), letter(two))
+    assert (await archive(database, folder)).events == 1
+    kept = sql.execute("SELECT id FROM outbox.business_events WHERE archive IS NULL").fetchall()
+    assert {event_id for (event_id,) in kept} == {one, two}
+    assert texts(sql, folder).keys() == {one, two, three}
+
+
+async def test_an_archive_beside_a_filling_target_is_refused(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writer.write(event("a"))
+    await sent(database)
+
+    def fill() -> None:
+        sql.execute(
+            "INSERT INTO outbox.outbox_targets VALUES ('lake', 'sink', 1024, NULL, 'filling')"
+        )
+
+    Meanwhile(monkeypatch, fill)
+    for _ in range(2):
+        with pytest.raises(JobRefused, match="target lake is filling"):
+            await archive(database, folder)
+        assert count(sql, "outbox_archives") == 0
+    sql.execute("DELETE FROM outbox.outbox_targets WHERE name = 'lake'")
+    assert (await archive(database, folder)).events == 1
+    assert len(archives(folder)) == 1
+
+
+async def test_two_jobs_exclude_each_other_and_the_slow_one_changes_nothing(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writer.write(event("a"))
+    await sent(database)
+    async with Archives(database) as one, Archives(database) as two:
+        slow = one.archive(later(), str(folder), lease=1e6)
+        quick = two.archive(later(), str(folder), lease=1e6)
+
+        async def overtake() -> None:
+            sql.execute("UPDATE outbox.outbox_jobs SET expires_at = now() - interval '1 s'")
+            await anext(quick)
+
+        Meanwhile(monkeypatch, lambda: from_thread.run(overtake))
+        with pytest.raises(JobRefused, match="another job has begun"):
+            async for _ in slow:
+                pass
+        with pytest.raises(JobRefused, match=r"archive of .* runs; its lease ends in \d+ s"):
+            await archive(database, folder)
+        await quick.aclose()
+    assert count(sql, "outbox_archives") == 1
+    assert len(texts(sql, folder)) == 1
+
+
+# --- files and places ----------------------------------------------------------------
+
+
+async def test_a_full_disk_changes_nothing(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writer.write(event("a"))
+    await sent(database)
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name.endswith(".zst.part"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(places.os, "fsync", full)
+        with pytest.raises(ArchiveError, match="No space left on device"):
+            await archive(database, folder)
+    assert [*open_place(str(folder)).files()] == [MARKER]
+    assert len(texts(sql)) == 1
+    assert (await archive(database, folder)).events == 1
+
+
+async def test_a_file_that_reads_back_differently_changes_nothing(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    writer.write(event("a"))
+    await sent(database)
+    read = places.FolderPlace.read
+
+    def torn(place: places.FolderPlace, file: str) -> bytes:
+        return read(place, file)[:-1] if file.endswith(".zst") else read(place, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(places.FolderPlace, "read", torn)
+        with pytest.raises(ArchiveError, match="not the file that was written"):
+            await archive(database, folder)
+    assert len(texts(sql)) == 1
+    assert (await archive(database, folder)).events == 1
+
+
+async def test_foreign_files_are_left_alone_and_another_outbox_is_refused(
+    database: Database, writer: Writer, sql: psycopg.Connection, folder: Path
+) -> None:
+    foreign = "000000001-abc.jsonl.zst"
+    open_place(str(folder)).write(foreign, b"mine")
+    writer.write(event("a"))
+    await sent(database)
+    assert (await archive(database, folder)).events == 1
+    assert open_place(str(folder)).read(foreign) == b"mine"
+
+    sql.execute("UPDATE outbox.outbox_jobs SET store = %s", (uuid4(),))
+    writer.write(event("b"))
+    await sent(database)
+    with pytest.raises(SettingsError, match="is the archive of another outbox"):
+        await archive(database, folder)
+    (folder / MARKER).unlink()
+    with pytest.raises(ArchiveError, match="is it mounted"):
+        await archive(database, folder)
+    (folder / MARKER).write_text("?")
+    with pytest.raises(ArchiveError, match="does not say whose"):
+        await archive(database, folder)
+    assert len(texts(sql, folder)) == 2
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_what_a_killed_job_left_is_removed_unless_a_row_names_it(
+    database: Database, writer: Writer, sql: psycopg.Connection, folder: Path, *, is_done: bool
+) -> None:
+    writer.write(event("a"))
+    await sent(database)
+    await archive(database, folder)
+    (file,) = archives(folder)
+    left = file if is_done else f"x{file}"
+    (folder / left).write_bytes((folder / file).read_bytes())
+    sql.execute(
+        "UPDATE outbox.outbox_jobs SET owner = 'dead', expires_at = now() - interval '1 s',"
+        " pending_place = %s, pending = %s",
+        (str(folder), left),
+    )
+    await archive(database, folder)
+    assert archives(folder) == [file]
+    assert len(texts(sql, folder)) == 1
+
+
+# --- forget --------------------------------------------------------------------------------
+
+
+async def test_forgotten_events_are_gone_and_the_others_of_their_files_stay(
+    database: Database, writer: Writer, sql: psycopg.Connection, to: str
+) -> None:
+    events = [event(f"c-{n}", n) for n in range(6)]
+    ids = [writer.write(each).event_id for each in events]
+    await sent(database)
+    async with Messages(database) as tool:
+        await gathered(tool.replay(Selection(ids=(ids[0],))))
+    await sent(database)
+    old = datetime.now(UTC) - timedelta(days=30)
+    for event_id in ids[:3]:
+        sql.execute(
+            "UPDATE outbox.business_events SET saved_date = %s WHERE id = %s", (old, event_id)
+        )
+    await archive(database, to)
+    before = texts(sql, to)
+    sql.execute(
+        """INSERT INTO outbox.dead_letters SELECT id, now(), shard, position, 0, subject_type,
+        subject_id, subject_version, topic, '{}', event_size, now(), '', 1, 0
+        FROM outbox.business_events WHERE id = %s""",
+        (ids[2],),
+    )
+    asked = old + timedelta(days=1)
+    planned = await forget(database, to, asked, dry_run=True)
+    assert (planned.events, planned.kept, texts_or_letters(sql, to)) == (2, 1, before)
+    done = await forget(database, to, asked)
+    assert (done.events, done.kept, done.files) == (2, 1, 1)
+    assert texts_or_letters(sql, to) == {i: before[i] for i in ids[2:]}
+    assert count(sql, "outbox_replays") == 0
+    assert count(sql, "event_headers") == 4
+    assert len(archives(to)) == 1
+    assert writer.write(events[0]).status == "committed"
+
+    sql.execute("DELETE FROM outbox.dead_letters")
+    assert (await forget(database, to)).events == 4
+    assert [*open_place(to).files()] == [MARKER]
+    row = sql.execute("SELECT archived, forgotten FROM outbox.outbox_jobs").fetchone()
+    assert row == (6, 6)
+
+
+def texts_or_letters(sql: psycopg.Connection, to: str) -> Any:
+    """As `texts`, without the rule that no dead letter may name an archived event."""
+    letters = sql.execute("DELETE FROM outbox.dead_letters RETURNING *").fetchall()
+    found = texts(sql, to)
+    for row in letters:
+        marks = ", ".join(["%s"] * len(row))
+        values = [str(v).replace("'", '"') if isinstance(v, dict) else v for v in row]
+        sql.execute(f"INSERT INTO outbox.dead_letters VALUES ({marks})", values)  # type: ignore[arg-type]
+    return found
