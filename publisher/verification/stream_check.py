@@ -14,7 +14,10 @@ _decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
 
 
 class HeaderRow(NamedTuple):
-    """A row of ``verify_headers``; None where the event or the entity is missing."""
+    """A row of ``verify_headers``; None where the event or the entity is missing.
+
+    `version` and `last_position` are those of the entity, in the last row of an entity alone.
+    """
 
     entity_type: str
     entity_id: str

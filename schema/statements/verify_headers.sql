@@ -1,4 +1,6 @@
--- Return a page of headers in the order of their key, each with its event and its entity.
+-- Return a page of headers in the order of their key, each with its event. version,
+-- last_position: of the entity, in the last row of each entity alone, since looking it up for every
+-- header would take a third of the time; a key that is NULL is not looked up.
 -- touches: of an event that has another entity as its subject.
 SELECT h.entity_type, h.entity_id, h.entity_version, h.event_id, b.id IS NOT NULL AS is_stored,
   b.subject_type = h.entity_type AND b.subject_id = h.entity_id AS is_subject,
@@ -7,12 +9,18 @@ SELECT h.entity_type, h.entity_id, h.entity_version, h.event_id, b.id IS NOT NUL
     THEN b.touches::text END AS touches,
   e.version, e.position AS last_position
 FROM (
-  SELECT entity_type, entity_id, entity_version, event_id
-  FROM {schema}.event_headers
-  WHERE entity_type >= %(entity_type)s::text AND (entity_type, entity_id, entity_version)
-    > (%(entity_type)s::text, %(entity_id)s::text, %(version)s::bigint)
-  ORDER BY entity_type, entity_id, entity_version
-  LIMIT %(rows)s) AS h
+  SELECT entity_type, entity_id, entity_version, event_id,
+    lead(entity_type) OVER ordered IS DISTINCT FROM entity_type
+      OR lead(entity_id) OVER ordered IS DISTINCT FROM entity_id AS is_last
+  FROM (
+    SELECT entity_type, entity_id, entity_version, event_id
+    FROM {schema}.event_headers
+    WHERE entity_type >= %(entity_type)s::text AND (entity_type, entity_id, entity_version)
+      > (%(entity_type)s::text, %(entity_id)s::text, %(version)s::bigint)
+    ORDER BY entity_type, entity_id, entity_version
+    LIMIT %(rows)s) AS page
+  WINDOW ordered AS (ORDER BY entity_type, entity_id, entity_version)) AS h
 LEFT JOIN {schema}.business_events b ON b.id = h.event_id
-LEFT JOIN {schema}.entities e ON e.entity_type = h.entity_type AND e.entity_id = h.entity_id
+LEFT JOIN {schema}.entities e ON e.entity_type = CASE WHEN h.is_last THEN h.entity_type END
+  AND e.entity_id = h.entity_id
 ORDER BY h.entity_type, h.entity_id, h.entity_version
