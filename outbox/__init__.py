@@ -46,6 +46,7 @@ from dsql_outbox.outbox.database.exchange import (
 )
 from dsql_outbox.outbox.database.fork import OneProcess, call_in_children
 from dsql_outbox.outbox.database.target import Isolation
+from dsql_outbox.outbox.event.erasure import EntityErasure, Erased, Fields
 from dsql_outbox.outbox.event.event import Entity, EntityHeader, Event, EventHeader, JsonEvent
 from dsql_outbox.outbox.event.event_parser import (
     EventSource,
@@ -228,8 +229,10 @@ __all__ = [
     "DuplicateEvent",
     "Entity",
     "EntityConflicts",
+    "EntityErasure",
     "EntityHeader",
     "EntityKey",
+    "Erased",
     "Event",
     "EventArchived",
     "EventHeader",
@@ -237,6 +240,7 @@ __all__ = [
     "EventTooLarge",
     "Exchange",
     "FailureKind",
+    "Fields",
     "FunctionRun",
     "Gate",
     "InvalidEvent",

@@ -1,3 +1,4 @@
--- Return for stored events the id of their write, and the contents of their receipts.
-SELECT id, write_id, fingerprint, position, touches::text AS touches
+-- Return for stored events the id of their write, and the contents of their receipts. is_erased:
+-- content of the event was erased, so its fingerprint is no longer that of the write.
+SELECT id, write_id, fingerprint, erased_at IS NOT NULL AS is_erased, position, touches::text AS touches
 FROM {schema}.business_events WHERE id = ANY(%(ids)s::text::uuid[])

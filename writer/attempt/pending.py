@@ -139,7 +139,7 @@ class Pending:
         if found.write_id == self.prepared.write_id:
             self.settle(self._receipt("committed", found.position, found.entities))
             return
-        same = found.fingerprint == self.prepared.event.fingerprint
+        same = found.has_content(self.prepared.event.fingerprint)
         if same and self._on_duplicate == "return":
             self.settle(self._receipt("duplicate", found.position, found.entities))
         else:

@@ -41,8 +41,16 @@ class Found(msgspec.Struct, frozen=True):
 
     write_id: str
     fingerprint: bytes
+    is_erased: bool
     position: int
     entities: tuple[Touched, ...]
+
+    def has_content(self, fingerprint: bytes) -> bool:
+        """Whether a write with this fingerprint has the content of the stored event.
+
+        Of an erased event nobody can know it, and a repeat must not fail because of an erasure.
+        """
+        return self.is_erased or self.fingerprint == fingerprint
 
 
 class StoredEntity(msgspec.Struct, frozen=True):
@@ -99,6 +107,7 @@ class FoundRow(NamedTuple):
     id: UUID
     write_id: UUID
     fingerprint: bytes
+    is_erased: bool
     position: int
     touches: str
 
@@ -107,7 +116,11 @@ def found_events(rows: Sequence[Row]) -> Mapping[UUID, Found]:
     """Parse the answer of ``event_find``."""
     return {
         row.id: Found(
-            row.write_id.hex, bytes(row.fingerprint), row.position, _touched.decode(row.touches)
+            row.write_id.hex,
+            bytes(row.fingerprint),
+            row.is_erased,
+            row.position,
+            _touched.decode(row.touches),
         )
         for row in map(FoundRow._make, rows)
     }

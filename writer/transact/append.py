@@ -82,7 +82,7 @@ class Joined:
         """
         found = present.get(self.pending.id)
         if found is not None:
-            same = found.fingerprint == self.pending.prepared.event.fingerprint
+            same = found.has_content(self.pending.prepared.event.fingerprint)
             raise DuplicateEvent(self.pending.id, same_content=same) from error
 
     def receipt(self, stored: Stored) -> Receipt:

@@ -229,7 +229,7 @@ class Call(Work, Generic[T]):
                 self._run_ended("resolved")
             self._win(self._lost[found.write_id])
         else:
-            same = found.fingerprint == self.fingerprints[event_id]
+            same = found.has_content(self.fingerprints[event_id])
             # Behind another first event, a receipt would hide that the first one is not stored.
             if same and self._on_duplicate == "return" and self._current.is_first(event_id):
                 self._duplicate = self._receipt(event_id, found)

@@ -176,7 +176,9 @@ class Server:
                 wrong.append(errors.UniqueViolation("business_events_pkey"))
             touched = tuple(Touched(*key, versions[key]) for key in keys)
             position = len(found) + 1
-            found[event.id] = Found(pending.prepared.write_id, event.fingerprint, position, touched)
+            found[event.id] = Found(
+                pending.prepared.write_id, event.fingerprint, False, position, touched
+            )
             stored.append(Stored(position, numbers))
         if wrong:
             raise Refused(wrong[0 if self.meets_first else -1])
