@@ -14,7 +14,7 @@ from dsql_outbox.cli.output import json_line, say
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import READ_ONLY, interruptible
 from dsql_outbox.outbox import Database, SettingsError
-from dsql_outbox.publisher import Finding, Selection, Verification, Verifier
+from dsql_outbox.publisher import Finding, Selection, Verifier, VerifyProgress
 
 
 def _time(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
@@ -68,14 +68,17 @@ def verify(*, since: datetime | None, as_json: bool, database: Database) -> None
 
 async def _verify(database: Database, since: datetime | None, as_json: bool) -> int:
     async with Verifier(database) as verifier, aclosing(verifier.verify(since=since)) as run:
-        with interruptible(lambda: f"{_line(run)}; {READ_ONLY}"), progress(lambda: _line(run)):
+        with (
+            interruptible(lambda: f"{_line(run.progress)}; {READ_ONLY}"),
+            progress(lambda: _line(run.progress)),
+        ):
             async for finding in run:
                 json_line(finding) if as_json else say(_shown(finding))
-        done = run.progress
+    done = msgspec.structs.replace(run.progress, total=None)
     if as_json:
-        json_line(msgspec.structs.replace(done, total=None))
+        json_line(done)
     else:
-        say(_line(run) if done.findings else f"{_line(run)}; all agree")
+        say(_line(done) if done.findings else f"{_line(done)}; all agree")
     return done.findings
 
 
@@ -83,9 +86,8 @@ def _shown(finding: Finding) -> str:
     return f"{finding.fault}  {finding.table}  {finding.key}  {finding.text}"
 
 
-def _line(run: Verification) -> str:
-    done = run.progress
-    of = "" if done.total is None or done.headers else f" of about {done.total:,}"
+def _line(done: VerifyProgress) -> str:
+    of = f" of about {done.total:,}" if done.total else ""
     earlier = f" ({done.skipped:,} saved earlier)" if done.skipped else ""
     parts = [
         f"events: {done.events:,}{of}{earlier}",
