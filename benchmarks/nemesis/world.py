@@ -164,6 +164,7 @@ async def make_stream(broker: str) -> None:
                 subjects=["events.>"],
                 storage=StorageType.FILE,
                 duplicate_window=_SHORTEST_WINDOW,
+                allow_atomic=True,
             )
         )
     finally:

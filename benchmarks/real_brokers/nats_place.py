@@ -83,5 +83,10 @@ class NatsPlace:
 
 def _config(name: str, subject: str, most: int = _NO_LIMIT) -> StreamConfig:
     return StreamConfig(
-        name=name, subjects=[subject], num_replicas=3, max_msgs=most, discard=DiscardPolicy.NEW
+        name=name,
+        subjects=[subject],
+        num_replicas=3,
+        max_msgs=most,
+        discard=DiscardPolicy.NEW,
+        allow_atomic=True,
     )

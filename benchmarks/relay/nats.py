@@ -167,7 +167,9 @@ async def _emptied(broker: str) -> None:
 
 
 async def _ensure_stream(jetstream: Any) -> None:
-    await jetstream.add_stream(name="EVENTS", subjects=["events.>"], duplicate_window=120)
+    await jetstream.add_stream(
+        name="EVENTS", subjects=["events.>"], duplicate_window=120, allow_atomic=True
+    )
 
 
 def part(values: Sequence[float], share: float) -> float:

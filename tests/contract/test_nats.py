@@ -53,7 +53,9 @@ async def test_a_subject_without_a_stream_is_unavailable_and_the_error_says_how_
     nats_broker: NatsBroker,
 ) -> None:
     async with nats_broker.open() as sink:
-        found, missing = await published(sink, [new_message(), new_message(topic="orders.New")])
+        found, missing = await published(
+            sink, [new_message(), new_message("Loan/2", topic="orders.New")]
+        )
 
     assert found == Delivered()
     assert isinstance(missing, Unavailable)
@@ -70,7 +72,7 @@ async def test_a_topic_that_is_no_subject_is_rejected_and_sends_nothing(
 ) -> None:
     async with nats_broker.open() as sink:
         bad, good = await published(
-            sink, [new_message(topic=topic), new_message(topic="events.Zoë")]
+            sink, [new_message(topic=topic), new_message("Loan/2", topic="events.Zoë")]
         )
 
     assert isinstance(bad, Rejected)
@@ -108,7 +110,9 @@ async def test_what_the_stream_or_the_server_has_no_room_for_is_rejected(
     async with nats_broker.open() as sink, nats_broker.jetstream() as jetstream:
         (headers,) = await published(sink, [new_message(entities="Loan/1@1 " * 10_000)])
         await jetstream.update_stream(name="EVENTS", subjects=["events.>"], max_msg_size=2000)
-        size, fits = await published(sink, [new_message(payload=b"x" * 2000), new_message()])
+        size, fits = await published(
+            sink, [new_message(payload=b"x" * 2000), new_message(key="Loan/2")]
+        )
 
     assert isinstance(headers, Rejected)
     assert "header size exceeds maximum allowed" in headers.error

@@ -88,7 +88,7 @@ async def test_a_subject_without_the_right_to_publish_is_unavailable_at_once(
     with custom_server(tmp_path, "-js", settings=settings) as host:
         url = f"nats://joe:pw@{host}?stream=EVENTS&subjects=events.>,Secret.>&timeout=30"
         async with open_sink(url) as sink:
-            messages = [new_message(topic="Secret.X"), new_message()]
+            messages = [new_message(topic="Secret.X"), new_message("Loan/2")]
             denied, good = await published(sink, messages)
 
     assert denied == Unavailable("this client may not publish to Secret.X: permissions violation")

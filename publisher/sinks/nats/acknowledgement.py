@@ -29,32 +29,46 @@ class _Error(msgspec.Struct):
     description: str = ""
 
 
-class _Answer(msgspec.Struct):
-    """JetStream's answer to a message; it has `stream` if it is an acknowledgement."""
+class Acknowledgement(msgspec.Struct):
+    """JetStream's answer to a message; it has `stream` if something was stored.
+
+    `count` is that of the messages of a batch.
+    """
 
     stream: str = ""
+    duplicate: bool = False
+    count: int = 0
     error: _Error | None = None
 
 
-_ANSWER: Final = msgspec.json.Decoder(_Answer)
+_ANSWER: Final = msgspec.json.Decoder(Acknowledgement)
 
 
-def outcome_of(answer: "Msg", topic: str) -> Outcome:
+def read_answer(answer: "Msg") -> Acknowledgement:
+    """Read an answer; one that is none of JetStream's is empty."""
+    try:
+        return _ANSWER.decode(answer.data)
+    except msgspec.DecodeError:
+        return Acknowledgement()
+
+
+def has_no_responders(answer: "Msg") -> bool:
+    """Whether the server answered that nobody takes the subject."""
+    return (answer.headers or {}).get("Status") == _NO_RESPONDERS
+
+
+def outcome_of(answer: "Msg", read: Acknowledgement, topic: str) -> Outcome:
     """The outcome of a message of the topic.
 
     A stream decides by its limits and its state. So its errors are about the topic,
     unless they are about the size of the message.
     """
-    if answer.headers and answer.headers.get("Status") == _NO_RESPONDERS:
+    if has_no_responders(answer):
         return Unavailable(
             f"no responders on {topic}: no stream takes this subject, or its stream has no leader "
             f"now (`nats stream report`); make one with `nats stream add NAME --subjects={topic}`, "
             "or give the sink ?stream=NAME"
         )
-    try:
-        read = _ANSWER.decode(answer.data)
-    except msgspec.DecodeError:
-        read = _Answer()
     if read.error is not None:
         return _refusal(read.error)
     return _DELIVERED if read.stream else Unavailable(f"the responder on {topic} is not a stream")

@@ -173,6 +173,7 @@ class NatsConnection:
             storage=StorageType.FILE,
             duplicate_window=_DUPLICATE_WINDOW,
             num_replicas=self._settings.replicas,
+            allow_atomic=True,  # a server without batches ignores it
         )
 
     async def _log_error(self, error: Exception) -> None:

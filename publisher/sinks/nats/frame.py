@@ -20,41 +20,42 @@ class BadMessage(Exception):
     """NATS can never take the message; the text says why and contains no payload."""
 
 
-def make_frame(message: Message, reply: str, max_payload: int) -> bytes:
-    """The bytes that publish a message; its acknowledgement comes to the subject `reply`.
+def make_frame(message: Message, reply: str, max_payload: int, more: str = "") -> bytes:
+    """The bytes that publish a message; its acknowledgement comes to the subject `reply`, if any.
 
-    Raises `BadMessage` if the topic is no subject, a header has no valid name, or the
-    message is over `max_payload`, the server's limit in bytes.
+    `more` are more headers, as lines. Raises `BadMessage` if the topic is no subject, a header
+    has no valid name, or the message is over `max_payload`, the server's limit in bytes.
     """
     if not _is_subject(message.topic):
         raise BadMessage(
             f"topic {message.topic!r} is no subject of NATS: parts between dots, without blanks"
         )
-    headers = _headers(message)
+    headers = _headers(message, more)
     # The limit is for headers and payload together; the server disconnects a client above it.
     size = len(headers) + len(message.payload)
     if size > max_payload:
         raise BadMessage(
             f"message of {size} bytes is over the server's max_payload of {max_payload} bytes"
         )
-    command = f"HPUB {message.topic} {reply} {len(headers)} {size}\r\n".encode()
+    command = f"HPUB {message.topic} {reply} {len(headers)} {size}\r\n".encode()  # or no reply
     return b"".join((command, headers, message.payload, b"\r\n"))
 
 
-def _headers(message: Message) -> bytes:
+def _headers(message: Message, more: str) -> bytes:
     form = _form(tuple(message.headers))
     # The values are encoded, so that none of them starts another header.
-    return (form % (encode_value(message.dedupe_id), *binary_values(message))).encode()
+    lines = form % (encode_value(message.dedupe_id), *binary_values(message))
+    return f"{lines}{more}\r\n".encode()
 
 
 @lru_cache
 def _form(names: tuple[str, ...]) -> str:
-    """The headers of a message with these ones, and ``%s`` for each value."""
+    """The lines of a message with these headers, and ``%s`` for each value."""
     wire = binary_names(names, "ce-")
     if rule := broken_header(dict.fromkeys(wire, "")):
         raise BadMessage(rule)
     lines = "".join(name.replace("%", "%%") + ": %s\r\n" for name in wire)
-    return f"NATS/1.0\r\nNats-Msg-Id: %s\r\n{lines}\r\n"
+    return f"NATS/1.0\r\nNats-Msg-Id: %s\r\n{lines}"
 
 
 @lru_cache(maxsize=1024)
