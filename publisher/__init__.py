@@ -38,6 +38,7 @@ from dsql_outbox.publisher.operator.selection import STATES, Selection
 from dsql_outbox.publisher.operator.status import (
     Bounded,
     Counters,
+    Counts,
     FailedMessage,
     FailureCounts,
     Meter,
@@ -105,6 +106,7 @@ __all__ = [
     "ConflictReport",
     "ContendedEntity",
     "Counters",
+    "Counts",
     "DatabaseProbe",
     "Delivered",
     "Destination",

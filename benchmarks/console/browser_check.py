@@ -27,6 +27,11 @@ PICTURED: Final = frozenset(
 _OPTIONS: Final = ("--no-sandbox", "--disable-background-networking", "--disable-gpu")
 
 
+_CUT: Final = """[...document.querySelectorAll(".wide")]
+  .filter((each) => each.scrollWidth > each.clientWidth)
+  .map((each) => each.innerText.slice(0, 60))"""
+
+
 class NoBrowser(Exception):
     """There is no browser, or nothing that drives it, and how to get it."""
 
@@ -95,10 +100,12 @@ class Looking:
             self.faults.append(f"{name}: {each['id']}: {each['help']} ({where})")
 
     async def fits(self, page: "Page", name: str) -> None:
-        """Check that a page is not wider than its window."""
+        """Check that a page is not wider than its window, and no table wider than its frame."""
         wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
         if wide:
             self.faults.append(f"{name}: wider than {_NARROW['width']} pixels")
+        for title in await page.evaluate(_CUT):
+            self.faults.append(f"{name}: a table is cut at {_NARROW['width']} pixels: {title}")
 
 
 async def look(

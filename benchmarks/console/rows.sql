@@ -40,11 +40,13 @@ FROM made WHERE n < {rows} / 100;
 
 INSERT INTO outbox.dead_letters
 SELECT md5('letter ' || n)::uuid, saved, shard, position, 0, type, name, version,
-  'events.' || event_type, '{{}}', 2, saved,
-  CASE n % 500 WHEN 7 THEN 'kafka: the topic does not exist'
-    ELSE 'nats: maximum payload exceeded (1,048,576 bytes)' END,
-  1 + n % 5, 0
-FROM made;
+  'events.' || event_type, '{{}}', 2, saved, error, 1 + n % 5, 0,
+  replace(regexp_replace(error, '[^ ]*[0-9][^ ]*', '*', 'g'), '* *', '*')
+FROM made CROSS JOIN LATERAL (
+  SELECT CASE WHEN n % 500 = 7 THEN 'kafka: the topic ' || 'events.' || event_type || ' does not exist'
+    WHEN n % 7 < 3 THEN 'nats: message of ' || 1048576 + n || ' bytes is over the server''s max_payload of 1048576 bytes'
+    WHEN n % 7 < 5 THEN 'the partner refused ' || name || ': account ' || md5(n::text) || ' is closed'
+    ELSE 'no answer from https://partner.example.com/orders/' || n || ' within 5 s' END) AS e(error);
 
 INSERT INTO outbox.outbox_topics (target, topic, reason, paused_by, paused_at)
 VALUES ('default', 'events.CustomerMoved', 'the CRM is under maintenance', 'shop_operator', now() - interval '20 minutes');

@@ -14,6 +14,7 @@ class Shown(NamedTuple):
     dead: str
     entity: str
     middle: str
+    pattern: str
 
     def pages(self) -> Iterator[tuple[str, str]]:
         """Each page's name and path."""
@@ -25,6 +26,8 @@ class Shown(NamedTuple):
         yield "dead letter", f"/events/{self.dead}"
         yield "entity", f"/entities?key={quote(self.entity, safe='')}"
         yield "dead letters", "/messages?state=dead"
+        yield "dead letters of one kind", f"/messages?state=dead&error={quote(self.pattern)}"
+        yield "messages of a subject", f"/messages?subject={quote(self.entity, safe='')}"
         yield "dead letters from the middle on", f"/messages?state=dead&after={quote(self.middle)}"
         yield "dead letters with a rare error", "/messages?state=dead&error=does+not+exist"
         yield "dead letters with an error that none has", "/messages?state=dead&error=no+such+error"
@@ -56,6 +59,9 @@ def ids_of(connection: psycopg.Connection[Any]) -> Shown:
         entity=one(last.format("entity_type || '/' || entity_id")),
         middle=one(
             "SELECT 'dead/' || event_id || '/' || died_at FROM outbox.dead_letters "
-            "WHERE event_id > '80000000-0000-0000-0000-000000000000' ORDER BY event_id LIMIT 1"
+            "WHERE died_at < now() - interval '30 minutes' ORDER BY died_at DESC LIMIT 1"
+        ),
+        pattern=one(
+            "SELECT error_pattern FROM outbox.dead_letters WHERE error LIKE 'the partner%' LIMIT 1"
         ),
     )

@@ -11,10 +11,17 @@ from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.filters import json_option, reason_option
 from dsql_outbox.cli.output import aligned, duration, json_line, one_line, say
 from dsql_outbox.cli.signals import READ_ONLY
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox import DEFAULT_TARGET, Database
 from dsql_outbox.publisher import PausedTopic, Topics
 
 _PERHAPS: Final = "dsql-outbox topics list shows whether it was done"
+
+_target_option: Final = click.option(
+    "--target",
+    default=DEFAULT_TARGET,
+    metavar="NAME",
+    help="The target whose messages they are; see dsql-outbox targets.",
+)
 
 
 @click.group()
@@ -27,16 +34,17 @@ def topics() -> None:
 
 
 @topics.command("list")
+@_target_option
 @json_option
 @with_database(READ_ONLY)
-def list_(*, as_json: bool, database: Database) -> None:
+def list_(*, target: str, as_json: bool, database: Database) -> None:
     """List the topics that an operator has paused, by name."""
-    anyio.run(_list, database, as_json)
+    anyio.run(_list, database, target, as_json)
 
 
-async def _list(database: Database, as_json: bool) -> None:
+async def _list(database: Database, target: str, as_json: bool) -> None:
     lines: list[tuple[str, ...]] = [("topic", "paused by", "for", "reason")]
-    async with Topics(database) as tool, aclosing(tool.list()) as found:
+    async with Topics(database, target) as tool, aclosing(tool.list()) as found:
         async for topic in found:
             json_line(topic) if as_json else lines.append(_cells(topic))
     if not as_json:
@@ -49,10 +57,11 @@ def _cells(topic: PausedTopic) -> tuple[str, ...]:
 
 @topics.command()
 @click.argument("topic")
+@_target_option
 @reason_option
 @json_option
 @with_database(_PERHAPS)
-def pause(*, topic: str, reason: str, as_json: bool, database: Database) -> None:
+def pause(*, topic: str, target: str, reason: str, as_json: bool, database: Database) -> None:
     """Pause a topic: publishers stop sending its messages within seconds.
 
     The messages wait in the outbox, and so do later messages of their subjects. For a
@@ -60,7 +69,7 @@ def pause(*, topic: str, reason: str, as_json: bool, database: Database) -> None
     """
 
     async def run(found: Database) -> None:
-        async with Topics(found) as tool:
+        async with Topics(found, target) as tool:
             await tool.pause(topic, reason)
 
     anyio.run(run, database)
@@ -69,17 +78,18 @@ def pause(*, topic: str, reason: str, as_json: bool, database: Database) -> None
 
 @topics.command()
 @click.argument("topic")
+@_target_option
 @reason_option
 @json_option
 @with_database(_PERHAPS)
-def resume(*, topic: str, reason: str, as_json: bool, database: Database) -> None:
+def resume(*, topic: str, target: str, reason: str, as_json: bool, database: Database) -> None:
     """Resume a topic: publishers send its messages again within seconds.
 
     The exit code is 1 if no operator has paused it.
     """
 
     async def run(found: Database) -> bool:
-        async with Topics(found) as tool:
+        async with Topics(found, target) as tool:
             return await tool.resume(topic, reason)
 
     was_paused = anyio.run(run, database)

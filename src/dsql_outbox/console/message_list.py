@@ -1,4 +1,4 @@
-"""The list of messages that were not delivered, with its filter."""
+"""The list of messages that were not delivered, with its filter, and the dead ones by error."""
 
 from typing import Final
 
@@ -9,20 +9,29 @@ from dsql_outbox.publisher import STATES, Selection
 
 from .console_state import console_of
 from .layout import page
+from .operator_commands import of_group
 
-_FIELDS: Final = ("subject", "topic", "type", "error", "since", "until")
+_FIELDS: Final = ("target", "subject", "topic", "type", "error", "since", "until")
+_ROWS: Final = 50
+_GROUPS: Final = 20
 
 
 async def messages(request: Request) -> Response:
     """Answer a page of messages."""
     console = console_of(request)
     which = _selection(request)
-    found = await console.messages.page(which, after := request.query_params.get("after") or None)
+    after = request.query_params.get("after") or None
+    found = await console.messages.page(which, after, rows=_ROWS)
+    has_groups = after is None and which.state == "dead" and which.type is None and not which.ids
+    groups = await console.messages.groups(which) if has_groups else None
     query = {name: tuple(texts) for name, texts in which.texts().items()}
     return page(
         request,
         "messages.html",
         found=found,
+        shown=found.found[:_ROWS],
+        groups=groups,
+        shown_groups=[(each, of_group(each)) for each in groups.groups[:_GROUPS]] if groups else [],
         which=which,
         states=STATES,
         given={name: "".join(query.get(name, ())) for name in _FIELDS},

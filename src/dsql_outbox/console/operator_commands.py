@@ -7,7 +7,7 @@ from uuid import UUID
 
 from dsql_outbox.observability import visible
 from dsql_outbox.outbox import DEFAULT_SCHEMA
-from dsql_outbox.publisher import Selection, UndeliveredMessage
+from dsql_outbox.publisher import LetterGroup, Selection, UndeliveredMessage
 
 
 class Commands:
@@ -29,7 +29,12 @@ class Commands:
 
     def message(self, verb: Literal["retry", "drop"], message: UndeliveredMessage) -> str:
         """Retry or drop one message."""
-        return self.messages(verb, Selection(state=message.state, ids=(message.event_id,)))
+        which = Selection(state=message.state, ids=(message.event_id,), target=message.target)
+        return self.messages(verb, which)
+
+    def group(self, group: LetterGroup) -> str:
+        """Try a retry of the dead letters of a group; it prints a summary only."""
+        return self.messages("retry", of_group(group), "--dry-run")
 
     def replay(self, event_id: UUID) -> str:
         """Send a stored event again."""
@@ -39,9 +44,14 @@ class Commands:
         """Send the events of an entity again; it prints a summary only."""
         return self._command("messages", "replay", f"--entity={key}", "--dry-run")
 
-    def resume(self, topic: str) -> str:
-        """Resume a paused topic."""
-        return self._command("topics", "resume", "--", topic)
+    def resume(self, topic: str, target: str | None = None) -> str:
+        """Resume a paused topic of a target; None: of the default one."""
+        of = [] if target is None else [f"--target={target}"]
+        return self._command("topics", "resume", *of, "--", topic)
+
+    def resume_target(self, name: str) -> str:
+        """Resume a paused target."""
+        return self._command("targets", "resume", "--", name)
 
     def conflicts(self, hours: int) -> str:
         """Print the conflict report."""
@@ -55,6 +65,13 @@ class Commands:
     def _command(self, *words: str) -> str:
         at = words.index("--") if "--" in words else len(words)
         return shown(["dsql-outbox", *words[:at], *self._schema, *words[at:]])
+
+
+def of_group(group: LetterGroup) -> Selection:
+    """The selection of the dead letters of a group."""
+    return Selection(
+        state="dead", target=group.target, topic=group.topic, error=group.error or None
+    )
 
 
 def shown(words: Iterable[str]) -> str:

@@ -107,6 +107,9 @@ def _values(console: Console) -> dict[str, Any]:
         "charts": charts_of(samples),
         "shards": _shards(console),
         "publishers": _publishers(status),
+        "counted_at": None
+        if reading.counted_at is None
+        else datetime.fromtimestamp(reading.counted_at, UTC).strftime("%H:%M:%S"),
         "blocked": _BLOCKED,
         "dead": _DEAD,
         "alive": sum(each.alive for each in status.publishers),

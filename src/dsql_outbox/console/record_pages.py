@@ -13,23 +13,33 @@ from starlette.responses import RedirectResponse, Response
 
 from dsql_outbox.outbox import OutboxError, SettingsError, parse_subject_key, told
 from dsql_outbox.publisher import Messages, Selection, UndeliveredMessage
-from dsql_outbox.traces import TreeRow, page_of, spans_of_jaeger, traces_of, tree_rows
+from dsql_outbox.traces import (
+    Sent,
+    TreeRow,
+    page_of,
+    sent_of,
+    spans_of_jaeger,
+    traces_of,
+    tree_rows,
+)
 
 from .console_state import console_of
 from .layout import link, page
 from .problems import problem
 
 _ROWS: Final = 50
+_KEPT: Final = 10
 _LOOKBACK: Final = timedelta(hours=1)
 _COLUMNS: Final = 100
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """A trace of an event: the lines of its tree, and its page in Jaeger."""
+    """A trace of an event: the lines of its tree, its deliveries, and its page in Jaeger."""
 
     trace_id: str
     page: str
     rows: Sequence[TreeRow]
+    sent: Sequence[Sent]
 
 
 async def search(request: Request) -> Response:
@@ -59,12 +69,18 @@ async def event(request: Request) -> Response:
         return problem(request, HTTPStatus.NOT_FOUND, title, f"No event {event_id} is stored here.")
     wants_payload = "payload" in request.query_params
     jaeger = console.jaeger if "trace" in request.query_params else None
+    status = console.sampler.latest
+    targets = () if status is None else status.status.targets
     return page(
         request,
         "event.html",
         event_id=event_id,
         event=found,
         where=where[event_id],
+        left=[
+            each.name for each in targets if each.name not in {m.target for m in where[event_id]}
+        ],
+        paused={each.name for each in targets if each.paused is not None},
         messages=[
             (each, await console.messages.predecessor(each) if each.behind else None)
             for each in where[event_id]
@@ -74,7 +90,7 @@ async def event(request: Request) -> Response:
         jaeger=console.jaeger,
         wants_trace=jaeger is not None,
         trace_command=console.commands.trace(event_id, console.jaeger),
-        **(await _traces(jaeger, event_id, found.saved_date if found else None) if jaeger else {}),
+        **await _traces(jaeger, event_id, found.saved_date if found else None),
     )
 
 
@@ -91,14 +107,18 @@ async def entity(request: Request) -> Response:
     last = min(_whole(request, "before", found.version + 1) - 1, found.version)
     versions = await console.records.history(*names, last, rows=_ROWS)
     where = await _where(console.messages, [each.event_id for each in versions])
+    of_subject = Selection(subject=key)
+    kept = await console.messages.page(of_subject)
     return page(
         request,
         "entity.html",
+        kept=kept,
+        shown=kept.found[:_KEPT],
         names=names,
         entity=found,
         versions=versions,
         where=where,
-        of_subject=Selection(subject=key),
+        of_subject=of_subject,
         older=last - _ROWS + 1 if last > _ROWS else None,
         newest=last == found.version,
     )
@@ -115,19 +135,27 @@ async def _where(
     return found
 
 
-async def _traces(jaeger: str, event_id: UUID, saved: datetime | None) -> dict[str, Any]:
+async def _traces(jaeger: str | None, event_id: UUID, saved: datetime | None) -> dict[str, Any]:
+    if jaeger is None:
+        return {"traces": [], "trace_fault": None, "sent": []}
     since = (saved or datetime.now(UTC) - timedelta(days=7)) - _LOOKBACK
     try:
         traces = await to_thread.run_sync(_read_traces, jaeger, event_id, since)
     except OutboxError as error:
-        return {"traces": [], "trace_fault": told(error)}
-    return {"traces": traces, "trace_fault": None}
+        return {"traces": [], "trace_fault": told(error), "sent": []}
+    sent = [each for trace in traces for each in trace.sent]
+    return {"traces": traces, "trace_fault": None, "sent": sent}
 
 
 def _read_traces(jaeger: str, event_id: UUID, since: datetime) -> list[Trace]:
     found = traces_of(event_id, spans_of_jaeger(jaeger, str(event_id), since))
     return [
-        Trace(trace_id, page_of(jaeger, trace_id), tree_rows(spans, width=_COLUMNS))
+        Trace(
+            trace_id,
+            page_of(jaeger, trace_id),
+            tree_rows(spans, width=_COLUMNS),
+            sent_of(event_id, spans),
+        )
         for trace_id, spans in found.items()
     ]
 

@@ -14,6 +14,8 @@ from dsql_outbox.publisher import (
     MAX_HOURS,
     Bounded,
     ConflictReader,
+    Counts,
+    FailureCounts,
     Meter,
     Rates,
     Status,
@@ -25,14 +27,23 @@ from .samples import History, Sample
 _CONFLICTS: Final = 5.0  # seconds between two reads of the conflicts
 
 
+_REST: Final = 20
+"""A long count is followed by a rest of so many times its duration: it takes 5 % at most."""
+
+
 class Reading(msgspec.Struct, frozen=True):
-    """The status at Unix time `at`, with the waiting messages of each shard and the rates."""
+    """The status at Unix time `at`, with the waiting messages of each shard and the rates.
+
+    A number that is too long to be counted at each reading is that of the last long count, at
+    `counted_at`; None if no number is.
+    """
 
     number: int
     at: float
     status: Status
     backlogs: Mapping[int, Bounded]
     rates: Rates | None
+    counted_at: float | None
 
 
 class ConflictCount:
@@ -63,6 +74,51 @@ class ConflictCount:
         self._last = total
 
 
+class LongCount:
+    """Counts what is too long to be counted at each reading, in its own time.
+
+    `latest` is the last count, and the Unix time of it.
+    """
+
+    def __init__(self, database: Database, interval: float) -> None:
+        self._reader = StatusReader(database, read_only=True)
+        self._interval = interval
+        self.latest: tuple[Counts, float] | None = None
+
+    async def run(self) -> None:
+        """Count until cancelled. Without an answer the last count stays as it is."""
+        try:
+            while True:
+                began = monotonic()
+                with suppress(OutboxError, psycopg.Error, OSError):
+                    self.latest = await self._reader.read_counts(), time()
+                await asyncio.sleep(max(self._interval, _REST * (monotonic() - began)))
+        finally:
+            await self._reader.close()
+
+
+def _completed(
+    status: Status, backlogs: Mapping[int, Bounded], counts: Counts
+) -> tuple[Status, Mapping[int, Bounded]]:
+    """The numbers of a reading, with those of a long count where the reading cut them."""
+    failures = status.failures
+    if failures.more and counts.failures.count > failures.count:
+        failures = FailureCounts(
+            counts.failures.count, counts.failures.more, counts.blocked, failures.worst
+        )
+    dead = _longer(status.dead_letters, counts.dead_letters)
+    full = {
+        shard: _longer(known, counts.backlogs.get(shard, known))
+        for shard, known in backlogs.items()
+    }
+    return msgspec.structs.replace(status, failures=failures, dead_letters=dead), full
+
+
+def _longer(known: Bounded, counted: Bounded) -> Bounded:
+    """The long count of a number that was cut, unless that is out of date."""
+    return counted if known.more and counted.count > known.count else known
+
+
 class Sampler:
     """Takes a `Reading` every `interval` seconds, from `start` to `stop`.
 
@@ -75,7 +131,8 @@ class Sampler:
         self._conflicts = ConflictCount(database)
         self._interval = interval
         self._meter = Meter()
-        self._task: asyncio.Task[None] | None = None
+        self._long_count = LongCount(database, interval)
+        self._tasks: list[asyncio.Task[None]] = []
         self._ticked = asyncio.Event()
         self.history = History()
         self.latest: Reading | None = None
@@ -90,16 +147,21 @@ class Sampler:
 
     def start(self) -> None:
         """Start, unless it runs."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="dsql-outbox-console")
+        if not self._tasks:
+            runs = {"status": self._run(), "counts": self._long_count.run()}
+            self._tasks = [
+                asyncio.create_task(run, name=f"dsql-outbox-console {name}")
+                for name, run in runs.items()
+            ]
 
     async def stop(self) -> None:
-        """Stop, and close the connection."""
-        if self._task is not None:
-            self._task.cancel()
+        """Stop, and close the connections."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
             with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+                await task
 
     async def after(self, tries: int) -> int:
         """Wait until there were more tries than `tries`. Returns how many there were."""
@@ -143,9 +205,16 @@ class Sampler:
 
     async def _look(self) -> Reading:
         status = await self._reader.read()
-        backlogs = await self._reader.read_backlogs()
+        backlogs: Mapping[int, Bounded] = await self._reader.read_backlogs()
         rates = self._meter.rates(await self._reader.read_counters(), monotonic())
-        found = Reading(self.tries + 1, time(), status, backlogs, rates)
+        read, counted_at = (status, backlogs), None
+        if self._long_count.latest is not None:
+            counts, counted_at = self._long_count.latest
+            status, backlogs = _completed(status, backlogs, counts)
+        is_cut = (status, backlogs) != read
+        found = Reading(
+            self.tries + 1, time(), status, backlogs, rates, counted_at if is_cut else None
+        )
         self.history.add(_sample(found, await self._conflicts.read()))
         return found
 

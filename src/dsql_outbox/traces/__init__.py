@@ -17,9 +17,11 @@ from .jaeger import (
 )
 from .otlp_json import ExportRequest, TraceData, views
 from .span_tree import (
+    Sent,
     SpanView,
     TreeRow,
     names_event,
+    sent_of,
     traces_of,
     tree_rows,
     view_received,
@@ -32,6 +34,7 @@ __all__ = [
     "ExportRequest",
     "JaegerUnreachable",
     "NotJaeger",
+    "Sent",
     "SpanView",
     "TraceData",
     "TreeRow",
@@ -39,6 +42,7 @@ __all__ = [
     "jaeger_beside",
     "names_event",
     "page_of",
+    "sent_of",
     "spans_of_jaeger",
     "traces_of",
     "tree_rows",

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -235,3 +236,27 @@ def names_event(span: SpanView, event_id: UUID) -> bool:
     """Whether an attribute of the span is the id of the event."""
     found = (span.attributes.get(n) for n in (names.EVENT_ID, names.MESSAGING_MESSAGE_ID))
     return str(event_id) in found
+
+
+class Sent(msgspec.Struct, frozen=True, rename="camel"):
+    """A delivery of an event, as a trace tells it: where it went, and when the broker had it."""
+
+    system: str
+    destination: str
+    at: datetime
+
+
+def sent_of(event_id: UUID, spans: Iterable[SpanView]) -> list[Sent]:
+    """The deliveries of an event in a trace, the first one first."""
+    found = [
+        Sent(
+            str(span.attributes.get(names.MESSAGING_SYSTEM, "")),
+            str(span.attributes.get(names.MESSAGING_DESTINATION, "")),
+            datetime.fromtimestamp(span.end_ns / 1e9, UTC),
+        )
+        for span in spans
+        if names_event(span, event_id)
+        and span.attributes.get(names.PUBLISH_RESULT) == "delivered"
+        and 0 <= span.end_ns < 1 << 64  # so that a datetime has it
+    ]
+    return sorted(found, key=lambda each: each.at)

@@ -4,8 +4,10 @@ from html import unescape
 from shlex import split
 from urllib.parse import quote
 
+import anyio
 import psycopg
 import pytest
+from anyio import to_thread
 from click.testing import CliRunner
 from httpx import AsyncClient
 from tests.support.console_clients import browsing
@@ -17,7 +19,8 @@ from tests.support.telemetry.jaeger_server import Jaeger, serving
 from dsql_outbox.cli import main
 from dsql_outbox.console.operator_commands import Commands
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher import Messages, Rejected, Selection, Topics
+from dsql_outbox.publisher import Messages, Publisher, Rejected, Selection, Targets, Topics
+from dsql_outbox.publisher.operator import targets as operator_targets
 from dsql_outbox.schema import Roles, grant
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer, WriterSettings
@@ -105,7 +108,7 @@ async def test_an_entity_has_its_state_and_its_history_page_by_page(url: str) ->
         page = await text(browser, found.headers["location"])
         assert '"n": 59' in page
         assert f"/events/{last.id}" in page
-        assert f"/events/{first.id}" not in page
+        assert f"/events/{first.id}" not in page.partition("History")[2]
         older = await text(browser, "/entities?key=Car/a&before=11")
         assert f"/events/{first.id}" in older
         assert f"/events/{last.id}" not in older.partition("History")[2]
@@ -130,6 +133,141 @@ async def test_dead_letters_come_page_by_page(url: str) -> None:
     shown = [{str(e.id) for e in events if str(e.id) in page.text} for page in (first, second)]
     assert [len(each) for each in shown] == [50, 20]
     assert not shown[0] & shown[1]
+
+
+async def test_dead_letters_are_grouped_and_each_group_shows_its_command(url: str) -> None:
+    """The command, run as it stands, would retry the letters of its group."""
+    events = written(url, *(event(f"car-{n}") for n in range(7)))
+    sink = MemorySink()
+    for n, each in enumerate(events):
+        sink.fail(each.id, Rejected(f"account {n} is closed" if n < 5 else "Too 'large' & <b>"))
+    await relay_all(Database(url), sink)
+    async with browsing(Database(url)) as browser:
+        page = await text(browser, "/messages?state=dead")
+        groups = page.partition("By error and topic")[2].partition("One by one")[0]
+        assert "account * is closed" in groups
+        assert groups.index("account * is closed") < groups.index("Too 'large' & <b>")
+        assert ">5</p>" in groups
+        shown = [each.partition("</code>")[0] for each in groups.split("<code>")]
+        planned: list[str] = []
+        for each in shown:
+            if each.startswith("dsql-outbox"):
+                words = [*split(each)[1:], "--database", url]
+                done = await to_thread.run_sync(CliRunner().invoke, main, words)
+                planned += [x for x in done.stdout.splitlines() if x.startswith("topic")]
+        assert [int(line.split()[-1]) for line in planned] == [5, 2]
+        one = await text(browser, "/messages?state=dead&error=account+*+is+closed")
+        assert str(events[0].id) in one
+        assert str(events[6].id) not in one
+
+
+async def test_a_message_is_found_by_its_subject(url: str) -> None:
+    database = Database(url)
+    blocked, *_ = written(url, *(event("a", n) for n in range(12)))
+    sink = MemorySink()
+    sink.fail(blocked.id, Rejected("Too large"))
+    await relayed(database, sink, on_dead_letter="block")
+    async with browsing(database) as browser:
+        page = await text(browser, "/entities?key=Car/a")
+        kept = page.partition("Not delivered")[2].partition("Current state")[0]
+        assert f"/events/{blocked.id}" in kept
+        assert "Too large" in kept
+        assert "10 of 12" in kept
+        assert str(blocked.id) in await text(browser, "/messages?subject=Car/a")
+
+
+async def test_a_message_of_another_target_names_it_in_its_commands(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
+    database = Database(url)
+    async with Targets(database) as targets:
+        await targets.add("lake")
+    (made,) = written(url, event("a"))
+    sink = MemorySink()
+    sink.fail(made.id, Rejected("Not for the lake"))
+    await Publisher(database, sink, target="lake").run(until_empty=True, max_wait=0)
+    await relayed(database, MemorySink())
+    async with Topics(database, "lake") as topics:
+        await topics.pause("events.CarMoved")
+    async with browsing(database) as browser:
+        overview = await text(browser, "/")
+        assert "topics resume --target=lake -- events.CarMoved" in overview
+        assert "/messages?state=dead&target=lake" in overview
+        page = await text(browser, f"/events/{made.id}")
+        assert f"messages retry --state=dead --target=lake --id={made.id}" in page
+        assert "It does not wait for target default" in page
+        page = await text(browser, "/messages?state=dead&target=lake")
+        assert "--target=lake --topic=events.CarMoved '--error=Not for the lake' --dry-run" in page
+        assert str(made.id) not in await text(browser, "/messages?state=dead&target=default")
+        (written_later,) = written(url, event("b"))
+        assert "topics resume --target=lake -- events.CarMoved" in await text(
+            browser, f"/events/{written_later.id}"
+        )
+        async with Targets(database) as targets:
+            await targets.pause("lake", "repairs")
+        await browser.get("/")
+    async with browsing(database) as browser:
+        assert "targets resume -- lake" in await text(browser, "/")
+        assert "targets resume -- lake" in await text(browser, f"/events/{written_later.id}")
+
+
+async def test_the_numbers_are_true_where_a_reading_cuts_them(url: str) -> None:
+    """A shard with more than 500 messages, and more than 1,000 failures and dead letters."""
+    with psycopg.connect(url, autocommit=True) as sql:
+        sql.execute(
+            "INSERT INTO outbox.outbox SELECT n % 2, n, gen_random_uuid(), 0, 'Car', n, 1, 't',"
+            " '{}', '{}', 2, now() FROM generate_series(1, 2406) n WHERE n % 2 = 0 OR n < 9"
+        )
+        sql.execute(
+            "INSERT INTO outbox.outbox_failures SELECT shard, position, event_id, 1, 'no',"
+            " 'infinity' FROM outbox.outbox WHERE shard = 0 LIMIT 1103"
+        )
+        sql.execute(
+            "INSERT INTO outbox.dead_letters SELECT gen_random_uuid(), now(), 0, n, 0, 'Car', n,"
+            " 1, 't', '{}', 2, now(), 'no', 1, 0 FROM generate_series(1, 1234) AS n"
+        )
+    async with browsing(Database(url), interval=0.05) as browser:
+        page = ""
+        with anyio.fail_after(30):
+            while "were counted at" not in page:  # the next reading may be the first with it
+                page = await text(browser, "/")
+    figures = page.partition("<dl")[2].partition("</dl>")[0]
+    for number in ("<dd>1,207</dd>", "<dd>1,103</dd>", "<dd>1,234</dd>"):
+        assert number in figures
+    assert 'data-label="Waiting">1,203</td>' in page
+    assert 'data-label="Waiting">4</td>' in page
+    assert "1,103 messages are blocked" in page
+
+
+async def test_an_event_that_left_says_when_it_was_sent_if_its_trace_does(url: str) -> None:
+    (made,) = written(url, event("a"))
+    await relayed(Database(url), MemorySink())
+    attributes = {
+        "outbox.event.id": str(made.id),
+        "outbox.publish.result": "delivered",
+        "messaging.system": "kafka",
+        "messaging.destination.name": "car-moves",
+    }
+    span = {
+        "traceId": f"{7:032x}",
+        "spanId": f"{8:016x}",
+        "name": "publish events.CarMoved",
+        "startTimeUnixNano": "1795000000000000000",
+        "endTimeUnixNano": "1795000001000000000",
+        "attributes": [{"key": k, "value": {"stringValue": v}} for k, v in attributes.items()],
+    }
+    failed = span | {"spanId": f"{9:016x}", "attributes": span["attributes"][:1]}
+    with serving(Jaeger({"loans": [failed, span]})) as jaeger:
+        async with browsing(Database(url), jaeger=jaeger.url) as browser:
+            page = await text(browser, f"/events/{made.id}")
+            assert "The outbox does not keep the time, but its trace may" in page
+            page = await text(browser, f"/events/{made.id}?trace=1")
+    where = page.partition("Where it is now")[2].partition("</ul>")[0]
+    assert where.count("It was sent") == 1
+    assert "to kafka <code>car-moves</code> at" in where
+    assert "2026-11-18 11:06:41" in where
+    assert "It is no longer in the outbox." in where
 
 
 async def test_a_payload_is_shown_on_demand_and_never_logged(

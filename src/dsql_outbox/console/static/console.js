@@ -58,7 +58,7 @@ if (live) {
 for (const part of document.querySelectorAll("[data-load]")) {
   fetch(part.dataset.load)
     .then((answer) => (answer.ok ? answer.text() : Promise.reject(answer)))
-    .then((html) => swap(html, `#${part.id}`))
+    .then((html) => swap(html, part.dataset.parts))
     .catch(() => {});
 }
 
