@@ -318,26 +318,6 @@ class MessageGap(OutboxError):
         self.actual = actual
 
 
-class PublisherRuns(OutboxError, RuntimeError):
-    """A read model cannot be rebuilt beside a publisher, which applies events too.
-
-    In the database: what the rebuild has committed. Call again: after every publisher is
-    stopped; if `is_disturbed`, with empty tables of the read model and from the start.
-
-        >>> PublisherRuns(is_disturbed=False).is_disturbed
-        False
-    """
-
-    def __init__(self, *, is_disturbed: bool) -> None:
-        super().__init__(
-            "a publisher has run since the rebuild began, so events may be applied twice: stop "
-            "every publisher, empty the tables of the read model, and begin again"
-            if is_disturbed
-            else "a publisher runs: stop every publisher of this database before the rebuild"
-        )
-        self.is_disturbed = is_disturbed
-
-
 class ArchiveError(OutboxError):
     """A file of an archive cannot be written, or is missing, torn or another one.
 

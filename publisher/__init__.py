@@ -6,7 +6,6 @@
 - `relay/` reads rows, sends them, and settles the broker's answers.
 - `leases/` decides which publisher relays which shard (docs/leases.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
-- `rebuild` rebuilds a read model from the stored events.
 - `records` reads stored events and entities by key (`Records`), for the console.
 - `verification/` compares the stored events with each other (`Verifier`).
 - `life/` archives stored events, and forgets archived ones (`Archives`).
@@ -53,7 +52,6 @@ from dsql_outbox.publisher.operator.status import (
 from dsql_outbox.publisher.operator.targets import DroppedTarget, Target, Targets
 from dsql_outbox.publisher.operator.topic_pauses import PausedTopic, Topics
 from dsql_outbox.publisher.operator.undelivered import Page, UndeliveredMessage
-from dsql_outbox.publisher.rebuild import Rebuild, RebuildProgress
 from dsql_outbox.publisher.records import (
     EntityRecord,
     EventRecord,
@@ -140,8 +138,6 @@ __all__ = [
     "PublisherSettings",
     "Rates",
     "Ready",
-    "Rebuild",
-    "RebuildProgress",
     "Records",
     "Rejected",
     "Relayed",

@@ -1,11 +1,13 @@
 """A table of balances that follows the events: docs/read-models.md.
 
-    python examples/read_model/balances.py create | clear | run | pay FROM TO AMOUNT
+    python examples/read_model/balances.py create | run MODEL
+    python examples/read_model/balances.py pay FROM TO AMOUNT
 
 The database is that of DSQL_OUTBOX_DATABASE. Each payment is an event of the account that
 pays. `apply` adds it to both balances in the transaction that deletes its message from the
 outbox, so it counts once, whatever is killed. The inbox remembers its id, so that a replay
-does not count again.
+does not count again. MODEL is the name of the target and of the table: each version of the
+model has its own.
 """
 
 import asyncio
@@ -14,27 +16,34 @@ import os
 import sys
 from decimal import Decimal
 
+from psycopg import sql
+
 from dsql_outbox import Database, Entity, Event, Message, Publisher, PublisherSettings, Writer
 from dsql_outbox.inbox import AsyncInbox
 from dsql_outbox.outbox import AsyncConnection
-from dsql_outbox.publisher import Targets
+from dsql_outbox.publisher import Apply
 
 DATABASE = Database(os.environ["DSQL_OUTBOX_DATABASE"])
-INBOX = AsyncInbox(DATABASE, "balances")
 QUICK = PublisherSettings(lease=2.0)
 
-ADD = """INSERT INTO public.balances AS b (account, balance) VALUES (%s, %s)
-    ON CONFLICT (account) DO UPDATE SET balance = b.balance + excluded.balance"""
 
+def applying(model: str) -> Apply:
+    """The function that adds payments to the table of a model."""
+    inbox = AsyncInbox(DATABASE, model)
+    add = sql.SQL(
+        "INSERT INTO public.{} AS b (account, balance) VALUES (%s, %s)"
+        " ON CONFLICT (account) DO UPDATE SET balance = b.balance + excluded.balance"
+    ).format(sql.Identifier(model))
 
-async def apply(connection: AsyncConnection, message: Message) -> None:
-    """Move the money of one payment."""
-    if not await INBOX.remember(connection, message.event_id):
-        return
-    payer, payee = json.loads(message.payload)["entities"]
-    amount = Decimal(payer["amount"])
-    for entity, moved in ((payer, -amount), (payee, amount)):
-        await connection.execute(ADD, (entity["entityHeader"]["entityId"], moved))
+    async def apply(connection: AsyncConnection, message: Message) -> None:
+        if not await inbox.remember(connection, message.event_id):
+            return
+        payer, payee = json.loads(message.payload)["entities"]
+        amount = Decimal(payer["amount"])
+        for entity, moved in ((payer, -amount), (payee, amount)):
+            await connection.execute(add, (entity["entityHeader"]["entityId"], moved))
+
+    return apply
 
 
 def payment(payer: str, payee: str, amount: str) -> Event:
@@ -43,27 +52,11 @@ def payment(payer: str, payee: str, amount: str) -> Event:
     return Event.new("Money Paid", "MoneyPaid", accounts)
 
 
-def create() -> None:
-    """Make the table, and the target whose messages change it. It may run again."""
+def create(model: str) -> None:
+    """Make the table of a model."""
+    table = "CREATE TABLE public.{} (account varchar(128) PRIMARY KEY, balance numeric NOT NULL)"
     with DATABASE.connect() as connection:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS public.balances"
-            " (account varchar(128) PRIMARY KEY, balance numeric NOT NULL)"
-        )
-    asyncio.run(add_target())
-
-
-async def add_target() -> None:
-    """Let the balances get a message of each event from now on, with a progress of their own."""
-    async with Targets(DATABASE) as targets:
-        await targets.add("balances", kind="model")
-
-
-def clear() -> None:
-    """Empty the table before a rebuild, with what is remembered. Stop `run` before."""
-    with DATABASE.connect() as connection, connection.transaction():
-        connection.execute("DELETE FROM public.balances")
-        connection.execute("DELETE FROM outbox.inbox WHERE consumer = 'balances'")
+        connection.execute(sql.SQL(table).format(sql.Identifier(model)))
 
 
 def pay(payer: str, payee: str, amount: str) -> None:
@@ -72,19 +65,18 @@ def pay(payer: str, payee: str, amount: str) -> None:
         print(writer.write(payment(payer, payee, amount)).event_id)
 
 
-def run() -> None:
+def run(model: str) -> None:
     """Apply payments until the process ends."""
-    asyncio.run(Publisher(DATABASE, settings=QUICK, apply=apply, target="balances").run())
+    publisher = Publisher(DATABASE, settings=QUICK, apply=applying(model), target=model)
+    asyncio.run(publisher.run())
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["create"]:
-            create()
-        case ["clear"]:
-            clear()
-        case ["run"]:
-            run()
+        case ["create", model]:
+            create(model)
+        case ["run", model]:
+            run(model)
         case ["pay", payer, payee, amount]:
             pay(payer, payee, amount)
         case _:

@@ -1,6 +1,6 @@
 """One run of a user's function in a transaction of the library, and its judge.
 
-`transact`, `once`, `apply` and the rebuild of a read model call a function of the user
+`transact`, `once` and `apply` call a function of the user
 between their BEGIN and COMMIT: that is an open attempt. The function may swallow an error of the
 database, end the transaction, lose or close the connection, or keep the connection. Then a
 COMMIT would store less than the caller believes.

@@ -99,7 +99,6 @@ _COMMANDS: Final = {
     "targets": Subcommand("targets", "List, add, drop, pause or resume targets."),
     "verify": Subcommand("verify", "Compare the stored events with each other."),
     "operations": Subcommand("operations", "List what operators did: who, when, what and why."),
-    "read-model": Subcommand("read_model", "Rebuild a read model from the stored events."),
     "inbox": Subcommand("inbox", "Forget old messages of a consumer's inbox."),
     "trace": Subcommand("trace", "Draw the trace of an event, from Jaeger or a file."),
 }

@@ -1,8 +1,6 @@
-"""The example of a read model: exact balances after kills, replays and a rebuild."""
+"""The example of a read model: exact balances after kills and replays, and in a new version."""
 
 import os
-import re
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +15,6 @@ import anyio
 import psycopg
 import pytest
 from tests.support.checkout import ROOT
-from tests.support.publisher.running_relays import count
 from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import Database, Entity, Event
@@ -59,8 +56,15 @@ def sql(database_url: str) -> Iterator[psycopg.Connection]:
         yield connection
 
 
-def balances(sql: psycopg.Connection) -> dict[str, int]:
-    return {account: int(n) for account, n in sql.execute("SELECT * FROM public.balances")}
+def balances(sql: psycopg.Connection, model: str = "balances") -> dict[str, int]:
+    rows = sql.execute(f"SELECT * FROM public.{model}".encode())
+    return {account: int(n) for account, n in rows}
+
+
+def waiting(sql: psycopg.Connection, target: int) -> int:
+    """How many messages of a target wait."""
+    query = "SELECT FROM outbox.outbox WHERE shard / 1024 = %s"
+    return len(sql.execute(query, (target,)).fetchall())
 
 
 def pay_all(database: Database) -> tuple[dict[str, int], list[UUID]]:
@@ -77,58 +81,39 @@ def pay_all(database: Database) -> tuple[dict[str, int], list[UUID]]:
 
 async def replay(database: Database, ids: list[UUID]) -> None:
     async with Messages(database) as tool:
-        async for _ in tool.replay(Selection(ids=tuple(ids)), reason="test", target="balances"):
+        async for _ in tool.replay(Selection(ids=tuple(ids)), target="balances"):
             pass
 
 
-def test_the_balances_are_exact_whatever_is_killed_and_replayed(
+def test_the_balances_are_exact_whatever_is_killed_and_replayed_and_in_a_new_version(
     start: Start, database_url: str, sql: psycopg.Connection
 ) -> None:
     database = Database(database_url)
     apply(database, shards=4)
     python = sys.executable
-    assert start(python, "balances.py", "create").wait(30) == 0
+    assert start(COMMAND, "targets", "add", "balances", "--kind", "model").wait(30) == 0
     assert start(COMMAND, "targets", "drop", "default", "--yes").wait(30) == 0
+    assert start(python, "balances.py", "create", "balances").wait(30) == 0
     wanted, ids = pay_all(database)
-    running = [start(python, "balances.py", "run") for _ in range(2)]
+    running = [start(python, "balances.py", "run", "balances") for _ in range(2)]
     for kill, left in zip(cycle((0, 1)), (200, 120, 60), strict=False):
-        wait_until(lambda left=left: count(sql, "outbox") <= left, timeout=60)
+        wait_until(lambda left=left: waiting(sql, 1) <= left, timeout=60)
         running[kill].kill()
-        running[kill] = start(python, "balances.py", "run")
+        running[kill] = start(python, "balances.py", "run", "balances")
         anyio.run(replay, database, ids[:left])
-    wait_until(lambda: count(sql, "outbox") == 0, timeout=60)
+    wait_until(lambda: waiting(sql, 1) == 0, timeout=60)
     assert balances(sql) == wanted
-    refused = start(COMMAND, "read-model", "rebuild", "--apply", "balances:apply")
-    assert refused.wait(30) == 1
-    assert "a publisher runs: stop every publisher" in read(refused)
-    for each in running:
-        each.kill()
-    rebuild_in_parts(start, sql)
-    assert balances(sql) == wanted
-
-
-def rebuild_in_parts(start: Start, sql: psycopg.Connection) -> None:
-    """Empty the table, and rebuild it with one Ctrl-C in the middle."""
-    assert start(sys.executable, "balances.py", "clear").wait(30) == 0
-    sql.execute("UPDATE outbox.outbox_leases SET expires_at = now() - interval '1 hour'")
-    command = (COMMAND, "read-model", "rebuild", "--apply", "balances:apply")
-    first = start(*command)
-    wait_until(lambda: count(sql, "inbox") >= 10, timeout=30)
-    first.send_signal(signal.SIGINT)
-    code, told = first.wait(30), read(first)
-    if code == 0:  # it was done before the signal came
-        return
-    assert code == 130
-    (place,) = re.findall(r"command with --after (\S+)", told)
-    second = start(*command, "--after", place)
-    assert second.wait(30) == 0, read(second)
-
-
-def read(process: subprocess.Popen[str]) -> str:
-    assert process.stderr is not None
-    return process.stderr.read()
+    assert start(python, "balances.py", "create", "balances_2").wait(30) == 0
+    fill = ("targets", "add", "balances_2", "--kind", "model", "--from-start")
+    assert start(COMMAND, *fill).wait(60) == 0
+    start(python, "balances.py", "run", "balances_2")
+    pay_all(database)
+    wait_until(lambda: waiting(sql, 1) == waiting(sql, 2) == 0, timeout=60)
+    wanted = {account: 2 * number for account, number in wanted.items()}
+    assert balances(sql) == balances(sql, "balances_2") == wanted
+    assert start(COMMAND, "targets", "drop", "balances", "--yes").wait(60) == 0
 
 
 def test_the_readme_names_the_commands() -> None:
     text = Path(EXAMPLE / "README.md").read_text()
-    assert "dsql-outbox read-model rebuild --apply balances:apply" in text
+    assert "dsql-outbox targets add balances_2 --kind model --from-start" in text

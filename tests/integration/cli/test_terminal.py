@@ -104,7 +104,7 @@ def test_help_fits_the_terminal(columns: int) -> None:
 
 @pytest.mark.parametrize(
     ("words", "meant"),
-    [("pubish", "'publish'"), ("read-model rebild", "'rebuild'"), ("publish --snik x", "'--sink'")],
+    [("pubish", "'publish'"), ("messages replai", "'replay'"), ("publish --snik x", "'--sink'")],
 )
 def test_a_wrong_word_is_answered_with_a_similar_one(words: str, meant: str) -> None:
     done = run(*words.split())

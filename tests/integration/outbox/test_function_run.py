@@ -22,8 +22,7 @@ from dsql_outbox.doors.sqlalchemy import transact
 from dsql_outbox.inbox import AsyncInbox, Inbox
 from dsql_outbox.outbox import Database, Message, TransactionMisused, command
 from dsql_outbox.outbox.unit_of_work import commit as commit_module
-from dsql_outbox.publisher import Publisher, PublisherSettings, Rebuild
-from dsql_outbox.testing import MemorySink
+from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.writer import AsyncWriter, Writer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres_only("pg_terminate_backend, DO, COPY")]
@@ -280,8 +279,6 @@ OF_DRIVERS: Final = {
 """The acts that a session of SQLAlchemy does not offer, or refuses in tests of its own."""
 
 BODIES: Final = ["transact", "transact_in_thread", "session", "once", "once_in_thread", "apply"]
-REBUILD: Final = "rebuild"
-"""The tool of an operator. It is no service: it ends at a lost connection, and is run again."""
 
 
 class InThread:
@@ -415,11 +412,6 @@ class Body:
         publisher = Publisher(self._database, settings=settings, apply=self._run, target="model")
         await publisher.run(until_empty=True)
 
-    async def _rebuild(self) -> None:
-        async with Rebuild(self._database, self._run) as tool:
-            async for _ in tool.run():
-                pass
-
     def _letter(self) -> str | None:
         """The class in the reason of the dead letter, if there is one."""
         with psycopg.connect(self._url) as sql:
@@ -448,11 +440,9 @@ def effects_in(url: str) -> int:
         return sql.execute("DELETE FROM public.effects").rowcount
 
 
-def wanted_of(act: Act, body: str) -> tuple[str, int]:
+def wanted_of(act: Act) -> tuple[str, int]:
     """The end of a call, and the effects that are stored."""
-    wanted = TABLE[act]
-    if wanted == "retried":
-        wanted = psycopg.OperationalError if body == REBUILD else OK
+    wanted = OK if TABLE[act] == "retried" else TABLE[act]
     return (OK, 1) if wanted == OK else (_named(wanted), 0)
 
 
@@ -468,7 +458,7 @@ def _is(ended: str, wanted: str) -> bool:
     return ended == wanted or bool(found and base and issubclass(found, base))
 
 
-@pytest.mark.parametrize("name", [*BODIES, REBUILD])
+@pytest.mark.parametrize("name", BODIES)
 async def test_each_body_judges_the_end_of_the_function_in_the_same_way(
     effects: str, name: str
 ) -> None:
@@ -476,17 +466,13 @@ async def test_each_body_judges_the_end_of_the_function_in_the_same_way(
     left_out = OF_TASKS if name.endswith("_in_thread") else set()
     if name == "session":
         left_out = OF_TASKS | OF_DRIVERS
-    if name == REBUILD:
-        with Writer(Database(effects)) as writer:
-            writer.write(workload_s.car_created())
-        await Publisher(Database(effects), MemorySink()).run(until_empty=True)
     wrong = {}
     async with Body(effects, name).opened() as body:
         for act in TABLE:
             if act in left_out:
                 continue
             found = (await body.call(act), effects_in(effects))
-            wanted = wanted_of(act, name)
+            wanted = wanted_of(act)
             is_right = _is(found[0], wanted[0]) and found[1] == wanted[1]
             if not is_right or (wanted[1] == 0 and body.runs != 1):
                 wrong[act.__name__] = (found, body.runs, wanted)

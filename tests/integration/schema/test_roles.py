@@ -131,7 +131,7 @@ WHO_RUNS = {
     ),
     "operator": (
         *("conflicts_recent", "dead", "entity_version", "failure_behind", "failure_forget"),
-        *("failure_page", "fill", "letter", "migrations_recorded", "outbox_bury", "rebuild_page"),
+        *("failure_page", "fill", "letter", "migrations_recorded", "outbox_bury"),
         *("operation", "record_payload", "event_lock", "job_row"),
         *("replay", "rights_present", "roles_present", "rows_estimate"),
         "subject_events",

@@ -10,7 +10,7 @@ import pytest
 from dsql_outbox.cli.doctor.examined_database import Server
 from dsql_outbox.cli.relay.leftover import WaitingTopic
 from dsql_outbox.outbox import numbered
-from dsql_outbox.publisher import rebuild, records
+from dsql_outbox.publisher import records
 from dsql_outbox.publisher.leases import table
 from dsql_outbox.publisher.operator import (
     event_pages,
@@ -50,7 +50,6 @@ BY_NAME = {
     "letter_find": MessageRow,
     "letter_groups": letter_groups._GroupRow,
     "letter_page": MessageRow,
-    "rebuild_page": rebuild._EventRow,
     "operation_page": operations._OperationRow,
     "record_entity": records.EntityRecord,
     "record_event": records._EventRow,

@@ -10,7 +10,6 @@ from tests.support.checkout import ROOT
 _DOORS: Final = {
     "writer/": "writer",
     "publisher/operator/": "operator",
-    "publisher/rebuild.py": "operator",
     "publisher/records.py": "console",
     "publisher/": "publisher",
     "schema/": "schema",

@@ -19,7 +19,6 @@ from dsql_outbox.outbox import (
     MissingExtra,
     OutboxError,
     OutcomeUnknown,
-    PublisherRuns,
     SchemaError,
     SettingsError,
     SinkUnavailable,
@@ -42,7 +41,7 @@ def test_every_error_has_one_base_and_says_what_it_means() -> None:
         for _, c in inspect.getmembers(module, inspect.isclass)
         if c.__module__.endswith(".errors")
     ]
-    assert len(found) == 18
+    assert len(found) == 17
     assert all(issubclass(c, OutboxError) and c.__doc__ for c in found)
 
 
@@ -105,10 +104,6 @@ def test_an_error_is_also_what_python_calls_it(error: type, python: type) -> Non
             ),
         ),
         (
-            PublisherRuns(is_disturbed=False),
-            "a publisher runs: stop every publisher of this database before the rebuild",
-        ),
-        (
             ArchiveError(FILE, "/archive", "No such file or directory"),
             f"archive file {FILE} in /archive: No such file or directory",
         ),
@@ -152,7 +147,6 @@ ERRORS = [
     SinkUnavailable("text"),
     UnreadableMessage("position", "it is not a number"),
     MessageGap("Car/CAR-1", expected=7, actual=5),
-    PublisherRuns(is_disturbed=True),
     ArchiveError(FILE, "/archive", "No such file"),
     EventArchived(ID, 7, FILE, "/archive"),
     JobRefused("the job erase of a runs"),
