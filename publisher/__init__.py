@@ -64,7 +64,7 @@ from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.publisher.verification.finding import Finding
 from dsql_outbox.publisher.verification.verifier import Verification, Verifier, VerifyProgress
 
-from .form_proofs import burial_proofs, read_proofs
+from .form_proofs import burial_proofs, failure_proofs, read_proofs
 from .outbox_rows import RowId, row_keys
 from .publisher import Publisher
 from .settings import PublisherSettings
@@ -170,6 +170,7 @@ __all__ = [
     "VersionRecord",
     "attributes",
     "burial_proofs",
+    "failure_proofs",
     "known_schemes",
     "named",
     "open_sink",

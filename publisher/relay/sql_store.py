@@ -148,18 +148,7 @@ class SqlStore:
 
     async def record(self, failures: Collection[Failure]) -> None:
         """See `Store.record`."""
-        await self._count(
-            "failure_record",
-            {
-                **row_keys([failure.row for failure in failures]),
-                "errors": array_literal(failure.error for failure in failures),
-                "attempts": plain_array(failure.attempts for failure in failures),
-                "seconds": plain_array(
-                    "infinity" if failure.seconds is None else failure.seconds
-                    for failure in failures
-                ),
-            },
-        )
+        await self._count("failure_record", failure_parameters(failures))
 
     async def forget(self, rows: Collection[RowId]) -> None:
         """See `Store.forget`."""
@@ -288,6 +277,18 @@ def range_parameters(ranges: Sequence[Range], passed: PassedOver) -> Iterator[di
         place = {"shard": each.shard, **each.after._asdict()}
         limits = {"rows": each.rows, "size": each.size, "visits": each.visits}
         yield {"number": number, **place, **limits, **over}
+
+
+def failure_parameters(failures: Collection[Failure]) -> dict[str, Any]:
+    """Return the parameters of ``failure_record``."""
+    return {
+        **row_keys([failure.row for failure in failures]),
+        "errors": array_literal(failure.error for failure in failures),
+        "attempts": plain_array(failure.attempts for failure in failures),
+        "seconds": plain_array(
+            "infinity" if failure.seconds is None else failure.seconds for failure in failures
+        ),
+    }
 
 
 def _passed_over(passed: PassedOver) -> dict[str, str]:

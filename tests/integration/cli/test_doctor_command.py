@@ -64,6 +64,7 @@ def writer_url(sql: psycopg.Connection[Any], url: str) -> Iterator[str]:
         "SELECT, INSERT, UPDATE, DELETE ON outbox.outbox_conflicts",
         "INSERT ON outbox.outbox",
         "SELECT ON outbox.outbox_backlog, outbox.outbox_leases, outbox.outbox_targets",
+        "SELECT ON outbox.outbox_archives",
     )
 
 

@@ -7,6 +7,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -14,14 +15,14 @@ from tests.support.checkout import ROOT
 from tests.support.doctor_runs import found, run
 from tests.support.dsql.server import ON_DSQL
 
-from dsql_outbox.cli.doctor import conflict_probes
-from dsql_outbox.cli.doctor.command import CHECKS, PROBES, PROOFS
+from dsql_outbox.cli.doctor import cluster_probes, conflict_probes
+from dsql_outbox.cli.doctor.command import CHECKS, HOUR, PROBES, PROOFS, REPORTED
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
-from dsql_outbox.cli.doctor.proof import isolation, takeover
+from dsql_outbox.cli.doctor.proof import hot_storm, hour, isolation, takeover
 from dsql_outbox.cli.doctor.proof.isolation_cases import CASES
 from dsql_outbox.cli.doctor.proof.proofs import SCRATCH, proved
 from dsql_outbox.cli.doctor.report_file import write_report
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.testing import PostgresProxy
 
 
@@ -29,11 +30,14 @@ from dsql_outbox.testing import PostgresProxy
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conflict_probes, "_WAIT", 0.05)
     monkeypatch.setattr(takeover, "_LEASE", 1.0)
+    monkeypatch.setattr(hot_storm, "WRITERS", 5)
+    if not ON_DSQL:
+        monkeypatch.setattr(cluster_probes, "_ROWS_IN_MEMORY", 100)
 
 
 def test_the_page_explains_what_a_report_adds() -> None:
     page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
-    for name in (isolation.NAME, *PROOFS):
+    for name in (*REPORTED, *PROOFS, *HOUR):
         assert re.search(rf"^ok       {name} ", page, re.MULTILINE), name
         assert f"| `{name}` |" in page, name
     assert f"{len(CASES)} schedules" in page
@@ -49,13 +53,15 @@ def test_a_report_holds_every_finding_and_the_scratch_schema_is_removed(
 ) -> None:
     file = tmp_path / "report.md"
     told = found(run(url, "--probe", "--json", "--report", str(file)))
-    proofs = [isolation.NAME, *PROOFS]
+    proofs = [*REPORTED, *PROOFS]
     assert list(told) == [*CHECKS, *PROBES, *proofs]
-    assert [told[name] for name in proofs if told[name]["verdict"] != "ok"] == []
+    unpriced = {"statement costs", "compression"} if ON_DSQL else set()
+    assert {name for name in proofs if told[name]["verdict"] != "ok"} == unpriced
     results = told[isolation.NAME]["values"]
     assert list(results) == [case.name for case in CASES]
     assert {case.name for case in CASES if results[case.name] == "possible"} == {"G2-item", "G2"}
     assert told["20 writes"]["values"]["conflicts"] > 0
+    assert told["hot storm"]["values"]["stored"] == told["hot storm"]["values"]["written"] == 25
     assert file.stat().st_mode & 0o777 == 0o600
     assert [*tmp_path.iterdir()] == [file]
     moved = told["take-over"]["values"]
@@ -64,8 +70,9 @@ def test_a_report_holds_every_finding_and_the_scratch_schema_is_removed(
     assert not has_scratch(sql)
     page = file.read_text()
     assert "| G0 | dirty write | prevented |" in page
-    shown = json.loads(page.split("```json\n")[1].split("```")[0])["report"]["findings"]
-    assert [finding["name"] for finding in shown] == list(told)
+    about, *lines = map(json.loads, page.split("```jsonl\n")[1].split("```")[0].splitlines())
+    assert about["report"] == {"schema": "outbox", "failed": False}
+    assert [line["name"] for line in lines] == list(told)
     with psycopg.connect(url) as connection:
         assert f"{connection.info.user} has the rights" not in page
     assert "ROLE has the rights" in page
@@ -112,7 +119,7 @@ def test_an_interrupt_removes_the_scratch_schema(
         held = proxy.hold(matching=matching)
         interrupted = thread.submit(interrupt)
         with pytest.raises(KeyboardInterrupt):
-            list(proved(visit, proxy.url))
+            list(proved(visit, proxy.url, PROOFS))
         interrupted.result()
     held.drop()
     assert not has_scratch(sql)
@@ -132,6 +139,7 @@ def test_a_scratch_schema_that_is_there_is_left_alone_and_named(
     ("words", "said"),
     [
         (["--report", "r.md"], "--report needs --probe"),
+        (["--probe", "--hour"], "--hour needs --report"),
         (["--probe", "--report", "/nowhere/r.md"], "the folder /nowhere does not exist"),
     ],
 )
@@ -172,3 +180,43 @@ def test_a_report_replaces_a_file_and_even_a_late_link(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         write_report(tmp_path / "folder", "new")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["folder", "report.md", "target"]
+
+
+@pytest.mark.parametrize("end", ["57P01", None])
+def test_an_hour_tells_how_a_connection_ended_and_that_writes_went_on(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch, end: str | None
+) -> None:
+    monkeypatch.setattr(hour, "_LENGTH", 0.5)
+    monkeypatch.setattr(hour, "_EVERY", 0.02)
+    clock = "SELECT extract(epoch FROM clock_timestamp())::float8"
+    if end:
+        proxy.refuse(1, sqlstate=end, message="connection lifetime", matching=clock)
+    else:
+        proxy.cut("before", matching=clock)
+    with ExaminedDatabase(Database(proxy.url)) as visit:
+        (told,) = proved(visit, proxy.url, HOUR)
+    assert (told.verdict, told.sqlstate) == ("ok", end)
+    assert told.values["stored"] == told.values["written"] != 0
+    assert re.match(rf"a connection ended after 0 s with {end or 'no SQLSTATE'}; ", told.text)
+
+
+def test_lost_writes_are_a_failure_of_the_hour_and_of_the_storm() -> None:
+    lost = hour.judge_hour(None, 389, 390, 0.5)
+    assert (lost.verdict, lost.text) == (
+        "fail",
+        "a connection outlived 65 minutes; 389 of 390 writes stored, longest 0.5 s",
+    )
+    one = (0.25, Receipt(UUID(int=1), "committed", 2, 1, 5, ()))
+    stormy = hot_storm.judge_storm([one], [one, (9.5, psycopg.errors.SerializationFailure())], 9.5)
+    assert stormy.verdict == "fail"
+    assert stormy.text.startswith("1 of 2 events")
+    assert "SerializationFailure" in stormy.text
+
+
+@pytest.mark.parametrize("sqlstate", ["54000", "53200"])
+def test_the_answer_to_a_query_over_its_memory_is_told(proxy: PostgresProxy, sqlstate: str) -> None:
+    proxy.refuse(1, sqlstate=sqlstate, message="more than allowed", matching="generate_series")
+    with ExaminedDatabase(Database(proxy.url)) as visit:
+        (told,) = cluster_probes.memory_limit(visit)
+    assert (told.verdict, told.sqlstate) == ("ok", sqlstate)
+    assert told.values["message"] == "more than allowed"

@@ -67,6 +67,18 @@ _WORDS: Final = {
 """Words without a file, each with the one that tells who sends it."""
 
 
+_EXPLAINED: Final[Mapping[str, tuple[str, ...]]] = {
+    "EXPLAIN": ("event_write_one",),
+    "EXPLAIN (ANALYZE)": ("event_write_batch",),
+    "EXPLAIN (ANALYZE, VERBOSE)": (
+        *("event_write_one", "event_write_batch", "outbox_read", "outbox_read_range"),
+        *("failure_record", "failure_find", "event_find", "entity_state"),
+        *("outbox_delete", "outbox_bury"),
+    ),
+}
+"""The statements that a writer asks for the form of a write, and those whose cost doctor asks."""
+
+
 @lru_cache(maxsize=1 << 16)
 def known(text: str) -> str | None:
     """The name of the entry that a statement at the wire is, or None.
@@ -91,15 +103,21 @@ def _entries() -> Iterator[Entry]:
     for name in names("statements"):
         if name not in _COMPOSED:
             yield _entry(name, lambda schema, fill, name=name: _filled(name, schema, fill))
-    for name in ("event_write_one", "event_write_batch", "outbox_read", "outbox_read_range"):
-        explain = "EXPLAIN" if name == "event_write_one" else "EXPLAIN (ANALYZE)"  # of a probe
-        yield _entry(
-            f"{explain} {name}",
-            lambda schema, fill, name=name, explain=explain: (
-                b"%s %s" % (explain.encode(), _filled(name, schema, fill).lower())
-            ),
-            doors(name),
-        )
+    for explain, explained in _EXPLAINED.items():
+        for name in explained:
+            yield _entry(
+                f"{explain} {name}",
+                lambda schema, fill, name=name, explain=explain: (
+                    b"%s %s"
+                    % (
+                        explain.encode(),
+                        _filled(name, schema, fill)
+                        if "VERBOSE" in explain
+                        else _filled(name, schema, fill).lower(),
+                    )
+                ),
+                ("doctor",) if "VERBOSE" in explain else doors(name),
+            )
     for migration in migrations():
         name = f"{migration.version:04}_{migration.name}"
         yield _entry(name, lambda schema, _, made=migration: made.ddl(schema), ("schema",))

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from dsql_outbox.cli.doctor.cluster_probes import dpu, judge_costs
 from dsql_outbox.cli.doctor.finding import Finding, Report
 from dsql_outbox.cli.doctor.proof.takeover import SentMessage, judge_takeover
 from dsql_outbox.cli.doctor.proof.twenty_writes import judge_writes
@@ -73,5 +74,26 @@ def test_a_report_has_neither_host_nor_role_and_says_the_region() -> None:
         assert secret not in page
     assert "| AWS Region | us-east-1 |" in page
     assert r"ROLE at HOST (HOST) \| cluster HOST; payments-app stays; ask HOST" in page
-    shown = json.loads(page.split("```json\n")[1].split("```")[0])
-    assert shown["report"]["findings"][0]["values"] == {"user": "ROLE", "n": 1}
+    about, line = map(json.loads, page.split("```jsonl\n")[1].split("```")[0].splitlines())
+    assert (about["region"], line["values"]) == ("us-east-1", {"user": "ROLE", "n": 1})
+
+
+PLAN = """\
+Insert on outbox  (cost=0.00..0.01 rows=0 width=0) (actual time=0.4..0.4 rows=0 loops=1)
+  Output: '{text}'::json
+Statement DPU Estimate:
+  Compute: 0.01607 DPU
+  Read: 0.04312 DPU
+  Write: {write} DPU
+  Total: 0.05918 DPU"""
+
+
+def test_the_cost_of_a_statement_is_read_from_its_plan() -> None:
+    lines = PLAN.format(text="Total 9.9 DPU", write=0.5).splitlines()
+    assert (dpu(lines), dpu(lines, "Write"), dpu(lines, "Stream")) == (0.05918, 0.5, None)
+    assert dpu(["Insert on outbox"]) is None
+    visit: Any = SimpleNamespace(is_dsql=True)
+    assert judge_costs("costs", {"a": 1.5, "b": 2.0}, "2 texts", visit).text == (
+        "DPU of 2 texts: a 1.5, b 2.0"
+    )
+    assert judge_costs("costs", {"a": 1.5, "b": None}, "2 texts", visit).verdict == "unknown"

@@ -14,13 +14,15 @@ from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.outbox import Database
 
 from .checks import CHECKS
+from .cluster_probes import compression, memory_limit, statement_costs
 from .examined_database import ExaminedDatabase, findings, probed
 from .feature_probes import LARGE, PROBES
 from .finding import Finding, Report, show
 from .proof.isolation import NAME as ISOLATION
 from .proof.isolation import isolation_cases
-from .proof.proofs import PROOFS, proved
+from .proof.proofs import HOUR, PROOFS, proved
 from .report_file import dated, markdown, write_report
+from .statement_probes import infinity
 
 _Questions = Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]]
 
@@ -53,8 +55,15 @@ database cannot be reached.""",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     show_default=False,
-    help="With --probe, also try isolation, 20 conflicting writes and a take-over between two "
-    "publishers, in a schema outbox_doctor, which is removed afterwards. Write a report to FILE.",
+    help="With --probe, also ask what a cluster answers at its limits and what work costs, and try "
+    "isolation, conflicting writes and a take-over between two publishers, in a schema "
+    "outbox_doctor, which is removed afterwards. Write a report to FILE.",
+)
+@option(
+    "--hour",
+    is_flag=True,
+    show_default=False,
+    help="With --report, also keep a connection for 65 minutes, and write an event every 10 s.",
 )
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
 @interruptible("the database is unchanged; run the same command again")
@@ -65,6 +74,7 @@ def doctor(  # noqa: PLR0913 - one parameter per flag
     probe: bool,
     probe_large: bool,
     report: Path | None,
+    hour: bool,
     as_json: bool,
 ) -> None:
     """Check a database before production, and suggest remedies.
@@ -72,19 +82,20 @@ def doctor(  # noqa: PLR0913 - one parameter per flag
     Prints one line per check: ok, warn, fail, or unknown if the check could not
     be made. Without --probe nothing is written.
     """
-    _require_probe(probe=probe, probe_large=probe_large, report=report)
+    _require_probe(probe=probe, probe_large=probe_large, report=report, hour=hour)
     probes: _Questions = {
         **(PROBES if probe else {}),
         **(LARGE if probe_large else {}),
-        **(_REPORTED if report else {}),
+        **(REPORTED if report else {}),
     }
-    names = [*CHECKS, *probes, *(PROOFS if report else ())]
+    proofs = {**(PROOFS if report else {}), **(HOUR if hour else {})}
+    names = [*CHECKS, *probes, *proofs]
     with (
         database_address(database) as address,
         ExaminedDatabase(Database(address, schema=schema)) as visit,
     ):
-        proofs = proved(visit, address) if report else iter(())
-        everything = chain(findings(visit, CHECKS), probed(visit, probes), proofs)
+        last = proved(visit, address, proofs) if proofs else iter(())
+        everything = chain(findings(visit, CHECKS), probed(visit, probes), last)
         told = list(everything) if as_json else show(everything, names)
         found = Report(schema, any(each.verdict == "fail" for each in told), tuple(told))
         if report:
@@ -95,15 +106,23 @@ def doctor(  # noqa: PLR0913 - one parameter per flag
         raise click.exceptions.Exit(FAILED)
 
 
-_REPORTED: _Questions = {ISOLATION: isolation_cases}
+REPORTED: _Questions = {
+    "infinity": infinity,
+    "query memory": memory_limit,
+    "statement costs": statement_costs,
+    "compression": compression,
+    ISOLATION: isolation_cases,
+}
 """Probes that only a report has, since they take seconds."""
 
 
-def _require_probe(*, probe: bool, probe_large: bool, report: Path | None) -> None:
+def _require_probe(*, probe: bool, probe_large: bool, report: Path | None, hour: bool) -> None:
     if probe_large and not probe:
         raise click.UsageError("--probe-large needs --probe")
     if report and not probe:
         raise click.UsageError("--report needs --probe")
+    if hour and not report:
+        raise click.UsageError("--hour needs --report")
     if report and not report.parent.is_dir():
         raise click.UsageError(f"--report: the folder {report.parent} does not exist")
     if report and (report.is_symlink() or (report.exists() and not report.is_file())):

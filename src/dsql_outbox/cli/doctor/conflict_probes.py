@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 
 import psycopg
 
-from dsql_outbox.outbox import Connection
+from dsql_outbox.outbox import Connection, told
 
 from .examined_database import ExaminedDatabase, run
 from .finding import Finding
@@ -26,6 +26,7 @@ class SessionResult(NamedTuple):
 
     sqlstate: str | None
     where: Literal["statement", "COMMIT"]
+    message: str | None = None
 
 
 class Race(NamedTuple):
@@ -65,6 +66,7 @@ def judge(name: str, race: Race, conflicts: set[str]) -> Finding:
         "second": race.second.sqlstate,
         "where": lost[0].where if lost else None,
         "waited": race.waited,
+        "message": lost[0].message if lost else None,
     }
     states = {outcome.sqlstate for outcome in lost}
     if not lost:
@@ -113,7 +115,7 @@ def _try(where: Literal["statement", "COMMIT"], work: Callable[[], object]) -> S
     except psycopg.Error as error:
         if error.sqlstate is None:
             raise
-        return SessionResult(error.sqlstate, where)
+        return SessionResult(error.sqlstate, where, told(error))
     return SessionResult(None, where)
 
 

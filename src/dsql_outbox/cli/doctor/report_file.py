@@ -1,4 +1,4 @@
-"""The report of ``doctor --report``: Markdown for readers, with a block of JSON for programs."""
+"""The report of ``doctor --report``: Markdown for readers, with JSON lines for programs."""
 
 import platform
 import re
@@ -88,8 +88,18 @@ def _body(dated_report: DatedReport) -> Iterator[str]:
             yield from ("", "## Isolation cases", "")
             rows = [(case.name, case.anomaly, finding.values[case.name]) for case in CASES]
             yield from _table(("case", "anomaly", "result"), rows)
-    shown = msgspec.json.format(msgspec.json.encode(dated_report), indent=1).decode()
-    yield from ("", "## For programs", "", "```json", shown, "```")
+    yield from ("", "## For programs", "", "```jsonl", *json_lines(dated_report), "```")
+
+
+def json_lines(dated_report: DatedReport) -> Iterator[str]:
+    """A line about the report, and one per question; the names of questions do not change."""
+    report = dated_report.report
+    about = msgspec.structs.asdict(dated_report) | {
+        "report": {"schema": report.schema, "failed": report.failed}
+    }
+    yield msgspec.json.encode(about).decode()
+    for finding in report.findings:
+        yield msgspec.json.encode(finding).decode()
 
 
 def _row(finding: Finding) -> Sequence[str]:

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import inf
 from typing import Any, Final
 from uuid import uuid4
 
 from dsql_outbox.outbox import NO_SUCH_FORM, Entity, Event, array_literal
-from dsql_outbox.publisher import RowId, burial_proofs, read_proofs, row_keys
+from dsql_outbox.publisher import RowId, burial_proofs, failure_proofs, read_proofs, row_keys
 from dsql_outbox.schema import statement
 from dsql_outbox.writer import proofs
 
@@ -50,13 +51,16 @@ def burial_forms(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 
 def arrays(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """Whether arrays name the rows to change."""
-    with _written(visit) as rows:
+    """Whether arrays name the rows to change, and how many of them one statement may have."""
+    visit.rows("doctor_arrays")
+    with written(visit) as rows:
         cursor = visit.connection.execute(
             bare(statement("outbox_delete", visit.schema)), row_keys(rows)
         )
         if cursor.rowcount == _WRITTEN:
-            yield Finding("unnest", "ok", "works: arrays name the rows of a statement")
+            yield Finding(
+                "unnest", "ok", "works: 20 arrays side by side name the rows of a statement"
+            )
             return
         text = f"arrays named {_WRITTEN} rows, and {cursor.rowcount} were changed"
         yield Finding("unnest", "fail", text, "use another database")
@@ -83,14 +87,17 @@ def rows_read(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether a read looks at the rows after its place only, or at others and throws them away."""
     found: list[int | None] = []
     for form in ("single", "plain"):
-        with _written(visit) as rows:
+        with written(visit) as rows:
             ((query, parameters),) = read_proofs(visit.schema, rows[-_READ - 1], _READ)[form]
-            try:
-                plan = visit.connection.execute(b"EXPLAIN (ANALYZE) " + bare(query), parameters)
-            except NO_SUCH_FORM:
-                continue  # `lateral read` reports it
-            found.append(most_rows([str(line) for (line,) in plan.fetchall()]))
+            with suppress(*NO_SUCH_FORM):  # `lateral read` reports it
+                found.append(most_rows(analyzed(visit, query, parameters)))
     yield judge_rows_read(found)
+
+
+def analyzed(visit: ExaminedDatabase, query: bytes, parameters: Mapping[str, Any]) -> Sequence[str]:
+    """Run a statement, and return its plan with what the server counted."""
+    plan = visit.connection.execute(b"EXPLAIN (ANALYZE, VERBOSE) " + bare(query), parameters)
+    return [str(line) for (line,) in plan.fetchall()]
 
 
 _ROWS: Final = re.compile(r"\bactual .*?\brows=([\d.]+)(?: loops=(\d+))?")
@@ -124,12 +131,47 @@ def judge_rows_read(found: Sequence[int | None]) -> Finding:
     return Finding(name, "warn", text, remedy, values=values)
 
 
+def infinity(visit: ExaminedDatabase) -> Iterator[Finding]:
+    """Whether a message that waits for an operator, without end, is stored and found as such."""
+    with written(visit) as rows:
+        (store, find) = failure_proofs(visit.schema, rows[-_READ:])
+        visit.connection.execute(*store)
+        waits = [row[-1] for row in visit.connection.execute(*find).fetchall()]
+    if waits == [inf] * _READ:
+        yield Finding("infinity", "ok", "works: a blocked message is stored and found")
+        return
+    text = f"a blocked message waits for {waits} s instead of infinity"
+    yield Finding("infinity", "fail", text, "use another database")
+
+
+def cost_proofs(
+    schema: str, rows: Sequence[RowId]
+) -> Iterator[tuple[str, bytes, Mapping[str, Any]]]:
+    """Ten statements of writers and publishers, by their names, on `rows` and new ones."""
+    entity, buried, deleted = Entity("OutboxProof", str(uuid4()), {}), rows[:_READ], rows[-_READ:]
+    one, batch = proofs(schema, [_event(entity) for _ in range(1 + _READ)])["single"]
+    read = read_proofs(schema, rows[_READ], _READ)
+    record, find = failure_proofs(schema, deleted)
+    ids = {"ids": array_literal(row.event_id for row in deleted)}
+    key = {"entity_type": entity.type, "entity_id": entity.id}
+    yield "write", *one
+    yield "batch of 5", *batch
+    yield "read", *read["single"][0]
+    yield "plain read", *read["plain"][0]
+    yield "record failures", *record
+    yield "find failures", *find
+    yield "find events", statement("event_find", schema), ids
+    yield "entity", statement("entity_state", schema), key
+    yield "delete 5", statement("outbox_delete", schema), row_keys(deleted)
+    yield "bury 5", *burial_proofs(schema, buried)["single"][0]
+
+
 def _proved(
     visit: ExaminedDatabase, proofs_of: Callable[[Sequence[RowId]], Mapping[str, _Steps]]
 ) -> Forms:
     refusals: dict[str, str | None] = {}
     for form in ("single", "plain"):
-        with _written(visit) as rows:
+        with written(visit) as rows:
             refusals[form] = _refusal(visit, proofs_of(rows)[form])
     return refusals
 
@@ -159,8 +201,8 @@ def _rolled_back(visit: ExaminedDatabase) -> Generator[None]:
 
 
 @contextmanager
-def _written(visit: ExaminedDatabase) -> Generator[Sequence[RowId]]:
-    """The keys of messages of one new entity, in a transaction that is rolled back."""
+def written(visit: ExaminedDatabase) -> Generator[Sequence[RowId]]:
+    """Messages of one new entity, in a transaction that is rolled back: their keys in order."""
     entity = Entity("OutboxProof", str(uuid4()), {})
     events = [_event(entity) for _ in range(_WRITTEN)]
     forms = proofs(visit.schema, events)

@@ -12,6 +12,8 @@ from dsql_outbox.cli.logs import quiet
 from dsql_outbox.outbox import AT_ONCE, Database, FailureKind, OutboxError, kind_of
 from dsql_outbox.schema import apply, remove, statement
 
+from .hot_storm import hot_storm
+from .hour import hour
 from .takeover import take_over
 from .twenty_writes import twenty_writes
 
@@ -51,17 +53,21 @@ Proof = Callable[[Database, str], Finding]
 
 PROOFS: Final[Mapping[str, Proof]] = {
     "20 writes": lambda database, _: twenty_writes(database),
+    "hot storm": lambda database, _: hot_storm(database),
     "take-over": take_over,
 }
 """In the order in which they run and are shown."""
 
+HOUR: Final[Mapping[str, Proof]] = {"hour": lambda database, _: hour(database)}
+"""Only on demand."""
 
-def proved(visit: ExaminedDatabase, address: str) -> Iterator[Finding]:
-    """Run all proofs in the scratch schema, which is removed afterwards."""
+
+def proved(visit: ExaminedDatabase, address: str, proofs: Mapping[str, Proof]) -> Iterator[Finding]:
+    """Run proofs in the scratch schema, which is removed afterwards."""
     try:
         visit.begin_question()
         with quiet(), scratch_schema(visit, address) as database:
-            for name, prove in PROOFS.items():
+            for name, prove in proofs.items():
                 yield _finding(name, prove, database, address)
     except (psycopg.Error, OutboxError) as error:
         yield failure("scratch schema", error)
