@@ -27,6 +27,12 @@ from .wire import Line
 LIMIT: Final = 4.0
 """Seconds after which a call of the sink ends."""
 
+_STEP: Final = 0.0005
+"""Seconds between two messages of a run, at the broker and in its answers."""
+
+_TROUBLES: Final = ("lost", "unanswered", "slow", "late", "failed", "cut", "double")
+"""What becomes of a run, if the connection is lossy."""
+
 
 class Illness(NamedTuple):
     """The broker's answer for a row: `Retry` so many times, or `Rejected`."""
@@ -74,6 +80,17 @@ class Broker:
         return Delivered()
 
 
+class _Passage(NamedTuple):
+    """The way of a run: `stored` of its messages arrive, and `answered` of them have an answer.
+
+    The first answer takes `back` seconds.
+    """
+
+    stored: int
+    answered: int
+    back: float
+
+
 class _Call:
     """A call of `publish` that runs."""
 
@@ -86,9 +103,16 @@ class _Call:
         self.pending = set(range(len(messages)))
         self.is_stuck = False
 
+    @property
+    def runs(self) -> list[range]:
+        """The indexes of each run: messages of one key side by side."""
+        keys = [message.key for message in self.messages]
+        begins = [n for n, key in enumerate(keys) if not n or keys[n - 1] != key]
+        return [range(n, end) for n, end in zip(begins, [*begins[1:], len(keys)], strict=True)]
+
 
 class ModelSink:
-    """The `Sink` of one publisher."""
+    """The `Sink` of one publisher. Not each takes runs, so others compose them differently."""
 
     system = "model"
 
@@ -105,6 +129,7 @@ class ModelSink:
         self._name = name
         self._watch = watch
         self._random = random
+        self.keeps_prefix = random.random() < 0.8
         self._in_flight: Counter[str] = Counter()
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
@@ -137,7 +162,7 @@ class ModelSink:
 
     def _begin(self, call: _Call) -> bool:
         """Send the messages. Returns whether the call hangs."""
-        self._check(call.messages)
+        self._check(call)
         troubles, counts = self._troubles, self._counts
         for kind in ("call hangs", "call stuck"):
             if troubles[kind] and call.messages:
@@ -151,44 +176,73 @@ class ModelSink:
             counts["broker away"] += 1
             self._world.after(0.002, _fail, call)
             return False
-        for index in range(len(call.messages)):
-            self._send(call, index)
+        for run in call.runs:
+            self._send(call, run)
         return False
 
-    def _check(self, messages: Sequence[Message]) -> None:
-        faults = self._broker.history.faults
-        for message in messages:
-            self._in_flight[message.key] += 1
-            if self._in_flight[message.key] > 1:
-                faults.append(f"{self._name} has two messages of {message.key} in flight")
-            self._watch.sends(self._name, self._broker.row_of(message), message)
+    def _check(self, call: _Call) -> None:
+        for run in call.runs:
+            messages = [call.messages[index] for index in run]
+            key = messages[0].key
+            if self._in_flight[key]:
+                self._fault(f"has two runs of {key} in flight")
+            if len(run) > 1 and not self.keeps_prefix:
+                self._fault(f"has a run of {key}, and takes none")
+            if len(run) > 1 and any("replay" in message.headers for message in messages):
+                self._fault(f"has a replay in a run of {key}")
+            if len({message.topic for message in messages}) > 1:
+                self._fault(f"has a run of {key} for several topics")
+            self._counts["run"] += len(run) > 1
+            self._in_flight[key] += len(run)
+            for message in messages:
+                self._watch.sends(self._name, self._broker.row_of(message), message)
 
-    def _send(self, call: _Call, index: int) -> None:
-        random, slow = self._random.random, self._broker.slow
+    def _fault(self, what: str) -> None:
+        self._broker.history.faults.append(f"{self._name} {what}")
+
+    def _send(self, call: _Call, run: range) -> None:
+        random, slow, length = self._random.random, self._broker.slow, len(run)
         there, back = 0.001 + slow * random() ** 2, 0.001 + slow * random() ** 2
+        way = _Passage(length, length, back)
         if self._troubles["broker lossy"] and random() < 0.4:
-            kind = self._random.choice(("lost", "unanswered", "slow", "late", "failed"))
-            self._counts[f"message {kind}"] += 1
+            kind = self._random.choice(_TROUBLES)
+            self._counts[f"{'message' if length == 1 else 'run'} {kind}"] += 1
             if kind == "lost":
                 return
             if kind == "failed":
                 self._world.after(there, _fail, call)
                 return
             there = {"slow": LIMIT, "late": 4 * LIMIT}.get(kind, 0.1) * random()
-            back = LIMIT if kind == "unanswered" else back
-        self._world.after(there, self._arrive, call, index, back)
+            if kind == "unanswered":
+                way = way._replace(back=LIMIT)
+            elif kind == "cut":
+                stored = self._random.randint(0, length)
+                way = way._replace(stored=stored, answered=self._random.randint(0, stored))
+            elif kind == "double":  # the client sent it again, and one of them has no answer
+                again = way._replace(answered=0)
+                self._world.after(there + LIMIT * random(), self._arrive, call, run, 0, again)
+        self._world.after(there, self._arrive, call, run, 0, way)
 
-    def _arrive(self, call: _Call, index: int, back: float) -> None:
-        outcome = self._broker.take(call.messages[index], self._name)
-        self._world.after(back, self._machine.loop.call_soon, self._answer, call, index, outcome)
+    def _arrive(self, call: _Call, run: range, at: int, way: _Passage) -> None:
+        """Have a message of a run stored, and the next one only if it was."""
+        if at >= way.stored:
+            return
+        outcome = self._broker.take(call.messages[run[at]], self._name)
+        if at < way.answered:
+            told = self._machine.loop.call_soon
+            self._world.after(way.back, told, self._answer, call, run, at, outcome)
+        if _goes_on(outcome) and at + 1 < len(run):
+            self._world.after(_STEP, self._arrive, call, run, at + 1, way)
 
-    def _answer(self, call: _Call, index: int, outcome: Outcome) -> None:
+    def _answer(self, call: _Call, run: range, at: int, outcome: Outcome) -> None:
         """Tell the relay, unless the call has ended."""
+        index = run[at]
         if index not in call.pending or call.future.done():
             return
-        call.pending.discard(index)
         message = call.messages[index]
-        self._ended(message)
+        for ended in [index] if isinstance(outcome, Delivered) else run[at:]:
+            call.pending.discard(ended)
+            self._ended(call.messages[ended])
         self._broker.history.answers.append(
             Answered(
                 self._world.now,
@@ -207,6 +261,11 @@ class ModelSink:
             _fail(call)
         else:
             _end(call)
+
+
+def _goes_on(outcome: Outcome) -> bool:
+    """Whether the broker looks at the next message of a run."""
+    return isinstance(outcome, Delivered)
 
 
 def _end(call: _Call) -> None:

@@ -11,23 +11,31 @@ from unittest.mock import PropertyMock, patch
 
 from anyio import CancelScope
 
-from dsql_outbox.outbox import LASTING, FailureKind
+from dsql_outbox.outbox import LASTING, FailureKind, Message
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.operator.replay_positions import Candidate, Placed, Places
 from dsql_outbox.publisher.outbox_rows import OutboxRow
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.memory.scans import Tail
-from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard
+from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.outcomes import Outcomes
 from dsql_outbox.publisher.relay.reader import Reader
 from dsql_outbox.publisher.relay.relay import Relay
+from dsql_outbox.publisher.relay.sender import _SinkCall
 from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.publisher.relay.store import PassedOver, Range, Reading, StoredFailure
-from dsql_outbox.publisher.sinks.port import NotAttempted, Outcome, Retry, Unavailable
+from dsql_outbox.publisher.sinks.port import (
+    Delivered,
+    NotAttempted,
+    Outcome,
+    Retry,
+    Unavailable,
+)
 from dsql_outbox.publisher.topic_settings import FailureRules
 
+from . import broker
 from .outbox_model import Origin, Tables
 from .publishers import Parts
 from .relay_program import RelayProgram
@@ -252,6 +260,98 @@ def never_go_home() -> AbstractContextManager[Any]:
     return patch.object(Tail, "go_home", go_home)
 
 
+def settle_behind_a_failure() -> AbstractContextManager[Any]:
+    """What is behind a failed message of a run counts as delivered."""
+    right = Outcomes.ended
+
+    def ended(outcomes: Outcomes, subject: Subject, outcome: Outcome) -> None:
+        if not isinstance(outcome, Delivered):
+            while len(subject.busy) > 1:
+                row = subject.busy.pop()
+                outcomes._state.rows.move(row, "acknowledged")
+                outcomes._settler._acknowledged[row.id] = row
+        right(outcomes, subject, outcome)
+
+    return patch.object(Outcomes, "ended", ended)
+
+
+def _after_an_outcome(
+    plant: Callable[[Outcomes, Subject, Outcome, list[OutboxRow]], None],
+) -> AbstractContextManager[Any]:
+    """Plant something for the rows of a run behind the one that the outcome is about."""
+    right = Outcomes.ended
+
+    def ended(outcomes: Outcomes, subject: Subject, outcome: Outcome) -> None:
+        behind = subject.busy[1:]
+        right(outcomes, subject, outcome)
+        plant(outcomes, subject, outcome, behind)
+
+    return patch.object(Outcomes, "ended", ended)
+
+
+def count_the_unattempted() -> AbstractContextManager[Any]:
+    """A failure counts for each message of the run behind it."""
+
+    def plant(
+        outcomes: Outcomes, subject: Subject, outcome: Outcome, behind: list[OutboxRow]
+    ) -> None:
+        if isinstance(outcome, Retry) and not subject.shard.is_lost:
+            for row in behind:
+                outcomes._settler.record(subject, Hold(row.id, 1, 0.0), "no", 1.0)
+
+    return _after_an_outcome(plant)
+
+
+def send_two_runs_at_once() -> AbstractContextManager[Any]:
+    """A subject goes on as soon as the first message of its run is delivered."""
+
+    def plant(
+        outcomes: Outcomes, subject: Subject, _outcome: Outcome, behind: list[OutboxRow]
+    ) -> None:
+        if behind and subject.busy:
+            queues = outcomes._state.queues
+            queues.cut(subject, 0)
+            queues.go_on(subject)
+
+    return _after_an_outcome(plant)
+
+
+def store_behind_a_refusal() -> AbstractContextManager[Any]:
+    """A run goes on at the broker after a message that it does not take."""
+    return patch.object(broker, "_goes_on", lambda _: True)
+
+
+def forget_the_lease_of_a_run() -> AbstractContextManager[Any]:
+    """A call with a run of several messages goes on when the lease of its shards ends."""
+    right = _SinkCall.messages
+
+    class Unbound(dict[int, int]):
+        """The leases of a call, which do not bind it."""
+
+        def items(self) -> Any:
+            return ()
+
+    def messages(call: _SinkCall) -> list[Message]:
+        made = right(call)
+        if len(made) > len({message.key for message in made}):
+            call.epochs = Unbound(call.epochs)
+        return made
+
+    return patch.object(_SinkCall, "messages", messages)
+
+
+def send_replays_in_runs() -> AbstractContextManager[Any]:
+    """A run has what waits, also replays."""
+    right = Subject.begin
+
+    def begin(subject: Subject, longest: int) -> None:
+        for row in subject.rows:
+            row.is_replay = False
+        right(subject, longest)
+
+    return patch.object(Subject, "begin", begin)
+
+
 DEFECTS: Final[dict[str, Defect]] = {
     each.__name__: each
     for each in (
@@ -277,5 +377,11 @@ DEFECTS: Final[dict[str, Defect]] = {
         send_paused_topics,
         leave_at_the_end,
         never_go_home,
+        settle_behind_a_failure,
+        count_the_unattempted,
+        send_two_runs_at_once,
+        store_behind_a_refusal,
+        forget_the_lease_of_a_run,
+        send_replays_in_runs,
     )
 }

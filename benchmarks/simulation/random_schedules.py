@@ -5,6 +5,7 @@ subject has many rows before others get theirs. In a *gentle* one, publishers ar
 and statements are cut, which sends nothing twice. In a *split*, a publisher loses its
 leases while it works. In a *return*, a shard is lost and comes back while the reads of its
 owner have no answer. In a *storm*, publishers, database and broker fail at random, too.
+In a *rush*, few subjects have many messages when the publishers start, which then go in runs.
 """
 
 from dataclasses import replace
@@ -32,7 +33,8 @@ _STORMS: Final = (*(kind for kind in get_args(Trouble) if kind not in _APART), *
 def random_schedule(seed: int) -> Schedule:
     """Return the schedule of this seed."""
     random = Random(seed)
-    (make,) = random.choices((_calm, _hot, _gentle, _split, _return, _storm), (3, 1, 4, 2, 2, 6))
+    kinds = (_calm, _hot, _gentle, _split, _return, _storm, _rush)
+    (make,) = random.choices(kinds, (3, 1, 4, 2, 2, 6, 4))
     return make(seed, random)
 
 
@@ -95,22 +97,27 @@ def _gentle(seed: int, random: Random) -> Schedule:
 
 
 def _split(seed: int, random: Random) -> Schedule:
-    """The answers before were slow, a call hangs, or the tables take no changes meanwhile."""
+    """The answers before were slow, a call hangs, or tables or broker are in trouble meanwhile."""
     storm, at = _storm(seed, random), round(random.uniform(4, 6), 1)
     apart = random.choice(
         (
             Fault("leases slow", at - 4, 4.0, 0),
             Fault("call hangs", at + _time(random), 10.0, 0),
             Fault("changes cut", at + 5, 9.0, 0),
+            Fault("broker lossy", at + 3, 9.0, 0),
         )
     )
-    writes = [_write(random, 1) for _ in range(16)]
+    writes, subjects = [_write(random, 1) for _ in range(16)], random.choice((1, _SUBJECTS))
     later = [write._replace(at=round(at - 1 + 2 * write.at, 2), late=0.0) for write in writes]
     return replace(
         storm,
         clocks=(storm.clocks[0], _clock(random)),
         writes=tuple(
-            each._replace(rejected=random.random() < 0.2, retries=random.choice((0, 0, 1)))
+            each._replace(
+                subject=each.subject % subjects,
+                rejected=random.random() < 0.2,
+                retries=random.choice((0, 0, 1)),
+            )
             for each in later
         ),
         faults=(Fault("leases silent", at, 15.0, 0), apart),
@@ -147,6 +154,33 @@ def _storm(seed: int, random: Random) -> Schedule:
     if all(fault.kind != "call stuck" for fault in faults):  # or a restart would end it
         faults += _refusals(seed, len(clocks))
     return replace(calm, clocks=clocks, faults=(*calm.faults, *faults), start=0.0)
+
+
+def _rush(seed: int, random: Random) -> Schedule:
+    """Some of the messages are sick, the broker loses some of the runs, and one more fails."""
+    storm, start = _storm(seed, random), 2.0
+    rushed = [
+        Write(
+            round(start * random.random(), 2),
+            random.randrange(2),
+            rows=random.choice((1, 2, 4, 6)),
+            topic=int(random.random() < 0.2),
+        )
+        for _ in range(10)
+    ]
+    lossy = [
+        Fault("broker lossy", start, round(random.uniform(2, 12), 1), publisher)
+        for publisher in range(len(storm.clocks))
+    ]
+    later = [fault._replace(at=round(start + 0.5 * fault.at, 2)) for fault in storm.faults[:2]]
+    return replace(
+        storm,
+        writes=tuple(_sick(random, each) if random.random() < 0.2 else each for each in rushed),
+        faults=(*lossy, *later),
+        replays=tuple(Replay(_time(random), random.randrange(10)) for _ in range(2)),
+        start=start,
+        shards=random.randint(1, 2),
+    )
 
 
 def _time(random: Random) -> float:

@@ -21,12 +21,13 @@ _DATABASE: Final = Database("postgresql://nobody@nowhere/none")
 
 _LIMITS: Final = (
     (subjects, "MAX_WAITING", 4),
-    (subjects, "_LOW", 2),
+    (subjects, "_RUNS", 2),
     (shares, "MAX_ROWS", 40),
     (shares, "_SPARE", 1 / 4),  # or a topic would begin with a single row
     (queues, "MAX_PASSED", 3),
     (sender, "MAX_IN_FLIGHT", 16),
     (sender, "_CALL", 6),
+    (sender, "MAX_RUN", 3),
     (sender, "_LIMIT", LIMIT + 2),
 )
 

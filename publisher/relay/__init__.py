@@ -17,8 +17,9 @@ topics that are paused (`topics`) or use their share of the memory (`shares`). T
 (`queues`). From then on a row has a stage, and `rows` has all stages and the steps between them.
 
 **Send** (`sender`). Rows wait per subject, first in, first out (`subjects`). A subject has
-one message on its way; many calls of the sink run at a time, each with messages of subjects
-that are free. The answer for one message lets its subject go on immediately (`outcomes`).
+one run on its way: one message, or several if the sink keeps their order. Many calls of the
+sink run at a time, each with runs of subjects that are free. The answer for the last message
+of a run lets its subject go on immediately (`outcomes`).
 When the broker as a whole fails, `breaker` decides when to try it again. `traced_sink` checks
 the answers and reports each message to the hooks.
 

@@ -188,7 +188,7 @@ class Applier:
 
 
 def _message(subject: Subject) -> Message:
-    made = subject.message(picked_up_ns=0)
+    (made,) = subject.messages(picked_up_ns=0)
     if isinstance(made, Fault):
         raise AssertionError("a row that is not a valid message was sent")  # noqa: TRY004 - a defect
     return made

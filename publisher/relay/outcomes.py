@@ -42,8 +42,14 @@ class Outcomes:
         """How many acknowledged rows are not deleted yet."""
         return self._settler.waiting
 
-    def fault(self, subject: Subject, fault: Fault) -> None:
-        """Reject the busy row of a subject, an invalid message. At most one log line per second."""
+    def fault(self, subject: Subject, fault: Fault, at: int) -> None:
+        """Reject the row at index `at` of a run, an invalid message, if it is the first one.
+
+        A later one begins the next run. At most one log line per second.
+        """
+        self._state.queues.cut(subject, max(1, at))
+        if at:
+            return
         state, row = self._state, subject.busy_row
         now = state.clock()
         self._faults += 1
@@ -56,11 +62,13 @@ class Outcomes:
         self.fail(subject, Rejected(f"is not a valid message: {fault.reason}"))
 
     def ended(self, subject: Subject, outcome: Outcome) -> None:
-        """Act on the outcome of the busy row of a subject."""
+        """Act on the outcome of the busy row of a subject, whose run goes on if it is delivered."""
         state = self._state
         if isinstance(outcome, Delivered):
             self._delivered(subject)
-        elif isinstance(outcome, NotAttempted) or self._is_left(subject.shard, outcome):
+            return
+        state.queues.cut(subject, 1)
+        if isinstance(outcome, NotAttempted) or self._is_left(subject.shard, outcome):
             if state.topics.found:
                 state.topics.missed(subject.busy_row.id)
             is_crowded = state.queues.is_crowded(subject.busy_row.topic)

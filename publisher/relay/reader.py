@@ -162,7 +162,7 @@ class Reader:
                 (subject, subject.holds[0])
                 for shard in state.shards.values()
                 for subject in shard.subjects.values()
-                if subject.holds and subject.holds[0].is_stored and subject.busy is None
+                if subject.holds and subject.holds[0].is_stored and not subject.busy
             ]
 
     async def _check(self) -> None:
@@ -424,7 +424,7 @@ def _covers_tail(sweep: Sweep, tail: Tail) -> bool:
 def _is_at_rest(subject: Subject, hold: Hold) -> bool:
     """Whether a failed row still holds its subject back, and none of its rows is in memory."""
     is_first = subject.hold is hold and not subject.shard.is_lost
-    return is_first and subject.busy is None and not subject.rows
+    return is_first and not (subject.busy or subject.rows)
 
 
 def _is_behind(tail: Tail | None) -> bool:

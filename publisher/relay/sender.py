@@ -1,4 +1,4 @@
-"""Send: publish the first row of each subject, and act on its outcome."""
+"""Send: publish the first rows of each subject, and act on their outcomes."""
 
 import logging
 import random
@@ -15,9 +15,12 @@ from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.outbox_rows import Fault
 from dsql_outbox.publisher.sinks import (
+    MAX_RUN,
+    Delivered,
     NotAttempted,
     Outcome,
     Sink,
+    keeps_prefix,
 )
 
 from .memory.breaker import Breaker
@@ -38,7 +41,7 @@ _LIMIT: Final = 120.0
 
 
 class Sender:
-    """Sends rows: many calls of the sink at a time, one message per subject in all of them."""
+    """Sends rows: many calls of the sink at a time, one run per subject in all of them."""
 
     def __init__(
         self,
@@ -99,29 +102,30 @@ class Sender:
         # Topics have a few messages of their own beyond the limit, but not while the database
         # takes no deletes: a crash would send all that is acknowledged again.
         while unsettled < MAX_IN_FLIGHT and (subjects := self._take(most, free)):
-            free -= len(subjects)
+            free -= sum(len(subject.busy) for subject in subjects)
             tasks.start_soon(self._call, subjects)
             if self._breaker.is_failing:
                 break
         return rest
 
     def _take(self, most: int, free: int) -> list[Subject]:
-        """Take subjects whose first row may be sent; `free` rows more may be on their way."""
+        """Take runs of subjects, up to `most` rows; `free` rows more may be on their way."""
         state, now = self._state, self._state.clock()
         topics, are_paused = state.topics, bool(state.topics.names)
         allowed: dict[Shard, bool] = {}
+        longest = MAX_RUN if keeps_prefix(self._sink) else 1
 
-        def may_send(subject: Subject) -> bool:
+        def may_send(subject: Subject) -> int:
             shard = subject.shard
             if (has_lease := allowed.get(shard)) is None:
                 has_lease = allowed[shard] = self._leases.may_send(shard.number, shard.epoch)
             if has_lease and not are_paused:
-                return True
+                return longest
             if has_lease and topics.takes(row := subject.rows[0], now):
                 topics.sending(row)
-                return True
+                return 1 if row.topic in topics.found else longest
             state.drop(subject, now + REST)  # a lease that has ended may be renewed
-            return False
+            return 0
 
         return state.queues.take(most, free=free, of=MAX_IN_FLIGHT, may_send=may_send)
 
@@ -137,10 +141,8 @@ class Sender:
         except SinkUnavailable as error:
             self._failed(error)
         finally:
-            call.is_over = True
             self._began.remove(began)
-            for subject in call.unanswered():
-                self._outcomes.ended(subject, NotAttempted())
+            call.end()
             self._wake()
 
     def _answered(self, *, first: bool) -> None:
@@ -180,7 +182,7 @@ class Sender:
 
 
 class _SinkCall:
-    """One call of the sink: its subjects, and which of them have an answer.
+    """One call of the sink: the runs of some subjects, and which messages have no answer yet.
 
     `epochs` has the leases of the shards that have a message without an answer. A shard whose
     messages are all answered may be handed over, and that must not cut the other messages.
@@ -193,41 +195,55 @@ class _SinkCall:
         self._outcomes = outcomes
         self._answered = answered
         self._sent: list[Subject | None] = []
+        """The subject of each message that waits for its answer; runs stand side by side."""
         self._unanswered = Counter[int]()
         self.epochs: dict[int, int] = {}
-        self.is_over = False
+        self._is_over = False
         self._has_answers = False
 
     def messages(self) -> list[Message]:
-        """The messages of the rows; an invalid row is rejected, since no sink gets it."""
+        """The messages of the rows; a run ends before an invalid row, since no sink gets it."""
         picked_up_ns = time_ns()
         messages: list[Message] = []
         for subject in self._subjects:
-            made = subject.message(picked_up_ns)
-            if isinstance(made, Fault):
-                self._outcomes.fault(subject, made)
-            else:
+            shard, began = subject.shard, len(messages)
+            for made in subject.messages(picked_up_ns):
+                if isinstance(made, Fault):
+                    self._outcomes.fault(subject, made, len(messages) - began)
+                    break
                 messages.append(made)
-                self._sent.append(subject)
-                self._unanswered[subject.shard.number] += 1
-                self.epochs[subject.shard.number] = subject.shard.epoch
+            if sent := len(messages) - began:
+                self._sent += [subject] * sent
+                self._unanswered[shard.number] += sent
+                self.epochs[shard.number] = shard.epoch
         return messages
 
     def answer(self, index: int, outcome: Outcome) -> None:
-        """Take the outcome of one message; `TracedSink` has checked that it is the first."""
+        """Take the outcome of one message; `TracedSink` has checked that it is the next one."""
         subject = self._sent[index]
-        if self.is_over or subject is None:
+        if self._is_over or subject is None:
             return
-        self._sent[index] = None
-        shard = subject.shard.number
-        self._unanswered[shard] -= 1
-        if not self._unanswered[shard]:
-            del self.epochs[shard]
         is_first = not self._has_answers and not isinstance(outcome, NotAttempted)
         self._has_answers |= is_first
-        self._outcomes.ended(subject, outcome)
+        self._ended(index, subject, outcome)
         self._answered(first=is_first)
 
-    def unanswered(self) -> list[Subject]:
-        """The subjects without an answer."""
-        return [subject for subject in self._sent if subject is not None]
+    def end(self) -> None:
+        """Take no more answers: messages without one were not attempted."""
+        self._is_over = True
+        for index, subject in enumerate(self._sent):
+            if subject is not None:
+                self._ended(index, subject, NotAttempted())
+
+    def _ended(self, index: int, subject: Subject, outcome: Outcome) -> None:
+        """Act on an outcome. Unless it is `Delivered`, it is that of the rest of the run."""
+        sent, end = self._sent, index + 1
+        if not isinstance(outcome, Delivered):
+            while end < len(sent) and sent[end] is subject:
+                end += 1
+        sent[index:end] = [None] * (end - index)
+        shard = subject.shard.number
+        self._unanswered[shard] -= end - index
+        if not self._unanswered[shard]:
+            del self.epochs[shard]
+        self._outcomes.ended(subject, outcome)

@@ -34,6 +34,7 @@ from dsql_outbox.publisher.sinks import (
     Sink,
     Unavailable,
     WrongAnswer,
+    keeps_prefix,
 )
 
 _RESULTS: dict[type[Outcome], PublishResult] = {
@@ -58,6 +59,11 @@ class TracedSink:
         self._hooks = tuple(hooks)
         self.system = sink.system
         self._destination: Destination = getattr(sink, "destination", Destination())
+
+    @property
+    def keeps_prefix(self) -> bool:
+        """Whether the decorated sink does."""
+        return keeps_prefix(self._sink)
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         """Publish through the decorated sink. Raises its errors.
@@ -133,6 +139,8 @@ class _TracedCall:
         self._answer = answer
         self._is_quiet = quiet is not None
         self._scopes: list[Scopes | None] = [quiet] * len(messages) if quiet is not None else []
+        self._cut: set[str] = set()
+        """The keys of the runs that ended before their last message."""
         self.fault: tuple[int, str] | None = None
 
     def begin(self, message: Message, scope: Scopes) -> Message:
@@ -148,12 +156,28 @@ class _TracedCall:
             self._note(index, f"is a {type(outcome).__name__}, which is no outcome")
         elif (scope := self._scopes[index]) is None:
             self._note(index, "is the second one")
-        else:
+        elif self._is_in_order(index, outcome):
             self._scopes[index] = None
             if not self._is_quiet or type(outcome) is not Delivered:
                 error = getattr(outcome, "error", None)
                 self._end(scope, index, _RESULTS[type(outcome)], error)
             self._answer(index, outcome)
+
+    def _is_in_order(self, index: int, outcome: Outcome) -> bool:
+        """Whether an answer is the next one of its run; those behind its end count for nothing."""
+        key, is_delivered = self._messages[index].key, type(outcome) is Delivered
+        if key in self._cut:
+            if is_delivered:
+                self._note(
+                    index, "is Delivered, and that for a message before it in its run is not"
+                )
+            return False
+        if index and self._messages[index - 1].key == key and self._scopes[index - 1] is not None:
+            self._note(index, "came before that for the message before it in its run")
+            return False
+        if not is_delivered:
+            self._cut.add(key)
+        return True
 
     def end(self, result: PublishResult, error: str | None) -> None:
         """End the scopes of the messages without an answer; later answers count for nothing."""

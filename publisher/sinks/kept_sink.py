@@ -13,7 +13,7 @@ import anyio
 from dsql_outbox.outbox import Message, OutboxError, SinkUnavailable, is_being_cancelled, wrong_type
 from dsql_outbox.publisher.supervision import in_background
 
-from .port import Answer, Sink
+from .port import Answer, Sink, keeps_prefix
 from .registry import open_sink
 
 logger: Final = logging.getLogger("dsql_outbox")
@@ -63,6 +63,11 @@ class KeptSink:
         self._tried = anyio.Event()  # it is open, or the attempt that was asked for has failed
         self._lost = anyio.Event()  # it is to be closed
         self._is_over = False
+
+    @property
+    def keeps_prefix(self) -> bool:
+        """Whether the open sink does; the sinks of one factory are alike."""
+        return self._sink is not None and keeps_prefix(self._sink)
 
     @asynccontextmanager
     async def kept(self) -> AsyncGenerator[None]:

@@ -4,8 +4,8 @@ It keeps the promise of order per subject:
 
 - A row is admitted only if it is not known yet, and the subject's row before it is absent
   from the same snapshot, was admitted earlier, or is settled.
-- Rows of a subject wait in the order of their admission. One of them is on its way at a time,
-  so a slow subject delays only itself.
+- Rows of a subject wait in the order of their admission. One run of them is on its way at a
+  time, so a slow subject delays only itself. A sink that keeps no order has runs of one row.
 - A settled row stays known until a read that began after its deletion has ended, since an
   older snapshot still shows it.
 
@@ -102,7 +102,7 @@ class Queues:
         row.size = row.bytes()
         self._rows.move(row, "waiting")
         subject.rows.append(row)
-        if subject.busy is None and len(subject.rows) == 1:
+        if not subject.busy and len(subject.rows) == 1:
             self._is_ready(subject)
 
     # --- send --------------------------------------------------------------------------
@@ -116,11 +116,12 @@ class Queues:
         self._ready = dict(topics)
 
     def take(
-        self, most: int, *, free: int, of: int, may_send: Callable[[Subject], bool]
+        self, most: int, *, free: int, of: int, may_send: Callable[[Subject], int]
     ) -> list[Subject]:
-        """Take the first rows of up to `most` subjects; each becomes the `busy` row of its own.
+        """Take a run of each of several subjects, with up to `most` rows in all.
 
-        `may_send` drops the rows of a subject that may not send, and returns False.
+        `may_send` returns how many rows a run of the subject may have; it drops the rows of a
+        subject that may not send, and returns 0.
 
         The topics take turns, and so do the subjects of each. Of the `of` rows that may be on
         their way, `free` are not. A topic takes its share, but leaves as many as it has, unless
@@ -128,6 +129,7 @@ class Queues:
         """
         taken: list[Subject] = []
         limited: list[str] = []
+        left = most
         uses = self._shares.uses
         # A topic without a use has no row: all of its rows were dropped or lost.
         turns = deque(
@@ -135,28 +137,31 @@ class Queues:
             for topic in self._ready
             if topic in uses
         )
-        while turns and len(taken) < most:
+        while turns and left > 0:
             topic, use, share = turn = turns.popleft()
-            if use.busy >= min(share, max(free - len(taken), of * OWN)):
+            room = min(share, max(free - most + left, of * OWN)) - use.busy
+            if room <= 0:
                 limited.append(topic)
-            elif (subject := self._next(topic, may_send)) is not None:
+            elif (subject := self._next(topic, max(1, min(left, int(room))), may_send)) is not None:
                 taken.append(subject)
+                left -= len(subject.busy)
                 turns.append(turn)
         self._limited = set(limited)
         later = (topic for topic, _, _ in turns)
         self._ready = {topic: self._ready[topic] for topic in (*limited, *later)}
         return taken
 
-    def _next(self, topic: str, may_send: Callable[[Subject], bool]) -> Subject | None:
-        """Make the first row of the next subject of a topic `busy`."""
+    def _next(self, topic: str, room: int, may_send: Callable[[Subject], int]) -> Subject | None:
+        """Let a run of the next subject of a topic begin, with `room` rows at most."""
         ready = self._ready[topic]
         while ready:
             subject = ready.popleft()
             # It may have been dropped or lost meanwhile, or have another first row and turn.
-            is_next = subject.rows and subject.busy is None and subject.rows[0].topic == topic
-            if is_next and may_send(subject):
-                subject.busy = subject.rows.popleft()
-                self._rows.move(subject.busy, "sent")
+            is_next = subject.rows and not subject.busy and subject.rows[0].topic == topic
+            if is_next and (longest := may_send(subject)):
+                subject.begin(min(longest, room))
+                for row in subject.busy:
+                    self._rows.move(row, "sent")
                 if subject.passed is not None:
                     subject.want_passed()
                 return subject
@@ -166,6 +171,15 @@ class Queues:
         """Let a subject wait for the turn of its first row, if it has one."""
         if subject.rows:
             self._ready.setdefault(subject.rows[0].topic, deque()).append(subject)
+
+    def cut(self, subject: Subject, at: int) -> None:
+        """Let the rows of a run from the index `at` on wait again."""
+        run, is_lost = subject.busy, subject.shard.is_lost
+        while len(run) > at:
+            row = run.pop()
+            self._rows.move(row, "outbox" if is_lost else "waiting")
+            if not is_lost:
+                subject.rows.appendleft(row)
 
     def put_back(self, subject: Subject, rests_until: float) -> None:
         """Put the busy row back, to be sent again later; forget it if the shard was lost."""
@@ -182,15 +196,17 @@ class Queues:
         return self._resting[0][0] - now if self._resting else float("inf")
 
     def leave(self, subject: Subject, to: Stage) -> OutboxRow:
-        """Take the busy row of a subject, which then has none."""
-        row, subject.busy = subject.busy_row, None
+        """Take the busy row of a subject; the next one of its run is then the busy row."""
+        row = subject.busy.pop(0)
         self._rows.move(row, to)
         if to != "outbox" and subject.shard.is_lost:  # an old snapshot must not bring it again
             self._rows.know(row)
         return row
 
     def go_on(self, subject: Subject) -> None:
-        """Let a subject send its next row, or take rows that were passed over."""
+        """Let a subject send its next rows after a run, or take rows that were passed over."""
+        if subject.busy:
+            return
         if subject.rows:
             self._is_ready(subject)
         elif subject.passed is not None:
@@ -200,9 +216,8 @@ class Queues:
 
     def drop(self, subject: Subject) -> None:
         """Drop the rows of a subject that must wait, from its busy row on; they are read again."""
-        if subject.busy is not None:
-            subject.rows.appendleft(subject.busy)
-            subject.busy = None
+        subject.rows.extendleft(reversed(subject.busy))
+        subject.busy.clear()
         if subject.rows:
             first = self._clear(subject)
             # Only now: a subject that is full would not want its rows back.
@@ -251,8 +266,8 @@ class Queues:
         """Forget a shard that belongs to another publisher, or to this one under another epoch."""
         shard.is_lost = True
         for subject in shard.subjects.values():
-            if subject.busy is not None:  # its answer counts, but the next read may bring it
-                self._rows.forget(subject.busy)
+            for row in subject.busy:  # their answers count, but the next read may bring them
+                self._rows.forget(row)
             if subject.rows:
                 self._clear(subject)
 

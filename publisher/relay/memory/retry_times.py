@@ -63,7 +63,7 @@ def _is_valid(entry: _Entry) -> bool:
     return (
         subject.hold is hold
         and hold.retry_at == entry.retry_at
-        and subject.busy is None
+        and not subject.busy
         and not subject.rows
         and not subject.shard.is_lost
     )

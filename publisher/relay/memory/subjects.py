@@ -10,14 +10,15 @@ import msgspec
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow, RowId
 from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
+from dsql_outbox.publisher.sinks import MAX_RUN_BYTES
 
 from .scans import Return, Scan, Sweep, Tail
 
 MAX_WAITING: Final = 64
-"""The most rows of one subject in memory, so that a hot subject leaves room for others."""
+"""The most rows of one subject that wait, so that a hot subject leaves room for others."""
 
-_LOW: Final = MAX_WAITING // 2
-"""With fewer rows in memory, a subject takes those that were passed over."""
+_RUNS: Final = 4
+"""A subject that is sent in runs may have so many times the rows of its last one instead."""
 
 
 class Hold(msgspec.Struct):
@@ -35,17 +36,25 @@ class Hold(msgspec.Struct):
 
 
 class Subject:
-    """The rows of one entity: those that wait in memory, and the one that is on its way."""
+    """The rows of one entity: those that wait in memory, and the run that is on its way.
 
-    __slots__ = ("busy", "holds", "key", "name", "passed", "rows", "shard", "topic")
+    A run is one row, or several if the sink keeps their order (`keeps_prefix`). Its first row is
+    *the busy row*: the next answer is about it. Any other answer than `Delivered` ends the run,
+    and the rows behind the busy row wait again.
+    """
+
+    __slots__ = ("busy", "holds", "key", "name", "passed", "room", "rows", "shard", "topic")
 
     def __init__(self, shard: "Shard", name: SubjectName, key: str) -> None:
         self.shard = shard
         self.name = name
         self.key = key
         self.rows: deque[OutboxRow] = deque()
-        self.busy: OutboxRow | None = None
-        """The row that is being published, applied or, when it was given up, buried."""
+        self.busy: list[OutboxRow] = []
+        """The rest of the run that is being published; or its first row, which is being applied
+        or, when it was given up, buried."""
+        self.room = MAX_WAITING
+        """How many of its rows may wait in memory."""
         self.holds: list[Hold] = []
         """Its failed rows, in order; the first one holds the subject back."""
         self.passed: int | None = None
@@ -60,10 +69,10 @@ class Subject:
 
     @property
     def busy_row(self) -> OutboxRow:
-        """The row that is on its way; there must be one."""
-        if self.busy is None:
+        """The first row that is on its way; there must be one."""
+        if not self.busy:
             raise AssertionError("the subject has no row on its way")
-        return self.busy
+        return self.busy[0]
 
     @property
     def busy_hold(self) -> Hold | None:
@@ -71,26 +80,47 @@ class Subject:
         hold = self.hold
         return hold if hold is not None and hold.id == self.busy_row.id else None
 
+    def begin(self, longest: int) -> None:
+        """Let the first rows be on their way: a run of at most `longest`, of one topic.
+
+        A row that failed before is sent alone, and so is a replay, which has an order of its own.
+        """
+        rows, run = self.rows, self.busy
+        first = rows.popleft()
+        run.append(first)
+        if longest > 1 and not (first.is_replay or self.holds):
+            size = first.size
+            while rows and len(run) < longest:
+                row = rows[0]
+                size += row.size
+                if row.topic != first.topic or row.is_replay or size > MAX_RUN_BYTES:
+                    break
+                run.append(rows.popleft())
+            self.room = max(MAX_WAITING, _RUNS * len(run))
+
     @property
     def attempt(self) -> int:
         """The number of the attempt to send the busy row, from 1."""
         hold = self.busy_hold
         return 1 if hold is None else hold.attempts + 1
 
-    def message(self, picked_up_ns: int) -> Message | Fault:
-        """The message of the busy row, or why it is not valid; `picked_up_ns` is the time."""
-        epoch = self.shard.epoch
-        return self.busy_row.message(attempt=self.attempt, picked_up_ns=picked_up_ns, epoch=epoch)
+    def messages(self, picked_up_ns: int) -> list[Message | Fault]:
+        """The messages of the run, or why they are not valid; `picked_up_ns` is the time."""
+        attempt, epoch = self.attempt, self.shard.epoch
+        return [
+            row.message(attempt=attempt, picked_up_ns=picked_up_ns, epoch=epoch)
+            for row in self.busy
+        ]
 
     @property
     def is_full(self) -> bool:
         """Whether enough of its rows are in memory."""
-        return len(self.rows) >= MAX_WAITING
+        return len(self.rows) >= self.room
 
     @property
     def takes_passed(self) -> bool:
-        """Whether the rows that were passed over can be taken now."""
-        if self.passed is None or len(self.rows) > _LOW:
+        """Whether the rows that were passed over can be taken now, since few are in memory."""
+        if self.passed is None or len(self.rows) > self.room // 2:
             return False
         return not self.holds or self.passed < self.holds[0].id.position
 

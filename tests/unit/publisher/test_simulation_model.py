@@ -123,7 +123,7 @@ def test_a_right_relay_breaks_no_rule() -> None:
         (ServesOneSubjectAtATime, "waited"),
         (SendsTwice, "arrived 2 times"),
         (Ends, "ended: ValueError"),
-        (SendsTwoOfASubject, "two messages of"),
+        (SendsTwoOfASubject, "two runs of"),
     ],
 )
 def test_a_wrong_relay_is_found(relay: type[NaiveRelay], text: str) -> None:

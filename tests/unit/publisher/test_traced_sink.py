@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+import msgspec
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
@@ -165,6 +166,37 @@ async def test_a_wrong_answer_is_told_and_the_others_stand(
         await traced.publish([message(0), message(1)], answers.__setitem__)
     assert answers == {0: Delivered()}
     assert [f.result for f in ended(scope)] == ["delivered", "not_attempted"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "fault", "right"),
+    [
+        ([(0, Retry("no")), (1, Delivered())], "1 is Delivered, and that for a message before", 1),
+        ([(0, Delivered()), (1, Rejected("no")), (2, Delivered())], "2 is Delivered, and that", 2),
+        ([(1, Delivered())], "1 came before that for the message before it in its run", 0),
+        ([(1, Retry("no")), (0, Delivered())], "1 came before that for the message before it", 1),
+    ],
+)
+async def test_a_wrong_answer_in_a_run_is_told(
+    answers: list[tuple[int, Outcome]], fault: str, right: int
+) -> None:
+    found: dict[int, Outcome] = {}
+    run = [msgspec.structs.replace(message(n), key="one") for n in range(3)]
+    with pytest.raises(WrongAnswer, match=f"its answer for message {fault}"):
+        await TracedSink(AnsweringSink(*answers), [], SETTINGS).publish(run, found.__setitem__)
+    assert len(found) == right
+
+
+async def test_what_is_behind_the_end_of_a_run_was_not_attempted() -> None:
+    scope, found = Carrying(), dict[int, Outcome]()
+    sink = AnsweringSink((0, Delivered()), (1, Retry("no")), (2, Retry("no")), (4, Delivered()))
+    messages = [msgspec.structs.replace(message(n), key="ab"[n // 4]) for n in range(5)]
+    await TracedSink(sink, [scope.hook], SETTINGS).publish(messages, found.__setitem__)
+    assert found == {0: Delivered(), 1: Retry("no"), 4: Delivered()}
+    results = sorted((each.event_id.int, each.result) for each in ended(scope))
+    assert [result for _, result in results] == [
+        "delivered", "retry", "not_attempted", "not_attempted", "delivered"
+    ]  # fmt: skip
 
 
 async def test_an_answer_after_the_call_counts_for_nothing() -> None:
