@@ -21,6 +21,8 @@ from dsql_outbox.outbox import (
     array_literal,
     require_source,
 )
+from dsql_outbox.publisher.burial import row_keys
+from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
 from dsql_outbox.publisher.targets import (
     TargetKind,
@@ -35,6 +37,9 @@ from .operations import OperationEntry
 from .replay import rows_estimate
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+_DELETED: Final = 1_000
+"""Rows that one statement deletes by key."""
 
 _LOOK: Final = 0.2
 """Seconds between two looks at the transactions that are open."""
@@ -226,9 +231,19 @@ class Targets(Operator):
         return require_target(await self._rows(), name, None)
 
     async def _discard(self, first: int) -> int:
-        """Delete the rows of a target as of now. Returns their number."""
-        ((now,),) = await self._session.rows("clock_position", {})
-        return await self._until_none("target_discard", {"first": first, "position": now})
+        """Delete the rows of a target as of now: of each subject the first ones. Returns how many.
+
+        Those before the clock until there are none, as more of them may become visible meanwhile;
+        and those after it that were there, since later ones of their subjects are to stay.
+        """
+        found = await self._session.rows("target_ahead", {"first": first})
+        now = found[0][0]
+        total = await self._until_none("target_discard", {"first": first, "position": now})
+        ahead = [RowId(*row) for _, *row in found if row[0] is not None]
+        for start in range(0, len(ahead), _DELETED):
+            part = ahead[start : start + _DELETED]
+            total += await self._session.count("outbox_delete", row_keys(part))
+        return total
 
     async def _until_none(self, name: str, parameters: dict[str, Any]) -> int:
         total = 0

@@ -191,14 +191,20 @@ async def test_a_target_gets_its_types_and_an_empty_one_ends_the_run(
 
 
 @pytest.mark.postgres_only("DSQL lists no transactions, so 5 minutes are waited for")
+@pytest.mark.parametrize("ahead", [0, 3_600_000_000])
 async def test_a_writer_that_waits_behind_a_row_makes_no_hole(
     writer: Writer,
     targets: Targets,
     sql: psycopg.Connection,
     holder: psycopg.Connection,
+    ahead: int,
 ) -> None:
-    """Its statement knows only the old targets, and commits between two that know the new one."""
+    """Its statement knows only the old targets, and commits between two that know the new one.
+
+    An earlier clock may have been fast: the positions of its subjects are after the clock's.
+    """
     writer.write(event("hot", 1))
+    sql.execute("UPDATE outbox.entities SET position = position + %s", [ahead])
     holder.execute("SELECT FROM outbox.entities WHERE entity_id = 'hot' FOR UPDATE")
     async with anyio.create_task_group() as group:
         group.start_soon(to_thread.run_sync, writer.write, event("hot", 3))
@@ -283,6 +289,7 @@ async def test_a_late_writer_into_a_dropped_target_is_swept_and_counted(
     await targets.add("lake")
     await targets.add("orders")
     writer.write_many([event(f"C-{n}") for n in range(3)])
+    sql.execute("UPDATE outbox.outbox SET position = position * 2 WHERE subject_id = 'C-1'")
     writer.append_to(holder, event("late"))
     async with ending(targets.drop("lake")) as dropped:
         await until(lambda: state(sql) == "dropped")

@@ -141,7 +141,7 @@ WHO_RUNS = {
         "record_payload",
         *("replay", "rights_present", "roles_present", "rows_estimate"),
         "subject_events",
-        *("clock_position", "schema_shape", "shard_list", "shards_orphaned", "status"),
+        *("schema_shape", "shard_list", "shards_orphaned", "status"),
         *("target_", "topic", "transactions", "verify", "waiting"),
     ),
     "archivist": (
