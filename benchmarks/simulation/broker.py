@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import anyio
 
@@ -23,6 +23,9 @@ from .history import Answered, Arrival, History
 from .machines import World
 from .watch import Watch
 from .wire import Line
+
+if TYPE_CHECKING:
+    from . import schedule
 
 LIMIT: Final = 4.0
 """Seconds after which a call of the sink ends."""
@@ -53,6 +56,10 @@ class Broker:
         self.history = history
         self.away: Counter[str] = Counter()
         self.ill: dict[RowId, Illness] = {}
+        self.functions: dict[RowId, tuple[schedule.Illness, int]] = {}
+        """What the function of a model does wrong with a message, and how often."""
+        self.ills: Counter[RowId] = Counter()
+        """How often it did so."""
         self._rows: dict[tuple[str, str], RowId] = {}
         self._retries: Counter[RowId] = Counter()
 

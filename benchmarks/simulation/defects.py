@@ -17,6 +17,7 @@ from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.operator.replay_positions import Candidate, Placed, Places
 from dsql_outbox.publisher.outbox_rows import OutboxRow
 from dsql_outbox.publisher.relay import reader
+from dsql_outbox.publisher.relay.applier import Applier
 from dsql_outbox.publisher.relay.memory.scans import Tail
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
@@ -26,6 +27,7 @@ from dsql_outbox.publisher.relay.relay import Relay
 from dsql_outbox.publisher.relay.sender import _SinkCall
 from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.publisher.relay.store import PassedOver, Range, Reading, StoredFailure
+from dsql_outbox.publisher.session import FunctionFailed
 from dsql_outbox.publisher.sinks.port import (
     Delivered,
     NotAttempted,
@@ -39,6 +41,8 @@ from . import broker
 from .outbox_model import Origin, Tables
 from .publishers import Parts
 from .relay_program import RelayProgram
+from .statements import ModelStore
+from .writers import Writers
 
 Defect = Callable[[], AbstractContextManager[Any]]
 
@@ -352,6 +356,69 @@ def send_replays_in_runs() -> AbstractContextManager[Any]:
     return patch.object(Subject, "begin", begin)
 
 
+def open_without_waiting() -> AbstractContextManager[Any]:
+    """A target runs though transactions are open that do not know it."""
+
+    def when_ended(_: Writers, act: Callable[[], None]) -> None:
+        act()
+
+    return patch.object(Writers, "when_ended", when_ended)
+
+
+def open_with_what_came_before() -> AbstractContextManager[Any]:
+    """The messages that were inserted while a target opened are relayed."""
+    return patch.object(Tables, "discard", lambda *_: None)
+
+
+def discard_by_the_clock() -> AbstractContextManager[Any]:
+    """Of the messages that were inserted while a target opened, those after the clock stay."""
+    right = Tables._remove
+
+    def remove(tables: Tables, row: Any) -> bool:
+        return row.position <= tables.clock() and right(tables, row)
+
+    def discard(tables: Tables, target: int) -> None:
+        with patch.object(Tables, "_remove", remove):
+            right_discard(tables, target)
+
+    right_discard = Tables.discard
+    return patch.object(Tables, "discard", discard)
+
+
+def delete_before_the_function() -> AbstractContextManager[Any]:
+    """The rows of a model are deleted before its function, in a transaction of their own."""
+    right = ModelStore._transaction
+
+    async def transaction(store: ModelStore, rows: Sequence[Any], calls: Any) -> bool:
+        await store.delete(rows)
+        with patch.object(Tables, "have", lambda *_: True):
+            return await right(store, rows, calls)
+
+    return patch.object(ModelStore, "_transaction", transaction)
+
+
+def delete_what_failed() -> AbstractContextManager[Any]:
+    """A message whose function failed counts as applied."""
+
+    def failed(applier: Applier, row: Any, _: FunctionFailed) -> None:
+        subject = applier._waiting.pop(row)
+        applier._state.finish(subject, "settled")
+
+    return patch.object(Applier, "_failed", failed)
+
+
+def pause_for_all_targets() -> AbstractContextManager[Any]:
+    """A topic that is paused for one target is paused for each."""
+    right = Tables.paused_topics
+
+    def paused_topics(tables: Tables, _target: int) -> dict[str, str]:
+        return {
+            topic: why for each in [*tables.paused] for topic, why in right(tables, each).items()
+        }
+
+    return patch.object(Tables, "paused_topics", paused_topics)
+
+
 DEFECTS: Final[dict[str, Defect]] = {
     each.__name__: each
     for each in (
@@ -383,5 +450,11 @@ DEFECTS: Final[dict[str, Defect]] = {
         store_behind_a_refusal,
         forget_the_lease_of_a_run,
         send_replays_in_runs,
+        open_without_waiting,
+        open_with_what_came_before,
+        discard_by_the_clock,
+        delete_before_the_function,
+        delete_what_failed,
+        pause_for_all_targets,
     )
 }

@@ -18,6 +18,7 @@ class Committed(NamedTuple):
     at: float
     row: RowId
     subject: SubjectName
+    version: int
     replay: int
     topic: str
     is_late: bool
@@ -76,6 +77,8 @@ class History:
         self.arrivals: list[Arrival] = []
         self.answers: list[Answered] = []
         self.changes: list[Changed] = []
+        self.written: Counter[SubjectName] = Counter()
+        """The last version of each subject, whether or not it is for this target."""
         self.faults: list[str] = []
         """Rules that were broken, found where it happened."""
         self.counts: Counter[str] = Counter()

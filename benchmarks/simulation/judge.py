@@ -28,7 +28,8 @@ class Terms(NamedTuple):
     `attempts` is that of the settings, `backoff` the wait in seconds after so many of them,
     and `topics` are those with trouble. From `ready_at` on, in seconds, a subject's next
     message leaves within `bound` seconds if it is healthy, or `late_bound` if it was
-    committed late. Without `harmed` no message is sent twice.
+    committed late. Without `harmed` no message is sent twice, with `once` none is in any case. The
+    target of a `whole` one was there from the start.
     """
 
     attempts: int
@@ -38,6 +39,8 @@ class Terms(NamedTuple):
     bound: float
     late_bound: float
     harmed: bool
+    once: bool = False
+    whole: bool = True
 
 
 def judge(history: History, terms: Terms) -> list[str]:
@@ -52,6 +55,7 @@ def judge(history: History, terms: Terms) -> list[str]:
         _forgotten,
         _repeated,
         _confused,
+        _holes,
     )
     case = _Case(history, terms)
     return [*dict.fromkeys(history.faults), *(fault for rule in rules for fault in rule(case))]
@@ -230,11 +234,20 @@ def _forgotten(case: _Case) -> Iterator[str]:
 
 def _repeated(case: _Case) -> Iterator[str]:
     """When nothing went wrong, each message arrives once."""
-    if case.terms.harmed:
+    if case.terms.harmed and not case.terms.once:
         return
     for row, times in Counter(a.row for a in case.history.arrivals).items():
         if times > 1:
             yield f"{case.name[row]} arrived {times} times"
+
+
+def _holes(case: _Case) -> Iterator[str]:
+    """A target has the events of a subject from one of them on, and each later one."""
+    for subject, events in case.subjects.items():
+        versions = [each.version for each in events]
+        first = 1 if case.terms.whole else versions[0]
+        if versions != [*range(first, case.history.written[subject] + 1)]:
+            yield f"the target has the versions {versions} of {'/'.join(subject)}"
 
 
 def _confused(case: _Case) -> Iterator[str]:

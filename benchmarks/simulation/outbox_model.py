@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
+from dsql_outbox.outbox import TARGET_SHARDS
 from dsql_outbox.publisher.burial import Letter
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.relay.store import (
@@ -26,7 +27,7 @@ from dsql_outbox.publisher.relay.store import (
     SubjectName,
 )
 
-from .history import Changed, Committed, History
+from .history import Answered, Arrival, Changed, Committed, History
 
 EPOCH: Final = 1_800_000_000
 """The database's time at true time 0, in seconds since the Unix epoch."""
@@ -84,15 +85,15 @@ class Origin(NamedTuple):
 class Tables:
     """The outbox, its failures and its dead letters; `now` returns true time."""
 
-    def __init__(self, now: Callable[[], float], history: History) -> None:
+    def __init__(self, now: Callable[[], float], *histories: History) -> None:
         self._now = now
-        self._history = history
+        self._histories = histories
         self.rows: dict[RowId, NewRow] = {}
         self.failures: dict[RowId, _Failed] = {}
-        self.paused: Counter[str] = Counter()
-        """How many pauses of each topic by an operator last now."""
+        self.paused: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        """How many pauses of each topic of a target by an operator last now."""
         self._keys: defaultdict[int, list[RowId]] = defaultdict(list)
-        self._chain: set[tuple[SubjectName, int]] = set()
+        self._chain: set[tuple[int, SubjectName, int]] = set()
         self._used: set[RowId] = set()
 
     def clock(self) -> int:
@@ -104,18 +105,19 @@ class Tables:
     def insert(self, row: NewRow) -> None:
         """Commit a row."""
         if row.id in self._used:
-            self._history.faults.append(f"the key {row.id} is used twice")
+            self._of(row.id).faults.append(f"the key {row.id} is used twice")
         if row.id in self.rows:
             return  # the primary key refuses it
         self._used.add(row.id)
         self.rows[row.id] = row
         insort(self._keys[row.id.shard], row.id)
-        self._chain.add((row.subject, row.id.position))
-        self._history.committed.append(
+        self._chain.add((row.id.shard, row.subject, row.id.position))
+        self._of(row.id).committed.append(
             Committed(
                 at=self._now(),
                 row=row.id,
                 subject=row.subject,
+                version=row.version,
                 replay=row.replay,
                 topic=row.topic,
                 is_late=row.is_late,
@@ -123,6 +125,13 @@ class Tables:
                 is_broken=row.is_broken,
             )
         )
+
+    def discard(self, target: int) -> None:
+        """Delete what was inserted for a target up to now, before anyone relays it."""
+        for row in [row for row in self.rows if row.shard // TARGET_SHARDS == target]:
+            self._remove(row)
+        history = self._histories[target]
+        history.committed = [each for each in history.committed if each.row in self.rows]
 
     # --- the relay ---------------------------------------------------------------------
 
@@ -142,7 +151,7 @@ class Tables:
                 size += len(PAYLOAD)
                 if found and (len(found) == of.rows or size > of.size):
                     return RangeRead(found, end, is_cut=True)
-                waits = (row.subject, row.previous) in self._chain
+                waits = (of.shard, row.subject, row.previous) in self._chain
                 found.append(row.as_read(predecessor=waits))
             end = RowPlace(key.position, key.event_id)
         return RangeRead(found, end, is_cut=looked == of.visits)
@@ -150,6 +159,26 @@ class Tables:
     def _after(self, of: Range) -> Iterator[RowId]:
         keys = self._keys[of.shard]
         return islice(keys, bisect_right(keys, RowId(of.shard, *of.after)), None)
+
+    def have(self, rows: Sequence[RowId]) -> bool:
+        """Whether all rows are there."""
+        return all(row in self.rows for row in rows)
+
+    def failed(self, row: RowId, origin: Origin) -> None:
+        """Note that the function failed a message."""
+        answer = Answered(self._now(), row, origin.publisher, "Retry")
+        self._of(row).answers.append(answer)
+
+    def apply(self, rows: Sequence[RowId], origin: Origin) -> bool:
+        """See `Store.apply`: commit a transaction that deletes the rows. What it changed counts."""
+        if not self.have(rows):
+            return False
+        for row in rows:
+            history, now = self._of(row), self._now()
+            history.answers.append(Answered(origin.sent_at, row, origin.publisher, "Delivered"))
+            history.arrivals.append(Arrival(now, row, origin.publisher))
+        self.delete(rows, origin)
+        return True
 
     def delete(self, rows: Collection[RowId], origin: Origin) -> int:
         """See `Store.delete`."""
@@ -199,37 +228,47 @@ class Tables:
             if row in self.rows
         }
 
-    def paused_topics(self) -> dict[str, str]:
+    def paused_topics(self, target: int) -> dict[str, str]:
         """See `Store.paused_topics`."""
-        return {topic: "by an operator" for topic, pauses in self.paused.items() if pauses}
+        paused = self.paused[target].items()
+        return {topic: "by an operator" for topic, pauses in paused if pauses}
 
     # --- the judge ---------------------------------------------------------------------
 
-    def left(self) -> dict[RowId, bool]:
-        """The rows that are there, and whether each waits for an operator."""
-        failures = self.failures
-        return {row: row in failures and failures[row].retry_at == math.inf for row in self.rows}
+    def left(self, target: int) -> dict[RowId, bool]:
+        """The rows of a target that are there, and whether each waits for an operator."""
+        return {
+            row: row in self.failures and self.failures[row].retry_at == math.inf
+            for row in self.rows
+            if row.shard // TARGET_SHARDS == target
+        }
 
     def is_done(self) -> bool:
         """Whether each row is blocked, or waits behind a blocked one of its subject."""
         if not self.rows:
             return True
         blocked = {
-            self.rows[row].subject: row for row, is_blocked in self.left().items() if is_blocked
+            (row.shard, self.rows[row].subject): row
+            for row, each in self.failures.items()
+            if row in self.rows and each.retry_at == math.inf
         }
-        return all(
-            row.subject in blocked and blocked[row.subject] <= row.id for row in self.rows.values()
-        )
+        firsts = ((blocked.get((row.shard, each.subject)), row) for row, each in self.rows.items())
+        return all(first is not None and first <= row for first, row in firsts)
+
+    def _of(self, row: RowId) -> History:
+        """The history of the target of a row."""
+        return self._histories[row.shard // TARGET_SHARDS]
 
     def _remove(self, row: RowId) -> bool:
         gone = self.rows.pop(row, None)
         if gone is not None:
             keys = self._keys[row.shard]
             del keys[bisect_right(keys, row) - 1]
-            self._chain.discard((gone.subject, row.position))
+            self._chain.discard((row.shard, gone.subject, row.position))
         return gone is not None
 
     def _note(self, kind: str, rows: Collection[RowId], origin: Origin, attempts: int = 0) -> None:
-        at, changes = self._now(), self._history.changes
+        at = self._now()
         for row in rows:
+            changes = self._of(row).changes
             changes.append(Changed(at, origin.sent_at, kind, row, origin.publisher, attempts))

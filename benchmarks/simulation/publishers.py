@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Protocol
@@ -13,6 +13,7 @@ from tests.support.publisher.lease_tables import Tables as LeaseTables
 from dsql_outbox.outbox import LASTING, kind_of
 from dsql_outbox.publisher.settings import PublisherSettings
 
+from .applied import Function
 from .broker import Broker, ModelSink
 from .history import History
 from .machines import Machine, World
@@ -35,9 +36,10 @@ class Parts:
     name: str
     store: ModelStore
     sink: ModelSink
+    apply: Function | None
     leases: ModelLeaseTable
     settings: PublisherSettings
-    shards: range
+    shards: Collection[int]
     boot_clock: Callable[[], float]
     host_clock: Callable[[], float]
 
@@ -69,6 +71,8 @@ class Surroundings:
     watch: Watch
     settings: PublisherSettings
     make: Callable[[Parts], Program]
+    target: int = 0
+    is_model: bool = False
 
 
 class Publisher:
@@ -91,7 +95,8 @@ class Publisher:
         if self._machine is not None:
             return
         self._starts += 1
-        name = f"p{self._number}.{self._starts}"
+        of = f" of target {self._around.target}" if self._around.target else ""
+        name = f"p{self._number}.{self._starts}{of}"
         machine = Machine(self._around.world, self._clock.rate, self._clock.offset)
         self._machine = machine
         machine.loop.call_soon(self._run, machine, self._parts(name, machine))
@@ -161,13 +166,15 @@ class Publisher:
                 around.watch,
                 name,
                 lambda: world.now,
+                target=around.target,
             ),
             sink=ModelSink(around.broker, line, name, around.watch, self._part()),
+            apply=Function(around.broker, name) if around.is_model else None,
             leases=ModelLeaseTable(
                 around.leases, Wire(line, self._part(), "leases"), around.settings.renew
             ),
             settings=around.settings,
-            shards=range(len(around.leases.leases)),
+            shards=list(around.leases.leases),
             boot_clock=machine.clock,
             host_clock=lambda: EPOCH + world.now + self._clock.host,
         )

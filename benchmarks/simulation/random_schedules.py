@@ -12,7 +12,18 @@ from dataclasses import replace
 from random import Random
 from typing import Final, get_args
 
-from .schedule import DRIFT, TOPICS, Clock, Fault, Replay, Schedule, Trouble, Write
+from .schedule import (
+    DRIFT,
+    TOPICS,
+    Clock,
+    Fault,
+    Illness,
+    Replay,
+    Schedule,
+    Target,
+    Trouble,
+    Write,
+)
 
 _SPAN: Final = 8.0
 """Seconds in which most writes and faults of a schedule begin."""
@@ -35,7 +46,7 @@ def random_schedule(seed: int) -> Schedule:
     random = Random(seed)
     kinds = (_calm, _hot, _gentle, _split, _return, _storm, _rush)
     (make,) = random.choices(kinds, (3, 1, 4, 2, 2, 6, 4))
-    return make(seed, random)
+    return _with_targets(make(seed, random))
 
 
 def _calm(seed: int, random: Random) -> Schedule:
@@ -220,6 +231,48 @@ def _replays(random: Random, writes: int) -> list[Replay]:
 def _fault(random: Random, publishers: int) -> Fault:
     length = random.choice((0.5, 2.0, 6.0, 11.0, 15.0))
     return Fault(random.choice(_STORMS), _time(random), length, random.randrange(publishers))
+
+
+def _with_targets(schedule: Schedule) -> Schedule:
+    """Add targets by a chance of their own, so that the rest of a schedule stays as it was.
+
+    Each one has troubles of its own: those of the default target must not concern it.
+    """
+    random = Random(f"targets of {schedule.seed}")
+    if random.random() < 0.6:
+        return schedule
+    targets = [_target(random) for _ in range(random.choice((1, 1, 2, 3)))]
+    faults = [
+        fault._replace(target=number)
+        for number, target in enumerate(targets, start=1)
+        if random.random() < 0.5
+        for fault in [_fault(random, target.publishers) for _ in range(random.choice((1, 1, 3)))]
+        if fault.kind != "call hangs"
+    ]
+    if random.random() < 0.3:  # a sink that is dead
+        number = random.randrange(len(targets))
+        of = range(targets[number].publishers)
+        faults += [Fault("broker away", 0.0, 30.0, each, number + 1) for each in of]
+    writes = [_ill(random, each) if random.random() < 0.2 else each for each in schedule.writes]
+    if any(target.at is not None for target in targets):
+        early = (0.0, 0.0, 2.0, 5.0)
+        writes = [write._replace(early=random.choice(early)) for write in writes]
+    return replace(
+        schedule,
+        writes=tuple(writes),
+        faults=(*schedule.faults, *faults),
+        targets=tuple(targets),
+    )
+
+
+def _ill(random: Random, write: Write) -> Write:
+    ill = random.choice(get_args(Illness))
+    return write._replace(ill=ill, ills=1 if ill == "hangs" else random.choice((1, 1, 2, 9)))
+
+
+def _target(random: Random) -> Target:
+    at = random.choice((None, _time(random)))
+    return Target(random.choice(("sink", "model")), at, random.choice((1, 1, 2)))
 
 
 def _refusals(seed: int, publishers: int) -> list[Fault]:

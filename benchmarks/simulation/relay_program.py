@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
-from typing import Final
+from typing import Any, Final
 from unittest.mock import patch
 
 import anyio
@@ -10,6 +10,7 @@ import anyio
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.relay import sender
+from dsql_outbox.publisher.relay.applier import Nowhere
 from dsql_outbox.publisher.relay.memory import queues, shares, subjects
 from dsql_outbox.publisher.relay.relay import Relay
 
@@ -55,7 +56,9 @@ class RelayProgram:
             table=parts.leases,
             owner=parts.name,
         )
-        self._relay = Relay(parts.store, parts.sink, parts.settings, leases)
+        sink = parts.sink if parts.apply is None else Nowhere()
+        apply: Any = parts.apply  # its connection is a model
+        self._relay = Relay(parts.store, sink, parts.settings, leases, apply=apply)
         self.has_begun = False
 
     async def run(self) -> None:

@@ -1,6 +1,6 @@
 """The events of a run. A schedule is a literal, so a failing one can be kept as a test."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, NamedTuple
 
 Trouble = Literal[
@@ -23,6 +23,9 @@ Trouble = Literal[
     "topic away",
     "topic paused",
 ]
+
+Illness = Literal["raises", "hangs", "swallows an error", "ends the transaction"]
+"""What the function of a model does wrong with a message."""
 
 TOPICS: Final = frozenset({"topic away", "topic paused"})
 """The faults of a topic: the broker refuses it, or an operator paused it."""
@@ -57,6 +60,17 @@ class Clock(NamedTuple):
     host: float = 0.0
 
 
+class Target(NamedTuple):
+    """A target beside the default one. It is added `at` a time, or there from the start on.
+
+    It has `publishers` with exact clocks. The default target is number 0, the others follow.
+    """
+
+    kind: Literal["sink", "model"]
+    at: float | None = None
+    publishers: int = 1
+
+
 class Write(NamedTuple):
     """A transaction with `rows` events of one subject.
 
@@ -64,6 +78,10 @@ class Write(NamedTuple):
     before it has ended, and commits `late` seconds later. The positions are `ahead`
     seconds ahead of the database's clock. The broker answers `Retry` to the first
     `retries` attempts of each event, or rejects it. A `broken` row can be no message.
+
+    That is the broker of the default target. The function of a model is `ill` in the first `ills`
+    attempts of each event. The targets that a write knows are those of `early` seconds before its
+    time, though it has to wait for the row.
     """
 
     at: float
@@ -75,6 +93,9 @@ class Write(NamedTuple):
     retries: int = 0
     rejected: bool = False
     broken: bool = False
+    ill: Illness | None = None
+    ills: int = 0
+    early: float = 0.0
 
 
 class Replay(NamedTuple):
@@ -87,7 +108,7 @@ class Replay(NamedTuple):
 class Fault(NamedTuple):
     """Trouble from `at` on for `length` seconds.
 
-    `of` is the number of the publisher, or of the topic. After a crash
+    `of` is the number of the publisher of the `target`, or of the topic. After a crash
     the publisher is started again at the end, after a stop when it has ended. A
     call that hangs does so until it is cancelled, and one that is stuck for ever. The
     relay's statements that are silent get no answer, or those of the leases; the other ones
@@ -100,6 +121,7 @@ class Fault(NamedTuple):
     at: float
     length: float
     of: int
+    target: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,6 +144,13 @@ class Schedule:
     slow: float = 0.02
     start: float = 0.0
     sweeps: float = 4.0
+    targets: tuple[Target, ...] = ()
+
+    def of_target(self, number: int) -> "Schedule":
+        """The part of it that concerns one target."""
+        clocks = self.clocks if number == 0 else (Clock(),) * self.targets[number - 1].publishers
+        faults = tuple(fault for fault in self.faults if fault.target == number)
+        return replace(self, clocks=clocks, faults=faults, targets=())
 
     @property
     def calm_at(self) -> float:

@@ -3,11 +3,14 @@
 import random as global_random
 from collections import Counter
 from collections.abc import Callable, Collection
+from functools import partial
 from random import Random
 from typing import Final
 
 from tests.support.publisher.lease_tables import Tables as LeaseTables
 
+from dsql_outbox.outbox import TARGET_SHARDS
+from dsql_outbox.publisher.session import CALL_TIMEOUT
 from dsql_outbox.publisher.settings import PublisherSettings
 
 from .broker import Broker
@@ -40,6 +43,12 @@ _RECOVERY: Final = 35.0
 
 _LONGEST_REST: Final = 60.0
 """The same after a sweep that slow statements made long."""
+
+_SLOWER: Final = 3.0
+"""Seconds that conflicts may delay a transaction of a model."""
+
+_COMMIT: Final = 0.01
+"""Seconds from the discarding of the first messages of a target to its first publisher."""
 
 _LOOK: Final = 1.0
 """Seconds between two checks whether everything is done."""
@@ -82,6 +91,28 @@ def terms_of(schedule: Schedule) -> Terms:
     )
 
 
+def terms_of_target(schedule: Schedule, number: int, opened_at: float) -> Terms:
+    """The rules for one target of a run, which publishers relayed from `opened_at` on."""
+    mine = schedule.of_target(number)
+    terms = terms_of(mine)
+    if number == 0:
+        return terms
+    target = schedule.targets[number - 1]
+    hangs = sum(
+        each.rows * min(each.ills, 2 * terms.attempts)
+        for each in schedule.writes
+        if each.ill == "hangs"
+    )
+    longer = _SLOWER + hangs * (CALL_TIMEOUT + 1) if target.kind == "model" else 0.0
+    return terms._replace(
+        ready_at=max(terms.ready_at, opened_at + terms.ready_at - mine.calm_at),
+        bound=terms.bound + longer,
+        late_bound=terms.late_bound + longer,
+        once=target.kind == "model",
+        whole=target.at is None,
+    )
+
+
 def _leaves_rows(faults: Collection[Fault]) -> bool:
     """Whether a stopped publisher may have to leave acknowledged rows, which are sent again."""
     stopped = {fault.of for fault in faults if fault.kind == "stop"}
@@ -97,37 +128,75 @@ class Run:
         random = Random(schedule.seed)
         self._schedule = schedule
         self._world = world = World()
-        self._history = history = History()
-        self._tables = Tables(lambda: world.now, history)
-        self._broker = Broker(world, history, schedule.slow)
-        leases = LeaseTables(schedule.shards, lambda: world.now)
-        settings = settings_of(schedule)
-        watch = Watch(lambda: world.now, self._tables, leases, history)
+        self._make = make
+        number = 1 + len(schedule.targets)
+        self.histories = [History() for _ in range(number)]
+        """What happened to each target."""
+        self._tables = Tables(lambda: world.now, *self.histories)
+        self._brokers = [Broker(world, each, schedule.slow) for each in self.histories]
+        self._publishers = [self._publishers_of(number, random) for number in range(number)]
+        self.opened_at = [0.0] * number
+        """When publishers might relay each target."""
+        self._writers = Writers(world, self._tables, self._brokers, schedule)
+
+    def _publishers_of(self, target: int, random: Random) -> list[Publisher]:
+        schedule, world, history = self._schedule, self._world, self.histories[target]
+        leases = LeaseTables(schedule.shards, lambda: world.now, first=target * TARGET_SHARDS)
         around = Surroundings(
-            world, self._tables, leases, self._broker, history, watch, settings, make
+            world,
+            self._tables,
+            leases,
+            self._brokers[target],
+            history,
+            Watch(lambda: world.now, self._tables, leases, history),
+            settings_of(schedule),
+            self._make,
+            target,
+            is_model=target > 0 and schedule.targets[target - 1].kind == "model",
         )
-        self._publishers = [
+        return [
             Publisher(around, number, clock, Random(random.random()))
-            for number, clock in enumerate(schedule.clocks)
+            for number, clock in enumerate(schedule.of_target(target).clocks)
         ]
-        self._writers = Writers(world, self._tables, self._broker, schedule)
 
     def __call__(self) -> History:
-        """Do the run and return what happened."""
+        """Do the run and return what happened to the default target."""
         schedule, world = self._schedule, self._world
         self._writers.start()
-        for publisher in self._publishers:
+        for publisher in self._publishers[0]:
             world.after(schedule.start, publisher.start)
+        for number, target in enumerate(schedule.targets, start=1):
+            if target.at is None:
+                self._writers.targets.add(number)
+                self._run(number)
+            else:
+                world.after(target.at, self._open, number)
         for fault in schedule.faults:
             world.after(fault.at, self._strike, fault)
         try:
             self._go_on()
         except Restless as error:
-            self._history.faults.append(str(error))
-        self._history.end, self._history.left = world.now, self._tables.left()
-        for publisher in self._publishers:
-            publisher.close()
-        return self._history
+            self.histories[0].faults.append(str(error))
+        for number, history in enumerate(self.histories):
+            history.end, history.left = world.now, self._tables.left(number)
+            history.written = self._writers.written
+            for publisher in self._publishers[number]:
+                publisher.close()
+        return self.histories[0]
+
+    def _open(self, number: int) -> None:
+        """Add a target as `Targets.add` does."""
+        self._writers.targets.add(number)
+        self._writers.when_ended(partial(self._discard, number))
+
+    def _discard(self, number: int) -> None:
+        self._tables.discard(number)
+        self._world.after(_COMMIT, self._run, number)
+
+    def _run(self, number: int) -> None:
+        self.opened_at[number] = self._world.now
+        for publisher in self._publishers[number]:
+            self._world.after(0.0, publisher.start)
 
     def _go_on(self) -> None:
         schedule, world = self._schedule, self._world
@@ -139,14 +208,14 @@ class Run:
     def _strike(self, fault: Fault) -> None:
         kind, seconds = fault.kind, fault.length
         if kind == "topic away":
-            self._last(f"t{fault.of}", self._broker.away, seconds)
+            self._last(f"t{fault.of}", self._brokers[fault.target].away, seconds)
             return
         if kind == "topic paused":
-            self._last(f"t{fault.of}", self._tables.paused, seconds)
+            self._last(f"t{fault.of}", self._tables.paused[fault.target], seconds)
             return
-        publisher = self._publishers[fault.of]
+        publisher = self._publishers[fault.target][fault.of]
         if kind in {"crash", "stop", "pause"}:
-            self._history.counts[kind] += 1
+            self.histories[fault.target].counts[kind] += 1
         if kind == "crash":
             publisher.crash(seconds)
         elif kind == "stop":

@@ -37,9 +37,13 @@ def _simpler(schedule: Schedule) -> Iterator[Schedule]:
             Replay(r.at, r.write - (r.write > n)) for r in schedule.replays if r.write != n
         )
         yield replace(schedule, writes=_without(schedule.writes, n), replays=replays)
+    yield from _fewer_targets(schedule)
     if len(schedule.clocks) > 1:
         last = len(schedule.clocks) - 1
-        kept = tuple(f if f.kind in TOPICS else f._replace(of=f.of % last) for f in schedule.faults)
+        kept = tuple(
+            f if f.target or f.kind in TOPICS else f._replace(of=f.of % last)
+            for f in schedule.faults
+        )
         yield replace(schedule, clocks=schedule.clocks[:last], faults=kept)
     for n, clock in enumerate(schedule.clocks):
         if clock != Clock():
@@ -51,9 +55,17 @@ def _simpler(schedule: Schedule) -> Iterator[Schedule]:
             write._replace(ahead=0.0),
             write._replace(topic=0),
             write._replace(retries=min(write.retries, 1), rejected=False, broken=False),
+            write._replace(ill=None, ills=0),
+            write._replace(early=0.0),
         ):
             if plain != write:
                 yield replace(schedule, writes=_with(schedule.writes, n, plain))
+
+
+def _fewer_targets(schedule: Schedule) -> Iterator[Schedule]:
+    if number := len(schedule.targets):
+        kept = tuple(fault for fault in schedule.faults if fault.target != number)
+        yield replace(schedule, targets=schedule.targets[:-1], faults=kept)
 
 
 def _without(items: tuple[T, ...], n: int) -> tuple[T, ...]:

@@ -1,9 +1,11 @@
 """The ports of the relay and of the leases to the tables, on a model of them."""
 
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import anyio
 import psycopg
 from tests.support.publisher.lease_tables import Tables as LeaseTables
 
@@ -20,12 +22,17 @@ from dsql_outbox.publisher.relay.store import (
     StoredFailure,
     StoredWait,
 )
+from dsql_outbox.publisher.session import FunctionFailed
 
+from .applied import AppliedHandle, error_of
 from .outbox_model import Origin, Tables
 from .watch import Watch
 from .wire import Wire
 
 T = TypeVar("T")
+
+_TRIES: Final = 5
+"""Transactions that a conflict may end before the last one."""
 
 DEADLINE: Final = 10.0
 """Seconds that a statement of the relay may take."""
@@ -34,14 +41,22 @@ DEADLINE: Final = 10.0
 class ModelStore:
     """The `Store` of one publisher; `now` returns true time."""
 
-    def __init__(
-        self, tables: Tables, wire: Wire, watch: Watch, name: str, now: Callable[[], float]
+    def __init__(  # noqa: PLR0913 - its surroundings
+        self,
+        tables: Tables,
+        wire: Wire,
+        watch: Watch,
+        name: str,
+        now: Callable[[], float],
+        *,
+        target: int,
     ) -> None:
         self._tables = tables
         self._wire = wire
         self._watch = watch
         self._name = name
         self._now = now
+        self._target = target
 
     async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
         """See `Store.read`."""
@@ -77,8 +92,27 @@ class ModelStore:
         rows: Collection[RowId],
         calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
     ) -> bool:
-        """See `Store.apply`; no schedule has a function to apply."""
-        raise NotImplementedError
+        """See `Store.apply`. What fails a message that is alone counts against it."""
+        try:
+            for _ in range(_TRIES):
+                with suppress(psycopg.errors.SerializationFailure):
+                    return await self._transaction(tuple(rows), calls)
+                await anyio.sleep(0.1)
+            return await self._transaction(tuple(rows), calls)
+        except (FunctionFailed, psycopg.errors.SerializationFailure):
+            if len(rows) == 1:
+                self._tables.failed(next(iter(rows)), self._origin())
+            raise
+
+    async def _transaction(
+        self, rows: Sequence[RowId], calls: Sequence[Callable[[Any], Awaitable[None]]]
+    ) -> bool:
+        if not await self._change(partial(self._tables.have, rows)):
+            return False
+        for call in calls:
+            if (error := await error_of(call, AppliedHandle())) is not None:
+                raise FunctionFailed(error)
+        return await self._change(partial(self._tables.apply, rows, self._origin()))
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
         """See `Store.failures`."""
@@ -90,7 +124,7 @@ class ModelStore:
 
     async def paused_topics(self) -> Mapping[str, str]:
         """See `Store.paused_topics`."""
-        paused = await self._read(self._tables.paused_topics)
+        paused = await self._read(partial(self._tables.paused_topics, self._target))
         self._watch.learns(self._name, paused)
         return paused
 

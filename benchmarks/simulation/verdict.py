@@ -9,15 +9,21 @@ from .judge import judge
 from .random_schedules import random_schedule
 from .relay_program import RelayProgram, small_limits
 from .schedule import Schedule
-from .simulate import Run, terms_of
+from .simulate import Run, terms_of, terms_of_target
 from .tally import Tally
 
 
 def verdict(schedule: Schedule, defect: str | None = None) -> tuple[History, list[str]]:
     """Run the relay, with a planted defect or none."""
     with small_limits(), DEFECTS[defect]() if defect else nullcontext():
-        history = Run(schedule, RelayProgram)()
-    return history, judge(history, terms_of(schedule))
+        run = Run(schedule, RelayProgram)
+        history = run()
+    broken = judge(history, terms_of(schedule.of_target(0)))
+    for number, other in enumerate(run.histories[1:], start=1):
+        terms = terms_of_target(schedule, number, run.opened_at[number])
+        broken += [f"target {number}: {each}" for each in judge(other, terms)]
+        history.counts += other.counts
+    return history, broken
 
 
 def tally_of(seeds: range, defect: str | None) -> Tally:

@@ -1,10 +1,12 @@
 """Model writers: transactions that take their positions before they commit, and replays."""
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
+from dsql_outbox.outbox import TARGET_SHARDS
 from dsql_outbox.publisher.operator.replay_positions import Candidate, Places
 from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import SubjectName
@@ -19,6 +21,9 @@ SUBJECT_TYPE: Final = "S"
 _PAUSE: Final = 0.001
 """Seconds between two transactions of a subject; the second one waits for the first."""
 
+_LOOK: Final = 0.05
+"""Seconds between two looks at the transactions that are open."""
+
 _SOON: Final = 0.9
 """Seconds: the relay looks for new rows where transactions began a second ago or later."""
 
@@ -30,13 +35,21 @@ class Writers:
         self,
         world: World,
         tables: Tables,
-        broker: Broker,
+        brokers: Sequence[Broker],
         schedule: Schedule,
     ) -> None:
         self._world = world
         self._tables = tables
-        self._broker = broker
+        self._brokers = brokers
         self._schedule = schedule
+        self.written: Counter[SubjectName] = Counter()
+        """The last version of each subject that was committed."""
+        self.targets = {0}
+        """The targets that are there now."""
+        self._known: dict[int, frozenset[int]] = {}
+        """The targets that each write knows."""
+        self._open: set[int] = set()
+        """The writes whose transaction is open."""
         self._sick_topics = {f.of for f in schedule.faults if f.kind in TOPICS}
         self._free_at: dict[int, float] = {}
         self._versions: Counter[int] = Counter()
@@ -54,11 +67,27 @@ class Writers:
         for number, write in writes:
             at = max(write.at, self._free_at.get(write.subject, 0.0))
             self._free_at[write.subject] = at + write.late + _PAUSE
+            self._world.after(max(0.0, write.at - write.early), self._look, number)
             self._world.after(at, self._begin, number, write)
             self.done_at = max(self.done_at, at + write.late)
         for replay in self._schedule.replays:
             self._world.after(replay.at, self._replay, replay)
             self.done_at = max(self.done_at, replay.at)
+
+    def when_ended(self, act: Callable[[], None]) -> None:
+        """Do something when each transaction that is open now has ended."""
+        self._wait(frozenset(self._open), act)
+
+    def _wait(self, waited_for: frozenset[int], act: Callable[[], None]) -> None:
+        if waited_for & self._open:
+            self._world.after(_LOOK, self._wait, waited_for, act)
+        else:
+            act()
+
+    def _look(self, number: int) -> None:
+        """Begin a transaction, whose snapshot has these targets."""
+        self._known[number] = frozenset(self.targets)
+        self._open.add(number)
 
     def _begin(self, number: int, write: Write) -> None:
         """Take positions; the commit makes the rows visible."""
@@ -86,15 +115,28 @@ class Writers:
 
     def _commit(self, number: int, write: Write, rows: list[NewRow]) -> None:
         self._first[number] = rows[0]
+        self._open.discard(number)
         for row in rows:
-            if write.retries or write.rejected:
-                self._broker.ill[row.id] = Illness(write.retries, write.rejected)
-            self._insert(row)
+            self.written[row.subject] = row.version
+            for target in sorted(self._known[number]):
+                self._insert(self._copy(row, target, write), target, write)
+
+    def _copy(self, row: NewRow, target: int, write: Write) -> NewRow:
+        """The message of a target. Each one has its own troubles."""
+        if target == 0:
+            return row
+        is_model = self._schedule.targets[target - 1].kind == "model"
+        is_sick = write.broken or (is_model and write.ill is not None)
+        shard = row.id.shard + target * TARGET_SHARDS
+        return row._replace(id=row.id._replace(shard=shard), is_sick=is_sick)
 
     def _replay(self, replay: Replay) -> None:
         """Write an event again under a new key, unless its message still waits."""
         first = self._first.get(replay.write)
-        if first is None or any(row.event_id == first.id.event_id for row in self._tables.rows):
+        if first is None or any(
+            row.event_id == first.id.event_id and row.shard < TARGET_SHARDS
+            for row in self._tables.rows
+        ):
             return
         subject = self._schedule.writes[replay.write].subject
         candidate = Candidate(
@@ -114,8 +156,14 @@ class Writers:
         self._replays[replay.write] += 1
         key = RowId(first.id.shard, placed.position, first.id.event_id)
         self._places[replay.write] = placed.position
-        self._insert(first._replace(id=key, previous=0, replay=placed.number, is_late=False))
+        again = first._replace(id=key, previous=0, replay=placed.number, is_late=False)
+        self._insert(again, 0, self._schedule.writes[replay.write])
 
-    def _insert(self, row: NewRow) -> None:
-        self._broker.expect(row.id)
+    def _insert(self, row: NewRow, target: int, write: Write) -> None:
+        broker = self._brokers[target]
+        broker.expect(row.id)
+        if target == 0 and not row.replay and (write.retries or write.rejected):
+            broker.ill[row.id] = Illness(write.retries, write.rejected)
+        if target and write.ill is not None:
+            broker.functions[row.id] = (write.ill, write.ills)
         self._tables.insert(row)

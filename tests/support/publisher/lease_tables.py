@@ -35,8 +35,10 @@ class Statement:
 class Tables:
     """The two tables, with the rules of the SQL in schema/statements."""
 
-    def __init__(self, shards: int, clock: Callable[[], float], *, is_plain: bool = False) -> None:
-        self.leases = {shard: Row() for shard in range(shards)}
+    def __init__(
+        self, shards: int, clock: Callable[[], float], *, first: int = 0, is_plain: bool = False
+    ) -> None:
+        self.leases = {shard: Row() for shard in range(first, first + shards)}
         self.on_take: Callable[[Row], None] = _nothing
         """Sees each lease that is taken, as it was before."""
         self.seen_at: dict[str, float] = {}

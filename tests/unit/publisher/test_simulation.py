@@ -3,7 +3,7 @@
 import pytest
 from benchmarks.simulation.defects import DEFECTS
 from benchmarks.simulation.random_schedules import random_schedule
-from benchmarks.simulation.schedule import Clock, Fault, Replay, Schedule, Write
+from benchmarks.simulation.schedule import Clock, Fault, Replay, Schedule, Target, Write
 from benchmarks.simulation.verdict import verdict
 
 SLICE = 20
@@ -241,6 +241,34 @@ KEPT = {
         block=True,
         slow=0.3,
     ),
+    "a target opens while a subject is ahead of the clock": Schedule(
+        seed=218,
+        shards=3,
+        clocks=(Clock(),),
+        writes=(
+            Write(at=7.47, subject=1, ahead=3600.0),
+            Write(at=7.77, subject=1, early=2.0),
+            Write(at=9.0, subject=1),
+        ),
+        targets=(Target(kind="sink", at=7.24), Target(kind="model", at=7.3)),
+    ),
+    "a function fails in each way beside a sink that is dead": Schedule(
+        seed=1,
+        shards=2,
+        clocks=(Clock(),),
+        writes=(
+            Write(at=0.5, subject=0, rows=3, ill="raises", ills=1),
+            Write(at=0.5, subject=1, rows=3, ill="swallows an error", ills=9),
+            Write(at=0.5, subject=2, ill="ends the transaction", ills=1),
+            Write(at=0.6, subject=3, rows=2, ill="hangs", ills=1),
+            Write(at=1.5, subject=4, rows=4),
+        ),
+        faults=(
+            Fault(kind="broker away", at=0.0, length=30.0, of=0, target=1),
+            Fault(kind="statements lossy", at=1.0, length=11.0, of=0, target=2),
+        ),
+        targets=(Target(kind="sink"), Target(kind="model"), Target(kind="model", publishers=2)),
+    ),
     "a failure is recorded late, after a later one of its message": Schedule(
         seed=70219,
         shards=2,
@@ -288,6 +316,12 @@ FOUND_AT = {
     "store_behind_a_refusal": 4,
     "forget_the_lease_of_a_run": 1448,
     "send_replays_in_runs": 1,
+    "open_without_waiting": 20,
+    "open_with_what_came_before": 20,
+    "discard_by_the_clock": 200,
+    "delete_before_the_function": 2,
+    "delete_what_failed": 2,
+    "pause_for_all_targets": 0,
 }
 """The first seeds that find a defect today."""
 

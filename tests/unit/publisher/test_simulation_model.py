@@ -29,6 +29,7 @@ HANGS = {"call hangs", "call stuck"}
 def single(seed: int) -> Schedule:
     """A schedule for a relay that has no leases, and no watch over what hangs."""
     whole = random_schedule(seed)
+    whole = whole.of_target(0)
     faults = [f if f.kind in schedule.TOPICS else f._replace(of=0) for f in whole.faults]
     kept = tuple(fault for fault in faults if fault.kind not in HANGS)
     return replace(whole, clocks=whole.clocks[:1], faults=kept)
