@@ -1,8 +1,9 @@
 """``make nemesis``: harm real publishers on real servers, and check the deliveries.
 
-Events are written in the background. Every few seconds one publisher is killed, or stopped
-past its lease and continued, or restarted. The database crashes once and the broker stops
-once, both for a while. At the end the stream is read back and compared with the tables. Exits
+Events are written in the background for three targets: two brokers, and a read model. Every
+few seconds one publisher is killed, or stopped past its lease and continued, or restarted.
+The database crashes once and the first broker stops once, both for a while. At the end what
+each target got is compared with the tables. Exits
 with 1 when a rule was broken. The same seed gives the same events and choices, but not the
 same timing.
 """
@@ -21,6 +22,8 @@ from random import Random
 from tempfile import mkdtemp
 from time import monotonic
 
+from benchmarks.nemesis.applied import applied
+from benchmarks.nemesis.check import judge
 from benchmarks.nemesis.fleet import CannotRun, Fleet, until
 from benchmarks.nemesis.harm import Harm, Nemesis
 from benchmarks.nemesis.load import Load
@@ -39,10 +42,14 @@ class Run:
         self._given = given
         self._servers = servers
         self._load = Load(Random(random.random()), given.events, given.subjects, given.rate)
-        words = ["--database", servers.database.url, "--sink", servers.broker.url]
-        words += shlex.split(given.publish_options)
+        options = ["--database", servers.database.url, *shlex.split(given.publish_options)]
+        words = [*options, "--sink", servers.broker.url]
+        others = {
+            "lake": [*options, "--target", "lake", "--sink", servers.lake.url],
+            "model": [*options, "--target", "model", "--apply", "benchmarks.nemesis.applied:apply"],
+        }
         pythons = [sys.executable, given.other_python or sys.executable]
-        self._fleet = Fleet(given.publishers, pythons, words, logs)
+        self._fleet = Fleet(given.publishers, pythons, words, logs, others)
         self._nemesis = Nemesis(random, self._fleet, every=given.every, lease=given.lease)
         self._ear = Ear()
         self._began = monotonic()
@@ -99,7 +106,13 @@ class Run:
         deliveries = await delivered(self._servers.broker.url)
         result = result_of(found, deliveries, self._nemesis, self._fleet, self._load)
         findings = await findings_in(self._servers.database.url)
-        return replace(result, sent_again=self._ear.sent_again, findings=len(findings))
+        others = {
+            "lake": judge(found.committed, await delivered(self._servers.lake.url)),
+            "model": judge(found.committed, applied(self._servers.database.url)),
+        }
+        return replace(
+            result, others=others, sent_again=self._ear.sent_again, findings=len(findings)
+        )
 
     def _done(self) -> float:
         return self._load.done
@@ -108,7 +121,7 @@ class Run:
         running = sum(member.runs for member in self._fleet.members)
         return (
             f"{monotonic() - self._began:4.0f} s  {self._load.outcomes.total():,} of "
-            f"{self._given.events:,} events written, {running} of {self._given.publishers} "
+            f"{self._given.events:,} events written, {running} of {len(self._fleet.members)} "
             f"publishers run, {len(self._nemesis.harms)} harmed"
         )
 
@@ -127,7 +140,7 @@ def positive(text: str) -> int:
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--publishers", type=positive, default=3)
+    parser.add_argument("--publishers", type=positive, default=3, help="of each target")
     parser.add_argument("--events", type=positive, default=200_000)
     parser.add_argument("--subjects", type=positive, default=5_000)
     parser.add_argument("--seed", type=int, default=None, help="default: a random one")

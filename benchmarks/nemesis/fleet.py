@@ -4,11 +4,12 @@ import asyncio
 import signal
 from asyncio.subprocess import DEVNULL, Process
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 from time import time
+from types import MappingProxyType
 
 _STOP = 30.0  # seconds that a publisher may take to end after SIGTERM
 _RESTART = 0.5  # seconds before a publisher that ended by itself is restarted
@@ -29,8 +30,9 @@ class CannotRun(Exception):
 class Member:
     """One publisher; each start makes a new process."""
 
-    def __init__(self, command: Sequence[str], log: Path) -> None:
+    def __init__(self, command: Sequence[str], log: Path, target: str) -> None:
         self._command = command
+        self.target = target
         self._log = log
         self._process: Process | None = None
         self._log_start = 0
@@ -100,10 +102,21 @@ class Fleet:
     """All publishers of a run."""
 
     def __init__(
-        self, number: int, pythons: Sequence[str], words: Sequence[str], logs: Path
+        self,
+        number: int,
+        pythons: Sequence[str],
+        words: Sequence[str],
+        logs: Path,
+        others: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
+        """Make `number` publishers for the default target, and as many for each of `others`."""
         self.members = [
-            Member([python, "-m", "dsql_outbox", "publish", *words], logs / f"publisher-{n}.log")
+            Member(
+                [python, "-m", "dsql_outbox", "publish", *words],
+                logs / f"publisher-{target}-{n}.log",
+                target,
+            )
+            for target, words in {"default": words, **others}.items()
             for n, python in zip(range(number), cycle(pythons), strict=False)
         ]
         self.ended: Counter[int] = Counter()

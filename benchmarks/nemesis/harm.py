@@ -16,10 +16,11 @@ _AWAY = 4.0  # seconds, at most, until a killed publisher is restarted
 
 
 class Harm(NamedTuple):
-    """One harm to a publisher: its kind, and its time in seconds since the epoch."""
+    """One harm to a publisher of a target: its kind, and its time in seconds since the epoch."""
 
     kind: str
     at: float
+    target: str = "default"
 
 
 class Nemesis:
@@ -76,7 +77,7 @@ class Nemesis:
         if kind == "stopped" and self._are_enough_stopped():
             kind = "killed" if pause < 0.5 else "restarted"
         member = self._random.choice(running)
-        self.harms.append(Harm(kind, time()))
+        self.harms.append(Harm(kind, time(), member.target))
         return self._do(kind, member, pause)
 
     def _are_enough_stopped(self) -> bool:
@@ -97,5 +98,5 @@ class Nemesis:
 
 
 def times(harms: Iterable[Harm], *kinds: str) -> list[float]:
-    """The times of the harms of these kinds."""
-    return [harm.at for harm in harms if harm.kind in kinds]
+    """The times of the harms of these kinds to publishers of the default target."""
+    return [harm.at for harm in harms if harm.kind in kinds and harm.target == "default"]

@@ -5,7 +5,7 @@ import statistics
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -36,6 +36,8 @@ class Result:
     """The number of publishers that ended by themselves, per exit code."""
     too_slow: int
     """How many publishers did not end within 30 s after SIGTERM."""
+    others: Mapping[str, Verdict] = field(default_factory=dict)
+    """The verdict on each further target."""
     sent_again: int = 0
     """How many messages a plain subscriber received after the first one of their event."""
     findings: int = 0
@@ -46,6 +48,12 @@ class Result:
         """How often each rule was broken."""
         return {
             **self.verdict.counts,
+            **{
+                f"{target}: {rule}": count
+                for target, verdict in self.others.items()
+                for rule, count in verdict.counts.items()
+            },
+            "model: applied twice": self.others["model"].duplicates if self.others else 0,
             "dead letters": self.dead,
             "left in the outbox": self.waiting,
             "publishers that did not end on SIGTERM": self.too_slow,
@@ -120,6 +128,8 @@ def report(given: Namespace, result: Result) -> Iterator[str]:
     yield f"  sent again         {result.sent_again:,} heard, of which the broker stored"
     yield f"    {verdict.duplicates:,} in this stream, which knows a message again for 0.1 s only"
     yield f"    {verdict.duplicates_shown:,} in one with the usual 120 s"
+    for target, other in result.others.items():
+        yield f"  target {target:<12}{other.duplicates:,} more than once"
     yield f"  publishers         {_listed(result.harms) or 'not harmed'}"
     if result.exit_codes:
         yield f"  ended by itself    {_listed(result.exit_codes, 'with code ')}"

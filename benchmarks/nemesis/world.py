@@ -13,10 +13,12 @@ import psycopg
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
 
 from dsql_outbox.outbox import Database, subject_key
+from dsql_outbox.publisher import Targets
 from dsql_outbox.publisher.sinks import decode_value
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
+from .applied import TABLE
 from .check import Committed, Delivery
 from .load import digest
 
@@ -33,6 +35,8 @@ class World(NamedTuple):
 
     database: EmbeddedPostgres
     broker: NatsServer
+    lake: NatsServer
+    """That of the second target."""
 
 
 @contextmanager
@@ -40,10 +44,20 @@ def world() -> Iterator[World]:
     """Start a database with tables and a broker with a stream."""
     with ExitStack() as stack:
         database = stack.enter_context(EmbeddedPostgres(settings={"max_wal_size": "4GB"}))
-        broker = stack.enter_context(NatsServer())
+        broker, lake = (stack.enter_context(NatsServer()) for _ in range(2))
         apply(Database(database.url))
-        asyncio.run(make_stream(broker.url))
-        yield World(database, broker)
+        for each in (broker, lake):
+            asyncio.run(make_stream(each.url))
+        with psycopg.connect(database.url) as connection:
+            connection.execute(TABLE)
+        asyncio.run(_add_targets(Database(database.url)))
+        yield World(database, broker, lake)
+
+
+async def _add_targets(database: Database) -> None:
+    async with Targets(database) as targets:
+        await targets.add("lake")
+        await targets.add("model", kind="model")
 
 
 class Ear:
