@@ -21,8 +21,7 @@ from dsql_outbox.outbox import (
     array_literal,
     require_source,
 )
-from dsql_outbox.publisher.burial import row_keys
-from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.outbox_rows import RowId, row_keys
 from dsql_outbox.publisher.session import Operator, OperatorTransaction
 from dsql_outbox.publisher.targets import (
     TargetKind,
