@@ -14,6 +14,7 @@ from tests.support.dsql.governed import GovernedPostgres
 from tests.support.dsql.refusals import UNCACHED_IDENTITY, UNCACHED_SEQUENCE
 from tests.support.writer.checked_tables import Tables
 
+from dsql_outbox.schema import statement
 from dsql_outbox.testing.proxy import wire_protocol as wire
 
 Session = psycopg.Connection[Any]
@@ -276,6 +277,19 @@ def test_a_value_or_a_row_that_is_too_large_is_refused_at_its_statement(
     if begin:
         one.execute("COMMIT")
     assert rows(tables, "wide") == (message is None)
+
+
+def test_a_query_that_needs_more_memory_than_it_may_is_refused(
+    governed: GovernedPostgres,
+) -> None:
+    limit = "-c temp_file_limit=4096"  # a part of what the endpoint gives, so that it is quick
+    few, many = (statement("doctor_memory", "records", rows=rows) for rows in (100, 20_000))
+    with psycopg.connect(governed.url, options=limit) as session:
+        assert session.execute(few).fetchone() == (99,)
+        with pytest.raises(errors.ProgramLimitExceeded) as refused:
+            session.execute(many)
+    told = refused.value.diag.message_primary
+    assert told == "query requires more than allowed temp space of 131072 KB to execute"
 
 
 # Connections.

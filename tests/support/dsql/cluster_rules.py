@@ -34,8 +34,9 @@ ROWS: Final = Violation("54000", "transaction row limit exceeded")
 SIZE: Final = Violation("54000", "transaction size limit 10mb exceeded")
 LARGE_VALUE: Final = Violation("54000", "column size limit 1mb exceeded")  # not recorded
 LARGE_ROW: Final = Violation("54000", "row size limit 2mb exceeded")  # not recorded
-LARGE_VALUE: Final = Violation("54000", "column size limit 1mb exceeded")  # not recorded
-LARGE_ROW: Final = Violation("54000", "row size limit 2mb exceeded")  # not recorded
+MEMORY: Final = Violation(
+    "54000", "query requires more than allowed temp space of 131072 KB to execute"
+)
 AGE: Final = Violation("54000", "transaction age limit of 300s exceeded")
 RATE: Final = Violation("53400", "Unable to accept connection, rate exceeded.")
 CROWD: Final = Violation("53300", "Unable to accept connection, too many open connections.")

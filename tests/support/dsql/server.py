@@ -79,7 +79,7 @@ class _Fronted(EmbeddedPostgres):
         rules = folder / "pg_hba.conf"
         rules.write_text("local all all trust\nhost all all 127.0.0.1/32 trust\n")
         rules.chmod(0o644)
-        settings = _QUICK | {"hba_file": str(rules)}
+        settings = _QUICK | {"hba_file": str(rules), "temp_file_limit": "131072"}
         super().__init__(folder / "postgres", settings=settings, programs=programs)
 
     def _url(self, database: str) -> str:

@@ -9,7 +9,7 @@ from dsql_outbox.testing.proxy import wire_protocol as wire
 from dsql_outbox.testing.proxy.client_session import Batch
 from dsql_outbox.testing.proxy.wire_protocol import WireMessage
 
-from .cluster_rules import CONFLICT, Violation
+from .cluster_rules import CONFLICT, MEMORY, Violation
 
 SYNC: Final = WireMessage(wire.SYNC, b"")
 _ENDS: Final = {wire.SYNC, wire.FLUSH}
@@ -120,16 +120,24 @@ class Answer:
 
     @property
     def in_dsqls_words(self) -> list[WireMessage]:
-        """The messages, with a conflict as DSQL tells it."""
-        conflict = wire.error_response(*CONFLICT)
-        lost = self.sqlstate == CONFLICT.sqlstate
-        return [conflict if lost and m.kind == b"E" else m for m in self.messages]
+        """The messages, with a conflict, or a query over its memory, as DSQL tells it."""
+        violation = _IN_DSQLS_WORDS.get(self.sqlstate or "")
+        if violation is None:
+            return self.messages
+        error = wire.error_response(*violation)
+        return [error if m.kind == b"E" else m for m in self.messages]
 
     def failing(self, violation: Violation) -> list[WireMessage]:
         """The messages, with an error in place of what came of the statement."""
         error = wire.error_response(*violation)
         kept = [m for m in self.messages if m.kind not in {*_RESULTS, b"E"}]
         return [*kept, error]
+
+
+_IN_DSQLS_WORDS: Final = {
+    CONFLICT.sqlstate: CONFLICT,
+    "53400": MEMORY,  # PostgreSQL's temp_file_limit, which the server of the endpoint has
+}
 
 
 def _field(error: WireMessage, name: bytes) -> str | None:

@@ -216,7 +216,7 @@ def written(visit: ExaminedDatabase) -> Generator[Sequence[RowId]]:
         ((_, _, _, shard, *_),) = visit.rows(
             "record_entity", {"entity_type": entity.type, "entity_id": entity.id}
         )
-        yield sorted(RowId(shard, position, str(each)) for each, _, _, position, _ in found)
+        yield sorted(RowId(shard, position, str(each)) for each, *_, position, _ in found)
 
 
 def _event(*entities: Entity) -> Event:
