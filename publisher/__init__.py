@@ -88,7 +88,7 @@ from .sinks import (
     open_sink,
     sink_factory,
 )
-from .targets import TargetKind, named
+from .targets import TargetKind, TargetRow, named, require_target
 from .topic_settings import FailureRules, TopicSettings
 
 __all__ = [
@@ -167,6 +167,7 @@ __all__ = [
     "Stranded",
     "Target",
     "TargetKind",
+    "TargetRow",
     "TargetStatus",
     "Targets",
     "TopicSettings",
@@ -184,6 +185,7 @@ __all__ = [
     "named",
     "open_sink",
     "read_proofs",
+    "require_target",
     "row_keys",
     "sink_factory",
 ]

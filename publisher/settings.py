@@ -19,7 +19,7 @@ _KNOWN_TOPICS: Final = 1_000
 """The largest number of topics whose rules are remembered."""
 
 DEFAULT_LEASE: Final = 10.0
-"""Seconds: the default of `PublisherSettings.lease`, also for a row without a lease."""
+"""Seconds: the default of `PublisherSettings.lease`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,6 +148,7 @@ _TABLE: Final = re.compile(r"CREATE TABLE IF NOT EXISTS \{schema\}\.(\w+) \(\n(.
 _COLUMN: Final = re.compile(
     r"(?P<name>\w+) (?P<type>\w+)(?P<length>\(\d+\))?(?P<rule> NOT NULL| PRIMARY KEY)?"
 )
+_CHECK: Final = re.compile(r"CHECK \(.+\)")
 _KEY: Final = re.compile(r"PRIMARY KEY \((.*)\)")
 _SECOND_KEY: Final = re.compile(r"UNIQUE \([\w, ]+\)")
 _VIEW: Final = re.compile(
@@ -186,8 +187,8 @@ def _parse_table(migration: Migration, lines: Iterable[str]) -> Relation:
     for line in (line.strip().removesuffix(",") for line in lines):
         if found := _KEY.fullmatch(line):
             key = tuple(found[1].split(", "))
-        elif _SECOND_KEY.fullmatch(line):
-            continue  # it makes reads cheap, and no statement is wrong without it
+        elif _SECOND_KEY.fullmatch(line) or _CHECK.fullmatch(line):
+            continue  # no statement is wrong without it
         elif found := _COLUMN.fullmatch(line):
             columns.append(_column(found))
             key = (found["name"],) if found["rule"] == " PRIMARY KEY" else key

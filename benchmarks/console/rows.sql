@@ -52,7 +52,7 @@ INSERT INTO outbox.outbox_topics (target, topic, reason, paused_by, paused_at)
 VALUES ('default', 'events.CustomerMoved', 'the CRM is under maintenance', 'shop_operator', now() - interval '20 minutes');
 
 INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)
-SELECT 'relay-' || n || '-' || left(md5(n::text), 6), now(), 3600, NULL, 'default' FROM generate_series(1, 3) AS n;
+SELECT 'relay-' || n || '-' || left(md5(n::text), 6), now(), 3600, '[]', 'default' FROM generate_series(1, 3) AS n;
 
 INSERT INTO outbox.outbox_conflicts
 SELECT md5('writer')::uuid, now(), json_build_object(

@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from dsql_outbox.publisher.settings import DEFAULT_LEASE
-
 
 class Lease(NamedTuple):
     """The lease of a shard, as the database holds it.
@@ -25,13 +23,13 @@ class Lease(NamedTuple):
 class Peer(NamedTuple):
     """A publisher that announced itself at `seen_at`, `age` seconds before the read.
 
-    `lease` is the length of its leases in seconds; None if it did not write that.
+    `lease` is the length of its leases in seconds.
     """
 
     owner: str
     seen_at: float
     age: float
-    lease: float | None
+    lease: float
 
 
 class Snapshot(NamedTuple):
@@ -45,18 +43,17 @@ PRUNE_AFTER: Final = 10
 """The row of a dead publisher is deleted after this many of its leases."""
 
 
-def is_alive(age: float, lease: float | None) -> bool:
+def is_alive(age: float, lease: float) -> bool:
     """Whether a publisher that announced itself `age` seconds ago gets a share of the shards.
 
-    A publisher announces itself several times per lease. `lease` is in seconds, or
-    None for a publisher of a version that did not write it.
+    A publisher announces itself several times per lease. `lease` is in seconds.
     """
-    return age < _seconds(lease)
+    return age < lease
 
 
-def is_forgotten(age: float, lease: float | None) -> bool:
+def is_forgotten(age: float, lease: float) -> bool:
     """Whether the row of a publisher is old enough to be deleted; `age` and `lease` in seconds."""
-    return age > PRUNE_AFTER * _seconds(lease)
+    return age > PRUNE_AFTER * lease
 
 
 class _Seen(NamedTuple):
@@ -110,7 +107,7 @@ class WatchedLeases:
         """Take one read; `now` is a time after its answer."""
         owners = {each.owner for each in seen.leases}
         known = {owner: s for owner, s in self._lengths.items() if owner in owners}
-        self._lengths = known | {peer.owner: _seconds(peer.lease) for peer in seen.peers}
+        self._lengths = known | {peer.owner: peer.lease for peer in seen.peers}
         self._seen = {
             each.shard: _seen(self._seen.get(each.shard), each[1:3] + each[4:], now)
             for each in seen.leases
@@ -125,7 +122,3 @@ class WatchedLeases:
 
 def _seen(before: _Seen | None, value: object, now: float) -> _Seen:
     return before if before is not None and before.value == value else _Seen(value, now)
-
-
-def _seconds(lease: float | None) -> float:
-    return DEFAULT_LEASE if lease is None else lease

@@ -21,7 +21,7 @@ from dsql_outbox.outbox import (
     array_literal,
     kind_of,
 )
-from dsql_outbox.publisher.settings import DEFAULT_LEASE, PublisherSettings
+from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.schema import statement
 
 from .liveness import PRUNE_AFTER, Lease, Peer, Snapshot
@@ -108,7 +108,7 @@ class SqlLeaseTable:
 
     async def prune(self) -> None:
         """See `LeaseTable.prune`."""
-        parameters = {"leases": PRUNE_AFTER, "default": DEFAULT_LEASE}
+        parameters = {"leases": PRUNE_AFTER}
         await self._retried("publisher_prune", parameters, tuple_row)
 
     def drop(self) -> None:
@@ -188,7 +188,7 @@ class _LeaseRow(NamedTuple):
     expires_at: float | None
     seen_at: Any
     age: Any
-    lease_seconds: float | None
+    lease_seconds: Any
     renewed: bool = False
 
 

@@ -72,13 +72,19 @@ class OperationEntry:
         self.reason = reason
         self._session = session
         self._parameters = operation(verb, reason=reason, user=user, of=of)
-        self._is_written = False
+        self.is_written = False
+        """Whether the row is committed; set by the caller of `write_once_in`."""
 
     async def write(self) -> None:
         """Write the row in a transaction of its own, unless it is written."""
-        if not self._is_written:
+        if not self.is_written:
             await self._session.count("operation_record", self._parameters)
-            self._is_written = True
+            self.is_written = True
+
+    async def write_once_in(self, transaction: OperatorTransaction) -> None:
+        """Write the row in the transaction of a change, unless it is written."""
+        if not self.is_written:
+            await self.write_in(transaction)
 
     async def write_in(self, transaction: OperatorTransaction) -> None:
         """Write the row in the transaction of the change."""

@@ -185,6 +185,7 @@ class StoredEvents:
             last_position=row.last_position,
             replays=row.replays,
             waiting=row.waiting,
+            is_taken=row.is_taken,
             fault=stored.fault or ours.fault,
         )
 
@@ -206,6 +207,7 @@ class _EventRow(NamedTuple):
     last_position: int
     replays: int
     waiting: bool
+    is_taken: bool
     now_us: int
 
 

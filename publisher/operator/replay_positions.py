@@ -26,7 +26,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     earlier replays. `waiting` says that a message of the event is in the outbox now.
     `type`, `topic` and `shard` are those of the message. `at` is when the event was
     saved, or when its message was given up. `fault` says why the
-    headers are invalid, or is None. `died_at` is the part of a dead letter's key.
+    headers are invalid, or is None.
+    `is_taken`: the target takes the type of the subject. `died_at` is the part of a dead
+    letter's key.
     """
 
     event_id: UUID
@@ -40,6 +42,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     last_position: int
     replays: int
     waiting: bool
+    is_taken: bool = True
     fault: str | None = None
     died_at: str | None = None
 

@@ -22,13 +22,15 @@ K_contra = TypeVar("K_contra", contravariant=True)
 
 _encode: Final = msgspec.json.Encoder().encode
 
-HandledStatus = Literal["retried", "replayed", "planned", "waiting", "missing", "unreadable"]
+HandledStatus = Literal[
+    "retried", "replayed", "planned", "waiting", "missing", "unreadable", "untaken"
+]
 """The result for a message.
 
-``retried`` or ``replayed``, by the method, or ``planned`` in a dry run. The other three mean
+``retried`` or ``replayed``, by the method, or ``planned`` in a dry run. The others mean
 that nothing was done: ``waiting`` if a message of the event is in the outbox already, ``missing``
 if the event, its bytes or the dead letter do not exist, ``unreadable`` if the stored headers are
-invalid.
+invalid, ``untaken`` if the target does not take the type of its subject.
 """
 
 
@@ -118,8 +120,6 @@ class Requeue(Generic[K]):
                 await self._stopping.wait()
             if self._stopping.is_set():
                 return
-            if not self._dry_run:
-                await self._entry.write()
             step = await self._step(keys[done : done + self._pace.rows])
             if not self._dry_run:
                 self._places.keep(step.placed)
@@ -149,7 +149,10 @@ class Requeue(Generic[K]):
             told += [self._tell(each) for each in placed]
             return _RequeuedPage(len(found), placed, told)
 
-        return await self._session.transaction(work)
+        done = await self._session.transaction(work)
+        if done.placed and not self._dry_run:
+            self._entry.is_written = True
+        return done
 
     async def _put(self, transaction: OperatorTransaction, placed: Sequence[Placed]) -> None:
         event_ids = array_literal(each.candidate.event_id for each in placed)
@@ -160,6 +163,7 @@ class Requeue(Generic[K]):
             "positions": positions,
             "reason": self._entry.reason,
         }
+        await self._entry.write_once_in(transaction)
         await transaction.change("replay_record", record, len(placed))
         columns = {
             "event_ids": event_ids,
@@ -219,6 +223,8 @@ def _choose(found: Sequence[Candidate | UUID]) -> tuple[list[Candidate], list[Ha
     for each in found:
         if isinstance(each, UUID):
             left.append(Handled(each, "missing"))
+        elif not each.is_taken:
+            left.append(_told(each, "untaken"))
         elif not each.can_be_sent:
             left.append(_told(each, "unreadable"))
         elif each.waiting or each.event_id in chosen:

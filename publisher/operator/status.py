@@ -79,15 +79,15 @@ class Shard(msgspec.Struct, frozen=True, rename="camel"):
 class Seen(msgspec.Struct, frozen=True, rename="camel"):
     """A publisher that announced itself `seen_seconds` ago; alive if that is within its lease.
 
-    `lease_seconds` is how long its leases last; None if an older version did not
-    write it. `paused` are the topics that it has paused by itself, because the broker
-    takes no messages there. `target` is set if it is another than the default one.
+    `lease_seconds` is how long its leases last. `paused` are the topics that it has paused by
+    itself, because the broker takes no messages there. `target` is set if it is another than the
+    default one.
     """
 
     owner: str
     alive: bool
     seen_seconds: float
-    lease_seconds: float | None
+    lease_seconds: float
     paused: tuple[str, ...] = ()
     target: str | msgspec.UnsetType = msgspec.UNSET
 
@@ -289,8 +289,8 @@ class _SeenRow(NamedTuple):
 
     owner: str
     seen: float
-    lease_seconds: float | None
-    paused: str | None
+    lease_seconds: float
+    paused: str
     target: str
 
     def seen_of(self) -> Seen:
@@ -376,10 +376,10 @@ def _states(rows: Sequence[_TargetRow], total: int | None) -> tuple[TargetStatus
     return tuple(row.status(total) for row in rows)
 
 
-def _names(paused: str | None) -> tuple[str, ...]:
-    """The topics in a JSON array; none if another version wrote it in another form."""
+def _names(paused: str) -> tuple[str, ...]:
+    """The topics in a JSON array; none if another program wrote it in another form."""
     try:
-        return _decode_names(paused or "[]")
+        return _decode_names(paused)
     except msgspec.MsgspecError:
         return ()
 

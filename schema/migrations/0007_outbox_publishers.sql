@@ -5,7 +5,7 @@
 CREATE TABLE IF NOT EXISTS {schema}.outbox_publishers (
   owner varchar(128) PRIMARY KEY,
   seen_at timestamptz NOT NULL,
-  lease_seconds float8,
-  paused text,
+  lease_seconds float8 NOT NULL,
+  paused text NOT NULL,
   target varchar(64) NOT NULL
 )

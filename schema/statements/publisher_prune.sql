@@ -6,6 +6,6 @@ USING (
   SELECT s.owner FROM {schema}.outbox_publishers s
   WHERE (extract(epoch FROM clock_timestamp()) - extract(epoch FROM s.seen_at))::float8
       / %(leases)s::float8
-    > coalesce(s.lease_seconds, %(default)s::float8)
+    > s.lease_seconds
   LIMIT 1000) AS gone
 WHERE p.owner = gone.owner

@@ -3,7 +3,7 @@
 -- last_position: the highest position of the subject's events and of this event's
 -- replays. The next replay is above it, so it cannot get the key of an earlier row, which
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
--- outbox, as written or as a replay.
+-- outbox, as written or as a replay. is_taken: the target takes the type of the subject.
 SELECT b.id, b.event_type, b.topic, g.first_shard::bigint + b.shard AS shard, b.created_date, b.saved_date, b.subject_type,
   b.subject_id, octet_length(b.event_data::text) AS bytes,
   b.touches::text AS touches, b.headers::text AS headers,
@@ -16,6 +16,7 @@ SELECT b.id, b.event_type, b.topic, g.first_shard::bigint + b.shard AS shard, b.
       SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = b.id) AS p
     JOIN {schema}.outbox o
       ON o.shard = g.first_shard::bigint + b.shard AND o.position = p.position AND o.event_id = b.id) AS waiting,
+  g.types IS NULL OR b.subject_type = ANY(g.types::text[]) AS is_taken,
   (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us
 FROM {schema}.business_events b
 JOIN {schema}.outbox_targets g ON g.name = %(target)s AND g.state = 'running'

@@ -57,8 +57,9 @@ async def test_thousands_of_dead_publishers_keep_none_from_its_start(
     governed: GovernedPostgres, tables: Tables
 ) -> None:
     tables.execute(
-        "INSERT INTO outbox.outbox_publishers (owner, seen_at, target)"
-        " SELECT 'dead-' || n, now() - interval '1 day', 'default' FROM generate_series(1, 3001) n"
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
+        " SELECT 'dead-' || n, now() - interval '1 day', 10, '[]', 'default'"
+        " FROM generate_series(1, 3001) n"
     )
     async with Publisher(Database(governed.url), MemorySink()):
         pass

@@ -235,7 +235,7 @@ def _row(table: str, n: int) -> dict[str, Any]:
             "owner": f"p-{n}",
             "seen_at": now,
             "lease_seconds": 10.0,
-            "paused": None,
+            "paused": "[]",
             "target": "default",
         },
         "outbox_conflicts": {"owner": uuid4(), "seen_at": now, "report": "{}"},

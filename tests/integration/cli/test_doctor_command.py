@@ -73,8 +73,8 @@ def writer_url(sql: psycopg.Connection[Any], url: str) -> Iterator[str]:
 
 def test_a_healthy_database_is_told_check_by_check(url: str, sql: psycopg.Connection[Any]) -> None:
     sql.execute(
-        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, target)"
-        " VALUES ('me', clock_timestamp() - interval '30 s', 60, 'default')"
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
+        " VALUES ('me', clock_timestamp() - interval '30 s', 60, '[]', 'default')"
     )
     told = found(run(url, "--json"))
     assert list(told) == list(CHECKS)
@@ -206,8 +206,8 @@ def test_a_role_that_may_make_no_table_gets_every_check_and_no_probe(publisher_u
 
 def test_an_old_outbox_without_a_publisher_fails(url: str, sql: psycopg.Connection[Any]) -> None:
     sql.execute(
-        "INSERT INTO outbox.outbox_publishers (owner, seen_at, target)"
-        " VALUES ('me', now() - interval '1 hour', 'default')"
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
+        " VALUES ('me', now() - interval '1 hour', 10, '[]', 'default')"
     )
     sql.execute(
         """INSERT INTO outbox.outbox VALUES (1, 1, gen_random_uuid(), 0, 'Car', 'c', 1, 't',

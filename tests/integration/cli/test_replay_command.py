@@ -94,7 +94,7 @@ def test_a_dry_run_sums_up_for_programs(url: str, ids: list[UUID]) -> None:
     run(url, ids[0])
     (found,) = lines(run(url, "--all", "--yes", "--dry-run", "--json"))
     assert found["events"] == sum(found["shards"].values()) == 3
-    assert found["leftAlone"] == {"waiting": 1, "missing": 0, "unreadable": 0}
+    assert found["leftAlone"] == {"waiting": 1, "missing": 0, "unreadable": 0, "untaken": 0}
     assert (found["types"], found["topics"]) == ({"CarMoved": 3}, {"events.CarMoved": 3})
     assert found["first"] < found["last"]
 

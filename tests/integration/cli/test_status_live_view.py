@@ -87,10 +87,10 @@ def test_publishers_are_alive_until_they_were_not_seen_for_a_lease(
     url: str, sql: psycopg.Connection[Any]
 ) -> None:
     sql.execute(
-        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, target)"
-        " SELECT 'relay-' || name, clock_timestamp() - age * interval '1 s', lease, 'default'"
-        " FROM (VALUES ('a', 0, 60), ('b', 70, 60), ('c', 40, 60), ('d', 3, 2), ('e', 1, NULL),"
-        " ('f', 12, NULL)) AS v(name, age, lease)"
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
+        " SELECT 'relay-' || name, clock_timestamp() - age * interval '1 s', lease, '[]', 'default'"
+        " FROM (VALUES ('a', 0, 60), ('b', 70, 60), ('c', 40, 60), ('d', 3, 2), ('e', 1, 10),"
+        " ('f', 12, 10)) AS v(name, age, lease)"
     )
     with watch(url, "--json") as command:
         look = json.loads(command.line())
@@ -159,8 +159,8 @@ def test_missing_tables_end_it_with_code_78(database_url: str) -> None:
 
 def test_on_a_terminal_it_is_drawn_anew(url: str, sql: psycopg.Connection[Any]) -> None:
     sql.execute(
-        "INSERT INTO outbox.outbox_publishers (owner, seen_at, target)"
-        " VALUES ('relay-a', clock_timestamp(), 'default')"
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
+        " VALUES ('relay-a', clock_timestamp(), 10, '[]', 'default')"
     )
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -220,8 +220,8 @@ def test_the_breaker_is_open_when_one_who_owns_shards_has_withdrawn(
     url: str, sql: psycopg.Connection[Any]
 ) -> None:
     sql.execute(
-        "INSERT INTO outbox.outbox_publishers (owner, seen_at, target)"
-        " VALUES ('relay-a', clock_timestamp(), 'default')"
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
+        " VALUES ('relay-a', clock_timestamp(), 10, '[]', 'default')"
     )
     sql.execute(
         "UPDATE outbox.outbox_leases SET owner = 'relay-a',"

@@ -92,6 +92,7 @@ def test_publish_relays_one_target_and_refuses_others(
         refused = run(url, *words, "--target", name)
         assert refused.exit_code == 2
         assert told in refused.stderr
+        assert "relaying" not in caplog.text
     caplog.clear()
     done = run(url, *words)
     assert (done.exit_code, len(capfd.readouterr().out.splitlines())) == (0, 1)

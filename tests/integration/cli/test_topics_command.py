@@ -57,7 +57,7 @@ def test_missing_tables_end_the_command_with_78(database_url: str) -> None:
 # --- status ----------------------------------------------------------------------------
 
 
-def add_publisher(sql: psycopg.Connection[Any], owner: str, paused: str | None, age: int) -> None:
+def add_publisher(sql: psycopg.Connection[Any], owner: str, paused: str, age: int) -> None:
     sql.execute(
         "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
         " VALUES (%s, clock_timestamp() - %s * interval '1 second', 10, %s, 'default')",
@@ -87,9 +87,9 @@ def test_status_shows_what_an_operator_and_what_publishers_paused(
     }
 
 
-@pytest.mark.parametrize("paused", [None, "[]", "no JSON", '{"events.A": 1}'])
+@pytest.mark.parametrize("paused", ["[]", "no JSON", '{"events.A": 1}'])
 def test_status_stands_any_text_of_a_publisher(
-    url: str, sql: psycopg.Connection[Any], paused: str | None
+    url: str, sql: psycopg.Connection[Any], paused: str
 ) -> None:
     add_publisher(sql, "me", paused, 0)
     found = json.loads(run("status", "--json", url=url).stdout)

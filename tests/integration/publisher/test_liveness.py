@@ -28,36 +28,35 @@ async def test_publishers_that_died_ten_leases_of_theirs_ago_are_forgotten(
     table: SqlLeaseTable, sql: psycopg.Connection
 ) -> None:
     sql.execute(
-        "INSERT INTO outbox.outbox_publishers (owner, lease_seconds, seen_at, target)"
-        " SELECT owner, lease, clock_timestamp() - age * interval '1 s', 'default'"
+        "INSERT INTO outbox.outbox_publishers (owner, lease_seconds, seen_at, paused, target)"
+        " SELECT owner, lease, clock_timestamp() - age * interval '1 s', '[]', 'default'"
         " FROM (VALUES ('short', 1, 9), ('short and dead', 1, 11), ('long', 60, 590),"
-        " ('long and dead', 60, 610), ('older version', NULL, 99),"
-        " ('older version and dead', NULL, 101)) AS v(owner, lease, age)"
+        " ('long and dead', 60, 610)) AS v(owner, lease, age)"
     )
     await table.announce("me")
     await table.prune()
     left = {peer.owner for peer in (await table.look()).peers}
-    assert left == {"me", "short", "long", "older version"}
+    assert left == {"me", "short", "long"}
 
 
 @pytest.mark.parametrize(
     ("lease", "ages", "shares"),
-    [(60, (31, 30), 2), (None, (6, 5), 2), (0.2, (0.8, 0.7), 4)],
+    [(60, (31, 30), 2), (10, (6, 5), 2), (0.2, (0.8, 0.7), 4)],
 )
 async def test_another_gets_a_share_for_a_lease_of_its_own_whatever_ours_is(
     table: SqlLeaseTable,
     sql: psycopg.Connection,
-    lease: float | None,
+    lease: float,
     ages: Sequence[float],
     shares: int,
 ) -> None:
-    """It is seen at two moments; without a lease it is a publisher of the version before."""
+    """It is seen at two moments."""
     own = Ownership("me", QUICK)
     beats = Beats(own, table, boot_time, busy=tuple, progresses=lambda: True)
     for age in ages:
         sql.execute(
-            "INSERT INTO outbox.outbox_publishers (owner, lease_seconds, seen_at, target)"
-            " VALUES ('other', %s, clock_timestamp() - %s * interval '1 s', 'default')"
+            "INSERT INTO outbox.outbox_publishers (owner, lease_seconds, seen_at, paused, target)"
+            " VALUES ('other', %s, clock_timestamp() - %s * interval '1 s', '[]', 'default')"
             " ON CONFLICT (owner) DO UPDATE SET seen_at = EXCLUDED.seen_at",
             (lease, age),
         )

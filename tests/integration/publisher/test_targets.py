@@ -22,6 +22,7 @@ from dsql_outbox.publisher import (
     Publisher,
     Rejected,
     Retry,
+    Selection,
     StatusReader,
     Targets,
 )
@@ -527,3 +528,36 @@ async def test_on_dsql_the_longest_transaction_is_waited_for(
     await targets.add("lake", told=told.append)
     assert monotonic() - began >= 0.6
     assert told == ["waits 0.6 s for the transactions that are open"]
+
+
+async def test_a_replay_leaves_out_what_the_target_does_not_take(
+    database: Database, writer: Writer, targets: Targets, sql: psycopg.Connection
+) -> None:
+    """It records what it did only if it did something."""
+    await targets.add("lake", types=["Loan"])
+    car = writer.write(event("a")).event_id
+    loan = writer.write(Event.new("Made", "Made", [Entity("Loan", "1")])).event_id
+    verbs = "SELECT verb FROM outbox.outbox_operations ORDER BY operated_at"
+    async with Messages(database) as messages:
+        for ids in ((car, uuid4()), (uuid4(),), (car, loan)):
+            assert sql.execute(verbs).fetchall() == [("targets add",)]
+            which = Selection(ids=ids)
+            told = [(r.event_id, r.status) async for r in messages.replay(which, target="lake")]
+            assert (car, "untaken") in told or car not in ids
+    assert told[1] == (loan, "waiting"), "as it was written"
+    await Publisher(database, MemorySink(), quick_settings(), target="lake").run(until_empty=True)
+    async with Messages(database) as messages:
+        told = [(r.event_id, r.status) async for r in messages.replay(which, target="lake")]
+    assert sorted(status for _, status in told) == ["replayed", "untaken"]
+    assert sql.execute(verbs).fetchall() == [("targets add",), ("messages replay",)]
+
+
+@pytest.mark.parametrize("types", ["Car", "{", '["Car"]', "{}", ""])
+async def test_types_that_are_no_array_are_refused_by_the_table(
+    writer: Writer, targets: Targets, sql: psycopg.Connection, types: str
+) -> None:
+    """Each write reads them, so all writes would fail."""
+    await targets.add("lake", types=["Car"])
+    with pytest.raises((psycopg.errors.CheckViolation, psycopg.DataError)):
+        sql.execute("UPDATE outbox.outbox_targets SET types = %s WHERE name = 'lake'", (types,))
+    writer.write(event("a"))

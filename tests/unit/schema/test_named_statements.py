@@ -95,7 +95,7 @@ def test_a_key_of_one_column_is_read_from_its_line() -> None:
     [
         "CREATE TABLE IF NOT EXISTS {schema}.thing (\n  id uuid DEFAULT gen_random_uuid()\n)",
         "CREATE TABLE IF NOT EXISTS {schema}.thing (\n  price numeric(9, 2)\n)",
-        "CREATE TABLE IF NOT EXISTS {schema}.thing (\n  CHECK (id > 0)\n)",
+        "CREATE TABLE IF NOT EXISTS {schema}.thing (\n  id uuid CHECK (id > 0)\n)",
         "CREATE TABLE IF NOT EXISTS {schema}.other (\n  id uuid PRIMARY KEY\n)",
         "CREATE TABLE {schema}.thing (\n  id uuid PRIMARY KEY\n)",
         "CREATE OR REPLACE VIEW {schema}.thing AS\n  SELECT id FROM {schema}.unknown",

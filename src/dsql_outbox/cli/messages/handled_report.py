@@ -17,6 +17,7 @@ _LEFT_ALONE: Final = {
     "waiting": "they wait in the outbox",
     "missing": "they do not exist",
     "unreadable": "their headers are not valid for a message; replay these events by their ids",
+    "untaken": "the target does not take the types of their subjects",
 }
 
 

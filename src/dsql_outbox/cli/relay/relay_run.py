@@ -24,6 +24,9 @@ from dsql_outbox.publisher import (
     Messages,
     Publisher,
     PublisherSettings,
+    TargetKind,
+    TargetRow,
+    require_target,
 )
 from dsql_outbox.schema import statement
 
@@ -88,12 +91,14 @@ class RelayRun:
     async def run(self) -> None:
         """Relay until `stop`; announce the start and, at the end, the totals.
 
-        Raises `SchemaError` if the tables are missing, `SettingsError` or
+        Raises `SchemaError` if the tables are missing, `SettingsError` for the target, that or
         `MissingExtra` for the sink, and the driver's error if the database
         cannot be reached.
         """
-        # It finds missing tables before the broker is used.
+        # It finds missing tables and a wrong target before the start is announced.
         (shards,) = await self._rows("shard_count", scalar_row)
+        kind: TargetKind = "model" if self._sink is None else "sink"
+        require_target(await self._rows("target_known", class_row(TargetRow)), self._target, kind)
         to = "a read model" if self._sink is None else redacted(self._sink)
         place = f"from {self._database} to {to}"
         of = "" if self._target == DEFAULT_TARGET else f"target {self._target} "
