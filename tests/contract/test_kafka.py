@@ -79,7 +79,7 @@ async def test_a_topic_that_is_none_is_rejected_and_sends_nothing(
     kafka_cluster: MockKafka, topic: str
 ) -> None:
     async with open_sink(f"kafka://{kafka_cluster.bootstrap}") as sink:
-        bad, good = await published(sink, [new_message(topic=topic), new_message()])
+        bad, good = await published(sink, [new_message(topic=topic), new_message(key="Loan/2")])
 
     assert isinstance(bad, Rejected)
     assert repr(topic) in bad.error
@@ -92,7 +92,9 @@ async def test_a_topic_that_is_missing_is_unavailable_and_the_error_says_so(
 ) -> None:
     kafka_cluster.refuse_topic("late.X", KafkaError.UNKNOWN_TOPIC_OR_PART)
     async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=1") as sink:
-        missing, good = await published(sink, [new_message(topic="late.X"), new_message()])
+        missing, good = await published(
+            sink, [new_message(topic="late.X"), new_message(key="Loan/2")]
+        )
 
     assert missing == Unavailable(
         "there is no topic late.X: make it, or let the broker make topics itself"
@@ -107,7 +109,9 @@ async def test_a_message_over_the_clients_own_limit_is_rejected(
     file.write_text("message.max.bytes=2000\n")
 
     async with open_sink(f"kafka://{kafka_cluster.bootstrap}?config={file}") as sink:
-        large, fits = await published(sink, [new_message(payload=b"x" * 2000), new_message()])
+        large, fits = await published(
+            sink, [new_message(payload=b"x" * 2000), new_message(key="Loan/2")]
+        )
 
     assert isinstance(large, Rejected)
     assert "Message size too large" in large.error
@@ -165,7 +169,9 @@ async def test_a_topic_that_is_silent_is_unavailable_while_the_broker_answers(
 async def test_a_topic_without_a_leader_is_unavailable(kafka_cluster: MockKafka) -> None:
     kafka_cluster.refuse_topic("late.X", KafkaError.LEADER_NOT_AVAILABLE)
     async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=1") as sink:
-        silent, good = await published(sink, [new_message(topic="late.X"), new_message()])
+        silent, good = await published(
+            sink, [new_message(topic="late.X"), new_message(key="Loan/2")]
+        )
 
     assert isinstance(silent, Unavailable)
     assert good == Delivered()

@@ -97,7 +97,8 @@ class KafkaClient:
     The callbacks of librdkafka run inside `flush`, in a worker thread. One flush at a
     time serves the messages of all calls. `callbacks` is the queue to which the
     producer's callbacks add their calls. `on_fatal` is called from the event loop, with
-    the producer and the reason, when the producer has stopped for good.
+    the producer and the reason, when the producer has stopped for good. A quiet client
+    writes no log lines about its broker: another one of the same sink does.
     """
 
     def __init__(
@@ -105,12 +106,15 @@ class KafkaClient:
         settings: KafkaSettings,
         callbacks: Callbacks,
         on_fatal: Callable[[Producer, str], None],
+        *,
+        is_quiet: bool = False,
     ) -> None:
         self._settings = settings
+        self._is_quiet = is_quiet
         self._callbacks = callbacks
         self._on_fatal = on_fatal
         self._producer: Producer | None = None
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: dict[Producer, asyncio.Task[None]] = {}
         self._produced = asyncio.Event()
         self._opening = asyncio.Lock()
         self._asking = asyncio.Lock()
@@ -128,11 +132,14 @@ class KafkaClient:
         """
         async with self._opening:
             if self._producer is None:
-                self._producer = await self._open()
-                task = asyncio.create_task(self._serve(self._producer))
-                self._serving.add(task)
-                task.add_done_callback(self._serving.discard)
+                producer = self._producer = await self._open()
+                task = self._serving[producer] = asyncio.create_task(self._serve(producer))
+                task.add_done_callback(lambda _: self._serving.pop(producer))
         return self._producer
+
+    def serves(self, producer: Producer) -> bool:
+        """Whether this is still the producer that `ready` gives."""
+        return self._producer is producer
 
     def flush_soon(self) -> None:
         """Send the produced messages now; the answers arrive in the background."""
@@ -143,6 +150,12 @@ class KafkaClient:
         if self._producer is producer:
             self._producer = None
             self._produced.set()
+
+    def drop(self, producer: Producer) -> None:
+        """Give up the messages of this producer, and let the next `ready` create a new one."""
+        self.replace(producer)
+        if (task := self._serving.get(producer)) is not None:
+            task.cancel()
 
     def answered(self) -> None:
         """Record that every message of a call was answered, and clear the last error."""
@@ -176,10 +189,11 @@ class KafkaClient:
     async def close(self) -> None:
         """Give up undelivered messages and disconnect; takes about a second at most."""
         self._producer = None
-        for task in self._serving:
+        tasks = list(self._serving.values())
+        for task in tasks:
             task.cancel()
         with anyio.CancelScope(shield=True):
-            await asyncio.gather(*self._serving, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _open(self) -> Producer:
         self._last_error, self._lines = None, _Lines()
@@ -240,7 +254,8 @@ class KafkaClient:
                         await self._produced.wait()
         except Exception as error:  # noqa: BLE001 - see _fatal
             reason = _fatal(error)
-            logger.warning("%s: the producer has stopped: %s", self._settings, reason)
+            if not self._is_quiet:
+                logger.warning("%s: the producer has stopped: %s", self._settings, reason)
             self.replace(producer)
             self._callbacks.run()
             self._on_fatal(producer, reason)
@@ -250,7 +265,8 @@ class KafkaClient:
 
     def _note(self, error: KafkaError) -> None:
         # While a connection is opened, the exception of `_open` reports the error.
-        if self._producer is not None and self._last_error is None and self._log_limit.passes():
+        is_news = self._producer is not None and self._last_error is None and not self._is_quiet
+        if is_news and self._log_limit.passes():
             logger.warning("%s: %s", self._settings, error.str())
             self._is_logged = True
         # "All brokers are down" says less than the error of the last broker.

@@ -1,7 +1,7 @@
 """Delivery reports of librdkafka: their meaning, and the missing ones of a call."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from confluent_kafka import KafkaError
@@ -88,25 +88,35 @@ class Heard:
 
 
 class Reports:
-    """The reports of one call: passed on as answers, and those that are missing."""
+    """The reports of one call: passed on as answers, and those that are missing.
 
-    def __init__(self, messages: Sequence[Message], answer: Answer, heard: Heard) -> None:
+    `chains` are runs that go one by one: a message is due when the one before it was delivered.
+    """
+
+    def __init__(
+        self, messages: Sequence[Message], answer: Answer, heard: Heard, chains: Iterable[range]
+    ) -> None:
         self.unanswered: set[int] = set(range(len(messages)))
         self.refused: list[int] = []
         """Messages to send again alone: the broker refused them, perhaps because of another."""
+        self.due: list[int] = []
+        """Messages of chains that are to be sent now."""
         self.reason = "no acknowledgement in time"
         """Why messages have no answer."""
         self.is_broken = False
         """Whether the broker or the producer failed, and not only an answer is missing."""
+        self.has_left = False
+        """Whether messages were not attempted, which says nothing of the broker."""
         self.has_stopped = False
         """Whether the producer stopped for good, which says nothing of any topic."""
         self.changed = asyncio.Event()
-        """Set when messages are refused, and when no further report can change the outcome."""
+        """Set when messages are refused or due, and when no report can change the outcome."""
         self._messages = messages
         self._answer = answer
         self._heard = heard
         self._began = heard.count
         self._expected = len(messages)
+        self._stops = {index: chain.stop for chain in chains for index in chain}
 
     @property
     def is_complete(self) -> bool:
@@ -128,29 +138,51 @@ class Reports:
 
     def report_alone(self, index: int, error: KafkaError | None, _: object) -> None:
         """Take a report that is about this message alone."""
-        topic = self._messages[index].topic
         if error is None:
-            self._heard.note(topic)
-            self.settle(index, _DELIVERED)
-        elif outcome := outcome_of(error, topic):
+            self.stored(index)
+        elif outcome := outcome_of(error, self._messages[index].topic):
             self.settle(index, outcome)
         else:
             self.reason = error.str()
             self.is_broken |= error.name() not in _SILENCE
             self._count_down()
+            self._leave_behind(index)
+
+    def stored(self, index: int) -> None:
+        """Answer that a message is stored."""
+        self._heard.note(self._messages[index].topic)
+        self.settle(index, _DELIVERED)
 
     def settle(self, index: int, outcome: Outcome) -> None:
         """Answer for a message, the first time."""
-        if index in self.unanswered:
-            self.unanswered.discard(index)
-            self._answer(index, outcome)
-            self._count_down()
+        if index not in self.unanswered:
+            return
+        self.unanswered.discard(index)
+        self._answer(index, outcome)
+        if index + 1 < self._stops.get(index, 0) and outcome is _DELIVERED:
+            self.due.append(index + 1)
+            self.changed.set()
+        else:
+            self._leave_behind(index)
+        self._count_down()
+
+    def leave(self, indexes: Iterable[int]) -> None:
+        """Answer nothing for messages that were not attempted, and blame nothing for them."""
+        for index in indexes:
+            if index in self.unanswered:
+                self.has_left = True
+                self.unanswered.discard(index)
+                self._count_down()
 
     def give_up(self, reason: str) -> None:
         """End the wait: the producer has stopped."""
         self.reason, self._expected = reason, 0
         self.is_broken = self.has_stopped = True
         self.changed.set()
+
+    def silent_topics(self) -> set[str]:
+        """The topics of the messages without an answer."""
+        return {self._messages[index].topic for index in self.unanswered}
 
     def blame_topics(self, seconds: float) -> None:
         """Answer for the topics of which nothing was stored since this call began.
@@ -167,6 +199,9 @@ class Reports:
     def close(self) -> None:
         """Ignore reports from now on."""
         self.unanswered.clear()
+
+    def _leave_behind(self, index: int) -> None:
+        self.leave(range(index + 1, self._stops.get(index, 0)))
 
     def _count_down(self) -> None:
         self._expected -= 1

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from confluent_kafka import KafkaException, Producer
 
@@ -16,6 +16,7 @@ from dsql_outbox.publisher.sinks.port import Answer, NotAttempted, Rejected, at_
 
 from .client import Callbacks, KafkaClient
 from .reports import Heard, Reports
+from .runs import Run, Runs
 from .url import KafkaSettings
 
 logger = logging.getLogger("dsql_outbox")
@@ -30,15 +31,16 @@ class KafkaSink:
     An idempotent producer keeps the order of the messages that it sends, but may send later
     messages after it gave up earlier ones. If 2 and 3 of 1 to 5 time out while the broker is
     away, then 1, 4 and 5 are written (librdkafka's manual, "Message timeout considerations").
-    ``enable.gapless.guarantee`` does not prevent this. The order rests on the relay, which
-    sends one message per key at a time.
+    So runs have a producer of their own, whose messages never time out (`Runs`). After a
+    run failed, those of its topic go one by one for a while.
 
     The broker may refuse a request because of one of its messages, which may be of
-    different calls. Each of them is sent again by a second producer, whose requests
+    different calls. Each of them is sent again by another producer, whose requests
     hold one message.
     """
 
     system = "kafka"
+    keeps_prefix = True
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -46,6 +48,7 @@ class KafkaSink:
         self._callbacks = Callbacks()
         self._client = KafkaClient(settings, self._callbacks, self._give_up)
         self._alone = KafkaClient(settings.one_per_request(), self._callbacks, self._give_up)
+        self._runs = Runs(settings, self._callbacks)
         self._calls: dict[Reports, list[Producer]] = {}
         self._heard = Heard()
         self._log_limit = LogLimit()
@@ -58,6 +61,7 @@ class KafkaSink:
         """Disconnect."""
         await self._client.close()
         await self._alone.close()
+        await self._runs.close()
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         """Publish messages; answers each as its delivery report comes.
@@ -74,24 +78,51 @@ class KafkaSink:
         if not messages:
             await self._client.ask(producer)
             return
-        reports = Reports(messages, answer, self._heard)
+        sorted_ = self._sorted(messages)
+        reports = Reports(messages, answer, self._heard, sorted_.chains)
         self._calls[reports] = [producer]
+        sent: list[Run] = []
         try:
             with suppress(TimeoutError):  # `_end` sees which messages have no answer
                 async with asyncio.timeout_at(deadline):
-                    self._produce(producer, reports, messages, range(len(messages)))
-                    await self._collect(reports, messages)
+                    self._produce(producer, reports, messages, sorted_.singles)
+                    if sorted_.runs:
+                        sent = await self._runs.send(messages, sorted_.runs, reports)
+                    await self._collect(reports, messages, producer)
+            self._runs.end(sent)
             await self._end(reports, producer)
         finally:
+            self._runs.end(sent)
             del self._calls[reports]
             reports.close()
 
-    async def _collect(self, reports: Reports, messages: Sequence[Message]) -> None:
-        """Wait for the reports. Meanwhile send alone the messages that were refused together."""
+    def _sorted(self, messages: Sequence[Message]) -> "_Sorted":
+        """Find the runs. A topic that takes none now gets the messages of its runs one by one."""
+        found, start = _Sorted([], [], []), 0
+        for stop in range(1, len(messages) + 1):
+            first = messages[start]
+            if stop < len(messages) and messages[stop].key == first.key:
+                continue
+            if stop - start > 1 and self._runs.takes(first.topic) and not topic_fault(first.topic):
+                found.runs.append(range(start, stop))
+            else:
+                found.singles.append(start)
+                found.chains.append(range(start, stop))
+            start = stop
+        return found
+
+    async def _collect(
+        self, reports: Reports, messages: Sequence[Message], producer: Producer
+    ) -> None:
+        """Wait for the reports. Meanwhile send what is due, and alone what was refused together."""
         self._client.flush_soon()
         while not reports.is_complete:
             await reports.changed.wait()
             reports.changed.clear()
+            if due := reports.due:
+                reports.due = []
+                self._produce(producer, reports, messages, due)
+                self._client.flush_soon()
             if refused := reports.refused:
                 reports.refused = []
                 producer = await self._alone.ready()
@@ -101,7 +132,8 @@ class KafkaSink:
 
     async def _end(self, reports: Reports, producer: Producer) -> None:
         if not reports.unanswered:
-            self._client.answered()
+            if not reports.has_left:
+                self._client.answered()
             return
         if reports.others_were_heard:
             if self._log_limit.passes():
@@ -113,6 +145,7 @@ class KafkaSink:
                 await self._client.ask(producer, reports.reason)
             if reports.is_broken:  # perhaps since the question
                 raise self._client.unavailable(reports.reason)
+        self._runs.rest(reports.silent_topics())
         reports.blame_topics(self._settings.timeout)
 
     def _produce(
@@ -149,3 +182,11 @@ class KafkaSink:
         for reports, producers in self._calls.items():
             if any(used is producer for used in producers):
                 reports.give_up(reason)
+
+
+class _Sorted(NamedTuple):
+    """The messages of a call: those that are sent at once, runs, and runs that go one by one."""
+
+    singles: list[int]
+    runs: list[range]
+    chains: list[range]

@@ -35,7 +35,10 @@ _DEFAULTS: Final = {
 _OWN: Final = (
     "acks",
     "bootstrap.servers",
+    "enable.gapless.guarantee",
     "enable.idempotence",
+    "max.in.flight",
+    "max.in.flight.requests.per.connection",
     "message.timeout.ms",
     "metadata.broker.list",
     "request.required.acks",
@@ -63,6 +66,19 @@ class KafkaSettings:
     def one_per_request(self) -> "KafkaSettings":
         """The same, for a producer that never puts two messages into one request."""
         return replace(self, properties={**self.properties, "batch.num.messages": "1"})
+
+    def for_runs(self) -> "KafkaSettings":
+        """The same, for a producer that stores nothing behind a message that is not stored.
+
+        Its messages never time out, since the messages behind one that timed out would be sent.
+        One request at a time is on its way. A refusal stops the producer for good.
+        """
+        runs = {
+            "message.timeout.ms": "0",
+            "max.in.flight.requests.per.connection": "1",
+            "enable.gapless.guarantee": "true",
+        }
+        return replace(self, properties={**self.properties, **runs})
 
     def __str__(self) -> str:
         return f"Kafka at {', '.join(self.hosts)}"

@@ -3,8 +3,8 @@
 import os
 import signal
 import subprocess
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,9 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from dsql_outbox.outbox import OutboxError
 from dsql_outbox.servers.server_process import ServerProcess, free_port
+from dsql_outbox.testing.proxy.tcp_proxy import TcpProxy
 
 from .java_servers import java
 
@@ -22,14 +24,23 @@ _WAIT: Final = 10.0  # seconds
 
 
 class ApacheKafka:
-    """A cluster of nodes numbered from 0, each both broker and controller."""
+    """A cluster of nodes numbered from 0, each both broker and controller.
 
-    def __init__(self, folder: Path, nodes: int, *, makes_topics: bool) -> None:
+    Each node has a proxy on the way of clients that come by `proxied`. `settings` are more
+    lines of ``server.properties``.
+    """
+
+    def __init__(
+        self, folder: Path, nodes: int, *, makes_topics: bool, settings: Sequence[str] = ()
+    ) -> None:
         self._folder = folder
         self._makes_topics = makes_topics
-        self._ports = [(free_port(), free_port()) for _ in range(nodes)]
+        self._more = settings
+        self._ports = [(free_port(), free_port(), free_port()) for _ in range(nodes)]
         self._processes: dict[int, ServerProcess] = {}
-        self.bootstrap = ",".join(f"127.0.0.1:{port}" for port, _ in self._ports)
+        self.proxies = [TcpProxy("127.0.0.1", far) for _, _, far in self._ports]
+        self.bootstrap = ",".join(f"127.0.0.1:{port}" for port, _, _ in self._ports)
+        self.proxied = ",".join(f"127.0.0.1:{proxy.port}" for proxy in self.proxies)
 
     @property
     def nodes(self) -> int:
@@ -42,11 +53,18 @@ class ApacheKafka:
         for node in started:
             self._processes[node] = self._launch(node)
         for node in started:
-            self._processes[node].wait_until_ready(self._all_are_in)
+            process = self._processes[node]
+            with suppress(OutboxError):  # on a busy machine it takes more than the time of one wait
+                process.wait_until_ready(self._all_are_in)
+            process.wait_until_ready(self._all_are_in)
 
     def kill(self, node: int) -> None:
         """Kill a node with SIGKILL."""
         self._processes.pop(node).kill()
+
+    def stop(self, node: int) -> None:
+        """Stop a node in order, so that it hands over what it leads."""
+        self._processes.pop(node).stop()
 
     @contextmanager
     def frozen(self, node: int) -> Generator[None]:
@@ -99,15 +117,18 @@ class ApacheKafka:
         return ServerProcess(f"Kafka node {node}", command, folder / "log")
 
     def _settings(self, node: int, folder: Path) -> list[str]:
-        port, controller = self._ports[node]
-        voters = ",".join(f"{n}@127.0.0.1:{at}" for n, (_, at) in enumerate(self._ports))
+        port, controller, far = self._ports[node]
+        voters = ",".join(f"{n}@127.0.0.1:{at}" for n, (_, at, _) in enumerate(self._ports))
+        internal, external = f"PLAINTEXT://127.0.0.1:{port}", "FAR://127.0.0.1:"
         copies = self.nodes
         return [
             "process.roles=broker,controller",
             f"node.id={node}",
             f"controller.quorum.voters={voters}",
             "controller.listener.names=CONTROLLER",
-            f"listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+            f"listeners={internal},{external}{far},CONTROLLER://127.0.0.1:{controller}",
+            f"advertised.listeners={internal},{external}{self.proxies[node].port}",
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,FAR:PLAINTEXT,CONTROLLER:PLAINTEXT",
             f"log.dirs={folder / 'data'}",
             f"auto.create.topics.enable={str(self._makes_topics).lower()}",
             f"default.replication.factor={copies}",
@@ -118,15 +139,19 @@ class ApacheKafka:
             # A node that was killed or stopped is missed within seconds.
             "broker.session.timeout.ms=6000",
             "replica.lag.time.max.ms=4000",
+            *self._more,
         ]
 
 
 @contextmanager
-def apache_kafka(folder: Path, nodes: int, *, makes_topics: bool = False) -> Generator[ApacheKafka]:
+def apache_kafka(
+    folder: Path, nodes: int, *, makes_topics: bool = False, settings: Sequence[str] = ()
+) -> Generator[ApacheKafka]:
     """A cluster for a while. Raises `MissingJava`."""
-    cluster = ApacheKafka(folder, nodes, makes_topics=makes_topics)
-    try:
+    cluster = ApacheKafka(folder, nodes, makes_topics=makes_topics, settings=settings)
+    with ExitStack() as stack:
+        for proxy in cluster.proxies:
+            stack.enter_context(proxy)
+        stack.callback(cluster.close)
         cluster.start()
         yield cluster
-    finally:
-        cluster.close()

@@ -41,12 +41,14 @@ def read_all(bootstrap: str, behind: Ends | None = None) -> list[Message]:
     return sorted(read_partitions(bootstrap, behind), key=lambda m: m.timestamp()[1])
 
 
-def read_partitions(bootstrap: str, behind: Ends | None = None) -> list[Message]:
-    """The same, one partition after the other, each in its own order."""
+def read_partitions(
+    bootstrap: str, behind: Ends | None = None, topic: str | None = None
+) -> list[Message]:
+    """The same, one partition after the other, each in its own order; of one topic, if given."""
     starts = behind or {}
     consumer = _consumer(bootstrap)
     try:
-        open_ends = _partitions(consumer)
+        open_ends = {place for place in _partitions(consumer) if topic in (None, place[0])}
         consumer.assign([TopicPartition(*place, starts.get(place, 0)) for place in open_ends])
         found: list[Message] = []
         while open_ends:

@@ -1,0 +1,189 @@
+"""Runs on Kafka: a producer of their own, and one by one after a failure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import pytest
+from confluent_kafka import KafkaError
+from tests.support.brokers.kafka_mock import MockKafka
+from tests.support.brokers.kafka_reader import read_all, read_partitions
+from tests.support.brokers.readable_brokers import kafka_attributes
+
+from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.publisher import open_sink
+from dsql_outbox.publisher.sinks import Delivered, Rejected, Unavailable
+from dsql_outbox.testing.sink_contract import Answers, new_message, published
+from dsql_outbox.testing.sink_contract.sent_messages import deliver_runs
+
+pytestmark = pytest.mark.anyio
+
+TOO_LARGE = KafkaError.MSG_SIZE_TOO_LARGE
+NO_ERROR = 0
+
+
+def run(length: int, key: str = "Loan/1", topic: str = "one.X") -> list[Message]:
+    """Messages of one key."""
+    return [new_message(key, topic=topic) for _ in range(length)]
+
+
+def stored(cluster: MockKafka, key: str = "Loan/1") -> list[str]:
+    """The events of the key, in the order of its partition."""
+    found = [kafka_attributes(m.headers()) for m in read_partitions(cluster.bootstrap)]
+    return [each["id"] for each in found if each["subject"] == key]
+
+
+def wanted(messages: Sequence[Message]) -> list[str]:
+    """The same of messages that were sent."""
+    return [str(message.event_id) for message in messages]
+
+
+@pytest.fixture
+def one_per_request(tmp_path: Path) -> str:
+    """The parameter of a sink whose requests hold one message."""
+    file = tmp_path / "one.properties"
+    file.write_text("batch.num.messages=1\n")
+    return f"config={file}"
+
+
+async def test_the_messages_of_a_run_are_stored_in_order_in_one_partition(
+    kafka_cluster: MockKafka,
+) -> None:
+    kafka_cluster.make_topic("one.X", 6)
+    keys = [f"Loan/{n}" for n in range(20)]
+    runs = [run(length, key) for key, length in zip(keys, [*range(2, 21), 64], strict=True)]
+    later = [run(3, key) for key in keys]
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}") as sink:
+        for each in runs, later:
+            messages = [message for found in each for message in found]
+            assert await published(sink, messages) == [Delivered()] * len(messages)
+        single = run(1, "Loan/3")
+        assert await published(sink, single) == [Delivered()]
+
+    for key, first, second in zip(keys, runs, later, strict=True):
+        more = single if key == "Loan/3" else []
+        assert stored(kafka_cluster, key) == wanted([*first, *second, *more])
+    places = {(m.key(), m.partition()) for m in read_all(kafka_cluster.bootstrap)}
+    assert len(places) == len(keys)
+
+
+async def test_nothing_follows_the_first_message_of_a_run_that_is_refused(
+    kafka_cluster: MockKafka, one_per_request: str
+) -> None:
+    """A broker that does not know the producer would take the second one."""
+    kafka_cluster.make_topic("one.X")
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?{one_per_request}") as sink:
+        kafka_cluster.refuse_next(TOO_LARGE)
+        outcomes = await published(sink, run(5))
+
+    assert Delivered() not in outcomes
+    assert stored(kafka_cluster) == []
+
+
+async def test_a_run_of_which_a_message_is_refused_goes_one_by_one(
+    kafka_cluster: MockKafka, one_per_request: str
+) -> None:
+    kafka_cluster.make_topic("one.X")
+    messages = run(6)
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?{one_per_request}") as sink:
+        kafka_cluster.refuse_next(NO_ERROR, NO_ERROR, NO_ERROR, TOO_LARGE)
+        first = await published(sink, messages)
+        kafka_cluster.refuse_next(NO_ERROR, TOO_LARGE, TOO_LARGE)
+        second = await published(sink, messages[3:])
+        third = await published(sink, messages[5:])
+
+    assert first[:3] == [Delivered()] * 3
+    assert Delivered() not in first[3:]
+    # What is stored then is a question to a real broker, which checks sequence numbers: runs-kafka.
+    assert second[0] == Delivered()
+    assert isinstance(second[1], Rejected)  # asked again alone
+    assert second[2:] != [Delivered()]
+    assert third == [Delivered()]
+
+
+async def test_a_message_over_the_clients_own_limit_ends_its_run(
+    kafka_cluster: MockKafka, tmp_path: Path
+) -> None:
+    file = tmp_path / "client.properties"
+    file.write_text("message.max.bytes=2000\n")
+    messages = run(9)
+    messages[4] = new_message(payload=b"x" * 2000, topic="one.X")
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?config={file}") as sink:
+        first = await published(sink, messages)
+        second = await published(sink, messages[4:])
+
+    assert first[:4] == [Delivered()] * 4
+    assert Delivered() not in first[4:]
+    assert isinstance(second[0], Rejected)
+    assert Delivered() not in second
+    assert stored(kafka_cluster) == wanted(messages[:4])
+
+
+async def test_a_run_to_a_missing_topic_is_unavailable_at_its_first_message(
+    kafka_cluster: MockKafka,
+) -> None:
+    kafka_cluster.refuse_topic("late.X", KafkaError.UNKNOWN_TOPIC_OR_PART)
+    late, other = run(3, topic="late.X"), run(3, "Loan/2")
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=2") as sink:
+        await deliver_runs(sink, run(2, "Loan/2"))
+        outcomes = await published(sink, [*late, *other])
+        kafka_cluster.refuse_topic("late.X", NO_ERROR)
+        await deliver_runs(sink, late)
+
+    assert isinstance(outcomes[0], Unavailable)
+    assert Delivered() not in outcomes[:3]
+    assert stored(kafka_cluster) == wanted(late)
+
+
+async def test_after_silence_the_rest_of_a_run_is_not_sent_by_the_old_producer(
+    kafka_mock: MockKafka,
+) -> None:
+    kafka_mock.make_topic("one.X")
+    messages = run(10)
+
+    async with open_sink(f"kafka://{kafka_mock.bootstrap}?timeout=1") as sink:
+        await deliver_runs(sink, run(2))
+        before = len(stored(kafka_mock))
+        with kafka_mock.silent(1), pytest.raises(SinkUnavailable):
+            await published(sink, messages[:6])
+        await deliver_runs(sink, messages)
+
+    found = stored(kafka_mock)[before:]
+    # What was sent in silence is stored, too, and all of it before the rest.
+    assert list(dict.fromkeys(found)) == wanted(messages)
+    assert found[-4:] == wanted(messages[6:])
+
+
+async def test_a_run_that_was_cancelled_is_given_up(kafka_mock: MockKafka) -> None:
+    kafka_mock.make_topic("one.X")
+
+    async with open_sink(f"kafka://{kafka_mock.bootstrap}") as sink:
+        await deliver_runs(sink, run(2))
+        with kafka_mock.down(1):
+            cut = Answers(5)
+            with anyio.move_on_after(0.5):
+                await sink.publish(run(5), cut)
+            cut.end()
+        await deliver_runs(sink, later := run(5))
+
+    assert stored(kafka_mock)[2:] == wanted(later)
+
+
+async def test_runs_go_as_a_whole_again_when_the_topic_has_rested(
+    kafka_cluster: MockKafka, one_per_request: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsql_outbox.publisher.sinks.kafka.runs.REST", 0.0)
+    kafka_cluster.make_topic("one.X")
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?{one_per_request}") as sink:
+        for _ in range(3):
+            kafka_cluster.refuse_next(NO_ERROR, TOO_LARGE)
+            outcomes = await published(sink, messages := run(4))
+            assert outcomes[0] == Delivered()
+            assert Delivered() not in outcomes[1:]
+            await deliver_runs(sink, messages[1:])
