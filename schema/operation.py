@@ -9,7 +9,6 @@ from dsql_outbox.outbox import SettingsError
 Verb = Literal[
     "archive",
     "archive forget",
-    "erase",
     "messages drop",
     "messages replay",
     "messages retry",

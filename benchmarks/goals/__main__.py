@@ -12,9 +12,10 @@ from .conditions import FULL, Conditions, Sizes
 from .goal import Result, UnknownGoals, results, select
 from .hot_goals import HOT
 from .relay_goals import RELAY
+from .run_goals import RUNS
 from .writer_goals import WRITER
 
-GROUPS = {"writer": WRITER, "relay": RELAY, "hot": HOT}
+GROUPS = {"writer": WRITER, "relay": RELAY, "hot": HOT, "runs": RUNS}
 
 
 def options() -> argparse.ArgumentParser:

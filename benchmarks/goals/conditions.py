@@ -3,6 +3,10 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.support.brokers.apache_kafka import ApacheKafka, apache_kafka
 
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
@@ -41,3 +45,11 @@ class Conditions(ExitStack):
     def broker(self) -> NatsServer:
         """One NATS server for all lines."""
         return self.enter_context(NatsServer())
+
+    @cached_property
+    def kafka(self) -> ApacheKafka:
+        """One Apache Kafka for all lines. Raises `MissingJava`."""
+        folder = self.enter_context(TemporaryDirectory(prefix="goals-kafka-"))
+        cluster = self.enter_context(apache_kafka(Path(folder), 1))
+        cluster.make_topic("events.CarMoved", 6)
+        return cluster

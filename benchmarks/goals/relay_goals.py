@@ -65,15 +65,6 @@ RELAY = [
         throughput.nats,
     ),
     Line(
-        "kafka",
-        [
-            Goal("Kafka, one node, subjects interleaved", 40_000, unit=" /s"),
-            Goal("Kafka, one node, ten consecutive rows per subject", 33_000, unit=" /s"),
-        ],
-        None,
-        "needs a real Kafka; `make real-brokers` starts one",
-    ),
-    Line(
         "live",
         [
             Goal("ordered events, ten per subject, two publishers: arrived", 9_900, unit=" /s"),

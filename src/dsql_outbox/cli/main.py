@@ -97,7 +97,6 @@ _COMMANDS: Final = {
     "messages": Subcommand("messages.command", "List, show, retry, drop or replay messages."),
     "topics": Subcommand("topics", "List, pause or resume topics."),
     "targets": Subcommand("targets", "List, add, drop, pause or resume targets."),
-    "erase": Subcommand("erase", "Erase what is stored of an entity."),
     "verify": Subcommand("verify", "Compare the stored events with each other."),
     "operations": Subcommand("operations", "List what operators did: who, when, what and why."),
     "inbox": Subcommand("inbox", "Forget old messages of a consumer's inbox."),

@@ -1,0 +1,84 @@
+"""The goals of runs: a subject with many waiting messages, on real brokers."""
+
+import statistics
+from functools import partial
+
+from benchmarks.measure import median_ratio
+from benchmarks.relay.rows import Rows, new_database
+from benchmarks.relay.to_broker import bare_kafka, relayed
+from tests.support.brokers.java_servers import MissingJava
+
+from .conditions import Conditions
+from .goal import Goal, Line, NotMeasuredError
+
+_TOPIC = "events.CarMoved"
+_SLOW = 10  # times as many rows with runs as one at a time, so that both take about as long
+
+
+def _kafka(conditions: Conditions) -> str:
+    try:
+        return f"kafka://{conditions.kafka.bootstrap}"
+    except MissingJava as error:
+        raise NotMeasuredError(str(error)) from error
+
+
+def _nats(conditions: Conditions) -> str:
+    return f"{conditions.broker.url}?stream=EVENTS"
+
+
+def _hot(name: str, conditions: Conditions) -> list[float]:
+    """One subject: with runs over one message at a time, and CPU per message in us."""
+    broker = _kafka(conditions) if name == "kafka" else _nats(conditions)
+    url, rows = new_database(conditions.server, f"hot_{name}"), conditions.sizes.rows
+    one, runs, cpu = list[float](), list[float](), list[float]()
+    for _ in range(conditions.sizes.rounds):
+        few = rows // _SLOW
+        one.append(relayed(url, broker, Rows(few, per_key=few), takes_runs=False).rate)
+        found = relayed(url, broker, Rows(rows, per_key=rows))
+        runs.append(found.rate)
+        cpu.append(found.cpu)
+    print(f"  {name}: {statistics.median(one):,.0f} /s one at a time, "
+          f"{statistics.median(runs):,.0f} /s by runs")  # fmt: skip
+    return [median_ratio(runs, one), statistics.median(cpu)][: 2 if name == "kafka" else 1]
+
+
+def _ten(name: str, conditions: Conditions) -> list[float]:
+    """Ten rows of a subject in a row over far apart; for Kafka, also over a bare loop."""
+    broker = _kafka(conditions) if name == "kafka" else _nats(conditions)
+    url, rows = new_database(conditions.server, f"ten_{name}"), conditions.sizes.rows
+    apart, together, bare = list[float](), list[float](), list[float]()
+    for _ in range(conditions.sizes.rounds):
+        apart.append(relayed(url, broker, Rows(rows, per_key=10)).rate)
+        together.append(relayed(url, broker, Rows(rows, per_key=10, together=True)).rate)
+        if name == "kafka":
+            bare.append(bare_kafka(conditions.kafka.bootstrap, _TOPIC, rows))
+    print(f"  {name}: {statistics.median(apart):,.0f} /s far apart, "
+          f"{statistics.median(together):,.0f} /s ten in a row")  # fmt: skip
+    ratio = median_ratio(together, apart)
+    return [ratio, median_ratio(apart, bare)] if bare else [ratio]
+
+
+RUNS = [
+    Line(
+        "kafka-hot",
+        [
+            Goal("hot subject, Kafka: with runs over one at a time", 10),
+            Goal("the same: CPU per message", 200, most=True, unit=" us"),
+        ],
+        partial(_hot, "kafka"),
+    ),
+    Line(
+        "kafka-ten",
+        [
+            Goal("Kafka, ten in a row over far apart", 0.9),
+            Goal("Kafka over a bare confluent loop", 0.4),
+        ],
+        partial(_ten, "kafka"),
+    ),
+    Line(
+        "nats-hot",
+        [Goal("hot subject, NATS with atomic batches: over one at a time", 10)],
+        partial(_hot, "nats"),
+    ),
+    Line("nats-ten", [Goal("NATS, ten in a row over far apart", 0.9)], partial(_ten, "nats")),
+]
