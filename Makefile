@@ -36,7 +36,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry runs-kafka simulate storm trace-check console-check zip
+.PHONY: help chaos demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry runs-kafka simulate storm trace-check console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -119,6 +119,9 @@ zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm6
 
 bench-peers: $(VENV)/.dev $(VENV)/.peers ## writer and relay beside bare drivers, pgbench and other libraries (ONLY=batch,relay; OPTIONS=--json)
 	@$(BIN)/python -m benchmarks.peers $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
+
+chaos: $(VENV)/.dev ## the chaos and pressure scenarios of another project's harness (OPTIONS="--rate 300 --only crash_recovery")
+	@$(BIN)/python -m benchmarks.chaos $(OPTIONS)
 
 examples: $(VENV)/.dev ## start each example, send it work, kill it in the middle and check the outcome (ONLY=sqlalchemy)
 	$(BIN)/pytest tests/examples $(if $(ONLY),-k $(ONLY))
