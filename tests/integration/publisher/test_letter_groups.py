@@ -47,8 +47,9 @@ def bury(
 
 @pytest.mark.parametrize("rows", [1, 7, 50])
 async def test_dead_letters_come_newest_first_whatever_their_time(
-    database: Database, sql: psycopg.Connection, rows: int
+    database: Database, sql: psycopg.Connection, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dsql_outbox.publisher.operator.undelivered.PAGE_ROWS", rows)
     bury(sql, 20, "no")
     sql.execute("UPDATE outbox.dead_letters SET died_at = '2026-01-02' WHERE position <= 9")
     sql.execute("UPDATE outbox.dead_letters SET died_at = 'infinity' WHERE position = 12")
