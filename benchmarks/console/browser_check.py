@@ -101,11 +101,12 @@ class Looking:
 
     async def fits(self, page: "Page", name: str) -> None:
         """Check that a page is not wider than its window, and no table wider than its frame."""
+        width = await page.evaluate("innerWidth")
         wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
         if wide:
-            self.faults.append(f"{name}: wider than {_NARROW['width']} pixels")
+            self.faults.append(f"{name}: wider than {width} pixels")
         for title in await page.evaluate(_CUT):
-            self.faults.append(f"{name}: a table is cut at {_NARROW['width']} pixels: {title}")
+            self.faults.append(f"{name}: a table is cut at {width} pixels: {title}")
 
 
 async def look(
@@ -133,6 +134,7 @@ async def _look_at(looking: Looking, name: str, address: str) -> None:
     for scheme in ("light", "dark"):
         async with looking.page(address, scheme=scheme) as page:
             await looking.accessible(page, f"{name}, {scheme}")
+            await looking.fits(page, name)
             await looking.picture(page, name, scheme)
     async with looking.page(address, size=_NARROW) as page:
         await looking.fits(page, name)

@@ -17,7 +17,7 @@ GROUPED: Final = 200_000
 _FIRST_LOOK: Final = 10
 """The first look reads so many times fewer, to see whether the second is quick enough."""
 
-_LONGEST: Final = 0.2  # seconds of a first look before a second one
+_LONGEST: Final = 0.5  # seconds of a first look before a second one
 
 
 class LetterGroup(msgspec.Struct, frozen=True, rename="camel"):
