@@ -6,9 +6,11 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 import psycopg
+from anyio import to_thread
 
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import (
+    ArchiveReader,
     AsyncConnection,
     AsyncConnections,
     Database,
@@ -153,12 +155,22 @@ class AsyncWriter(WriterBase):
         return await self._perform(self._programs.append_to(joined, event, expected_version))
 
     async def stream(
-        self, entity_type: str, entity_id: str, *, after: int = 0
+        self,
+        entity_type: str,
+        entity_id: str,
+        *,
+        after: int = 0,
+        archive: str | Iterable[str] | None = None,
     ) -> AsyncIterator[StoredEvent]:
         require_version(after, "after")
+        reader = ArchiveReader(archive)
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
             await self._perform(self._programs.read_page(stream))
+            if stream.archived:
+                await to_thread.run_sync(stream.complete, reader)
+            else:
+                stream.complete(reader)
             for event in stream.events:
                 yield event
 

@@ -71,6 +71,7 @@ class Core:
         self.find = statement("event_find", database.schema)
         self.entity = statement("entity_state", database.schema)
         self.stream = statement("event_stream", database.schema)
+        self.archived = statement("archived_events", database.schema)
         self.layout = statement("write_layout", database.schema)
         layout = numbered("write_layout", self.layout)
         self.probe: Statements = [(layout, {}), *write_probe(database.schema)]

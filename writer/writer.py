@@ -9,6 +9,7 @@ import psycopg
 
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import (
+    ArchiveReader,
     Connection,
     Connections,
     Database,
@@ -147,11 +148,20 @@ class Writer(WriterBase):
         joined = driver_connection(connection)
         return self._perform(self._programs.append_to(joined, event, expected_version))
 
-    def stream(self, entity_type: str, entity_id: str, *, after: int = 0) -> Iterator[StoredEvent]:
+    def stream(
+        self,
+        entity_type: str,
+        entity_id: str,
+        *,
+        after: int = 0,
+        archive: str | Iterable[str] | None = None,
+    ) -> Iterator[StoredEvent]:
         require_version(after, "after")
+        reader = ArchiveReader(archive)
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
             self._perform(self._programs.read_page(stream))
+            stream.complete(reader)
             yield from stream.events
 
     def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:

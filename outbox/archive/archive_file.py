@@ -1,9 +1,9 @@
 """The facts of a file: those of its row in ``outbox_archives``, and of its manifest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Final, Self
+from typing import Any, Final, Self
 from uuid import UUID
 
 import msgspec
@@ -48,6 +48,11 @@ class ArchiveFile(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
             content_sha256=sha256(content).hexdigest(),
         )
         return facts, data
+
+    @classmethod
+    def from_columns(cls, columns: Iterable[Any]) -> Self:
+        """The facts in the columns of a row, in the order of the fields."""
+        return cls(**dict(zip(cls.__struct_fields__, columns, strict=True)))
 
     @property
     def manifest(self) -> str:

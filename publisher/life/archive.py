@@ -88,6 +88,7 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
                 yield self.progress
             return
         async with LifeJob.running(self._session, "archive", lease=self._lease) as job:
+            await refuse_filling(self._session)
             await self._open(job)
             async for chunk in self._chunks():
                 await self._rest(job)

@@ -12,7 +12,7 @@ from dsql_outbox.outbox import ArchivedEvent, ArchivePlace, array_literal
 from dsql_outbox.publisher.operator.operations import OperationEntry
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
-from .job import LifeJob
+from .job import LifeJob, refuse_filling
 from .rewrite import ArchiveRow, archive_rows, place_of, rewrite
 from .run import LifeRun
 from .stored_touches import header_keys, touches_of
@@ -61,6 +61,7 @@ class ForgetRun(LifeRun[ForgetProgress]):
                 yield self.progress
             return
         async with LifeJob.running(self._session, "forget", lease=self._lease) as job:
+            await refuse_filling(self._session)
             # Before the first row goes, so that `verify` knows why it is missing.
             await job.step(None, forgotten_before=self._before)
             async for row in archive_rows(self._session, self._before):
@@ -104,6 +105,7 @@ class ForgetRun(LifeRun[ForgetProgress]):
     ) -> None:
         ids = {"event_ids": array_literal(each.id for each in events)}
         await transaction.rows("event_lock", ids)
+        await refuse_filling(transaction)
         # After the lock: whatever names an event has committed, or waits for us.
         if named := await self._named(transaction, {each.id for each in events}):
             raise _NamedNow(named)

@@ -52,8 +52,8 @@ class LifeJob:
     ) -> AsyncGenerator[Self]:
         """Begin a job, remove what a killed one left, and give the lease back at the end.
 
-        Raises `JobRefused` if another job runs, or a target needs every event, and
-        `ArchiveError` for a file of a killed job that cannot be removed.
+        Raises `JobRefused` if another job runs, and `ArchiveError` for a file of a killed job that
+        cannot be removed.
         """
         owner = f"{socket.gethostname()[:64]}:{os.getpid()}:{uuid4().hex[:8]}"
         asked = {"store": str(uuid4()), "owner": owner, "lease": lease, "verb": verb}
@@ -63,7 +63,6 @@ class LifeJob:
         begun = rows[0]
         job = cls(session, owner, begun.epoch, begun.store, lease)
         try:
-            await refuse_filling(session)
             if begun.pending is not None:
                 job._pending = PendingFile(begun.pending_place or "", begun.pending)
                 await job._remove_left()

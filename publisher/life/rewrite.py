@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final, NamedTuple
 
-import msgspec
 from anyio import to_thread
 
 from dsql_outbox.outbox import (
@@ -22,7 +21,6 @@ from .job import LifeJob, PendingFile
 
 _PAGE: Final = 100
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
-_FACTS: Final = tuple(field.name for field in msgspec.structs.fields(ArchiveFile))
 
 
 async def rewrite(  # noqa: PLR0913 - what is changed, where, and by whom
@@ -84,7 +82,7 @@ async def archive_rows(
         rows = await session.rows("archive_page", asked)
         seen = len(rows)
         for place, *facts in rows:
-            yield ArchiveRow(place, ArchiveFile(**dict(zip(_FACTS, facts, strict=True))))
+            yield ArchiveRow(place, ArchiveFile.from_columns(facts))
             after = facts[0]
 
 

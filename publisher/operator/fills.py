@@ -16,11 +16,12 @@ import anyio
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox import array_literal
+from dsql_outbox.outbox import ArchivedEvent, array_literal
 from dsql_outbox.publisher.outbox_rows import Headers, read_headers
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 from dsql_outbox.publisher.targets import TargetRow, TargetState
 
+from .archived_texts import ArchivedTexts
 from .replay import stored_headers
 
 PAGE_ROWS: Final = 2_500
@@ -119,18 +120,21 @@ class _EventRow(NamedTuple):
     created_date: datetime | None
     touches: str
     headers: str | None
+    archive: int | None
 
 
 class _Page(NamedTuple):
     """A page of stored events: the last one, and how many there are, without bytes among them.
 
-    `headers` are those of the messages to insert, by the ids of their events.
+    `headers` are those of the messages to insert, by the ids of their events, and `archived` the
+    events whose bytes and headers are in an archive.
     """
 
     reached: UUID
     seen: int
     bare: int
     headers: Mapping[UUID, str]
+    archived: Mapping[UUID, _EventRow]
 
 
 async def run_target(name: str, transaction: OperatorTransaction) -> None:
@@ -140,17 +144,26 @@ async def run_target(name: str, transaction: OperatorTransaction) -> None:
         await transaction.count("target_lease", {"name": name})
 
 
-async def take_fill(session: OperatorSession, target: TargetRow) -> "FillWorker | None":
+async def take_fill(
+    session: OperatorSession, target: TargetRow, archived: ArchivedTexts
+) -> "FillWorker | None":
     """Become the worker of a target's fill; None while another one works, or after its end."""
     found = await session.rows("fill_take", {"target": target.name, "lease": LEASE})
-    return FillWorker(session, target, _Taken(*found[0])) if found else None
+    return FillWorker(session, target, archived, _Taken(*found[0])) if found else None
 
 
 class FillWorker:
     """The worker of a fill."""
 
-    def __init__(self, session: OperatorSession, target: TargetRow, taken: _Taken) -> None:
+    def __init__(
+        self,
+        session: OperatorSession,
+        target: TargetRow,
+        archived: ArchivedTexts,
+        taken: _Taken,
+    ) -> None:
         self._session = session
+        self._archived = archived
         self._target = target
         self._source = taken.source
         self._mine = {"target": target.name, "epoch": taken.epoch}
@@ -195,20 +208,37 @@ class FillWorker:
         end = rows[0]
         if end.reached is None:
             return None
-        headers = {row.id: self._headers(row.id, row) for row in rows if row.id is not None}
-        return _Page(end.reached, end.seen, end.bare, headers)
+        events = {row.id: row for row in rows if row.id is not None}
+        headers = {
+            event_id: self._headers(event_id, row, row.headers)
+            for event_id, row in events.items()
+            if row.archive is None
+        }
+        archived = {event_id: row for event_id, row in events.items() if row.archive is not None}
+        return _Page(end.reached, end.seen, end.bare, headers, archived)
 
     async def _store(self, page: _Page, transaction: OperatorTransaction) -> int:
         """Insert the messages of a page. Returns how many were not there.
 
-        On PostgreSQL the next worker waits for this transaction, so nothing is computed in it.
+        On PostgreSQL the next worker waits for this transaction, so nothing is computed in it but
+        the messages of archived events. Those are locked, so that nothing of them is erased
+        between the read of a file and the row with its bytes.
         """
+        headers = dict(page.headers)
+        texts: Mapping[UUID, ArchivedEvent] = {}
+        if page.archived:
+            await transaction.rows("event_lock", {"event_ids": array_literal(page.archived)})
+            texts = await self._archived.read(transaction, page.archived)
+            for event_id, text in texts.items():
+                headers[event_id] = self._headers(event_id, page.archived[event_id], text.headers)
+        payloads = (texts[each].event if each in texts else None for each in headers)
         inserted = await transaction.count(
             "fill_insert",
             {
                 "first": self._target.first_shard,
-                "event_ids": array_literal(page.headers),
-                "headers": array_literal(page.headers.values()),
+                "event_ids": array_literal(headers),
+                "headers": array_literal(headers.values()),
+                "payloads": array_literal(payloads),
             },
         )
         advanced = {
@@ -222,13 +252,13 @@ class FillWorker:
             raise _FillLost
         return inserted
 
-    def _headers(self, event_id: UUID, row: _EventRow) -> str:
+    def _headers(self, event_id: UUID, row: _EventRow, own_headers: str | None) -> str:
         """The headers of a message as the writer made them.
 
         Invalid ones are replaced by the fault, which is no object: the relay makes a dead letter of
         such a row, while leaving it out would be a hole that nobody sees.
         """
-        own = Headers({}) if row.headers is None else read_headers(row.headers)
+        own = Headers({}) if own_headers is None else read_headers(own_headers)
         ours = stored_headers(event_id, row.event_type, row.created_date, row.touches, self._source)
         fault = own.fault or ours.fault
         return _encode(fault or own.by_name | ours.by_name).decode()

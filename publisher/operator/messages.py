@@ -1,6 +1,6 @@
 """The operator's tool for messages that were not delivered, and for sending events again."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -12,6 +12,7 @@ from dsql_outbox.outbox import (
     DEFAULT_SOURCE,
     DEFAULT_TARGET,
     TARGET_SHARDS,
+    ArchivedEvent,
     SettingsError,
     array_literal,
     require_source,
@@ -24,6 +25,7 @@ from dsql_outbox.publisher.session import Operator, OperatorTransaction
 from dsql_outbox.publisher.targets import TargetRow, require_target
 from dsql_outbox.schema import Verb
 
+from .archived_texts import ArchivedTexts
 from .letter_groups import GROUPED, LetterGroups, read_groups
 from .operations import OperationEntry
 from .replay import Replay, StoredEvents, rows_estimate, selected_pages
@@ -119,7 +121,7 @@ class Messages(Operator):
         first = require_target(rows, target, None).first_shard
         return await has_backlog(self._session, first=first, last=first + TARGET_SHARDS - 1)
 
-    async def retry(
+    async def retry(  # noqa: PLR0913 - one argument per option
         self,
         which: Selection = _ALL,
         *,
@@ -127,6 +129,7 @@ class Messages(Operator):
         rate: float | None = None,
         limit: int = MAX_RETRIED,
         dry_run: bool = False,
+        archive: str | Iterable[str] | None = None,
     ) -> AsyncGenerator[Handled]:
         """Let a publisher try the selected failing and dead messages again; at most `limit`.
 
@@ -134,10 +137,11 @@ class Messages(Operator):
         behind another one still waits for that one. A dead message is a new row of the outbox: one
         transaction inserts it and deletes the dead letter. Those of one subject are sent in the
         order of its versions. For these, `rate` is the limit in events per second (None is no
-        limit). `reason` is recorded.
+        limit). `reason` is recorded. `archive` are the places to read archived events from.
 
         Yields the result for each message after its transaction. With `dry_run` nothing is
-        changed. Raises `SettingsError` for a rate that is not above 0, and for waiting messages.
+        changed. Raises `SettingsError` for a rate that is not above 0, and for waiting messages,
+        and `EventArchived` and `ArchiveError` for an archived event that cannot be read.
         """
         pace = Pace(rate)
         entry = self._entry("messages retry", reason)
@@ -151,7 +155,8 @@ class Messages(Operator):
                 if dry_run or await self._forget(message):
                     left -= 1
                     yield _retried(message, dry_run=dry_run)
-        requeue = Requeue(self._session, _Letters(), entry, pace=pace, dry_run=dry_run)
+        letters = _Letters(ArchivedTexts(archive))
+        requeue = Requeue(self._session, letters, entry, pace=pace, dry_run=dry_run)
         keys = await self._in_order(which, left)
         async with aclosing(requeue.run(keys)) as told:
             async for each in told:
@@ -199,6 +204,7 @@ class Messages(Operator):
         source: str = DEFAULT_SOURCE,
         target: str = DEFAULT_TARGET,
         dry_run: bool = False,
+        archive: str | Iterable[str] | None = None,
     ) -> Replay:
         """Send stored events again, whether or not they were delivered before, to one target.
 
@@ -213,7 +219,8 @@ class Messages(Operator):
         Each message gets a new position in the outbox, after all messages of its subject, and its
         own dedupe id. `reason` is recorded. `rate` is the limit in events per second (None is no
         limit). With `dry_run` nothing is changed. `source` must equal the writers' setting,
-        because the database does not store it.
+        because the database does not store it. `archive` are the places to read archived events
+        from; the replay raises `EventArchived` for one without a place, and `ArchiveError`.
 
         Raises `SettingsError` for a rate that is not above 0, a malformed place or entity, and
         fields that an event does not have; the replay for an entity that no event has touched, and
@@ -223,7 +230,7 @@ class Messages(Operator):
         pages, table = selected_pages(self._session, which, entity, after)
         requeue = Requeue(
             self._session,
-            StoredEvents(source, target),
+            StoredEvents(source, target, ArchivedTexts(archive)),
             self._entry("messages replay", reason),
             pace=Pace(rate),
             dry_run=dry_run,
@@ -329,6 +336,7 @@ class _CandidateRow(NamedTuple):
     subject_type: str
     subject_id: str
     bytes: int
+    archive: int | None
     headers: str
     last_position: int
     replays: int
@@ -341,11 +349,20 @@ class _Letters:
 
     done: HandledStatus = "retried"
 
+    def __init__(self, archived: ArchivedTexts) -> None:
+        self._archived = archived
+
     async def candidates(
         self, transaction: OperatorTransaction, keys: Sequence[LetterKey], /
     ) -> tuple[list[Candidate | UUID], int]:
         rows = await transaction.read("letter_candidates", _CandidateRow, _columns(keys))
-        found = {LetterKey(row.event_id, row.key): _candidate(row) for row in rows}
+        archived = await self._archived.read(
+            transaction, [row.event_id for row in rows if row.archive is not None]
+        )
+        found = {
+            LetterKey(row.event_id, row.key): _candidate(row, archived.get(row.event_id))
+            for row in rows
+        }
         return [found.get(key, key.event_id) for key in keys], rows[-1].now_us if rows else 0
 
     async def put(
@@ -357,7 +374,7 @@ class _Letters:
         await transaction.change("letter_delete", columns, len(placed))
 
 
-def _candidate(row: _CandidateRow) -> Candidate:
+def _candidate(row: _CandidateRow, archived: ArchivedEvent | None) -> Candidate:
     stored = read_headers(row.headers)
     return Candidate(
         event_id=row.event_id,
@@ -373,6 +390,7 @@ def _candidate(row: _CandidateRow) -> Candidate:
         last_position=row.last_position,
         replays=row.replays,
         waiting=row.waiting,
+        payload=None if archived is None else archived.event,
     )
 
 

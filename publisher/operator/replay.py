@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.outbox import (
+    ArchivedEvent,
     SettingsError,
     Touched,
     array_literal,
@@ -22,6 +23,7 @@ from dsql_outbox.publisher.outbox_rows import Headers, read_headers
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 from dsql_outbox.publisher.targets import TargetRow, require_running
 
+from .archived_texts import ArchivedTexts
 from .event_pages import START, EventPage, Place, StoredKey, all_pages, entity_pages
 from .replay_positions import Candidate, Placed
 from .replay_rate import MAX_ROWS
@@ -150,7 +152,8 @@ class StoredEvents:
 
     done: HandledStatus = "replayed"
 
-    def __init__(self, source: str, target: str) -> None:
+    def __init__(self, source: str, target: str, archived: ArchivedTexts) -> None:
+        self._archived = archived
         self._source = source
         self._target = {"target": target}
 
@@ -160,7 +163,10 @@ class StoredEvents:
         """The candidates of these events, and the time of the database (see `requeue.Source`)."""
         ids = {"event_ids": array_literal(key.event_id for key in keys)}
         rows = await transaction.read("replay_candidates", _EventRow, ids | self._target)
-        found = {row.id: self._candidate(row) for row in rows}
+        archived = await self._archived.read(
+            transaction, [row.id for row in rows if row.archive is not None]
+        )
+        found = {row.id: self._candidate(row, archived.get(row.id)) for row in rows}
         now_us = rows[-1].now_us if rows else 0
         return [found.get(key.event_id, key.event_id) for key in keys], now_us
 
@@ -170,8 +176,9 @@ class StoredEvents:
         """Insert the outbox rows."""
         await transaction.change("replay_requeue", columns | self._target, len(placed))
 
-    def _candidate(self, row: "_EventRow") -> Candidate:
-        stored = Headers({}) if row.headers is None else read_headers(row.headers)
+    def _candidate(self, row: "_EventRow", archived: ArchivedEvent | None) -> Candidate:
+        own = row.headers if archived is None else archived.headers
+        stored = Headers({}) if own is None else read_headers(own)
         ours = stored_headers(row.id, row.event_type, row.created_date, row.touches, self._source)
         return Candidate(
             event_id=row.id,
@@ -187,6 +194,7 @@ class StoredEvents:
             waiting=row.waiting,
             is_taken=row.is_taken,
             fault=stored.fault or ours.fault,
+            payload=None if archived is None else archived.event,
         )
 
 
@@ -202,6 +210,7 @@ class _EventRow(NamedTuple):
     subject_type: str
     subject_id: str
     bytes: int
+    archive: int | None
     touches: str
     headers: str | None
     last_position: int

@@ -17,7 +17,17 @@ from .operations import OperationEntry
 from .replay_positions import Candidate, Placed, Places
 from .replay_rate import MAX_BYTES, Pace
 
-K = TypeVar("K")
+
+class EventKey(Protocol):
+    """Names a message of an event."""
+
+    @property
+    def event_id(self) -> UUID:
+        """The id of the event."""
+        ...
+
+
+K = TypeVar("K", bound=EventKey)
 K_contra = TypeVar("K_contra", contravariant=True)
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -139,7 +149,12 @@ class Requeue(Generic[K]):
         self._stopping.set()
 
     async def _step(self, keys: Sequence[K]) -> _RequeuedPage:
+        ids = {"event_ids": array_literal(key.event_id for key in keys)}
+
         async def work(transaction: OperatorTransaction) -> _RequeuedPage:
+            if not self._dry_run:
+                # No archive takes the bytes of an event between the read and the row that names it.
+                await transaction.rows("event_lock", ids)
             asked, now_us = await self._source.candidates(transaction, keys)
             found = _within_bytes(asked)
             chosen, told = _choose(found)
@@ -170,6 +185,7 @@ class Requeue(Generic[K]):
             "positions": positions,
             "previous_positions": array_literal(each.previous_position for each in placed),
             "headers": array_literal(map(_headers, placed)),
+            "payloads": array_literal(each.candidate.payload for each in placed),
         }
         await self._source.put(transaction, placed, columns)
 

@@ -31,6 +31,7 @@ from dsql_outbox.publisher.targets import (
 )
 from dsql_outbox.schema import Verb, is_dsql
 
+from .archived_texts import ArchivedTexts
 from .fills import FillProgress, FillTold, fill_progress, run_target, take_fill
 from .operations import OperationEntry
 from .replay import rows_estimate
@@ -112,6 +113,7 @@ class Targets(Operator):
         types: Iterable[str] | None = None,
         from_start: bool = False,
         source: str = DEFAULT_SOURCE,
+        archive: str | Iterable[str] | None = None,
         reason: str = "",
         told: TargetTold = lambda _: None,
         filled: FillTold = lambda _: None,
@@ -121,7 +123,9 @@ class Targets(Operator):
         It gets the messages of the events that are stored from some moment of this call on. With
         `from_start`, it gets those of all events: it is filled with the earlier ones, beside the
         writers and the other targets. `source` must then equal the writers' setting, because the
-        database does not store it.
+        database does not store it. `archive` are the places to read archived events from; the call
+        raises `EventArchived` for one without a place, and `ArchiveError`, and goes on when it is
+        repeated.
 
         `types` are the types of the subjects that it takes, which never change; None: all.
         The call waits for the transactions that are open, as they do not know the target: on
@@ -133,6 +137,7 @@ class Targets(Operator):
         require_source("Targets.add", source)
         if kind not in get_args(TargetKind):
             raise SettingsError(f"the kind of a target is sink or model, got {kind!r}")
+        archived = ArchivedTexts(archive)
         added = _Added(name, kind, _listed(types), source if from_start else None)
         entry = self._entry("targets add", name, reason)
         row = await self._session.transaction(partial(_add, added, entry))
@@ -146,15 +151,17 @@ class Targets(Operator):
                 await self._session.transaction(partial(run_target, name))
         row = await self._require(name)
         if row.state == "filling":
-            row = await self._fill(row, told, filled)
+            row = await self._fill(row, archived, told, filled)
         return _target(row)
 
-    async def _fill(self, row: TargetRow, told: TargetTold, filled: FillTold) -> TargetRow:
+    async def _fill(
+        self, row: TargetRow, archived: ArchivedTexts, told: TargetTold, filled: FillTold
+    ) -> TargetRow:
         """Fill a target, or wait until another call has filled it. Returns it when it runs."""
         total = await self._events_stored()
         has_told = False
         while row.state == "filling":
-            worker = await take_fill(self._session, row)
+            worker = await take_fill(self._session, row, archived)
             if worker is not None:
                 await worker.run(total, filled)
             elif not has_told:

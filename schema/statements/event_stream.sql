@@ -4,11 +4,10 @@
 SELECT version, event_id, event_name, event_type, created_date, saved_date, data, seen
 FROM (
   SELECT page.*, count(*) OVER () AS seen,
-    coalesce(sum(octet_length(data)) OVER (ORDER BY version), 0)
-      - coalesce(octet_length(data), 0) AS bytes_before
+    sum(size) OVER (ORDER BY version) - size AS bytes_before
   FROM (
     SELECT h.entity_version AS version, h.event_id, h.event_name, h.event_type, h.created_date,
-      h.saved_date, b.event_data::text AS data
+      h.saved_date, b.event_data::text AS data, b.event_size AS size
     FROM {schema}.event_headers h
     JOIN {schema}.business_events b ON b.id = h.event_id
     WHERE h.entity_type = %(entity_type)s AND h.entity_id = %(entity_id)s

@@ -218,7 +218,9 @@ class Programs(Attempts):
     def read_page(self, stream: EntityStream) -> Program[None]:
         """Read the next page of a stream."""
         self.require_open()
-        stream.take((yield from self.read(*stream.query)))
+        archived = stream.take((yield from self.read(*stream.query)))
+        if archived is not None:
+            stream.take_archived((yield from self.read(*archived)))
 
     def entity(self, entity_type: str, entity_id: str) -> Program[StoredEntity | None]:
         """Perform `Writer.entity`."""

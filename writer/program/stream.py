@@ -5,7 +5,9 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from dsql_outbox.outbox import JsonStruct, OutboxError
+import msgspec
+
+from dsql_outbox.outbox import ArchiveFile, ArchiveReader, JsonStruct, OutboxError, array_literal
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Row
 
@@ -50,16 +52,26 @@ class StreamRow(NamedTuple):
     seen: int
 
 
+class ArchivedRow(NamedTuple):
+    """A row of ``archived_events``: an event, the place of its file, and the file."""
+
+    event_id: UUID
+    place: str
+    file: ArchiveFile
+
+
 class EntityStream:
     """The progress of reading the events of one entity. `events` are those of the last page.
 
     A page starts after the last version that was read. No connection is held between
-    two pages, so events that are stored during the reading are read too.
+    two pages, so events that are stored during the reading are read too. The events of a page
+    that are in an archive have no text until `complete` reads it.
     """
 
     def __init__(self, core: Core, entity_type: str, entity_id: str, after: int) -> None:
         self._core = core
         self.events: list[StoredEvent] = []
+        self.archived: list[ArchivedRow] = []
         self.is_at_end = False
         self._key = entity_key(entity_type, entity_id)
         self._after = after
@@ -70,18 +82,46 @@ class EntityStream:
         bounds = {"after": self._after, "rows": PAGE_ROWS, "bytes": _PAGE_BYTES}
         return self._core.stream, {**self._key, **bounds}
 
-    def take(self, rows: Sequence[Row]) -> None:
-        """Take the rows of a page. Raises `OutboxError` for an event whose bytes are not stored."""
-        self.events = [_stored(row) for row in map(StreamRow._make, rows)]
-        seen = StreamRow._make(rows[0]).seen if rows else 0
+    def take(self, rows: Sequence[Row]) -> tuple[bytes, Mapping[str, object]] | None:
+        """Take the rows of a page.
+
+        Returns the statement that reads where its archived events are, if there are any.
+        """
+        found = [StreamRow._make(row) for row in rows]
+        self.events = [_stored(row) for row in found]
+        self.archived = []
+        seen = found[0].seen if rows else 0
         self.is_at_end = seen < PAGE_ROWS and len(rows) == seen
         if rows:
             self._after = self.events[-1].version
+        bare = [row.event_id for row in found if row.data is None]
+        return (self._core.archived, {"event_ids": array_literal(bare)}) if bare else None
+
+    def take_archived(self, rows: Sequence[Row]) -> None:
+        """Take the rows that say where the archived events of the page are."""
+        self.archived = [
+            ArchivedRow(event_id, place, ArchiveFile.from_columns(facts))
+            for event_id, place, *facts in rows
+        ]
+
+    def complete(self, reader: ArchiveReader) -> None:
+        """Read the texts of the archived events of the page; this blocks.
+
+        Raises `EventArchived` and `ArchiveError`, and `OutboxError` for an event whose bytes are
+        nowhere.
+        """
+        archived = {row.event_id: row for row in self.archived}
+        for n, event in enumerate(self.events):
+            if event.data:
+                continue
+            if event.event_id not in archived:
+                raise OutboxError(f"the bytes of event {event.event_id} are not stored any more")
+            row = archived[event.event_id]
+            text = reader.event(row.event_id, row.file, row.place).event
+            self.events[n] = msgspec.structs.replace(event, data=text)
 
 
 def _stored(row: StreamRow) -> StoredEvent:
-    if row.data is None:
-        raise OutboxError(f"the bytes of event {row.event_id} are not stored any more")
     return StoredEvent(
         row.event_id,
         row.version,
@@ -89,5 +129,5 @@ def _stored(row: StreamRow) -> StoredEvent:
         row.event_type,
         row.created_date,
         row.saved_date,
-        row.data,
+        row.data or "",
     )

@@ -45,6 +45,18 @@ def reason_option(command: _Command) -> _Command:
     )(command)
 
 
+def archive_option(command: _Command) -> _Command:
+    """Add the option --archive, the places of archives to read, parameter `archive`."""
+    return click.option(
+        "--archive",
+        multiple=True,
+        envvar="DSQL_OUTBOX_ARCHIVE",
+        show_envvar=True,
+        metavar="PLACE",
+        help="Read archived events from this folder or s3://BUCKET/PREFIX; may be repeated.",
+    )(command)
+
+
 def require_choice(what: str, *, filtered: bool, every: bool) -> None:
     """Raise `click.UsageError` unless the command has a filter or --all.
 

@@ -7,7 +7,7 @@ import click
 
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED
-from dsql_outbox.cli.filters import confirm, json_option, reason_option, yes_option
+from dsql_outbox.cli.filters import archive_option, confirm, json_option, reason_option, yes_option
 from dsql_outbox.cli.logs import announce
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import (
@@ -92,6 +92,7 @@ def _cells(target: Target) -> tuple[str, ...]:
     help="With --from-start, the CloudEvents source. It is not stored, so repeat the one of the "
     "writers' settings.",
 )
+@archive_option
 @reason_option
 @json_option
 @with_database(_GO_ON)
@@ -102,6 +103,7 @@ def add(  # noqa: PLR0913 - one parameter per flag
     types: tuple[str, ...],
     from_start: bool,
     source: str,
+    archive: tuple[str, ...],
     reason: str,
     as_json: bool,
     database: Database,
@@ -128,6 +130,7 @@ def add(  # noqa: PLR0913 - one parameter per flag
                 types=types or None,
                 from_start=from_start,
                 source=source,
+                archive=archive,
                 reason=reason,
                 told=announce,
                 filled=filled,

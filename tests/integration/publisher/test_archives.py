@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,24 @@ from dsql_outbox.outbox import (
     DuplicateEvent,
     Entity,
     Event,
+    EventArchived,
     JobRefused,
     SettingsError,
     open_place,
 )
 from dsql_outbox.outbox.archive import place as places
-from dsql_outbox.publisher import Messages, Selection
+from dsql_outbox.publisher import (
+    Messages,
+    Operation,
+    Operations,
+    Publisher,
+    Selection,
+    Targets,
+)
 from dsql_outbox.publisher.life.archives import Archives
+from dsql_outbox.publisher.operator import targets as operator_targets
 from dsql_outbox.testing import MemorySink
-from dsql_outbox.writer import Writer
+from dsql_outbox.writer import AsyncWriter, Writer
 
 pytestmark = pytest.mark.anyio
 
@@ -158,6 +167,123 @@ async def test_a_repeat_of_an_archived_event_is_a_duplicate_and_versions_have_no
         writer.write(other, on_duplicate="return")
     assert error.value.same_content is False
     assert [t.version for t in writer.write(event("a", 3, "b")).entities] == [2, 2]
+
+
+# --- reading what is archived ----------------------------------------------------------------
+
+
+async def test_a_stream_a_replay_and_a_fill_read_the_file_or_name_it(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    to: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
+    events = [
+        Event.new("Odd", "Odd", [Entity("Car", "a", {"n": n})], headers=OWN) for n in range(3)
+    ]
+    ids = [writer.write(each).event_id for each in events]
+    first = MemorySink()
+    await relay_all(database, first)
+    await archive(database, to, reason="old")
+    writer.write(event("a", 4))
+    (file,) = archives(to)
+
+    with pytest.raises(EventArchived) as error:
+        [*writer.stream("Car", "a")]
+    assert (error.value.event_id, error.value.file, error.value.place) == (ids[0], file, to)
+    found = [*writer.stream("Car", "a", archive=to)]
+    assert [each.version for each in found] == [1, 2, 3, 4]
+    assert [each.data.encode() for each in found[:3]] == [each.to_json() for each in events]
+    async with AsyncWriter(database) as other:
+        assert [each async for each in other.stream("Car", "a", after=1, archive=to)] == found[1:]
+
+    async with Messages(database) as tool:
+        with pytest.raises(EventArchived, match=file):
+            await gathered(tool.replay(Selection(ids=(ids[1],))))
+        (done,) = await gathered(tool.replay(Selection(ids=(ids[1],)), archive=[to]))
+    assert done.status == "replayed"
+    again = MemorySink()
+    await relay_all(database, again, refused=[ids[1]])
+    assert (await archive(database, to)).events == 1  # the fourth
+    async with Messages(database) as tool:
+        with pytest.raises(EventArchived, match=file):
+            await gathered(tool.retry(Selection(state="dead")))
+        assert [each.status for each in await gathered(tool.retry(archive=to))] == ["retried"]
+    again = MemorySink()
+    await relay_all(database, again)
+    assert [m.payload for m in again.messages] == [events[1].to_json()]
+
+    async with Targets(database) as tool:
+        with pytest.raises(EventArchived):
+            await tool.add("lake", from_start=True)
+        with pytest.raises(JobRefused, match="lake is filling"):
+            await archive(database, to)
+        target = await tool.add("lake", from_start=True, archive=to)
+    assert (target.fill.messages, target.fill.without_bytes) == (4, 0)
+    lake = MemorySink()
+    await Publisher(database, lake, target="lake").run(until_empty=True)
+    assert [m.payload for m in lake.messages[:3]] == [each.to_json() for each in events]
+    for one, other in zip(first.messages, lake.messages, strict=False):
+        assert own(one.headers) == own(other.headers)
+    assert count(sql, "outbox") == 0
+    assert [o.verb for o in await operations(database)].count("archive") == 2
+
+
+def own(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that do not depend on the run."""
+    return {k: v for k, v in headers.items() if k not in {"leaseepoch", "traceparent"}}
+
+
+async def operations(database: Database) -> list[Operation]:
+    """What operators did."""
+    async with Operations(database) as tool:
+        return await gathered(tool.list())
+
+
+@pytest.mark.parametrize("harm", ["missing", "torn", "another"])
+async def test_a_file_that_is_not_as_it_was_written_is_named(
+    database: Database, writer: Writer, folder: Path, harm: str
+) -> None:
+    ids = [writer.write(event(c)).event_id for c in "ab"]
+    await sent(database)
+    await archive(database, folder)
+    (file,) = archives(folder)
+    place = open_place(str(folder))
+    if harm == "missing":
+        place.remove(file)
+    else:
+        whole = place.read(file)
+        place.write(file, whole[:-9] if harm == "torn" else whole[:-1] + b"?")
+    with pytest.raises(ArchiveError, match=file) as error:
+        [*writer.stream("Car", "a", archive=[str(folder)])]
+    assert error.value.place == str(folder)
+    async with Messages(database) as tool:
+        with pytest.raises(ArchiveError, match=file):
+            await gathered(tool.replay(Selection(ids=tuple(ids)), archive=folder.as_posix()))
+    with pytest.raises(ArchiveError, match=file):
+        await forget(database, folder)
+
+
+async def test_a_replay_and_an_archive_of_one_event_end_with_its_bytes_in_the_row(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = writer.write(event("a")).event_id
+    await sent(database)
+
+    async def replay() -> None:
+        async with Messages(database) as tool:
+            await gathered(tool.replay(Selection(ids=(one,))))
+
+    Meanwhile(monkeypatch, lambda: from_thread.run(replay))
+    assert (await archive(database, folder)).events == 0
+    assert [*open_place(str(folder)).files()] == [MARKER]
+    assert texts(sql).keys() == {one}
 
 
 # --- what happens between the read and the transaction ---------------------------------------

@@ -123,7 +123,7 @@ ALLOWED = {
 WHO_RUNS = {
     "writer": (
         *("backlog_age", "conflicts_prune", "conflicts_store", "entity_state", "event_find"),
-        *("event_stream", "event_write", "plain", "write_layout"),
+        *("archived_events", "event_stream", "event_write", "plain", "write_layout"),
     ),
     "publisher": (
         *("failure", "lease", "outbox", "publisher", "shard_count", "shard_list"),
@@ -132,7 +132,7 @@ WHO_RUNS = {
     "operator": (
         *("conflicts_recent", "dead", "entity_version", "failure_behind", "failure_forget"),
         *("failure_page", "fill", "letter", "migrations_recorded", "outbox_bury"),
-        *("operation", "record_payload", "event_lock", "job_row"),
+        *("operation", "record_payload", "event_lock", "job_row", "archived_events"),
         *("replay", "rights_present", "roles_present", "rows_estimate"),
         "subject_events",
         *("schema_shape", "shard_list", "shards_orphaned", "status"),

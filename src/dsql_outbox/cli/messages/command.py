@@ -129,6 +129,7 @@ def retry(  # noqa: PLR0913 - one parameter per flag
     reason: str,
     rate: float | None,
     dry_run: bool,
+    archive: tuple[str, ...],
     listed: bool,
     as_json: bool,
     database: Database,
@@ -150,7 +151,9 @@ def retry(  # noqa: PLR0913 - one parameter per flag
 
     async def run() -> None:
         async with Messages(database) as tool:
-            told = tool.retry(which, reason=reason, rate=rate, limit=limit, dry_run=dry_run)
+            told = tool.retry(
+                which, reason=reason, rate=rate, limit=limit, dry_run=dry_run, archive=archive
+            )
             await report.all(told)
 
     with interruptible(GO_ON), report.summed(), progress(lambda: str(report)):

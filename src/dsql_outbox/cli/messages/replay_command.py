@@ -72,6 +72,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
     reason: str,
     rate: float | None,
     dry_run: bool,
+    archive: tuple[str, ...],
     listed: bool,
     as_json: bool,
     yes: bool,
@@ -111,6 +112,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
                 source=source,
                 target=target,
                 dry_run=dry_run,
+                archive=archive,
             )
             if not event_ids and entity is None:
                 confirm(_question(await tool.events_stored()), yes=yes)

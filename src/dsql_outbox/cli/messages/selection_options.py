@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from dsql_outbox.cli.filters import dry_run_option, json_option, reason_option
+from dsql_outbox.cli.filters import archive_option, dry_run_option, json_option, reason_option
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import STATES, Selection
 
@@ -72,7 +72,7 @@ def limit_option(default: int | None, most: int | None = None) -> Callable[[_Com
 
 
 def requeue_options(command: _Command) -> _Command:
-    """Add --reason, --rate, --dry-run, --list and --json.
+    """Add --reason, --rate, --dry-run, --archive, --list and --json.
 
     The last two are the parameters `listed` and `as_json`.
     """
@@ -85,6 +85,7 @@ def requeue_options(command: _Command) -> _Command:
             help="The largest number of replays per second.",
         ),
         dry_run_option,
+        archive_option,
         click.option("--list", "listed", is_flag=True, help="In a dry run: a line per message."),
         json_option,
     )
