@@ -16,6 +16,7 @@ from dsql_outbox.outbox import (
     ArchivedEvent,
     ArchiveFile,
     ArchivePlace,
+    JobRefused,
     array_literal,
     claim,
 )
@@ -168,6 +169,9 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
                 left -= error.named
                 await job.renew()
                 continue
+            except JobRefused:  # nothing is committed, and another job may not know of the file
+                await to_thread.run_sync(partial(facts.remove, self._place))
+                raise
             self._number, self._file = self._number + 1, following.file
             job.stepped(following)
             self._pace.spend(len(events), monotonic())

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final, NamedTuple
 
+import psycopg
 from anyio import to_thread
 
 from dsql_outbox.outbox import (
@@ -59,7 +60,14 @@ async def rewrite(  # noqa: PLR0913 - what is changed, where, and by whom
             columns = file_columns(new, place.name) | {"old": old.file}
             await transaction.change("archive_replace", columns, 1)
 
-    await session.transaction(change)
+    try:
+        await session.transaction(change)
+    except psycopg.Error:  # perhaps it has committed: the next job looks
+        raise
+    except Exception:  # nothing has, and another job may not know of the file
+        if new is not None:
+            await to_thread.run_sync(partial(new.remove, place))
+        raise
     job.stepped(left)
     await to_thread.run_sync(partial(remove_file, place, old.file))
     return new

@@ -11,6 +11,7 @@ import psycopg
 
 from dsql_outbox.observability import visible
 from dsql_outbox.outbox import (
+    JobRefused,
     MissingExtra,
     OutboxError,
     SchemaError,
@@ -26,7 +27,8 @@ UNREACHABLE: Final = 69
 """Exit code of a command that could not reach the database, or lost it: EX_UNAVAILABLE."""
 
 OVERDUE: Final = 75
-"""Exit code of a daemon that did not finish within its time limit: EX_TEMPFAIL."""
+"""Exit code of a daemon that did not finish within its time limit, or of a job that cannot run
+now: EX_TEMPFAIL."""
 
 
 class Misused(click.ClickException):
@@ -41,6 +43,12 @@ class Unreachable(click.ClickException):
     exit_code = UNREACHABLE
 
 
+class Refused(click.ClickException):
+    """Another job or a target must end first: EX_TEMPFAIL."""
+
+    exit_code = OVERDUE
+
+
 class TablesMissing(click.ClickException):
     """The outbox tables are missing, or not those of this version: EX_CONFIG."""
 
@@ -51,8 +59,8 @@ def short_error(error: Exception) -> click.ClickException | None:
     """The error as click shows it, with control characters escaped; None for a bug.
 
     Errors of the library and the driver have a short form. The exit code is 2 for `SettingsError`
-    and `MissingExtra`, 78 for `SchemaError`, 69 for a database that cannot be reached, and 1 for
-    every other one. Any other exception is a bug, which shows its traceback.
+    and `MissingExtra`, 78 for `SchemaError`, 75 for `JobRefused`, 69 for a database that cannot be
+    reached, and 1 for every other one. Any other exception is a bug, which shows its traceback.
     """
     match error:
         case click.ClickException():
@@ -63,6 +71,8 @@ def short_error(error: Exception) -> click.ClickException | None:
             kind: type[click.ClickException] = Misused
         case SchemaError():
             kind = TablesMissing
+        case JobRefused():
+            kind = Refused
         case OutboxError() | psycopg.Error():
             kind = Unreachable if is_unreachable(error) else click.ClickException
         case _:

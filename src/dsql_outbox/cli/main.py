@@ -97,6 +97,7 @@ _COMMANDS: Final = {
     "messages": Subcommand("messages.command", "List, show, retry, drop or replay messages."),
     "topics": Subcommand("topics", "List, pause or resume topics."),
     "targets": Subcommand("targets", "List, add, drop, pause or resume targets."),
+    "archive": Subcommand("archive", "Move the bytes of old events to files, or forget them."),
     "verify": Subcommand("verify", "Compare the stored events with each other."),
     "operations": Subcommand("operations", "List what operators did: who, when, what and why."),
     "inbox": Subcommand("inbox", "Forget old messages of a consumer's inbox."),

@@ -1,0 +1,172 @@
+"""The command `archive`: move the bytes of old events to files, or forget archived events."""
+
+from contextlib import aclosing
+from datetime import datetime
+from typing import Final
+
+import anyio
+import click
+
+from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.filters import (
+    archive_option,
+    confirm,
+    dry_run_option,
+    json_option,
+    reason_option,
+    yes_option,
+)
+from dsql_outbox.cli.output import counted, json_line, say
+from dsql_outbox.cli.progress_line import progress
+from dsql_outbox.cli.signals import Interruption
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import ArchiveRun, Archives, ForgetRun, Selection
+
+_KIB: Final = 1024
+
+
+class LifeCommand:
+    """Does a run, shows its progress, and ends in order after a signal."""
+
+    def __init__(self, *, as_json: bool, dry_run: bool) -> None:
+        self._as_json = as_json
+        self._dry_run = dry_run
+        self._is_done = False
+
+    async def run(self, run: ArchiveRun | ForgetRun) -> int:
+        """Do the run. Returns the exit code that a signal asks for, or 0. Raises its errors."""
+        interruption = Interruption(run.stop)
+
+        async def work() -> None:
+            async with aclosing(run):
+                async for _ in run:
+                    pass
+            self._is_done = interruption.first is None
+
+        try:
+            with progress(lambda: self._line(run)):
+                await interruption.run(work)
+        finally:
+            self._tell(run)
+        return interruption.exit_code
+
+    def _tell(self, run: ArchiveRun | ForgetRun) -> None:
+        if self._as_json:
+            json_line(run.progress)
+        else:
+            say(self._line(run))
+        if not self._is_done:
+            say("not done; to continue, run the same command again", err=True)
+
+    def _line(self, run: ArchiveRun | ForgetRun) -> str:
+        return self._archived(run) if isinstance(run, ArchiveRun) else self._forgotten(run)
+
+    def _archived(self, run: ArchiveRun) -> str:
+        done = run.progress
+        of = "" if done.total is None else f" of about {done.total:,}"
+        verb = "would be archived" if self._dry_run else "archived"
+        size = f"{done.bytes / _KIB:,.0f} KiB"
+        files = counted(done.files, "file")
+        kept = "" if self._dry_run else f" of {done.file_bytes / _KIB:,.0f} KiB"
+        events = counted(done.events, "event")
+        return f"{events} of {size} {verb} in {files}{kept}, read {done.read:,}{of} events"
+
+    def _forgotten(self, run: ForgetRun) -> str:
+        done = run.progress
+        verb = "would be forgotten" if self._dry_run else "forgotten"
+        files = f", {counted(done.files, 'file')} removed or written anew"
+        kept = f", {done.kept:,} kept: a message names them" if done.kept else ""
+        return f"{counted(done.events, 'event')} {verb}{'' if self._dry_run else files}{kept}"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  dsql-outbox archive --before 90d --to s3://shop-archive/outbox --dry-run
+  dsql-outbox archive --before 90d --to /srv/archive --rate 2000
+  dsql-outbox archive --forget --before 3650d --archive /srv/archive --reason "10 years"
+
+\b
+Exit codes:
+  0    done
+  1    a file cannot be written, or read as it was written
+  2    wrong usage, or the archive of another outbox
+  69   the database cannot be reached
+  75   another job changes stored events, or a target opens or fills: try again later
+  78   the tables are missing or older: run `dsql-outbox schema apply`
+  130  ended by Ctrl-C (143: by SIGTERM); run it again to continue""",
+)
+@click.option(
+    "--before",
+    required=True,
+    metavar="TIME",
+    help="Events that were saved before this time in ISO 8601, or an age such as 90d.",
+)
+@click.option("--to", metavar="PLACE", help="The folder, or s3://BUCKET/PREFIX, to archive to.")
+@click.option("--forget", is_flag=True, help="Remove archived events for good.")
+@archive_option
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="The largest number of events per second, on average.",
+)
+@reason_option
+@dry_run_option
+@json_option
+@yes_option
+@with_database(logs=True)
+def archive(  # noqa: PLR0913 - one parameter per flag
+    *,
+    before: str,
+    to: str | None,
+    forget: bool,
+    archive: tuple[str, ...],
+    rate: float | None,
+    reason: str,
+    dry_run: bool,
+    as_json: bool,
+    yes: bool,
+    database: Database,
+) -> None:
+    """Move the bytes of old events to files, which stay readable with --archive.
+
+    Events that wait in the outbox, or are dead letters, stay. Each file is read back before
+    the table changes. A repeat of an archived write is still a duplicate, and versions have no
+    gap. One job runs at a time; one that was killed is continued by the next.
+
+    With --forget, archived events are removed for good, with their rows: then a repeat of such a
+    write is a new event, a stream begins with the first version that is left, and no replay and
+    no new target gets them.
+    """
+    time = _time(before)
+    if forget and (to is not None or rate is not None or not archive):
+        raise click.UsageError("--forget takes --archive, and neither --to nor --rate")
+    if not forget and (to is None or (archive and not _is_from_environment("archive"))):
+        raise click.UsageError("give --to PLACE; --archive is for --forget")
+    if forget and not dry_run:
+        confirm(f"Remove all archived events before {time.isoformat()} for good?", yes=yes)
+
+    async def run() -> int:
+        async with Archives(database) as tool:
+            command = LifeCommand(as_json=as_json, dry_run=dry_run)
+            if forget:
+                return await command.run(tool.forget(time, archive, reason=reason, dry_run=dry_run))
+            return await command.run(
+                tool.archive(time, to or "", reason=reason, rate=rate, dry_run=dry_run)
+            )
+
+    if code := anyio.run(run):
+        raise click.exceptions.Exit(code)
+
+
+def _time(text: str) -> datetime:
+    found = Selection.parse({"until": [text]}).until
+    if found is None:
+        raise click.UsageError("--before needs a time")
+    return found
+
+
+def _is_from_environment(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.ENVIRONMENT

@@ -1,0 +1,73 @@
+"""The command `archive`: its report, its exit codes, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+
+from dsql_outbox.cli import main
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.writer import Writer
+
+
+def run(url: str, *words: object) -> Result:
+    return CliRunner().invoke(main, [*map(str, words), "--database", url])
+
+
+@pytest.fixture
+def url(outbox_url: str) -> str:
+    """A database with three events that were delivered."""
+    with Writer(Database(outbox_url)) as writer:
+        writer.write_many([Event.new("Sold", "Sold", [Entity("Car", f"{n}")]) for n in range(3)])
+    with psycopg.connect(outbox_url, autocommit=True) as sql:
+        sql.execute("DELETE FROM outbox.outbox")
+    return outbox_url
+
+
+def test_events_are_archived_reported_and_forgotten(url: str, tmp_path: Path) -> None:
+    words = ("archive", "--before", "0s", "--to", tmp_path, "--reason", "monthly")
+    planned = run(url, *words, "--dry-run")
+    assert planned.stdout.startswith("3 events of 1 KiB would be archived in 1 file, read 3")
+    done = run(url, *words, "--json", "--rate", 100)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["events"], told["files"], told["read"]) == (3, 1, 3)
+    assert "archive" in run(url, "operations").stdout
+
+    words = ("archive", "--before", "0s", "--forget", "--archive", tmp_path)
+    assert run(url, *words).exit_code == 2
+    assert run(url, *words, "--dry-run").stdout == "3 events would be forgotten\n"
+    gone = run(url, *words, "--yes")
+    assert gone.stdout == "3 events forgotten, 1 file removed or written anew\n"
+    assert run(url, *words, "--yes", "--json").stdout == '{"events":0,"kept":0,"files":0}\n'
+
+
+def test_another_job_is_named_with_the_exit_code_to_try_again(url: str, tmp_path: Path) -> None:
+    assert run(url, "archive", "--before", "1d", "--to", tmp_path).exit_code == 0
+    with psycopg.connect(url, autocommit=True) as sql:
+        sql.execute(
+            "UPDATE outbox.outbox_jobs SET owner = 'host:7', expires_at = now() + interval '1 h'"
+        )
+    done = run(url, "archive", "--before", "1d", "--to", tmp_path)
+    assert done.exit_code == 75
+    assert "the job archive of host:7 runs" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("--before 1d", "give --to PLACE"),
+        ("--before 1d --to /a --archive /a", "--archive is for --forget"),
+        ("--before 1d --to /a --forget --archive /a", "neither --to nor --rate"),
+        ("--before 1d --forget", "--forget takes --archive"),
+        ("--before soon --to /a", "soon"),
+        ("--before 1d --to ftp://a", "an archive is FOLDER or s3://BUCKET/PREFIX"),
+        ("--before 1d --to s3://a", "an archive in S3 is s3://BUCKET/PREFIX"),
+    ],
+)
+def test_what_cannot_be_is_refused(url: str, words: str, text: str) -> None:
+    done = run(url, "archive", *words.split())
+    assert done.exit_code == 2, done.output
+    assert text in done.stderr
