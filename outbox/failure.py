@@ -190,6 +190,7 @@ _CROWDED_TEXT: Final = re.compile("unable to accept connection, rate exceeded", 
 """The text of 53400. libpq gives no SQLSTATE for a connection that was not opened."""
 _WAKING_TEXT: Final = "unable to accept connection, waking up cluster"
 """The text of an idle cluster. Its SQLSTATE is not documented."""
+_LOGIN_TEXT: Final = "password authentication failed"
 _REFUSED_TEXT: Final = re.compile(
     "authentication failed|does not exist|pg_hba.conf|access denied", re.IGNORECASE
 )
@@ -259,6 +260,11 @@ def is_retryable(error: Exception) -> bool:
 def is_waking(error: Exception) -> bool:
     """Return whether Aurora DSQL opens no connection because its idle cluster is waking up."""
     return isinstance(error, psycopg.OperationalError) and _WAKING_TEXT in str(error)
+
+
+def is_wrong_password(error: Exception) -> bool:
+    """Return whether the server refuses a login because of its password."""
+    return isinstance(error, psycopg.OperationalError) and _LOGIN_TEXT in str(error)
 
 
 def refuses_form(error: BaseException) -> bool:

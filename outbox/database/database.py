@@ -5,7 +5,7 @@ import math
 import random
 import re
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import Any, Final, TypeVar, get_args
@@ -15,7 +15,7 @@ import psycopg
 
 from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.errors import SettingsError
-from dsql_outbox.outbox.failure import add_schema, is_waking
+from dsql_outbox.outbox.failure import add_schema, is_waking, is_wrong_password
 from dsql_outbox.outbox.settings import require_positive
 
 from .connection import AsyncConnection, Connection, connecting_until, not_connected
@@ -38,6 +38,12 @@ WAKING_PATIENCE: Final = 60.0
 _WAKING_WAIT: Final = 0.5
 """Seconds between two tries to connect meanwhile."""
 
+_PASSWORD_PATIENCE: Final = 10.0
+"""Seconds between the change of a role's password and the time when the new one can be read."""
+
+_PASSWORD_WAIT: Final = 0.2
+"""Seconds between two tries to log in meanwhile."""
+
 C = TypeVar("C", Connection, AsyncConnection)
 
 logger: Final = logging.getLogger("dsql_outbox")
@@ -58,6 +64,10 @@ class Database:
     means the server's default. The library is correct at both levels. Behind a
     pooler that refuses session settings, each writing transaction begins at that
     level instead.
+
+    `password` is a function that returns the password of the role, for a secret that changes. It is
+    called for each new connection, also by several threads at once, and may block. A login
+    that is refused is tried again for 10 s, until the new password is there.
 
     `was_reached` is whether this process ever opened a connection to the database.
 
@@ -82,8 +92,11 @@ class Database:
         prepare: bool = True,
         connect_timeout: float = 10.0,
         opens_per_second: float = OPENS_PER_SECOND,
+        password: Callable[[], str] | None = None,
     ) -> None:
         _require_types(url, schema, prepare)
+        if password is not None and not callable(password):
+            raise wrong_type("Database.password is a function", password, "password=read_secret")
         if isolation not in (*get_args(Isolation), None):
             raise SettingsError(
                 f"Database.isolation must be {', '.join(get_args(Isolation))} or None, "
@@ -101,7 +114,7 @@ class Database:
         add_schema(schema)
         self.schema = schema
         self.was_reached = False
-        self._target = target_of(url, isolation)
+        self._target = target_of(url, isolation, password)
         self._prepare = prepare
         self._connect_timeout = connect_timeout
         self._opens = OpenRate(opens_per_second)
@@ -257,11 +270,14 @@ class _Refusals:
         self._patience = patience
         self._has_renewed = False
         self._waking_since: float | None = None
+        self._refused_since: float | None = None
 
     def wait_after(self, refusal: psycopg.OperationalError) -> float | None:
         """Return the seconds until another try, or None if none may help."""
         if is_waking(refusal) and self._patience:
             return self._wait_for_cluster(monotonic())
+        if is_wrong_password(refusal) and self._target.password_may_change:
+            return self._wait_for_password(monotonic())
         if self._has_renewed or not self._target.renew(refusal):
             return None
         self._has_renewed = True
@@ -277,6 +293,12 @@ class _Refusals:
             )
         ends = min(self._deadline, self._waking_since + self._patience)
         return _WAKING_WAIT if now + _WAKING_WAIT < ends else None
+
+    def _wait_for_password(self, now: float) -> float | None:
+        if self._refused_since is None:
+            self._refused_since = now
+        ends = min(self._deadline, self._refused_since + _PASSWORD_PATIENCE)
+        return _PASSWORD_WAIT if now + _PASSWORD_WAIT < ends else None
 
 
 def require_database(call: str, database: object) -> None:

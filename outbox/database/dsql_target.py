@@ -112,6 +112,11 @@ class DsqlTarget:
     def begins_at(self) -> None:
         """None: Aurora DSQL has one isolation level, so no transaction names it."""
 
+    @property
+    def password_may_change(self) -> bool:
+        """False: a token is signed here, and `renew` answers for it."""
+        return False
+
     def renew(self, refusal: psycopg.OperationalError) -> bool:
         """Forget the token, and return True, if the refusal reports that it has expired.
 

@@ -1,10 +1,12 @@
 """Connection parameters for PostgreSQL, and what changes behind a pooler."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import psycopg
+from anyio import to_thread
 from psycopg import IsolationLevel, pq
 from psycopg.conninfo import conninfo_to_dict
 
@@ -49,11 +51,15 @@ def _swallowed(found: Mapping[str, object]) -> str | None:
 class PostgresTarget:
     """A PostgreSQL database, named by a URL or by libpq's key=value text.
 
+    `password` returns the password for each new connection, in place of that of the URL.
+
     Raises `SettingsError` if libpq cannot read the text, or if the password
     contains characters that are not encoded.
     """
 
-    def __init__(self, url: str, isolation: Isolation | None) -> None:
+    def __init__(
+        self, url: str, isolation: Isolation | None, password: Callable[[], str] | None = None
+    ) -> None:
         try:
             found = conninfo_to_dict(url)
         except (psycopg.ProgrammingError, UnicodeError) as error:
@@ -78,6 +84,7 @@ class PostgresTarget:
         # libpq ignores PGOPTIONS if the parameter `options` is given, so merge them here.
         self._options = str(self._parameters.pop("options", os.environ.get("PGOPTIONS", "")))
         self._isolation = isolation
+        self._password = password
         self._takes_settings = True
 
     @property
@@ -97,11 +104,20 @@ class PostgresTarget:
             if not role_path:
                 options.append(_PATH)
         found = " ".join(filter(None, options))
-        return self._parameters | ({"options": found} if found else {})
+        secret = {"password": self._password()} if self._password else {}
+        return self._parameters | ({"options": found} if found else {}) | secret
 
     async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:
-        """Return the same as `parameters`, which does not block here."""
-        return self.parameters(role_path=role_path)
+        """Return the same as `parameters`; the password is asked for in a thread."""
+        if self._password is None:
+            return self.parameters(role_path=role_path)
+        work = partial(self.parameters, role_path=role_path)
+        return await to_thread.run_sync(work, abandon_on_cancel=True)
+
+    @property
+    def password_may_change(self) -> bool:
+        """Whether a function returns the password, or libpq reads a file for each connection."""
+        return self._password is not None or "passfile" in self._parameters
 
     def renew(self, refusal: psycopg.OperationalError) -> bool:
         """Omit the session settings if a pooler refused them, and return True.

@@ -54,6 +54,11 @@ class Target(Protocol):
         """Return the same as `parameters`, without blocking the event loop."""
         ...
 
+    @property
+    def password_may_change(self) -> bool:
+        """Whether the password is read again for each connection."""
+        ...
+
     def renew(self, refusal: psycopg.OperationalError) -> bool:
         """Adapt the parameters to this refusal. Return whether to connect once more."""
         ...
