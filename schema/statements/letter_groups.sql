@@ -13,7 +13,7 @@ FROM (
     max(page.died_at) FILTER (WHERE page.is_match) AS newest,
     min(page.died_at) FILTER (WHERE page.is_match) AS oldest
   FROM (
-    SELECT d.died_at, d.shard, d.topic, coalesce(d.error_pattern, d.error) AS pattern,
+    SELECT d.died_at, d.shard, d.topic, coalesce(d.error_pattern, left(d.error, 200)) AS pattern,
       d.shard BETWEEN %(first_shard)s AND %(last_shard)s
       AND (%(subject_type)s::text IS NULL OR d.subject_type = %(subject_type)s::text)
       AND (%(subject_id)s::text IS NULL OR d.subject_id = %(subject_id)s::text)
