@@ -25,8 +25,9 @@ class Wake:
 
     def set(self) -> None:
         """Wake the activity, or keep it awake if it works just now; called for every row."""
-        self._is_set = True
-        self._end_wait()
+        if not self._is_set:
+            self._is_set = True
+            self._end_wait()
 
     async def wait(self, seconds: float) -> bool:
         """Wait for `set`, `seconds` at most. Returns whether it was set."""
@@ -100,7 +101,11 @@ class RelayState:
 
         Returns whether the row failed earlier.
         """
-        failed_before = bool(subject.holds) and subject.busy_hold is not None
+        if not subject.holds:
+            self.queues.leave(subject, stage)
+            self.queues.go_on(subject)
+            return False
+        failed_before = subject.busy_hold is not None
         row = self.queues.leave(subject, stage)
         if failed_before:
             self.let_go(subject, row.id)
@@ -126,8 +131,8 @@ class RelayState:
     def _go_on(self, subject: Subject) -> None:
         """Let a subject go on after a row that left it, maybe with a failed row that is due."""
         self.queues.go_on(subject)
-        hold, now = subject.hold, self.clock()
-        if hold is not None and not subject.rows and hold.retry_at < now:
+        hold = subject.hold
+        if hold is not None and not subject.rows and hold.retry_at < (now := self.clock()):
             hold.retry_at = now  # an older entry is out of date then
             self.retry_times.add(subject, hold)
 

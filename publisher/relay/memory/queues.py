@@ -70,9 +70,9 @@ class Queues:
 
         `looked` is the position from which on this read looks for rows again, if it does.
         """
-        admitted, known = 0, self._rows.known
+        admitted, known, are_paused = 0, self._rows.known, bool(topics.names)
         for row in rows:
-            if row.id in known or (topics.names and not topics.takes(row, now)):
+            if row.id in known or (are_paused and not topics.takes(row, now)):
                 continue
             subject = shard.subject(SubjectName(row.subject_type, row.subject_id), row.key)
             if (subject.holds and subject.holds_back(row.id, now)) or subject.is_full:
@@ -81,7 +81,8 @@ class Queues:
                 self._wait_for_predecessor(subject, row, looked)
             else:
                 self._add(subject, row)
-                topics.choose(row)  # only now: a row that waits could never try its topic
+                if are_paused:
+                    topics.choose(row)  # only now: a row that waits could never try its topic
                 admitted += 1
         return admitted
 
@@ -175,18 +176,18 @@ class Queues:
     def cut(self, subject: Subject, at: int) -> None:
         """Let the rows of a run from the index `at` on wait again."""
         run, is_lost = subject.busy, subject.shard.is_lost
-        while len(run) > at:
-            row = run.pop()
+        for row in run[at:]:
             self._rows.move(row, "outbox" if is_lost else "waiting")
-            if not is_lost:
-                subject.rows.appendleft(row)
+        if not is_lost:
+            subject.rows[:0] = run[at:]
+        del run[at:]
 
     def put_back(self, subject: Subject, rests_until: float) -> None:
         """Put the busy row back, to be sent again later; forget it if the shard was lost."""
         if subject.shard.is_lost:
             self.leave(subject, "outbox")
         else:
-            subject.rows.appendleft(self.leave(subject, "waiting"))
+            subject.rows.insert(0, self.leave(subject, "waiting"))
             self._resting.append((rests_until, subject))
 
     def end_rests(self, now: float) -> float:
@@ -216,7 +217,7 @@ class Queues:
 
     def drop(self, subject: Subject) -> None:
         """Drop the rows of a subject that must wait, from its busy row on; they are read again."""
-        subject.rows.extendleft(reversed(subject.busy))
+        subject.rows[:0] = subject.busy
         subject.busy.clear()
         if subject.rows:
             first = self._clear(subject)

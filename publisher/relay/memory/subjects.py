@@ -1,6 +1,6 @@
 """The relay's state of a shard and of each subject in it. No I/O."""
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from heapq import heappop, heappush
 from typing import Final
@@ -49,7 +49,7 @@ class Subject:
         self.shard = shard
         self.name = name
         self.key = key
-        self.rows: deque[OutboxRow] = deque()
+        self.rows: list[OutboxRow] = []
         self.busy: list[OutboxRow] = []
         """The rest of the run that is being published; or its first row, which is being applied
         or, when it was given up, buried."""
@@ -85,18 +85,18 @@ class Subject:
 
         A row that failed before is sent alone, and so is a replay, which has an order of its own.
         """
-        rows, run = self.rows, self.busy
-        first = rows.popleft()
-        run.append(first)
-        if longest > 1 and not (first.is_replay or self.holds):
+        rows, length = self.rows, 1
+        first = rows[0]
+        if longest > 1 and len(rows) > 1 and not (first.is_replay or self.holds):
             size = first.size
-            while rows and len(run) < longest:
-                row = rows[0]
+            for row in rows[1:longest]:
                 size += row.size
                 if row.topic != first.topic or row.is_replay or size > MAX_RUN_BYTES:
                     break
-                run.append(rows.popleft())
-            self.room = max(MAX_WAITING, _RUNS * len(run))
+                length += 1
+            self.room = max(MAX_WAITING, _RUNS * length)
+        self.busy = rows[:length]
+        del rows[:length]
 
     @property
     def attempt(self) -> int:
