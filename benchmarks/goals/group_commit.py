@@ -1,10 +1,13 @@
 """Many callers on the lanes of one writer: many entities, one entity, and one at a distance."""
 
+import asyncio
 import statistics
 from random import Random
+from time import perf_counter
 
 import psycopg
 from benchmarks.measure import median_ratio
+from benchmarks.relay.drain import drain_by_relay
 from benchmarks.relay.rows import new_database
 from benchmarks.sample_event import SUBJECTS
 from benchmarks.writer import pgbench
@@ -16,6 +19,7 @@ from .conditions import Conditions
 from .distance import at_a_distance
 
 _OFF, _LANES = WriterSettings(), WriterSettings(coalesce=4)
+_TO_THE_BROKER = 0.002
 _CALLERS, _ON_ONE_ENTITY, _CLIENTS = 256, 64, 8
 
 
@@ -57,6 +61,21 @@ def far_entity(conditions: Conditions) -> list[float]:
         ]
     calls = sum(each.receipts + each.failed for each in written)
     return [statistics.median(each.rate for each in written), 100 * _stored(url) / calls]
+
+
+def relayed(conditions: Conditions) -> list[float]:
+    """The relay of these events at 2 ms to the broker, over the writer of them: events per second.
+
+    They have one event type, so one topic, and the relay begins when all are written.
+    """
+    url, sizes = new_database(conditions.server, "hot_writer"), conditions.sizes
+    ratios: list[float] = []
+    for _ in range(sizes.rounds):
+        written = write_at_once(url, _LANES, _CALLERS, _hot, sizes.seconds)
+        began = perf_counter()
+        asyncio.run(drain_by_relay(url, _TO_THE_BROKER))
+        ratios.append(written.receipts / (perf_counter() - began) / written.rate)
+    return [statistics.median(ratios)]
 
 
 def _stored(url: str) -> int:

@@ -1,4 +1,4 @@
-"""The goals of runs: a subject with many waiting messages, on real brokers."""
+"""The goals of runs: a subject with many waiting messages, on real brokers and at a distance."""
 
 import statistics
 from functools import partial
@@ -8,6 +8,7 @@ from benchmarks.relay.rows import Rows, new_database
 from benchmarks.relay.to_broker import bare_kafka, relayed
 from tests.support.brokers.java_servers import MissingJava
 
+from . import group_commit
 from .conditions import Conditions
 from .goal import Goal, Line, NotMeasuredError
 
@@ -59,6 +60,11 @@ def _ten(name: str, conditions: Conditions) -> list[float]:
 
 
 RUNS = [
+    Line(
+        "writer-hot",
+        [Goal("hot subject, 2 ms to the broker, over a coalescing writer of that entity", 1)],
+        group_commit.relayed,
+    ),
     Line(
         "kafka-hot",
         [

@@ -48,9 +48,9 @@ def drained(
     return bare, relay
 
 
-async def drain_by_relay(url: str) -> None:
-    """Relay all rows to a null sink."""
-    await Publisher(Database(url), NullSink(), SETTINGS).run(until_empty=True)
+async def drain_by_relay(url: str, delay: float = 0.0) -> None:
+    """Relay all rows to a null sink that answers after `delay` seconds."""
+    await Publisher(Database(url), NullSink(delay), SETTINGS).run(until_empty=True)
 
 
 async def _bare(url: str) -> None:

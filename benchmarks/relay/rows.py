@@ -1,5 +1,6 @@
 """Outbox rows made in bulk, as a writer would store them, and a sink that drops them."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -90,10 +91,16 @@ _DELIVERED = Delivered()
 
 
 class NullSink:
-    """A sink that acknowledges every message immediately and keeps none."""
+    """A sink that acknowledges every message after `delay` seconds and keeps none."""
 
     system = "null"
+    keeps_prefix = True
+
+    def __init__(self, delay: float = 0.0) -> None:
+        self._delay = delay
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        if self._delay:
+            await asyncio.sleep(self._delay)
         for index in range(len(messages)):
             answer(index, _DELIVERED)
