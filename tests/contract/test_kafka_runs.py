@@ -13,6 +13,7 @@ from tests.support.brokers.readable_brokers import kafka_attributes
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, Rejected, Unavailable
+from dsql_outbox.publisher.sinks.kafka.runs import Run, Runs
 from dsql_outbox.testing.sink_contract import Answers, new_message, published
 from dsql_outbox.testing.sink_contract.sent_messages import deliver_runs
 
@@ -187,3 +188,36 @@ async def test_runs_go_as_a_whole_again_when_the_topic_has_rested(
             assert outcomes[0] == Delivered()
             assert Delivered() not in outcomes[1:]
             await deliver_runs(sink, messages[1:])
+
+
+async def test_a_run_goes_one_by_one_when_its_producer_cannot_be_opened(
+    kafka_cluster: MockKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: Runs, *__: object) -> list[Run]:
+        raise SinkUnavailable("no more connections")
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}") as sink:
+        monkeypatch.setattr(Runs, "send", fail)
+        first = await published(sink, messages := run(5))
+        second = await published(sink, messages)
+
+    assert Delivered() not in first
+    assert second == [Delivered()] * 5
+    assert stored(kafka_cluster) == wanted(messages)
+
+
+async def test_a_run_that_goes_one_by_one_ends_before_its_time_is_over(
+    kafka_mock: MockKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Runs, "takes", lambda *_: False)
+    kafka_mock.make_topic("one.X")
+
+    async with open_sink(f"kafka://{kafka_mock.bootstrap}?timeout=1") as sink:
+        await deliver_runs(sink, run(1))
+        kafka_mock.answer_late(1, 0.2)
+        outcomes = await published(sink, messages := run(20))
+        kafka_mock.answer_late(1, 0.0)
+
+    done = outcomes.count(Delivered())
+    assert 1 <= done < 20
+    assert stored(kafka_mock)[1:] == wanted(messages[:done]), "each message has its answer"

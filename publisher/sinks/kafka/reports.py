@@ -200,6 +200,11 @@ class Reports:
         """Ignore reports from now on."""
         self.unanswered.clear()
 
+    def leave_chains(self, indexes: Iterable[int]) -> None:
+        """Leave these messages of chains, and those behind them."""
+        for index in indexes:
+            self.leave(range(index, self._stops[index]))
+
     def _leave_behind(self, index: int) -> None:
         self.leave(range(index + 1, self._stops.get(index, 0)))
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import KafkaException, Producer
 
-from dsql_outbox.outbox import Message, topic_fault
+from dsql_outbox.outbox import Message, SinkUnavailable, topic_fault
 from dsql_outbox.publisher.sinks.cloudevents import kafka_headers
 from dsql_outbox.publisher.sinks.kafka.client import LogLimit
 from dsql_outbox.publisher.sinks.port import Answer, NotAttempted, Rejected, at_host
@@ -74,7 +74,7 @@ class KafkaSink:
         """
         producer = await self._client.ready()
         # After the opening: from then on, silence is an answer.
-        deadline = asyncio.get_running_loop().time() + self._settings.timeout + _REPORT
+        deadline = _now() + self._settings.timeout + _REPORT
         if not messages:
             await self._client.ask(producer)
             return
@@ -87,7 +87,7 @@ class KafkaSink:
                 async with asyncio.timeout_at(deadline):
                     self._produce(producer, reports, messages, sorted_.singles)
                     if sorted_.runs:
-                        sent = await self._runs.send(messages, sorted_.runs, reports)
+                        sent = await self._send_runs(messages, sorted_.runs, reports)
                     await self._collect(reports, messages, producer)
             self._runs.end(sent)
             await self._end(reports, producer)
@@ -111,23 +111,41 @@ class KafkaSink:
             start = stop
         return found
 
+    async def _send_runs(
+        self, messages: Sequence[Message], runs: Sequence[range], reports: Reports
+    ) -> list[Run]:
+        try:
+            return await self._runs.send(messages, runs, reports)
+        except SinkUnavailable:  # the next call asks the usual producer
+            for indexes in runs:
+                self._runs.rest([messages[indexes.start].topic])
+                reports.leave(indexes)
+            return []
+
     async def _collect(
         self, reports: Reports, messages: Sequence[Message], producer: Producer
     ) -> None:
-        """Wait for the reports. Meanwhile send what is due, and alone what was refused together."""
+        """Wait for the reports. Meanwhile send what is due, and alone what was refused together.
+
+        A chain goes on in the first half of the time, so that its last message has the other one.
+        """
+        half = _now() + self._settings.timeout / 2
         self._client.flush_soon()
         while not reports.is_complete:
             await reports.changed.wait()
             reports.changed.clear()
             if due := reports.due:
                 reports.due = []
-                self._produce(producer, reports, messages, due)
-                self._client.flush_soon()
+                if _now() < half:
+                    self._produce(producer, reports, messages, due)
+                    self._client.flush_soon()
+                else:
+                    reports.leave_chains(due)
             if refused := reports.refused:
                 reports.refused = []
-                producer = await self._alone.ready()
-                self._calls[reports].append(producer)
-                self._produce(producer, reports, messages, refused, are_alone=True)
+                alone = await self._alone.ready()
+                self._calls[reports].append(alone)
+                self._produce(alone, reports, messages, refused, are_alone=True)
                 self._alone.flush_soon()
 
     async def _end(self, reports: Reports, producer: Producer) -> None:
@@ -190,3 +208,7 @@ class _Sorted(NamedTuple):
     singles: list[int]
     runs: list[range]
     chains: list[range]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
