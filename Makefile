@@ -141,8 +141,9 @@ simulate: $(VENV)/.dev ## run N schedules of faults on the relay in virtual time
 nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest pause of any subject
 	$(BIN)/python -m benchmarks.nemesis --rolling $(NEMESIS)
 
-real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, ElasticMQ and Apache Kafka (ONLY=kafka,..)
-	@$(BIN)/python -m benchmarks.real_brokers $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
+real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, ElasticMQ and Apache Kafka (ONLY=kafka,..; EVENTS, SUBJECTS, RATE)
+	@$(BIN)/python -m benchmarks.real_brokers $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(EVENTS),--events $(EVENTS)) $(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(RATE),--rate $(RATE))
 
 runs-kafka: $(VENV)/.dev ## harm Apache Kafka while runs are sent: does it store their first messages? (TIMES, WAYS, ONLY)
 	@$(BIN)/python -m benchmarks.runs $(if $(TIMES),--times $(TIMES)) $(if $(WAYS),--ways $(WAYS)) $(if $(ONLY),--only "$(ONLY)")

@@ -10,9 +10,11 @@ from tests.support.brokers.java_servers import MissingJava
 
 from . import group_commit
 from .conditions import Conditions
+from .distance import delayed
 from .goal import Goal, Line, NotMeasuredError
 
 _TOPIC = "events.CarMoved"
+_AWAY = 2.0  # milliseconds each way
 _SLOW = 10  # times as many rows with runs as one at a time, so that both take about as long
 
 
@@ -27,10 +29,9 @@ def _nats(conditions: Conditions) -> str:
     return f"{conditions.broker.url}?stream=EVENTS"
 
 
-def _hot(name: str, conditions: Conditions) -> list[float]:
+def _hot(name: str, broker: str, conditions: Conditions) -> list[float]:
     """One subject: with runs over one message at a time, and CPU per message in us."""
-    broker = _kafka(conditions) if name == "kafka" else _nats(conditions)
-    url, rows = new_database(conditions.server, f"hot_{name}"), conditions.sizes.rows
+    url, rows = new_database(conditions.server, "hot"), conditions.sizes.rows
     one, runs, cpu = list[float](), list[float](), list[float]()
     for _ in range(conditions.sizes.rounds):
         few = rows // _SLOW
@@ -40,7 +41,19 @@ def _hot(name: str, conditions: Conditions) -> list[float]:
         cpu.append(found.cpu)
     print(f"  {name}: {statistics.median(one):,.0f} /s one at a time, "
           f"{statistics.median(runs):,.0f} /s by runs")  # fmt: skip
-    return [median_ratio(runs, one), statistics.median(cpu)][: 2 if name == "kafka" else 1]
+    return [median_ratio(runs, one), statistics.median(cpu)]
+
+
+def _hot_kafka(conditions: Conditions) -> list[float]:
+    return _hot("kafka", _kafka(conditions), conditions)
+
+
+def _hot_nats(conditions: Conditions) -> list[float]:
+    """The same to NATS, on this machine and at a distance."""
+    near, _ = _hot("nats", _nats(conditions), conditions)
+    with delayed(_nats(conditions), _AWAY) as broker:
+        far, _ = _hot("nats, 2 ms away", broker, conditions)
+    return [near, far]
 
 
 def _ten(name: str, conditions: Conditions) -> list[float]:
@@ -71,7 +84,7 @@ RUNS = [
             Goal("hot subject, Kafka: with runs over one at a time", 10),
             Goal("the same: CPU per message", 200, most=True, unit=" us"),
         ],
-        partial(_hot, "kafka"),
+        _hot_kafka,
     ),
     Line(
         "kafka-ten",
@@ -83,8 +96,11 @@ RUNS = [
     ),
     Line(
         "nats-hot",
-        [Goal("hot subject, NATS with atomic batches: over one at a time", 10)],
-        partial(_hot, "nats"),
+        [
+            Goal("hot subject, NATS with atomic batches: over one at a time", 10),
+            Goal("the same, 2 ms away each way", 10),
+        ],
+        _hot_nats,
     ),
     Line("nats-ten", [Goal("NATS, ten in a row over far apart", 0.9)], partial(_ten, "nats")),
 ]

@@ -30,7 +30,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
 
-from .broker_trial import Findings, Trial
+from .broker_trial import Cars, Findings, Trial
 from .candidates import CANDIDATES, Candidate
 
 _SUITE: Final = "tests/contract/test_sinks.py"
@@ -49,21 +49,21 @@ def suite(candidate: Candidate, folder: Path) -> str | None:
     return f"contract suite: {ran.stdout.strip().splitlines()[-1].strip('= ')}"
 
 
-def nemesis(candidate: Candidate, folder: Path, seed: int) -> Findings:
+def nemesis(candidate: Candidate, folder: Path, seed: int, cars: Cars) -> Findings:
     """Let publishers relay to the broker while it is harmed."""
     with EmbeddedPostgres() as server, candidate.place(folder) as place:
         apply(Database(server.url))
-        return asyncio.run(Trial(place, server.url, folder, seed).run())
+        return asyncio.run(Trial(place, server.url, folder, seed, cars).run())
 
 
-def examine(candidate: Candidate, seed: int) -> bool | None:
+def examine(candidate: Candidate, seed: int, cars: Cars) -> bool | None:
     """Print the line of a broker. Returns whether all held, or None if it cannot be started."""
     began, folder = monotonic(), Path(mkdtemp(prefix="real-brokers-"))
     for part in ("suite", "nemesis"):
         (folder / part).mkdir()
     try:
         failed = suite(candidate, folder / "suite")
-        findings = nemesis(candidate, folder / "nemesis", seed)
+        findings = nemesis(candidate, folder / "nemesis", seed, cars)
     except MissingJava as error:
         print(f"missing  {candidate.name:<16} {error}", flush=True)
         shutil.rmtree(folder)
@@ -87,7 +87,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default=",".join(CANDIDATES), help=f"of {', '.join(CANDIDATES)}")
     parser.add_argument("--seed", type=int, default=None, help="default: a random one")
+    usual = Cars()
+    parser.add_argument("--events", type=int, default=usual.events, help="during each fault")
+    parser.add_argument("--subjects", type=int, default=usual.subjects)
+    parser.add_argument("--rate", type=float, default=usual.rate, help="events per second")
     given = parser.parse_args()
+    cars = Cars(events=given.events, subjects=given.subjects, rate=given.rate)
     chosen = given.only.split(",")
     if unknown := set(chosen) - CANDIDATES.keys():
         parser.error(f"no broker {', '.join(sorted(unknown))}: use {', '.join(CANDIDATES)}")
@@ -95,7 +100,7 @@ def main() -> int:
     logging.disable()  # the failures are intended here
     os.environ.update(CREDENTIALS)
     print(f"seed {seed}", flush=True)
-    results = [examine(CANDIDATES[name], seed) for name in chosen]
+    results = [examine(CANDIDATES[name], seed, cars) for name in chosen]
     return 1 if False in results else 0
 
 

@@ -23,9 +23,6 @@ from dsql_outbox.writer import AsyncWriter
 
 from .place import CARS, VANS, Fault, Place
 
-_EVENTS: Final = 2_000  # cars during each fault
-_RATE: Final = 500.0  # of them per second
-_SUBJECTS: Final = 300
 _VANS: Final = 60
 _PUBLISHERS: Final = 2
 _OPTIONS: Final = ("--lease", "3")
@@ -38,6 +35,16 @@ _EVENT: Final = (
     '"createdDate":"2025-06-01T10:00:00Z"},'
     '"entities":[{"entityHeader":{"entityType":"Van","entityId":"VAN-%d"}}]}'
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cars:
+    """The events that are written during each fault; few subjects are hot ones."""
+
+    events: int = 2_000
+    rate: float = 500.0
+    """Events per second."""
+    subjects: int = 300
 
 
 @dataclass
@@ -59,8 +66,9 @@ class Findings:
 class Trial:
     """One broker's run."""
 
-    def __init__(self, place: Place, database: str, logs: Path, seed: int) -> None:
+    def __init__(self, place: Place, database: str, logs: Path, seed: int, cars: Cars) -> None:
         self._place = place
+        self._cars = cars
         self._database = database
         self._random = Random(seed)
         words = ["--database", database, "--sink", place.sink, *_OPTIONS]
@@ -86,8 +94,9 @@ class Trial:
 
     async def _go_through(self, fault: Fault) -> None:
         """Write, and kill a publisher, while the fault lasts; afterwards all must leave."""
+        cars = self._cars
         async with _harmed(fault.harm()):
-            load = Load(Random(self._random.random()), _EVENTS, _SUBJECTS, _RATE)
+            load = Load(Random(self._random.random()), cars.events, cars.subjects, cars.rate)
             async with asyncio.TaskGroup() as group:
                 group.create_task(load.run(Database(self._database)))
                 group.create_task(self._write_vans(_VANS if fault.pauses == VANS else 0))
