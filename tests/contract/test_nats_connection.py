@@ -1,8 +1,10 @@
 """A NATS server that goes and comes back, and getting to one at all."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -92,6 +94,32 @@ async def test_a_connection_that_the_server_ended_for_good_is_opened_again(
                 await anyio.sleep(0.005)
 
         assert await published(sink, [new_message()]) == [Delivered()]
+
+
+# nats-py leaves the stream of a refused login to the garbage collector.
+@pytest.mark.filterwarnings("ignore:.*StreamWriter:pytest.PytestUnraisableExceptionWarning")
+async def test_a_token_that_has_changed_is_read_again_for_the_next_login(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server has the new one first, so that a login is refused before the file has it."""
+    caplog.set_level("DEBUG", "dsql_outbox")
+    file, streams = tmp_path / "token", tmp_path / "streams"
+    file.write_text("the-old-one\n")
+    with NatsServer(streams, token="the-old-one") as server:
+        port = urlsplit(server.url).port or 0
+        url = f"nats://127.0.0.1:{port}?stream=EVENTS&token_file={file}&timeout=30"
+        async with AsyncExitStack() as stack:
+            sink = await stack.enter_async_context(open_sink(url))
+            assert await published(sink, [new_message()]) == [Delivered()]
+            server.stop()
+            stack.enter_context(NatsServer(streams, port=port, token="the-new-one"))
+            with anyio.fail_after(30):
+                while "authorization" not in caplog.text.lower():  # noqa: ASYNC110 - a log line
+                    await anyio.sleep(0.05)
+            file.write_text("the-new-one\n")
+            await deliver(sink, [new_message()])
+    assert "the-old-one" not in caplog.text
+    assert "the-new-one" not in caplog.text
 
 
 async def test_a_call_without_messages_asks_whether_the_server_is_there(

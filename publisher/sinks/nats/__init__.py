@@ -13,6 +13,7 @@ connection, `url` parses the URL. Its parameters are:
 | replicas | 1 | the replicas of that stream, 1 to 5 |
 | creds | | file with the user's credentials |
 | nkey | | file with the seed of the user's nkey |
+| token_file | | file with the token, which is read again for each login |
 | ca | the system's | PEM file with the authorities that may sign the server's certificate |
 | cert, key | | PEM files with the client's certificate and its key |
 """

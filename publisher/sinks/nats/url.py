@@ -2,6 +2,7 @@
 
 import re
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,7 +13,7 @@ from dsql_outbox.publisher.sinks.url import TIMEOUT, parameters, seconds, split_
 _FORM: Final = "nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]..][?PARAMETERS]"
 _KIND: Final = "a NATS URL"
 _PARAMETERS: Final = (
-    "ca", "cert", "creds", "key", "nkey", "replicas", "stream", "subjects", "timeout",
+    "ca", "cert", "creds", "key", "nkey", "replicas", "stream", "subjects", "timeout", "token_file",
 )  # fmt: skip
 _PORT: Final = 4222
 _STREAM: Final = re.compile(r"[^\s.*>/\\]+")
@@ -28,7 +29,8 @@ class NatsSettings:
     tls: ssl.SSLContext | None = field(repr=False)
     user: str | None = field(repr=False)
     password: str | None = field(repr=False)
-    token: str | None = field(repr=False)
+    token: str | Callable[[], str] | None = field(repr=False)
+    """The token, or a function that returns it for each login."""
     creds: Path | None
     nkey: str | None = field(repr=False)
     """The seed of a user's nkey."""
@@ -56,14 +58,14 @@ def parse_nats_url(url: str) -> NatsSettings:
         raise SettingsError(f"{_KIND} is {_FORM}") from None
     user, password = split_login(login)
     given = parameters(_KIND, query, _PARAMETERS)
-    if bool(login) + ("creds" in given) + ("nkey" in given) > 1:
-        raise SettingsError(f"{_KIND} has one login: text before the @, creds, or nkey")
+    if bool(login) + sum(name in given for name in ("creds", "nkey", "token_file")) > 1:
+        raise SettingsError(f"{_KIND} has one login: text before the @, creds, nkey, or token_file")
     return NatsSettings(
         hosts=hosts,
         tls=_tls(url.startswith("tls:"), given),
         user=None if password is None else user,
         password=password,
-        token=user or None if password is None else None,
+        token=_token(given.get("token_file")) or (None if password is not None else user or None),
         creds=_creds(given.get("creds")),
         nkey=_nkey(given.get("nkey")),
         timeout=seconds(_KIND, given.get("timeout", TIMEOUT)),
@@ -130,6 +132,17 @@ def _creds(file: str | None) -> Path | None:
     if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
         raise SettingsError(f"creds of {_KIND}: {file} holds no user JWT and seed")
     return Path(file)
+
+
+def _token(file: str | None) -> Callable[[], str] | None:
+    if file is None:
+        return None
+
+    def read() -> str:
+        return Path(file).read_text(encoding="utf-8").strip()
+
+    _read("token_file", file)  # so that a wrong name is reported now
+    return read
 
 
 def _read(name: str, file: str) -> str:
