@@ -35,6 +35,7 @@ from dsql_outbox.publisher.operator.replay import Replay, ReplayProgress
 from dsql_outbox.publisher.operator.requeue import Handled
 from dsql_outbox.publisher.operator.selection import STATES, Selection
 from dsql_outbox.publisher.operator.status import (
+    ArchiveStatus,
     Bounded,
     Counters,
     Counts,
@@ -98,6 +99,7 @@ __all__ = [
     "Apply",
     "ArchiveProgress",
     "ArchiveRun",
+    "ArchiveStatus",
     "Archives",
     "Bounded",
     "ConflictReader",

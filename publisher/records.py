@@ -19,7 +19,8 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     `subject` is the type and the id of its subject. `position` is in microseconds, and
     `payload_bytes` the size of the payload. `touches` are the entities with the versions
-    that the event gave them.
+    that the event gave them. `archive` are the place and the file of an archived event, whose
+    bytes and headers are not in the database.
     """
 
     id: UUID
@@ -35,6 +36,7 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     payload_bytes: int
     headers: Mapping[str, str]
     touches: tuple[Touched, ...]
+    archive: tuple[str, str] | None = None
 
 
 class EntityRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -129,6 +131,8 @@ class _EventRow(NamedTuple):
     bytes: int
     headers: str | None
     touches: str
+    place: str | None
+    file: str | None
 
     def record(self) -> EventRecord:
         """The event of this row."""
@@ -146,6 +150,7 @@ class _EventRow(NamedTuple):
             payload_bytes=self.bytes,
             headers=_parsed_headers(self.headers),
             touches=_parsed_touches(self.touches),
+            archive=(self.place, self.file) if self.place and self.file else None,
         )
 
 

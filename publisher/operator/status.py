@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -166,11 +167,28 @@ class TargetStatus(msgspec.Struct, frozen=True, rename="camel"):
     fill: FillProgress | None = None
 
 
+class ArchiveStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """What the jobs that change stored events have done, in events.
+
+    The last complete archive job ended `complete_seconds` ago (None: there was none), and
+    `oldest_at` is the saved date of the oldest event whose bytes it left in the database (None:
+    there was none). `running` is the verb of the job that runs.
+    """
+
+    archived: int
+    erased: int
+    forgotten: int
+    complete_seconds: float | None
+    oldest_at: datetime | None
+    running: str | None
+
+
 class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """The state of the outbox. All times are seconds, by the database's clock.
 
     `paused_topics` are those that an operator has paused, the first 100 by name of each target.
-    `targets` are all that are not dropped; empty if there is none but the default one.
+    `targets` are all that are not dropped; empty if there is none but the default one. `archive`
+    is None if no job has changed stored events.
     """
 
     schema: str
@@ -183,6 +201,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     stranded: tuple[Stranded, ...]
     paused_topics: tuple[PausedTopic, ...]
     targets: tuple[TargetStatus, ...] = ()
+    archive: ArchiveStatus | None = None
 
 
 class Counts(NamedTuple):
@@ -214,6 +233,7 @@ class StatusReader(Operator):
             topics += await read_paused(self._session, None, _TOPICS, target.name)
         is_filling = any(target.state == "filling" for target in targets)
         total = await rows_estimate(self._session, "business_events") if is_filling else None
+        archive = await self._read("status_archive", ArchiveStatus)
         is_alone = [target.name for target in targets] == [DEFAULT_TARGET]
         return Status(
             schema=self._session.schema,
@@ -238,6 +258,7 @@ class StatusReader(Operator):
             ),
             paused_topics=tuple(topics),
             targets=() if is_alone and targets[0].reason is None else _states(targets, total),
+            archive=archive[0] if archive else None,
         )
 
     async def read_waiting(self) -> Bounded:

@@ -1,5 +1,8 @@
--- Return one stored event, without its payload.
-SELECT id, event_name, event_type, subject_type, subject_id, subject_version, topic, shard, position,
-  created_date, saved_date, event_size AS bytes, headers::text AS headers,
-  touches::text AS touches
-FROM {schema}.business_events WHERE id = %(event_id)s
+-- Return one stored event, without its payload. place, file: those of the archive that has its
+-- bytes; NULL: they are here.
+SELECT b.id, b.event_name, b.event_type, b.subject_type, b.subject_id, b.subject_version, b.topic,
+  b.shard, b.position, b.created_date, b.saved_date, b.event_size AS bytes,
+  b.headers::text AS headers, b.touches::text AS touches, a.place, a.file
+FROM {schema}.business_events b
+LEFT JOIN {schema}.outbox_archives a ON a.number = b.archive
+WHERE b.id = %(event_id)s

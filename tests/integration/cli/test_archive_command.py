@@ -35,6 +35,9 @@ def test_events_are_archived_reported_and_forgotten(url: str, tmp_path: Path) ->
     told = json.loads(done.stdout)
     assert (told["events"], told["files"], told["read"]) == (3, 1, 3)
     assert "archive" in run(url, "operations").stdout
+    status = run(url, "status").stdout
+    assert "3 archived, complete" in status
+    assert json.loads(run(url, "status", "--json").stdout)["archive"]["archived"] == 3
 
     words = ("archive", "--before", "0s", "--forget", "--archive", tmp_path)
     assert run(url, *words).exit_code == 2

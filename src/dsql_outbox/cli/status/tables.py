@@ -8,6 +8,7 @@ from dsql_outbox.observability import visible
 from dsql_outbox.outbox import TARGET_SHARDS
 from dsql_outbox.publisher import (
     REMEDIES,
+    ArchiveStatus,
     ConflictReport,
     ContendedEntity,
     Seen,
@@ -72,6 +73,25 @@ def _summary(now: Status) -> Iterator[tuple[str, str]]:
     leased = sum((shard.lease_seconds or 0) > 0 for shard in now.shards)
     yield "shards", f"{len(now.shards)}, {leased} leased"
     yield "publishers", f"{sum(seen.alive for seen in now.publishers)} alive"
+    if now.archive is not None:
+        yield "archive", _archive_text(now.archive)
+
+
+def _archive_text(archive: ArchiveStatus) -> str:
+    """What was archived, and when the last job was complete."""
+    counts = {
+        "archived": archive.archived,
+        "erased": archive.erased,
+        "forgotten": archive.forgotten,
+    }
+    parts = [f"{number:,} {verb}" for verb, number in counts.items() if number]
+    if archive.complete_seconds is not None:
+        parts.append(f"complete {duration(archive.complete_seconds)} ago")
+    if archive.oldest_at is not None:
+        parts.append(f"the oldest event here is of {archive.oldest_at:%Y-%m-%d}")
+    if archive.running is not None:
+        parts.append(f"{archive.running} runs")
+    return ", ".join(parts) or "never complete"
 
 
 def _target_row(target: TargetStatus) -> tuple[str, ...]:
