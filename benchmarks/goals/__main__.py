@@ -9,13 +9,14 @@ import sys
 from benchmarks.measure import machine
 
 from .conditions import FULL, Conditions, Sizes
+from .fills import FILLS
 from .goal import Result, UnknownGoals, results, select
 from .hot_goals import HOT
 from .relay_goals import RELAY
 from .run_goals import RUNS
 from .writer_goals import WRITER
 
-GROUPS = {"writer": WRITER, "relay": RELAY, "hot": HOT, "runs": RUNS}
+GROUPS = {"writer": WRITER, "relay": RELAY, "hot": HOT, "runs": RUNS, "targets": FILLS}
 
 
 def options() -> argparse.ArgumentParser:
