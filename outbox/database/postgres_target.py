@@ -104,8 +104,22 @@ class PostgresTarget:
             if not role_path:
                 options.append(_PATH)
         found = " ".join(filter(None, options))
-        secret = {"password": self._password()} if self._password else {}
-        return self._parameters | ({"options": found} if found else {}) | secret
+        return self._parameters | ({"options": found} if found else {}) | self._secret()
+
+    def _secret(self) -> ConnectParameters:
+        if self._password is None:
+            return {}
+        try:
+            password = self._password()
+        except Exception as error:  # the function is the user's, and may fail as any outage does
+            raise psycopg.OperationalError(
+                f"no password for {self}: the function raised {type(error).__name__}"
+            ) from error
+        if not isinstance(password, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise psycopg.OperationalError(
+                f"no password for {self}: the function returned {type(password).__name__}, not str"
+            )
+        return {"password": password}
 
     async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:
         """Return the same as `parameters`; the password is asked for in a thread."""

@@ -35,7 +35,7 @@ class Rotation:
         self.secret = str(found.password)
         self._publish()
         address = f"{found.hostname}:{found.port}{found.path}"
-        bare = f"postgresql://{role}@{address}"
+        self.url = bare = f"postgresql://{role}@{address}"
         self.databases: dict[str, Callable[[], Database]] = {
             "function": lambda: Database(bare, password=lambda: self.secret),
             "file": lambda: Database(f"{bare}?passfile={file}"),
@@ -126,6 +126,25 @@ def test_a_password_that_stays_wrong_is_told_after_a_while(
         writing.databases["function"]().connect()
     assert len(refusals) > 1
     assert "wrong" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("failing", "told"),
+    [(lambda: {}["secret"], "raised KeyError"), (lambda: b"secret", "returned bytes, not str")],
+)
+async def test_a_function_without_a_password_is_an_outage_that_is_tried_again(
+    writing: Rotation, failing: Callable[[], Any], told: str
+) -> None:
+    once = [failing]
+    database = Database(writing.url, password=lambda: once.pop()() if once else writing.secret)
+    with Writer(database) as writer:
+        assert isinstance(writer.write(workload_s.car_created()), Receipt)
+    once += [failing] * 2
+    with pytest.raises(psycopg.OperationalError, match=told) as raised:
+        database.connect()
+    assert "secret" not in str(raised.value)
+    with pytest.raises(psycopg.OperationalError, match=told):
+        await database.connect_async()
 
 
 def test_aurora_dsql_has_no_password() -> None:
