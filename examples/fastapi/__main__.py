@@ -1,5 +1,7 @@
 """Everything in one command: PostgreSQL, NATS, the API with its publisher, and the consumer.
 
+Beside them run a publisher to a second broker, the lake, and one that keeps a read model.
+
 A process that ends is started again, as systemd or Kubernetes would do.
 """
 
@@ -10,12 +12,14 @@ import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anyio
 import nats
 from nats.js.api import StreamConfig
 
 from dsql_outbox import Database
+from dsql_outbox.publisher import Targets
 from dsql_outbox.schema import apply
 from dsql_outbox.servers import EmbeddedPostgres, NatsServer
 
@@ -45,9 +49,21 @@ async def run(port: int) -> None:
         tasks.start_soon(keep_running, "consumer", "examples.fastapi.consumer")
         serve = ("uvicorn", "examples.fastapi.app:app", "--port", str(port), "--no-access-log")
         tasks.start_soon(keep_running, "api", *serve)
+        publish = ("dsql_outbox", "publish", "--database", os.environ["DATABASE_URL"])
+        lake = (*publish, "--target", "lake", "--sink", os.environ["LAKE_URL"])
+        tasks.start_soon(keep_running, "lake", *lake)
+        model = (*publish, "--target", "revenue", "--apply", "examples.fastapi.revenue:apply")
+        tasks.start_soon(keep_running, "revenue", *model)
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
                 tasks.cancel_scope.cancel()
+
+
+async def add_targets(database: Database) -> None:
+    """Let the lake and the read model get messages of their own; nothing changes if they do."""
+    async with Targets(database) as targets:
+        await targets.add("lake")
+        await targets.add("revenue", kind="model")
 
 
 def start_servers(stack: ExitStack) -> None:
@@ -56,6 +72,8 @@ def start_servers(stack: ExitStack) -> None:
         os.environ["DATABASE_URL"] = stack.enter_context(EmbeddedPostgres()).url
     if "SINK_URL" not in os.environ:
         os.environ["SINK_URL"] = f"{stack.enter_context(NatsServer()).url}?stream=ORDERS"
+    if "LAKE_URL" not in os.environ:
+        os.environ["LAKE_URL"] = f"jsonl:{stack.enter_context(TemporaryDirectory())}/lake.jsonl"
 
 
 def main() -> None:
@@ -68,6 +86,7 @@ def main() -> None:
         apply(database)
         with database.connect(role_path=True) as connection:
             connection.execute(TABLES.read_bytes())
+        asyncio.run(add_targets(database))
         print(f"http://127.0.0.1:{port}/docs", flush=True)
         asyncio.run(run(port))
 

@@ -1,6 +1,7 @@
-"""The API. POST stores an order as an event; GET reads the balance that the consumer keeps."""
+"""The API. POST stores an order as an event; GET reads what consumer and read model keep."""
 
 import os
+from datetime import date
 from decimal import Decimal
 from typing import Annotated
 from uuid import UUID, uuid4
@@ -39,6 +40,12 @@ class Balance(BaseModel):
     total: Decimal
 
 
+class Day(BaseModel):
+    day: date
+    orders: int
+    total: Decimal
+
+
 @app.post("/orders", status_code=201)
 async def create_order(order: Order, writer: OutboxWriter) -> Receipt:
     customer = Entity("Customer", order.customer, {"lastOrder": order.id})
@@ -55,3 +62,11 @@ async def read_balance(customer: str) -> Balance:
     if row is None:
         raise HTTPException(404, "no order of this customer has been counted yet")
     return Balance(orders=row[0], total=row[1])
+
+
+@app.get("/revenue")
+async def read_revenue() -> list[Day]:
+    query = "SELECT day, orders, total FROM revenue ORDER BY day"
+    async with await psycopg.AsyncConnection.connect(DATABASE_URL) as connection:
+        rows = await (await connection.execute(query)).fetchall()
+    return [Day(day=day, orders=orders, total=total) for day, orders, total in rows]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -47,6 +48,15 @@ class Example:
             if found := re.fullmatch(rf"{name} runs, process (\d+)\n", line):
                 return int(found[1])
         raise AssertionError(f"{name} was not started")
+
+    def pids_of(self, *names: str) -> dict[str, int]:
+        """Read on until the lines that say that these programs run, in any order."""
+        found: dict[str, int] = {}
+        while found.keys() != set(names):
+            line = next(self._lines)
+            if (match := re.fullmatch(r"(\w+) runs, process (\d+)\n", line)) and match[1] in names:
+                found[match[1]] = int(match[2])
+        return found
 
     def client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.url, timeout=10, trust_env=False)
@@ -110,18 +120,20 @@ async def published(url: str) -> list[dict[str, Any]]:
 
 @pytest.mark.anyio
 async def test_every_order_is_stored_published_in_order_and_counted_once_although_killed(
-    database_url: str, nats_server: NatsServer
+    database_url: str, nats_server: NatsServer, tmp_path: Path
 ) -> None:
     orders = [
         {"id": str(uuid4()), "customer": CUSTOMERS[n % 3], "amount": f"{n + 1}.25"}
         for n in range(ORDERS)
     ]
     receipts: dict[str, dict[str, Any]] = {}
-    sink_url = f"{nats_server.url}?stream=ORDERS"
-    with running(DATABASE_URL=database_url, SINK_URL=sink_url) as example:
+    lake = tmp_path / "lake.jsonl"
+    urls = {"SINK_URL": f"{nats_server.url}?stream=ORDERS", "LAKE_URL": f"jsonl:{lake}"}
+    with running(DATABASE_URL=database_url, **urls) as example:
         async with example.client() as client:
-            consumer = await asyncio.to_thread(example.pid_of, "consumer")
-            api = await asyncio.to_thread(example.pid_of, "api")
+            names = ("consumer", "api", "revenue")
+            pids = await asyncio.to_thread(example.pids_of, *names)
+            consumer, api, revenue = (pids[name] for name in names)
             await until(client, "/readyz", lambda answer: answer["ready"])
 
             async def send(part: list[dict[str, str]]) -> None:
@@ -129,6 +141,7 @@ async def test_every_order_is_stored_published_in_order_and_counted_once_althoug
                     receipts[order["id"]] = await post(client, order)
                     if len(receipts) == ORDERS // 3:
                         os.kill(consumer, signal.SIGKILL)
+                        os.kill(revenue, signal.SIGKILL)
                     if len(receipts) == ORDERS // 2:
                         os.kill(api, signal.SIGKILL)
 
@@ -136,7 +149,11 @@ async def test_every_order_is_stored_published_in_order_and_counted_once_althoug
                 for n in range(6):
                     tasks.start_soon(send, orders[n::6])
             balances = {c: await until_counted(client, c, ORDERS // 3) for c in CUSTOMERS}
+            days = await until(client, "/revenue", lambda a: total_orders(a) == ORDERS)
+            await until(client, "/revenue", lambda _: len(lines_of(lake)) >= ORDERS)
             assert await asyncio.to_thread(example.pid_of, "api") != api
+    in_lake = list(dict.fromkeys(lines_of(lake)))
+    assert sum(Decimal(day["total"]) for day in days) == sum(Decimal(o["amount"]) for o in orders)
     sent = await published(nats_server.url)
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         stored = await rows(connection, "SELECT id FROM outbox.business_events")
@@ -155,8 +172,22 @@ async def test_every_order_is_stored_published_in_order_and_counted_once_althoug
             if headers["ce-subject"] == f"Customer/{customer}"
         ]
         assert list(dict.fromkeys(versions)) == in_order
+        assert [n for name, n in in_lake if name == f"Customer/{customer}"] == in_order
         total = sum(Decimal(o["amount"]) for o in orders if o["customer"] == customer)
         assert balances[customer] == {"orders": ORDERS // 3, "total": str(total)}
+
+
+def total_orders(days: Any) -> int:
+    return sum(day["orders"] for day in days)
+
+
+def lines_of(lake: Path) -> list[tuple[str, int]]:
+    """The subject and the version of each message in the lake."""
+    text = lake.read_text() if lake.exists() else ""
+    found = [
+        json.loads(line)["headers"] for line in text.splitlines(keepends=True) if line[-1] == "\n"
+    ]
+    return [(headers["ce-subject"], int(headers["ce-sequence"])) for headers in found]
 
 
 @pytest.mark.anyio
