@@ -14,9 +14,10 @@ from .goal import Result, UnknownGoals, results, select
 from .hot_goals import HOT
 from .relay_goals import RELAY
 from .run_goals import RUNS
+from .targets_goals import TARGETS
 from .writer_goals import WRITER
 
-GROUPS = {"writer": WRITER, "relay": RELAY, "hot": HOT, "runs": RUNS, "targets": FILLS}
+GROUPS = {"writer": WRITER, "relay": RELAY, "hot": HOT, "runs": RUNS, "targets": TARGETS + FILLS}
 
 
 def options() -> argparse.ArgumentParser:
