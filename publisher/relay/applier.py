@@ -30,8 +30,8 @@ Apply = Callable[[AsyncConnection, Message], Awaitable[None]]
 _BATCH: Final = 50
 """The most messages of one transaction; the function changes rows of its own too.
 
-After a failure, or a transaction that took longer than `_LONG`, the next batch has half as
-many, and after a success twice as many.
+After a transaction that took longer than `_LONG`, or a failure of which no message is suspect,
+the next batch has half as many, and after a success twice as many.
 """
 
 _LONG: Final = 1.0
@@ -74,6 +74,11 @@ class Applier:
         self._recover = recover
         self._waiting: dict[RowId, Subject] = {}
         self._size = _BATCH
+        self._called: RowId | None = None
+        """The message whose function was called last."""
+        self._suspects: dict[RowId, None] = {}
+        """The messages whose function failed a batch. Each is applied alone, between batches."""
+        self._was_alone = True
         self._ends_at = float("inf")
         self._scope = anyio.CancelScope()
         self._told: set[str] = set()
@@ -92,13 +97,13 @@ class Applier:
         """Have the busy row of a subject applied."""
         row = subject.busy_row.id
         if row in self._waiting:  # its shard was lost and taken again meanwhile
-            self._state.give_back(self._waiting[row])
+            self._state.give_back(self._take(row))
         self._waiting[row] = subject
         self._state.rows.move(subject.busy_row, "applying")
 
     async def apply(self) -> None:
         """Apply one batch. Raises the driver's error if the database fails, keeping the rest."""
-        batch = dict(islice(self._waiting.items(), self._size))
+        batch = self._batch()
         if not batch:
             return
         began = self._state.clock()
@@ -120,6 +125,16 @@ class Applier:
         else:
             self._not_applied(batch, error)
 
+    def _batch(self) -> dict[RowId, Subject]:
+        """The messages of the next transaction: a suspect alone, after a batch of others."""
+        others = (each for each in self._waiting.items() if each[0] not in self._suspects)
+        batch = dict(islice(others, self._size))
+        self._was_alone = bool(self._suspects) and not (self._was_alone and batch)
+        if not self._was_alone:
+            return batch
+        row = next(iter(self._suspects))
+        return {row: self._waiting[row]}
+
     def _applied(self, batch: Mapping[RowId, Subject], seconds: float) -> None:
         for row in batch:
             self._settled(row)
@@ -129,8 +144,10 @@ class Applier:
     def _not_applied(
         self, batch: Mapping[RowId, Subject], error: FunctionFailed | psycopg.Error | None
     ) -> None:
-        """Halve the batch; of a batch of one message, act on the error. None: the row is gone."""
+        """Make the batch smaller; of one message, act on the error. None: the row is gone."""
         row, *others = batch
+        if others and isinstance(error, FunctionFailed) and self._suspect(batch):
+            return
         self._size = max(1, len(batch) // 2)
         if isinstance(error, psycopg.Error) and kind_of(error) not in CONFLICTS:
             # Our connection failed, which counts against no message. If this message is the
@@ -145,6 +162,20 @@ class Applier:
         else:
             self._failed(row, error if isinstance(error, FunctionFailed) else FunctionFailed(error))
 
+    def _suspect(self, batch: Mapping[RowId, Subject]) -> bool:
+        """Apply the message that failed the batch alone, if that is known.
+
+        After the call for the last one, COMMIT may have failed. That one is then called first.
+        """
+        called, last = self._called, next(reversed(batch))
+        if called is None:
+            return False
+        if called == last:
+            self._waiting = {called: self._waiting.pop(called), **self._waiting}
+            return False
+        self._suspects[called] = None
+        return True
+
     def stop(self, ends_at: float) -> None:
         """Leave the messages that are not applied at `ends_at`; the next publisher applies them."""
         self._ends_at = self._scope.deadline = ends_at
@@ -152,26 +183,33 @@ class Applier:
     def _leave(self) -> None:
         """Give back the messages that wait, when the time after a stop is over."""
         waiting, self._waiting = self._waiting, {}
+        self._suspects.clear()
         for subject in waiting.values():
             self._state.give_back(subject)
 
     def _call(self, subject: Subject) -> Callable[[AsyncConnection], Awaitable[None]]:
-        message = _message(subject)
+        message, row = _message(subject), subject.busy_row.id
 
         async def call(connection: AsyncConnection) -> None:
+            self._called = row
             await self._function(connection, message)
 
         return call
 
+    def _take(self, row: RowId) -> Subject:
+        """Take a message out of those that wait."""
+        self._suspects.pop(row, None)
+        return self._waiting.pop(row)
+
     def _settled(self, row: RowId) -> None:
         self._state.delivered += 1
         self._state.deleted += 1
-        if self._state.finish(self._waiting.pop(row), "settled"):
+        if self._state.finish(self._take(row), "settled"):
             self._recover(row)
 
     def _failed(self, row: RowId, failure: FunctionFailed) -> None:
         self._tell(row, failure)
-        subject = self._waiting.pop(row)
+        subject = self._take(row)
         if subject.shard.is_lost:
             self._state.give_back(subject)
         else:
