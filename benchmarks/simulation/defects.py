@@ -401,7 +401,7 @@ def delete_what_failed() -> AbstractContextManager[Any]:
     """A message whose function failed counts as applied."""
 
     def failed(applier: Applier, row: Any, _: FunctionFailed) -> None:
-        subject = applier._waiting.pop(row)
+        subject = applier._take(row)
         applier._state.finish(subject, "settled")
 
     return patch.object(Applier, "_failed", failed)

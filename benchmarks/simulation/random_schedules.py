@@ -253,6 +253,9 @@ def _with_targets(schedule: Schedule) -> Schedule:
         number = random.randrange(len(targets))
         of = range(targets[number].publishers)
         faults += [Fault("broker away", 0.0, 30.0, each, number + 1) for each in of]
+    if random.random() < 0.3:
+        length = round(random.uniform(5, 20), 1)
+        faults.append(Fault("topic paused", _time(random), length, 0, len(targets)))
     writes = [_ill(random, each) if random.random() < 0.2 else each for each in schedule.writes]
     if any(target.at is not None for target in targets):
         early = (0.0, 0.0, 2.0, 5.0)
@@ -266,7 +269,8 @@ def _with_targets(schedule: Schedule) -> Schedule:
 
 
 def _ill(random: Random, write: Write) -> Write:
-    ill = random.choice(get_args(Illness))
+    kinds: list[Illness] = [each for each in get_args(Illness) if each != "hangs" or write.rows < 3]
+    ill = random.choice(kinds)
     return write._replace(ill=ill, ills=1 if ill == "hangs" else random.choice((1, 1, 2, 9)))
 
 

@@ -50,7 +50,7 @@ class Writers:
         """The targets that each write knows."""
         self._open: set[int] = set()
         """The writes whose transaction is open."""
-        self._sick_topics = {f.of for f in schedule.faults if f.kind in TOPICS}
+        self._sick_topics = {(f.target, f.of) for f in schedule.faults if f.kind in TOPICS}
         self._free_at: dict[int, float] = {}
         self._versions: Counter[int] = Counter()
         self._last: Counter[int] = Counter()
@@ -109,7 +109,7 @@ class Writers:
             replay=0,
             is_late=write.late > _SOON,
             is_sick=bool(write.retries or write.rejected or write.broken)
-            or write.topic in self._sick_topics,
+            or (0, write.topic) in self._sick_topics,
             is_broken=write.broken,
         )
 
@@ -127,6 +127,7 @@ class Writers:
             return row
         is_model = self._schedule.targets[target - 1].kind == "model"
         is_sick = write.broken or (is_model and write.ill is not None)
+        is_sick |= (target, write.topic) in self._sick_topics
         shard = row.id.shard + target * TARGET_SHARDS
         return row._replace(id=row.id._replace(shard=shard), is_sick=is_sick)
 

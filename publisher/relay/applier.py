@@ -167,7 +167,7 @@ class Applier:
 
         After the call for the last one, COMMIT may have failed. That one is then called first.
         """
-        called, last = self._called, next(reversed(batch))
+        called, last = self._called, [*batch][-1]
         if called is None:
             return False
         if called == last:
