@@ -37,8 +37,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_page_explains_what_a_report_adds() -> None:
     page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
-    for name in (*REPORTED, *PROOFS, *HOUR):
+    for name in (*REPORTED, *PROOFS):
         assert re.search(rf"^ok       {name} ", page, re.MULTILINE), name
+    for name in (*REPORTED, *PROOFS, *HOUR):
         assert f"| `{name}` |" in page, name
     assert f"{len(CASES)} schedules" in page
     assert SCRATCH in page
