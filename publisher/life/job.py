@@ -152,6 +152,11 @@ class JobRow(NamedTuple):
     oldest_at: datetime | None
     forgotten_before: datetime | None
 
+    @property
+    def moved(self) -> tuple[int, int]:
+        """How many events were ever archived, and how many forgotten."""
+        return self.archived, self.forgotten
+
 
 class _BegunRow(NamedTuple):
     """A row of ``job_begin``."""

@@ -35,6 +35,8 @@ class EventRow(NamedTuple):
     subject_version: int
     shard: int
     touches: str
+    archive: int | None
+    is_unlisted: bool
 
 
 class TouchRow(NamedTuple):
@@ -61,8 +63,12 @@ def event_findings(
 ) -> Iterator[Finding]:
     """What is wrong with an event; `stored` are the headers and entities of its `touches`."""
     parsed: ParsedEvent | None = None
+    if row.is_unlisted:
+        text = "content of it was erased, and no erasure of that time is recorded"
+        yield event_finding("unlisted-erasure", row.id, text)
     if row.data is None:
-        yield event_finding("missing-bytes", row.id, "the event has no bytes")
+        if row.archive is None:
+            yield event_finding("missing-bytes", row.id, "the event has no bytes")
     else:
         try:
             parsed = parse_event(row.data)

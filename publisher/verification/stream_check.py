@@ -1,6 +1,7 @@
 """Compare the headers of each entity with each other, and with the entity. No I/O."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -31,6 +32,7 @@ class HeaderRow(NamedTuple):
     touches: str | None
     version: int | None
     last_position: int | None
+    saved_date: datetime
 
     @property
     def touch(self) -> Touched:
@@ -42,10 +44,12 @@ class StreamCheck:
     """Follows the headers of all entities in the order of their key, over all pages.
 
     A page is later than the one before it, so an entity may have grown meanwhile. The row of
-    its last header tells both ends: entity and headers of one snapshot.
+    its last header tells both ends: entity and headers of one snapshot. Events that were saved
+    before `forgotten_before` may be missing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, forgotten_before: datetime | None = None) -> None:
+        self._forgotten_before = forgotten_before
         self._last: HeaderRow | None = None
         self._position: int | None = 0
         """Of the last event that had the entity as its subject; None if that is not known."""
@@ -82,7 +86,8 @@ class StreamCheck:
         if row.entity_version != before + 1:
             first, last = before + 1, row.entity_version - 1
             missing = f"version {first} is" if first == last else f"versions {first} to {last} are"
-            yield header_finding("gap", row.touch, f"{missing} missing before it")
+            if not self._may_be_forgotten():
+                yield header_finding("gap", row.touch, f"{missing} missing before it")
             self._position = None
         if not row.is_stored:
             text = f"there is no event {row.event_id}"
@@ -93,6 +98,11 @@ class StreamCheck:
         elif not _lists(row.touches, row.touch):
             text = f"event {row.event_id} has not touched it"
             yield header_finding("other-event", row.touch, text)
+
+    def _may_be_forgotten(self) -> bool:
+        """Whether an event after the last one may have been saved early enough."""
+        limit = self._forgotten_before
+        return limit is not None and (self._last is None or self._last.saved_date < limit)
 
     def _next_of_subject(self, row: HeaderRow) -> Iterator[Finding]:
         if row.subject_version != row.entity_version:

@@ -1,6 +1,7 @@
 """Read the tables page by page, each page in one snapshot."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -10,10 +11,22 @@ from uuid import UUID
 import msgspec
 from anyio import to_thread
 
-from dsql_outbox.outbox import Database, Touched, plain_array, text_array
+from dsql_outbox.outbox import (
+    ArchiveError,
+    ArchivePlace,
+    Database,
+    Touched,
+    open_place,
+    plain_array,
+    read_manifest,
+    text_array,
+)
+from dsql_outbox.publisher.life.job import JobRow
+from dsql_outbox.publisher.life.rewrite import ArchiveRow, archive_rows, place_of
 from dsql_outbox.publisher.operator.replay import rows_estimate
 from dsql_outbox.publisher.session import Operator, OperatorSession, OperatorTransaction
 
+from .archive_check import ArchivedRow, archive_findings, file_finding
 from .event_check import EventRow, TouchRow, event_findings, touch_pair, touches_of
 from .finding import Finding, entity_finding
 from .stream_check import HeaderRow, StreamCheck
@@ -44,6 +57,7 @@ class VerifyProgress(msgspec.Struct, frozen=True, rename="camel"):
     messages: int = 0
     dead_letters: int = 0
     replays: int = 0
+    files: int = 0
     findings: int = 0
 
 
@@ -61,13 +75,18 @@ class Verifier(Operator):
     def __init__(self, database: Database) -> None:
         super().__init__(database, read_only=True)
 
-    def verify(self, *, since: datetime | None = None) -> "Verification":
+    def verify(
+        self, *, since: datetime | None = None, archive: str | Iterable[str] = ()
+    ) -> "Verification":
         """Begin to verify. With `since`, the bytes of events that were saved earlier are not read.
 
-        A time without a zone is in UTC. Raises `SchemaError` if the tables are missing, and the
-        driver's errors, when the run is iterated over.
+        `archive` are the places of the archive files, folders or ``s3://BUCKET/PREFIX``; without
+        one, the files are not read. A time without a zone is in UTC. Raises `SettingsError` for
+        the name of a place, and `SchemaError` if the tables are missing, and the driver's
+        errors, when the run is iterated over.
         """
-        return Verification(self._session, since)
+        names = [archive] if isinstance(archive, str) else [*archive]
+        return Verification(self._session, since, [open_place(name) for name in names])
 
 
 class Verification:
@@ -78,8 +97,13 @@ class Verification:
     neither with the number of events nor with that of findings.
     """
 
-    def __init__(self, session: OperatorSession, since: datetime | None) -> None:
+    def __init__(
+        self, session: OperatorSession, since: datetime | None, places: Sequence[ArchivePlace]
+    ) -> None:
         self._session = session
+        self._places = places
+        self._archived: Counter[int] = Counter()
+        self._job: JobRow | None = None
         self._since = None if since is None else _text_of(since)
         self._run = self._findings()
         self.progress = VerifyProgress()
@@ -98,7 +122,8 @@ class Verification:
 
     async def _findings(self) -> AsyncGenerator[Finding]:
         self._count(total=await rows_estimate(self._session, "business_events"))
-        for part in (self._events, self._streams, self._others):
+        self._job = await self._job_row()
+        for part in (self._events, self._streams, self._others, self._archives, self._erasures):
             async for finding in part():
                 yield finding
 
@@ -112,6 +137,7 @@ class Verification:
                 reading = None if following is None else self._reading(following)
                 for finding in await to_thread.run_sync(page.findings):
                     yield finding
+                self._archived.update(row.archive for row in page.rows if row.archive is not None)
                 skipped = sum(not row.is_due for row in page.rows)
                 self._count(events=len(page.rows), skipped=skipped)
         finally:
@@ -133,7 +159,7 @@ class Verification:
         return asyncio.create_task(self._session.snapshot(read))
 
     async def _streams(self) -> AsyncGenerator[Finding]:
-        check = StreamCheck()
+        check = StreamCheck(self._forgotten_before)
         place: _Place = {"entity_type": "", "entity_id": "", "version": 0}
         seen = HEADER_ROWS
         while seen == HEADER_ROWS:
@@ -152,8 +178,9 @@ class Verification:
         for part in _PARTS:
             place: _Place = part.start
             seen = OTHER_ROWS
+            more = {"rows": OTHER_ROWS, "forgotten_before": self._forgotten_before}
             while seen == OTHER_ROWS:
-                rows = await self._session.rows(part.statement, {**place, "rows": OTHER_ROWS})
+                rows = await self._session.rows(part.statement, {**place, **more})
                 seen, *reached = rows[0][: 1 + len(place)]
                 place = dict(zip(place, map(_as_text, reached), strict=True))
                 for row in rows:
@@ -161,6 +188,64 @@ class Verification:
                     if cells[0] is not None:
                         yield part.finding(cells)
                 self._count(**{part.counts: seen})
+
+    async def _archives(self) -> AsyncGenerator[Finding]:
+        async for row in archive_rows(self._session):
+            if row.facts.events != self._archived.pop(row.facts.number, 0) and (
+                await self._is_at_rest()
+            ):
+                text = f"it has {row.facts.events} events, and other rows name it"
+                yield file_finding(row.facts, text)
+            if self._places:
+                for finding in await self._file(row):
+                    yield finding
+                self._count(files=1)
+        if self._archived and await self._is_at_rest():
+            for number, events in self._archived.items():
+                text = f"{events} events name a file that is not known"
+                yield Finding("missing-file", "business_events", str(number), text)
+
+    async def _file(self, row: ArchiveRow) -> list[Finding]:
+        """What is wrong with a file; nothing if a job has put another one in its place."""
+        facts = row.facts
+        try:
+            place = await to_thread.run_sync(place_of, self._places, row)
+            events = await to_thread.run_sync(facts.read, place)
+            _, told = await to_thread.run_sync(read_manifest, place, facts.file)
+        except ArchiveError as error:
+            if await self._is_replaced(row):
+                return []
+            return [Finding("missing-file", "outbox_archives", facts.file, str(error))]
+        found = [file_finding(facts, "the manifest differs")] if told != facts else []
+        ids = {"event_ids": plain_array(event.id for event in events)}
+        rows = await self._session.read("verify_archived", ArchivedRow, ids)
+        found += await to_thread.run_sync(lambda: [*archive_findings(facts, events, rows)])
+        return [] if found and await self._is_replaced(row) else found
+
+    async def _is_replaced(self, row: ArchiveRow) -> bool:
+        asked = {"place": row.place, "file": row.facts.file}
+        ((is_named,),) = await self._session.rows("archive_named_file", asked)
+        return not is_named
+
+    async def _erasures(self) -> AsyncGenerator[Finding]:
+        for erased_at, key in await self._session.rows("verify_erasures", {}):
+            text = "the erasure is not finished: run the same command again"
+            yield Finding("unfinished-erasure", "outbox_erasures", f"{erased_at}/{key}", text)
+
+    async def _job_row(self) -> JobRow | None:
+        rows = await self._session.read("job_row", JobRow, {})
+        return rows[0] if rows else None
+
+    @property
+    def _forgotten_before(self) -> datetime | None:
+        return None if self._job is None else self._job.forgotten_before
+
+    async def _is_at_rest(self) -> bool:
+        """Whether no job has moved an event since the beginning of the run."""
+        now = await self._job_row()
+        if now is None or self._job is None:
+            return now is self._job
+        return now.owner is None and now.moved == self._job.moved and self._job.owner is None
 
     def _count(self, **more: int | None) -> None:
         found = msgspec.structs.asdict(self.progress)

@@ -1,7 +1,8 @@
 -- Read a page of entities in the order of their key, and return those whose last event has no
 -- header, or one of another event. The first three columns say how far the page reached.
+-- forgotten_before: the events of an entity that is older may be forgotten.
 WITH page AS (
-  SELECT entity_type, entity_id, version, event_id
+  SELECT entity_type, entity_id, version, event_id, updated_at
   FROM {schema}.entities
   WHERE entity_type >= %(entity_type)s::text
     AND (entity_type, entity_id) > (%(entity_type)s::text, %(entity_id)s::text)
@@ -18,7 +19,8 @@ WITH page AS (
   FROM page
   LEFT JOIN {schema}.event_headers h ON h.entity_type = page.entity_type
     AND h.entity_id = page.entity_id AND h.entity_version = page.version
-  WHERE h.event_id IS NULL OR h.event_id <> page.event_id
+  WHERE h.event_id <> page.event_id OR h.event_id IS NULL
+    AND (page.updated_at < %(forgotten_before)s::timestamptz) IS NOT TRUE
 )
 SELECT bounds.seen, reached.entity_type AS reached_type, reached.entity_id AS reached_id,
   found.entity_type, found.entity_id, found.version, found.event_id, found.header_event

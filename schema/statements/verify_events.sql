@@ -14,7 +14,9 @@ WITH page AS (
 SELECT b.id, due.is_due,
   CASE WHEN due.is_due THEN b.event_data::text END AS data, b.event_size, b.fingerprint,
   b.event_name, b.event_type, b.subject_type, b.subject_id, b.subject_version, b.shard,
-  b.touches::text AS touches
+  b.touches::text AS touches, b.archive,
+  b.erased_at IS NOT NULL AND NOT EXISTS (
+    SELECT FROM {schema}.outbox_erasures r WHERE r.erased_at = b.erased_at) AS is_unlisted
 FROM page
 JOIN {schema}.business_events b ON b.id = page.id
 CROSS JOIN LATERAL (

@@ -7,13 +7,13 @@ SELECT h.entity_type, h.entity_id, h.entity_version, h.event_id, b.id IS NOT NUL
   b.subject_version, b.position, b.previous_position,
   CASE WHEN b.subject_type <> h.entity_type OR b.subject_id <> h.entity_id
     THEN b.touches::text END AS touches,
-  e.version, e.position AS last_position
+  e.version, e.position AS last_position, h.saved_date
 FROM (
-  SELECT entity_type, entity_id, entity_version, event_id,
+  SELECT entity_type, entity_id, entity_version, event_id, saved_date,
     lead(entity_type) OVER ordered IS DISTINCT FROM entity_type
       OR lead(entity_id) OVER ordered IS DISTINCT FROM entity_id AS is_last
   FROM (
-    SELECT entity_type, entity_id, entity_version, event_id
+    SELECT entity_type, entity_id, entity_version, event_id, saved_date
     FROM {schema}.event_headers
     WHERE entity_type >= %(entity_type)s::text AND (entity_type, entity_id, entity_version)
       > (%(entity_type)s::text, %(entity_id)s::text, %(version)s::bigint)

@@ -1,6 +1,7 @@
 -- Read a page of the outbox in the order of its key, and return the rows that do not fit their
 -- event. The first four columns say how far the page reached. is_placed: the position is that of
--- the event or of one of its replays. is_same: the payload is the event's bytes.
+-- the event or of one of its replays. is_same: the payload is the event's bytes. The message that
+-- says that an entity was erased keeps the id, if the stored event has a pseudonym.
 WITH page AS (
   SELECT shard, position, event_id
   FROM {schema}.outbox
@@ -30,6 +31,8 @@ WITH page AS (
 ), found AS (
   SELECT * FROM compared
   WHERE NOT (is_stored AND is_subject AND is_placed AND is_same)
+    AND NOT (is_stored AND EXISTS (
+      SELECT FROM {schema}.outbox_erasures r WHERE r.event_id = compared.event_id))
 )
 SELECT bounds.seen, reached.shard AS reached_shard, reached.position AS reached_position,
   reached.event_id AS reached_event,

@@ -6,7 +6,11 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Finding, Verifier
 
 
-async def findings_in(url: str) -> list[Finding]:
-    """All findings in the tables of a database."""
-    async with Verifier(Database(url)) as tool, aclosing(tool.verify()) as run:
+async def findings_in(database: Database | str, *archives: object) -> list[Finding]:
+    """All findings in the tables of a database, and in the files of its archives."""
+    known = Database(database) if isinstance(database, str) else database
+    async with (
+        Verifier(known) as tool,
+        aclosing(tool.verify(archive=map(str, archives))) as run,
+    ):
         return [finding async for finding in run]

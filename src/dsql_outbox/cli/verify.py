@@ -1,5 +1,6 @@
 """The command `verify`: compare the stored events with each other."""
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import datetime
 
@@ -31,6 +32,7 @@ def _time(context: click.Context, parameter: click.Parameter, text: str | None) 
 Examples:
   dsql-outbox verify
   dsql-outbox verify --since 2d --json
+  dsql-outbox verify --archive s3://shop-archive/outbox
 
 \b
 Exit codes:
@@ -47,27 +49,41 @@ Exit codes:
     callback=_time,
     help="Read only the bytes of events saved since: a time in ISO 8601, or an age such as 2d.",
 )
+@click.option(
+    "--archive",
+    multiple=True,
+    metavar="FOLDER|s3://..",
+    help="Read the archive files in this place, too; may be repeated.",
+)
 @json_option
 @with_database(logs=True)
-def verify(*, since: datetime | None, as_json: bool, database: Database) -> None:
+def verify(
+    *, since: datetime | None, archive: tuple[str, ...], as_json: bool, database: Database
+) -> None:
     """Compare the stored events with each other, and name each row that is wrong.
 
     The bytes of each event must have the fingerprint that was stored with them. The
     versions of each entity must have no gap, and the positions of each subject must rise.
     Headers, events and entities must agree, and each message in the outbox, each dead letter
-    and each replay must have its event.
+    and each replay must have its event. With --archive, the files must be those that were
+    written, and hold the events that their rows name.
 
     The command only reads, page by page, and may run beside writers and publishers. Each line
     names what is wrong, the table, and the key of the row. With --json, the last line holds
     the counts.
     """
-    found = anyio.run(_verify, database, since, as_json)
+    found = anyio.run(_verify, database, since, archive, as_json)
     if found:
         raise click.exceptions.Exit(FAILED)
 
 
-async def _verify(database: Database, since: datetime | None, as_json: bool) -> int:
-    async with Verifier(database) as verifier, aclosing(verifier.verify(since=since)) as run:
+async def _verify(
+    database: Database, since: datetime | None, archive: Sequence[str], as_json: bool
+) -> int:
+    async with (
+        Verifier(database) as verifier,
+        aclosing(verifier.verify(since=since, archive=archive)) as run,
+    ):
         with (
             interruptible(lambda: f"{_line(run.progress)}; {READ_ONLY}"),
             progress(lambda: _line(run.progress)),
@@ -98,6 +114,7 @@ def _line(done: VerifyProgress) -> str:
                 ("entities", done.entities),
                 ("messages", done.messages),
                 ("dead letters", done.dead_letters),
+                ("files", done.files),
                 ("findings", done.findings),
             )
             if count
