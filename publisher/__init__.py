@@ -8,14 +8,16 @@
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `records` reads stored events and entities by key (`Records`), for the console.
 - `verification/` compares the stored events with each other (`Verifier`).
-- `life/` archives stored events, and forgets archived ones (`Archives`).
+- `life/` archives stored events, forgets archived ones (`Archives`), and erases entities.
 - `operator/` is for operators and their programs: `Messages`, `Topics`, `Targets`,
   `Operations`, `StatusReader`, `ConflictReader` and `Health`.
 """
 
 from dsql_outbox.publisher.life.archive import ArchiveProgress, ArchiveRun
 from dsql_outbox.publisher.life.archives import Archives
+from dsql_outbox.publisher.life.erase import ERASED, EraseProgress, EraseRun
 from dsql_outbox.publisher.life.forget import ForgetProgress, ForgetRun
+from dsql_outbox.publisher.life.job import LEASE as LIFE_LEASE
 from dsql_outbox.publisher.operator.conflicts import (
     MAX_HOURS,
     REMEDIES,
@@ -30,7 +32,7 @@ from dsql_outbox.publisher.operator.health import Alive, Health, Ready
 from dsql_outbox.publisher.operator.health_probe import DatabaseProbe, HealthProbe
 from dsql_outbox.publisher.operator.letter_groups import LetterGroup, LetterGroups
 from dsql_outbox.publisher.operator.messages import MAX_RETRIED, Messages, Predecessor
-from dsql_outbox.publisher.operator.operations import Operation, Operations
+from dsql_outbox.publisher.operator.operations import Operation, OperationEntry, Operations
 from dsql_outbox.publisher.operator.replay import Replay, ReplayProgress
 from dsql_outbox.publisher.operator.requeue import Handled
 from dsql_outbox.publisher.operator.selection import STATES, Selection
@@ -62,6 +64,7 @@ from dsql_outbox.publisher.records import (
 )
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.relay import Relayed
+from dsql_outbox.publisher.session import Operator
 from dsql_outbox.publisher.verification.finding import Finding
 from dsql_outbox.publisher.verification.verifier import Verification, Verifier, VerifyProgress
 
@@ -90,6 +93,8 @@ from .targets import TargetKind, TargetRow, named, require_target
 from .topic_settings import FailureRules, TopicSettings
 
 __all__ = [
+    "ERASED",
+    "LIFE_LEASE",
     "MAX_HOURS",
     "MAX_RETRIED",
     "REMEDIES",
@@ -112,6 +117,8 @@ __all__ = [
     "Destination",
     "DroppedTarget",
     "EntityRecord",
+    "EraseProgress",
+    "EraseRun",
     "EventRecord",
     "FailedMessage",
     "FailureCounts",
@@ -130,7 +137,9 @@ __all__ = [
     "NotAttempted",
     "Nowhere",
     "Operation",
+    "OperationEntry",
     "Operations",
+    "Operator",
     "Outcome",
     "Page",
     "PausedTopic",

@@ -9,6 +9,7 @@ from dsql_outbox.outbox import SettingsError
 Verb = Literal[
     "archive",
     "archive forget",
+    "erase",
     "messages drop",
     "messages replay",
     "messages retry",

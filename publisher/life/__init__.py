@@ -2,5 +2,6 @@
 
 - `job` is the lease, and the file that a killed job left.
 - `archive` writes the bytes of old events to files, and `forget` removes events for good.
+- `erase` erases what is stored of one entity.
 - `archives` is the operator's tool for both.
 """

@@ -98,6 +98,7 @@ _COMMANDS: Final = {
     "topics": Subcommand("topics", "List, pause or resume topics."),
     "targets": Subcommand("targets", "List, add, drop, pause or resume targets."),
     "archive": Subcommand("archive", "Move the bytes of old events to files, or forget them."),
+    "erase": Subcommand("erase", "Erase what is stored of an entity."),
     "verify": Subcommand("verify", "Compare the stored events with each other."),
     "operations": Subcommand("operations", "List what operators did: who, when, what and why."),
     "inbox": Subcommand("inbox", "Forget old messages of a consumer's inbox."),

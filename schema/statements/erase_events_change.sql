@@ -1,0 +1,12 @@
+-- Put other bytes in the place of those of events, if they are still those that were read. The
+-- rows are locked until the end of the transaction, so that no new row names them meanwhile.
+UPDATE {schema}.business_events b
+SET event_data = k.data::json, event_size = octet_length(k.data),
+  fingerprint = decode(k.fingerprint, 'hex'), headers = k.headers::json, touches = k.touches::json,
+  subject_id = CASE WHEN b.subject_type = %(entity_type)s AND b.subject_id = %(entity_id)s
+    THEN %(new_id)s ELSE b.subject_id END,
+  erased_at = %(erased_at)s::text::timestamptz
+FROM unnest(%(event_ids)s::text::uuid[], %(before)s::text::text[], %(data)s::text::text[],
+    %(fingerprints)s::text::text[], %(headers)s::text::text[], %(touches)s::text::text[])
+  AS k(id, before, data, fingerprint, headers, touches)
+WHERE b.id = k.id AND b.fingerprint = decode(k.before, 'hex') AND b.event_data IS NOT NULL

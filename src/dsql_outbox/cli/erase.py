@@ -1,0 +1,162 @@
+"""The command `erase`: erase what is stored of an entity."""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+
+import anyio
+import click
+
+from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.filters import confirm, dry_run_option, json_option, yes_option
+from dsql_outbox.cli.options import option
+from dsql_outbox.cli.output import json_line, say
+from dsql_outbox.cli.progress_line import progress
+from dsql_outbox.cli.signals import GO_ON, Interruption
+from dsql_outbox.erasures import Erasures
+from dsql_outbox.outbox import DEFAULT_SOURCE, Database
+from dsql_outbox.publisher import EraseProgress, EraseRun
+from dsql_outbox.writer import WriterSettings
+
+_NOT_OURS = (
+    "not erased: what a broker, a consumer, a read model, a backup or a log of yours has received"
+)
+_KEEPS_ID = "the id stays in every key; if it is personal itself, run this again with --ids"
+
+
+@click.command(
+    short_help="Erase what is stored of an entity.",
+    epilog="""\b
+Examples:
+  dsql-outbox erase Person/4711 --reason "request 77" --dry-run
+  dsql-outbox erase Person/4711 --fields name,address --reason "request 77"
+  dsql-outbox erase Person/ann@example.com --ids --reason "request 78"
+
+\b
+Exit codes:
+  0    erased, or there was nothing to erase
+  1    another job runs, or an archive file cannot be read
+  2    wrong usage, or an unknown entity
+  69   the database cannot be reached
+  78   the tables are missing or older: run `dsql-outbox schema apply`
+  130  ended by Ctrl-C (143: by SIGTERM); the same command continues""",
+)
+@click.argument("entity", metavar="TYPE/ID")
+@click.option(
+    "--fields",
+    metavar="NAME,..",
+    help="Erase these fields alone: names, at any depth, or paths such as $.address.street.",
+)
+@click.option("--ids", is_flag=True, help="Put a pseudonym in the place of the id.")
+@click.option(
+    "--reason",
+    required=True,
+    metavar="TEXT",
+    help="Why: a text to record. Name nobody in it, since it stays.",
+)
+@click.option(
+    "--archive",
+    multiple=True,
+    metavar="FOLDER|s3://..",
+    help="Where the archive files are, if not where they were written; may be repeated.",
+)
+@option(
+    "--source",
+    default=DEFAULT_SOURCE,
+    metavar="TEXT",
+    help="The CloudEvents source of the event that says so: that of the writers' settings.",
+)
+@option(
+    "--topic",
+    default=WriterSettings.topic,
+    metavar="TEMPLATE",
+    help="The topic of that event.",
+)
+@dry_run_option
+@json_option
+@yes_option
+@with_database(logs=True)
+def erase(  # noqa: PLR0913 - one parameter per flag
+    *,
+    entity: str,
+    fields: str | None,
+    ids: bool,
+    reason: str,
+    archive: Sequence[str],
+    source: str,
+    topic: str,
+    dry_run: bool,
+    as_json: bool,
+    yes: bool,
+    database: Database,
+) -> None:
+    """Erase what the stored events say of an entity, for good.
+
+    First the event "TYPE Erased" is written, so that every target hears of it. Then the
+    entity's part goes from its state and from each older event, from messages that wait, dead
+    letters, error texts and archive files. Versions, positions and types stay. An event of
+    several entities keeps the parts of the others; what belongs to no entity goes with the
+    first one.
+
+    The command may run beside writers and publishers. Events that are written after it began
+    are not erased. Messages that are on their way to a broker meanwhile, and
+    what left with the broker before, are not ours to erase. A second run finds nothing.
+    """
+    settings = WriterSettings(source=source, topic=topic)
+    names = None if fields is None else [name.strip() for name in fields.split(",")]
+
+    async def run() -> int:
+        async with Erasures(database, settings) as tool:
+            told = tool.erase(
+                entity, names, reason=reason, ids=ids, archive=archive, dry_run=dry_run
+            )
+            if not dry_run:
+                what = "all content" if names is None else f"the fields {', '.join(names)}"
+                confirm(f"This erases {what} of {entity}, for good. Continue?", yes=yes)
+            return await _run(told, as_json=as_json, dry_run=dry_run, keeps_id=not ids)
+
+    if code := anyio.run(run):
+        raise click.exceptions.Exit(code)
+
+
+async def _run(run: EraseRun, *, as_json: bool, dry_run: bool, keeps_id: bool) -> int:
+    interruption = Interruption(run.stop)
+
+    async def work() -> None:
+        async with aclosing(run):
+            async for _ in run:
+                pass
+
+    try:
+        with progress(lambda: _line(run.progress)):
+            await interruption.run(work)
+    finally:
+        if interruption.first is not None:
+            say(f"not done; {GO_ON}", err=True)
+    done = run.progress
+    if as_json:
+        json_line(done)
+        return interruption.exit_code
+    if done.version is None and not dry_run:
+        say("nothing to erase")
+        return interruption.exit_code
+    say(f"would change {_line(done)}" if dry_run else _line(done))
+    if not dry_run:
+        if done.entity_id is not None:
+            say(f"the id is {done.entity_id} now")
+        elif keeps_id:
+            say(_KEEPS_ID)
+        say(_NOT_OURS)
+    return interruption.exit_code
+
+
+def _line(done: EraseProgress) -> str:
+    parts = [
+        f"{what}: {count:,}"
+        for what, count in (
+            ("messages", done.messages),
+            ("dead letters", done.dead_letters),
+            ("archive files", done.files),
+        )
+        if count
+    ]
+    return ", ".join([f"events: {done.events:,} of {done.total:,}", *parts])

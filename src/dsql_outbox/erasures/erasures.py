@@ -1,0 +1,134 @@
+"""The operator's tool that erases what is stored of an entity."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Final
+from uuid import UUID, uuid4
+
+import msgspec
+
+from dsql_outbox.outbox import (
+    Database,
+    EntityErasure,
+    Fields,
+    JsonEvent,
+    StaleVersion,
+    parse_subject_key,
+)
+from dsql_outbox.publisher import LIFE_LEASE, EraseRun, OperationEntry, Operator
+from dsql_outbox.schema import operation, statement
+from dsql_outbox.writer import AsyncTransaction, AsyncWriter, WriterSettings
+
+_TRIES: Final = 100
+"""How often the notice is written again, as another event has touched the entity meanwhile."""
+
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Erasures(Operator):
+    """Erases what is stored of an entity.
+
+    The constructor does no I/O. Use ``async with`` or call `close`. `settings` are those of the
+    writer of the event that says so, such as its source.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: WriterSettings | None = None,
+        *,
+        user: str | None = None,
+    ) -> None:
+        super().__init__(database, user=user)
+        self._database = database
+        # Neither the backlog nor conflicts concern it, and an archivist may not read them.
+        given = settings or WriterSettings()
+        self._settings = replace(given, backlog_check=None, conflict_report=None)
+
+    def erase(  # noqa: PLR0913 - one argument per option
+        self,
+        entity: str,
+        fields: Iterable[str] | None = None,
+        *,
+        reason: str,
+        ids: bool = False,
+        archive: str | Iterable[str] = (),
+        dry_run: bool = False,
+        lease: float = LIFE_LEASE,
+    ) -> EraseRun:
+        """Erase what the events of an entity say of it. Returns a run: iterate to do its work.
+
+        `entity` is ``TYPE/ID``. `fields` are names, which are erased at any depth, or paths such
+        as ``$.address.street``; None erases all. First the event "TYPE Erased" is written, with
+        what is left of the entity's state. With `ids`, a pseudonym takes the place of the id.
+        `archive` are places of the archive files, if they are no longer where they were written.
+        If nothing is to be erased, nothing is written. A run that was killed is continued by
+        the same call.
+
+        Raises `SettingsError` for a malformed entity or field, and, when it runs, for an entity
+        that no event has touched; then `JobRefused`, `ArchiveError`, `SchemaError` and the
+        driver's errors, too.
+        """
+        chosen = None if fields is None else Fields(fields)
+        erasure = EntityErasure(*parse_subject_key(entity), chosen)
+        return EraseRun(
+            self._session,
+            erasure,
+            OperationEntry(self._session, "erase", reason=reason, user=self._user),
+            partial(self._announce, reason),
+            ids=ids,
+            archive=[archive] if isinstance(archive, str) else [*archive],
+            dry_run=dry_run,
+            lease=lease,
+        )
+
+    async def _announce(self, reason: str, erasure: EntityErasure) -> None:
+        notice = partial(self._notice, reason, erasure, uuid4())
+        async with AsyncWriter(self._database, self._settings) as writer:
+            for left in range(_TRIES, 0, -1):
+                try:
+                    await writer.transact(notice)
+                except StaleVersion:
+                    if left == 1:
+                        raise
+                else:
+                    return
+
+    async def _notice(
+        self, reason: str, erasure: EntityErasure, event_id: UUID, transaction: AsyncTransaction
+    ) -> None:
+        """Write the event and the row of the erasure, in one transaction."""
+        entity = await transaction.entity(erasure.entity_type, erasure.entity_id)
+        assert entity is not None  # noqa: S101 - an event has touched it
+        left = erasure.of_state(entity.data)
+        event = notice_event(erasure, event_id, entity.data if left is None else left.data)
+        receipt = await transaction.append(JsonEvent(event), expected_version=entity.version)
+        who = operation("erase", reason=reason, user=self._user)
+        row = {
+            "id": uuid4(),
+            "entity_type": erasure.entity_type,
+            "entity_id": erasure.entity_id,
+            "event_id": event_id,
+            "version": receipt.entities[0].version,
+            "reason": who["reason"],
+            "user": who["user"],
+        }
+        await transaction.connection.execute(
+            statement("erasure_record", self._database.schema), row
+        )
+
+
+def notice_event(erasure: EntityErasure, event_id: UUID, state: str) -> bytes:
+    """The event that says that an entity is erased; `state` is what is left of it."""
+    entity_type, entity_id, *_ = erasure
+    attributes = {name: raw for name, raw in _members(state).items() if name != "entityHeader"}
+    header = {"entityId": entity_id, "entityType": entity_type}
+    name = f"{entity_type} Erased"
+    kind = "".join(name.split()) or "Erased"
+    return msgspec.json.encode(
+        {
+            "eventHeader": {"uuid": event_id, "eventName": name, "eventType": kind},
+            "entities": [{"entityHeader": header} | attributes],
+        }
+    )

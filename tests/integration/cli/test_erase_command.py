@@ -1,0 +1,97 @@
+"""``dsql-outbox erase``: what it prints, its exit codes, and what a kill leaves."""
+
+import json
+import signal
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from tests.support.commands import Command
+from tests.support.waiting import wait_until
+
+from dsql_outbox.cli import main
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.writer import Writer
+
+MARK = "Zaphod"
+REASON = ("--reason", "ticket 77", "--yes")
+
+
+def run(url: str, *words: str) -> Result:
+    return CliRunner().invoke(main, [*words, "--database", url])
+
+
+def fill(url: str, events: int) -> None:
+    with Writer(Database(url)) as writer:
+        given = [Entity("Person", "ann", {"name": MARK}), Entity("Car", "7", {"km": 1})]
+        writer.write_many([Event.new("Moved", "Moved", given) for _ in range(events)])
+
+
+def marked(sql: psycopg.Connection[Any]) -> int:
+    found = sql.execute(
+        "SELECT count(*) FROM outbox.business_events WHERE event_data::text LIKE %s", (f"%{MARK}%",)
+    ).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def test_it_says_what_it_erased_and_what_it_cannot(url: str, sql: psycopg.Connection[Any]) -> None:
+    fill(url, 3)
+    done = run(url, "erase", "Person/ann", *REASON, "--dry-run")
+    assert done.stdout == "would change events: 3 of 3, messages: 3\n"
+    assert marked(sql) == 3
+    done = run(url, "erase", "Person/ann", *REASON)
+    assert done.exit_code == 0, done.output
+    first, second, third = done.stdout.splitlines()
+    assert first == "events: 3 of 3, messages: 3"
+    assert "--ids" in second
+    assert "broker" in third
+    assert marked(sql) == 0
+    assert run(url, "verify").exit_code == 0
+    assert run(url, "erase", "Person/ann", *REASON).stdout == "nothing to erase\n"
+    done = run(url, "erase", "Person/ann", *REASON, "--ids", "--json")
+    found = json.loads(done.stdout)
+    assert found["entityId"].startswith("erased-")
+    assert run(url, "verify").exit_code == 0
+    verbs = [json.loads(line) for line in run(url, "operations", "--json").stdout.splitlines()]
+    assert [(each["verb"], each["object"]) for each in verbs] == [("erase", "")] * 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("Person/eve", *REASON),
+        ("Person", *REASON),
+        ("Person/ann", *REASON, "--fields", "a.b"),
+        ("Person/ann",),
+    ],
+)
+def test_wrong_words_are_refused(url: str, words: tuple[str, ...]) -> None:
+    fill(url, 1)
+    assert run(url, "erase", *words).exit_code == 2
+
+
+@pytest.mark.parametrize("words", [(), ("--ids",)])
+def test_what_a_kill_leaves_the_next_run_finishes(
+    url: str, sql: psycopg.Connection[Any], words: tuple[str, ...]
+) -> None:
+    fill(url, 700)
+    for version, left in ((400, 400), (650, 100)):
+        with psycopg.connect(url) as other:  # its lock stops the command in the middle
+            other.execute(
+                "SELECT FROM outbox.business_events b WHERE id = (SELECT event_id FROM"
+                " outbox.event_headers WHERE entity_id = '7' AND entity_version = %s) FOR UPDATE",
+                (version,),
+            )
+            with Command("erase", "Person/ann", *REASON, *words, "--database", url) as command:
+                wait_until(lambda left=left: marked(sql) == left, timeout=60)  # type: ignore[misc]
+                command.signal(signal.SIGKILL)
+        sql.execute("UPDATE outbox.outbox_jobs SET expires_at = now() - interval '1 second'")
+    assert run(url, "verify").exit_code == 1
+    assert run(url, "erase", "Person/ann", *REASON, *words).exit_code == 0
+    assert marked(sql) == 0
+    done = run(url, "verify")
+    assert done.exit_code == 0, done.output
+    notices = sql.execute("SELECT count(*) FROM outbox.outbox_erasures").fetchone()
+    assert notices == (1,)
