@@ -126,7 +126,7 @@ chaos: $(VENV)/.dev ## the chaos and pressure scenarios of another project's har
 examples: $(VENV)/.dev ## start each example, send it work, kill it in the middle and check the outcome (ONLY=sqlalchemy)
 	$(BIN)/pytest tests/examples $(if $(ONLY),-k $(ONLY))
 
-goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what holds or misses (ONLY=writer, relay:half,hot; OPTIONS=--full)
+goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what holds or misses (ONLY=writer, relay:half,hot, life; OPTIONS=--full)
 	$(BIN)/python -m benchmarks.goals $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
 storm: $(VENV)/.dev ## writers of one entity, without lock waits: the share that each policy of retries stores (OPTIONS=--help)
