@@ -15,7 +15,7 @@
 
 from dsql_outbox.publisher.life.archive import ArchiveProgress, ArchiveRun
 from dsql_outbox.publisher.life.archives import Archives
-from dsql_outbox.publisher.life.erase import ERASED, EraseProgress, EraseRun
+from dsql_outbox.publisher.life.erase import ERASED, EraseProgress, EraseRun, erasure_id
 from dsql_outbox.publisher.life.forget import ForgetProgress, ForgetRun
 from dsql_outbox.publisher.life.job import LEASE as LIFE_LEASE
 from dsql_outbox.publisher.operator.conflicts import (
@@ -182,6 +182,7 @@ __all__ = [
     "VersionRecord",
     "attributes",
     "burial_proofs",
+    "erasure_id",
     "failure_proofs",
     "known_schemes",
     "named",

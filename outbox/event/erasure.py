@@ -51,6 +51,11 @@ class Fields:
         if not self.names and not self._paths:
             raise SettingsError("no field is named")
 
+    @property
+    def texts(self) -> list[str]:
+        """The names and the paths, sorted."""
+        return sorted([*self.names, *("$." + ".".join(path) for path in self._paths)])
+
     def has(self, path: tuple[str, ...]) -> bool:
         """Whether the member with this path is to be erased."""
         return path[-1] in self.names or path in self._paths

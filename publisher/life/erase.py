@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from itertools import islice
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -54,6 +55,19 @@ class Notice(NamedTuple):
     version: int
 
 
+def erasure_id(event_id: UUID, erasure: EntityErasure, *, ids: bool) -> UUID:
+    """The id of an erasure: that of its event, and a hash of what is erased.
+
+    So the same command can go on with it, though the row does not say what is erased.
+    """
+    fields = None if erasure.fields is None else erasure.fields.texts
+    return UUID(bytes=sha256(event_id.bytes + _encode([fields, ids])).digest()[:16])
+
+
+def _pseudonym_of(notice: Notice) -> str:
+    return f"erased-{notice.id.hex}"
+
+
 class EraseProgress(msgspec.Struct, frozen=True, rename="camel"):
     """How far an erasure is.
 
@@ -97,6 +111,7 @@ class EraseRun(LifeRun[EraseProgress]):
         self._entry = entry
         self._announce = announce
         self._ids = ids
+        self._renames = ids
         self._archive = archive
         self._dry_run = dry_run
         self._lease = lease
@@ -109,11 +124,13 @@ class EraseRun(LifeRun[EraseProgress]):
                 yield self.progress
             return
         async with LifeJob.running(self._session, "erase", lease=self._lease) as job:
+            self._renames = self._ids and not await self._is_renamed()
             notice = await self._noticed(job)
             if notice is None:
                 return
-            if self._ids:
-                self._erasure = self._erasure._replace(pseudonym=f"erased-{notice.id.hex}")
+            if self._renames:
+                pseudonym = await self._pseudonym(notice)
+                self._erasure = self._erasure._replace(pseudonym=pseudonym)
             self._count(version=notice.version, entity_id=self._erasure.pseudonym)
             self._count(read=-self.progress.read)
             async for _ in self._pass(job, notice.version, notice):
@@ -127,15 +144,37 @@ class EraseRun(LifeRun[EraseProgress]):
         """The notice of this erasure, or of an unfinished one; None if nothing is to be erased."""
         version, state = await self._state()
         is_clean = self._erasure.of_state(state) is None
-        unfinished = await self._session.read("erasure_open", Notice, self._key())
-        if not unfinished or not is_clean:
-            if is_clean and not self._ids and not await self._finds_any(version):
+        unfinished = await self._unfinished()
+        # To rename, all versions are erased in the end, so a state that is new does not matter.
+        if not unfinished or not (is_clean or self._renames):
+            if is_clean and not self._renames and not await self._finds_any(version):
                 return None
             await job.renew()
             await self._entry.write()
             await self._announce(self._erasure)
-            unfinished = await self._session.read("erasure_open", Notice, self._key())
+            unfinished = await self._unfinished()
         return unfinished[0]
+
+    async def _is_renamed(self) -> bool:
+        """Whether the id is the pseudonym of an erasure that is not finished."""
+        rows = await self._session.read("erasure_open", Notice, self._key())
+        return any(_pseudonym_of(row) == self._erasure.entity_id for row in rows)
+
+    async def _unfinished(self) -> Sequence[Notice]:
+        """The unfinished erasures of the same fields, the latest first."""
+        rows = await self._session.read("erasure_open", Notice, self._key())
+        return [
+            row for row in rows if row.id == erasure_id(row.event_id, self._erasure, ids=self._ids)
+        ]
+
+    async def _pseudonym(self, notice: Notice) -> str:
+        """The pseudonym that an interrupted erasure has given to some events, or a new one."""
+        for row in await self._session.read("erasure_open", Notice, self._key()):
+            named = {"entity_type": self._erasure.entity_type, "new_id": _pseudonym_of(row)}
+            ((is_used,),) = await self._session.rows("erase_pseudonym", named)
+            if is_used:
+                return _pseudonym_of(row)
+        return _pseudonym_of(notice)
 
     async def _finds_any(self, version: int) -> bool:
         async for _ in self._pass(None, version + 1, None):
@@ -236,8 +275,9 @@ class EraseRun(LifeRun[EraseProgress]):
 
     async def _finish(self, job: LifeJob, notice: Notice) -> None:
         key = self._key()
-        if not self._ids:
-            await self._session.count("erasure_finish", key | {"new_id": key["entity_id"]})
+        done = {"done": plain_array(row.id for row in await self._unfinished())}
+        if not self._renames:
+            await self._session.count("erasure_finish", key | done | {"new_id": key["entity_id"]})
             return
         new_id = self._erasure.pseudonym
         while True:
@@ -247,7 +287,7 @@ class EraseRun(LifeRun[EraseProgress]):
             if self.is_stopping:
                 return
             left = self._erasure.of_state(state)
-            row = {**key, "new_id": new_id, "version": version}
+            row = {**key, **done, "new_id": new_id, "version": version}
 
             async def move(
                 transaction: OperatorTransaction,

@@ -1,6 +1,8 @@
--- Note that all is erased of an entity. new_id: its pseudonym, which takes the place of the id in
--- earlier erasures too; without one, the id.
+-- Note that all is erased that some erasures of an entity were to erase. new_id: its pseudonym,
+-- which takes the place of the id in all erasures of it; without one, the id.
 UPDATE {schema}.outbox_erasures
-SET finished_at = coalesce(finished_at, clock_timestamp()), entity_id = %(new_id)s
+SET entity_id = %(new_id)s,
+  finished_at = CASE WHEN id = ANY(%(done)s::text::uuid[]) THEN clock_timestamp()
+    ELSE finished_at END
 WHERE entity_type = %(entity_type)s AND entity_id = %(entity_id)s
-  AND (finished_at IS NULL OR entity_id <> %(new_id)s)
+  AND (id = ANY(%(done)s::text::uuid[]) OR entity_id <> %(new_id)s)

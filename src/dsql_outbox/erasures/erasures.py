@@ -16,7 +16,7 @@ from dsql_outbox.outbox import (
     StaleVersion,
     parse_subject_key,
 )
-from dsql_outbox.publisher import LIFE_LEASE, EraseRun, OperationEntry, Operator
+from dsql_outbox.publisher import LIFE_LEASE, EraseRun, OperationEntry, Operator, erasure_id
 from dsql_outbox.schema import operation, statement
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, WriterSettings
 
@@ -76,15 +76,15 @@ class Erasures(Operator):
             self._session,
             erasure,
             OperationEntry(self._session, "erase", reason=reason, user=self._user),
-            partial(self._announce, reason),
+            partial(self._announce, reason, ids=ids),
             ids=ids,
             archive=[archive] if isinstance(archive, str) else [*archive],
             dry_run=dry_run,
             lease=lease,
         )
 
-    async def _announce(self, reason: str, erasure: EntityErasure) -> None:
-        notice = partial(self._notice, reason, erasure, uuid4())
+    async def _announce(self, reason: str, erasure: EntityErasure, *, ids: bool) -> None:
+        notice = partial(self._notice, reason, erasure, uuid4(), ids)
         async with AsyncWriter(self._database, self._settings) as writer:
             for left in range(_TRIES, 0, -1):
                 try:
@@ -96,7 +96,12 @@ class Erasures(Operator):
                     return
 
     async def _notice(
-        self, reason: str, erasure: EntityErasure, event_id: UUID, transaction: AsyncTransaction
+        self,
+        reason: str,
+        erasure: EntityErasure,
+        event_id: UUID,
+        ids: bool,
+        transaction: AsyncTransaction,
     ) -> None:
         """Write the event and the row of the erasure, in one transaction."""
         entity = await transaction.entity(erasure.entity_type, erasure.entity_id)
@@ -106,7 +111,7 @@ class Erasures(Operator):
         receipt = await transaction.append(JsonEvent(event), expected_version=entity.version)
         who = operation("erase", reason=reason, user=self._user)
         row = {
-            "id": uuid4(),
+            "id": erasure_id(event_id, erasure, ids=ids),
             "entity_type": erasure.entity_type,
             "entity_id": erasure.entity_id,
             "event_id": event_id,

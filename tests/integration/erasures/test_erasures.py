@@ -29,6 +29,7 @@ from dsql_outbox.outbox import (
 from dsql_outbox.outbox.archive.compression import zstd
 from dsql_outbox.publisher import EraseProgress, Messages, Rejected, Selection, Targets
 from dsql_outbox.publisher.life import erase as erase_module
+from dsql_outbox.publisher.operator import targets as operator_targets
 from dsql_outbox.schema import grant
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer, WriterSettings
@@ -44,6 +45,11 @@ HEADERS = {"actor": MARK, "tenant": "7"}
 @pytest.fixture
 def database(outbox_url: str) -> Database:
     return Database(outbox_url)
+
+
+@pytest.fixture(autouse=True)
+def _quick_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
 
 
 @pytest.fixture
@@ -377,6 +383,51 @@ async def test_what_verify_accepts_was_erased(
     sql.execute("UPDATE outbox.outbox_erasures SET erased_at = now()")
     found = {each.fault for each in await findings_in(database)}
     assert found == {"unfinished-erasure", "unlisted-erasure"}
+
+
+async def interrupted(database: Database, left: int, *fields: str, **given: Any) -> None:
+    """Begin an erasure and leave it when so many of its events are changed."""
+    async with Erasures(database) as tool:
+        run = tool.erase("Person/ann", fields or None, reason="", **given)
+        async for done in run:
+            if done.events >= left:
+                break
+        await run.aclose()
+
+
+@pytest.mark.parametrize("again", [(), ("name",), ("city",)])
+async def test_an_erasure_is_finished_by_the_same_one_alone(
+    database: Database, monkeypatch: pytest.MonkeyPatch, again: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(erase_module, "_EVENTS", 2)
+    await fill(database, None)
+    await interrupted(database, 2, "name")
+    assert {each.fault for each in await findings_in(database)} == {"unfinished-erasure"}
+    await erase(database, "Person/ann", *again)
+    found = {each.fault for each in await findings_in(database)}
+    assert found == (set() if again == ("name",) else {"unfinished-erasure"})
+    await erase(database, "Person/ann", "name")
+    assert await findings_in(database) == []
+
+
+@pytest.mark.parametrize("again", [(), ("name",)])
+async def test_an_interrupted_pseudonym_stays_the_same(
+    database: Database,
+    sql: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    again: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(erase_module, "_EVENTS", 2)
+    await fill(database, None)
+    await interrupted(database, 2, ids=True)
+    with Writer(database) as writer:
+        writer.write(new("Person/ann", name=MARK))
+    done = await erase(database, "Person/ann", *again, ids=True)
+    if again:
+        await erase(database, f"Person/{done.entity_id}", ids=True)
+    names = "SELECT DISTINCT entity_id FROM outbox.event_headers WHERE entity_type = 'Person'"
+    assert len(sql.execute(names).fetchall()) == 2
+    assert await findings_in(database) == []
 
 
 async def test_an_archivist_may_erase_and_a_reader_may_verify(
