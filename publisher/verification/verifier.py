@@ -143,7 +143,7 @@ class Verification:
         finally:
             if reading is not None:
                 reading.cancel()
-                await asyncio.wait([reading])
+                await asyncio.gather(reading, return_exceptions=True)
 
     def _reading(self, first: UUID) -> "asyncio.Task[_EventPage]":
         limits = {"rows": EVENT_ROWS, "bytes": EVENT_BYTES, "since": self._since}
