@@ -34,9 +34,10 @@ Examples:
 \b
 Exit codes:
   0    erased, or there was nothing to erase
-  1    another job runs, or an archive file cannot be read
+  1    an archive file cannot be read
   2    wrong usage, or an unknown entity
   69   the database cannot be reached
+  75   another job runs, or a target opens or fills: try again later
   78   the tables are missing or older: run `dsql-outbox schema apply`
   130  ended by Ctrl-C (143: by SIGTERM); the same command continues""",
 )
