@@ -137,6 +137,7 @@ class Adapter:
         self._is_stopped = False
 
     async def run(self) -> None:
+        self._describe()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
@@ -161,7 +162,6 @@ class Adapter:
         while not self._is_stopped:
             try:
                 await asyncio.to_thread(apply, self._database)
-                self._describe()
                 self._publisher = Publisher(
                     self._database, self._workers, PublisherSettings(drain=_STOP - 1)
                 )
