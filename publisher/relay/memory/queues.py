@@ -141,9 +141,11 @@ class Queues:
         while turns and left > 0:
             topic, use, share = turn = turns.popleft()
             room = min(share, max(free - most + left, of * OWN)) - use.busy
+            # A run takes half of the room, or the others would wait for the first answer.
+            longest = max(1, min(left, int(room / 2)))
             if room <= 0:
                 limited.append(topic)
-            elif (subject := self._next(topic, max(1, min(left, int(room))), may_send)) is not None:
+            elif (subject := self._next(topic, longest, may_send)) is not None:
                 taken.append(subject)
                 left -= len(subject.busy)
                 turns.append(turn)

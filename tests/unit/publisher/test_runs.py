@@ -43,7 +43,7 @@ def take(queues: Queues, *, most: int = 500, free: int = 8_000, longest: int = 6
 @pytest.mark.parametrize(
     ("rows", "longest", "length"),
     [
-        (chain("a", list(range(1, 100))), 64, 62),  # what a new topic may have on its way
+        (chain("a", list(range(1, 100))), 64, 31),  # half of what a new topic may have on its way
         (chain("a", list(range(1, 100))), 10, 10),
         (chain("a", list(range(1, 100))), 1, 1),
         (chain("a", [1]), 64, 1),
@@ -70,6 +70,14 @@ def test_a_row_that_failed_before_goes_alone() -> None:
     shard.subjects[rows[0].key].holds = [Hold(rows[0].id, 1, 0.0)]
     (subject,) = take(queues)
     assert len(subject.busy) == 1
+
+
+@pytest.mark.parametrize("hot", [1, 3])
+def test_a_run_leaves_places_for_the_others_of_a_new_topic(hot: int) -> None:
+    """Its first answer may take long."""
+    rows = [each for n in range(hot) for each in chain(f"hot {n}", list(range(n + 1, 400, hot)))]
+    queues, _ = in_queues([*rows, *(row(f"cold {n}", 500 + n) for n in range(5))])
+    assert len(take(queues)) == hot + 5
 
 
 @pytest.mark.parametrize("most", [1, 3, 4, 9])

@@ -314,14 +314,14 @@ FOUND_AT = {
     "count_the_unattempted": 3,
     "send_two_runs_at_once": 0,
     "store_behind_a_refusal": 4,
-    "forget_the_lease_of_a_run": 1448,
-    "send_replays_in_runs": 1,
+    "forget_the_lease_of_a_run": 1840,
+    "send_replays_in_runs": 248,
     "open_without_waiting": 0,
     "open_with_what_came_before": 0,
     "discard_by_the_clock": 200,
     "delete_before_the_function": 2,
     "delete_what_failed": 2,
-    "pause_for_all_targets": 0,
+    "pause_for_all_targets": 603,
 }
 """The first seeds that find a defect today."""
 
