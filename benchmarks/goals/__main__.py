@@ -8,6 +8,7 @@ import sys
 
 from benchmarks.measure import machine
 
+from .archive_goals import ARCHIVE
 from .conditions import FULL, Conditions, Sizes
 from .fills import FILLS
 from .goal import Result, UnknownGoals, results, select
@@ -24,7 +25,7 @@ GROUPS = {
     "hot": HOT,
     "runs": RUNS,
     "targets": TARGETS + FILLS,
-    "life": LIFE,
+    "life": ARCHIVE + LIFE,
 }
 
 

@@ -3,11 +3,13 @@
 import errno
 import os
 from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import psycopg
 import pytest
 from anyio import from_thread
@@ -40,6 +42,7 @@ from dsql_outbox.publisher import (
 )
 from dsql_outbox.publisher.life.archives import Archives
 from dsql_outbox.publisher.operator import targets as operator_targets
+from dsql_outbox.publisher.operator.replay import StoredEvents
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import AsyncWriter, Writer
 
@@ -350,6 +353,42 @@ async def test_an_event_that_a_row_names_since_it_was_read_is_left_out(
     kept = sql.execute("SELECT id FROM outbox.business_events WHERE archive IS NULL").fetchall()
     assert {event_id for (event_id,) in kept} == {one, two}
     assert texts(sql, folder).keys() == {one, two, three}
+
+
+async def test_no_archive_takes_an_event_between_the_row_of_a_replay_and_its_commit(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = writer.write(event("a")).event_id
+    await sent(database)
+    put, archived = StoredEvents.put, anyio.Event()
+
+    async def archive_all() -> None:
+        await archive(database, folder)
+        archived.set()
+
+    async with anyio.create_task_group() as group:
+
+        async def put_slowly(*arguments: Any) -> None:
+            await put(*arguments)
+            group.start_soon(archive_all)
+            with anyio.move_on_after(1):  # it waits for us, and on DSQL one of us tries again
+                await archived.wait()
+
+        monkeypatch.setattr(StoredEvents, "put", put_slowly)
+        async with Messages(database) as tool:
+            with suppress(EventArchived):
+                await gathered(tool.replay(Selection(ids=(one,))))
+        await archived.wait()
+    both = sql.execute(
+        "SELECT FROM outbox.outbox o JOIN outbox.business_events b ON b.id = o.event_id"
+        " WHERE b.archive IS NOT NULL"
+    )
+    assert both.fetchall() == []
+    assert texts(sql, folder).keys() == {one}
 
 
 async def test_an_archive_beside_a_filling_target_is_refused(

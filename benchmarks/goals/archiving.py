@@ -1,0 +1,121 @@
+"""An archive of a large table beside a steady writer."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import quantiles
+from tempfile import TemporaryDirectory
+from threading import Event as Flag
+from threading import Thread
+from time import perf_counter, sleep
+from typing import Final
+
+import psycopg
+from benchmarks.relay.rows import new_database
+
+from dsql_outbox.outbox import ArchiveFile, Database, Entity, Event, open_place
+from dsql_outbox.writer import Writer
+
+from .conditions import Conditions
+
+_WRITES: Final = 500
+_THREADS: Final = 4
+_KIB: Final = 1024
+_FACTS: Final = ", ".join(ArchiveFile.__struct_fields__)
+_BYTES: Final = """SELECT (SELECT coalesce(sum(octet_length(event_data::text)), 0)
+    + sum(octet_length(touches::text)) + coalesce(sum(octet_length(headers::text)), 0)
+    FROM outbox.business_events WHERE id = ANY(%(ids)s))
+  + (SELECT coalesce(sum(octet_length(header_data::text)), 0) FROM outbox.event_headers
+    WHERE event_id = ANY(%(ids)s))"""
+
+
+def archive(conditions: Conditions) -> list[float]:
+    """Events per second, the writer's p99 to that of alone, MiB, the share of JSON, and losses."""
+    url = new_database(conditions.server, "archive")
+    events = conditions.sizes.load
+    with Writer(Database(url)) as writer:
+        for start in range(0, events, 2_000):
+            writer.write_many([_event(n) for n in range(start, min(events, start + 2_000))])
+    with psycopg.connect(url, autocommit=True) as sql, TemporaryDirectory() as folder:
+        sql.execute("DELETE FROM outbox.outbox")
+        sql.execute("VACUUM ANALYZE")
+        ids = [row[0] for row in sql.execute("SELECT id FROM outbox.business_events LIMIT 5000")]
+        before = _size(sql, ids)
+        alone = _p99(url, conditions.sizes.seconds)
+        (cut,) = sql.execute("SELECT now()::text").fetchone() or ("",)
+        ended, beside = Flag(), list[float]()
+        threads = _writing(url, ended, beside)
+        began = perf_counter()
+        peak, archived = _archive(url, folder, cut.replace(" ", "T"))
+        took = perf_counter() - began
+        ended.set()
+        for thread in threads:
+            thread.join()
+        share = _size(sql, ids) / before
+        lost = _lost(sql, folder)
+    ratio = quantiles(beside, n=100)[98] / alone
+    return [archived / took, ratio, peak, share, lost]
+
+
+def _event(n: int) -> Event:
+    return Event.new("Car Moved", "CarMoved", [Entity("Car", f"C-{n % 9_973}", {"t": "x" * 200})])
+
+
+def _size(sql: psycopg.Connection, ids: list[object]) -> float:
+    (size,) = sql.execute(_BYTES, {"ids": ids}).fetchone() or (0,)
+    return float(size)
+
+
+def _p99(url: str, seconds: float) -> float:
+    ended, times = Flag(), list[float]()
+    threads = _writing(url, ended, times)
+    sleep(seconds)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    return quantiles(times, n=100)[98]
+
+
+def _writing(url: str, ended: Flag, times: list[float]) -> list[Thread]:
+    """Write `_WRITES` events a second until the flag is set; `times` are their seconds."""
+
+    def work(seed: int) -> None:
+        pause = _THREADS / _WRITES
+        with Writer(Database(url)) as writer:
+            due = perf_counter()
+            for n in range(seed * 1_000_000, (seed + 1) * 1_000_000):
+                began = perf_counter()
+                writer.write(_event(n))
+                times.append(perf_counter() - began)
+                due = max(due + pause, perf_counter() - 1)
+                if ended.wait(max(0.0, due - perf_counter())):
+                    return
+
+    threads = [Thread(target=work, args=(seed,)) for seed in range(_THREADS)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _archive(url: str, folder: str, before: str) -> tuple[float, int]:
+    """Run the command. Returns its peak of memory in MiB, and how many events it archived."""
+    told = Path(folder) / "told.json"
+    words = ["archive", "--before", before, "--to", f"{folder}/a", "--json", "--database", url]
+    with told.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "dsql_outbox", *words], stdout=output)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"the archive ended with {process.returncode}")
+    return usage.ru_maxrss / _KIB, json.loads(told.read_bytes())["events"]
+
+
+def _lost(sql: psycopg.Connection, folder: str) -> int:
+    """How many events have no bytes: neither in the table nor in the file that they name."""
+    place, found = open_place(f"{folder}/a"), set[object]()
+    for row in sql.execute(f"SELECT {_FACTS} FROM outbox.outbox_archives"):
+        found |= {(each.id, row[0]) for each in ArchiveFile.from_columns(row).read(place)}
+    rows = sql.execute("SELECT id, archive FROM outbox.business_events WHERE event_data IS NULL")
+    return len({*rows.fetchall()} ^ found)
