@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import nats
 from nats.js.api import ConsumerConfig
+from psycopg import AsyncConnection
 
 from dsql_outbox import Database
 from dsql_outbox.inbox import AsyncInbox, Received, from_nats
-from dsql_outbox.outbox import AsyncConnection
 
 ADD = """
 INSERT INTO public.balances AS b (customer, orders, total) VALUES (%s, 1, %s)

@@ -8,8 +8,9 @@ The function runs in the transaction that deletes the message, so each order cou
 import json
 from decimal import Decimal
 
+from psycopg import AsyncConnection
+
 from dsql_outbox import Message
-from dsql_outbox.outbox import AsyncConnection
 
 ADD = """INSERT INTO public.revenue AS r (day, orders, total)
     VALUES (%s::timestamptz::date, 1, %s)

@@ -16,11 +16,10 @@ import os
 import sys
 from decimal import Decimal
 
-from psycopg import sql
+from psycopg import AsyncConnection, sql
 
 from dsql_outbox import Database, Entity, Event, Message, Publisher, PublisherSettings, Writer
 from dsql_outbox.inbox import AsyncInbox
-from dsql_outbox.outbox import AsyncConnection
 from dsql_outbox.publisher import Apply
 
 DATABASE = Database(os.environ["DSQL_OUTBOX_DATABASE"])

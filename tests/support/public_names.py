@@ -17,6 +17,8 @@ import dsql_outbox
 KEPT: Final = ROOT / "tests" / "data" / "compatibility"
 
 _IMPORT: Final = re.compile(r"^ *from (dsql_outbox[\w.]*) import (\([^)]*\)|[^\n]*)", re.MULTILINE)
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
+
 _NAMES_ONLY: Final = ("dsql_outbox.testing", "dsql_outbox.console")
 """Modules of tools, whose names stay while their members may change."""
 
@@ -60,7 +62,7 @@ def _signature(value: Any) -> str:
     except (TypeError, ValueError):
         return ""
     bare = [each.replace(annotation=each.empty) for each in found.parameters.values()]
-    return str(inspect.Signature(bare))
+    return _ADDRESS.sub("", str(inspect.Signature(bare)))
 
 
 def _is_of_a_library(kind: type, member: str) -> bool:
