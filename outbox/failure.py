@@ -161,6 +161,7 @@ TABLES: Final = frozenset(
         "outbox_conflicts",
         "outbox_erasures",
         "outbox_failures",
+        "outbox_fills",
         "outbox_jobs",
         "outbox_leases",
         "outbox_operations",

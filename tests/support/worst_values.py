@@ -77,10 +77,16 @@ def write_worst_rows(url: str, roles: Roles) -> list[Row]:
                 is_changed = "UPDATE" in each.rights and each.name == "outbox_leases"
                 if "INSERT" not in each.rights and not is_changed:
                     continue
+                # An erasure writes its event as a writer does, with keys that are taken here.
+                if duty == "archivist" and each.name == "business_events":
+                    continue
                 # A target that the tool did not make may end all writes: no command shows it then.
                 if duty == "operator" and each.name in {"outbox_targets", "outbox_leases"}:
                     continue
                 for column in columns.get(each.name or "", ()):
+                    # Each command that needs the bytes names that file, and ends, as it should.
+                    if (column.table, column.name) == ("business_events", "archive"):
+                        continue
                     for value in column.worst():
                         write(duty, role, column, value)
         return writer.rows
@@ -289,6 +295,17 @@ def _row(table: str, n: int) -> dict[str, Any]:
             "database_role": "me",
             "user_name": "ann",
             "finished_at": None,
+        },
+        "outbox_fills": {
+            "target": f"lake-{n}",
+            "state": "done",
+            "source": "/shop",
+            "epoch": n,
+            "expires_at": now,
+            "event_id": event_id,
+            "events": n,
+            "messages": n,
+            "bare": 0,
         },
         "outbox_jobs": {
             "name": f"job-{n}",

@@ -68,9 +68,9 @@ class Commands:
 
 
 def of_group(group: LetterGroup) -> Selection:
-    """The selection of the dead letters of a group."""
+    """The dead letters of a group. Without a topic or an error, others are selected too."""
     return Selection(
-        state="dead", target=group.target, topic=group.topic, error=group.error or None
+        state="dead", target=group.target, topic=group.topic or None, error=group.error or None
     )
 
 

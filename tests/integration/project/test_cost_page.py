@@ -44,7 +44,7 @@ CHANGES: LiteralString = """SELECT relname, n_tup_ins, n_tup_upd, n_tup_del
     FROM pg_stat_user_tables WHERE schemaname = 'outbox'"""
 INDEXES: LiteralString = """SELECT count(*) AS n FROM pg_index i
     JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace s ON s.oid = c.relnamespace
-    WHERE s.nspname = 'outbox' AND NOT i.indisprimary"""
+    WHERE s.nspname = 'outbox' AND NOT i.indisprimary AND c.relname <> 'dead_letters'"""
 SIZES: LiteralString = """
     SELECT 'business_events' AS name, pg_column_size(t) AS size FROM outbox.business_events t
     UNION ALL SELECT 'event_headers', pg_column_size(t) FROM outbox.event_headers t

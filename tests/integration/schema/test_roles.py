@@ -331,8 +331,9 @@ async def test_the_publisher_blocks_what_is_rejected(
 def test_the_publisher_owns_shards(url: str, roles: Roles) -> None:
     with Database(url_of(url, roles, "publisher")).connect() as connection:
         for query in (
-            """INSERT INTO outbox.outbox_publishers (owner, seen_at, target)
-               VALUES ('me', clock_timestamp(), 'default')
+            """INSERT INTO outbox.outbox_publishers
+               (owner, seen_at, lease_seconds, paused, target)
+               VALUES ('me', clock_timestamp(), 10, '[]', 'default')
                ON CONFLICT (owner) DO UPDATE SET seen_at = EXCLUDED.seen_at""",
             """UPDATE outbox.outbox_leases SET owner = 'me', epoch = epoch + 1,
                expires_at = clock_timestamp() WHERE shard = 3 RETURNING epoch""",

@@ -58,7 +58,7 @@ def test_each_target_gets_the_subjects_of_its_types_in_its_range(
     tables.execute("DELETE FROM outbox.outbox")
     add(
         tables,
-        ("running", "{Car,Bus}"),
+        ("running", '{"Car","Bus"}'),
         ("opening", None),
         ("dropped", None),
         ("filling", '{"A, \\"quoted\\" one"}'),
@@ -114,7 +114,7 @@ def test_write_many_is_cut_by_what_the_answers_say(writer: Writer, tables: Table
 def test_a_message_of_a_model_only_names_its_event(writer: Writer, tables: Tables) -> None:
     tables.execute("DELETE FROM outbox.outbox")
     add(tables, ("running", None))
-    add(tables, ("running", None), ("running", "{Car}"), kind="model")
+    add(tables, ("running", None), ("running", '{"Car"}'), kind="model")
     writer.write(event("Car", 1))
     writer.write_many([event("Car", 2), event("Bus", 3, Entity("Car", "4"))])
     writer.transact(lambda transaction: transaction.append(event("Loan", 1)))
