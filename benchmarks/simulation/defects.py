@@ -11,7 +11,7 @@ from unittest.mock import PropertyMock, patch
 
 from anyio import CancelScope
 
-from dsql_outbox.outbox import LASTING, FailureKind, Message
+from dsql_outbox.outbox import LASTING, FailureKind
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.operator.replay_positions import Candidate, Placed, Places
@@ -24,7 +24,6 @@ from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.outcomes import Outcomes
 from dsql_outbox.publisher.relay.reader import Reader
 from dsql_outbox.publisher.relay.relay import Relay
-from dsql_outbox.publisher.relay.sender import _SinkCall
 from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.publisher.relay.store import PassedOver, Range, Reading, StoredFailure
 from dsql_outbox.publisher.session import FunctionFailed
@@ -325,25 +324,6 @@ def store_behind_a_refusal() -> AbstractContextManager[Any]:
     return patch.object(broker, "_goes_on", lambda _: True)
 
 
-def forget_the_lease_of_a_run() -> AbstractContextManager[Any]:
-    """A call with a run of several messages goes on when the lease of its shards ends."""
-    right = _SinkCall.messages
-
-    class Unbound(dict[int, int]):
-        """The leases of a call, which do not bind it."""
-
-        def items(self) -> Any:
-            return ()
-
-    def messages(call: _SinkCall) -> list[Message]:
-        made = right(call)
-        if len(made) > len({message.key for message in made}):
-            call.epochs = Unbound(call.epochs)
-        return made
-
-    return patch.object(_SinkCall, "messages", messages)
-
-
 def send_replays_in_runs() -> AbstractContextManager[Any]:
     """A run has what waits, also replays."""
     right = Subject.begin
@@ -448,7 +428,6 @@ DEFECTS: Final[dict[str, Defect]] = {
         count_the_unattempted,
         send_two_runs_at_once,
         store_behind_a_refusal,
-        forget_the_lease_of_a_run,
         send_replays_in_runs,
         open_without_waiting,
         open_with_what_came_before,

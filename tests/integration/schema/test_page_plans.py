@@ -67,6 +67,7 @@ MIDDLE: dict[str, object] = {
     "operated_at": "1970-01-01 00:00:01+00",
     "died_at": None,
     "event_ids": None,
+    "forgotten_before": None,
 }
 READS = read_proofs("outbox", RowId(LAST, PLACE, str(UUID(int=0))), PAGE)
 PAGES = [name for name in names("statements") if COMPARISON.search(read_sql("statements", name))]

@@ -18,6 +18,7 @@ _DOORS: Final = {
     "src/dsql_outbox/cli/publish.py": "publisher",
     "src/dsql_outbox/cli/relay/": "publisher",
     "src/dsql_outbox/cli/": "operator",
+    "src/dsql_outbox/erasures/": "operator",
     "src/dsql_outbox/inbox/": "consumer",
     "outbox/": "outbox",
 }
@@ -35,7 +36,7 @@ def sources() -> Iterator[tuple[str, ast.Module]]:
     """The library's modules, each with its door; the helpers for users' tests left out."""
     for folder in (
         *("writer", "publisher", "schema", "outbox"),
-        *("src/dsql_outbox/cli", "src/dsql_outbox/inbox"),
+        *("src/dsql_outbox/cli", "src/dsql_outbox/erasures", "src/dsql_outbox/inbox"),
     ):
         for path in sorted((ROOT / folder).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()

@@ -314,7 +314,6 @@ FOUND_AT = {
     "count_the_unattempted": 3,
     "send_two_runs_at_once": 0,
     "store_behind_a_refusal": 4,
-    "forget_the_lease_of_a_run": 1840,
     "send_replays_in_runs": 248,
     "open_without_waiting": 0,
     "open_with_what_came_before": 0,
