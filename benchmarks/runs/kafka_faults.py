@@ -35,7 +35,7 @@ class Fault:
 
 
 def faults(cluster: ApacheKafka, *, forgets: bool) -> Sequence[Fault]:
-    """The faults, each with a topic of one partition that every node has a replica of.
+    """The faults. Each has a topic with one partition, and every node keeps a replica of it.
 
     A cluster that `forgets` has the settings `EXPIRING`, and one fault.
     """

@@ -32,7 +32,7 @@ from .run import LifeRun
 from .stored_touches import touches_of
 
 ERASED: Final = "erased"
-"""What stands in the place of an error text."""
+"""The text that replaces an error text."""
 
 MAX_ROWS: Final = 2_900
 """Most rows of one transaction. Aurora DSQL allows 3,000."""

@@ -108,8 +108,8 @@ def keeps_prefix(sink: Sink) -> bool:
     one topic, none of them is a replay, and they are at most `MAX_RUN` messages and
     `MAX_RUN_BYTES`. A sink that takes runs makes these promises for each run:
 
-    - The broker stores the first k messages, in order, for some k, and never one behind a message
-      that it does not store. That holds in any case: the broker refuses one of them, the call is
+    - The broker stores a prefix of the run, in order, and nothing behind the first message that
+      it does not store. That holds in any case: the broker refuses one of them, the call is
       cancelled, or the connection or the process is lost.
     - Answers come in the order of the run, and the answer for a message is `Delivered` only if
       that for the message before it was. Any other answer ends the run: the sink

@@ -7,7 +7,7 @@ import anyio
 import click
 
 from dsql_outbox.cli.database_options import with_database
-from dsql_outbox.cli.filters import confirm, dry_run_option, json_option, yes_option
+from dsql_outbox.cli.filters import archive_option, confirm, dry_run_option, json_option, yes_option
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line, say
 from dsql_outbox.cli.progress_line import progress
@@ -54,12 +54,7 @@ Exit codes:
     metavar="TEXT",
     help="Why: a text to record. Name nobody in it, since it stays.",
 )
-@click.option(
-    "--archive",
-    multiple=True,
-    metavar="FOLDER|s3://..",
-    help="Where the archive files are, if not where they were written; may be repeated.",
-)
+@archive_option
 @option(
     "--source",
     default=DEFAULT_SOURCE,

@@ -10,7 +10,7 @@ import msgspec
 
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED
-from dsql_outbox.cli.filters import json_option
+from dsql_outbox.cli.filters import archive_option, json_option
 from dsql_outbox.cli.output import json_line, say
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import READ_ONLY, interruptible
@@ -49,12 +49,7 @@ Exit codes:
     callback=_time,
     help="Read only the bytes of events saved since: a time in ISO 8601, or an age such as 2d.",
 )
-@click.option(
-    "--archive",
-    multiple=True,
-    metavar="FOLDER|s3://..",
-    help="Read the archive files in this place, too; may be repeated.",
-)
+@archive_option
 @json_option
 @with_database(logs=True)
 def verify(
