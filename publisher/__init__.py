@@ -15,7 +15,8 @@
 
 from dsql_outbox.publisher.life.archive import ArchiveProgress, ArchiveRun
 from dsql_outbox.publisher.life.archives import Archives
-from dsql_outbox.publisher.life.erase import ERASED, EraseProgress, EraseRun, erasure_id
+from dsql_outbox.publisher.life.erase import EraseProgress, EraseRun, erasure_id
+from dsql_outbox.publisher.life.erased_rows import ERASED
 from dsql_outbox.publisher.life.forget import ForgetProgress, ForgetRun
 from dsql_outbox.publisher.life.job import LEASE as LIFE_LEASE
 from dsql_outbox.publisher.operator.conflicts import (
