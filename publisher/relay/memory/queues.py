@@ -232,6 +232,9 @@ class Queues:
         for row in subject.rows:
             self._rows.move(row, "outbox")
         subject.rows.clear()
+        # A read that was cut may have passed over rows from here on, or from before; while there
+        # were rows in memory, that was not wanted, and reads left this subject out.
+        subject.want_passed()
         return first
 
     # --- make room -----------------------------------------------------------------------

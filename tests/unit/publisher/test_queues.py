@@ -7,6 +7,7 @@ import pytest
 from tests.support.publisher.given_rows import chain, row
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow
+from dsql_outbox.publisher.relay.memory import shares
 from dsql_outbox.publisher.relay.memory.queues import Queues, passed_over
 from dsql_outbox.publisher.relay.memory.rows import Rows
 from dsql_outbox.publisher.relay.memory.scans import Sweep
@@ -138,6 +139,31 @@ def test_a_hot_subject_leaves_room_and_its_rest_is_read_again() -> None:
     assert place is not None
     assert place.position == MAX_WAITING + 1
     assert not passed_over([one], ()).subjects
+
+
+@pytest.mark.parametrize("passed", [1, 3])
+@pytest.mark.parametrize("way", ["drop", "make room"])
+def test_rows_that_are_dropped_are_read_again_if_rows_before_them_were_passed_over(
+    way: str, passed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that was cut may pass over places whose rows another range of it brings."""
+    monkeypatch.setattr(shares, "MAX_ROWS", 2)
+    memory, one = Rows(), shard()
+    queues, rows = Queues(memory), chain("a", [*range(3, MAX_WAITING + 3)])
+    admit(queues, one, rows)
+    one.subjects[rows[0].key].pass_over(passed)
+    assert [*passed_over([one], ()).subjects.values()] == [passed]
+    if way == "drop":
+        (subject,) = take(queues, 1)
+        queues.drop(subject)
+    else:
+        memory.shares.review(NOW)
+        queues.make_room([one])
+    assert memory.shares.rows == 0
+    assert not passed_over([one], ()).subjects
+    place = one.ask_again()
+    assert place is not None
+    assert place.position == passed
 
 
 def test_what_is_held_is_passed_over_from_the_failed_row_on() -> None:

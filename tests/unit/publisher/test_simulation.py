@@ -269,6 +269,26 @@ KEPT = {
         ),
         targets=(Target(kind="sink"), Target(kind="model"), Target(kind="model", publishers=2)),
     ),
+    "a read is cut before the rows of a subject that come back with it": Schedule(
+        seed=717,
+        shards=1,
+        clocks=(Clock(),),
+        writes=(
+            Write(at=2.28, subject=4, rows=4, late=1.3),
+            Write(at=7.32, subject=0, retries=1),
+            Write(at=1.96, subject=0, rows=3, retries=1),
+            Write(at=5.51, subject=3, rows=3, late=0.6),
+            Write(at=1.62, subject=5, retries=1),
+        ),
+        faults=(
+            Fault(kind="broker away", at=0.0, length=30.0, of=0, target=1),
+            Fault(kind="broker away", at=0.0, length=30.0, of=1, target=1),
+        ),
+        block=True,
+        slow=0.3,
+        sweeps=30.0,
+        targets=(Target(kind="sink", publishers=2),),
+    ),
     "a failure is recorded late, after a later one of its message": Schedule(
         seed=70219,
         shards=2,
