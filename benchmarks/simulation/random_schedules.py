@@ -29,6 +29,9 @@ _SPAN: Final = 8.0
 """Seconds in which most writes and faults of a schedule begin."""
 
 _SUBJECTS: Final = 6
+_FEW: Final = 6
+"""The most rows of a write that may fail more than once each."""
+
 _HOUR: Final = 3600.0
 
 _LOSSY: Final[tuple[Trouble, ...]] = ("statements lossy", "statements lossy", "broker lossy")
@@ -270,8 +273,9 @@ def _with_targets(schedule: Schedule) -> Schedule:
 
 def _ill(random: Random, write: Write) -> Write:
     kinds: list[Illness] = [each for each in get_args(Illness) if each != "hangs" or write.rows < 3]
-    ill = random.choice(kinds)
-    return write._replace(ill=ill, ills=1 if ill == "hangs" else random.choice((1, 1, 2, 9)))
+    ill, ills = random.choice(kinds), random.choice((1, 1, 2, 9))
+    # The rows of a subject wait for each other, and a run has only so many seconds.
+    return write._replace(ill=ill, ills=1 if ill == "hangs" or write.rows > _FEW else ills)
 
 
 def _target(random: Random) -> Target:
