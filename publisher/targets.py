@@ -33,6 +33,7 @@ class TargetRow(NamedTuple):
     events: int | None = None
     messages: int | None = None
     bare: int | None = None
+    forgotten: int | None = None
 
 
 def named(target: str) -> str | None:

@@ -49,12 +49,14 @@ class FillProgress(msgspec.Struct, frozen=True, rename="camel"):
     `read` is the number of stored events that were read, out of about `total` (None: not known, or
     the fill has ended). `messages` is the number of messages that were inserted; events that were
     stored meanwhile have theirs already. `without_bytes` are events of the target's types that
-    were left out, because their bytes are no longer stored: the target lacks them.
+    were left out, because their bytes are no longer stored: the target lacks them. `forgotten` is
+    the number of events, of any type, that had been forgotten for good: it lacks those as well.
     """
 
     read: int
     messages: int
     without_bytes: int
+    forgotten: int = 0
     total: int | None = None
 
 
@@ -81,13 +83,18 @@ class FillRow(Protocol):
         """The number of events that were left out."""
         ...
 
+    @property
+    def forgotten(self) -> int | None:
+        """The number of events that had been forgotten."""
+        ...
+
 
 def fill_progress(row: FillRow, total: int | None) -> FillProgress | None:
     """How far the fill of a target is, of about `total` stored events; None if it has none."""
     if row.events is None:
         return None
     known = total if row.state == "filling" else None
-    return FillProgress(row.events, row.messages or 0, row.bare or 0, known)
+    return FillProgress(row.events, row.messages or 0, row.bare or 0, row.forgotten or 0, known)
 
 
 FillTold = Callable[[FillProgress], None]
@@ -107,6 +114,7 @@ class _Taken(NamedTuple):
     events: int
     messages: int
     bare: int
+    forgotten: int
 
 
 class _EventRow(NamedTuple):
@@ -168,7 +176,7 @@ class FillWorker:
         self._source = taken.source
         self._mine = {"target": target.name, "epoch": taken.epoch}
         self._place = taken.event_id
-        self._progress = FillProgress(taken.events, taken.messages, taken.bare)
+        self._progress = FillProgress(*taken[3:])
 
     async def run(self, total: int | None, told: FillTold) -> None:
         """Fill the target, and let it run. It ends early if another worker has taken the fill.
@@ -184,6 +192,7 @@ class FillWorker:
                     done.read + page.seen,
                     done.messages + inserted,
                     done.without_bytes + page.bare,
+                    done.forgotten,
                     total,
                 )
                 told(self._progress)

@@ -337,6 +337,7 @@ class _TargetRow(NamedTuple):
     events: int | None
     messages: int
     bare: int
+    forgotten: int
 
     def status(self, total: int | None) -> TargetStatus:
         """The target of this row; `total` is the number of stored events."""

@@ -1,6 +1,8 @@
 -- Messages given up: the outbox row without its payload, and why. The payload is the event's:
 -- business_events has it. error_pattern: the error without what differs from message to message,
 -- so that errors of one kind can be counted. The second key reads them newest first.
+-- An event dies once per target and replay. Two deaths in one microsecond collide, and the later
+-- transaction runs again.
 CREATE TABLE IF NOT EXISTS {schema}.dead_letters (
   event_id uuid NOT NULL,
   died_at timestamptz NOT NULL,

@@ -306,6 +306,7 @@ def _row(table: str, n: int) -> dict[str, Any]:
             "events": n,
             "messages": n,
             "bare": 0,
+            "forgotten": 0,
         },
         "outbox_jobs": {
             "name": f"job-{n}",

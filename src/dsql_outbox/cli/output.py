@@ -109,4 +109,11 @@ def filled_state(state: str, fill: "FillProgress | None") -> str:
         return state
     if state == "filling" and fill.total:
         return f"filling {min(99, 100 * fill.read // fill.total)} %"
-    return f"{state}, lacks {counted(fill.without_bytes, 'event')}" if fill.without_bytes else state
+    return f"{state}{lacking(fill)}"
+
+
+def lacking(fill: "FillProgress") -> str:
+    """What a target lacks of the events from the start, after a comma; empty if nothing."""
+    bare = f", lacks {counted(fill.without_bytes, 'event')}" if fill.without_bytes else ""
+    forgotten = f", incomplete: {counted(fill.forgotten, 'event')} of any type had been forgotten"
+    return bare + forgotten if fill.forgotten else bare

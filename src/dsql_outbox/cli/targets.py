@@ -16,6 +16,7 @@ from dsql_outbox.cli.output import (
     duration,
     filled_state,
     json_line,
+    lacking,
     one_line,
     say,
 )
@@ -147,8 +148,8 @@ def add(  # noqa: PLR0913 - one parameter per flag
 
 def _fill_line(fill: FillProgress) -> str:
     of = "" if fill.total is None else f" of about {fill.total:,}"
-    lacks = f", {fill.without_bytes:,} left out without bytes" if fill.without_bytes else ""
-    return f"filled with {counted(fill.messages, 'message')}, read {fill.read:,}{of} events{lacks}"
+    read = f"read {fill.read:,}{of} events"
+    return f"filled with {counted(fill.messages, 'message')}, {read}{lacking(fill)}"
 
 
 @targets.command()

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dsql_outbox.cli import main
+from dsql_outbox.cli.output import one_line
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher.operator import targets as operator_targets
 from dsql_outbox.writer import Writer
@@ -55,10 +56,16 @@ def test_a_target_is_filled_from_the_start_and_says_what_it_lacks(url: str) -> N
         connection.execute(query)
     added = run(url, "targets", "add", "orders", "--from-start", "--json")
     assert json.loads(added.stdout)["fill"] == {
-        "read": 9, "messages": 7, "withoutBytes": 2, "total": None
+        "read": 9, "messages": 7, "withoutBytes": 2, "forgotten": 0, "total": None
     }  # fmt: skip
     listed = run(url, "targets", "list").stdout.splitlines()
     assert "running, lacks 2 events" in listed[-1]
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("UPDATE outbox.outbox_fills SET forgotten = 1200")
+    for words in (("targets", "list"), ("status",)):
+        assert "running, incomplete: 1,200 events of any type had been forgotten" in one_line(
+            run(url, *words).stdout
+        )
     refused = run(url, "targets", "add", "lake", "--from-start", "--source", "")
     assert (refused.exit_code, "source" in refused.stderr) == (2, True)
 

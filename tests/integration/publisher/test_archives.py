@@ -219,7 +219,7 @@ async def test_a_stream_a_replay_and_a_fill_read_the_file_or_name_it(
     assert [m.payload for m in again.messages] == [events[1].to_json()]
 
     async with Targets(database) as tool:
-        with pytest.raises(EventArchived):
+        with pytest.raises(EventArchived, match=file):
             await tool.add("lake", from_start=True)
         with pytest.raises(JobRefused, match="lake is filling"):
             await archive(database, to)
@@ -579,6 +579,11 @@ async def test_forgotten_events_are_gone_and_the_others_of_their_files_stay(
     assert [*open_place(to).files()] == [MARKER]
     row = sql.execute("SELECT archived, forgotten FROM outbox.outbox_jobs").fetchone()
     assert row == (6, 6)
+    async with Targets(database) as targets:
+        fill = (await targets.add("lake", from_start=True, archive=to)).fill
+        assert [each.fill for each in await targets.list()] == [None, fill]
+    assert fill is not None
+    assert (fill.messages, fill.without_bytes, fill.forgotten) == (1, 0, 6)
 
 
 def texts_or_letters(sql: psycopg.Connection, to: str) -> Any:

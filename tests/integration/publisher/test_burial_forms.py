@@ -95,13 +95,22 @@ async def test_a_row_that_somebody_else_settles_meanwhile_does_not_die(
     assert tables.events(event.id), "it stays stored"
 
 
-@pytest.mark.parametrize("times", [1, 2])
+BUSY = "XX000", "server unavailable"
+TAKEN = "23505", 'duplicate key value violates unique constraint "dead_letters_pkey"'
+
+
+@pytest.mark.parametrize(
+    ("error", "times"), [(BUSY, 1), (BUSY, 2), (TAKEN, 1), (TAKEN, 7)], ids=str
+)
 async def test_a_server_that_fails_has_not_refused_the_form(
-    proxy: PostgresProxy, tables: Tables, event: Event, times: int
+    proxy: PostgresProxy, tables: Tables, event: Event, error: tuple[str, str], times: int
 ) -> None:
-    proxy.refuse(times, sqlstate="XX000", message="server unavailable", matching=BURY)
+    """`TAKEN`: the messages of one event died in two targets within a microsecond."""
+    sqlstate, message = error
+    proxy.refuse(times, sqlstate=sqlstate, message=message, matching=BURY)
     sink = MemorySink()
     sink.fail(event.id, Rejected("no"))
     await Publisher(Database(proxy.url), sink).run(until_empty=True)
     assert len(letters(tables)) == 1
     assert sum(BURY in sql for sql in proxy.statements) == times + 1
+    assert tables.messages() == []

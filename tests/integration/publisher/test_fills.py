@@ -338,7 +338,7 @@ async def test_the_status_and_the_list_show_how_far_a_fill_is(
     with anyio.CancelScope() as scope:
         await targets.add("lake", from_start=True, filled=look)
     (_, listed) = await targets.list()
-    assert listed.fill == FillProgress(21, 21, 0, 70)
+    assert listed.fill == FillProgress(21, 21, 0, total=70)
     async with StatusReader(database) as status:
         found = await status.read()
     assert found.targets[1].fill == listed.fill
