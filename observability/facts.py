@@ -223,6 +223,20 @@ class StuckCounts(msgspec.Struct, frozen=True):
     failures: int
 
 
+class LifeJobs(msgspec.Struct, frozen=True):
+    """What the jobs that change stored events have done, as a publisher read it in the database.
+
+    `archived` and `erased` are numbers of events. `complete_s` is the time since the last complete
+    archive job, and `oldest_s` the age of the oldest event whose bytes it left in the database;
+    None: there is none.
+    """
+
+    archived: int
+    erased: int
+    complete_s: float | None
+    oldest_s: float | None
+
+
 class BrokerProbed(msgspec.Struct, frozen=True):
     """Whether the broker answered a probe; also while no message is there to be sent."""
 
@@ -320,6 +334,7 @@ Fact = (
     | BacklogUnread
     | ConflictsUnstored
     | StuckCounts
+    | LifeJobs
     | BrokerProbed
     | PublishStarted
     | PublishEnded

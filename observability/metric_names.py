@@ -92,6 +92,17 @@ FAILURES_NOW: Final = Metric(
     "Messages that wait after a failed attempt now; the count stops at 1000.",
 )
 
+ARCHIVE_AGE: Final = Metric("outbox.archive.age", "s", "Time since the last complete archive job.")
+ARCHIVE_OLDEST_AGE: Final = Metric(
+    "outbox.archive.oldest.age",
+    "s",
+    "Age of the oldest event whose bytes the last complete archive job left in the database.",
+)
+ARCHIVED_EVENTS: Final = Metric("outbox.events.archived", "{event}", "Events ever archived.")
+ERASED_EVENTS: Final = Metric(
+    "outbox.events.erased", "{event}", "Events in which content was ever erased."
+)
+
 MESSAGES: Final = Metric(
     "outbox.publish.messages",
     "{message}",

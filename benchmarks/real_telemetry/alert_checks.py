@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from http import HTTPStatus
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Final, NamedTuple
 
+import psycopg
 from tests.support.commands import run
 from tests.support.telemetry.scrapes import get, samples
 from tests.support.waiting import wait_until
@@ -51,6 +53,7 @@ def check_alerts(prometheus: Prometheus, stage: Stage) -> list[Seen]:
         Cause(stage.behind, ("OutboxLagging",)),
         Cause(partial(_paused_topic, stage), ("OutboxTopicPaused",)),
         Cause(partial(_dead_letter, prometheus, stage), ("OutboxDeadLetters",)),
+        Cause(partial(_late_archive, stage), ("OutboxArchiveLate",)),
     ]
     storm = ("OutboxRetriesExhausted", "OutboxWritesFail", "OutboxManyConflicts")
     writer = [Cause(stage.conflicts, storm), Cause(stage.slow_writes, ("OutboxWritesSlow",))]
@@ -117,3 +120,18 @@ def _dead_letter(prometheus: Prometheus, stage: Stage) -> Generator[None]:
     if "OutboxDeadLetters" not in prometheus.firing():
         raise AssertionError("OutboxDeadLetters cleared while a dead letter remained")
     run("messages", "drop", "--state", "dead", "--all", "--yes", "--database", stage.database.url)
+
+
+@contextmanager
+def _late_archive(stage: Stage) -> Generator[None]:
+    """The last complete archive job was 30 days ago; then one is complete."""
+    url = stage.database.url
+    with TemporaryDirectory() as folder:
+        archive = partial(run, "archive", "--before", "90d", "--to", folder, "--database", url)
+        archive()
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "UPDATE outbox.outbox_jobs SET archived_at = archived_at - interval '30 days'"
+            )
+        yield
+        archive()

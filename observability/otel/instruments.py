@@ -10,7 +10,7 @@ from typing import Any
 from opentelemetry.metrics import Meter
 
 from dsql_outbox.observability import metric_names as names
-from dsql_outbox.observability.facts import BrokerProbed, RelayProgress, StuckCounts
+from dsql_outbox.observability.facts import BrokerProbed, LifeJobs, RelayProgress, StuckCounts
 
 
 class WriterInstruments:
@@ -55,6 +55,25 @@ class _Instrument:
             measure(value, {**self._attributes, **(more or {})})
 
         return measured
+
+
+class LifeInstruments:
+    """The instruments of the jobs that change stored events, which no target has to itself."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._age = gauge(meter, names.ARCHIVE_AGE)
+        self._oldest_age = gauge(meter, names.ARCHIVE_OLDEST_AGE)
+        self._archived = gauge(meter, names.ARCHIVED_EVENTS)
+        self._erased = gauge(meter, names.ERASED_EVENTS)
+
+    def take(self, fact: LifeJobs) -> None:
+        """Record what the jobs have done. What there never was has no series."""
+        self._archived.set(fact.archived)
+        self._erased.set(fact.erased)
+        if fact.complete_s is not None:
+            self._age.set(fact.complete_s)
+        if fact.oldest_s is not None:
+            self._oldest_age.set(fact.oldest_s)
 
 
 class RelayInstruments:

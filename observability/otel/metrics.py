@@ -21,6 +21,7 @@ from dsql_outbox.observability.facts import (
     BacklogAge,
     BrokerProbed,
     Fact,
+    LifeJobs,
     PublishEnded,
     PublishStarted,
     RelayProgress,
@@ -34,7 +35,7 @@ from dsql_outbox.observability.facts import (
 from dsql_outbox.observability.hooks import Scope
 from dsql_outbox.observability.recording import Recording
 
-from .instruments import RelayInstruments, TargetMeter, WriterInstruments, gauge
+from .instruments import LifeInstruments, RelayInstruments, TargetMeter, WriterInstruments, gauge
 
 _NS: Final = 1e-9
 _API: Final = "opentelemetry.metrics"
@@ -64,6 +65,7 @@ class MetricFacts:
             TransactionStarted: self._take_transaction,
             BacklogAge: self._take_backlog_age,
             StuckCounts: self._take_stuck,
+            LifeJobs: self._take_life,
             BrokerProbed: self._take_probe,
             PublishStarted: self._start_publish,
             RelayProgress: self._take_progress,
@@ -104,6 +106,10 @@ class MetricFacts:
         return RelayInstruments(self._target_meter)
 
     @cached_property
+    def _life(self) -> LifeInstruments:
+        return LifeInstruments(self._meter)
+
+    @cached_property
     def _backlog_age(self) -> Any:
         return gauge(self._target_meter, names.BACKLOG_AGE)
 
@@ -118,6 +124,9 @@ class MetricFacts:
 
     def _take_stuck(self, fact: StuckCounts) -> None:
         self._relay.take_stuck(fact)
+
+    def _take_life(self, fact: LifeJobs) -> None:
+        self._life.take(fact)
 
     def _take_probe(self, fact: BrokerProbed) -> None:
         self._relay.take_probe(fact)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +13,9 @@ import psycopg
 from dsql_outbox.observability import (
     BacklogAge,
     BrokerProbed,
+    Fact,
     Hook,
+    LifeJobs,
     StuckCounts,
     emit,
     skips_successes,
@@ -35,6 +37,7 @@ from dsql_outbox.publisher.targets import named
 from dsql_outbox.schema import statement
 
 from .health import OK, Health
+from .status import ArchiveStatus
 
 if TYPE_CHECKING:
     from dsql_outbox.publisher.sinks import Outcome, Sink
@@ -106,9 +109,10 @@ class HealthProbe:
 
     For the database it reads the age of the oldest message in seconds, which is the cheapest
     statement that needs the tables. Every 30 s it also counts dead letters and failures, each
-    up to 1,000. The probe has its own connection. For the broker it publishes an empty batch,
-    which every sink must accept; a sink raises `SinkUnavailable` when its broker is out of
-    reach. It looks at the messages of one `target`. The global meter provider gets these facts
+    up to 1,000, and reads what the jobs that change stored events have done. The probe has its
+    own connection. For the broker it publishes an empty batch, which every sink must accept; a
+    sink raises `SinkUnavailable` when its broker is out of reach. It looks at the messages of
+    one `target`. The global meter provider gets these facts
     too, as those of a `Publisher`.
     """
 
@@ -127,6 +131,7 @@ class HealthProbe:
         self._sink: Sink | None = None
         self._ask_now = anyio.Event()
         self._count_at = 0.0
+        self._refused: set[str] = set()
 
     def watch(self, sink: "Sink | None") -> None:
         """Probe `sink` from now on, and once immediately; None means not connected."""
@@ -158,24 +163,35 @@ class HealthProbe:
             await self._count()
 
     async def _count(self) -> None:
-        """Count the messages that are stuck, if that is due; its failures say nothing of health."""
+        """Count the messages that are stuck, and what jobs have done, if that is due."""
         if monotonic() < self._count_at or all(map(skips_successes, self._hooks)):
             return
         self._count_at = monotonic() + COUNT_EVERY
+        await self._tell("stuck_counts", StuckCounts, limit=_COUNTED)
+        await self._tell("status_archive", _life_jobs)
+
+    async def _tell(self, name: str, fact: Callable[..., Fact], **literals: int) -> None:
+        """Give the hooks a row of a statement as a fact; its failures say nothing of health."""
+        if name in self._refused:
+            return
         try:
-            ((dead, failed),) = await self._database.rows(
-                "stuck_counts", self._of_target, limit=_COUNTED
-            )
+            rows = await self._database.rows(name, self._of_target, **literals)
         except psycopg.errors.InsufficientPrivilege:
-            self._count_at = math.inf  # the role lacks the right, so stop asking
+            self._refused.add(name)  # the role lacks the right, so stop asking
         except Exception as error:  # noqa: BLE001 - a failed count must not end the relay
-            logger.debug("Probe could not count dead letters and failures: %s", told(error))
+            logger.debug("Probe could not run %s: %s", name, told(error))
         else:
-            emit(self._hooks, StuckCounts(dead, failed))
+            for row in rows:
+                emit(self._hooks, fact(*row))
 
     async def _ask_broker(self) -> None:
         self._health.broker = await _state_of(self._sink)
         emit(self._hooks, BrokerProbed(reached=self._health.broker == OK))
+
+
+def _life_jobs(*row: Any) -> LifeJobs:
+    found = ArchiveStatus(*row)
+    return LifeJobs(found.archived, found.erased, found.complete_seconds, found.oldest_seconds)
 
 
 async def _state_of(sink: "Sink | None") -> str:

@@ -171,8 +171,8 @@ class ArchiveStatus(msgspec.Struct, frozen=True, rename="camel"):
     """What the jobs that change stored events have done, in events.
 
     The last complete archive job ended `complete_seconds` ago (None: there was none), and
-    `oldest_at` is the saved date of the oldest event whose bytes it left in the database (None:
-    there was none). `running` is the verb of the job that runs.
+    `oldest_at` is the saved date of the oldest event whose bytes it left in the database, which is
+    `oldest_seconds` old now (None: there was none). `running` is the verb of the job that runs.
     """
 
     archived: int
@@ -180,6 +180,7 @@ class ArchiveStatus(msgspec.Struct, frozen=True, rename="camel"):
     forgotten: int
     complete_seconds: float | None
     oldest_at: datetime | None
+    oldest_seconds: float | None
     running: str | None
 
 

@@ -7,7 +7,7 @@ import anyio.to_thread
 import psycopg
 import pytest
 
-from dsql_outbox.observability import BacklogAge, BrokerProbed, Fact, StuckCounts
+from dsql_outbox.observability import BacklogAge, BrokerProbed, Fact, LifeJobs, StuckCounts
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Health, HealthProbe, open_sink
 from dsql_outbox.publisher.operator import health_probe
@@ -151,6 +151,29 @@ async def test_dead_letters_and_failures_are_counted_in_the_database(
         await until(lambda: probed.counts()[-1:] == [StuckCounts(3, 2)])
         await connection.execute("DELETE FROM outbox.dead_letters")
         await until(lambda: probed.counts()[-1:] == [StuckCounts(0, 2)])
+
+
+async def test_what_jobs_have_done_is_told_although_messages_may_not_be_counted(
+    probed: Probed, proxy: PostgresProxy, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_probe, "COUNT_EVERY", 0.0)
+    proxy.refuse(None, sqlstate="42501", message="no", matching="dead_letter_times")
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(
+            """INSERT INTO outbox.outbox_jobs (name, store, epoch, expires_at, verb, archived,
+               erased, forgotten, archived_at, oldest_at) VALUES ('life', gen_random_uuid(), 3,
+               clock_timestamp(), 'archive', 70, 5, 0, clock_timestamp() - interval '90 s',
+               clock_timestamp() - interval '2 days')"""
+        )
+
+    def told() -> list[LifeJobs]:
+        return [fact for fact in probed.facts if isinstance(fact, LifeJobs)]
+
+    await until(lambda: told() != [])
+    seen = told()[0]
+    assert (seen.archived, seen.erased) == (70, 5)
+    assert 90 <= (seen.complete_s or 0) < 120
+    assert 172_800 <= (seen.oldest_s or 0) < 172_900
 
 
 async def test_the_global_meter_provider_gets_the_facts_too(

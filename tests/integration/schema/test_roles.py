@@ -60,6 +60,7 @@ ALLOWED = {
         "outbox_topics": "SELECT",
         "dead_letters": "INSERT",
         "dead_letter_times": "SELECT",
+        "outbox_jobs": "SELECT",
     },
     "operator": {
         "schema_migrations": "SELECT",
@@ -132,7 +133,7 @@ WHO_RUNS = {
     ),
     "publisher": (
         *("failure", "lease", "outbox", "publisher", "shard_count", "shard_list"),
-        *("stuck_counts", "target_known", "topic_list"),
+        *("status_archive", "stuck_counts", "target_known", "topic_list"),
     ),
     "operator": (
         *("conflicts_recent", "dead", "entity_version", "failure_behind", "failure_forget"),

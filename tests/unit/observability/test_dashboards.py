@@ -128,7 +128,7 @@ def test_the_docs_have_a_row_for_every_alert_and_no_other() -> None:
 def test_an_alert_says_what_is_wrong_and_what_to_do() -> None:
     text = (OBSERVABILITY / "prometheus/alerts.yml").read_text()
     rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
-    assert len({rule["alert"] for rule in rules}) == len(rules) == 10
+    assert len({rule["alert"] for rule in rules}) == len(rules) == 11
     assert {rule["labels"]["severity"] for rule in rules} == {"critical", "warning"}
     assert all(set(rule["annotations"]) == {"summary", "action"} for rule in rules)
 
