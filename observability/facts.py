@@ -6,7 +6,7 @@ otherwise; times ending in ``_s`` are seconds.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -248,8 +248,9 @@ class PublishStarted(msgspec.Struct, frozen=True):
 
     `carrier` is the trace context stored in the row. `committed_ns` is the time of
     the commit by the database's clock; `picked_up_ns` is the time of the read by
-    ours. `destination` is the queue, topic or bus at the broker. It is empty if the fact names
-    none, and then `topic` is meant. `server_address` and `server_port` are the broker's.
+    ours. `destination` is the queue, topic or bus that takes the messages of all topics. It is
+    empty if each topic is a destination of its own. `server_address` and `server_port` are
+    the broker's.
     """
 
     event_id: UUID
@@ -322,6 +323,37 @@ class TransactionStarted(msgspec.Struct, frozen=True):
     events: int
 
 
+class PoolCounts(NamedTuple):
+    """The connections of a writer now, and the calls that wait for one."""
+
+    idle: int
+    used: int
+    waiting: int
+    limit: int
+
+
+class ConnectionPool(Protocol):
+    """The connections of a writer."""
+
+    def counts(self) -> PoolCounts:
+        """Count them now. Any thread may ask."""
+        ...
+
+
+class TransactionEnded(msgspec.Struct, frozen=True):
+    """A transaction of a writer has ended, once for all its events; also a run of `transact`.
+
+    `error` and `sqlstate` are as in `AttemptEnded`. `pool` has the connection that it used.
+    """
+
+    started_ns: int
+    ended_ns: int
+    server: DatabaseServer
+    pool: ConnectionPool
+    error: str | None = None
+    sqlstate: str | None = None
+
+
 Fact = (
     WriteStarted
     | AttemptEnded
@@ -341,4 +373,5 @@ Fact = (
     | RelayProgress
     | ShardsChanged
     | TransactionStarted
+    | TransactionEnded
 )

@@ -1,8 +1,8 @@
 """Every metric: its name, unit, description, and the values of its attribute.
 
-A metric has at most one attribute, whose values come from a short list. So the
+A metric of ours has at most one attribute, whose values come from a short list. So the
 number of series is bounded, whatever events are written. Attributes have the
-same names as in spans.
+same names as in spans. Those of OpenTelemetry's conventions have what the conventions ask for.
 """
 
 from typing import Final, NamedTuple
@@ -157,6 +157,62 @@ SHARDS_CHANGES: Final = Metric(
     SHARDS_CHANGE,
     ("gained", "lost"),
 )
+
+
+class Standard(NamedTuple):
+    """A metric of OpenTelemetry's conventions, and the one of ours that is recorded beside it.
+
+    `buckets` are those that the conventions advise.
+    """
+
+    name: str
+    unit: str
+    description: str
+    beside: str = ""
+    buckets: tuple[float, ...] = ()
+
+
+DB_DURATION: Final = Standard(
+    "db.client.operation.duration",
+    "s",
+    "Duration of database client operations.",
+    ATTEMPT_DURATION.name,
+    (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10),
+)
+MESSAGING_DURATION: Final = Standard(
+    "messaging.client.operation.duration",
+    "s",
+    "Duration of messaging operation initiated by a producer or consumer client.",
+    PUBLISH_DURATION.name,
+    (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
+)
+MESSAGING_SENT: Final = Standard(
+    "messaging.client.sent.messages",
+    "{message}",
+    "Number of messages producer attempted to send to the broker.",
+    MESSAGES.name,
+)
+POOL_COUNT: Final = Standard(
+    "db.client.connection.count",
+    "{connection}",
+    "The number of connections that are currently in state described by the `state` attribute.",
+)
+POOL_MAX: Final = Standard(
+    "db.client.connection.max",
+    "{connection}",
+    "The maximum number of open connections allowed.",
+)
+POOL_PENDING: Final = Standard(
+    "db.client.connection.pending_requests",
+    "{request}",
+    "The number of current pending requests for an open connection.",
+)
+
+POOL_NAME: Final = "db.client.connection.pool.name"
+"""The server and the database of the writers whose connections are counted together."""
+
+POOL_STATE: Final = "db.client.connection.state"
+"""``idle`` or ``used``."""
 
 WRITE_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Seconds. A write without a conflict takes milliseconds, one with retries up to some seconds."""

@@ -1,16 +1,26 @@
 """The instruments of the metrics hook.
 
-Each counter starts with a zero per attribute value, so a dashboard can distinguish "never
-happened" from "not measured".
+Each counter of ours starts with a zero per attribute value, so a dashboard can distinguish
+"never happened" from "not measured".
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from opentelemetry.metrics import Meter
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from dsql_outbox.observability import metric_names as names
-from dsql_outbox.observability.facts import BrokerProbed, LifeJobs, RelayProgress, StuckCounts
+from dsql_outbox.observability.facts import (
+    BrokerProbed,
+    ConnectionPool,
+    DatabaseServer,
+    LifeJobs,
+    PoolCounts,
+    RelayProgress,
+    StuckCounts,
+)
 
 
 class WriterInstruments:
@@ -25,6 +35,54 @@ class WriterInstruments:
         self.duration = _histogram(meter, names.WRITE_DURATION, names.WRITE_BUCKETS)
         self.attempt_duration = _histogram(meter, names.ATTEMPT_DURATION, names.WRITE_BUCKETS)
         self.events = _histogram(meter, names.TRANSACTION_EVENTS, names.EVENTS_BUCKETS)
+        self.operation = _histogram(meter, names.DB_DURATION, names.DB_DURATION.buckets)
+        self.pools = Pools(meter)
+
+
+class Pools:
+    """The connections of the writers of this process, counted when the metrics are read."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._lock = Lock()
+        self._names: WeakKeyDictionary[ConnectionPool, str] = WeakKeyDictionary()
+        for metric, observe in (
+            (names.POOL_COUNT, self._count),
+            (names.POOL_MAX, self._limit),
+            (names.POOL_PENDING, self._pending),
+        ):
+            meter.create_observable_up_down_counter(
+                metric.name, [observe], metric.unit, metric.description
+            )
+
+    def add(self, pool: ConnectionPool, server: DatabaseServer) -> None:
+        """Count the connections of this pool from now on."""
+        if pool not in self._names:
+            name = f"{server.address or ''}:{server.port or ''}/{server.namespace}"
+            with self._lock:
+                self._names[pool] = name
+
+    def _count(self, _options: CallbackOptions) -> Iterator[Observation]:
+        for name, counts in self._counts().items():
+            for state, count in (("idle", counts.idle), ("used", counts.used)):
+                yield Observation(count, {names.POOL_NAME: name, names.POOL_STATE: state})
+
+    def _limit(self, _options: CallbackOptions) -> Iterator[Observation]:
+        for name, counts in self._counts().items():
+            yield Observation(counts.limit, {names.POOL_NAME: name})
+
+    def _pending(self, _options: CallbackOptions) -> Iterator[Observation]:
+        for name, counts in self._counts().items():
+            yield Observation(counts.waiting, {names.POOL_NAME: name})
+
+    def _counts(self) -> Mapping[str, PoolCounts]:
+        """The sums of the pools that have the same name."""
+        with self._lock:
+            pools = list(self._names.items())
+        found: dict[str, PoolCounts] = {}
+        for pool, name in pools:
+            so_far = found.get(name, PoolCounts(0, 0, 0, 0))
+            found[name] = PoolCounts(*map(sum, zip(so_far, pool.counts(), strict=True)))
+        return found
 
 
 class TargetMeter:
@@ -84,6 +142,11 @@ class RelayInstruments:
         self.retries = _counter(meter, names.RETRIES)
         self.duration = _histogram(meter, names.PUBLISH_DURATION, names.WRITE_BUCKETS)
         self.wait_duration = _histogram(meter, names.WAIT_DURATION, names.WAIT_BUCKETS)
+        sent = names.MESSAGING_SENT
+        self.sent: Any = meter.create_counter(sent.name, sent.unit, sent.description)
+        self.operation = _histogram(
+            meter, names.MESSAGING_DURATION, names.MESSAGING_DURATION.buckets
+        )
         self.changes = _counter(meter, names.SHARDS_CHANGES)
         self.owned = gauge(meter, names.SHARDS_OWNED)
         # No zeros, because a publisher that does not count statements must not report 0.
@@ -136,7 +199,9 @@ def _counter(meter: Meter | TargetMeter, metric: names.Metric, *, zeros: bool = 
     return counter
 
 
-def _histogram(meter: Meter | TargetMeter, metric: names.Metric, buckets: tuple[float, ...]) -> Any:
+def _histogram(
+    meter: Meter | TargetMeter, metric: names.Metric | names.Standard, buckets: tuple[float, ...]
+) -> Any:
     return meter.create_histogram(
         metric.name,
         metric.unit,

@@ -6,7 +6,7 @@ process reports only metrics of the part that it runs.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
 from time import perf_counter
 from types import MappingProxyType, TracebackType
@@ -15,11 +15,13 @@ from typing import Any, Final, Self
 from opentelemetry import metrics
 from opentelemetry.metrics import Meter, MeterProvider
 
+from dsql_outbox.observability import attributes
 from dsql_outbox.observability import metric_names as names
 from dsql_outbox.observability.facts import (
     AttemptEnded,
     BacklogAge,
     BrokerProbed,
+    DatabaseServer,
     Fact,
     LifeJobs,
     PublishEnded,
@@ -27,6 +29,7 @@ from dsql_outbox.observability.facts import (
     RelayProgress,
     ShardsChanged,
     StuckCounts,
+    TransactionEnded,
     TransactionStarted,
     WriteEnded,
     WriteExhausted,
@@ -63,6 +66,7 @@ class MetricFacts:
         self._takers: dict[type[Fact], Callable[[Any], Scope | None]] = {
             WriteStarted: self._start_write,
             TransactionStarted: self._take_transaction,
+            TransactionEnded: self._take_transaction_end,
             BacklogAge: self._take_backlog_age,
             StuckCounts: self._take_stuck,
             LifeJobs: self._take_life,
@@ -119,6 +123,13 @@ class MetricFacts:
     def _take_transaction(self, fact: TransactionStarted) -> None:
         self._writer.events.record(fact.events)
 
+    def _take_transaction_end(self, fact: TransactionEnded) -> None:
+        seconds = max(0, fact.ended_ns - fact.started_ns) * _NS
+        self._writer.operation.record(
+            seconds, _database_attributes(fact.server, fact.error, fact.sqlstate)
+        )
+        self._writer.pools.add(fact.pool, fact.server)
+
     def _take_backlog_age(self, fact: BacklogAge) -> None:
         self._backlog_age.set(fact.seconds)
 
@@ -138,7 +149,7 @@ class MetricFacts:
             # These are two clocks, and the database's may be ahead of this machine's.
             waited = max(0, fact.picked_up_ns - fact.committed_ns)
             self._relay.wait_duration.record(waited * _NS)
-        return _PublishScope(self._relay)
+        return _PublishScope(self._relay, fact)
 
     def _take_progress(self, fact: RelayProgress) -> None:
         self._relay.take_progress(fact)
@@ -157,6 +168,39 @@ metric_facts: Final = MetricFacts()
 def target_metrics(target: str | None) -> MetricFacts:
     """The hook of a target for the global meter provider; None: of the default target."""
     return metric_facts if target is None else MetricFacts(target=target)
+
+
+@lru_cache(maxsize=256)  # few databases, and few kinds of errors
+def _database_attributes(
+    server: DatabaseServer, error: str | None, sqlstate: str | None
+) -> dict[str, str | int]:
+    """The attributes of the conventions. Do not change the result."""
+    found = {
+        attributes.DB_SYSTEM: "postgresql",
+        attributes.DB_NAMESPACE: server.namespace,
+        attributes.SERVER_ADDRESS: server.address,
+        attributes.SERVER_PORT: server.port,
+        attributes.ERROR_TYPE: error,
+        attributes.DB_STATUS_CODE: sqlstate,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+@lru_cache(maxsize=256)  # few brokers, and few results
+def _messaging_attributes(
+    system: str, destination: str, address: str | None, port: int | None, error: str | None
+) -> dict[str, str | int]:
+    """The attributes of the conventions, without topics, which may be many. Do not change it."""
+    found = {
+        attributes.MESSAGING_SYSTEM: system,
+        attributes.MESSAGING_OPERATION_NAME: "publish",
+        attributes.MESSAGING_OPERATION_TYPE: "send",
+        attributes.MESSAGING_DESTINATION: destination or None,
+        attributes.SERVER_ADDRESS: address,
+        attributes.SERVER_PORT: port,
+        attributes.ERROR_TYPE: error,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 class _Timed:
@@ -216,12 +260,25 @@ class _WriteScope(_Timed):
 
 
 class _PublishScope(_Timed):
-    def __init__(self, instruments: RelayInstruments) -> None:
+    def __init__(self, instruments: RelayInstruments, begun: PublishStarted) -> None:
         super().__init__()
         self._to = instruments
+        self._begun = begun
 
     def __call__(self, fact: Fact, /) -> None:
         if isinstance(fact, PublishEnded):
-            attributes = {names.MESSAGES.attribute: fact.result}
-            self._to.messages.add(1, attributes)
-            self._to.duration.record(self.seconds(), attributes)
+            seconds = self.seconds()
+            result = {names.MESSAGES.attribute: fact.result}
+            self._to.messages.add(1, result)
+            self._to.duration.record(seconds, result)
+            if fact.result != "not_attempted":  # nothing was sent, so it is no operation
+                begun = self._begun
+                standard = _messaging_attributes(
+                    begun.system,
+                    begun.destination,
+                    begun.server_address,
+                    begun.server_port,
+                    None if fact.result == "delivered" else fact.result,
+                )
+                self._to.sent.add(1, standard)
+                self._to.operation.record(seconds, standard)

@@ -114,7 +114,7 @@ class TracedSink:
                 committed_ns=message.committed_ns,
                 picked_up_ns=message.picked_up_ns,
                 payload_bytes=len(message.payload),
-                destination=place.name or message.topic,
+                destination=place.name or "",
                 server_address=place.host,
                 server_port=place.port,
             ),

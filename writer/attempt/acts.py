@@ -33,7 +33,7 @@ class Acts(ABC):
     def attempted(
         self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int
     ) -> None:
-        """Hear how a transaction of these events ended."""
+        """Hear how a transaction of these events ended; of none, if it was a run of `transact`."""
 
     @abstractmethod
     def goes_on(self) -> None:

@@ -70,7 +70,8 @@ class _Flight(WriteActs):
     def attempted(
         self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int
     ) -> None:
-        """Report the end of a transaction for several callers."""
+        """Report the end of a transaction, and to which callers it belongs if to several."""
+        super().attempted(batch, failure, started_ns)
         if len(batch) > 1:
             self._coalescer.tell_batch(batch, failure, started_ns)
 

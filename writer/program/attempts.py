@@ -10,7 +10,7 @@ from uuid import UUID
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from dsql_outbox.observability import TransactionStarted
+from dsql_outbox.observability import TransactionEnded, TransactionStarted
 from dsql_outbox.outbox import (
     NO_SUCH_FORM,
     AsyncConnection,
@@ -229,6 +229,19 @@ class Attempts:
         rows: Sequence[Row] = yield Query(connection, self.core.layout)
         return rows
 
+    def tell_ended(self, failure: DatabaseFailure | None, started_ns: int) -> None:
+        """Report the end of a transaction to the hooks."""
+        self.core.tell(
+            TransactionEnded(
+                started_ns=started_ns,
+                ended_ns=time_ns(),
+                server=self.core.server,
+                pool=self._connections,
+                error=type(failure.error).__name__ if failure else None,
+                sqlstate=failure.sqlstate if failure else None,
+            )
+        )
+
     def close(self) -> Program[None]:
         """Store the conflicts that no report has yet."""
         return self._store_conflicts(self.core.conflicts.last(), Gate(None))
@@ -291,7 +304,9 @@ class WriteActs(Acts):
     def attempted(
         self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int
     ) -> None:
-        """Do nothing: a caller hears of each attempt by the facts of its event."""
+        """Report the end of a transaction, once for all its events."""
+        if not (batch and batch[0].scopes.is_quiet):
+            self._attempts.tell_ended(failure, started_ns)
 
     def goes_on(self) -> None:
         """Do nothing: only a lane has other calls to serve meanwhile."""

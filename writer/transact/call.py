@@ -138,7 +138,8 @@ class Call(Work, Generic[T]):
             self.winner = run  # before the hooks: one that raises takes nothing back
             self._run_ended("committed")
             self._win(run)
-        elif failure.kind is FailureKind.COLLISION and run.collided() is None:
+        self._acts.attempted((), failure, self._started_ns)
+        if failure is not None and failure.kind is FailureKind.COLLISION and run.collided() is None:
             return failure._replace(kind=FailureKind.FATAL)  # the key of a table of the caller
         return failure
 

@@ -8,6 +8,7 @@ from typing import Generic, Literal, TypeVar
 
 import psycopg
 
+from dsql_outbox.observability import PoolCounts
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.database.fork import call_in_children
 from dsql_outbox.outbox.unit_of_work.primitives import Open, Program
@@ -71,6 +72,10 @@ class Lender(ABC, Generic[C]):
             raise
         self.give_back(connection)
         return answer
+
+    def counts(self) -> PoolCounts:
+        """Count the connections and the calls that wait for one."""
+        return self._shelf.counts()
 
     def give_back(self, connection: C) -> None:
         """Take back a connection after a success."""

@@ -12,6 +12,7 @@ from weakref import WeakSet
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from dsql_outbox.observability import PoolCounts
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.failure import FailureKind, kind_of
 
@@ -111,6 +112,12 @@ class Shelf(Generic[C]):
     def has_room(self, kept: int = 0) -> bool:
         """Return whether another connection may be opened beside so many kept ones."""
         return len(self._in_use) + len(self._openings) + kept < self._limit
+
+    def counts(self) -> PoolCounts:
+        """Count the kept connections, those in use, and the calls that wait."""
+        with self._lock:
+            limit = 0 if self._is_closed else self._limit
+            return PoolCounts(len(self._kept), len(self._in_use), len(self._waiting), limit)
 
     def ask(self, waiter: Waiter[C]) -> None:
         """Let a call wait for a connection."""

@@ -14,7 +14,9 @@ from dsql_outbox.observability import (
     AttemptEnded,
     DatabaseServer,
     Fact,
+    PoolCounts,
     RetryScheduled,
+    TransactionEnded,
     TransactionStarted,
     WriteEnded,
     WriteStarted,
@@ -30,7 +32,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import HttpAnswer, WriterSettings, http_status
+from dsql_outbox.writer import HttpAnswer, Writer, WriterSettings, http_status
 
 EVENT_ID = UUID("0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101")
 EXACT = """ {"eventHeader":{"uuid":"0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101",
@@ -313,8 +315,20 @@ def test_the_facts_of_a_write_begin_and_end_with_it(
     assert facts.all[0] == WriteStarted(
         event.id, "Loan Created", "LoanCreated", "events.LoanCreated", 3, server
     )
-    kinds = [WriteStarted, TransactionStarted, AttemptEnded, WriteEnded]
+    kinds = [WriteStarted, TransactionStarted, AttemptEnded, WriteEnded, TransactionEnded]
     assert [type(fact) for fact in facts.all] == kinds
+
+
+def test_a_transaction_is_told_once_for_all_its_events_with_the_connections(
+    url: str, facts: Facts
+) -> None:
+    with Writer(Database(url), WriterSettings(max_connections=3), hooks=[facts]) as writer:
+        writer.write_many([workload_s.car_created() for _ in range(3)])
+        writer.transact(lambda transaction: transaction.append(workload_s.car_created()))
+        told = facts.of(TransactionEnded)
+        assert [(each.error, each.sqlstate) for each in told] == [(None, None)] * 2
+        # `transact` has a connection of another kind, with the search path of its role.
+        assert {each.pool.counts() for each in told} == {PoolCounts(2, 0, 0, 3)}
 
 
 class Skipping:

@@ -60,7 +60,7 @@ class Measured:
             scope(fact)
 
     def points(self) -> dict[tuple[str, str], Any]:
-        """By name and the one attribute's value, or ""."""
+        """Ours, by name and the one attribute's value, or ""."""
         found = self._reader.get_metrics_data()
         return {
             (metric.name, "".join(map(str, (point.attributes or {}).values()))): point
@@ -68,6 +68,7 @@ class Measured:
             for scope in resource.scope_metrics
             for metric in scope.metrics
             for point in metric.data.data_points
+            if metric.name.startswith("outbox.")
         }
 
     def values(self) -> dict[tuple[str, str], float]:
