@@ -76,10 +76,10 @@ class Result(NamedTuple):
 def select(only: str, groups: Mapping[str, Sequence[Line]]) -> list[Line]:
     """The lines that ``relay`` (a whole group) or ``relay:half,hot`` names; empty means all.
 
-    Raises `UnknownGoals`.
+    A line of several groups comes once. Raises `UnknownGoals`.
     """
     if not only:
-        return [line for lines in groups.values() for line in lines]
+        return list({line.name: line for lines in groups.values() for line in lines}.values())
     group, _, wanted = only.partition(":")
     if group not in groups:
         raise UnknownGoals(f"no goals of {group!r}: there are {', '.join(groups)}")

@@ -8,7 +8,7 @@ RELAY = [
         "half",
         [
             Goal("healthy rows/s, half of all failing / none, sink answers in 5 ms", 0.8),
-            Goal("healthy rows/s, half of all failing / none, sink answers at once", 0.4),
+            Goal("healthy rows/s, half of all failing / none, sink answers at once", 0.6),
         ],
         fairness.half,
     ),

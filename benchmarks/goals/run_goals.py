@@ -1,4 +1,7 @@
-"""The goals of runs: a subject with many waiting messages, on real brokers and at a distance."""
+"""The goals of runs: a subject with many waiting messages, on real brokers and at a distance.
+
+With them go the lines of other groups on what a row costs, with which a hot subject must keep up.
+"""
 
 import statistics
 from functools import partial
@@ -11,7 +14,9 @@ from tests.support.brokers.java_servers import MissingJava
 from . import group_commit
 from .conditions import Conditions
 from .distance import delayed
-from .goal import Goal, Line, NotMeasuredError
+from .goal import Goal, Line, NotMeasuredError, select
+from .relay_goals import RELAY
+from .writer_goals import WRITER
 
 _TOPIC = "events.CarMoved"
 _AWAY = 2.0  # milliseconds each way
@@ -103,4 +108,6 @@ RUNS = [
         _hot_nats,
     ),
     Line("nats-ten", [Goal("NATS, ten in a row over far apart", 0.9)], partial(_ten, "nats")),
+    *select("relay:drain,half", {"relay": RELAY}),
+    *select("writer:many,large", {"writer": WRITER}),
 ]

@@ -14,7 +14,7 @@ WRITER = [
     ),
     Line(
         "many",
-        [Goal("write_many of 100 / bare asyncpg statement", 0.45)],
+        [Goal("write_many of 100 / bare asyncpg statement", 0.6)],
         against_peers.write_many,
     ),
     Line(

@@ -16,9 +16,9 @@ from benchmarks.goals.goal import (
 )
 
 
-def test_without_a_selection_all_lines_are_measured_and_their_names_differ() -> None:
+def test_without_a_selection_all_lines_are_measured_once_and_their_names_differ() -> None:
     lines = select(options().parse_args([]).only, GROUPS)
-    assert lines == [line for group in GROUPS.values() for line in group]
+    assert all(line in lines for group in GROUPS.values() for line in group)
     assert len({line.name for line in lines}) == len(lines)
 
 
