@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID
 
+import msgspec
 import psycopg
 from tests.support.commands import Finished, run
 from tests.support.waiting import wait_until
@@ -28,13 +29,37 @@ _ARRIVAL: Final = 20.0  # seconds until Jaeger has a trace
 Result = tuple[str, bool, str]
 
 
+class DrawnSpan(msgspec.Struct, rename="camel"):
+    """A span as Jaeger's own page draws it; times are microseconds."""
+
+    span_id: str = msgspec.field(name="spanID")
+    operation_name: str
+    start_time: int
+    duration: int
+    warnings: list[str] | None = None
+
+
+class _DrawnTrace(msgspec.Struct):
+    spans: list[DrawnSpan]
+
+
+class _Page(msgspec.Struct):
+    """The answer of ``/api/traces/ID``, which the page asks."""
+
+    data: list[_DrawnTrace]
+
+
 class JaegerTrace(NamedTuple):
-    """A trace of an event as it was sent (`raw`), and as Jaeger shows it (`adjusted`)."""
+    """A trace of an event as it was sent (`raw`), and as Jaeger shows it.
+
+    `adjusted` is the answer of ``/api/v3``, and `drawn` that of the API of Jaeger's own page.
+    """
 
     name: str
     event_id: UUID
     raw: Sequence[SpanView]
     adjusted: Sequence[SpanView]
+    drawn: Sequence[DrawnSpan]
 
 
 def check_traces(jaeger: Jaeger) -> list[Result]:
@@ -53,6 +78,7 @@ def check_traces(jaeger: Jaeger) -> list[Result]:
     return [
         *(result for each in (*same_host, apart) for result in _common(jaeger, each)),
         *(moved_spans(each, wanted=False) for each in same_host),
+        *(drawn_in_order(each) for each in same_host),
         moved_spans(apart, wanted=True),
         _attempts(storm),
         _dead_letter(dead),
@@ -115,9 +141,11 @@ def _arrived(jaeger: Jaeger, name: str, event_id: UUID) -> JaegerTrace:
         return any(span.kind == "PRODUCER" for span in found)
 
     wait_until(is_whole, timeout=_ARRIVAL)
-    path = f"/api/v3/traces/{found[0].trace_id}"
-    shown = JaegerAnswers(jaeger.query_url).get(path, {}, FoundTraces)
-    return JaegerTrace(name, event_id, found, [*views(shown.result)] if shown else [])
+    answers, trace_id = JaegerAnswers(jaeger.query_url), found[0].trace_id
+    shown = answers.get(f"/api/v3/traces/{trace_id}", {}, FoundTraces)
+    page = answers.get(f"/api/traces/{trace_id}", {}, _Page)
+    drawn = [span for each in page.data for span in each.spans] if page else []
+    return JaegerTrace(name, event_id, found, [*views(shown.result)] if shown else [], drawn)
 
 
 def _common(jaeger: Jaeger, trace: JaegerTrace) -> Iterator[Result]:
@@ -175,6 +203,18 @@ def moved_spans(trace: JaegerTrace, *, wanted: bool) -> Result:
     moved = [span.name for span in trace.adjusted if span.start_ns != before[span.span_id]]
     text = f"{trace.name}: Jaeger {'moves' if wanted else 'leaves'} the spans"
     return text, bool(moved) is wanted and bool(trace.adjusted), ", ".join(moved)
+
+
+def drawn_in_order(trace: JaegerTrace) -> Result:
+    """Whether Jaeger's page draws each publish after the last attempt, and blames no clock."""
+    kinds = {span.span_id: span.kind for span in trace.raw}
+    attempts = {span.span_id for span in _attempts_of(trace.raw)}
+    ends = [each.start_time + each.duration for each in trace.drawn if each.span_id in attempts]
+    sent = [each for each in trace.drawn if kinds.get(each.span_id) == "PRODUCER"]
+    early = [each.operation_name for each in sent if each.start_time < max(ends, default=0)]
+    blamed = [text for each in trace.drawn for text in each.warnings or ()]
+    text = f"{trace.name}: Jaeger's page draws publish after the last attempt"
+    return text, bool(ends and sent) and not early + blamed, ", ".join(early + blamed)
 
 
 def _attempts_of(spans: Sequence[SpanView]) -> list[SpanView]:

@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import pytest
-from benchmarks.real_telemetry.trace_checks import COMMON, JaegerTrace, moved_spans
+from benchmarks.real_telemetry.trace_checks import (
+    COMMON,
+    DrawnSpan,
+    JaegerTrace,
+    drawn_in_order,
+    moved_spans,
+)
 from msgspec.structs import replace
 
 from dsql_outbox.observability import attributes as names
@@ -31,7 +37,7 @@ def wrong(*spans: SpanView) -> list[str]:
 
 
 def trace_of(raw: Sequence[SpanView], adjusted: Sequence[SpanView] = ()) -> JaegerTrace:
-    return JaegerTrace("test", EVENT, raw, adjusted)
+    return JaegerTrace("test", EVENT, raw, adjusted, ())
 
 
 def test_a_good_trace_has_nothing_wrong() -> None:
@@ -60,3 +66,17 @@ def test_a_span_that_jaeger_moved_is_found() -> None:
     left = trace_of([WRITE, PUBLISH], [WRITE, PUBLISH])
     assert [moved_spans(moved, wanted=wanted)[1] for wanted in (True, False)] == [True, False]
     assert [moved_spans(left, wanted=wanted)[1] for wanted in (True, False)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("start", "warnings", "is_good"),
+    [(20, None, True), (20, [], True), (11, None, False), (20, ["clock skew"], False)],
+)
+def test_a_publish_that_the_page_draws_early_is_found(
+    start: int, warnings: list[str] | None, *, is_good: bool
+) -> None:
+    drawn = [DrawnSpan("attempt", "outbox.write.attempt", 10, 5)]
+    drawn.append(DrawnSpan("publish", "publish events", start, 5, warnings))
+    trace = trace_of([WRITE, ATTEMPT, PUBLISH])
+    assert drawn_in_order(trace._replace(drawn=drawn))[1] is is_good
+    assert not drawn_in_order(trace)[1], "nothing was drawn"
