@@ -1,5 +1,6 @@
 """Logins of Kafka with tokens, and TLS with a certificate of the client's own."""
 
+import asyncio
 import base64
 import ssl
 import time
@@ -97,7 +98,7 @@ async def test_a_token_that_the_broker_refuses_is_the_reason(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     place = url(listener, authority, f"token=msk&region={REGION}&timeout=2")
-    with pytest.raises(SinkUnavailable, match="the token is refused") as raised:
+    with pytest.raises(SinkUnavailable, match="the login is refused") as raised:
         async with open_sink(place):
             pass
     assert listener.tokens[0] not in str(raised.value)
@@ -157,6 +158,46 @@ async def test_oidc_is_configured_by_a_file(
         assert set(listener.tokens) == {jwt}
 
 
+async def test_a_password_that_changes_is_read_again_by_the_producers_that_are_open(
+    kafka_mock: MockKafka, tls: ssl.SSLContext, authority: Authority, tmp_path: Path
+) -> None:
+    """The broker takes both for a while, so no call fails, and no producer is made anew."""
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    with TokenListener(kafka_mock, tls, {"first", "second"}.__contains__, "PLAIN").serving() as at:
+        place = f"kafka://outbox@127.0.0.1:{at.server_port}?tls=yes&ca={authority.cert}"
+        async with open_sink(f"{place}&password_file={file}") as sink:
+
+            async def passwords() -> set[str]:
+                """Those of the next logins, after all connections are lost."""
+                at.hang_up()
+                at.tokens.clear()
+                # The last three are a run, which has a producer of its own.
+                messages = [new_message("Car/1"), *(new_message("Car/2") for _ in range(3))]
+                assert await published(sink, messages) == [Delivered()] * 4
+                return set(at.tokens)
+
+            assert await passwords() == {"first"}
+            file.write_text("second\n")
+            async with asyncio.timeout(30):
+                while await passwords() != {"second"}:
+                    pass
+
+
+async def test_a_wrong_password_in_a_file_is_the_reason_and_stays_secret(
+    kafka_mock: MockKafka, tls: ssl.SSLContext, authority: Authority, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("mistaken\n")
+    with TokenListener(kafka_mock, tls, "right".__eq__, "PLAIN").serving() as at:
+        place = f"kafka://outbox@127.0.0.1:{at.server_port}?tls=yes&ca={authority.cert}&timeout=2"
+        with pytest.raises(SinkUnavailable, match="the login is refused") as raised:
+            async with open_sink(f"{place}&password_file={file}"):
+                pass
+    assert at.tokens[0] == "mistaken"
+    assert "mistaken" not in str(raised.value)
+
+
 @pytest.mark.parametrize("shows", [True, False])
 async def test_a_broker_may_want_a_certificate_of_the_client(
     kafka_mock: MockKafka, tls: ssl.SSLContext, authority: Authority, *, shows: bool
@@ -186,6 +227,10 @@ async def test_a_broker_may_want_a_certificate_of_the_client(
         ("kafka://h?token=msk", "needs the region"),
         ("kafka://h?region=eu-west-1", "needs token=msk"),
         ("kafka://h?ca=/ca.pem", "need tls=yes"),
+        ("kafka://h?password_file=/f", "password_file of a Kafka URL needs USER@"),
+        ("kafka://u:p@h?password_file=/f", "password_file of a Kafka URL needs USER@"),
+        ("kafka://u@h?password_file=/none", "password_file of a Kafka URL: cannot read /none"),
+        ("kafka://h?token=msk&password_file=/f", "mechanism and password_file"),
     ],
 )
 def test_a_url_that_contradicts_itself_is_refused(url: str, rule: str) -> None:

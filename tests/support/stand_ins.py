@@ -33,10 +33,14 @@ class StandIn(socketserver.ThreadingTCPServer):
         finally:
             self.shutdown()
             thread.join()
-            for client in [*self._clients]:  # an idle one would keep its thread
-                with suppress(OSError):
-                    client.shutdown(SHUT_RDWR)
+            self.hang_up()  # an idle client would keep its thread
             self.server_close()  # waits for the threads
+
+    def hang_up(self) -> None:
+        """End all connections."""
+        for client in [*self._clients]:
+            with suppress(OSError):
+                client.shutdown(SHUT_RDWR)
 
     @contextmanager
     def open_with(self, *sockets: socket) -> Generator[None]:

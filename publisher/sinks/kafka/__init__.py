@@ -10,6 +10,7 @@ Its parameters are:
 | timeout | 5 | seconds that a message, or the first connection, may take |
 | tls | no | ``yes``: use TLS and check the certificate of the broker |
 | mechanism | PLAIN | SASL mechanism of the login in the URL, such as SCRAM-SHA-512 |
+| password_file | | file with the password of ``USER@``, which is read again each second |
 | ca, cert, key | | PEM files: authorities of the broker, and the client's certificate and key |
 | token | | ``msk``: log in to Amazon MSK with IAM, over TLS (extra [msk]) |
 | region | that of the host | AWS region of ``token=msk`` |
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def open_kafka(url: str) -> AbstractAsyncContextManager[Sink]:
-    """Connect to ``kafka://[user:password@]host[:port][,host..]``.
+    """Connect to ``kafka://[user[:password]@]host[:port][,host..]``.
 
     Raises `SettingsError` for a malformed URL or config file, and `MissingExtra`
     without the extra [kafka]. On entry it raises `SettingsError` for a setting that

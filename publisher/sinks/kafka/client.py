@@ -83,6 +83,7 @@ callbacks of the next part then run with that exception pending (see `Callbacks`
 _CLOSING: Final = 0.5  # seconds to wait for the reports of messages that are given up
 _ANSWER: Final = 1.0  # seconds that brokers have to answer a question
 _IDLE: Final = 1.0  # seconds between two looks for errors while there are no messages
+_RENEWAL: Final = 1.0  # seconds between two looks at a password that may change
 _ALL_DOWN: Final = "_ALL_BROKERS_DOWN"
 _SECRETS: Final = ("password", "secret", "pem", "config")  # parts of names of librdkafka's settings
 
@@ -120,6 +121,8 @@ class KafkaClient:
         self._asking = asyncio.Lock()
         self._asked_at, self._has_answered = -math.inf, False
         self._last_error: KafkaError | None = None
+        self._password: str | None = None
+        self._renews_at = -math.inf
         self._lines = _Lines()
         self._log_limit = LogLimit()
         self._is_logged = False
@@ -198,6 +201,7 @@ class KafkaClient:
     async def _open(self) -> Producer:
         self._last_error, self._lines = None, _Lines()
         self._callbacks.attach()
+        await self._read_password()
         if self._settings.token is None:
             producer = self._make()
         else:
@@ -236,15 +240,36 @@ class KafkaClient:
         if (token := self._settings.token) is not None:
             callbacks["oauth_cb"] = partial(_token, token)
         try:
-            return Producer({**self._settings.properties, **callbacks})
+            return Producer({**self._settings.with_password(self._password), **callbacks})
         except KafkaException as error:
             text = self._without_secrets(error.args[0].str())
             raise SettingsError(f"librdkafka refuses a setting: {text}") from None
 
+    async def _read_password(self) -> None:
+        """Read the password again. The last one stays if that fails."""
+        if self._settings.password is not None:
+            with suppress(SettingsError):
+                self._password = await to_thread.run_sync(self._settings.password)
+
+    async def _renew_login(self, producer: Producer, password: str | None) -> str | None:
+        """Give a producer the password, if that is a new one. It logs in with it next time.
+
+        librdkafka asks nobody, so it must have the password before a connection breaks.
+        """
+        if self._settings.password is not None and monotonic() >= self._renews_at:
+            self._renews_at = monotonic() + _RENEWAL
+            await self._read_password()
+        if self._password is not None and self._password != password:
+            user = self._settings.properties["sasl.username"]
+            producer.set_sasl_credentials(user, self._password)
+        return self._password
+
     async def _serve(self, producer: Producer) -> None:
         one_at_a_time = CapacityLimiter(1)
+        password = self._password
         try:
             while self._producer is producer or len(producer):
+                password = await self._renew_login(producer, password)
                 if len(producer):
                     await to_thread.run_sync(producer.flush, _SLICE, limiter=one_at_a_time)
                     self._callbacks.run()  # a callback may have failed to schedule this
@@ -274,7 +299,7 @@ class KafkaClient:
             self._last_error = error
 
     def _without_secrets(self, text: str) -> str:
-        for name, value in self._settings.properties.items():
+        for name, value in self._settings.with_password(self._password).items():
             if value and any(secret in name for secret in _SECRETS):
                 text = text.replace(value, "***")
         return text

@@ -1,6 +1,8 @@
 """Parse a ``kafka://`` URL into settings of librdkafka."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -10,14 +12,18 @@ from dsql_outbox.publisher.sinks.url import TIMEOUT, parameters, seconds, split_
 from .tokens import TokenProvider, msk_tokens
 
 _KIND: Final = "a Kafka URL"
-_FORM: Final = "kafka://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]..][?PARAMETERS]"
+_FORM: Final = "kafka://[USER[:PASSWORD]@]HOST[:PORT][,HOST[:PORT]..][?PARAMETERS]"
 _TLS_FILES: Final = {
     "ca": "ssl.ca.location",
     "cert": "ssl.certificate.location",
     "key": "ssl.key.location",
 }
-_PARAMETERS: Final = ("config", "mechanism", "region", "timeout", "tls", "token", *_TLS_FILES)
+_PARAMETERS: Final = (
+    *("config", "mechanism", "password_file", "region", "timeout", "tls", "token"),
+    *_TLS_FILES,
+)
 _PORT: Final = 9092
+_PASSWORD: Final = "sasl.password"  # noqa: S105 - the name of a setting
 _MSK: Final = "msk"
 """The one provider of tokens. OAUTHBEARER with OIDC is librdkafka's own, in the config file."""
 
@@ -62,6 +68,12 @@ class KafkaSettings:
     """Settings of librdkafka, including passwords."""
     token: TokenProvider | None = field(default=None, repr=False)
     """What logs in with tokens, if anything does."""
+    password: Callable[[], str] | None = field(default=None, repr=False)
+    """What reads a password that may change."""
+
+    def with_password(self, password: str | None) -> dict[str, str]:
+        """The settings of librdkafka, with this password if there is one."""
+        return self.properties if password is None else self.properties | {_PASSWORD: password}
 
     def one_per_request(self) -> "KafkaSettings":
         """The same, for a producer that never puts two messages into one request."""
@@ -106,7 +118,14 @@ def parse_kafka_url(url: str) -> KafkaSettings:
         "topic.metadata.propagation.max.ms": str(milliseconds // 2),
     }
     token = msk_tokens(tuple(hosts), given.get("region")) if "token" in given else None
-    return KafkaSettings(hosts=hosts, timeout=timeout, properties=properties, token=token)
+    file = given.get("password_file")
+    return KafkaSettings(
+        hosts=hosts,
+        timeout=timeout,
+        properties=properties,
+        token=token,
+        password=None if file is None else partial(_password, file),
+    )
 
 
 def _security(login: str, given: dict[str, str]) -> dict[str, str]:
@@ -127,8 +146,8 @@ def _security(login: str, given: dict[str, str]) -> dict[str, str]:
 def _token_login(given: dict[str, str], *, has_login: bool) -> dict[str, str]:
     if given["token"] != _MSK:
         raise SettingsError(f"token of {_KIND} must be {_MSK}, got {given['token']!r}")
-    if has_login or "mechanism" in given:
-        rule = "is the login: leave out USER:PASSWORD@ and mechanism"
+    if has_login or "mechanism" in given or "password_file" in given:
+        rule = "is the login: leave out USER:PASSWORD@, mechanism and password_file"
         raise SettingsError(f"token of {_KIND} {rule}")
     if given.get("tls") == "no":
         raise SettingsError(f"token of {_KIND} needs TLS: leave out tls=no")
@@ -137,18 +156,31 @@ def _token_login(given: dict[str, str], *, has_login: bool) -> dict[str, str]:
 
 def _login(user: str, password: str | None, tls: str, given: dict[str, str]) -> dict[str, str]:
     transport = "ssl" if tls == "yes" else "plaintext"
+    if "password_file" in given:
+        if not user or password is not None:
+            raise SettingsError(f"password_file of {_KIND} needs USER@ before the host")
+        password = _password(given["password_file"])  # so that a wrong name is reported now
     if not user and password is None:
         if "mechanism" in given:
             raise SettingsError(f"mechanism of {_KIND} needs USER:PASSWORD@ before the host")
         return {"security.protocol": transport} if "tls" in given else {}
     if password is None:
-        raise SettingsError(f"a login of {_KIND} is USER:PASSWORD@, each percent-encoded")
+        raise SettingsError(
+            f"a login of {_KIND} is USER:PASSWORD@, each percent-encoded, or has a password_file"
+        )
     return {
         "security.protocol": f"sasl_{transport}",
         "sasl.mechanism": given.get("mechanism", "PLAIN"),
         "sasl.username": user,
-        "sasl.password": password,
+        _PASSWORD: password,
     }
+
+
+def _password(file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"password_file of {_KIND}: cannot read {file}") from error
 
 
 def _file(path: str | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A listener of Kafka that wants a token: SASL/OAUTHBEARER before librdkafka's mock cluster.
+"""A listener of Kafka that wants a login: SASL before librdkafka's mock cluster.
 
 It speaks the protocol until the client is logged in, and forwards the rest. The requests are in
 https://kafka.apache.org/protocol; the first message of a client is in RFC 7628, section 3.1.
@@ -23,18 +23,23 @@ UNSUPPORTED_VERSION, AUTHENTICATION_FAILED = 35, 58
 
 
 class TokenListener(StandIn):
-    """Lets a client through to the mock cluster if `takes` accepts its token."""
+    """Lets a client through to the mock cluster if `takes` accepts its token, or its password."""
 
     def __init__(
-        self, mock: MockKafka, tls: ssl.SSLContext, takes: Callable[[str], bool] | None
+        self,
+        mock: MockKafka,
+        tls: ssl.SSLContext,
+        takes: Callable[[str], bool] | None,
+        mechanism: str = "OAUTHBEARER",
     ) -> None:
         super().__init__(_Login)
         self.takes = takes
+        self.mechanism = mechanism
         self.tls = tls
         host, _, port = mock.bootstrap.rpartition(":")
         self.behind = (host, int(port))
         self.tokens: list[str] = []
-        """Every token that came."""
+        """Every token or password that came."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that is refused, or refuses us, hangs up: that is no news."""
@@ -76,7 +81,7 @@ class _Login(socketserver.BaseRequestHandler):
             ours = b"".join(struct.pack(">hhh", k, 0, 1) for k in (17, 36))
             _write(client, correlation, struct.pack(">hi", code, count + 2) + known[10:] + ours)
         elif key == SASL_HANDSHAKE:
-            name = b"OAUTHBEARER"
+            name = self.server.mechanism.encode()
             _write(client, correlation, struct.pack(">hih", 0, 1, len(name)) + name)
         elif key == SASL_AUTHENTICATE:
             return self._judge(client, correlation, body[4:].decode())
@@ -85,11 +90,14 @@ class _Login(socketserver.BaseRequestHandler):
         return False
 
     def _judge(self, client: ssl.SSLSocket, correlation: int, said: str) -> bool:
-        token = said.partition("auth=Bearer ")[2].partition("\x01")[0]
+        if self.server.mechanism == "PLAIN":  # RFC 4616: identity, user and password
+            token = said.rpartition("\0")[2]
+        else:
+            token = said.partition("auth=Bearer ")[2].partition("\x01")[0]
         self.server.tokens.append(token)
         is_taken = self.server.takes is not None and self.server.takes(token)
         code = 0 if is_taken else AUTHENTICATION_FAILED
-        text = b"" if is_taken else b"the token is refused"
+        text = b"" if is_taken else b"the login is refused"
         more = struct.pack(">h", len(text)) + text + struct.pack(">iq", 0, 0)
         _write(client, correlation, struct.pack(">h", code) + more)
         return is_taken
