@@ -1,14 +1,15 @@
 """``make storm``: writers of one entity where nobody waits for a row lock, as on Aurora DSQL.
 
 It prints the share of the writes that are stored, for each policy of retries, number of writers
-and time of a COMMIT. The database is PostgreSQL behind the rules of the DSQL stand-in.
+and time of a COMMIT. The database is PostgreSQL behind the rules of the DSQL stand-in. With
+``--virtual`` there is none: time is virtual, so the machine makes no difference.
 """
 
 import asyncio
 import logging
 import sys
 from argparse import ArgumentParser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from statistics import quantiles
 from time import monotonic
@@ -26,8 +27,11 @@ from dsql_outbox import (
     Receipt,
     WriterSettings,
 )
+from dsql_outbox.observability import Fact, RetryScheduled
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
+
+from .simulated_storm import simulated_storm
 
 
 def _policy(
@@ -62,36 +66,75 @@ class Stored(NamedTuple):
 
     receipts: int
     calls: int
+    conflicts: int
     p95: float
     longest: float
     seconds: float
 
 
-async def storm(url: str, settings: WriterSettings, writers: int, writes: int) -> Stored:
-    """Let `writers` writers, in one loop, write `writes` events each of one entity."""
+class Conflicts:
+    """A hook that counts conflicts, also those of calls that fail."""
+
+    count = 0
+
+    def __call__(self, fact: Fact) -> None:
+        """Count a retry."""
+        self.count += isinstance(fact, RetryScheduled)
+
+
+async def storm(
+    url: str, settings: WriterSettings, writers: int, writes: int, entities: int = 1
+) -> Stored:
+    """Let `writers` writers, in one loop, write `writes` events each, of one of the entities."""
     times: list[float] = []
     receipts: list[Receipt] = []
+    conflicts = Conflicts()
 
-    async def write_all(writer: AsyncWriter) -> None:
+    async def write_all(writer: AsyncWriter, car: str) -> None:
         for _ in range(writes):
             began = monotonic()
-            event = Event.new("Car Moved", "CarMoved", [Entity("Car", "CAR-1", {"km": began})])
+            event = Event.new("Car Moved", "CarMoved", [Entity("Car", car, {"km": began})])
             with suppress(psycopg.OperationalError, OutcomeUnknown):  # a conflict, or the time
                 receipts.append(await writer.write(event))
             times.append(monotonic() - began)
 
     database = Database(url, opens_per_second=1_000)
-    opened = [AsyncWriter(database, settings) for _ in range(writers)]
+    opened = [AsyncWriter(database, settings, hooks=[conflicts]) for _ in range(writers)]
     began = monotonic()
-    await asyncio.gather(*map(write_all, opened))
+    cars = (f"CAR-{n % entities}" for n in range(writers))
+    await asyncio.gather(*map(write_all, opened, cars))
     took = monotonic() - began
     for each in opened:
         await each.close()
     p95 = quantiles(times, n=20)[-1]
-    return Stored(len(receipts), writers * writes, p95, max(times), took)
+    return Stored(len(receipts), len(times), conflicts.count, p95, max(times), took)
 
 
-def main(writers: list[int], commits: list[float], writes: int, only: str) -> int:
+def main_in_virtual_time(
+    writers: Sequence[int], attempts: Sequence[float], writes: int, only: str
+) -> int:
+    head = f"{'policy':30} {'writers':>7} {'attempt':>7} {'stored':>9} {'longest':>9}"
+    print(f"{head} {'conflicts':>10}")
+    for name, settings in POLICIES.items():
+        if only in name:
+            for number in writers:
+                for milliseconds in attempts:
+                    seconds = milliseconds / 1000
+                    found = [
+                        simulated_storm(settings, number, writes, seconds, seed)
+                        for seed in range(12)
+                    ]
+                    share = min(each.stored / each.calls for each in found)
+                    again = sum(e.conflicts for e in found) / sum(e.stored for e in found)
+                    longest = max(each.longest for each in found)
+                    print(
+                        f"{name:30} {number:7} {milliseconds:4g} ms {share:9.1%}"
+                        f" {longest:7.1f} s {again:10.2f}"
+                    )
+    return 0
+
+
+def main(writers: Sequence[int], commits: Sequence[float], writes: int, only: str) -> int:
     logging.disable()
     print(f"{'policy':30} {'writers':>7} {'commit':>7} {'stored':>13} {'p95':>7} {'longest':>8}")
     with EmbeddedPostgres(settings={"fsync": "off"}) as server:
@@ -121,7 +164,9 @@ if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--writers", type=_numbers, default=[4.0, 8.0, 20.0])
     parser.add_argument("--commits", type=_numbers, default=[15.0, 30.0], help="milliseconds")
+    parser.add_argument("--virtual", action="store_true", help="--commits are whole attempts")
     parser.add_argument("--writes", type=int, default=20, help="of each writer")
     parser.add_argument("--only", default="", help="policies whose name has this text")
     given = parser.parse_args()
-    sys.exit(main([int(n) for n in given.writers], given.commits, given.writes, given.only))
+    run = main_in_virtual_time if given.virtual else main
+    sys.exit(run([int(n) for n in given.writers], given.commits, given.writes, given.only))

@@ -29,6 +29,12 @@ from .work import Again, Work, settle
 
 T = TypeVar("T")
 
+_TRIES_LEFT: Final = 20
+"""The least number of waits that fit into what is left of a call's time.
+
+See docs/decisions/2026-11-28-waits-shrink-with-the-time-of-a-call.md.
+"""
+
 
 class Budget(NamedTuple):
     """The errors after which work is tried again, and the waits in seconds before each try.
@@ -39,6 +45,8 @@ class Budget(NamedTuple):
     wait after the first failure is `base`, or 0 if the first retry is `at_once`. It doubles
     with each failure. A random share of up to `jitter` is added, so that losers do not meet
     again. No wait is longer than `cap`, jitter included: the longest waits are spread below it.
+    If only the deadline ends the tries, none is longer than a twentieth of the time left, but
+    for the first: who has waited longest tries most often, else the newest call wins again.
 
     The error of the last try is raised, and any other error immediately. The work must be a
     statement that may run twice, or a transaction whose errors come before COMMIT.
@@ -57,14 +65,17 @@ class Budget(NamedTuple):
         """The number of retries, or the seconds that they last. None: until the deadline."""
         return self.times if self.lasts is None else self.lasts
 
-    def wait(self, nth: int, random: Callable[[], float]) -> float:
-        """Return the wait after the `nth` failure, from 1."""
+    def wait(self, nth: int, random: Callable[[], float], left: float | None = None) -> float:
+        """Return the wait after the `nth` failure, from 1, with `left` seconds to the deadline."""
         doublings = nth - 1 - self.at_once
         if doublings < 0:
             return 0.0
+        cap = self.cap
+        if self.limit is None and left is not None:
+            cap = min(cap, max(left / _TRIES_LEFT, self.base * (1 + self.jitter)))
         # Limit the exponent: a float overflows at 2.0 ** 1024. The cap applies long before.
-        delay = min(self.base * 2.0 ** min(doublings, 64), self.cap / (1 + self.jitter))
-        return min(self.cap, delay * (1 + self.jitter * random()))
+        delay = min(self.base * 2.0 ** min(doublings, 64), cap / (1 + self.jitter))
+        return min(cap, delay * (1 + self.jitter * random()))
 
     def run(self, work: Callable[[], T]) -> T:
         """Run the work until it returns or the budget is spent. Raises the last error."""
@@ -129,8 +140,8 @@ class Spending:
 
         `is_cut_short` is then whether the deadline of the call left no time for the wait.
         """
-        wait = self._wait_after(failure.kind, now)
         self.left = None if self.deadline is None else max(0.0, self.deadline - now)
+        wait = self._wait_after(failure.kind, now)
         late = wait is not None and self.left is not None and wait >= self.left
         self.is_cut_short = late
         return None if late else wait
@@ -147,7 +158,7 @@ class Spending:
         if budget.lasts is None:
             most = count if budget.times is None else budget.times
             self.used = min(count, most)
-            return budget.wait(count, self._random) if count <= most else None
+            return budget.wait(count, self._random, self.left) if count <= most else None
         if self._began is None:
             self._began = now
         self.used = now - self._began
