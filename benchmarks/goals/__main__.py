@@ -48,7 +48,7 @@ def main() -> int:
     if given.list:
         print(*(f"{line.name:<11} {goal.name}" for line in lines for goal in line.goals), sep="\n")
         return 0
-    logging.getLogger("dsql_outbox").setLevel(logging.ERROR)
+    logging.getLogger("dsql_outbox").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the servers
     found: list[Result] = []
     with Conditions(FULL if given.full else Sizes()) as conditions:

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests.support.writer import workload_s
+from tests.support.writer import refusing_server, workload_s
 from tests.support.writer.callers import QUICK
 from tests.support.writer.checked_tables import Tables
 
@@ -20,24 +20,13 @@ pytestmark = pytest.mark.postgres_only("a trigger plays the server's refusal")
 AUTO: WriterSettings = replace(QUICK, form="auto", coalesce=0, backlog_check=None)
 NUMBER = 7
 
-REFUSE = r"""CREATE FUNCTION outbox.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  IF pg_catalog.current_query() {applies} '^(\s*--[^\n]*\n)*\s*with' THEN
-    RAISE EXCEPTION 'not here' USING ERRCODE = '{sqlstate}';
-  END IF;
-  RETURN NEW;
-END $$;
-CREATE TRIGGER refuse BEFORE INSERT ON outbox.entities
-FOR EACH ROW EXECUTE FUNCTION outbox.refuse()"""
-
 
 @pytest.fixture(params=["42804", "0A000", "42601"])
 def refused(request: pytest.FixtureRequest, tables: Tables) -> Iterator[str]:
     """The SQLSTATE by which statements that begin with WITH are refused, as an EXPLAIN is not."""
-    for sql in REFUSE.format(applies="~*", sqlstate=request.param).split(";\nCREATE TRIGGER"):
-        tables.execute(sql if sql.startswith("CREATE F") else f"CREATE TRIGGER{sql}")
+    refusing_server.refuse(tables.execute, request.param)
     yield request.param
-    tables.execute("DROP FUNCTION outbox.refuse() CASCADE")
+    refusing_server.accept(tables.execute)
 
 
 def write(writer: Writer) -> list[Any]:
@@ -91,12 +80,11 @@ def test_a_form_that_was_asked_for_is_kept(refused: str, url: str, tables: Table
 def test_an_event_that_is_refused_in_both_forms_leaves_the_form_as_it_was(
     url: str, tables: Tables
 ) -> None:
-    for sql in REFUSE.format(applies="IS NOT NULL OR '' ~", sqlstate="0A000").split(";\nCREATE T"):
-        tables.execute(sql if sql.startswith("CREATE F") else f"CREATE T{sql}")
+    refusing_server.refuse(tables.execute, "0A000", applies="IS NOT NULL OR '' ~")
     with Writer(Database(url), AUTO) as writer:
         with pytest.raises(psycopg.errors.FeatureNotSupported):
             writer.write(workload_s.car_created())
-        tables.execute("DROP FUNCTION outbox.refuse() CASCADE")
+        refusing_server.accept(tables.execute)
         assert not writer._core.plain
         assert isinstance(writer.write(workload_s.car_created()), Receipt)
 
