@@ -79,10 +79,11 @@ def event_findings(
                 parsed = None
                 text = "the fingerprint of the bytes is another one"
                 yield event_finding("changed-bytes", row.id, text)
-    if other := [*_other_columns(row, touches, parsed)]:
+    fits = parsed is not None and _fit(touches, parsed.touches)
+    if other := [*_other_columns(row, touches, parsed, fits=fits)]:
         text = f"other than the bytes and the touches say: {', '.join(other)}"
         yield event_finding("other-content", row.id, text)
-    parts = parsed.touches if parsed is not None and _fit(touches, parsed.touches) else ()
+    parts = parsed.touches if parsed is not None and fits else ()
     for number, (touch, found) in enumerate(zip(touches, stored, strict=True)):
         yield from _touch_findings(row, touch, found, parts[number] if parts else None)
     if stored and stored[0].shard not in (row.shard, None):
@@ -91,7 +92,7 @@ def event_findings(
 
 
 def _other_columns(
-    row: EventRow, touches: Sequence[Touched], parsed: ParsedEvent | None
+    row: EventRow, touches: Sequence[Touched], parsed: ParsedEvent | None, *, fits: bool
 ) -> Iterator[str]:
     subject = Touched(row.subject_type, row.subject_id, row.subject_version)
     if not touches:
@@ -106,7 +107,7 @@ def _other_columns(
         yield "event_name or event_type"
     if len(row.data.encode()) != row.size:
         yield "event_size"
-    if touches and not _fit(touches, parsed.touches):
+    if touches and not fits:
         yield "touches"
 
 
@@ -120,11 +121,10 @@ def _touch_findings(
     row: EventRow, touch: Touched, stored: TouchRow, part: ParsedTouch | None
 ) -> Iterator[Finding]:
     """What is wrong with one touch. A version above the entity's is found with its header."""
-    key = touch_key(touch)
     if stored.event_id is None:
-        yield event_finding("missing-header", row.id, f"{key} has no header")
+        yield event_finding("missing-header", row.id, f"{touch_key(touch)} has no header")
     elif stored.event_id != row.id:
-        text = f"{key} is the version of event {stored.event_id} by its header"
+        text = f"{touch_key(touch)} is the version of event {stored.event_id} by its header"
         yield event_finding("doubled-version", row.id, text)
     elif part is not None:
         if stored.header is None:

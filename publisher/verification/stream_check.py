@@ -1,7 +1,6 @@
 """Compare the headers of each entity with each other, and with the entity. No I/O."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -32,7 +31,7 @@ class HeaderRow(NamedTuple):
     touches: str | None
     version: int | None
     last_position: int | None
-    saved_date: datetime
+    is_old: bool | None
 
     @property
     def touch(self) -> Touched:
@@ -43,13 +42,13 @@ class HeaderRow(NamedTuple):
 class StreamCheck:
     """Follows the headers of all entities in the order of their key, over all pages.
 
-    A page is later than the one before it, so an entity may have grown meanwhile. The row of
-    its last header tells both ends: entity and headers of one snapshot. Events that were saved
-    before `forgotten_before` may be missing.
+    A page is later than the one before it, so an entity may have grown meanwhile. The row of its
+    last header tells both ends: entity and headers of one snapshot. With `may_miss`, events that
+    are old enough to be forgotten may be missing.
     """
 
-    def __init__(self, forgotten_before: datetime | None = None) -> None:
-        self._forgotten_before = forgotten_before
+    def __init__(self, *, may_miss: bool = False) -> None:
+        self._may_miss = may_miss
         self._last: HeaderRow | None = None
         self._position: int | None = 0
         """Of the last event that had the entity as its subject; None if that is not known."""
@@ -101,8 +100,7 @@ class StreamCheck:
 
     def _may_be_forgotten(self) -> bool:
         """Whether an event after the last one may have been saved early enough."""
-        limit = self._forgotten_before
-        return limit is not None and (self._last is None or self._last.saved_date < limit)
+        return self._may_miss and (self._last is None or self._last.is_old is True)
 
     def _next_of_subject(self, row: HeaderRow) -> Iterator[Finding]:
         if row.subject_version != row.entity_version:

@@ -2,10 +2,19 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -64,7 +73,8 @@ class VerifyProgress(msgspec.Struct, frozen=True, rename="camel"):
 class Verifier(Operator):
     """Compares the stored events, headers, entities and messages with each other.
 
-    It only reads, in short transactions. The constructor does no I/O. Use ``async with`` or
+    It only reads, in short transactions, on two connections: on one the events with their bytes,
+    on the other the rest. The constructor does no I/O. Use ``async with`` or
     call `close`.
 
         >>> async with Verifier(database) as verifier:
@@ -74,6 +84,12 @@ class Verifier(Operator):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, read_only=True)
+        self._beside = OperatorSession(database, read_only=True)
+
+    async def close(self) -> None:
+        """Close both connections."""
+        await super().close()
+        await self._beside.close()
 
     def verify(
         self, *, since: datetime | None = None, archive: str | Iterable[str] = ()
@@ -86,7 +102,8 @@ class Verifier(Operator):
         errors, when the run is iterated over.
         """
         names = [archive] if isinstance(archive, str) else [*archive]
-        return Verification(self._session, since, [open_place(name) for name in names])
+        places = [open_place(name) for name in names]
+        return Verification(self._session, self._beside, since, places)
 
 
 class Verification:
@@ -98,9 +115,14 @@ class Verification:
     """
 
     def __init__(
-        self, session: OperatorSession, since: datetime | None, places: Sequence[ArchivePlace]
+        self,
+        session: OperatorSession,
+        beside: OperatorSession,
+        since: datetime | None,
+        places: Sequence[ArchivePlace],
     ) -> None:
         self._session = session
+        self._beside = beside
         self._places = places
         self._archived: Counter[int] = Counter()
         self._job: JobRow | None = None
@@ -123,56 +145,51 @@ class Verification:
     async def _findings(self) -> AsyncGenerator[Finding]:
         self._count(total=await rows_estimate(self._session, "business_events"))
         self._job = await self._job_row()
-        for part in (self._events, self._streams, self._others, self._archives, self._erasures):
-            async for finding in part():
+        # The client works for the events, and the server for the others: at the same time, both
+        # take the time of one.
+        tables = _side_by_side(self._events(), _one_by_one(self._streams(), self._others()))
+        async with aclosing(_one_by_one(tables, self._archives(), self._erasures())) as found:
+            async for finding in found:
                 yield finding
 
     async def _events(self) -> AsyncGenerator[Finding]:
-        """The events in the order of their ids. The next page is read while one is checked."""
-        reading: asyncio.Task[_EventPage] | None = self._reading(UUID(int=0))
-        try:
-            while reading is not None:
-                page = await reading
-                following = page.following
-                reading = None if following is None else self._reading(following)
+        """The events in the order of their ids."""
+        async with aclosing(_ahead(self._event_page, UUID(int=0))) as pages:
+            async for page in pages:
                 for finding in await to_thread.run_sync(page.findings):
                     yield finding
                 self._archived.update(row.archive for row in page.rows if row.archive is not None)
                 skipped = sum(not row.is_due for row in page.rows)
                 self._count(events=len(page.rows), skipped=skipped)
-        finally:
-            if reading is not None:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
 
-    def _reading(self, first: UUID) -> "asyncio.Task[_EventPage]":
-        limits = {"rows": EVENT_ROWS, "bytes": EVENT_BYTES, "since": self._since}
+    async def _event_page(self, first: UUID) -> "_EventPage":
+        asked = {"rows": EVENT_ROWS, "bytes": EVENT_BYTES, "since": self._since}
 
         async def read(transaction: OperatorTransaction) -> _EventPage:
-            found = await transaction.rows("verify_events", limits | {"first": str(first)})
+            found = await transaction.rows("verify_events", asked | {"first": str(first)})
             page = _EventPage([EventRow(*row) for row in found])
             for some in page.touches_in_parts():
                 rows = await transaction.rows("verify_touches", some)
                 page.stored += [TouchRow(*row) for row in rows]
             return page
 
-        return asyncio.create_task(self._session.snapshot(read))
+        return await self._session.snapshot(read)
 
     async def _streams(self) -> AsyncGenerator[Finding]:
-        check = StreamCheck(self._forgotten_before)
-        place: _Place = {"entity_type": "", "entity_id": "", "version": 0}
-        seen = HEADER_ROWS
-        while seen == HEADER_ROWS:
-            found = await self._session.rows("verify_headers", {**place, "rows": HEADER_ROWS})
-            rows = [HeaderRow(*row) for row in found]
-            for finding in check.findings(rows):
-                yield finding
-            seen = len(rows)
-            if rows:
-                place = {**_key(rows[-1]), "version": rows[-1].entity_version}
-            self._count(headers=seen)
+        check = StreamCheck(may_miss=self._forgotten_before is not None)
+        first: _Place = {"entity_type": "", "entity_id": "", "version": 0}
+        async with aclosing(_ahead(self._header_page, first)) as pages:
+            async for page in pages:
+                for finding in await to_thread.run_sync(page.findings, check):
+                    yield finding
+                self._count(headers=len(page.rows))
         for finding in check.end():
             yield finding
+
+    async def _header_page(self, after: _Place) -> "_HeaderPage":
+        more = {"rows": HEADER_ROWS, "forgotten_before": self._forgotten_before}
+        found = await self._beside.rows("verify_headers", {**after, **more})
+        return _HeaderPage([HeaderRow(*row) for row in found])
 
     async def _others(self) -> AsyncGenerator[Finding]:
         for part in _PARTS:
@@ -180,7 +197,7 @@ class Verification:
             seen = OTHER_ROWS
             more = {"rows": OTHER_ROWS, "forgotten_before": self._forgotten_before}
             while seen == OTHER_ROWS:
-                rows = await self._session.rows(part.statement, {**place, **more})
+                rows = await self._beside.rows(part.statement, {**place, **more})
                 seen, *reached = rows[0][: 1 + len(place)]
                 place = dict(zip(place, map(_as_text, reached), strict=True))
                 for row in rows:
@@ -253,6 +270,83 @@ class Verification:
         if more.get("total", 0) is None:
             sums["total"] = None
         self.progress = msgspec.structs.replace(self.progress, **sums)
+
+
+async def _one_by_one(*parts: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
+    """The findings of one part after the other."""
+    for part in parts:
+        async with aclosing(part):
+            async for finding in part:
+                yield finding
+
+
+async def _side_by_side(*parts: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
+    """The findings of parts that run at the same time, each up to its next finding."""
+    waiting = {asyncio.ensure_future(anext(part)): part for part in parts}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                part = waiting.pop(task)
+                try:
+                    finding = task.result()
+                except StopAsyncIteration:
+                    continue
+                waiting[asyncio.ensure_future(anext(part))] = part
+                yield finding
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for part in parts:
+            await part.aclose()
+
+
+class _Page(Protocol):
+    """A page of rows."""
+
+    @property
+    def following(self) -> Any:
+        """The place of the next page; None after the last one."""
+        ...
+
+
+Page = TypeVar("Page", bound=_Page)
+
+
+async def _ahead(
+    read: Callable[[Any], Coroutine[Any, Any, Page]], first: object
+) -> AsyncGenerator[Page]:
+    """All pages from the place `first`. The next page is read while one is checked."""
+    reading: asyncio.Task[Page] | None = asyncio.create_task(read(first))
+    try:
+        while reading is not None:
+            page = await reading
+            following = page.following
+            reading = None if following is None else asyncio.create_task(read(following))
+            yield page
+    finally:
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
+class _HeaderPage:
+    """A page of headers."""
+
+    def __init__(self, rows: Sequence[HeaderRow]) -> None:
+        self.rows = rows
+
+    @property
+    def following(self) -> _Place | None:
+        """The last key; None after the last page."""
+        if len(self.rows) < HEADER_ROWS:
+            return None
+        return {**_key(self.rows[-1]), "version": self.rows[-1].entity_version}
+
+    def findings(self, check: StreamCheck) -> list[Finding]:
+        """What is wrong with the headers of the page."""
+        return [*check.findings(self.rows)]
 
 
 class _EventPage:

@@ -1,13 +1,15 @@
 -- Return a page of headers in the order of their key, each with its event. version,
 -- last_position: of the entity, in the last row of each entity alone, since looking it up for every
 -- header would take a third of the time; a key that is NULL is not looked up.
--- touches: of an event that has another entity as its subject.
+-- touches: of an event that has another entity as its subject. is_old: saved before the time up to
+-- which events may be forgotten; NULL without one.
 SELECT h.entity_type, h.entity_id, h.entity_version, h.event_id, b.id IS NOT NULL AS is_stored,
   b.subject_type = h.entity_type AND b.subject_id = h.entity_id AS is_subject,
   b.subject_version, b.position, b.previous_position,
   CASE WHEN b.subject_type <> h.entity_type OR b.subject_id <> h.entity_id
     THEN b.touches::text END AS touches,
-  e.version, e.position AS last_position, h.saved_date
+  e.version, e.position AS last_position,
+  h.saved_date < %(forgotten_before)s::timestamptz AS is_old
 FROM (
   SELECT entity_type, entity_id, entity_version, event_id, saved_date,
     lead(entity_type) OVER ordered IS DISTINCT FROM entity_type

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from contextlib import aclosing
 from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
@@ -13,6 +14,7 @@ from tests.support.publisher.archived_events import archive, texts
 from tests.support.publisher.given_up_messages import event
 
 from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Verifier
 from dsql_outbox.testing import EmbeddedPostgres
 from dsql_outbox.writer import Writer
 
@@ -59,5 +61,11 @@ async def test_every_event_reads_back_byte_for_byte(
             found = [each.data for each in writer.stream("Car", "c-1", archive=str(moved))]
             assert found[-1].encode() == young.to_json()
             assert writer.write(young, on_duplicate="return").position == receipt.position
+        async with (
+            Verifier(restored) as verifier,
+            aclosing(verifier.verify(archive=str(moved))) as run,
+        ):
+            assert [finding async for finding in run] == []
+            assert (run.progress.events, run.progress.files) == (61, 1)
     finally:
         postgres.drop_database(name)

@@ -1,20 +1,25 @@
 """`Verifier` on a real database: what it accepts, and each fault that it names."""
 
+import os
 from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from random import Random
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import anyio
+import msgspec
 import psycopg
 import pytest
 from anyio import to_thread
+from tests.support.publisher.archived_events import archive
 from tests.support.publisher.given_up_messages import gathered, relay_all
 
-from dsql_outbox.outbox import Database, Entity, Event, JsonEvent
+from dsql_outbox.outbox import ArchiveFile, Database, Entity, Event, JsonEvent, open_place
 from dsql_outbox.publisher import Finding, Messages, Rejected, Selection, Verifier, VerifyProgress
+from dsql_outbox.publisher.life import archive as archive_module
 from dsql_outbox.publisher.verification import verifier
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer, WriterSettings
@@ -243,6 +248,103 @@ async def test_a_fault_is_named_and_nothing_else(
     assert read.findings == len(findings)
     assert {(each.fault, each.table, _key(each)) for each in findings} == {
         (fault, table, key.format(*IDS)) for fault, table, key in wanted
+    }
+    assert not any('"km"' in each.text for each in findings)
+
+
+def _cut(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    del sql
+    os.truncate(folder / facts.file, facts.file_size - 7)
+
+
+def _change_byte(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    del sql
+    data = bytearray((folder / facts.file).read_bytes())
+    data[facts.file_size // 2] ^= 1
+    (folder / facts.file).write_bytes(data)
+
+
+def _lose(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    del sql
+    (folder / facts.file).unlink()
+
+
+def _change_manifest(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    del sql
+    text = (folder / facts.manifest).read_text()
+    (folder / facts.manifest).write_text(text.replace(str(facts.first_id), str(facts.last_id)))
+
+
+def _lose_row(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    del folder
+    sql.execute("DELETE FROM outbox.event_headers WHERE event_id = %s", (facts.first_id,))
+    sql.execute("DELETE FROM outbox.business_events WHERE id = %s", (facts.first_id,))
+
+
+def _change_event(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    """As a program that knows the form of a file and its row."""
+    place = open_place(str(folder))
+    first, *others = facts.read(place)
+    first = msgspec.structs.replace(first, event=first.event.replace('"km":', '"km":1'))
+    new, data = ArchiveFile.of(facts.number, facts.file, [first, *others])
+    new.write(place, uuid4(), data)
+    sql.execute(
+        "UPDATE outbox.outbox_archives SET file_size = %s, sha256 = %s, content_sha256 = %s"
+        " WHERE number = %s",
+        (new.file_size, new.sha256, new.content_sha256, new.number),
+    )
+
+
+def _forget_file(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    del folder
+    sql.execute("DELETE FROM outbox.outbox_archives WHERE number = %s", (facts.number,))
+
+
+ARCHIVE_FAULTS = {
+    "a cut file": (_cut, {("missing-file", "outbox_archives", "FILE")}),
+    "a changed byte": (_change_byte, {("missing-file", "outbox_archives", "FILE")}),
+    "a missing file": (_lose, {("missing-file", "outbox_archives", "FILE")}),
+    "another manifest": (_change_manifest, {("other-file", "outbox_archives", "FILE")}),
+    "a missing row": (
+        _lose_row,
+        {
+            ("other-file", "outbox_archives", "FILE"),
+            ("gap", "event_headers", "Car/1@3"),
+            ("gap", "event_headers", "Person/ann@2"),
+            ("gap", "event_headers", "Person/bob@2"),
+        },
+    ),
+    "another content": (_change_event, {("changed-bytes", "business_events", str(IDS[1]))}),
+    "an unknown file": (_forget_file, {("missing-file", "business_events", "NUMBER")}),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVE_FAULTS)
+async def test_a_fault_of_an_archive_is_named_and_nothing_else(
+    database: Database,
+    sql: psycopg.Connection[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    plant, wanted = ARCHIVE_FAULTS[name]
+    monkeypatch.setattr(archive_module, "MAX_ROWS", 8)
+    await fill(database)
+    done = await archive(database, tmp_path)
+    assert (done.events, done.files) == (8, 3)
+    findings, read = await found(database, archive=str(tmp_path))
+    assert (findings, read.files) == ([], 3)
+    (row,) = sql.execute(
+        f"SELECT {', '.join(ArchiveFile.__struct_fields__)} FROM outbox.outbox_archives".encode()
+        + b" WHERE first_id = %s",
+        (IDS[1],),
+    ).fetchall()
+    facts = ArchiveFile.from_columns(row)
+    plant(tmp_path, facts, sql)
+    findings, _ = await found(database, archive=str(tmp_path))
+    names = {"FILE": facts.file, "NUMBER": str(facts.number)}
+    assert {(each.fault, each.table, each.key) for each in findings} == {
+        (fault, table, names.get(key, key)) for fault, table, key in wanted
     }
     assert not any('"km"' in each.text for each in findings)
 
