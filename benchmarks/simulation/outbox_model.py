@@ -93,7 +93,8 @@ class Tables:
         self.paused: defaultdict[int, Counter[str]] = defaultdict(Counter)
         """How many pauses of each topic of a target by an operator last now."""
         self._keys: defaultdict[int, list[RowId]] = defaultdict(list)
-        self._chain: set[tuple[int, SubjectName, int]] = set()
+        self._chain = Counter[tuple[int, SubjectName, int]]()
+        """How many rows of a subject have a position: a replay may have that of an event."""
         self._used: set[RowId] = set()
 
     def clock(self) -> int:
@@ -111,7 +112,7 @@ class Tables:
         self._used.add(row.id)
         self.rows[row.id] = row
         insort(self._keys[row.id.shard], row.id)
-        self._chain.add((row.id.shard, row.subject, row.id.position))
+        self._chain[row.id.shard, row.subject, row.id.position] += 1
         self._of(row.id).committed.append(
             Committed(
                 at=self._now(),
@@ -151,7 +152,7 @@ class Tables:
                 size += len(PAYLOAD)
                 if found and (len(found) == of.rows or size > of.size):
                     return RangeRead(found, end, is_cut=True)
-                waits = (of.shard, row.subject, row.previous) in self._chain
+                waits = self._chain[of.shard, row.subject, row.previous] > 0
                 found.append(row.as_read(predecessor=waits))
             end = RowPlace(key.position, key.event_id)
         return RangeRead(found, end, is_cut=looked == of.visits)
@@ -264,7 +265,7 @@ class Tables:
         if gone is not None:
             keys = self._keys[row.shard]
             del keys[bisect_right(keys, row) - 1]
-            self._chain.discard((row.shard, gone.subject, row.position))
+            self._chain[row.shard, gone.subject, row.position] -= 1
         return gone is not None
 
     def _note(self, kind: str, rows: Collection[RowId], origin: Origin, attempts: int = 0) -> None:
