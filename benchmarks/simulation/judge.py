@@ -93,11 +93,15 @@ class _Case:
 
 
 def _lost(case: _Case) -> Iterator[str]:
-    """Each row was delivered or buried, or is blocked, or waits behind a blocked one."""
+    """Each row was delivered or buried, or is blocked, or waits behind a blocked one.
+
+    A replay may have the position of the blocked one, and then it waits, too.
+    """
     left, blocked = case.history.left, _blocked(case.history)
     for each in case.history.committed:
         if each.row in left:
-            if each.subject not in blocked or each.row < blocked[each.subject]:
+            before = blocked.get(each.subject)
+            if before is None or each.row.position < before.position:
                 yield f"{case.name[each.row]} is still in the outbox at {case.history.end:.1f} s"
         elif each.row not in case.first and each.row not in case.died:
             yield f"{case.name[each.row]} is lost"
