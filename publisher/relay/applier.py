@@ -209,11 +209,7 @@ class Applier:
 
     def _failed(self, row: RowId, failure: FunctionFailed) -> None:
         self._tell(row, failure)
-        subject = self._take(row)
-        if subject.shard.is_lost:
-            self._state.give_back(subject)
-        else:
-            self._fail(subject, Retry(failure.report))
+        self._fail(self._take(row), Retry(failure.report))
 
     def _tell(self, row: RowId, failure: FunctionFailed) -> None:
         """Log the first failure of each kind with its traceback, but without the error's text."""

@@ -99,6 +99,13 @@ class Outcomes:
             self._state.delivered += 1
             self._settler.acknowledge(subject)
 
+    def not_applied(self, subject: Subject, outcome: Retry) -> None:
+        """Act on a failure of the function that was to be applied."""
+        if self._is_left(subject.shard, outcome):
+            self._state.give_back(subject)
+        else:
+            self.fail(subject, outcome)
+
     def fail(self, subject: Subject, outcome: Retry | Rejected) -> None:
         """Record a failed attempt; the row then waits for the next one, or is given up."""
         state, row = self._state, subject.busy_row

@@ -67,7 +67,7 @@ class Relay:
         self._sender = Sender(self._state, sink, leases, outcomes, breaker)
         if apply is not None:
             self._settler.applier = Applier(
-                self._state, store, apply, outcomes.fail, self._settler.recover
+                self._state, store, apply, outcomes.not_applied, self._settler.recover
             )
         self._reader = Reader(self._state, store, leases, settings)
         self._drain = settings.drain

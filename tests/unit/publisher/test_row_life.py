@@ -219,7 +219,7 @@ class Life(RuleBasedStateMachine):
                 self.state,
                 self.tables,  # type: ignore[arg-type]
                 nothing,
-                self.outcomes.fail,
+                self.outcomes.not_applied,
                 self.settler.recover,
             )
         breaker = Breaker(failures=5, open_for=1.0)

@@ -269,6 +269,22 @@ KEPT = {
         ),
         targets=(Target(kind="sink"), Target(kind="model"), Target(kind="model", publishers=2)),
     ),
+    "a function fails while another one hangs and its shard drains": Schedule(
+        seed=538004131,
+        shards=4,
+        clocks=(Clock(),),
+        writes=(
+            Write(at=4.07, subject=2, ill="hangs", ills=1),
+            Write(at=3.41, subject=5, ill="raises", ills=9),
+        ),
+        block=True,
+        start=8.0,
+        targets=(
+            Target(kind="sink", publishers=2),
+            Target(kind="sink"),
+            Target(kind="model", publishers=2),
+        ),
+    ),
     "a read is cut before the rows of a subject that come back with it": Schedule(
         seed=717,
         shards=1,
