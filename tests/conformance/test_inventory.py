@@ -59,9 +59,9 @@ def test_a_statement_with_a_changed_word_is_not_known() -> None:
         assert known(f"{entry.example}; DELETE FROM t") is None
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_every_file_is_in_the_inventory(file: Path) -> None:
-    assert file.stem in {each.name for each in inventory()}
+def test_every_file_is_in_the_inventory() -> None:
+    assert len(FILES) > 100
+    assert {file.stem for file in FILES} - {each.name for each in inventory()} == set()
 
 
 @pytest.mark.parametrize("duty", ["writer", "publisher", "operator", "archivist", "consumer"])

@@ -57,7 +57,9 @@ def failed(outcomes: dict[UUID, Outcome]) -> Sequence[Outcome]:
     return [outcome for outcome in outcomes.values() if isinstance(outcome, Exception)]
 
 
-@pytest.mark.parametrize(("writers", "writes"), [(7, 3), (12, 2)])
+@pytest.mark.parametrize(
+    ("writers", "writes"), [pytest.param(7, 3, marks=pytest.mark.slow), (12, 2)]
+)
 @pytest.mark.parametrize("method", ["write", "transact"])
 def test_every_event_of_a_storm_is_stored_and_no_connection_is_thrown_away(
     governed: GovernedPostgres, tables: Tables, method: Method, writers: int, writes: int
@@ -123,7 +125,7 @@ def in_tasks(url: str, named: Sequence[Names]) -> list[Receipt]:
 
 
 @pytest.mark.parametrize("run", [in_threads, in_tasks])
-@pytest.mark.parametrize("number", [5, 16])
+@pytest.mark.parametrize("number", [pytest.param(5, marks=pytest.mark.slow), 16])
 def test_calls_of_one_writer_never_meet_in_whatever_order_they_name_their_entities(
     governed: GovernedPostgres, tables: Tables, run: Callable[..., list[Receipt]], number: int
 ) -> None:

@@ -10,6 +10,9 @@ import pytest
 from tests.support.checkout import ROOT
 from tests.support.waiting import wait_until
 
+# `make test` kills a publisher in test_takeover.py, and servers in test_restart.py.
+pytestmark = pytest.mark.slow
+
 PROC = Path("/proc")
 SMALL = ["--publishers", "1", "--lease", "0.5", "--seed", "1"]
 
@@ -38,13 +41,7 @@ def is_publisher(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        pytest.param([], id="harmed"),
-        pytest.param(["--rolling"], id="rolling restart", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("way", [[], ["--rolling"]], ids=["harmed", "rolling restart"])
 def test_every_event_arrives_once_or_more_and_in_order_whatever_is_killed(way: list[str]) -> None:
     words = ["--events", "600", "--rate", "240", "--every", "1", "--down", "2", "--json"]
     done = subprocess.run(
@@ -59,7 +56,6 @@ def test_every_event_arrives_once_or_more_and_in_order_whatever_is_killed(way: l
     assert set(found["outages"]) == (set() if way else {"database", "broker"})
 
 
-@pytest.mark.slow
 def test_publishers_that_do_not_start_are_told_of_at_once() -> None:
     words = nemesis("--publish-options=--nonsense")
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
@@ -68,7 +64,6 @@ def test_publishers_that_do_not_start_are_told_of_at_once() -> None:
     assert "No such option '--nonsense'" in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_no_process_outlives_a_nemesis_that_is_interrupted(number: signal.Signals) -> None:
     with subprocess.Popen(

@@ -84,7 +84,8 @@ CALLERS, CALLS = 16, 3
 @pytest.mark.pairs
 @pytest.mark.postgres_only("a call of the endpoint takes longer than these have")
 @pytest.mark.parametrize(
-    ("limit", "delay", "timeout"), [(1, 0.8, 0.5), (3, 1.2, 0.8), (8, 1.2, 0.9)]
+    ("limit", "delay", "timeout"),
+    [(1, 0.8, 0.5), pytest.param(3, 1.2, 0.8, marks=pytest.mark.slow), (8, 1.2, 0.9)],
 )
 @pytest.mark.parametrize("kind", ["write", "transact", "lanes"])
 @pytest.mark.parametrize("mode", ["threads", "asyncio"])

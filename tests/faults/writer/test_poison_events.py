@@ -22,14 +22,18 @@ pytestmark = pytest.mark.postgres_only("a trigger plays the server's defect")
 
 SHORT = replace(QUICK, max_outage=0.3, max_retries=4)
 
-STATES = ["XX000", "57P01", "53300", "08006", "40001", "23505", "22012", "42501", "57014", "P0001"]
+STATES = ["XX000", "08006", "40001", "42501", "57P01", "53300", "23505", "22012", "57014", "P0001"]
+"""First those that differ most: in doubt, cut off, to be tried again, refused."""
 IN_DOUBT = {"XX000", "57P01", "08006"}
 FORMS = ["single", "plain"] if FORM == "auto" else [FORM]
 
 
-def in_pairs(cases: Sequence[Any]) -> list[Any]:
-    """Each case with one form of the writes, in turn."""
-    return [(FORMS[n % len(FORMS)], case) for n, case in enumerate(cases)]
+def in_pairs(cases: Sequence[Any], quick: int) -> list[Any]:
+    """Each case with one form of the writes, in turn; those after `quick` of them are slow."""
+    return [
+        pytest.param(FORMS[n % len(FORMS)], case, marks=[pytest.mark.slow] * (n >= quick))
+        for n, case in enumerate(cases)
+    ]
 
 
 @pytest.fixture(params=FORMS)
@@ -82,7 +86,7 @@ async def open_async(url: str, settings: WriterSettings) -> AsyncIterator[AsyncW
             yield writer
 
 
-@pytest.mark.parametrize(("settings", "sqlstate"), in_pairs(STATES), indirect=["settings"])
+@pytest.mark.parametrize(("settings", "sqlstate"), in_pairs(STATES, 4), indirect=["settings"])
 def test_poison_in_write_many_fails_alone(
     poisoned: Tables, url: str, settings: WriterSettings, sqlstate: str
 ) -> None:
@@ -108,10 +112,11 @@ async def test_poison_in_write_many_of_tasks_fails_alone(
     ("settings", "call"),
     in_pairs(
         [
-            *[("XX000", 1), ("XX000", 4), ("57P01", 4), ("57P01", 1), ("08006", 1), ("08006", 4)],
-            *[("53300", 1), ("40001", 4), ("23505", 4), ("22012", 1)],
-            *[("42501", 1), ("57014", 4), ("P0001", 1)],
-        ]
+            *[("XX000", 1), ("XX000", 4), ("40001", 4), ("42501", 1), ("08006", 1), ("57P01", 4)],
+            *[("57P01", 1), ("08006", 4), ("53300", 1), ("23505", 4), ("22012", 1)],
+            *[("57014", 4), ("P0001", 1)],
+        ],
+        5,
     ),
     indirect=["settings"],
 )
@@ -127,6 +132,11 @@ async def test_poison_in_a_lane_fails_alone(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    "settings",
+    [FORMS[-1], *(pytest.param(form, marks=pytest.mark.slow) for form in FORMS[:-1])],
+    indirect=True,
+)
 async def test_innocents_of_little_patience_do_not_wait_for_poison_to_be_given_up(
     poisoned: Tables, url: str, settings: WriterSettings
 ) -> None:

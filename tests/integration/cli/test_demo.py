@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from tests.support.commands import invoke, run
 from tests.support.pty_terminal import Terminal
 
@@ -19,6 +20,7 @@ def test_the_demo_holds_its_invariants_and_prints_plain_lines_when_piped() -> No
     assert done.err == ""
 
 
+@pytest.mark.slow
 def test_the_demo_shows_bars_on_a_terminal() -> None:
     with Terminal(80, "demo", env={"TERM": "xterm-256color"}) as terminal:
         assert terminal.finish() == 0

@@ -72,7 +72,7 @@ def test_wrong_words_are_refused(url: str, words: tuple[str, ...]) -> None:
     assert run(url, "erase", *words).exit_code == 2
 
 
-@pytest.mark.parametrize("words", [(), ("--ids",)])
+@pytest.mark.parametrize("words", [(), pytest.param(("--ids",), marks=pytest.mark.slow)])
 def test_what_a_kill_leaves_the_next_run_finishes(
     url: str, sql: psycopg.Connection[Any], words: tuple[str, ...]
 ) -> None:

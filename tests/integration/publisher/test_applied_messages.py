@@ -229,9 +229,7 @@ async def await_a_cancelled_task() -> None:
     "code",
     [
         "57014",
-        "55P03",
-        "40P01",
-        "53200",
+        *(pytest.param(code, marks=pytest.mark.slow) for code in ("55P03", "40P01", "53200")),
         "XX000",
         "deferred",
         "theirs",
@@ -277,16 +275,16 @@ async def test_each_message_has_its_own_time(
     database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Together the calls take longer than one may."""
-    monkeypatch.setattr(session, "CALL_TIMEOUT", 2.0)
+    monkeypatch.setattr(session, "CALL_TIMEOUT", 1.0)
     given(writer)
 
     async def slow(connection: AsyncConnection, message: Message) -> None:
         await count_move(connection, message)
         late = message.key == "Car/car-3"
-        await connection.execute("SELECT pg_sleep(%s)", (60 if late else 0.25,))
+        await connection.execute("SELECT pg_sleep(%s)", (60 if late else 0.12,))
 
     reason = await ended(database, slow)
-    assert "CallTimedOut: the function to apply ran for more than 2 s" in reason
+    assert "CallTimedOut: the function to apply ran for more than 1 s" in reason
     assert model(sql).keys() == {f"Car/car-{n}" for n in range(12) if n != 3}
 
 

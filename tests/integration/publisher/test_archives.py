@@ -78,7 +78,7 @@ def s3() -> Generator[str]:
             yield f"s3://events/{{}}?region=eu-west-1&endpoint={server.endpoint}"
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def to(request: pytest.FixtureRequest, folder: Path) -> str:
     """A place for archives, which is empty."""
     if request.param == "folder":
@@ -97,6 +97,7 @@ async def sent(database: Database) -> None:
     await relay_all(database, MemorySink())
 
 
+@pytest.mark.parametrize("to", ["folder", "s3"], indirect=True)
 async def test_archived_events_keep_all_but_their_bytes_which_the_file_gives_back(
     database: Database, writer: Writer, sql: psycopg.Connection, to: str
 ) -> None:

@@ -78,7 +78,7 @@ async def test_a_message_waits_unless_its_subject_needs_an_operator(
 
 
 @pytest.mark.postgres_only("the endpoint carries 100,000 rows too slowly")
-@pytest.mark.parametrize("kind", ["paused", "blocked"])
+@pytest.mark.parametrize("kind", [pytest.param("paused", marks=pytest.mark.slow), "blocked"])
 async def test_100_000_messages_that_need_an_operator_are_seen_through_in_short_statements(
     database: Database, sql: psycopg.Connection, kind: str
 ) -> None:

@@ -300,7 +300,8 @@ async def test_a_message_that_cannot_be_buried_keeps_no_other_in_the_outbox(
     sink = MemorySink()
     sink.fail(bad.event_id, Rejected("no"))
     with anyio.fail_after(60):
-        done = await Publisher(database, sink).run(until_empty=True, max_wait=0.5)
+        publisher = Publisher(database, sink, PublisherSettings(drain=0.1))
+        done = await publisher.run(until_empty=True, max_wait=0.5)
     assert (done.deleted, done.dead) == (20, 0)
     assert count(sql, "outbox") == 1
 
@@ -311,7 +312,8 @@ async def test_run_waits_no_longer_than_told_for_a_database_that_deletes_nothing
     writer.write(event("a"))
     refuse(sql, "DELETE ON outbox.outbox")
     with anyio.fail_after(60):
-        done = await Publisher(database, MemorySink()).run(until_empty=True, max_wait=0.5)
+        publisher = Publisher(database, MemorySink(), PublisherSettings(drain=0.1))
+        done = await publisher.run(until_empty=True, max_wait=0.5)
     assert (done.delivered, done.deleted) == (1, 0)
 
 

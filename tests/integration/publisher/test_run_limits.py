@@ -28,11 +28,13 @@ class Busy(MemorySink):
 
 
 class Slow(MemorySink):
-    """A sink that takes one message at a time, each for 10 ms."""
+    """A sink that takes one message at a time, each for 10 ms until it is mended."""
+
+    pause = 0.01
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         for index, message in enumerate(messages):
-            await anyio.sleep(0.01)
+            await anyio.sleep(self.pause)
             self._messages.append(message)
             answer(index, Delivered())
 
@@ -73,11 +75,12 @@ async def test_when_its_time_is_up_what_was_sent_is_settled_and_the_leases_are_f
 ) -> None:
     writer.write_many([event("car", n) for n in range(500)])
     sink = Slow()
-    done = await Publisher(database, sink, quick_settings()).run(until_empty=True, max_seconds=0.5)
+    done = await Publisher(database, sink, quick_settings()).run(until_empty=True, max_seconds=1.0)
     assert 0 < done.delivered < 500
     assert done.deleted == done.delivered == len(sink.messages) == 500 - count(sql, "outbox")
     assert in_order(sink.messages)
     assert sql.execute("SELECT count(owner) FROM outbox.outbox_leases").fetchone() == (0,)
+    sink.pause = 0.0
     await Publisher(database, sink, quick_settings()).run(until_empty=True)
     assert in_order(sink.messages)
     assert len(sink.messages) == 500

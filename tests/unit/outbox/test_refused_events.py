@@ -257,19 +257,13 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_refusal_points_at_the_culprit_and_names_the_rule(name: str) -> None:
+def test_a_refusal_points_at_the_culprit_and_tells_nothing_of_the_payload(name: str) -> None:
     source, path, rule = REFUSED[name]
     with pytest.raises(InvalidEvent) as caught:
         parse_event(source)
     assert caught.value.path == path
     assert rule in caught.value.rule
     assert str(caught.value).startswith(f"{path}: " if path else caught.value.rule)
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_refusal_tells_nothing_of_the_payload(name: str) -> None:
-    with pytest.raises(InvalidEvent) as caught:
-        parse_event(REFUSED[name][0])
     told = f"{caught.value!r} {caught.value.path} {caught.value.rule}"
     assert MARKER not in told + "".join(traceback.format_exception(caught.value))
 

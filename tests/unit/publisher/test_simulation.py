@@ -364,7 +364,10 @@ FEW = 400
 """How many seeds find any defect, whatever changes in the random schedules."""
 
 
-@pytest.mark.parametrize("first", range(0, 100, SLICE))
+@pytest.mark.parametrize(
+    "first",
+    [0, SLICE, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2 * SLICE, 100, SLICE))],
+)
 def test_whatever_fails_the_relay_keeps_its_promises(first: int) -> None:
     """No loss, no disorder, nothing charged that is no fault, and the healthy leave in time."""
     schedules = map(random_schedule, range(first, first + SLICE))
