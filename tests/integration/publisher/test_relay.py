@@ -26,6 +26,7 @@ from dsql_outbox.publisher import (
     Retry,
     Sink,
 )
+from dsql_outbox.publisher.relay import relay as relay_module
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RowPlace
 from dsql_outbox.schema import statement
@@ -292,28 +293,28 @@ def refuse(sql: psycopg.Connection, change: str) -> None:
 
 
 async def test_a_message_that_cannot_be_buried_keeps_no_other_in_the_outbox(
-    database: Database, writer: Writer, sql: psycopg.Connection
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(relay_module, "_LAST", 0.5)
     bad = writer.write(event("bad"))
     writer.write_many([event(f"{n}") for n in range(20)])
     refuse(sql, "INSERT ON outbox.dead_letters")
     sink = MemorySink()
     sink.fail(bad.event_id, Rejected("no"))
     with anyio.fail_after(60):
-        publisher = Publisher(database, sink, PublisherSettings(drain=0.1))
-        done = await publisher.run(until_empty=True, max_wait=0.5)
+        done = await Publisher(database, sink).run(until_empty=True, max_wait=0.5)
     assert (done.deleted, done.dead) == (20, 0)
     assert count(sql, "outbox") == 1
 
 
 async def test_run_waits_no_longer_than_told_for_a_database_that_deletes_nothing(
-    database: Database, writer: Writer, sql: psycopg.Connection
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(relay_module, "_LAST", 0.5)
     writer.write(event("a"))
     refuse(sql, "DELETE ON outbox.outbox")
     with anyio.fail_after(60):
-        publisher = Publisher(database, MemorySink(), PublisherSettings(drain=0.1))
-        done = await publisher.run(until_empty=True, max_wait=0.5)
+        done = await Publisher(database, MemorySink()).run(until_empty=True, max_wait=0.5)
     assert (done.delivered, done.deleted) == (1, 0)
 
 
