@@ -20,7 +20,6 @@ from tests.support.relay_environment import GRACE, LEASE, Environment
 from tests.support.waiting import wait_until
 
 from dsql_outbox import Database, Writer
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import NatsServer
 
 SHARDS = 6
@@ -81,10 +80,14 @@ class World:
 
 
 @pytest.fixture
-def world(database_url: str, nats_server: NatsServer) -> Generator[World]:
-    apply(Database(database_url), shards=SHARDS)
-    with psycopg.connect(database_url, autocommit=True) as sql:
-        world = World(database_url, NatsBroker(nats_server), sql)
+def shards() -> int:
+    return SHARDS
+
+
+@pytest.fixture
+def world(outbox_url: str, nats_server: NatsServer) -> Generator[World]:
+    with psycopg.connect(outbox_url, autocommit=True) as sql:
+        world = World(outbox_url, NatsBroker(nats_server), sql)
         with world._environments:
             yield world
 

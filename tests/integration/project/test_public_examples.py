@@ -7,7 +7,6 @@ import pytest
 
 import dsql_outbox
 from dsql_outbox import Database, Entity, Event
-from dsql_outbox.schema import apply
 
 PROMISED = 40
 
@@ -16,15 +15,19 @@ def test_few_names_are_promised() -> None:
     assert len(dsql_outbox.__all__) <= PROMISED
 
 
+@pytest.fixture
+def shards() -> int:
+    return 1
+
+
 @pytest.mark.parametrize("name", dsql_outbox.__all__)
 def test_the_example_of_a_public_name_is_true(
-    name: str, database_url: str, capsys: pytest.CaptureFixture[str]
+    name: str, outbox_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It may use each public name, a `database`, one `elsewhere` without tables, an `event`."""
-    apply(database := Database(database_url), shards=1)
     names = {each: getattr(dsql_outbox, each) for each in dsql_outbox.__all__}
-    names["database"] = database
-    names["elsewhere"] = Database(database_url, schema="elsewhere")
+    names["database"] = Database(outbox_url)
+    names["elsewhere"] = Database(outbox_url, schema="elsewhere")
     names["event"] = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"km": 9})])
     example = doctest.DocTestParser().get_doctest(
         inspect.getdoc(names[name]) or "", names, name, None, None

@@ -21,7 +21,6 @@ from tests.support.commands import Command
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.sinks import MAX_RUN
-from dsql_outbox.schema import apply
 from dsql_outbox.testing import NatsServer
 from dsql_outbox.writer import Writer
 
@@ -101,13 +100,17 @@ class World:
 
 
 @pytest.fixture
-async def world(database_url: str, nats_server: NatsServer) -> AsyncGenerator[World]:
-    apply(Database(database_url), shards=SHARDS)
+def shards() -> int:
+    return SHARDS
+
+
+@pytest.fixture
+async def world(outbox_url: str, nats_server: NatsServer) -> AsyncGenerator[World]:
     arrived = Arrived()
     client: Any = await nats.connect(nats_server.url)
     await client.subscribe("events.>", cb=arrived.note)
-    with psycopg.connect(database_url, autocommit=True) as sql:
-        world = World(database_url, f"{nats_server.url}?stream=EVENTS", arrived, sql)
+    with psycopg.connect(outbox_url, autocommit=True) as sql:
+        world = World(outbox_url, f"{nats_server.url}?stream=EVENTS", arrived, sql)
         with world._commands:
             yield world
     await client.close()

@@ -196,9 +196,9 @@ def test_the_documentation_lists_these_rights() -> None:
     assert set(found) == {name for rights in ALLOWED.values() for name in rights}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_statement_is_somebodys(name: str) -> None:
-    assert [duty for duty, words in WHO_RUNS.items() if name.startswith(words)]
+def test_every_statement_is_somebodys() -> None:
+    known = tuple(word for words in WHO_RUNS.values() for word in words)
+    assert [name for name in NAMES if not name.startswith(known)] == []
 
 
 @pytest.mark.parametrize("duty", ALLOWED)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from tests.support.checkout import ROOT
 
 import dsql_outbox

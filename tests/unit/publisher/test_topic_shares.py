@@ -88,8 +88,8 @@ def test_healthy_rows_go_on_beside_topics_that_are_silent_or_slow(slow: float, t
     ("topics", "each", "slow"),
     [
         (12, 1_000, math.inf),
-        (100, 90, math.inf),
-        (12, 500, 1.0),
+        pytest.param(100, 90, math.inf, marks=pytest.mark.slow),
+        pytest.param(12, 500, 1.0, marks=pytest.mark.slow),
         (40, 150, 4.0),
     ],
 )
@@ -100,7 +100,7 @@ def test_healthy_rows_go_on_beside_dozens_of_topics(topics: int, each: int, slow
     assert seconds_for(HEALTHY, *others, slow=slow) < alone / 0.8 + first
 
 
-@pytest.mark.parametrize("topics", [6, 20])
+@pytest.mark.parametrize("topics", [6, pytest.param(20, marks=pytest.mark.slow)])
 def test_healthy_rows_go_on_beside_topics_that_worked_and_fell_silent(topics: int) -> None:
     store = MemoryOutbox()
     starts = asyncio.Event()
@@ -127,7 +127,7 @@ def test_healthy_rows_go_on_beside_topics_that_worked_and_fell_silent(topics: in
     assert took[0] < seconds_alone(2_000) / 0.8 + 1.2  # idle_max, since nothing wakes the relay
 
 
-@pytest.mark.parametrize("topics", [1, 12, 40])
+@pytest.mark.parametrize("topics", [pytest.param(1, marks=pytest.mark.slow), 12, 40])
 def test_a_new_row_leaves_at_once_beside_silent_topics(topics: int) -> None:
     store = MemoryOutbox()
     sink = Answering(lambda message: 0.005 if message.topic == "new" else math.inf)
@@ -170,7 +170,7 @@ def in_order(messages: Sequence[Message]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("topics", [5, 8])
+@pytest.mark.parametrize("topics", [5, pytest.param(8, marks=pytest.mark.slow)])
 def test_topics_that_want_more_than_there_is_get_equal_parts_and_silent_ones_little(
     topics: int,
 ) -> None:

@@ -24,14 +24,13 @@ def migration(text: str) -> Migration:
     return Migration(1, "thing", text)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_every_file_says_first_why_it_exists(file: Path) -> None:
-    assert file.read_text().startswith("-- ")
+def test_every_file_says_first_why_it_exists() -> None:
+    assert len(FILES) > 200
+    assert [file.name for file in FILES if not file.read_text().startswith("-- ")] == []
 
 
-@pytest.mark.parametrize("file", SINGLE, ids=lambda file: file.name)
-def test_every_file_holds_one_statement(file: Path) -> None:
-    assert ";" not in without_comments(file.read_text())
+def test_every_file_holds_one_statement() -> None:
+    assert [file.name for file in SINGLE if ";" in without_comments(file.read_text())] == []
 
 
 def test_a_schema_name_is_always_quoted() -> None:
@@ -60,9 +59,9 @@ def test_a_checksum_changes_with_the_text() -> None:
     assert re.fullmatch("[0-9a-f]{64}", migration("SELECT 1").checksum)
 
 
-@pytest.mark.parametrize("found", migrations(), ids=lambda found: found.label)
-def test_every_migration_may_run_twice(found: Migration) -> None:
-    assert re.search(r"\b(IF NOT EXISTS|OR REPLACE)\b", found.text)
+def test_every_migration_may_run_twice() -> None:
+    twice = re.compile(r"\b(IF NOT EXISTS|OR REPLACE)\b")
+    assert [found.label for found in migrations() if not twice.search(found.text)] == []
 
 
 def test_a_table_is_read_from_its_migration() -> None:
