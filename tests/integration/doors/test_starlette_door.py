@@ -27,6 +27,7 @@ from dsql_outbox import (
 from dsql_outbox.doors import background_publisher
 from dsql_outbox.doors.starlette import Outbox, outbox_writer, readyz
 from dsql_outbox.outbox import AsyncConnection, Message
+from dsql_outbox.publisher.operator import health_probe
 from dsql_outbox.servers import NatsServer
 from dsql_outbox.testing import MemorySink, PostgresProxy
 
@@ -52,6 +53,7 @@ def database(outbox_url: str) -> Database:
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background_publisher, "_WAIT", 0.05)
+    monkeypatch.setattr(health_probe, "EVERY", 0.1)
 
 
 async def until(server: Served, fits: Callable[[Any], bool], *, status: int) -> Any:
