@@ -12,7 +12,7 @@ from tests.support.brokers.readable_brokers import kafka_attributes
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher.sinks import Delivered, Rejected, Unavailable
+from dsql_outbox.publisher.sinks import MAX_RUN, Delivered, Rejected, Unavailable
 from dsql_outbox.publisher.sinks.kafka.runs import Run, Runs
 from dsql_outbox.testing.sink_contract import Answers, new_message, published
 from dsql_outbox.testing.sink_contract.sent_messages import deliver_runs
@@ -52,7 +52,7 @@ async def test_the_messages_of_a_run_are_stored_in_order_in_one_partition(
 ) -> None:
     kafka_cluster.make_topic("one.X", 6)
     keys = [f"Loan/{n}" for n in range(20)]
-    runs = [run(length, key) for key, length in zip(keys, [*range(2, 21), 64], strict=True)]
+    runs = [run(length, key) for key, length in zip(keys, [*range(2, 21), MAX_RUN], strict=True)]
     later = [run(3, key) for key in keys]
 
     async with open_sink(f"kafka://{kafka_cluster.bootstrap}") as sink:

@@ -11,7 +11,7 @@ from tests.support.brokers.readable_brokers import NatsBroker
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher.sinks import Delivered, Rejected, Unavailable
+from dsql_outbox.publisher.sinks import MAX_RUN, Delivered, Rejected, Unavailable
 from dsql_outbox.testing import NatsServer, TcpProxy
 from dsql_outbox.testing.proxy.tcp_proxy import Cut, Link, Streams
 from dsql_outbox.testing.sink_contract import new_message, published
@@ -69,15 +69,15 @@ def wanted(messages: Sequence[Message]) -> list[str]:
 
 
 async def test_a_long_run_is_one_batch(nats_server: NatsServer, nats_broker: NatsBroker) -> None:
-    first, second, short = run(64), run(16), run(15)
+    first, second, short = run(MAX_RUN), run(16), run(15)
 
     async with requests(nats_server) as heard, nats_broker.open() as sink:
         for messages in (first, second, short):
             assert await published(sink, messages) == [Delivered()] * len(messages)
 
-    assert steps(heard) == [64, 16, *[1] * 15]
+    assert steps(heard) == [MAX_RUN, 16, *[1] * 15]
     assert [message.reply != "" for message in heard] == [
-        *[True, *[False] * 62, True],  # the first batch of a topic is opened, then sent
+        *[True, *[False] * (MAX_RUN - 2), True],  # the first batch of a topic is opened, then sent
         *[False] * 15,
         True,
         *[True] * 15,

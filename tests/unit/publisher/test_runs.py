@@ -26,6 +26,7 @@ from dsql_outbox.publisher.relay.memory.rows import Rows
 from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
+from dsql_outbox.publisher.sinks import MAX_RUN
 
 REPLAY = '{"replay":"1"}'
 
@@ -125,7 +126,7 @@ def test_a_hot_subject_leaves_in_runs() -> None:
     seconds = in_virtual_time(relay_until(store, sink, lambda: not store.rows))
 
     assert sink.stored == list(range(1, 5_001))
-    assert max(map(len, sink.runs)) == 64
+    assert max(map(len, sink.runs)) == MAX_RUN
     assert seconds < 5_000 * 0.05 / 10, "at least ten times as fast as one at a time"
 
 
