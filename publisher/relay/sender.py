@@ -186,6 +186,10 @@ class _SinkCall:
 
     `epochs` has the leases of the shards that have a message without an answer. A shard whose
     messages are all answered may be handed over, and that must not cut the other messages.
+
+    No run has rows of two epochs: its subject belongs to one `Shard`, which is lost with its
+    epoch. A run that the end of its lease cuts too late does no harm to the order, since it is
+    a prefix and the next owner begins at its first unsettled row. It sends copies.
     """
 
     def __init__(
