@@ -92,7 +92,7 @@ class Core:
         refuse_unsendable(event, topic, self.settings.source, self.targets)
         return event, topic
 
-    def pend(
+    def pend(  # noqa: PLR0913 - one argument per part of the call
         self,
         source: EventSource,
         gate: Gate,
@@ -100,11 +100,15 @@ class Core:
         on_duplicate: OnDuplicate,
         expected_version: int | None = None,
         settled: Callable[[WriteOutcome], None] | None = None,
+        quiet: Scopes | None = None,
     ) -> Pending:
-        """Check an event and prepare its write. Raises `InvalidEvent`."""
+        """Check an event and prepare its write. Raises `InvalidEvent`.
+
+        `quiet` are the scopes of a call of many events, if they are quiet (`quiet_scopes`).
+        """
         event, topic = self.parse(source)
         settings = self.settings
-        scopes = self.scopes_of(event, topic)
+        scopes = quiet or self.scopes_of(event, topic)
         return Pending(
             prepare(
                 event,
@@ -124,10 +128,14 @@ class Core:
         """Return the retries of a call, of which none is spent."""
         return Backoff(self._budgets, self.database, deadline, random.random)
 
+    def quiet_scopes(self) -> Scopes | None:
+        """Return scopes for any number of writes that start now, if no hook wants to know."""
+        return Scopes(self._hooks, None) if all(map(skips_successes, self._hooks)) else None
+
     def scopes_of(self, event: ParsedEvent, topic: str) -> Scopes:
         """Report the start of a write to the hooks, and return their scopes."""
-        if all(map(skips_successes, self._hooks)):
-            return Scopes(self._hooks, None)
+        if quiet := self.quiet_scopes():
+            return quiet
         touches = len(event.touches)
         started = WriteStarted(event.id, event.name, event.type, topic, touches, self.server)
         return self.scopes(started)

@@ -26,6 +26,7 @@ class Many:
         self._core = core
         self._gate = gate
         self._on_duplicate: OnDuplicate = on_duplicate
+        self._quiet = core.quiet_scopes()
         self._entries: list[Pending | InvalidEvent] = []
 
     def __enter__(self) -> Self:
@@ -76,7 +77,11 @@ class Many:
     def _entry(self, event: EventSource, version: int | None) -> Pending | InvalidEvent:
         try:
             return self._core.pend(
-                event, self._gate, on_duplicate=self._on_duplicate, expected_version=version
+                event,
+                self._gate,
+                on_duplicate=self._on_duplicate,
+                expected_version=version,
+                quiet=self._quiet,
             )
         except InvalidEvent as error:
             return error
