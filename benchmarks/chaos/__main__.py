@@ -91,7 +91,7 @@ async def run(name: str, scenario: Scenario, given: Namespace, folder: Path) -> 
                 await each.start()
             times = await _phases(stage, scenario)
             stage.offer(0)
-            await _drained(url, 6 * given.seconds)
+            await _drained(url, file, 2 * given.seconds)
             stops = [await each.end() for each in replicas]
         finally:
             for each in replicas:
@@ -143,13 +143,15 @@ def _rate(samples: Iterable[Sample], began: float, ended: float) -> float:
     return sum(mean(each) for each in found.values())
 
 
-async def _drained(url: str, limit: float) -> None:
-    """Wait until the outbox is empty; what is left counts as lost."""
-    ends_at = monotonic() + limit
+async def _drained(url: str, file: Path, limit: float) -> None:
+    """Wait until the outbox is empty, or no job was finished for so long; the rest is lost."""
+    done, ends_at = -1, monotonic() + limit
     while monotonic() < ends_at:
         with suppress(psycopg.Error):
             if not await asyncio.to_thread(_rows, url, "SELECT 1 FROM outbox.outbox LIMIT 1"):
                 return
+        if (now := (await asyncio.to_thread(file.stat)).st_size) != done:
+            done, ends_at = now, monotonic() + limit
         await asyncio.sleep(0.2)
 
 
