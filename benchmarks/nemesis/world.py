@@ -146,9 +146,9 @@ async def messages(broker: str, stream: str) -> AsyncIterator[Any]:
     try:
         jetstream = client.jetstream()
         left = (await jetstream.stream_info(stream)).state.messages
-        reader = await jetstream.pull_subscribe(
-            "", stream=stream, config=ConsumerConfig(ack_policy=AckPolicy.NONE)
-        )
+        # The server forgets a reader that is busy with its last messages for 5 s.
+        config = ConsumerConfig(ack_policy=AckPolicy.NONE, inactive_threshold=300)
+        reader = await jetstream.pull_subscribe("", stream=stream, config=config)
         while left:
             for message in await reader.fetch(min(_FETCH, left), timeout=_FETCH_TIMEOUT):
                 left -= 1

@@ -120,7 +120,7 @@ def headers_without(erasure: EntityErasure, headers: str, hides: Callable[[str],
 class ChangedLine(NamedTuple):
     """An archived event in which something is erased."""
 
-    before: str
+    changed: ChangedEvent
     version: int
     line: ArchivedEvent
 
@@ -156,5 +156,5 @@ def changed_lines(
                 for touch, old in zip(touches, event.header_data, strict=True)
             ),
         )
-        found[event.id] = ChangedLine(event.fingerprint, version, line)
+        found[event.id] = ChangedLine(changed, version, line)
     return found

@@ -110,6 +110,17 @@ class EraseBatch:
                 "erase_events_change", self._event_columns(changed), len(changed)
             )
             await self._change_headers(transaction, changed)
+        await self.change_named(transaction, concerned, by_id)
+
+    async def change_named(
+        self,
+        transaction: OperatorTransaction,
+        concerned: Sequence[UUID],
+        by_id: Mapping[UUID, ChangedEvent],
+    ) -> None:
+        """Change what names events, after their rows."""
+        if by_id:
+            self._add(await transaction.count("erase_fills", {}), 0)
         messages, letters = await self._named(transaction, concerned)
         await self._change_messages(transaction, messages, by_id)
         found = [*self._letters(letters, by_id)]
@@ -184,7 +195,14 @@ class EraseBatch:
         self._add(len(found), sum(row.bytes + len(headers) for row, headers in found))
         if found:
             keys = _message_keys([row for row, _ in found])
-            columns = keys | {"headers": array_literal(headers for _, headers in found)}
+            # The bytes of an archived event are here only.
+            payloads = (
+                changed[row.event_id].data if row.event_id in changed else None for row, _ in found
+            )
+            columns = keys | {
+                "headers": array_literal(headers for _, headers in found),
+                "payloads": array_literal(payloads),
+            }
             # Fewer rows: a publisher has settled one meanwhile, perhaps as a dead letter.
             await transaction.change("erase_messages_change", columns | self._names(), len(found))
         told = [row for row, _ in found if row.error not in (None, ERASED)]
@@ -263,10 +281,10 @@ async def note_lines(
     changed: Sequence[ChangedLine],
     transaction: OperatorTransaction,
 ) -> None:
-    """Change the rows of archived events as their lines were."""
+    """Change the rows of archived events as their lines were, and what names them."""
     columns = {
         "event_ids": plain_array(each.line.id for each in changed),
-        "before": plain_array(each.before for each in changed),
+        "before": plain_array(each.changed.before.fingerprint for each in changed),
         "sizes": plain_array(len(each.line.event.encode()) for each in changed),
         "fingerprints": plain_array(each.line.fingerprint for each in changed),
         "touches": array_literal(each.line.touches for each in changed),
@@ -278,3 +296,5 @@ async def note_lines(
         versions = names | {"versions": plain_array(each.version for each in changed)}
         await transaction.change("erase_headers_move", versions, len(changed))
         await transaction.change("erase_headers_delete", versions, len(changed))
+    by_id = {each.line.id: each.changed for each in changed}
+    await EraseBatch(erasure, (), notice).change_named(transaction, [*by_id], by_id)

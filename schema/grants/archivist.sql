@@ -9,6 +9,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.entities TO {role};
 -- What names an event: it is not archived then, and an erased one changes there too.
 GRANT SELECT, INSERT, UPDATE ON {schema}.outbox TO {role};
 GRANT SELECT ON {schema}.outbox_targets TO {role};
+-- A fill reads again what is erased.
+GRANT SELECT, UPDATE ON {schema}.outbox_fills TO {role};
 GRANT SELECT ON {schema}.outbox_leases TO {role};
 GRANT SELECT, UPDATE ON {schema}.outbox_failures TO {role};
 GRANT SELECT, UPDATE ON {schema}.dead_letters TO {role};

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -31,7 +32,7 @@ from dsql_outbox.publisher import EraseProgress, Messages, Rejected, Selection, 
 from dsql_outbox.publisher.life import erase as erase_module
 from dsql_outbox.publisher.operator import targets as operator_targets
 from dsql_outbox.schema import grant
-from dsql_outbox.testing import MemorySink
+from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer, WriterSettings
 
 pytestmark = pytest.mark.anyio
@@ -127,7 +128,7 @@ async def fill(database: Database, folder: Path | None) -> Given:
     async with Messages(database) as tool:
         await gathered(tool.replay(Selection(ids=(replayed.id,))))
     async with Targets(database) as targets:
-        await targets.add("lake")
+        await targets.add("lake", from_start=True, archive=folder and str(folder))
     given.waiting += [shared(), with_bob()]
     with Writer(database) as writer:
         writer.write_many([noted(given.failing), *given.waiting, *given.others[2:]])
@@ -370,6 +371,34 @@ async def test_beside_writers_of_the_entity_what_is_older_than_the_notice_goes(
             assert len(older) == version - 1
             assert not any(MARK in text.split('"bob"')[0] for (text,) in older)
         done.set()
+    assert await findings_in(database) == []
+
+
+@pytest.mark.parametrize("ids", [False, True])
+async def test_a_page_of_a_fill_that_was_read_before_an_erasure_is_read_again(
+    outbox_url: str, database: Database, sql: psycopg.Connection[Any], *, ids: bool
+) -> None:
+    """The page was made of the old headers, and is stored while or after the events change."""
+    given = [new("Person/ann", name=MARK, headers=HEADERS) for _ in range(3)]
+    with Writer(database) as writer:
+        writer.write_many([*given, new("Person/bob")])
+    await relay_all(database, MemorySink())
+    with PostgresProxy(outbox_url) as proxy:
+        held = proxy.hold(matching='INSERT INTO "outbox".outbox (')
+        async with (
+            Targets(Database(proxy.url)) as targets,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(partial(targets.add, "lake", from_start=True))
+            await to_thread.run_sync(held.arrived)
+            await erase(database, ids=ids)
+            await to_thread.run_sync(held.release)
+    rows = sql.execute("SELECT count(*) FROM outbox.outbox WHERE shard >= 1024").fetchall()
+    assert rows == [(5,)], "the notice is one of them"
+    marks = ("/ann", MARK) if ids else (MARK,)
+    # The messages of the notice keep the id until they are sent.
+    left = [text for text in everything(sql).values() if any(mark in text for mark in marks)]
+    assert [text for text in left if "Person Erased" not in text] == []
     assert await findings_in(database) == []
 
 

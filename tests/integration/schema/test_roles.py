@@ -90,6 +90,7 @@ ALLOWED = {
         "outbox": "SELECT INSERT UPDATE",
         "outbox_leases": "SELECT",
         "outbox_targets": "SELECT",
+        "outbox_fills": "SELECT UPDATE",
         "outbox_conflicts": "SELECT DELETE",
         "outbox_failures": "SELECT UPDATE",
         "dead_letters": "SELECT UPDATE",
