@@ -380,9 +380,8 @@ def delete_before_the_function() -> AbstractContextManager[Any]:
 def delete_what_failed() -> AbstractContextManager[Any]:
     """A message whose function failed counts as applied."""
 
-    def failed(applier: Applier, row: Any, _: FunctionFailed) -> None:
-        subject = applier._take(row)
-        applier._state.finish(subject, "settled")
+    def failed(applier: Applier, subject: Any, _row: object, _: FunctionFailed) -> None:
+        applier._settled(subject)
 
     return patch.object(Applier, "_failed", failed)
 

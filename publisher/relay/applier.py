@@ -6,8 +6,7 @@ changes are rolled back.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import anyio
@@ -16,7 +15,7 @@ import psycopg
 from dsql_outbox.outbox import CONFLICTS, AsyncConnection, Message, kind_of
 from dsql_outbox.publisher.outbox_rows import Fault, RowId
 from dsql_outbox.publisher.session import FunctionFailed
-from dsql_outbox.publisher.sinks import Answer, Delivered, Retry
+from dsql_outbox.publisher.sinks import MAX_RUN, Answer, Delivered, Retry
 
 from .memory.subjects import Subject
 from .state import RelayState
@@ -27,7 +26,7 @@ logger: Final = logging.getLogger("dsql_outbox")
 Apply = Callable[[AsyncConnection, Message], Awaitable[None]]
 """A function that gets an open transaction and the message whose row leaves the outbox."""
 
-_BATCH: Final = 50
+_BATCH: Final = MAX_RUN
 """The most messages of one transaction; the function changes rows of its own too.
 
 After a transaction that took longer than `_LONG`, or a failure of which no message is suspect,
@@ -42,9 +41,13 @@ _KINDS: Final = 20
 
 
 class Nowhere:
-    """The sink of a publisher without a broker: every message counts as stored."""
+    """The sink of a publisher without a broker: every message counts as stored.
+
+    It takes runs: a transaction applies several messages of one subject, in order.
+    """
 
     system = "apply"
+    keeps_prefix = True
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         """Answer for all messages."""
@@ -53,7 +56,7 @@ class Nowhere:
 
 
 class Applier:
-    """Applies messages in order per subject, which goes on when its row has committed.
+    """Applies runs of messages, in order per subject, which goes on when its rows have committed.
 
     `fail` is called for a message whose function raised an error, `recover` for one that
     failed earlier and is applied now.
@@ -72,21 +75,19 @@ class Applier:
         self._function = function
         self._fail = fail
         self._recover = recover
-        self._waiting: dict[RowId, Subject] = {}
+        self._waiting: dict[str, Subject] = {}
+        """The subjects with rows to apply, by their keys. They take turns."""
+        self.waiting = 0
+        """How many messages wait to be applied."""
         self._size = _BATCH
         self._called: RowId | None = None
         """The message whose function was called last."""
-        self._suspects: dict[RowId, None] = {}
-        """The messages whose function failed a batch. Each is applied alone, between batches."""
+        self._suspects: dict[str, None] = {}
+        """The subjects whose last row failed a batch. It is applied alone, between batches."""
         self._was_alone = True
         self._ends_at = float("inf")
         self._scope = anyio.CancelScope()
         self._told: set[str] = set()
-
-    @property
-    def waiting(self) -> int:
-        """How many messages wait to be applied."""
-        return len(self._waiting)
 
     @property
     def is_done(self) -> bool:
@@ -94,12 +95,17 @@ class Applier:
         return not self._waiting
 
     def add(self, subject: Subject) -> None:
-        """Have the busy row of a subject applied."""
-        row = subject.busy_row.id
-        if row in self._waiting:  # its shard was lost and taken again meanwhile
-            self._state.give_back(self._take(row))
-        self._waiting[row] = subject
-        self._state.rows.move(subject.busy_row, "applying")
+        """Have the run of a subject applied. The answers for all of its messages come here."""
+        earlier = self._waiting.get(subject.key)
+        if earlier is subject:
+            return
+        if earlier is not None:  # its shard was lost and taken again meanwhile
+            self._remove(earlier)
+            self._state.give_back(earlier)
+        for row in subject.busy:
+            self._state.rows.move(row, "applying")
+        self._waiting[subject.key] = subject
+        self.waiting += len(subject.busy)
 
     async def apply(self) -> None:
         """Apply one batch. Raises the driver's error if the database fails, keeping the rest."""
@@ -114,7 +120,7 @@ class Applier:
         is_applied = False
         with anyio.CancelScope(deadline=self._ends_at) as self._scope:
             try:
-                calls = [self._call(subject) for subject in batch.values()]
+                calls = [self._call(row) for row in self._rows(batch)]
                 is_applied = await self._store.apply(list(batch), calls)
             except (FunctionFailed, psycopg.Error) as failure:
                 error = failure
@@ -127,17 +133,22 @@ class Applier:
 
     def _batch(self) -> dict[RowId, Subject]:
         """The messages of the next transaction: a suspect alone, after a batch of others."""
-        others = (each for each in self._waiting.items() if each[0] not in self._suspects)
-        batch = dict(islice(others, self._size))
-        self._was_alone = bool(self._suspects) and not (self._was_alone and batch)
-        if not self._was_alone:
+        batch: dict[RowId, Subject] = {}
+        for key, subject in self._waiting.items():
+            others = subject.busy[:-1] if key in self._suspects else subject.busy
+            batch |= {row.id: subject for row in others[: self._size - len(batch)]}
+            if len(batch) == self._size:
+                break
+        subjects = (self._waiting[key] for key in self._suspects)
+        alone = next((subject for subject in subjects if len(subject.busy) == 1), None)
+        self._was_alone = alone is not None and not (self._was_alone and batch)
+        if alone is None or not self._was_alone:
             return batch
-        row = next(iter(self._suspects))
-        return {row: self._waiting[row]}
+        return {alone.busy_row.id: alone}
 
     def _applied(self, batch: Mapping[RowId, Subject], seconds: float) -> None:
-        for row in batch:
-            self._settled(row)
+        for subject in batch.values():
+            self._settled(subject)
         is_long = seconds > _LONG
         self._size = max(1, self._size // 2) if is_long else min(_BATCH, 2 * self._size)
 
@@ -146,34 +157,43 @@ class Applier:
     ) -> None:
         """Make the batch smaller; of one message, act on the error. None: the row is gone."""
         row, *others = batch
+        subject = batch[row]
         if others and isinstance(error, FunctionFailed) and self._suspect(batch):
             return
         self._size = max(1, len(batch) // 2)
         if isinstance(error, psycopg.Error) and kind_of(error) not in CONFLICTS:
             # Our connection failed, which counts against no message. If this message is the
             # reason, as when it crashes the server, the others must not wait for it.
-            self._waiting[row] = self._waiting.pop(row)
+            if self._waits(subject):
+                self._waiting[subject.key] = self._waiting.pop(subject.key)
             raise error
         if others:
             return
         if error is None:
             logger.info("Row of event %s was settled by another publisher", row.event_id)
-            self._settled(row)
+            self._settled(subject)
         else:
-            self._failed(row, error if isinstance(error, FunctionFailed) else FunctionFailed(error))
+            failure = error if isinstance(error, FunctionFailed) else FunctionFailed(error)
+            self._failed(subject, row, failure)
 
     def _suspect(self, batch: Mapping[RowId, Subject]) -> bool:
         """Apply the message that failed the batch alone, if that is known.
 
-        After the call for the last one, COMMIT may have failed. That one is then called first.
+        The rows of its run behind it wait until it is settled. After the call for the last one,
+        COMMIT may have failed. The subject of that one is then the first.
         """
         called, last = self._called, [*batch][-1]
         if called is None:
             return False
+        subject = batch[called]
+        if not self._waits(subject):
+            return True
         if called == last:
-            self._waiting = {called: self._waiting.pop(called), **self._waiting}
+            del self._waiting[subject.key]
+            self._waiting = {subject.key: subject, **self._waiting}
             return False
-        self._suspects[called] = None
+        self._cut(subject, 1 + [row.id for row in subject.busy].index(called))
+        self._suspects[subject.key] = None
         return True
 
     def stop(self, ends_at: float) -> None:
@@ -182,13 +202,20 @@ class Applier:
 
     def _leave(self) -> None:
         """Give back the messages that wait, when the time after a stop is over."""
-        waiting, self._waiting = self._waiting, {}
-        self._suspects.clear()
-        for subject in waiting.values():
+        for subject in [*self._waiting.values()]:
+            self._remove(subject)
             self._state.give_back(subject)
 
-    def _call(self, subject: Subject) -> Callable[[AsyncConnection], Awaitable[None]]:
-        message, row = _message(subject), subject.busy_row.id
+    def _rows(self, batch: Mapping[RowId, Subject]) -> Iterator[tuple[RowId, Message]]:
+        """The messages of a batch, whose rows of each subject are the first ones of its run."""
+        made: dict[str, Iterator[Message]] = {}
+        for row, subject in batch.items():
+            if subject.key not in made:
+                made[subject.key] = _messages(subject)
+            yield row, next(made[subject.key])
+
+    def _call(self, applied: tuple[RowId, Message]) -> Callable[[AsyncConnection], Awaitable[None]]:
+        row, message = applied
 
         async def call(connection: AsyncConnection) -> None:
             self._called = row
@@ -196,20 +223,42 @@ class Applier:
 
         return call
 
-    def _take(self, row: RowId) -> Subject:
-        """Take a message out of those that wait."""
-        self._suspects.pop(row, None)
-        return self._waiting.pop(row)
+    def _waits(self, subject: Subject) -> bool:
+        """Whether a subject was not given back during the transaction."""
+        return self._waiting.get(subject.key) is subject
 
-    def _settled(self, row: RowId) -> None:
+    def _remove(self, subject: Subject) -> None:
+        """Take a subject out of those that wait; the rows behind its busy row go back."""
+        self._cut(subject, 1)
+        self.waiting -= 1
+        del self._waiting[subject.key]
+        self._suspects.pop(subject.key, None)
+
+    def _cut(self, subject: Subject, at: int) -> None:
+        self.waiting -= len(subject.busy) - at
+        self._state.queues.cut(subject, at)
+
+    def _settled(self, subject: Subject) -> None:
+        """Let the busy row of a subject be settled; the rest of its run waits behind the others."""
+        if not self._waits(subject):
+            return
         self._state.delivered += 1
         self._state.deleted += 1
-        if self._state.finish(self._take(row), "settled"):
+        self.waiting -= 1
+        row = subject.busy_row.id
+        del self._waiting[subject.key]
+        if len(subject.busy) > 1:
+            self._waiting[subject.key] = subject
+        else:
+            self._suspects.pop(subject.key, None)
+        if self._state.finish(subject, "settled"):
             self._recover(row)
 
-    def _failed(self, row: RowId, failure: FunctionFailed) -> None:
+    def _failed(self, subject: Subject, row: RowId, failure: FunctionFailed) -> None:
         self._tell(row, failure)
-        self._fail(self._take(row), Retry(failure.report))
+        if self._waits(subject):
+            self._remove(subject)
+            self._fail(subject, Retry(failure.report))
 
     def _tell(self, row: RowId, failure: FunctionFailed) -> None:
         """Log the first failure of each kind with its traceback, but without the error's text."""
@@ -221,8 +270,8 @@ class Applier:
             logger.warning(text, row.event_id, kind, exc_info=without_text)
 
 
-def _message(subject: Subject) -> Message:
-    (made,) = subject.messages(picked_up_ns=0)
-    if isinstance(made, Fault):
-        raise AssertionError("a row that is not a valid message was sent")  # noqa: TRY004 - a defect
-    return made
+def _messages(subject: Subject) -> Iterator[Message]:
+    for made in subject.messages(picked_up_ns=0):
+        if isinstance(made, Fault):
+            raise AssertionError("a row that is not a valid message was sent")  # noqa: TRY004 - a defect
+        yield made

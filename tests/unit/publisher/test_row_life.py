@@ -223,7 +223,7 @@ class Life(RuleBasedStateMachine):
                 self.settler.recover,
             )
         breaker = Breaker(failures=5, open_for=1.0)
-        sink = SimpleNamespace(keeps_prefix=not applies)
+        sink = SimpleNamespace(keeps_prefix=True)
         self.sender = Sender(self.state, sink, self.lease, self.outcomes, breaker)  # type: ignore[arg-type]
         self.shard = self.state.shards[0] = Shard(0, 1, Sweep(1.0))
         self.lost: list[Shard] = []
@@ -354,7 +354,9 @@ class Life(RuleBasedStateMachine):
         assert stages["burying"] == {id(of.busy_row) for of in buried}
         if self.settler.applier is not None:
             applied = self.settler.applier._waiting.values()
-            assert stages["applying"] == {id(of.busy_row) for of in applied}
+            rows_to_apply = [row for of in applied for row in of.busy]
+            assert stages["applying"] == {id(row) for row in rows_to_apply}
+            assert self.settler.applier.waiting == len(rows_to_apply)
         for copy in rows.copies:
             assert copy.id in rows.known or copy.id not in self.tables.rows or copy.stage in BUSY
         assert all(each.stage != "outbox" for each in rows.known.values())

@@ -15,7 +15,7 @@ from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.applier import Nowhere
 from dsql_outbox.publisher.relay.relay import Relay
 
-GROWN = 97
+GROWN = 127
 """Messages after which the slow batches have become batches of one."""
 
 
