@@ -147,9 +147,17 @@ async def test_what_another_publisher_settled_changes_nothing(
 
 
 @pytest.mark.client
-@pytest.mark.parametrize("where", ["before", "after_sent", "after_commit"])
 @pytest.mark.parametrize(
-    "at", ["COMMIT", "INSERT INTO public.moves", 'DELETE FROM "outbox".outbox o']
+    ("at", "where"),
+    [
+        pytest.param(at, where, marks=[pytest.mark.slow] * (not at.startswith(quick)))
+        for where, quick in (
+            ("before", ("INSERT",)),
+            ("after_sent", ("COMMIT", "DELETE")),
+            ("after_commit", ("COMMIT",)),
+        )
+        for at in ("COMMIT", "INSERT INTO public.moves", 'DELETE FROM "outbox".outbox o')
+    ],
 )
 async def test_a_connection_that_is_lost_in_the_transaction_applies_nothing_twice(
     outbox_url: str,

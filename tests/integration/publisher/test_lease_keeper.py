@@ -286,7 +286,7 @@ async def test_a_database_without_the_one_statement_keeps_its_publishers(
     first, second = (Relay(Database(proxy.url), settings) for _ in range(2))
     async with opened(first, second):
         await until(lambda: first.owns(2) and second.owns(2))
-        await until(lambda: len(proxy.statements) > 50)
+        await until(lambda: len(proxy.statements) > 30)
         assert first.owns(2)
         assert second.owns(2)
         assert str(proxy.statements).count("WITH renewed AS") == 2, "each asks once"

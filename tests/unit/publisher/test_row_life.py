@@ -114,7 +114,9 @@ def test_a_row_takes_the_steps_of_the_table_and_no_others(stage: Stage, to: Stag
         assert one.stage == stage
 
 
-@pytest.mark.parametrize("first", [1, 5_001, 9_001])
+@pytest.mark.parametrize(
+    "first", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (5_001, 9_001))]
+)
 def test_the_books_are_exact_in_any_schedule_of_faults(first: int) -> None:
     for seed in range(first, first + 12):
         assert verdict(random_schedule(seed))[1] == [], seed
