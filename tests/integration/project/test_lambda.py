@@ -345,7 +345,7 @@ def test_every_variable_and_number_that_users_may_rely_on_is_documented(
     assert f"less {function.MARGIN:g} second (`MARGIN`)" in text
     assert f"for more than {function.MAX_IDLE:g} s by the wall clock (`MAX_IDLE`)" in text
     assert f"an array of 1 to {function.MAX_BULK}" in text
-    assert f"the answer at most {function.spans.LONGEST:g} s more" in text
+    assert f"delays the answer by at most {function.spans.LONGEST:g} s" in text
 
 
 def test_on_lambda_the_log_is_lines_of_json_that_alarms_can_count() -> None:

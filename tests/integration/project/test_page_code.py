@@ -4,6 +4,7 @@ A page leaves out what its reader has: imports, a table, a writer. Here a prelud
 """
 
 import ast
+import json
 import re
 from collections.abc import Callable, Iterator
 from inspect import CO_COROUTINE
@@ -17,11 +18,11 @@ import pytest
 from tests.support.checkout import ROOT
 from tests.support.served_app import served
 
-from dsql_outbox import AsyncWriter, Database, Entity, Event, Writer
+from dsql_outbox import AsyncWriter, Database, Entity, Event, Publisher, Writer
+from dsql_outbox.inbox import AsyncInbox
+from dsql_outbox.publisher import Targets
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
-
-BLOCK: Final = re.compile(r"(?ms)^```python\n(.*?)^```$")
 
 NAMES: Final = """
 import json
@@ -37,8 +38,9 @@ from dsql_outbox import (
 """
 
 
-def blocks(page: str) -> list[str]:
-    return BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+def blocks(page: str, language: str = "python") -> list[str]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", text)
 
 
 async def ran(names: dict[str, Any], code: str) -> None:
@@ -145,3 +147,35 @@ async def test_events(shop: dict[str, Any], stored: Callable[[], list[str]]) -> 
     for block in blocks("events.md"):
         await ran(shop, block)
     assert stored() == ["LoanOpened", "LoanPaid", "B"]
+
+
+async def test_targets(shop: dict[str, Any], tmp_path: Path) -> None:
+    (code,) = blocks("targets.md")
+    lake = tmp_path / "lake"
+    code = code.replace("kafka://lake.example:9092", f"jsonl:{lake}")
+    await ran(shop, code.replace(".run()", ".run(until_empty=True)"))
+    await shop["add_and_relay"](shop["database"])
+    shop["writer"].write(shop["new_event"]())
+    await shop["add_and_relay"](shop["database"])  # it is there already
+    assert [json.loads(line)["key"] for line in lake.read_text().splitlines()] == ["Loan/LOAN-7"]
+
+
+async def test_read_models(shop: dict[str, Any], url: str) -> None:
+    model, remembering = blocks("read-models.md")
+    (table,) = blocks("read-models.md", "sql")
+    database, event = shop["database"], shop["new_event"]()
+    async with Targets(database) as targets:
+        await targets.add("moves", kind="model")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS public.moves")
+        connection.execute(table)
+        await ran(shop, model)
+        shop["writer"].write(event)
+        await shop["main"](database)
+        await ran(shop, remembering)
+        shop["inbox"] = AsyncInbox(database, "moves")
+        shop["writer"].write(shop["new_event"]())
+        apply = Publisher(database, apply=shop["apply"], target="moves")
+        assert (await apply.run(until_empty=True)).delivered == 1
+        moves = connection.execute("SELECT car, number FROM public.moves").fetchall()
+    assert moves == [("Loan/LOAN-7", 1)]

@@ -144,9 +144,9 @@ def test_the_docs_have_every_exit_code_and_so_has_the_help() -> None:
         f"sign of life within {SILENT:.0f} s",
         f"Every {EVERY:.0f} s a small statement",
         f"{60 / EVERY:.0f} statements a",
-        f"has {SECONDS:.0f} seconds to send its request and {SECONDS:.0f} to take each 64 KiB",
-        f"{CONNECTIONS} may be connected at once",
-        "`--drain` seconds at most (20)",
+        f"has {SECONDS:.0f} seconds to send its request and {SECONDS:.0f} to receive each 64 KiB",
+        f"{CONNECTIONS} clients may be connected at once",
+        "up to `--drain` seconds (20)",
         "stopTimeout: 45",
     ],
 )

@@ -20,7 +20,7 @@ P, W = PublisherSettings(), WriterSettings()
         f"take over {P.lease + P.grace:g} s after it",
         f"nodes {SKEW:g} s apart",
         f"after {P.broker_patience:g} s (`broker_patience`)",
-        f"goes on for {W.max_outage:g} s (`max_outage`)",
+        f"for {W.max_outage:g} s (`max_outage`)",
     ],
 )
 def test_the_page_has_the_numbers_of_the_settings(said: str) -> None:
@@ -31,5 +31,5 @@ def test_the_page_says_how_late_a_row_may_be_and_how_long_it_waits_then() -> Non
     assert _OVERLAP == 1_000_000
     assert "more than a second after its position" in PAGE
     assert (P.head_interval, _LONGEST) == (1.0, 60.0)
-    assert "a second in general, a minute at most" in PAGE
+    assert "a second in general and at most a minute" in PAGE
     assert f"for {W.timeout:g} s (`timeout`)" in PAGE
