@@ -135,7 +135,9 @@ async def test_dead_letters_come_page_by_page(url: str) -> None:
     assert not shown[0] & shown[1]
 
 
-async def test_dead_letters_are_grouped_and_each_group_shows_its_command(url: str) -> None:
+async def test_dead_letters_are_grouped_and_each_group_shows_its_command(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command, run as it stands, would retry the letters of its group."""
     events = written(url, *(event(f"car-{n}") for n in range(7)))
     sink = MemorySink()
@@ -159,6 +161,11 @@ async def test_dead_letters_are_grouped_and_each_group_shows_its_command(url: st
         one = await text(browser, "/messages?state=dead&error=account+*+is+closed")
         assert str(events[0].id) in one
         assert str(events[6].id) not in one
+        monkeypatch.setattr("dsql_outbox.console.message_list._COUNTED", 5)
+        monkeypatch.setattr("dsql_outbox.publisher.operator.letter_groups._LONGEST", 60.0)
+        page = await text(browser, "/messages?state=dead")
+        assert "The newest 5 dead letters were read, and there are more." in page
+        assert ">3+</p>" in page
 
 
 async def test_a_message_is_found_by_its_subject(url: str) -> None:
