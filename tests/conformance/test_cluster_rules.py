@@ -21,7 +21,6 @@ Session = psycopg.Connection[Any]
 BULK = "INSERT INTO baseline_bulk SELECT generate_series(1, %s)"
 ONE = "SELECT string_agg(md5(n::text), '') AS text FROM generate_series(1, %s) n"
 LARGE = f"INSERT INTO large {ONE}"
-ELEVEN = f"INSERT INTO large SELECT l.text FROM generate_series(1, 11), ({ONE}) l"
 PIECE = (1 << 20) // 32  # numbers of which LARGE makes 1 MiB that cannot be compressed
 
 

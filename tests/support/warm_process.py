@@ -137,9 +137,7 @@ def main() -> None:
 
 def _import_everything() -> None:
     for module in pkgutil.walk_packages(dsql_outbox.__path__, "dsql_outbox."):
-        if not module.name.startswith(
-            ("dsql_outbox.doors", "dsql_outbox.testing", "dsql_outbox.__")
-        ):
+        if not module.name.startswith(_UNUSED):
             import_module(module.name)
     for name in _LAZY:
         import_module(name)

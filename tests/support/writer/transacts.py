@@ -92,26 +92,6 @@ class AsyncWork(Work):
         return anyio.from_thread.run(self.transaction.entity, kind, entity_id)
 
 
-class Transactor(Protocol):
-    """A writer whose `transact` takes a plain function."""
-
-    def transact(self, function: Callable[[Work], T], **options: Any) -> Any:
-        """Run the function in a transaction."""
-        ...
-
-    def stream(self, kind: str, entity_id: str, after: int = 0) -> Iterator[StoredEvent]:
-        """Read an entity's events."""
-        ...
-
-    def entity(self, kind: str, entity_id: str) -> StoredEntity | None:
-        """Read an entity."""
-        ...
-
-    def close(self) -> None:
-        """Close the connections that nobody uses."""
-        ...
-
-
 class Threads:
     """`Writer`."""
 
