@@ -68,10 +68,10 @@ DB_NAMESPACE: Final = "db.namespace"
 """The database and the schema of the outbox tables, such as ``postgres.outbox``."""
 
 SERVER_ADDRESS: Final = "server.address"
-"""The host of the database as its URL names it."""
+"""The host of the database or of the broker, as its URL names it."""
 
 SERVER_PORT: Final = "server.port"
-"""The port of the database."""
+"""The port of the database or of the broker."""
 
 DB_STATUS_CODE: Final = "db.response.status_code"
 """The SQLSTATE of the attempt's error."""
@@ -83,7 +83,7 @@ MESSAGING_SYSTEM: Final = "messaging.system"
 """The broker's kind, such as ``nats``."""
 
 MESSAGING_DESTINATION: Final = "messaging.destination.name"
-"""The topic to which the message is sent."""
+"""The queue, topic or bus to which the message is sent."""
 
 MESSAGING_OPERATION_NAME: Final = "messaging.operation.name"
 """Always ``publish``."""
