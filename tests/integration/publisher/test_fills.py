@@ -19,6 +19,7 @@ from dsql_outbox.outbox import Database, Entity, Event, SettingsError
 from dsql_outbox.publisher import FillProgress, Publisher, StatusReader, Targets
 from dsql_outbox.publisher.operator import fills
 from dsql_outbox.publisher.operator import targets as operator_targets
+from dsql_outbox.schema import statement
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -344,3 +345,24 @@ async def test_the_status_and_the_list_show_how_far_a_fill_is(
     assert found.targets[1].fill == listed.fill
     shown_rows = [" ".join(row) for table in tables_of(found) for row in table.rows]
     assert any(row.startswith("lake sink filling 30 %") for row in shown_rows), shown_rows
+
+
+@pytest.mark.postgres_only("DSQL has a planner of its own")
+@pytest.mark.parametrize("at", [0, 150, 290])
+def test_a_page_at_any_place_reads_its_own_events_only(
+    writer: Writer, sql: psycopg.Connection, at: int
+) -> None:
+    write(writer, 300)
+    sql.execute("ANALYZE outbox.business_events")
+    sql.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+    ids = [UUID(int=0), *(row[0] for row in sql.execute("SELECT id FROM outbox.business_events"))]
+    asked = {"after": sorted(ids)[at], "is_first": at == 0, "types": None, "rows": 7, "size": 9_999}
+    query = b"EXPLAIN (ANALYZE, FORMAT JSON) " + statement("fill_page", "outbox")
+    ((plan,),) = sql.execute(query, asked).fetchall()
+    nodes, looked_at = [plan[0]["Plan"]], 0
+    while nodes:
+        node = nodes.pop()
+        nodes += node.get("Plans", [])
+        if "Relation Name" in node:
+            looked_at += node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    assert 0 < looked_at <= 8
