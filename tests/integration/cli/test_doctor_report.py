@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -199,6 +200,24 @@ def test_an_hour_tells_how_a_connection_ended_and_that_writes_went_on(
     assert (told.verdict, told.sqlstate) == ("ok", end)
     assert told.values["stored"] == told.values["written"] != 0
     assert re.match(rf"a connection ended after 0 s with {end or 'no SQLSTATE'}; ", told.text)
+
+
+def test_ctrl_c_ends_the_hour_and_its_line_has_what_was_seen(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hour, "_EVERY", 0.02)
+    asked = count(1)
+
+    def interrupt() -> None:
+        if next(asked) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    clock = "SELECT extract(epoch FROM clock_timestamp())::float8"
+    proxy.before(interrupt, times=None, matching=clock)
+    with ExaminedDatabase(Database(proxy.url)) as visit:
+        (told,) = proved(visit, proxy.url, HOUR)
+    assert told.verdict == "unknown"
+    assert re.match(r"stopped after \d+ s: a connection outlived \d+ s; 3 of 3 writes", told.text)
 
 
 def test_lost_writes_are_a_failure_of_the_hour_and_of_the_storm() -> None:

@@ -1,6 +1,8 @@
 """What the doctor makes of 20 writes and of a take-over, and what its report does not show."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -8,10 +10,11 @@ from uuid import UUID
 import pytest
 
 from dsql_outbox.cli.doctor.cluster_probes import dpu, judge_costs
+from dsql_outbox.cli.doctor.command import _kept
 from dsql_outbox.cli.doctor.finding import Finding, Report
 from dsql_outbox.cli.doctor.proof.takeover import SentMessage, judge_takeover
 from dsql_outbox.cli.doctor.proof.twenty_writes import judge_writes
-from dsql_outbox.cli.doctor.report_file import dated, markdown
+from dsql_outbox.cli.doctor.report_file import Place, dated, markdown, place_of
 from dsql_outbox.outbox import Message, Receipt
 
 RECEIPTS = [
@@ -69,13 +72,30 @@ def test_a_report_has_neither_host_nor_role_and_says_the_region() -> None:
     info: Any = SimpleNamespace(host=host, hostaddr="10.1.2.3", user="payments")
     told = f"payments at {host} (10.1.2.3) | cluster abc123; payments-app stays"
     finding = Finding("role", "ok", told, f"ask {host}", values={"user": "payments", "n": 1})
-    page = markdown(dated(Report("outbox", failed=False, findings=(finding,)), info))
+    page = markdown(dated(Report("outbox", failed=False, findings=(finding,)), place_of(info)))
     for secret in ("abc123", "10.1.2.3", "payments "):
         assert secret not in page
     assert "| AWS Region | us-east-1 |" in page
     assert r"ROLE at HOST (HOST) \| cluster HOST; payments-app stays; ask HOST" in page
     about, line = map(json.loads, page.split("```jsonl\n")[1].split("```")[0].splitlines())
     assert (about["region"], line["values"]) == ("us-east-1", {"user": "ROLE", "n": 1})
+
+
+def test_a_report_has_all_that_was_found_however_the_run_ends(tmp_path: Path) -> None:
+    def found() -> Iterator[Finding]:
+        yield Finding("clock", "ok", "in time")
+        yield Finding("storm", "fail", "lost")
+        raise KeyboardInterrupt
+
+    file = tmp_path / "report.md"
+    names = ["clock", "storm", "hour"]
+    with pytest.raises(KeyboardInterrupt):
+        list(_kept(found(), names, "outbox", Place({"db.example": "HOST"}, None), file))
+    page = file.read_text()
+    assert "Not complete. Still to come: hour." in page
+    about, *lines = map(json.loads, page.split("```jsonl\n")[1].split("```")[0].splitlines())
+    assert (about["report"]["failed"], about["missing"]) == (True, ["hour"])
+    assert [line["name"] for line in lines] == names[:2]
 
 
 PLAN = """\

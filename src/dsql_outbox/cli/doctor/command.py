@@ -1,6 +1,6 @@
 """The command `doctor`: its options and its exit code."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from .finding import Finding, Report, show
 from .proof.isolation import NAME as ISOLATION
 from .proof.isolation import isolation_cases
 from .proof.proofs import HOUR, PROOFS, proved
-from .report_file import dated, markdown, write_report
+from .report_file import Place, dated, markdown, place_of, write_report
 from .statement_probes import infinity
 
 _Questions = Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]]
@@ -63,7 +63,8 @@ database cannot be reached.""",
     "--hour",
     is_flag=True,
     show_default=False,
-    help="With --report, also keep a connection for 65 minutes, and write an event every 10 s.",
+    help="With --report, also keep a connection for 65 minutes, and write an event every 10 s. "
+    "Ctrl-C ends the hour, and its line has what was seen so far.",
 )
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
 @interruptible("the database is unchanged; run the same command again")
@@ -95,11 +96,12 @@ def doctor(  # noqa: PLR0913 - one parameter per flag
         ExaminedDatabase(Database(address, schema=schema)) as visit,
     ):
         last = proved(visit, address, proofs) if proofs else iter(())
-        everything = chain(findings(visit, CHECKS), probed(visit, probes), last)
-        told = list(everything) if as_json else show(everything, names)
-        found = Report(schema, any(each.verdict == "fail" for each in told), tuple(told))
+        everything: Iterator[Finding] = chain(findings(visit, CHECKS), probed(visit, probes), last)
         if report:
-            _write(report, markdown(dated(found, visit.connection.info)))
+            place = place_of(visit.connection.info)
+            everything = _kept(everything, names, schema, place, report)
+        told = list(everything) if as_json else show(everything, names)
+    found = _report(schema, told)
     if as_json:
         json_line(found)
     if found.failed:
@@ -127,6 +129,23 @@ def _require_probe(*, probe: bool, probe_large: bool, report: Path | None, hour:
         raise click.UsageError(f"--report: the folder {report.parent} does not exist")
     if report and (report.is_symlink() or (report.exists() and not report.is_file())):
         raise click.UsageError(f"--report: {report} is a link or no regular file; name another")
+
+
+def _report(schema: str, told: Sequence[Finding]) -> Report:
+    return Report(schema, any(each.verdict == "fail" for each in told), tuple(told))
+
+
+def _kept(
+    everything: Iterable[Finding], names: Sequence[str], schema: str, place: Place, report: Path
+) -> Iterator[Finding]:
+    """Pass the findings on. After each, the file has all so far, however the command ends."""
+    told: list[Finding] = []
+    for finding in everything:
+        yield finding
+        told.append(finding)
+        missing = [name for name in names if name not in {each.name for each in told}]
+        _write(report, markdown(dated(_report(schema, told), place, missing)))
+    _write(report, markdown(dated(_report(schema, told), place)))
 
 
 def _write(report: Path, text: str) -> None:

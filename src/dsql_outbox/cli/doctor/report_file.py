@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import NamedTuple
 
 import msgspec
 from psycopg import ConnectionInfo, pq
@@ -23,25 +24,38 @@ class DatedReport(msgspec.Struct, frozen=True):
     """All findings with their date and versions, without names of hosts and roles.
 
     `date` is in UTC. `versions` are those of the library and of its environment. `region` is
-    the AWS Region of an Aurora DSQL cluster.
+    the AWS Region of an Aurora DSQL cluster. `missing` are the checks that are still to come.
     """
 
     date: datetime
     versions: Mapping[str, str]
     region: str | None
     report: Report
+    missing: Sequence[str] = ()
 
 
-def dated(report: Report, info: ConnectionInfo) -> DatedReport:
-    """The report as of now; `info` is of the examined connection."""
-    names = _names(info)
-    shown = tuple(_anonymous(finding, names) for finding in report.findings)
+class Place(NamedTuple):
+    """Where the examined database is: names that no report may tell, and the AWS Region."""
+
+    names: Mapping[str, str]
+    region: str | None
+
+
+def place_of(info: ConnectionInfo) -> Place:
+    """The place of a connection that is open."""
     found = re.search(r"\.dsql\.([\w-]+)\.", info.host)
+    return Place(_names(info), found and found[1])
+
+
+def dated(report: Report, place: Place, missing: Sequence[str] = ()) -> DatedReport:
+    """The report as of now."""
+    shown = tuple(_anonymous(finding, place.names) for finding in report.findings)
     return DatedReport(
         datetime.now(UTC).replace(microsecond=0),
         _versions(),
-        found and found[1],
+        place.region,
         msgspec.structs.replace(report, findings=shown),
+        missing,
     )
 
 
@@ -74,6 +88,8 @@ def _head(dated_report: DatedReport) -> Iterator[str]:
     yield ""
     yield ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
     yield ""
+    if dated_report.missing:
+        yield from (f"Not complete. Still to come: {', '.join(dated_report.missing)}.", "")
     yield from _table(("with", "version"), dated_report.versions.items())
     if dated_report.region:
         yield f"| AWS Region | {dated_report.region} |"

@@ -18,20 +18,32 @@ _EVERY: Final = 10.0
 
 _PATIENCE: Final = 15.0
 
+_REMEDY: Final = (
+    "a writer tells each failed write: raise WriterSettings(timeout=..), or write again"
+)
+
 
 def hour(database: Database) -> Finding:
-    """How long a connection lasts beyond its token, and whether a writer stores all meanwhile."""
+    """How long a connection lasts beyond its token, and whether a writer stores all meanwhile.
+
+    Ctrl-C ends it before its time, and what was seen so far is told.
+    """
     start, longest, stored, written = monotonic(), 0.0, 0, 0
     ended: tuple[float, psycopg.Error] | None = None
+    stopped: float | None = None
     with database.connect() as held, Writer(database) as writer:
-        while monotonic() < start + _LENGTH:
-            if ended is None and (error := _ended(held, database.schema)):
-                ended = monotonic() - start, error
-            began, written = monotonic(), written + 1
-            stored += _is_stored(writer)
-            longest = max(longest, monotonic() - began)
-            sleep(_EVERY)
-    return judge_hour(ended, stored, written, longest)
+        try:
+            while monotonic() < start + _LENGTH:
+                if ended is None and (error := _ended(held, database.schema)):
+                    ended = monotonic() - start, error
+                began = monotonic()
+                stored += _is_stored(writer)
+                written += 1
+                longest = max(longest, monotonic() - began)
+                sleep(_EVERY)
+        except KeyboardInterrupt:
+            stopped = monotonic() - start
+    return judge_hour(ended, stored, written, longest, stopped)
 
 
 def _ended(connection: Connection, schema: str) -> psycopg.Error | None:
@@ -53,12 +65,20 @@ def _is_stored(writer: Writer) -> bool:
 
 
 def judge_hour(
-    ended: tuple[float, psycopg.Error] | None, stored: int, written: int, longest: float
+    ended: tuple[float, psycopg.Error] | None,
+    stored: int,
+    written: int,
+    longest: float,
+    stopped: float | None = None,
 ) -> Finding:
-    """Judge by the end of the connection, if it came, and by the events."""
+    """Judge by the end of the connection, if it came, and by the events.
+
+    `stopped` is after how many seconds the user ended it.
+    """
     values: dict[str, Value] = {"stored": stored, "written": written, "longest_seconds": longest}
     if ended is None:
-        text = f"a connection outlived {_LENGTH / 60:.0f} minutes"
+        lasted = f"{_LENGTH / 60:.0f} minutes" if stopped is None else f"{stopped:.0f} s"
+        text = f"a connection outlived {lasted}"
         sqlstate = None
     else:
         seconds, error = ended
@@ -67,5 +87,9 @@ def judge_hour(
         text = f"a connection ended after {seconds:.0f} s with {sqlstate or 'no SQLSTATE'}"
     text += f"; {stored} of {written} writes stored, longest {longest:.1f} s"
     if stored < written:
-        return Finding(NAME, "fail", text, "do not write here: events are lost", sqlstate, values)
+        return Finding(NAME, "fail", text, _REMEDY, sqlstate, values)
+    if stopped is not None:
+        values["stopped_seconds"] = stopped
+        text = f"stopped after {stopped:.0f} s: {text}"
+        return Finding(NAME, "unknown", text, sqlstate=sqlstate, values=values)
     return Finding(NAME, "ok", text, sqlstate=sqlstate, values=values)
