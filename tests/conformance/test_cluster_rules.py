@@ -180,6 +180,16 @@ UNSUPPORTED = {
     "CREATE INDEX i ON baseline_bulk (id DESC)": (
         "specifying sort order not supported for index keys"
     ),
+    "CREATE INDEX i ON baseline_bulk (id NULLS FIRST)": (
+        "specifying sort order not supported for index keys"
+    ),
+    "CREATE INDEX i ON baseline_bulk (id) WITH (fillfactor = 50)": (
+        "WITH not supported for CREATE INDEX"
+    ),
+    "CREATE TABLE t (a varchar(65535), b character varying(65536))": (
+        "length for type varying cannot exceed 65535"
+    ),
+    "CREATE TABLE t (a char(4097))": "length for type char cannot exceed 4096",
     "PREPARE p AS SELECT 1": "unsupported statement: Prepare",
     "DISCARD ALL": "unsupported statement: Discard",
     "SELECT pg_advisory_lock(1)": "function pg_advisory_lock not supported",
@@ -223,6 +233,10 @@ def test_what_a_cluster_does_not_support_is_refused(
             "SELECT p.id, x.cid FROM baseline_parent p LEFT JOIN LATERAL"
             " (SELECT c.id AS cid FROM baseline_bulk c WHERE p.name = c.id::text) AS x ON TRUE"
         ),
+        (
+            "SELECT p.id, x.id FROM baseline_parent p LEFT JOIN LATERAL (SELECT baseline_bulk.id,"
+            " b.id AS bid FROM records.baseline_bulk, baseline_bulk b) AS x ON TRUE"
+        ),
     ],
 )
 def test_what_a_cluster_supports_runs(one: Session, sql: str) -> None:
@@ -231,14 +245,20 @@ def test_what_a_cluster_supports_runs(one: Session, sql: str) -> None:
 
 @pytest.mark.parametrize(
     ("listed", "where"),
-    [("p.id AS pid", " WHERE p.name = c.id::text"), ("p.id", ""), ("length(p.name)::bigint", "")],
+    [
+        ("p.id AS pid", " WHERE p.name = c.id::text"),
+        ("p.id", ""),
+        ("length(p.name)::bigint", ""),
+        ("baseline_parent.id", " JOIN baseline_parent AS b ON TRUE"),
+    ],
 )
 def test_a_left_lateral_join_that_lists_an_outer_column_is_refused(
     one: Session, listed: str, where: str
 ) -> None:
     """Recorded: q_lateral_left_outer_ref, q_lateral_left_no_outer_where, .._outer_ref_cast."""
     inner = f"SELECT {listed} FROM baseline_bulk AS c{where}"
-    sql = f"SELECT p.id FROM baseline_parent AS p LEFT JOIN LATERAL ({inner}) AS x ON TRUE"
+    outer = "baseline_parent CROSS JOIN baseline_parent AS p"
+    sql = f"SELECT 1 FROM {outer} LEFT JOIN LATERAL ({inner}) AS x ON TRUE"
     with pytest.raises(errors.DatatypeMismatch) as refused:
         one.execute(sql.encode())
     told = refused.value.diag.message_primary

@@ -53,6 +53,19 @@ def fails(session: Session, sql: str) -> str | None:
     return raised.value.diag.message_primary
 
 
+def test_both_sides_of_a_conflict_can_lose(
+    governed: GovernedPostgres, sessions: list[Session]
+) -> None:
+    governed.both_lose = 1
+    first, second, _ = sessions
+    for session in (first, second):
+        run(session, "BEGIN")
+        run(session, WRITES[0])
+    assert governed.both_lose == 0
+    assert {fails(session, "COMMIT") for session in (first, second)} == {CONFLICT}
+    assert run(first, WRITES[0]) == [(1,)]
+
+
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("last_first", [False, True])
 def test_all_run_in_their_own_snapshots_and_the_first_to_commit_wins(

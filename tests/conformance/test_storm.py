@@ -76,6 +76,19 @@ def test_every_event_of_a_storm_is_stored_and_no_connection_is_thrown_away(
     assert governed.opened <= writers + conflicts, "each opening is of a writer or a conflict"
 
 
+@pytest.mark.parametrize("method", ["write", "transact"])
+def test_a_conflict_that_both_sides_lose_is_retried_by_both(
+    governed: GovernedPostgres, tables: Tables, method: Method
+) -> None:
+    """Recorded once on a cluster, and not again on the next day."""
+    governed.commit_time = 0.015
+    governed.both_lose = 4
+    outcomes = asyncio.run(storm(governed.url, UNTIL_THE_END, method, writers=2, writes=6))
+    assert not failed(outcomes)
+    tables.assert_true_to(outcomes)
+    assert governed.both_lose < 4, "else nothing was shown"
+
+
 def test_the_origins_three_retries_do_not_serve_a_storm(governed: GovernedPostgres) -> None:
     """The control of the test above: with the retries counted, events are lost."""
     governed.commit_time = 0.015

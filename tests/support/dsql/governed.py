@@ -105,6 +105,8 @@ class GovernedPostgres(PostgresProxy):
         """How often a client has cancelled a statement."""
         self.commits: Final = asyncio.Lock()
         """One transaction at a time is committed."""
+        self.both_lose = 0
+        """Of how many of the next conflicts both sides lose, as was recorded once."""
         self._catalog = Catalog()
         self.openings = Openings(clock)
         self.sleeps = Sleeps(clock)
@@ -125,11 +127,14 @@ class GovernedPostgres(PostgresProxy):
     def opened_session(self, startup: WireMessage, key: WireMessage) -> None:
         """A session has been opened by this first message. A cancel request names its key."""
 
-    async def free_locks(self, of: Link) -> None:
-        """Take back what the transactions of all others have written, so that one may go on."""
+    async def free_locks(self, of: Link, *, is_lost: bool) -> None:
+        """Take back what the transactions of all others have written, so that one may go on.
+
+        If `is_lost`, they learn at their COMMIT that they have lost, too.
+        """
         for link in tuple(self._links):
             if isinstance(link, _GovernedSession) and link is not of:
-                await link.take_back()
+                await link.take_back(is_lost=is_lost)
 
     def _link(self, client: Streams, server: Streams) -> Link:
         return _GovernedSession(self, client, server, Transactions(self._catalog, self.clock))
@@ -200,8 +205,9 @@ class _GovernedSession(ClientSession):
             messages.append(WireMessage(wire.READY, self._state))
         self.to_client(b"".join([message.raw for message in messages]))
 
-    async def take_back(self) -> None:
+    async def take_back(self, *, is_lost: bool) -> None:
         """Free the locks of a transaction that runs no statement at this moment."""
+        self._rules.doomed = self._rules.doomed or (is_lost and bool(self._written))
         if not self._wire.locked() and not self._is_over:
             with suppress(Cut):
                 async with self._wire:
@@ -350,8 +356,11 @@ class _GovernedSession(ClientSession):
         else:
             await self._ask("ROLLBACK TO SAVEPOINT written")
             self._is_written = not self._written
+        is_lost = self._governed.both_lose > 0
+        self._governed.both_lose -= is_lost
+        self._rules.doomed = self._rules.doomed or is_lost
         async with self._at_rest():
-            await self._governed.free_locks(self)
+            await self._governed.free_locks(self, is_lost=is_lost)
 
     async def _write_again(
         self, *, tell: bool = False

@@ -35,8 +35,23 @@ _ADVISORY: Final = re.compile(r' "?(pg_(try_)?advisory_\w+)"? \( ')
 _MERGE: Final = re.compile(r" merge into ")
 _LATERAL: Final = re.compile(r" left (outer )?join lateral \( select (?P<rest>.*)$")
 _FROM: Final = re.compile(
-    r" (?:from|join|,) (?P<table>[\w\".]+(?: \. [\w\"]+)?)(?: as)? (?P<name>[\w\"]+)"
+    r" (?:from|join|,) (?P<table>[\w\".]+(?: \. [\w\"]+)?)(?: as)?(?= (?P<name>[\w\"]+|,))"
 )
+_CLAUSES: Final = {
+    "where",
+    "group",
+    "order",
+    "limit",
+    "join",
+    "left",
+    "cross",
+    "inner",
+    "on",
+    "using",
+    ",",
+}
+"""What may stand in the place of a table's other name, if it has none."""
+
 _QUALIFIED: Final = re.compile(r" (?P<name>[\w\"]+) \. ")
 
 
@@ -81,8 +96,31 @@ _CURSORS: Final = {
 def _index_order(said: str) -> str | None:
     """Not recorded; documented as not supported."""
     is_index = re.match(r" create (unique )?index ", said)
-    is_ordered = is_index and re.search(r" (asc|desc) [,)n]", said)
+    is_ordered = is_index and re.search(r" (asc|desc|nulls (first|last)) [,)n]", said)
     return "specifying sort order not supported for index keys" if is_ordered else None
+
+
+def _index_options(said: str) -> str | None:
+    """Not recorded; the documented syntax has none."""
+    is_index = re.match(r" create (unique )?index ", said)
+    return "WITH not supported for CREATE INDEX" if is_index and _WITH.search(said) else None
+
+
+_WITH: Final = re.compile(r" with \( ")
+
+
+def _length(said: str) -> str | None:
+    """Not recorded; the documented limits of a declared length."""
+    if not re.match(r" (create|alter) table ", said):
+        return None
+    for kind, length in _LENGTH.findall(said):
+        most = 4_096 if kind in {"char", "character", "bpchar"} else 65_535
+        if int(length) > most:
+            return f"length for type {kind} cannot exceed {most}"
+    return None
+
+
+_LENGTH: Final = re.compile(r" (char|character|bpchar|varchar|varying) \( (\d+) \)")
 
 
 def _lateral(said: str) -> Violation | None:
@@ -94,10 +132,14 @@ def _lateral(said: str) -> Violation | None:
     if found is None:
         return None
     listed, _, rest = _inside(found["rest"]).partition(" from ")
-    inner = {each["name"]: each["table"] for each in _FROM.finditer(f" from {rest}")}
-    if {each["name"] for each in _QUALIFIED.finditer(f" {listed} ")} <= {*inner, *inner.values()}:
+    inner = {
+        bare if each["name"] in _CLAUSES else each["name"]: bare
+        for each in _FROM.finditer(f" from {rest.strip()} where ")
+        if (bare := each["table"].rpartition(" . ")[2])
+    }
+    if {each["name"] for each in _QUALIFIED.finditer(f" {listed} ")} <= inner.keys():
         return None
-    table = next(iter(inner.values()), "record").rpartition(" . ")[2]
+    table = next(iter(inner.values()), "record")
     return Violation("42804", f"attribute 1 of type {table} has wrong type")
 
 
@@ -158,6 +200,8 @@ _RULES: Final[tuple[Callable[[str], str | None], ...]] = (
     _sample,
     _cursor,
     _index_order,
+    _index_options,
+    _length,
     _without_cache,
     _table_from_query,
     _setting,
