@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+import anyio
 import click
 import msgspec
 
+from dsql_outbox.cli.database_options import database_options, open_database
 from dsql_outbox.cli.exit_codes import Misused, Unreachable
 from dsql_outbox.cli.options import option
-from dsql_outbox.cli.output import json_line, say
+from dsql_outbox.cli.output import json_line, one_line, say
 from dsql_outbox.cli.signals import READ_ONLY, interruptible
 from dsql_outbox.cli.trace_drawing import render_tree
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Records
 from dsql_outbox.traces import (
     DEFAULT_JAEGER,
     OLDEST_JAEGER,
@@ -59,12 +63,16 @@ _WIDTH: Final = 80  # columns without a terminal
 
 
 class FoundTrace(msgspec.Struct, frozen=True, rename="camel"):
-    """The trace of an event; `page` is its URL in Jaeger, None if the spans come from a file."""
+    """The trace of an event; `page` is its URL in Jaeger, None if the spans come from a file.
+
+    `archive` are the place and the file of an archived event, if the database was asked.
+    """
 
     event_id: UUID
     trace_id: str
     page: str | None
     spans: Sequence[SpanView]
+    archive: tuple[str, str] | None = None
 
 
 def _instant(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
@@ -91,7 +99,7 @@ Exit codes:
   0    the trace is printed
   1    there is none, or there are several
   2    wrong usage, or a file that holds something else
-  69   Jaeger cannot be reached""",
+  69   Jaeger or the database cannot be reached""",
 )
 @click.argument("event_id", type=click.UUID)
 @option(
@@ -113,6 +121,7 @@ Exit codes:
 )
 @click.option("--trace-id", metavar="HEX", help="The trace to draw, if the event is in several.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all spans.")
+@database_options
 @interruptible(READ_ONLY)
 def trace(  # noqa: PLR0913 - one parameter per flag
     *,
@@ -122,12 +131,21 @@ def trace(  # noqa: PLR0913 - one parameter per flag
     since: datetime | None,
     trace_id: str | None,
     as_json: bool,
+    database: str | None,
+    schema: str,
 ) -> None:
     """Draw the trace of an event: each attempt, each wait, and each publish.
 
     The spans come from Jaeger, or from a file that a collector's file exporter wrote.
-    Conflicts are red and show their SQLSTATE. Each wait between attempts has its own line.
+    Conflicts are red and show their SQLSTATE. Each wait between attempts has its own line. With
+    --database, the file of an archived event is named first, also if there is no trace.
     """
+    archive = None
+    if database:
+        with open_database(database, schema) as opened:
+            archive = anyio.run(_archive_of, opened, event_id)
+    if archive is not None and not as_json:
+        say(f"archived in {one_line(archive[1])} of {one_line(archive[0])}")
     url = jaeger.rstrip("/")
     if file is not None:
         place, spans = str(file), _spans_of_file(file, event_id)
@@ -137,11 +155,18 @@ def trace(  # noqa: PLR0913 - one parameter per flag
         spans = _spans_of_jaeger(url, event_id, since)
     chosen = _choose(traces_of(event_id, spans), trace_id, f"of event {event_id} in {place}")
     page = None if file else page_of(url, chosen[0].trace_id)
-    found = FoundTrace(event_id, chosen[0].trace_id, page, chosen)
+    found = FoundTrace(event_id, chosen[0].trace_id, page, chosen, archive)
     if as_json:
         json_line(found)
     else:
         _draw(found)
+
+
+async def _archive_of(database: Database, event_id: UUID) -> tuple[str, str] | None:
+    """The place and the file of an archived event; None of another one."""
+    async with Records(database, read_only=True) as records:
+        found = await records.event(event_id)
+    return None if found is None else found.archive
 
 
 def _spans_of_jaeger(url: str, event_id: UUID, since: datetime) -> Iterator[SpanView]:
