@@ -1,6 +1,7 @@
 -- Read a page of entities in the order of their key, and return those whose last event has no
 -- header, or one of another event. The first three columns say how far the page reached.
--- forgotten_before: the events of an entity that is older may be forgotten.
+-- forgotten_before: the events of an entity that is older may be forgotten. Row by row, since a join
+-- would read a whole table for each page.
 WITH page AS (
   SELECT entity_type, entity_id, version, event_id, updated_at
   FROM {schema}.entities
@@ -17,8 +18,12 @@ WITH page AS (
 ), found AS (
   SELECT page.entity_type, page.entity_id, page.version, page.event_id, h.event_id AS header_event
   FROM page
-  LEFT JOIN {schema}.event_headers h ON h.entity_type = page.entity_type
-    AND h.entity_id = page.entity_id AND h.entity_version = page.version
+  LEFT JOIN LATERAL (
+    SELECT event_id
+    FROM {schema}.event_headers
+    WHERE entity_type = page.entity_type AND entity_id = page.entity_id
+      AND entity_version = page.version
+    LIMIT 1) AS h ON true
   WHERE h.event_id <> page.event_id OR h.event_id IS NULL
     AND (page.updated_at < %(forgotten_before)s::timestamptz) IS NOT TRUE
 )

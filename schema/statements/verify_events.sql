@@ -1,6 +1,6 @@
 -- Return a page of stored events in the order of their ids. It ends before the bytes exceed a
 -- limit, but has one event at least. Of an event that is not due, because it was saved before
--- `since`, the bytes are not read.
+-- `since`, the bytes are not read. Row by row, since a join would read the whole table for each page.
 WITH page AS (
   SELECT id, row_number() OVER ordered AS number,
     sum(greatest(event_size, 0)) OVER ordered AS taken
@@ -18,7 +18,12 @@ SELECT b.id, due.is_due,
   b.erased_at IS NOT NULL AND NOT EXISTS (
     SELECT FROM {schema}.outbox_erasures r WHERE r.erased_at = b.erased_at) AS is_unlisted
 FROM page
-JOIN {schema}.business_events b ON b.id = page.id
+CROSS JOIN LATERAL (
+  SELECT id, event_data, event_size, fingerprint, event_name, event_type, subject_type, subject_id,
+    subject_version, shard, touches, archive, erased_at, saved_date
+  FROM {schema}.business_events
+  WHERE id = page.id
+  LIMIT 1) AS b
 CROSS JOIN LATERAL (
   SELECT %(since)s::text IS NULL OR b.saved_date >= %(since)s::text::timestamptz AS is_due) AS due
 WHERE page.taken <= %(bytes)s OR page.number = 1

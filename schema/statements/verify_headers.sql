@@ -2,7 +2,8 @@
 -- last_position: of the entity, in the last row of each entity alone, since looking it up for every
 -- header would take a third of the time; a key that is NULL is not looked up.
 -- touches: of an event that has another entity as its subject. is_old: saved before the time up to
--- which events may be forgotten; NULL without one.
+-- which events may be forgotten; NULL without one. Row by row, since a join would read a whole table
+-- for each page.
 SELECT h.entity_type, h.entity_id, h.entity_version, h.event_id, b.id IS NOT NULL AS is_stored,
   b.subject_type = h.entity_type AND b.subject_id = h.entity_id AS is_subject,
   b.subject_version, b.position, b.previous_position,
@@ -22,7 +23,14 @@ FROM (
     ORDER BY entity_type, entity_id, entity_version
     LIMIT %(rows)s) AS page
   WINDOW ordered AS (ORDER BY entity_type, entity_id, entity_version)) AS h
-LEFT JOIN {schema}.business_events b ON b.id = h.event_id
-LEFT JOIN {schema}.entities e ON e.entity_type = CASE WHEN h.is_last THEN h.entity_type END
-  AND e.entity_id = h.entity_id
+LEFT JOIN LATERAL (
+  SELECT id, subject_type, subject_id, subject_version, position, previous_position, touches
+  FROM {schema}.business_events
+  WHERE id = h.event_id
+  LIMIT 1) AS b ON true
+LEFT JOIN LATERAL (
+  SELECT version, position
+  FROM {schema}.entities
+  WHERE entity_type = CASE WHEN h.is_last THEN h.entity_type END AND entity_id = h.entity_id
+  LIMIT 1) AS e ON true
 ORDER BY h.entity_type, h.entity_id, h.entity_version
