@@ -5,6 +5,7 @@ import json
 import logging
 import signal
 import sys
+from dataclasses import replace
 
 from benchmarks.measure import machine
 
@@ -33,6 +34,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.goals", description=__doc__)
     parser.add_argument("--only", default="", metavar="GROUP[:LINE,..]", help="default: all")
     parser.add_argument("--full", action="store_true", help="more rows, rounds and seconds")
+    parser.add_argument("--load", type=int, metavar="N", help="events of each load, instead")
     parser.add_argument("--json", action="store_true", help="one JSON object per goal")
     parser.add_argument("--list", action="store_true", help="list the lines and measure nothing")
     return parser
@@ -51,7 +53,8 @@ def main() -> int:
     logging.getLogger("dsql_outbox").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the servers
     found: list[Result] = []
-    with Conditions(FULL if given.full else Sizes()) as conditions:
+    sizes = FULL if given.full else Sizes()
+    with Conditions(replace(sizes, load=given.load or sizes.load)) as conditions:
         for line in lines:
             for result in results(line, conditions):
                 found.append(result)

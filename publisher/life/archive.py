@@ -35,6 +35,12 @@ MAX_ROWS: Final = 2_900
 MAX_BYTES: Final = 8 << 20
 """Most bytes of one transaction. Aurora DSQL allows 10 MiB."""
 
+REST: Final = 0.5
+"""How long a job without a rate rests after a file, to the time that the file took.
+
+So a third of the time is left to the writers, however slow the database is.
+"""
+
 _PAGE: Final = 5_000
 _FIRST: Final = UUID(int=0)
 
@@ -78,6 +84,7 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
         self._number = 0
         self._file = ""
         self._oldest: datetime | None = None
+        self._rests_until = 0.0
         super().__init__(ArchiveProgress())
 
     async def _run(self) -> AsyncGenerator[ArchiveProgress]:
@@ -145,17 +152,20 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
 
     async def _rest(self, job: LifeJob) -> None:
         """Wait as the rate asks, and keep the lease meanwhile."""
-        while (wait := self._pace.wait(monotonic())) > 0 and not self.is_stopping:
+        while (wait := self._wait(monotonic())) > 0 and not self.is_stopping:
             with anyio.move_on_after(min(wait, job.lease / 3)):
                 await self._stopping.wait()
             await job.renew()
+
+    def _wait(self, now: float) -> float:
+        return max(self._pace.wait(now), self._rests_until - now)
 
     async def _archive(self, job: LifeJob, ids: Collection[UUID]) -> None:
         """Write the events to one file, and take their bytes from the table.
 
         Events that something names now, or that have changed, are left out or read again.
         """
-        left = set(ids)
+        began, left = monotonic(), set(ids)
         while events := await read_stored(self._session, left):
             facts, data = await to_thread.run_sync(
                 partial(ArchiveFile.of, self._number, self._file, events)
@@ -174,7 +184,9 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
                 raise
             self._number, self._file = self._number + 1, following.file
             job.stepped(following)
-            self._pace.spend(len(events), monotonic())
+            self._pace.spend(len(events), now := monotonic())
+            if not self._pace.is_limited:
+                self._rests_until = now + REST * (now - began)
             self._count(len(events), sum(len(each.event.encode()) for each in events), facts)
             return
 

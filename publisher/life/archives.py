@@ -36,7 +36,8 @@ class Archives(Operator):
         """Move the bytes of events that were saved before a time to files.
 
         `to` is a folder or ``s3://BUCKET/PREFIX``. Events that wait in the outbox, or are dead
-        letters, stay as they are. `rate` is the limit in events per second (None is no limit).
+        letters, stay as they are. `rate` is the limit in events per second. With None, the
+        job rests after each file for half as long as that file took.
         With `dry_run` nothing is changed. `lease` are the seconds that a step may take before
         another job may begin.
 

@@ -28,6 +28,11 @@ class Pace:
         self._next = float("-inf")
 
     @property
+    def is_limited(self) -> bool:
+        """Whether there is a rate."""
+        return self._rate is not None
+
+    @property
     def rows(self) -> int:
         """The most events of the next transaction: those of one second, at least one."""
         return MAX_ROWS if self._rate is None else max(1, min(MAX_ROWS, int(self._rate)))

@@ -109,7 +109,8 @@ Exit codes:
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
     metavar="N",
-    help="The largest number of events per second, on average.",
+    help="The largest number of events per second, on average. Without it, a job rests for half as "
+    "long as each file took.",
 )
 @reason_option
 @dry_run_option
