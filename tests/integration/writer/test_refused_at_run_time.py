@@ -15,8 +15,6 @@ from dsql_outbox.cli import main
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.writer import Writer, WriterSettings
 
-pytestmark = pytest.mark.postgres_only("a trigger plays the server's refusal")
-
 AUTO: WriterSettings = replace(QUICK, form="auto", coalesce=0, backlog_check=None)
 NUMBER = 7
 
