@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from html import unescape
+from pathlib import Path
 
 import pytest
 from tests.support.checkout import ROOT
@@ -71,3 +72,18 @@ def test_signatures_have_annotations() -> None:
     api = text((SITE / "reference" / "api" / "index.html").read_text(encoding="utf-8"))
     assert "event: EventSource" in api
     assert "-> Receipt" in api
+
+
+def test_every_page_is_two_clicks_from_the_first() -> None:
+    reached = {SITE / "index.html"}
+    for _ in range(2):
+        found = {target for page in reached for target in linked(page)}
+        reached |= found & set(PAGES)
+    assert set(PAGES) - reached - {SITE / "404.html"} == set()
+
+
+def linked(page: Path) -> Iterator[Path]:
+    """The pages that a page links to."""
+    for link in re.findall(r'href="([^"#:?]+)', page.read_text(encoding="utf-8")):
+        target = (page.parent / link).resolve()
+        yield target / "index.html" if target.suffix != ".html" else target
