@@ -11,12 +11,19 @@ from time import monotonic
 from typing import ClassVar, Final, NamedTuple
 
 from dsql_outbox.outbox import Message, SinkUnavailable
-from dsql_outbox.publisher.sinks import Delivered, Outcome, Rejected, Sink
+from dsql_outbox.publisher.sinks import (
+    MAX_RUN,
+    MAX_RUN_BYTES,
+    Delivered,
+    Outcome,
+    Rejected,
+    Sink,
+)
 from dsql_outbox.testing.sink_contract import new_message
 
 _SUBJECTS: Final = 3
-_RUN: Final = 64  # messages at most
-_BYTES: Final = 1 << 20  # of a run at most
+_RUN: Final = MAX_RUN
+_BYTES: Final = MAX_RUN_BYTES
 _PAUSE: Final = 0.1  # seconds between two runs of a subject, at most
 _PATIENCE: Final = 90.0  # seconds until every subject sends again after a harm
 
