@@ -15,7 +15,7 @@ import psycopg
 from dsql_outbox.outbox import CONFLICTS, AsyncConnection, Message, kind_of
 from dsql_outbox.publisher.outbox_rows import Fault, RowId
 from dsql_outbox.publisher.session import FunctionFailed
-from dsql_outbox.publisher.sinks import MAX_RUN, Answer, Delivered, Retry
+from dsql_outbox.publisher.sinks import Answer, Delivered, Retry
 
 from .memory.subjects import Subject
 from .state import RelayState
@@ -26,8 +26,9 @@ logger: Final = logging.getLogger("dsql_outbox")
 Apply = Callable[[AsyncConnection, Message], Awaitable[None]]
 """A function that gets an open transaction and the message whose row leaves the outbox."""
 
-_BATCH: Final = MAX_RUN
-"""The most messages of one transaction; the function changes rows of its own too.
+_BATCH: Final = 64
+"""The most messages of one transaction; the function changes rows of its own too, and Aurora DSQL
+allows 3,000 of them in all.
 
 After a transaction that took longer than `_LONG`, or a failure of which no message is suspect,
 the next batch has half as many, and after a success twice as many.
