@@ -11,6 +11,9 @@ import msgspec
 from anyio import to_thread
 
 from dsql_outbox.outbox import (
+    ArchivedEvent,
+    ArchiveFile,
+    ArchivePlace,
     EntityErasure,
     SettingsError,
     open_place,
@@ -20,8 +23,8 @@ from dsql_outbox.outbox import (
 from dsql_outbox.publisher.operator.operations import OperationEntry
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
-from .erased_event import changed_lines
-from .erased_rows import EraseBatch, Notice, StreamRow, note_lines
+from .erased_event import ChangedLine, changed_lines
+from .erased_rows import EraseBatch, Notice, StreamRow, TooLarge
 from .job import LifeJob
 from .rewrite import ArchiveRow, archive_rows, place_of, rewrite
 from .run import LifeRun
@@ -209,13 +212,11 @@ class EraseRun(LifeRun[EraseProgress]):
                     await batch.look(transaction)
                     return
                 await batch.change(transaction)
-                if batch.is_too_large and len(batch.rows) > 1:
-                    raise _TooLarge
                 await job.step_in(transaction, pending=None, erased=batch.events)
 
             try:
                 await self._session.transaction(work)
-            except _TooLarge:
+            except TooLarge:
                 middle = len(some) // 2
                 waiting += [some[middle:], some[:middle]]
                 continue
@@ -242,12 +243,39 @@ class EraseRun(LifeRun[EraseProgress]):
         if not changed:
             return
         if job is not None and notice is not None:
-            lines = [changed[each.id].line if each.id in changed else each for each in events]
-            work = partial(note_lines, self._erasure, notice, [*changed.values()])
-            await rewrite(
-                self._session, job, place, row.facts, lines, work=work, erased=len(changed)
+            await self._change_lines(
+                job, place, row.facts, events, [*changed.values()], notice=notice
             )
         self._count(events=len(changed), files=1)
+
+    async def _change_lines(  # noqa: PLR0913 - the file, what changes in it, and why
+        self,
+        job: LifeJob,
+        place: ArchivePlace,
+        facts: ArchiveFile,
+        events: Sequence[ArchivedEvent],
+        changed: Sequence[ChangedLine],
+        *,
+        notice: Notice,
+    ) -> None:
+        """Write a file anew, several times if its events have many rows: each time it is whole."""
+        left, most = [*changed], _EVENTS
+        while left:
+            some = left[:most]
+            lines = {each.line.id: each.line for each in some}
+            written = [lines.get(each.id, each) for each in events]
+            batch = EraseBatch(self._erasure, (), notice)
+            work = partial(batch.change_archived, changed=some)
+            try:
+                new = await rewrite(
+                    self._session, job, place, facts, written, work=work, erased=len(some)
+                )
+            except TooLarge:
+                most = len(some) // 2
+                continue
+            assert new is not None  # noqa: S101 - a file without events is not written anew here
+            facts, events = new, written
+            del left[: len(some)]
 
     async def _finish(self, job: LifeJob, notice: Notice) -> None:
         key = self._key()
@@ -294,10 +322,6 @@ class EraseRun(LifeRun[EraseProgress]):
         self.progress = msgspec.structs.replace(
             self.progress, **sums, entity_id=entity_id or self.progress.entity_id
         )
-
-
-class _TooLarge(Exception):
-    """The events of a transaction have more rows or bytes than one may change."""
 
 
 def _sized(rows: Sequence[StreamRow]) -> Sequence[StreamRow]:

@@ -66,6 +66,10 @@ class _LetterRow(NamedTuple):
     is_other: bool
 
 
+class TooLarge(Exception):
+    """The events of a transaction have more rows or bytes than one may change."""
+
+
 class EraseBatch:
     """The events of one transaction, and what else holds their bytes."""
 
@@ -83,11 +87,6 @@ class EraseBatch:
         self.events = self.messages = self.dead_letters = 0
         self._changes = 0
         self._bytes = 0
-
-    @property
-    def is_too_large(self) -> bool:
-        """Whether the transaction has changed more than one may."""
-        return self._changes > MAX_ROWS or self._bytes > MAX_BYTES
 
     async def look(self, transaction: OperatorTransaction) -> None:
         """Count what would be changed."""
@@ -110,9 +109,40 @@ class EraseBatch:
                 "erase_events_change", self._event_columns(changed), len(changed)
             )
             await self._change_headers(transaction, changed)
-        await self.change_named(transaction, concerned, by_id)
+        await self._change_named(transaction, concerned, by_id)
+        self._require_room(len(self.rows))
 
-    async def change_named(
+    async def change_archived(
+        self, transaction: OperatorTransaction, changed: Sequence[ChangedLine]
+    ) -> None:
+        """Change the rows of archived events as their lines were, and what names them."""
+        assert self._notice is not None  # noqa: S101 - there is one before anything is changed
+        self._begin()
+        columns = {
+            "event_ids": plain_array(each.line.id for each in changed),
+            "before": plain_array(each.changed.before.fingerprint for each in changed),
+            "sizes": plain_array(len(each.line.event.encode()) for each in changed),
+            "fingerprints": plain_array(each.line.fingerprint for each in changed),
+            "touches": array_literal(each.line.touches for each in changed),
+            "erased_at": self._notice.erased_at,
+        }
+        names = columns | self._names()
+        await transaction.change("erase_archived_change", names, len(changed))
+        self._add(len(changed), 0)
+        await self._move_headers(transaction, [each.version for each in changed])
+        by_id = {each.line.id: each.changed for each in changed}
+        await self._change_named(transaction, [*by_id], by_id)
+        self._require_room(len(changed))
+
+    def _require_room(self, events: int) -> None:
+        """Raise `TooLarge` if the transaction has changed more than one may, but not for one event.
+
+        An event that has so much of its own could never be erased.
+        """
+        if events > 1 and (self._changes > MAX_ROWS or self._bytes > MAX_BYTES):
+            raise TooLarge
+
+    async def _change_named(
         self,
         transaction: OperatorTransaction,
         concerned: Sequence[UUID],
@@ -225,12 +255,17 @@ class EraseBatch:
                 "data": array_literal(data for _, _, data in found),
             }
             await transaction.change("erase_headers_change", columns, len(found))
+        await self._move_headers(transaction, [self._versions[each.before.id] for each in changed])
+
+    async def _move_headers(
+        self, transaction: OperatorTransaction, versions: Sequence[int]
+    ) -> None:
+        """Give the headers of these versions of the entity its pseudonym, if it gets one."""
         if self._erasure.pseudonym is not None:
-            versions = plain_array(self._versions[each.before.id] for each in changed)
-            names = self._names() | {"versions": versions}
-            await transaction.change("erase_headers_move", names, len(changed))
-            await transaction.change("erase_headers_delete", names, len(changed))
-            self._add(2 * len(changed), 0)
+            names = self._names() | {"versions": plain_array(versions)}
+            await transaction.change("erase_headers_move", names, len(versions))
+            await transaction.change("erase_headers_delete", names, len(versions))
+            self._add(2 * len(versions), 0)
 
     def _event_columns(self, changed: Sequence[ChangedEvent]) -> dict[str, str]:
         assert self._notice is not None  # noqa: S101 - `look` changes nothing
@@ -247,7 +282,12 @@ class EraseBatch:
         }
 
     def _names(self) -> dict[str, str]:
-        return _names(self._erasure)
+        entity_type, entity_id, _, pseudonym = self._erasure
+        return {
+            "entity_type": entity_type,
+            "entity_id": entity_id,
+            "new_id": entity_id if pseudonym is None else pseudonym,
+        }
 
     def _add(self, rows: int, size: int) -> None:
         self._changes += rows
@@ -258,43 +298,9 @@ def _hides(changed: Mapping[UUID, ChangedEvent], event_id: UUID) -> Callable[[st
     return changed[event_id].hides if event_id in changed else hides_nothing
 
 
-def _names(erasure: EntityErasure) -> dict[str, str]:
-    entity_type, entity_id, _, pseudonym = erasure
-    return {
-        "entity_type": entity_type,
-        "entity_id": entity_id,
-        "new_id": entity_id if pseudonym is None else pseudonym,
-    }
-
-
 def _message_keys(rows: Sequence[_MessageRow]) -> dict[str, str]:
     return {
         "shards": plain_array(row.shard for row in rows),
         "positions": plain_array(row.position for row in rows),
         "event_ids": plain_array(row.event_id for row in rows),
     }
-
-
-async def note_lines(
-    erasure: EntityErasure,
-    notice: Notice,
-    changed: Sequence[ChangedLine],
-    transaction: OperatorTransaction,
-) -> None:
-    """Change the rows of archived events as their lines were, and what names them."""
-    columns = {
-        "event_ids": plain_array(each.line.id for each in changed),
-        "before": plain_array(each.changed.before.fingerprint for each in changed),
-        "sizes": plain_array(len(each.line.event.encode()) for each in changed),
-        "fingerprints": plain_array(each.line.fingerprint for each in changed),
-        "touches": array_literal(each.line.touches for each in changed),
-        "erased_at": notice.erased_at,
-    }
-    names = _names(erasure)
-    await transaction.change("erase_archived_change", columns | names, len(changed))
-    if erasure.pseudonym is not None:
-        versions = names | {"versions": plain_array(each.version for each in changed)}
-        await transaction.change("erase_headers_move", versions, len(changed))
-        await transaction.change("erase_headers_delete", versions, len(changed))
-    by_id = {each.line.id: each.changed for each in changed}
-    await EraseBatch(erasure, (), notice).change_named(transaction, [*by_id], by_id)

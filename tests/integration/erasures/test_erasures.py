@@ -30,6 +30,7 @@ from dsql_outbox.outbox import (
 from dsql_outbox.outbox.archive.compression import zstd
 from dsql_outbox.publisher import EraseProgress, Messages, Rejected, Selection, Targets
 from dsql_outbox.publisher.life import erase as erase_module
+from dsql_outbox.publisher.life import erased_rows
 from dsql_outbox.publisher.operator import targets as operator_targets
 from dsql_outbox.schema import grant
 from dsql_outbox.testing import MemorySink, PostgresProxy
@@ -170,6 +171,27 @@ def of_others(sql: psycopg.Connection[Any], given: Given) -> list[Any]:
         query = f"SELECT t::text FROM outbox.{table} AS t WHERE {key} = ANY(%s) ORDER BY 1"
         found += sql.execute(query.encode(), (ids,)).fetchall()
     return found
+
+
+@pytest.mark.parametrize(("events", "rows"), [(1_100, erased_rows.MAX_ROWS), (30, 20)])
+async def test_the_events_of_an_archive_file_have_more_rows_than_a_transaction_may_change(
+    database: Database,
+    sql: psycopg.Connection[Any],
+    tmp_path: Path,
+    events: int,
+    rows: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each has three: its own, and its header under both ids."""
+    monkeypatch.setattr(erased_rows, "MAX_ROWS", rows)
+    with Writer(database) as writer:
+        writer.write_many([new("Person/ann", name=MARK, street=str(n)) for n in range(events)])
+    await relay_all(database, MemorySink())
+    await archive(database, tmp_path)
+    progress = await erase(database, ids=True)
+    assert (progress.files, progress.events) == (1, events + 1)
+    assert not [name for name, text in everything(sql, tmp_path).items() if MARK in text]
+    assert await findings_in(database, tmp_path) == []
 
 
 @pytest.mark.parametrize("size", [1, 300])
