@@ -91,7 +91,7 @@ def judge_role(
     rights = lacks[nearest]
     listed = ", ".join(f"{right} on {table or f'schema {schema}'}" for right, table in rights)
     remedy = grant_command(schema, {nearest: user})
-    text = f"{user} can do no duty; as {nearest} it lacks {listed}"
+    text = f"{user} has the rights of no role; as {nearest} it lacks {listed}"
     return Finding("role", "fail", text, f"run {remedy}", values=values)
 
 
