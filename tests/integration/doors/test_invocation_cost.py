@@ -62,7 +62,7 @@ def test_what_an_idle_invocation_costs_is_on_the_page(proxy: PostgresProxy) -> N
     month, dollars = said(r"that is ([\d,]+) DPU a month, \$([\d.]+)\.")
     assert month == pytest.approx(each * MONTH, rel=0.02)
     assert dollars == pytest.approx(month * 8 / 1e6, abs=0.005)
-    hour, seconds = said(r"a daemon that idles \(([\d.]+) DPU an hour\) costs .* every (\d+) s")
+    hour, seconds = said(r"an idle daemon \(([\d.]+) DPU an hour\) costs .* every (\d+) s")
     assert f"| together | | | | {hour:g} |" in COST
     assert seconds == pytest.approx(3600 * each / hour, abs=1)
 

@@ -90,6 +90,7 @@ _COMPARE: Final[dict[str, Callable[[float, float], bool]]] = {
 _COUNT: Final[dict[str, Callable[[float, float], float]]] = {
     "/": lambda a, b: a / b if b else math.nan,
     "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
 }
 
 
@@ -167,6 +168,8 @@ class _Evaluation:
             return {**right, **left}
         if op == "unless":
             return {key: value for key, value in left.items() if key not in right}
+        if isinstance(left, float):
+            return _COUNT[op](left, right)
         other = dict.fromkeys(left, right) if isinstance(right, float) else right
         pairs = [(key, value, other[key]) for key, value in left.items() if key in other]
         if op in _COMPARE:

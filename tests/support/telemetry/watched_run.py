@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -23,11 +24,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 from tests.support.commands import Command
+from tests.support.publisher.archived_events import archive
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 
 from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.observability import TraceFacts
+from dsql_outbox.outbox import Database
 from dsql_outbox.testing import OtlpReceiver, OutboxProxy
 from dsql_outbox.traces import SpanView, view_received
 from dsql_outbox.writer import Writer, WriterSettings
@@ -75,7 +78,9 @@ def exporting(receiver: OtlpReceiver, service: str) -> Iterator[TracerProvider]:
 
 
 def run(url: str, broker: str, receiver: OtlpReceiver) -> Watched:
-    """Write, conflict, relay and consume on a database with tables and an empty NATS."""
+    """Archive, write, conflict, relay and consume on a database with tables and an empty NATS."""
+    with TemporaryDirectory() as folder:
+        asyncio.run(archive(Database(url), folder))
     env = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{receiver.endpoint}/v1/traces"}
     words = ("--database", url, "--sink", f"{broker}?stream=EVENTS", "--listen", "127.0.0.1:0")
     with (
@@ -86,6 +91,7 @@ def run(url: str, broker: str, receiver: OtlpReceiver) -> Watched:
         assert meters.exposition is not None
         metrics = f"{base_url(publisher)}/metrics"
         wait_until(partial(_has, metrics, "outbox_relay_sink_available", 1), timeout=20)
+        wait_until(partial(_has, metrics, "outbox_archive_age_seconds", 0), timeout=20)
         first = scrape(monotonic(), meters.exposition(), get(metrics)[1])
         event_id = _write(url, TraceFacts(spans), *meters.hooks)
         delivered = "outbox_publish_messages_total{delivered}"
