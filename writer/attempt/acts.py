@@ -35,6 +35,14 @@ class Acts(ABC):
     ) -> None:
         """Hear how a transaction of these events ended; of none, if it was a run of `transact`."""
 
+    def take_turn(self, batch: Sequence[Pending]) -> Program[bool]:  # noqa: ARG002 - see `TurnActs`
+        """Wait until it is the turn of events that lost a conflict; False: their time is over.
+
+        Unless a body takes turns, it is always their turn.
+        """
+        yield from ()
+        return True
+
     @abstractmethod
     def goes_on(self) -> None:
         """Hear that the first attempt did not settle all events."""

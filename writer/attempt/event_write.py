@@ -94,9 +94,9 @@ class EventWrite(Work):
             self._acts.attempted(sent, result, self._sent_ns)
             return result
         ended = time_ns()
+        self._acts.attempted(sent, None, self._sent_ns)
         for pending, stored in zip(sent, result, strict=True):
             pending.stored(stored, self._began_ns, ended)
-        self._acts.attempted(sent, None, self._sent_ns)
         return None
 
     def failed(self, failure: DatabaseFailure) -> None:
@@ -125,6 +125,10 @@ class EventWrite(Work):
         """Decide what follows a failure, and report it."""
         batch = still_open(self._batch)
         again = yield from self._decide(batch, failure)
+        is_lost = again.works and failure.kind is FailureKind.CONFLICT
+        if is_lost and not (yield from self._acts.take_turn(still_open(batch))):
+            _give_up(still_open(batch), failure)
+            again = Again()
         given_up = [pending for pending in batch if isinstance(pending.outcome, Exception)]
         self._acts.conflicted(
             failure,

@@ -24,6 +24,9 @@ from dsql_outbox.outbox import (
     Program,
     Query,
     Rows,
+    TakeTurn,
+    Turn,
+    Turns,
     Values,
     array_literal,
     command,
@@ -329,3 +332,29 @@ class WriteActs(Acts):
         found = conflict_of(failure, events, given_up, seconds=seconds, in_transact=in_transact)
         if found is not None:
             log.add(found)
+
+
+class TurnActs(WriteActs):
+    """The acts of a `write`. After a conflict, it takes the turn of its entities until it ends.
+
+    So the calls of one writer lose to each other once at most, and a call that loses nothing
+    waits for nobody. With a counted budget the schedule is the user's, and there are no turns.
+    """
+
+    def __init__(self, attempts: Attempts, gate: Gate, turns: Turns) -> None:
+        super().__init__(attempts, gate)
+        self._takes_turns = attempts.core.settings.max_retries is None
+        self._turns = turns
+        self._turn: Turn | None = None
+
+    def take_turn(self, batch: Sequence[Pending]) -> Program[bool]:
+        """Wait for the turn, which comes before the deadline or never."""
+        if self._turn is not None or not self._takes_turns:
+            return True
+        self._turn = Turn([entity for pending in batch for entity in pending.entities])
+        return bool((yield TakeTurn(self._turns, self._turn, self._gate.deadline)))
+
+    def leave(self) -> None:
+        """Let the next call have its turn."""
+        if self._turn is not None:
+            self._turns.leave(self._turn)

@@ -41,7 +41,7 @@ from dsql_outbox.writer.statement.answers import Stored, StoredEntity, entity_of
 from dsql_outbox.writer.transact.append import Joined, explained
 from dsql_outbox.writer.transact.call import Call, Run, require_outermost
 
-from .attempts import Attempts, WriteActs
+from .attempts import Attempts, TurnActs, WriteActs
 from .call_arguments import (
     entity_key,
     listed_events,
@@ -103,8 +103,12 @@ class Programs(Attempts):
         pending = self.core.pend(
             event, gate, on_duplicate=on_duplicate, expected_version=expected_version
         )
-        with pending.scopes:
-            yield from self.write_batch([pending], gate)
+        acts = TurnActs(self, gate, self._turns)
+        try:
+            with pending.scopes:
+                yield from self.write_batch([pending], gate, acts)
+        finally:
+            acts.leave()
         return receipt_of(pending)
 
     def write_many(

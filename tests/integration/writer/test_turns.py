@@ -1,7 +1,10 @@
 """Calls of `transact` that name their entities take turns, and so never conflict."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -14,7 +17,7 @@ from tests.support.writer.callers import TIMEOUT, formed, in_background
 from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
-from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.testing import OutboxProxy, PostgresProxy
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
 
 Names = list[tuple[str, str]]
@@ -126,6 +129,69 @@ def test_calls_that_fail_or_are_cancelled_free_their_entities(url: str, tables: 
 
     asyncio.run(run())
     assert len(tables.events()) == 3
+
+
+@pytest.fixture
+def outbox_proxy(url: str) -> Iterator[OutboxProxy]:
+    with OutboxProxy(url) as proxy:
+        yield proxy
+
+
+@contextmanager
+def turn_held(writer: Writer) -> Generator[Future[Receipt]]:
+    """Hold the turn of a car with a call of `transact` that has sent nothing but BEGIN."""
+    begun, ends = threading.Event(), threading.Event()
+
+    def function(transaction: Transaction) -> Receipt:
+        begun.set()
+        assert ends.wait(TIMEOUT)
+        return transaction.append(moved(CARS[:1]))
+
+    call = in_background(partial(writer.transact, function, entities=CARS[:1]))
+    assert begun.wait(TIMEOUT)
+    try:
+        yield call
+    finally:
+        ends.set()
+    call.result(TIMEOUT)
+
+
+def test_a_write_that_lost_a_conflict_waits_for_its_turn(outbox_proxy: OutboxProxy) -> None:
+    with Writer(outbox_proxy.database, formed(WriterSettings(backlog_check=None))) as writer:
+        with turn_held(writer) as first:
+            assert writer.write(moved(CARS[:1])).conflicts == 0  # without one it does not wait
+            outbox_proxy.conflicts(1)
+            second = in_background(partial(writer.write, moved(CARS[1::-1])))
+            waits(writer, 1)
+            outbox_proxy.conflicts(1)
+            third = in_background(partial(writer.write, moved(CARS[:1])))
+            waits(writer, 2)
+        receipts = [each.result(TIMEOUT) for each in (first, second, third)]
+        assert [each.conflicts for each in receipts] == [0, 1, 1]
+        assert [each.position for each in receipts] == sorted(each.position for each in receipts)
+        assert not writer._programs._turns._lines
+
+
+def test_a_write_whose_turn_does_not_come_in_time_ends_with_its_conflict(
+    outbox_proxy: OutboxProxy, tables: Tables
+) -> None:
+    with Writer(outbox_proxy.database, formed(WriterSettings(backlog_check=None))) as writer:
+        with turn_held(writer):
+            outbox_proxy.conflicts(1)
+            with pytest.raises(psycopg.errors.SerializationFailure) as raised:
+                writer.write(moved(CARS[:1]), timeout=0.7)
+        assert "attempts 1" in "".join(raised.value.__notes__)
+        assert not writer._programs._turns._lines
+    assert len(tables.events()) == 1
+
+
+def test_a_write_with_counted_retries_takes_no_turn(outbox_proxy: OutboxProxy) -> None:
+    with (
+        Writer(outbox_proxy.database, formed(WriterSettings.origin())) as writer,
+        turn_held(writer),
+    ):
+        outbox_proxy.conflicts(2)
+        assert writer.write(moved(CARS[:1])).conflicts == 2
 
 
 @pytest.mark.parametrize("entities", ["Car", [("Car",)], [("Car", 1)], ["ab"], 7])
