@@ -45,6 +45,15 @@ class Turns:
                 line[turn] = None
             return not turn.in_front
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no call has a turn."""
+        return not self._lines
+
+    def has_line(self, entities: Collection[EntityKey]) -> bool:
+        """Whether a call has the turn of one of these entities, or waits for it."""
+        return any(key in self._lines for key in entities)
+
     def leave(self, turn: Turn) -> None:
         """Leave the lines, in which the turn may have been or still waits."""
         with self._lock:

@@ -337,8 +337,8 @@ class WriteActs(Acts):
 class TurnActs(WriteActs):
     """The acts of a `write`. After a conflict, it takes the turn of its entities until it ends.
 
-    So the calls of one writer lose to each other once at most, and a call that loses nothing
-    waits for nobody. With a counted budget the schedule is the user's, and there are no turns.
+    The next calls then stand behind it from the start, or each would meet it once, and might win.
+    Without conflicts nobody waits. With a counted budget the schedule is the user's: no turns.
     """
 
     def __init__(self, attempts: Attempts, gate: Gate, turns: Turns) -> None:
@@ -354,7 +354,23 @@ class TurnActs(WriteActs):
         self._turn = Turn([entity for pending in batch for entity in pending.entities])
         return bool((yield TakeTurn(self._turns, self._turn, self._gate.deadline)))
 
+    def follow(self, pending: Pending) -> Program[bool]:
+        """Wait behind the calls that take turns of the event's entities now, if there are any."""
+        if not self._takes_turns or self._turns.is_empty:
+            return True
+        if not self._turns.has_line(pending.entities):
+            return True
+        return (yield from self.take_turn([pending]))
+
     def leave(self) -> None:
         """Let the next call have its turn."""
         if self._turn is not None:
             self._turns.leave(self._turn)
+
+
+def no_turn() -> psycopg.OperationalError:
+    """The error of a call whose turn did not come in time."""
+    return psycopg.OperationalError(
+        "nothing was sent: other calls of this writer that name the same entities "
+        "took until the deadline of the call (timeout)"
+    )

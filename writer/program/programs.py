@@ -41,7 +41,7 @@ from dsql_outbox.writer.statement.answers import Stored, StoredEntity, entity_of
 from dsql_outbox.writer.transact.append import Joined, explained
 from dsql_outbox.writer.transact.call import Call, Run, require_outermost
 
-from .attempts import Attempts, TurnActs, WriteActs
+from .attempts import Attempts, TurnActs, WriteActs, no_turn
 from .call_arguments import (
     entity_key,
     listed_events,
@@ -106,7 +106,10 @@ class Programs(Attempts):
         acts = TurnActs(self, gate, self._turns)
         try:
             with pending.scopes:
-                yield from self.write_batch([pending], gate, acts)
+                if (yield from acts.follow(pending)):
+                    yield from self.write_batch([pending], gate, acts)
+                else:
+                    pending.broken(no_turn())
         finally:
             acts.leave()
         return receipt_of(pending)
@@ -167,12 +170,7 @@ class Programs(Attempts):
             call.abandon(error)
             raise
         if not came:
-            call.broken(
-                psycopg.OperationalError(
-                    "nothing was sent: other calls of this writer that name the same entities "
-                    "took until the deadline of the call (timeout)"
-                )
-            )
+            call.broken(no_turn())
 
     def append(
         self, run: Run[Any], connection: _Own, event: EventSource, expected_version: int | None

@@ -156,33 +156,55 @@ def turn_held(writer: Writer) -> Generator[Future[Receipt]]:
     call.result(TIMEOUT)
 
 
-def test_a_write_that_lost_a_conflict_waits_for_its_turn(outbox_proxy: OutboxProxy) -> None:
+def losing(proxy: OutboxProxy) -> threading.Event:
+    """Let the next write lose a conflict, when the event is set."""
+    loses = threading.Event()
+
+    def wait() -> None:
+        assert loses.wait(TIMEOUT)
+
+    proxy.before(wait, 1, matching="business_events")
+    proxy.conflicts(1)
+    return loses
+
+
+def test_a_write_that_lost_a_conflict_waits_for_its_turn_and_others_behind_it(
+    outbox_proxy: OutboxProxy,
+) -> None:
     with Writer(outbox_proxy.database, formed(WriterSettings(backlog_check=None))) as writer:
+        writer.write(moved(CARS))
+        loses = losing(outbox_proxy)
+        second = in_background(partial(writer.write, moved(CARS[1::-1])))
         with turn_held(writer) as first:
-            assert writer.write(moved(CARS[:1])).conflicts == 0  # without one it does not wait
-            outbox_proxy.conflicts(1)
-            second = in_background(partial(writer.write, moved(CARS[1::-1])))
+            loses.set()
             waits(writer, 1)
-            outbox_proxy.conflicts(1)
             third = in_background(partial(writer.write, moved(CARS[:1])))
             waits(writer, 2)
+            assert writer.write(moved(CARS[2:])).conflicts == 0  # it has no line
         receipts = [each.result(TIMEOUT) for each in (first, second, third)]
-        assert [each.conflicts for each in receipts] == [0, 1, 1]
+        assert [each.conflicts for each in receipts] == [0, 1, 0]
         assert [each.position for each in receipts] == sorted(each.position for each in receipts)
         assert not writer._programs._turns._lines
 
 
-def test_a_write_whose_turn_does_not_come_in_time_ends_with_its_conflict(
+def test_a_write_whose_turn_does_not_come_in_time_ends_with_its_conflict_if_it_has_one(
     outbox_proxy: OutboxProxy, tables: Tables
 ) -> None:
     with Writer(outbox_proxy.database, formed(WriterSettings(backlog_check=None))) as writer:
+        writer.write(moved(CARS))
+        loses = losing(outbox_proxy)
+        lost = in_background(partial(writer.write, moved(CARS[:1]), timeout=2))
         with turn_held(writer):
-            outbox_proxy.conflicts(1)
-            with pytest.raises(psycopg.errors.SerializationFailure) as raised:
-                writer.write(moved(CARS[:1]), timeout=0.7)
-        assert "attempts 1" in "".join(raised.value.__notes__)
+            loses.set()
+            waits(writer, 1)
+            with pytest.raises(psycopg.OperationalError, match="nothing was sent") as never:
+                writer.write(moved(CARS[:1]), timeout=0.3)
+            ended = lost.result(TIMEOUT)
         assert not writer._programs._turns._lines
-    assert len(tables.events()) == 1
+    assert "attempts 0" in "".join(never.value.__notes__)
+    assert isinstance(ended, psycopg.errors.SerializationFailure)
+    assert "attempts 1" in "".join(ended.__notes__)
+    assert len(tables.events()) == 2
 
 
 def test_a_write_with_counted_retries_takes_no_turn(outbox_proxy: OutboxProxy) -> None:

@@ -99,7 +99,8 @@ def test_the_grant_for_the_nearest_duty_is_ready_to_paste() -> None:
     }
     found = judge_role("my app", "mine", lacks)
     assert found.text == (
-        "my app has the rights of no role; as writer it lacks USAGE on schema mine, INSERT on outbox"
+        "my app has the rights of no role; "
+        "as writer it lacks USAGE on schema mine, INSERT on outbox"
     )
     remedy = "run dsql-outbox schema grant --schema mine --writer 'my app'"
     assert (found.verdict, found.remedy) == ("fail", remedy)
