@@ -59,6 +59,11 @@ FILE = f"SELECT {', '.join(FACTS)} FROM outbox.outbox_archives"
 OWN = {"tenant": "a,\u00e9"}
 
 
+@pytest.fixture(autouse=True)
+def _quick_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder that does not exist yet."""
@@ -181,9 +186,7 @@ async def test_a_stream_a_replay_and_a_fill_read_the_file_or_name_it(
     writer: Writer,
     sql: psycopg.Connection,
     to: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
     events = [
         Event.new("Odd", "Odd", [Entity("Car", "a", {"n": n})], headers=OWN) for n in range(3)
     ]
