@@ -28,6 +28,9 @@ class WriterBase(ABC):
         unchanged. An `Event` and a `JsonEvent` may have a topic and headers of their own.
         `timeout` is the limit of the call in seconds, waits included.
 
+        After a conflict the call waits for its turn behind earlier calls of this writer for the
+        same entities, and later calls wait behind it; not with ``WriterSettings(max_retries=..)``.
+
         With ``on_duplicate="return"``, the call returns a receipt with status
         ``duplicate`` if the id is stored with equal content, ``savedDate`` ignored. For
         a stored id with other content it always raises `DuplicateEvent`.
