@@ -94,9 +94,9 @@ class EventWrite(Work):
             self._acts.attempted(sent, result, self._sent_ns)
             return result
         ended = time_ns()
-        self._acts.attempted(sent, None, self._sent_ns)
         for pending, stored in zip(sent, result, strict=True):
             pending.stored(stored, self._began_ns, ended)
+        self._acts.attempted(sent, None, self._sent_ns)
         return None
 
     def failed(self, failure: DatabaseFailure) -> None:

@@ -73,7 +73,7 @@ def test_a_connection_cut_around_the_commit_ends_as_a_receipt(
     assert (receipt.status, receipt.attempts, receipt.conflicts) == ("committed", 2, 0)
     last = "committed" if where == "before" else "resolved"
     assert [fact.outcome for fact in facts.of(AttemptEnded)] == ["in_doubt", last]
-    assert facts.all[-1] == WriteEnded(event.id, "committed", 2, 0)
+    assert facts.of(WriteEnded) == [WriteEnded(event.id, "committed", 2, 0)]
     tables.assert_true_to({event.id: receipt})
 
 

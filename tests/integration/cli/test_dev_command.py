@@ -1,5 +1,6 @@
 """`dsql-outbox dev`: all of it runs, is counted, ends at once, and leaves nothing behind."""
 
+import fcntl
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
+from threading import Timer
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +23,8 @@ import httpx
 import pytest
 from tests.support.commands import Command
 from tests.support.waiting import wait_until
+
+from dsql_outbox.cli.dev.folder_lock import locked
 
 LONG = 60.0
 
@@ -174,3 +178,17 @@ def test_the_first_line_comes_before_the_slow_imports() -> None:
         [sys.executable, "-c", script, *slow], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == ["starting PostgreSQL and NATS in a temporary folder", "[]"]
+
+
+def test_a_folder_whose_killed_owner_nobody_has_reaped_is_waited_for(tmp_path: Path) -> None:
+    killed = subprocess.Popen(["true"])
+    wait_until(lambda: is_gone(killed.pid))
+    (tmp_path / "dev.pid").write_text(str(killed.pid))
+    with (tmp_path / "dev.pid").open() as server:  # one that inherited the lock, and stops
+        fcntl.flock(server, fcntl.LOCK_EX)
+        stops = Timer(0.2, fcntl.flock, (server, fcntl.LOCK_UN))
+        stops.start()
+        with locked(tmp_path):
+            assert (tmp_path / "dev.pid").read_text() == str(os.getpid())
+        stops.join()
+    killed.wait()

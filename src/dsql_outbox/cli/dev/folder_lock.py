@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
@@ -70,6 +70,9 @@ def _refuse_while_owned(handle: int, folder: Path) -> None:
 
 
 def _is_alive(pid: int) -> bool:
+    """Whether a process runs. One that was killed may stay in the table until its parent asks."""
+    with suppress(OSError):  # there is no /proc, or no such process
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
