@@ -1,5 +1,6 @@
 """What the pages of the console show, on a real database."""
 
+import re
 from functools import partial
 from html import unescape
 from pathlib import Path
@@ -185,7 +186,8 @@ async def test_dead_letters_are_grouped_and_each_group_shows_its_command(
         monkeypatch.setattr("dsql_outbox.publisher.operator.letter_groups._LONGEST", 60.0)
         page = await text(browser, "/messages?state=dead")
         assert "The newest 5 dead letters were read, and there are more." in page
-        assert ">3+</p>" in page
+        counts = re.findall(r">(\d)\+</p>", page)
+        assert sum(map(int, counts)) == 5
 
 
 async def test_a_message_is_found_by_its_subject(url: str) -> None:
