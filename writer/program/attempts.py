@@ -360,7 +360,11 @@ class TurnActs(WriteActs):
             return True
         if not self._turns.has_line(pending.entities):
             return True
-        return (yield from self.take_turn([pending]))
+        try:
+            return (yield from self.take_turn([pending]))
+        except BaseException as error:  # no attempt has begun that would report it
+            pending.abandon(error)
+            raise
 
     def leave(self) -> None:
         """Let the next call have its turn."""

@@ -13,9 +13,10 @@ import psycopg
 import pytest
 from tests.support.publisher.running_relays import until
 from tests.support.waiting import wait_until
-from tests.support.writer.callers import TIMEOUT, formed, in_background
+from tests.support.writer.callers import TIMEOUT, Facts, formed, in_background
 from tests.support.writer.checked_tables import Tables
 
+from dsql_outbox.observability import WriteEnded
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.testing import OutboxProxy, PostgresProxy
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
@@ -205,6 +206,35 @@ def test_a_write_whose_turn_does_not_come_in_time_ends_with_its_conflict_if_it_h
     assert isinstance(ended, psycopg.errors.SerializationFailure)
     assert "attempts 1" in "".join(ended.__notes__)
     assert len(tables.events()) == 2
+
+
+def test_a_write_that_is_cancelled_in_the_line_is_told_and_frees_its_place(
+    url: str, facts: Facts, tables: Tables
+) -> None:
+    async def run() -> None:
+        async with AsyncWriter(Database(url), formed(WriterSettings()), hooks=[facts]) as writer:
+            begun, ends = asyncio.Event(), asyncio.Event()
+
+            async def slow(transaction: AsyncTransaction) -> Receipt:
+                begun.set()
+                await ends.wait()
+                return await transaction.append(moved(CARS[:1]))
+
+            running = asyncio.create_task(writer.transact(slow, entities=CARS[:1]))
+            await begun.wait()
+            waiting = asyncio.create_task(writer.write(moved(CARS[:1])))
+            lines = writer._programs._turns._lines
+            await until(lambda: len(lines[CARS[0]]) == 2)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            assert len(facts.of(WriteEnded)) == 1
+            assert len(lines[CARS[0]]) == 1
+            ends.set()
+            await running
+
+    asyncio.run(run())
+    assert len(tables.events()) == 1
 
 
 def test_a_write_with_counted_retries_takes_no_turn(outbox_proxy: OutboxProxy) -> None:
