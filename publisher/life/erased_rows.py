@@ -7,6 +7,7 @@ from uuid import UUID
 from dsql_outbox.outbox import EntityErasure, array_literal, plain_array
 from dsql_outbox.publisher.session import OperatorTransaction
 
+from .archive import MAX_BYTES, MAX_ROWS
 from .erased_event import (
     ChangedEvent,
     ChangedLine,
@@ -18,12 +19,6 @@ from .erased_event import (
 
 ERASED: Final = "erased"
 """The text that replaces an error text."""
-
-MAX_ROWS: Final = 2_900
-"""Most rows of one transaction. Aurora DSQL allows 3,000."""
-
-MAX_BYTES: Final = 8 << 20
-"""Most bytes of one transaction. Aurora DSQL allows 10 MiB."""
 
 
 class Notice(NamedTuple):
