@@ -21,6 +21,7 @@ COST: Final = (ROOT / "docs/cost.md").read_text()
 READ, WRITE = 0.00375 + 0.003, 0.008 + 0.00375  # DPU of a statement, without the bytes written
 BYTE, LEAST_ROW, LEAST_WRITE = 0.00004883, 128, 1024
 MONTH: Final = 730 * 60  # minutes
+LOOK: Final = "Return the next rows of several ranges"
 
 
 @asynccontextmanager
@@ -54,11 +55,18 @@ def test_what_an_idle_invocation_costs_is_on_the_page(proxy: PostgresProxy) -> N
     proxy.reset_counts()
     opened = proxy.opened
     assert invoke(proxy)["ended"] == "empty"
-    connections, least, most = said(r"opens (\d) connections and runs (\d+) to (\d+) statements")
+    # The relay looks every 10 ms until the invocation has seen that nothing waits. How often that
+    # is depends on the machine, so only the other statements have a number.
+    looks = [text for text in proxy.statements if LOOK in text]
+    others = [text for text in proxy.statements if LOOK not in text]
+    connections, count, usual = said(
+        r"opens (\d) connections and runs (\d+) statements, and it looks for rows about (\d) times"
+    )
     assert proxy.opened - opened == connections
-    assert least <= len(proxy.statements) <= most
-    (each,) = said(r"statements, ([\d.]+) DPU by the formulas")
-    assert cost(proxy.statements) == pytest.approx(each, abs=0.02)
+    assert len(others) == count
+    assert looks
+    (each,) = said(r"Together that is ([\d.]+) DPU by the formulas")
+    assert cost([*others, *looks[:1] * int(usual)]) == pytest.approx(each, abs=0.02)
     month, dollars = said(r"that is ([\d,]+) DPU a month, \$([\d.]+)\.")
     assert month == pytest.approx(each * MONTH, rel=0.02)
     assert dollars == pytest.approx(month * 8 / 1e6, abs=0.005)
