@@ -1,14 +1,16 @@
 -- Return which events an outbox row or a dead letter names.
+-- The array is in a subquery: its length would make PostgreSQL read a table of up to some
+-- 100,000 rows as a whole, for each call.
 SELECT b.id
-FROM {schema}.business_events b
-WHERE b.id = ANY(%(event_ids)s::text::uuid[])
-  AND (EXISTS (SELECT FROM {schema}.dead_letters d WHERE d.event_id = b.id)
-    OR EXISTS (
-      SELECT FROM (
-        SELECT b.position AS position
-        UNION ALL
-        SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = b.id) AS k
-      CROSS JOIN {schema}.outbox_targets g
-      JOIN {schema}.outbox o
-        ON o.shard = g.first_shard::bigint + b.shard AND o.position = k.position AND o.event_id = b.id
-      WHERE g.state <> 'dropped'))
+FROM unnest((SELECT %(event_ids)s::text::uuid[])) AS e(id)
+JOIN {schema}.business_events b ON b.id = e.id
+WHERE EXISTS (SELECT FROM {schema}.dead_letters d WHERE d.event_id = b.id)
+  OR EXISTS (
+    SELECT FROM (
+      SELECT b.position AS position
+      UNION ALL
+      SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = b.id) AS k
+    CROSS JOIN {schema}.outbox_targets g
+    JOIN {schema}.outbox o
+      ON o.shard = g.first_shard::bigint + b.shard AND o.position = k.position AND o.event_id = b.id
+    WHERE g.state <> 'dropped')

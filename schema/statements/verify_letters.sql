@@ -1,6 +1,6 @@
 -- Read a page of dead letters in the order of their key, and return those without an event.
 -- The first three columns say how far the page reached. died_at: as text, since it may be a
--- time that no client can load.
+-- time that no client can load. Row by row, since a join would read a whole table for each page.
 WITH page AS (
   SELECT event_id, died_at
   FROM {schema}.dead_letters
@@ -16,7 +16,8 @@ WITH page AS (
 ), found AS (
   SELECT page.event_id, page.died_at
   FROM page
-  LEFT JOIN {schema}.business_events b ON b.id = page.event_id
+  LEFT JOIN LATERAL (
+    SELECT id FROM {schema}.business_events WHERE id = page.event_id LIMIT 1) AS b ON true
   WHERE b.id IS NULL
 )
 SELECT bounds.seen, reached.event_id AS reached_event, reached.died_at::text AS reached_at,

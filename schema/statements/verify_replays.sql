@@ -1,5 +1,6 @@
 -- Read a page of replays in the order of their key, and return those without an event. The first
--- three columns say how far the page reached.
+-- three columns say how far the page reached. Row by row, since a join would read a whole table
+-- for each page.
 WITH page AS (
   SELECT event_id, number
   FROM {schema}.outbox_replays
@@ -16,7 +17,8 @@ WITH page AS (
 ), found AS (
   SELECT page.event_id, page.number
   FROM page
-  LEFT JOIN {schema}.business_events b ON b.id = page.event_id
+  LEFT JOIN LATERAL (
+    SELECT id FROM {schema}.business_events WHERE id = page.event_id LIMIT 1) AS b ON true
   WHERE b.id IS NULL
 )
 SELECT bounds.seen, reached.event_id AS reached_event, reached.number AS reached_number,

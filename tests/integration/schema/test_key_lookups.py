@@ -5,6 +5,7 @@ rather than looking 1,000 keys up. Each page would then cost more than the one b
 """
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import psycopg
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.postgres_only("DSQL has a planner of its own")
 ROWS, KEYS = 20_000, 1_000
 
 ID = "lpad(to_hex(n), 32, '0')::uuid"
+DIED = "'epoch'::timestamptz + make_interval(secs => n)"
 FILL = f"""
 INSERT INTO outbox.business_events SELECT {ID}, '', '', now(), now(), '{{}}', 2, '', {ID}, 'Car',
 'C-' || n, 1, 1, n, 0, '', '[]' FROM generate_series(1, {ROWS}) AS n;
@@ -28,6 +30,14 @@ INSERT INTO outbox.entities SELECT 'Car', 'C-' || n, 1, 1, n, 0, '{{}}', {ID}, n
 FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO outbox.outbox SELECT n % 16, n, {ID}, 0, 'Car', 'C-' || n, 1, '', '{{}}', '{{}}', 2,
 now() FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO outbox.outbox_failures SELECT n % 16, n, {ID}, 1, '', now()
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO outbox.dead_letters SELECT {ID}, {DIED}, 1, n, 0, 'Car', 'C-' || n, 1, '', '{{}}', 2,
+now(), '', 1, 0 FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO outbox.event_headers SELECT 'Person', 'P-1', n, {ID}, '', '', now(), now(), '{{}}', 2
+FROM generate_series(1, {ROWS}) AS n;
+INSERT INTO outbox.outbox_replays SELECT {ID}, 1, n, '', '', now()
+FROM generate_series(1, {ROWS}) AS n;
 ANALYZE
 """
 
@@ -42,6 +52,26 @@ KEYS_OF_HEADERS: Mapping[str, object] = {
     "versions": VERSIONS,
     "event_ids": IDS,
 }
+MESSAGES: Mapping[str, object] = {
+    "shards": plain_array(n % 16 for n in NUMBERS),
+    "positions": plain_array(NUMBERS),
+    "event_ids": IDS,
+}
+EMPTY = array_literal([""] * KEYS)
+OBJECTS = array_literal(["{}"] * KEYS)
+PERSON: Mapping[str, object] = {"entity_type": "Person", "entity_id": "P-1", "new_id": "P-2"}
+OF_PERSON = {**PERSON, "versions": plain_array(NUMBERS)}
+OF_EVENTS: Mapping[str, object] = {
+    **PERSON,
+    "event_ids": IDS,
+    "before": EMPTY,
+    "sizes": VERSIONS,
+    "data": OBJECTS,
+    "headers": OBJECTS,
+    "touches": OBJECTS,
+    "fingerprints": EMPTY,
+    "erased_at": "now",
+}
 FIRST = "00000000-0000-0000-0000-000000000000"
 PAGE: Mapping[str, object] = {"rows": KEYS, "forgotten_before": None}
 ASKED: dict[str, Mapping[str, object]] = {
@@ -49,6 +79,31 @@ ASKED: dict[str, Mapping[str, object]] = {
     "archive_headers": {**KEYS_OF_HEADERS, "numbers": plain_array(NUMBERS)},
     "archive_take": {"event_ids": IDS, "fingerprints": array_literal([""] * KEYS), "number": 1},
     "archive_strip": KEYS_OF_HEADERS,
+    "erase_stream": {**PERSON, "after": ROWS // 2, "before": ROWS, "rows": KEYS},
+    "erase_events": {"event_ids": IDS},
+    "erase_messages": {"event_ids": IDS},
+    "erase_letters": {"event_ids": IDS},
+    "erase_events_change": OF_EVENTS,
+    "erase_archived_change": OF_EVENTS,
+    "erase_headers_change": {**KEYS_OF_HEADERS, "data": OBJECTS},
+    "erase_headers_move": OF_PERSON,
+    "erase_headers_delete": OF_PERSON,
+    "erase_messages_change": {**PERSON, **MESSAGES, "headers": OBJECTS, "payloads": EMPTY},
+    "erase_notice_keep": {**MESSAGES, "data": ""},
+    "erase_errors_change": {**MESSAGES, "error": ""},
+    "erase_letters_change": {
+        **PERSON,
+        "event_ids": IDS,
+        "died_at": array_literal(f"{datetime.fromtimestamp(n, UTC)}" for n in NUMBERS),
+        "headers": OBJECTS,
+        "error": "",
+    },
+    "event_lock": {"event_ids": IDS},
+    "archive_named": {"event_ids": IDS},
+    "forget_events": {"event_ids": IDS, "number": 1},
+    "forget_headers": KEYS_OF_HEADERS,
+    "forget_replays": {"event_ids": IDS},
+    "verify_archived": {"event_ids": IDS},
     "verify_touches": {
         "numbers": plain_array(NUMBERS),
         "entity_types": TYPES,
@@ -56,6 +111,9 @@ ASKED: dict[str, Mapping[str, object]] = {
         "versions": VERSIONS,
         "event_ids": IDS,
     },
+    "archive_scan": {"after": FIRST, "before": datetime.now(UTC), "rows": KEYS},
+    "verify_letters": {"event_id": FIRST, "died_at": "epoch", "rows": KEYS},
+    "verify_replays": {"event_id": FIRST, "number": 0, "rows": KEYS},
     "verify_events": {"first": FIRST, "rows": KEYS, "bytes": 1 << 20, "since": None},
     "verify_headers": {"entity_type": "", "entity_id": "", "version": 0, **PAGE},
     "verify_entities": {"entity_type": "", "entity_id": "", **PAGE},
