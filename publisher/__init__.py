@@ -4,7 +4,7 @@
   some topics.
 - `session` is the connection of the operator's tools, and of rare statements of the relay.
 - `relay/` reads rows, sends them, and settles the broker's answers.
-- `leases/` decides which publisher relays which shard (docs/leases.md).
+- `leases/` decides which publisher relays which shard (docs/relay.md).
 - `sinks/` is the port to a broker, with one module or folder per broker (docs/sinks.md).
 - `records` reads stored events and entities by key (`Records`), for the console.
 - `verification/` compares the stored events with each other (`Verifier`).

@@ -84,7 +84,7 @@ class Publisher:
     an error of it other than `SinkUnavailable` ends the publisher.
 
     Any number of publishers, in any number of processes, share the shards
-    (docs/leases.md). The constructor does no I/O. `run` relays until `stop`;
+    (docs/relay.md). The constructor does no I/O. `run` relays until `stop`;
     ``async with`` relays in the background until the end of the block. Each of the
     `hooks` receives every fact that the log and OpenTelemetry receive.
 

@@ -47,7 +47,7 @@ class PublisherSettings:
     `grace` follow from it. Other publishers take over after a crash within `lease` +
     `grace`, 1.2 times the lease. When only its own way to the broker fails for
     `broker_patience`, a publisher leaves its shards to others. Calls of the sink that run
-    at `stop` may take `drain` more. See docs/leases.md.
+    at `stop` may take `drain` more. See docs/relay.md.
 
     Raises `SettingsError` for a value that is out of range or contradicts another.
 

@@ -2,7 +2,7 @@
 
 ``schema/migrations/`` is the only source of what must exist: one file per table or view, in the
 order in which `apply` creates them. The parser knows two forms and refuses any other, so a file
-that it would misread fails the tests. docs/migrations.md has the rules.
+that it would misread fails the tests. CONTRIBUTING.md has the rules.
 """
 
 import re

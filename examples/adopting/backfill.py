@@ -1,4 +1,4 @@
-"""Step 2 of docs/adopting.md: bring the events of your own tables, without relaying them.
+"""Step 2 of the README: bring the events of your own tables, without relaying them.
 
     python examples/adopting/backfill.py --database postgresql://..
 

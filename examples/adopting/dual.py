@@ -1,4 +1,4 @@
-"""Step 1 of docs/adopting.md: one retried transaction for your own tables and the outbox."""
+"""Step 1 of the README: one retried transaction for your own tables and the outbox."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Leases: which publisher relays which shard, and until when (docs/leases.md).
+"""Leases: which publisher relays which shard, and until when (docs/relay.md).
 
 - `ownership` makes every decision: which shards to take, renew and release, and
   until when to send. It does no I/O.

@@ -1,7 +1,7 @@
 """Decides which shards this publisher relays: a state machine without I/O.
 
 `protocol` feeds it with the database's answers and carries out its plans.
-docs/leases.md describes the protocol and why it is safe. All times are seconds of
+docs/relay.md describes the protocol and why it is safe. All times are seconds of
 the machine's boot-time clock (`boot_time`). The times of a `Snapshot` are seconds
 of the database's clock.
 

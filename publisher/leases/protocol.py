@@ -1,4 +1,4 @@
-"""The beat of the lease protocol: look, renew, release, take, announce (docs/leases.md).
+"""The beat of the lease protocol: look, renew, release, take, announce (docs/relay.md).
 
 A beat has two forms. The careful one looks first and announces last: each statement is sent
 only when those before it were answered. The short one renews, announces and looks in one

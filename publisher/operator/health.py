@@ -51,7 +51,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 class Health:
-    """Whether the publisher lives and relays: one of its hooks; see docs/daemon.md.
+    """Whether the publisher lives and relays: one of its hooks; see docs/production.md.
 
     A `HealthProbe` sets `database` and `broker` while it runs. A program without a probe sets
     them to ``ok`` itself. It sets `draining` when the publisher is asked to stop.

@@ -1,4 +1,4 @@
-"""docs/adopting.md, run: from tables of one's own, under load, to a relay that took over."""
+"""The README of examples/adopting, run: from own tables, under load, to a relay that took over."""
 
 import json
 import os
@@ -35,7 +35,7 @@ from dsql_outbox.writer import Writer
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 FOLDER = ROOT / "examples" / "adopting"
-TEXT = (ROOT / "docs" / "adopting.md").read_text(encoding="utf-8")
+TEXT = (FOLDER / "README.md").read_text(encoding="utf-8")
 CARS = [("Car", f"CAR-{n}") for n in range(4)]
 LOANS = [("Loan", f"LOAN-{n}") for n in range(2)]
 

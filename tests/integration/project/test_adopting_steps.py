@@ -1,4 +1,4 @@
-"""What docs/adopting.md says of each step, one saying at a time."""
+"""What examples/adopting/README.md says of each step, one saying at a time."""
 
 import json
 import subprocess

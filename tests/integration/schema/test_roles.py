@@ -189,7 +189,7 @@ def refused(url: str, query: str) -> None:
 
 
 def test_the_documentation_lists_these_rights() -> None:
-    text = (ROOT / "docs" / "roles.md").read_text()
+    text = (ROOT / "docs" / "schema.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     found = {row[0].strip("`"): row[1:] for row in rows if row and row[0].startswith("`")}
     wanted = {name: [ALLOWED[duty].get(name, "") for duty in ALLOWED] for name in found}

@@ -19,8 +19,9 @@ from dsql_outbox.testing.sink_contract import new_message, published
 pytestmark = pytest.mark.anyio
 
 DOCUMENT = ROOT / "docs" / "testing.md"
-FASTAPI = ROOT / "docs" / "fastapi.md"
-ENDPOINT = ROOT / "docs" / "endpoint.md"
+FASTAPI, _, ENDPOINT = (
+    (ROOT / "docs" / "fastapi.md").read_text().partition("## An endpoint that is called twice")
+)
 SINKS = ROOT / "docs" / "writing-a-sink.md"
 
 
@@ -30,10 +31,10 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("documents")
     (example,) = re.findall(r"(?ms)^```python\n(.*?)^```$", DOCUMENT.read_text())
     (folder / "test_example.py").write_text(example)
-    client = re.findall(r"(?ms)^```python\n(.*?)^```$", FASTAPI.read_text())[-1]
+    client = re.findall(r"(?ms)^```python\n(.*?)^```$", FASTAPI)[-1]
     (folder / "test_client.py").write_text(client)
     copy(ROOT / "examples/fastapi/app.py", folder)
-    program, *_, its_tests = re.findall(r"(?ms)^```python\n(.*?)^```$", ENDPOINT.read_text())
+    program, *_, its_tests = re.findall(r"(?ms)^```python\n(.*?)^```$", ENDPOINT)
     (folder / "payments.py").write_text(program)
     (folder / "test_payments.py").write_text(its_tests)
     sink = re.findall(r"(?ms)^```python\n(.*?)^```$", SINKS.read_text())[-1]

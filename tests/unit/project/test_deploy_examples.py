@@ -25,7 +25,7 @@ from dsql_outbox.publisher.sinks.nats.url import parse_nats_url
 UNIT = (ROOT / "examples/systemd/dsql-outbox.service").read_text()
 MANIFEST = yaml.safe_load((ROOT / "examples/kubernetes/publisher.yaml").read_text())
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-DOCS = (ROOT / "docs/daemon.md").read_text()
+DOCS = (ROOT / "docs/production.md").read_text()
 POD = MANIFEST["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
 

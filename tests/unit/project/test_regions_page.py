@@ -1,4 +1,4 @@
-"""The numbers of docs/regions.md are those of the code."""
+"""The numbers of docs/dsql.md are those of the code."""
 
 import pytest
 from tests.support.checkout import ROOT
@@ -8,7 +8,7 @@ from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay.memory.scans import _LONGEST, _OVERLAP
 from dsql_outbox.writer import WriterSettings
 
-PAGE = " ".join((ROOT / "docs" / "regions.md").read_text().split())
+PAGE = " ".join((ROOT / "docs" / "dsql.md").read_text().split())
 P, W = PublisherSettings(), WriterSettings()
 
 

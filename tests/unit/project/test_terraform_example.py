@@ -24,7 +24,7 @@ FOLDER = ROOT / "examples" / "terraform"
 TEXTS = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.tf"))}
 TEXT = "".join(re.sub(r"(^|\s)#.*", "", text) for text in TEXTS.values())
 README = (FOLDER / "README.md").read_text()
-DAEMON = (ROOT / "docs/daemon.md").read_text()
+DAEMON = (ROOT / "docs/production.md").read_text()
 LAMBDA = (ROOT / "docs/lambda.md").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SAMPLE = {
@@ -124,7 +124,7 @@ def test_the_steps_name_outputs_variables_and_roles_that_are_there() -> None:
 
 
 def test_the_mapping_is_that_of_the_docs() -> None:
-    roles = (ROOT / "docs/roles.md").read_text()
+    roles = (ROOT / "docs/schema.md").read_text()
     assert 'AWS IAM GRANT "shop_writer" TO \'arn:aws:iam:' in roles
     assert '"AWS IAM GRANT \\"${var.name}_${duty}\\" TO \'${role}\';"' in TEXTS["outputs.tf"]
     for duty in ("writer", "publisher", "operator"):
