@@ -186,7 +186,7 @@ def _log_conflicts_unstored(fact: ConflictsUnstored) -> None:
 class LogFacts:
     """The hook that logs retries, failures and an old backlog.
 
-    Lines of one kind that come often are summed up (docs/metrics.md): of a publisher per
+    Lines of one kind that come often are summed up (docs/telemetry.md): of a publisher per
     topic and result, of the writers of a process per host and reason.
     """
 

@@ -1,4 +1,4 @@
-"""Every query of the dashboards and alert rules asks for what docs/metrics.md promises.
+"""Every query of the dashboards and alert rules asks for what docs/telemetry.md promises.
 
 That the code really emits it is for `integration/test_dashboards.py`.
 """
@@ -116,7 +116,7 @@ def test_a_dashboard_has_the_parts_that_grafana_wants() -> None:
 
 
 def test_the_docs_have_a_row_for_every_alert_and_no_other() -> None:
-    text = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/telemetry.md").read_text(encoding="utf-8")
     section = text.partition("### Alerts")[2].partition("`make real-telemetry`")[0]
     told = re.findall(r"^\| `(\w+)` ", section, re.MULTILINE)
     assert told == [query.place.removeprefix("alert: ") for query in alerts()]
