@@ -1,4 +1,4 @@
-"""The queries of our dashboards and alert rules, and the metrics that docs/telemetry.md promises."""
+"""The queries of our dashboards and alert rules, and the metrics that the docs promise."""
 
 import json
 import re
