@@ -12,12 +12,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from email.utils import mktime_tz, parsedate_tz
 
-import aiohttp
-import anyio
+from aiohttp import ClientError, ClientSession, TCPConnector
 from yarl import URL
 
 from dsql_outbox import Database, Message, Publisher, SinkUnavailable
-from dsql_outbox.publisher import Answer, Delivered, Destination, Outcome, Rejected, Unavailable
+from dsql_outbox.publisher import Answer, Delivered, Destination, Rejected, Unavailable
 from dsql_outbox.publisher.sinks import binary_headers
 
 REJECTED = {400, 413, 415, 422}
@@ -29,9 +28,7 @@ class WebhookSink:
 
     system = "webhook"
 
-    def __init__(
-        self, session: aiohttp.ClientSession, url: str, secret: str, timeout: float
-    ) -> None:
+    def __init__(self, session: ClientSession, url: str, secret: str, timeout: float) -> None:
         self._session = session
         self._url = URL(url)
         self._key = base64.b64decode(secret.removeprefix("whsec_"))
@@ -56,20 +53,21 @@ class WebhookSink:
             raise SinkUnavailable(f"{self._url.host} answers no request")
 
     async def _ask(self, answered: list[int]) -> None:
-        with suppress(aiohttp.ClientError):
+        with suppress(ClientError):
             async with self._session.head(self._url) as got:
                 answered.append(got.status)
 
     async def _post(self, n: int, message: Message, answer: Answer, answered: list[int]) -> None:
         body, headers = message.payload, self._headers(message)
-        with suppress(aiohttp.ClientError):
-            async with self._session.post(
-                self._url, data=body, headers=headers, allow_redirects=False
-            ) as got:
+        post = self._session.post(self._url, data=body, headers=headers, allow_redirects=False)
+        with suppress(ClientError):
+            async with post as got:
                 answered.append(got.status)
             if not got.ok and "retry-after" in got.headers:
                 self._not_before = time.monotonic() + _seconds(got.headers["retry-after"])
-            answer(n, _outcome(got.status))
+            refused = f"the endpoint answered {got.status}"
+            failure = Rejected if got.status in REJECTED else Unavailable
+            answer(n, Delivered() if got.status in range(200, 300) else failure(refused))
 
     def _headers(self, message: Message) -> dict[str, str]:
         name, now = message.dedupe_id, str(int(time.time()))
@@ -78,13 +76,6 @@ class WebhookSink:
         own = {"webhook-id": name, "webhook-timestamp": now, "webhook-signature": f"v1,{signature}"}
         own |= {"content-type": "application/json", "topic": message.topic}
         return binary_headers(message, "ce-") | own
-
-
-def _outcome(status: int) -> Outcome:
-    if status in range(200, 300):
-        return Delivered()
-    refused = f"the endpoint answered {status}"
-    return Rejected(refused) if status in REJECTED else Unavailable(refused)
 
 
 def _seconds(retry_after: str) -> float:
@@ -97,11 +88,11 @@ def _seconds(retry_after: str) -> float:
 @asynccontextmanager
 async def open_webhook(url: str, secret: str, timeout: float = 5.0) -> AsyncGenerator[WebhookSink]:
     """Open the sink for one endpoint. A secret is ``whsec_`` and the key in base64."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=20)) as session:
+    async with ClientSession(connector=TCPConnector(limit=20)) as session:
         yield WebhookSink(session, url, secret, timeout)
 
 
 if __name__ == "__main__":
     url, secret = os.environ["WEBHOOK_URL"], os.environ["WEBHOOK_SECRET"]
     database = Database(os.environ["DATABASE_URL"])
-    anyio.run(Publisher(database, lambda: open_webhook(url, secret)).run)
+    asyncio.run(Publisher(database, lambda: open_webhook(url, secret)).run())
