@@ -29,31 +29,6 @@ def refused(statements: Iterable[str]) -> list[str]:
     return [text for text in statements if lint.refused(text)]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "SET statement_timeout = 5",
-        "DEALLOCATE _pg3_0",
-        "SAVEPOINT s",
-        "ROLLBACK TO s",
-        "BEGIN READ WRITE",
-        "BEGIN ISOLATION LEVEL SERIALIZABLE",
-        "START TRANSACTION ISOLATION LEVEL READ COMMITTED",
-        "RESET ALL",
-        "SELECT pg_advisory_unlock_all()",
-    ],
-)
-def test_the_rule_knows_what_is_refused(text: str) -> None:
-    assert refused([f"-- why\n{text}"])
-
-
-@pytest.mark.parametrize(
-    "text", ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ", "ROLLBACK", "DEALLOCATE ALL"]
-)
-def test_the_rule_knows_what_is_taken(text: str) -> None:
-    assert refused([text]) == []
-
-
 @pytest.mark.parametrize("form", ["single", "plain"])
 @pytest.mark.parametrize("connections", ["new", "pool"])
 def test_a_writer_sends_nothing_that_dsql_refuses(
