@@ -42,10 +42,8 @@ from dsql_outbox.outbox import (
     OutcomeUnknown,
     Receipt,
     StaleVersion,
-    Touched,
 )
 from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer.attempt.pending import OnDuplicate
 from dsql_outbox.writer.statement.answers import Stored
 
 EVENT = UUID(int=1)
@@ -54,29 +52,6 @@ TAKEN = Failed(errors.UniqueViolation("business_events_pkey"), sent=True)
 ABSENT = Present({})
 NEXT = Open(fresh=True, role_path=False, deadline=None)
 """The connection that is opened during the wait after a conflict, and not after an outage."""
-
-
-def test_a_stored_event_is_a_receipt_after_one_attempt() -> None:
-    facts: list[Fact] = []
-    pending = pend("C-1", event_id=EVENT, facts=facts)
-    done = run([pending])
-    assert pending.outcome == Receipt(EVENT, "committed", 1, 0, 1, (Touched("Car", "C-1", 1),))
-    assert done.steps == [Attempt([pending], fresh=False)]
-    assert facts[-1] == WriteEnded(EVENT, "committed", 1, 0)
-
-
-def test_the_whole_write_is_tried_again_on_a_new_connection_after_a_conflict() -> None:
-    pending = pend()
-    done = run([pending], "conflict", "conflict")
-    assert isinstance(pending.outcome, Receipt)
-    assert (pending.outcome.attempts, pending.outcome.conflicts) == (3, 2)
-    assert done.steps == [
-        Attempt([pending], fresh=False),
-        Wait(0.1, NEXT),
-        Attempt([pending], fresh=True),
-        Wait(0.2, NEXT),
-        Attempt([pending], fresh=True),
-    ]
 
 
 def test_each_attempt_tells_what_was_waited_before_it() -> None:
@@ -104,22 +79,6 @@ def test_the_facts_of_a_retry_carry_what_can_be_counted() -> None:
     )
 
 
-def test_exhausted_conflicts_end_in_the_drivers_own_exception() -> None:
-    """Four attempts, three waits, none after the last."""
-    facts: list[Fact] = []
-    pending = pend(event_id=EVENT, facts=facts)
-    last = Failed(errors.SerializationFailure("the last one"), sent=True)
-    steps = answer(write_steps([pending], never), conflict(), conflict(), conflict(), last)
-    assert pending.outcome is last.error
-    assert last.error.args == ("the last one",)
-    assert last.error.__notes__ == [
-        f"event {EVENT} was not stored by this call: attempts 4, conflicts 4"
-    ]
-    assert [s.seconds for s in steps if isinstance(s, Wait)] == [0.1, 0.2, 0.4]
-    assert sum(isinstance(fact, WriteExhausted) for fact in facts) == 1
-    assert facts[-1] == WriteEnded(EVENT, "failed", 4, 4, "SerializationFailure")
-
-
 def test_a_defect_in_the_steps_tells_of_each_event_what_is_known() -> None:
     """An answer for one event too few is met after the first was settled."""
     facts: list[Fact] = []
@@ -130,72 +89,6 @@ def test_a_defect_in_the_steps_tells_of_each_event_what_is_known() -> None:
     assert isinstance(other.outcome.__cause__, ValueError)
     ended = [(fact.event_id, fact.status) for fact in facts if isinstance(fact, WriteEnded)]
     assert ended == [(stored.id, "committed"), (other.id, "unknown")]
-
-
-def test_a_fatal_failure_ends_the_call_after_one_attempt() -> None:
-    facts: list[Fact] = []
-    pending = pend(facts=facts)
-    assert kinds(answer(write_steps([pending], never), SYNTAX)) == [Attempt]
-    assert pending.outcome is SYNTAX.error
-    assert not any(isinstance(fact, WriteExhausted) for fact in facts)
-
-
-def test_an_attempt_after_one_in_doubt_looks_first_and_finds_its_own_commit() -> None:
-    facts: list[Fact] = []
-    pending = pend("C-1", facts=facts)
-    done = run([pending], "lost after")
-    assert isinstance(pending.outcome, Receipt)
-    assert (pending.outcome.status, pending.outcome.attempts) == ("committed", 2)
-    assert pending.outcome.entities == (Touched("Car", "C-1", 1),)
-    assert kinds(done.steps) == [Attempt, Wait, LookUp]
-    assert outcomes_of(facts) == ["in_doubt", "resolved"]
-
-
-def test_the_own_commit_may_show_only_as_a_collision() -> None:
-    """The look-up was too early, the insert fenced the lost attempt."""
-    pending = pend()
-    done = run([pending], "delay", "none", "arrival")
-    assert kinds(done.steps) == [Attempt, Wait, LookUp, Attempt, LookUp]
-    assert isinstance(pending.outcome, Receipt)
-    assert (pending.outcome.status, pending.outcome.attempts) == ("committed", 2)
-
-
-def duplicate(on_duplicate: OnDuplicate, *, same: bool) -> Receipt | Exception | None:
-    """How the write of an event ends whose id is stored."""
-    pending, server = pend("C-1", event_id=EVENT, on_duplicate=on_duplicate), Server()
-    server.write([pend("C-1", event_id=EVENT, name="Car Sold" if same else "Car Lent")])
-    done = run([pending], server=server)
-    assert kinds(done.steps) == [Attempt, LookUp]
-    return pending.outcome
-
-
-@pytest.mark.parametrize("same", [True, False])
-def test_a_duplicate_tells_whether_its_content_is_the_same(*, same: bool) -> None:
-    outcome = duplicate("error", same=same)
-    assert isinstance(outcome, DuplicateEvent)
-    assert outcome.same_content is same
-
-
-def test_a_duplicate_of_the_same_content_may_be_asked_for_as_a_receipt() -> None:
-    outcome = duplicate("return", same=True)
-    assert isinstance(outcome, Receipt)
-    assert (outcome.status, outcome.entities) == ("duplicate", (Touched("Car", "C-1", 1),))
-
-
-def test_other_content_is_never_a_receipt() -> None:
-    outcome = duplicate("return", same=False)
-    assert isinstance(outcome, DuplicateEvent)
-    assert not outcome.same_content
-
-
-def test_a_collision_with_another_row_is_retried_as_a_conflict() -> None:
-    facts: list[Fact] = []
-    pending = pend(facts=facts)
-    done = run([pending], "collision")
-    assert kinds(done.steps) == [Attempt, LookUp, Wait, Attempt]
-    assert isinstance(pending.outcome, Receipt)
-    assert (pending.outcome.attempts, pending.outcome.conflicts) == (2, 1)
-    assert [f.conflict for f in facts if isinstance(f, RetryScheduled)] == [True]
 
 
 def test_collisions_with_other_rows_run_out_as_conflicts_do() -> None:
@@ -268,23 +161,6 @@ def test_doubt_stays_until_the_end() -> None:
     ]
 
 
-def test_a_subject_at_another_version_is_stale_at_once() -> None:
-    server = Server()
-    server.write([pend("C-1")])
-    pending = pend("C-1", expected=0)
-    done = run([pending], server=server)
-    assert isinstance(pending.outcome, StaleVersion)
-    assert (pending.outcome.expected, pending.outcome.actual) == (0, 1)
-    assert kinds(done.steps) == [Attempt]
-
-
-def test_the_own_lost_commit_wins_over_stale() -> None:
-    pending = pend("C-1", expected=0)
-    done = run([pending], "delay", "none", "arrival", server=Server(meets_first=True))
-    assert kinds(done.steps) == [Attempt, Wait, LookUp, Attempt, LookUp]
-    assert isinstance(pending.outcome, Receipt)
-
-
 def test_a_lost_attempt_that_expects_a_later_version_may_still_commit() -> None:
     server = Server()
     pending = pend("C-1", expected=1)
@@ -315,13 +191,6 @@ def test_a_look_up_that_fails_after_stale_is_counted_as_an_outage() -> None:
     assert isinstance(pending.outcome, Exception)
 
 
-def test_an_event_that_builds_on_another_of_its_batch_goes_with_it() -> None:
-    batch = [pend("C-1", expected=n) for n in range(5)]
-    done = run(batch)
-    assert [type(pending.outcome) for pending in batch] == [Receipt] * 5
-    assert kinds(done.steps) == [Attempt]
-
-
 def test_stale_is_measured_by_what_is_stored_and_not_by_the_batch() -> None:
     """The first is a duplicate: it moves nothing, and the second holds."""
     server = Server()
@@ -340,12 +209,6 @@ def test_an_event_whose_version_its_own_batch_has_passed_is_stale() -> None:
     assert (second.outcome.expected, second.outcome.actual) == (0, 1)
     assert isinstance(third.outcome, Receipt)
     assert third.outcome.entities[0].version == 2
-
-
-def test_stale_events_do_not_fail_the_others() -> None:
-    batch = [pend(f"C-{n}", expected=n % 2) for n in range(6)]
-    run(batch)
-    assert [type(p.outcome) for p in batch] == [Receipt, StaleVersion] * 3
 
 
 def test_a_number_that_only_looks_like_a_stale_version_is_the_drivers_error() -> None:

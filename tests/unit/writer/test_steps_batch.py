@@ -10,12 +10,10 @@ from tests.support.writer.database_model import (
     FAULTY,
     Attempt,
     Failed,
-    LookUp,
     Present,
     Result,
     Server,
     Steps,
-    Wait,
     answer,
     conflict,
     kinds,
@@ -29,7 +27,6 @@ from tests.support.writer.database_model import (
 
 from dsql_outbox.observability import AttemptEnded, Fact, WriteEnded
 from dsql_outbox.outbox import (
-    DuplicateEvent,
     OutcomeUnknown,
     Receipt,
     SchemaError,
@@ -39,23 +36,6 @@ EVENT = UUID(int=1)
 SYNTAX = Failed(errors.SyntaxError("SELEC"), sent=True)
 TAKEN = Failed(errors.UniqueViolation("business_events_pkey"), sent=True)
 ABSENT = Present({})
-
-
-def test_a_batch_is_one_attempt() -> None:
-    batch = [pend() for _ in range(100)]
-    assert kinds(run(batch).steps) == [Attempt]
-    assert all(isinstance(pending.outcome, Receipt) for pending in batch)
-
-
-@pytest.mark.parametrize("place", [0, 41, 99])
-def test_one_faulty_event_is_found_by_halving(place: int) -> None:
-    batch = [pend("C-1", name=FAULTY if n == place else "Car Sold") for n in range(100)]
-    done = run(batch)
-    kept = [p.outcome for p in batch if isinstance(p.outcome, Receipt)]
-    assert [receipt.entities[0].version for receipt in kept] == list(range(1, 100))
-    assert isinstance(batch[place].outcome, errors.CheckViolation)
-    assert done.count(Attempt) <= 15
-    assert done.count(Wait) == 0
 
 
 def test_an_attempt_right_after_a_split_tells_of_no_wait() -> None:
@@ -139,14 +119,6 @@ def test_the_last_try_of_an_event_is_its_own() -> None:
     assert tried < 40
 
 
-def test_a_batch_whose_lost_attempt_commits_is_all_found() -> None:
-    batch = [pend("C-1") for _ in range(6)]
-    done = run(batch, "lost after")
-    assert kinds(done.steps) == [Attempt, Wait, LookUp]
-    versions = [p.outcome.entities[0].version for p in batch if isinstance(p.outcome, Receipt)]
-    assert versions == [1, 2, 3, 4, 5, 6]
-
-
 def test_a_lost_batch_that_commits_while_its_halves_are_written_is_found_by_each() -> None:
     """It held all events: the first half's insert collides, the second half's look-up finds."""
     batch = [pend("C-1") for _ in range(4)]
@@ -179,15 +151,6 @@ def test_each_event_gives_up_by_its_own_deadline() -> None:
     assert isinstance(hasty.outcome, errors.SerializationFailure)
     assert isinstance(patient.outcome, Receipt)
     assert done.waits() == [0.1]
-
-
-def test_a_duplicate_in_a_batch_does_not_fail_the_others() -> None:
-    server = Server()
-    server.write([pend("C-1", event_id=EVENT)])
-    batch = [pend("C-2"), pend("C-1", event_id=EVENT), pend("C-2")]
-    done = run(batch, server=server)
-    assert [type(p.outcome) for p in batch] == [Receipt, DuplicateEvent, Receipt]
-    assert kinds(done.steps) == [Attempt, LookUp, Attempt]
 
 
 def sent(steps: Steps) -> None:
