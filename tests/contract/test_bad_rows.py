@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 SHARDS: Final = 8
 INNOCENTS: Final = 20
-ALIKE: Final = {"eventbridge", "sns", "sns_fifo", "sqs"}
+ALIKE: Final = {"eventbridge", "sns", "sns_fifo", "sqs", "stdout"}
 
 
 class Bad(NamedTuple):
@@ -77,7 +77,8 @@ BAD: Final = {
 
 @pytest.fixture(
     params=[
-        # What SNS and EventBridge refuse is refused by the code that SQS shares.
+        # What SNS and EventBridge refuse is refused by the code that SQS shares, and what
+        # stdout refuses by that of jsonl.
         pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name
         for name in BROKERS
     ]

@@ -24,6 +24,7 @@ from tests.support.brokers.readable_brokers import (
     SqsBroker,
 )
 from tests.support.checkout import ROOT
+from tests.support.outbox_databases import OutboxDatabases
 
 from dsql_outbox.outbox import TRACE_HEADERS, Database, Entity, Event, Message
 from dsql_outbox.publisher import Publisher
@@ -77,10 +78,11 @@ def database(outbox_url: str) -> Database:
     return Database(outbox_url)
 
 
-@pytest.fixture
-def message(database: Database) -> Message:
+@pytest.fixture(scope="module")
+def message(outbox_databases: OutboxDatabases) -> Message:
     """The message of the page. What differs from run to run has the value of the page."""
-    (found,) = anyio.run(relayed, database, EVENT)
+    with outbox_databases.lent(shards=16) as url:
+        (found,) = anyio.run(relayed, Database(url), EVENT)
     fixed = {"position": "1795516200123456", "leaseepoch": "3"}
     assert fixed.keys() <= found.headers.keys()
     return msgspec.structs.replace(found, headers=found.headers | fixed | TRACE)
@@ -204,24 +206,20 @@ async def test_every_sink_sends_what_the_schemas_say(
         schema("event").validate(json.loads(each.payload))
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("subject", "User"),
-        ("position", "-1"),
-        ("position", 1),
-        ("replay", "r1"),
-        ("time", "2026-11-24 10:30"),
-        ("id", "5F0C6A1E-6C3E-4A0A-9F43-2D8C1A5B7E90"),
-        ("entities", "User/ann@example.com@1"),
-        ("no-name", "x"),
-        ("source", None),
-    ],
-)
-def test_the_schema_refuses(message: Message, name: str, value: object) -> None:
-    headers = {each: message.headers[each] for each in message.headers if each != name}
-    found = headers if value is None else headers | {name: value}
-    assert not schema("attributes").is_valid(found)
+def test_the_schema_refuses(message: Message) -> None:
+    wrong = {
+        "subject": "User",
+        "position": "-1",
+        "replay": "r1",
+        "time": "2026-11-24 10:30",
+        "id": "5F0C6A1E-6C3E-4A0A-9F43-2D8C1A5B7E90",
+        "entities": "User/ann@example.com@1",
+        "no-name": "x",
+    }
+    for name, value in [*wrong.items(), ("position", 1)]:
+        assert not schema("attributes").is_valid({**message.headers, name: value}), name
+    without = {name: value for name, value in message.headers.items() if name != "source"}
+    assert not schema("attributes").is_valid(without)
 
 
 def test_the_asyncapi_document_names_the_schemas(message: Message) -> None:

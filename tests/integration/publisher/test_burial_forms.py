@@ -22,7 +22,7 @@ from dsql_outbox.writer import Writer
 pytestmark = pytest.mark.anyio
 
 BURY = "WITH gone AS"
-STATES = [None, "0A000", "42601", "42804"]
+STATES = [None, "0A000"]
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def test_an_operator_buries_in_both_forms(
     assert tables.messages() == tables.execute("SELECT * FROM outbox.outbox_failures") == []
 
 
-@pytest.mark.parametrize("sqlstate", [None, "0A000"])
+@pytest.mark.parametrize("sqlstate", STATES)
 async def test_a_row_that_somebody_else_settles_meanwhile_does_not_die(
     proxy: PostgresProxy, tables: Tables, event: Event, sqlstate: str | None
 ) -> None:
@@ -99,9 +99,7 @@ BUSY = "XX000", "server unavailable"
 TAKEN = "23505", 'duplicate key value violates unique constraint "dead_letters_pkey"'
 
 
-@pytest.mark.parametrize(
-    ("error", "times"), [(BUSY, 1), (BUSY, 2), (TAKEN, 1), (TAKEN, 7)], ids=str
-)
+@pytest.mark.parametrize(("error", "times"), [(BUSY, 2), (TAKEN, 7)], ids=str)
 async def test_a_server_that_fails_has_not_refused_the_form(
     proxy: PostgresProxy, tables: Tables, event: Event, error: tuple[str, str], times: int
 ) -> None:

@@ -23,7 +23,7 @@ from dsql_outbox.writer import Writer
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 QUICK = PublisherSettings(lease=1.0, idle_max=0.05, head_interval=0.1)
-PASS = ["25006", "57014", "0A000", "53200", "54000", "22012", "25P02", "58030", "57P03"]
+PASS = ["25006", "54000", "57P03"]
 LEASES = "WITH renewed AS"
 READ = "o.payload"
 FAILURES = "outbox_failures f"
@@ -46,7 +46,7 @@ async def relaying(url: str, sink: MemorySink, *hooks: Hook) -> AsyncGenerator[P
             yield publisher
 
 
-@pytest.mark.parametrize("sqlstate", PASS[::2])
+@pytest.mark.parametrize("sqlstate", PASS)
 async def test_whatever_refuses_a_statement_for_a_while_all_rows_are_relayed(
     proxy: PostgresProxy, writer: Writer, sql: psycopg.Connection, sqlstate: str
 ) -> None:
@@ -78,7 +78,7 @@ async def test_a_missing_right_ends_a_publisher_and_frees_its_shards(
     assert sql.execute("SELECT DISTINCT owner FROM outbox.outbox_leases").fetchall() == [(None,)]
 
 
-@pytest.mark.parametrize("sqlstate", [*PASS, "42501"])
+@pytest.mark.parametrize("sqlstate", ["57014", "57P03", "42501"])
 async def test_after_any_error_but_a_conflict_the_next_statement_has_another_connection(
     proxy: PostgresProxy, sqlstate: str
 ) -> None:
@@ -165,8 +165,7 @@ async def test_nothing_is_read_of_a_server_that_accepts_no_writes(
 
 
 @pytest.mark.postgres_only("ends sessions and changes their defaults")
-@pytest.mark.parametrize("lasts", [0.0, 2.5], ids=["within a lease", "longer than a lease"])
-@pytest.mark.parametrize("waits", [0, 5], ids=["idle", "with rows"])
+@pytest.mark.parametrize(("lasts", "waits"), [(0.0, 5), (2.5, 5), (2.5, 0)])
 async def test_a_failover_through_a_server_without_writes_ends_with_all_rows_relayed(
     outbox_url: str, writer: Writer, sql: psycopg.Connection, lasts: float, waits: int
 ) -> None:
@@ -220,9 +219,7 @@ def is_read_only(url: str) -> bool:
     ("matching", "sqlstate", "part"),
     [
         ("outbox_leases", "25006", "relay"),
-        ("outbox_leases", "0A000", "relay"),
         (READ, "54000", "database"),
-        (SETTLE, "25006", "database"),
         (SETTLE, "57014", "database"),
     ],
 )
