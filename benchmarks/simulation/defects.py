@@ -81,6 +81,21 @@ def count_an_outage() -> AbstractContextManager[Any]:
     return patch.object(Outcomes, "ended", ended)
 
 
+def give_up_early(by: int = 1) -> AbstractContextManager[Any]:
+    """A message is given up one attempt before its last."""
+    right = FailureRules.consequence
+
+    def consequence(rules: FailureRules, attempts: int, *, is_rejected: bool) -> Any:
+        return right(rules, attempts + by, is_rejected=is_rejected)
+
+    return patch.object(FailureRules, "consequence", consequence)
+
+
+def give_up_late() -> AbstractContextManager[Any]:
+    """A message is tried once more after its last attempt."""
+    return give_up_early(-1)
+
+
 def pass_over_the_first() -> AbstractContextManager[Any]:
     """A row is admitted though the row of its subject before it was not seen."""
     return patch.object(OutboxRow, "waits", PropertyMock(return_value=False))
@@ -434,5 +449,7 @@ DEFECTS: Final[dict[str, Defect]] = {
         delete_before_the_function,
         delete_what_failed,
         pause_for_all_targets,
+        give_up_early,
+        give_up_late,
     )
 }

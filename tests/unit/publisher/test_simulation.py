@@ -357,6 +357,8 @@ FOUND_AT = {
     "delete_before_the_function": 2,
     "delete_what_failed": 2,
     "pause_for_all_targets": 741,
+    "give_up_early": 0,
+    "give_up_late": 0,
 }
 """The first seeds that find a defect today."""
 
