@@ -1,3 +1,5 @@
 -- Delete forgotten events, whose bytes were in an archive.
+-- The array is in a subquery: PostgreSQL would cast it again for each row of a table that it
+-- reads as a whole.
 DELETE FROM {schema}.business_events
-WHERE id = ANY(%(event_ids)s::text::uuid[]) AND archive = %(number)s
+WHERE id = ANY((SELECT %(event_ids)s::text::uuid[])::uuid[]) AND archive = %(number)s

@@ -1,10 +1,12 @@
 -- Return the dead letters of some events that match the filter, the newest first. All look-ups are
 -- by key. The columns are those of letter_page.
+-- The array is in a subquery: PostgreSQL would cast it again for each row of a table that it
+-- reads as a whole.
 WITH page AS (
   SELECT event_id, died_at, shard, position, subject_type, subject_id, subject_version, topic,
     headers, payload_size AS bytes, created_at, error, attempts, replays
   FROM {schema}.dead_letters
-  WHERE event_id = ANY(%(event_ids)s::text::uuid[])
+  WHERE event_id = ANY((SELECT %(event_ids)s::text::uuid[])::uuid[])
 )
 SELECT 'dead' AS state,
   page.event_id || '/' || page.died_at AS place, page.event_id,

@@ -4,6 +4,8 @@
 -- replays. The next replay is above it, so it cannot get the key of an earlier row, which
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
 -- outbox, as written or as a replay. is_taken: the target takes the type of the subject.
+-- The array is in a subquery: PostgreSQL would cast it again for each row of a table that it
+-- reads as a whole.
 SELECT b.id, b.event_type, b.topic, g.first_shard::bigint + b.shard AS shard, b.created_date, b.saved_date, b.subject_type,
   b.subject_id, b.event_size AS bytes, b.archive,
   b.touches::text AS touches, b.headers::text AS headers,
@@ -26,4 +28,4 @@ LEFT JOIN LATERAL (
   SELECT max(r.number) AS number, max(r.position) AS position
   FROM {schema}.outbox_replays r WHERE r.event_id = b.id
 ) AS before ON true
-WHERE b.id = ANY(%(event_ids)s::text::uuid[]) AND (b.event_data IS NOT NULL OR b.archive IS NOT NULL)
+WHERE b.id = ANY((SELECT %(event_ids)s::text::uuid[])::uuid[]) AND (b.event_data IS NOT NULL OR b.archive IS NOT NULL)
