@@ -36,7 +36,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help chaos demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry runs-kafka simulate storm trace-check console-check zip
+.PHONY: help chaos demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry runs-kafka simulate storm console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,9 +107,6 @@ check-others:
 fmt: $(VENV)/.dev ## format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-
-trace-check: $(VENV)/.dev ## show one event's trace as received, and each dashboard query with its value
-	@$(BIN)/python -m benchmarks.trace_check
 
 console-check: $(VENV)/.dev $(VENV)/.browser ## time each page of the console on ROWS rows, and look at it in Chromium (PICTURES=folder, OPTIONS=--brief)
 	$(BIN)/python -m benchmarks.console --rows $(or $(ROWS),1000000) $(if $(PICTURES),--pictures $(PICTURES)) $(OPTIONS)

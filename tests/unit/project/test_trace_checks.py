@@ -1,4 +1,4 @@
-"""`make trace-check` would find a span that is missing, at a wrong place or at a wrong time."""
+"""The checks of a watched run would find a span that is missing, misplaced or at a wrong time."""
 
 from collections.abc import Callable
 
