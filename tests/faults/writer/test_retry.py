@@ -196,7 +196,7 @@ def test_the_observed_message_is_retried_whatever_its_sqlstate(
     assert [fact.failure.oc_class for fact in facts.of(RetryScheduled)] == ["OC000"]
 
 
-@pytest.mark.parametrize(("changes", "conflicts"), [(10, 0), (10, 3), (11, 0)])
+@pytest.mark.parametrize(("changes", "conflicts"), [(10, 3), (11, 0)])
 def test_schema_changes_do_not_use_up_the_retries_of_conflicts(
     open_writer: OpenWriter, proxy: PostgresProxy, changes: int, conflicts: int
 ) -> None:

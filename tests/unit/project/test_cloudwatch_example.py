@@ -113,14 +113,6 @@ def test_every_key_is_one_that_lines_have() -> None:
     assert keys - {"logger", "message", "level"} <= set(KEYS)
 
 
-def test_there_are_four_alarms_and_each_has_one_statistic() -> None:
-    assert sorted(ALARMS) == ["conflicts", "exhausted", "late_retries", "waits"]
-    for alarm in ALARMS.values():
-        assert (alarm["statistic"] is None) is (alarm["percentile"] is not None)
-        assert alarm["description"].endswith(".")
-        assert len(alarm["pattern"]) <= 1024, "CloudWatch's limit"
-
-
 def test_the_alarm_on_waits_is_below_the_longest_wait_of_a_write() -> None:
     assert 0.2 < ALARMS["waits"]["threshold"] < 0.4
 
@@ -137,8 +129,3 @@ def test_what_is_referred_to_is_there() -> None:
         "aws_cloudwatch_metric_alarm": ["outbox"],
     }
     assert "aws_cloudwatch_log_metric_filter.outbox[each.key]" in text
-
-
-def test_the_provider_is_named() -> None:
-    (terraform,) = parsed(FOLDER / "versions.tf")["terraform"]
-    assert terraform["required_providers"][0]["aws"]["source"] == "hashicorp/aws"

@@ -26,31 +26,6 @@ from dsql_outbox.outbox import Receipt
 from dsql_outbox.writer import WriterSettings
 
 
-def test_schema_changes_have_a_budget_of_their_own() -> None:
-    """Ten, between three conflicts; the waits of each begin anew."""
-    pending = pend()
-    done = run([pending], *["schema change"] * 10, *["conflict"] * 3)
-    assert isinstance(pending.outcome, Receipt)
-    assert (pending.outcome.attempts, pending.outcome.conflicts) == (14, 13)
-    assert done.waits() == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0, 2.0, 0.1, 0.2, 0.4]
-
-
-def test_one_schema_change_too_many_ends_in_the_drivers_exception() -> None:
-    facts: list[Fact] = []
-    pending = pend(facts=facts)
-    done = run([pending], "conflict", *["schema change"] * 11)
-    assert isinstance(pending.outcome, errors.SerializationFailure)
-    assert done.count(Wait) == 11
-    (end,) = (fact for fact in facts if isinstance(fact, RetriesExhausted))
-    assert (end.attempts, end.failure.budget) == (12, RetryBudget("schema change", 10, 10))
-
-
-def test_a_schema_change_before_the_last_conflict_does_not_end_the_call() -> None:
-    pending = pend()
-    run([pending], *["conflict", "schema change"] * 3)
-    assert isinstance(pending.outcome, Receipt)
-
-
 def test_a_schema_change_does_not_split_a_batch() -> None:
     """It concerns the session, so no single event is at fault."""
     batch = [pend() for _ in range(8)]
