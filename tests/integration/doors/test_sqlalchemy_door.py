@@ -66,22 +66,6 @@ def test_a_function_that_ends_its_session_stores_nothing(
     assert (own_rows(own), ids(own)) == (0, set())
 
 
-def test_a_commit_whose_error_is_swallowed_stores_nothing(
-    open_door: OpenDoor, own: Tables, url: str
-) -> None:
-    def function(session: Session, append: Any) -> None:
-        both(session, append)
-        try:
-            session.commit()
-        except TransactionMisused:
-            session.rollback()
-        both(session, append)
-
-    with pytest.raises(TransactionMisused, match="committed its session"):
-        open_door(url).transact(function)
-    assert (own_rows(own), ids(own)) == (0, set())
-
-
 def test_two_phases_are_refused(open_door: OpenDoor, own: Tables, url: str) -> None:
     with pytest.raises(TransactionMisused, match="twophase=False"):
         open_door(url, sessions={"twophase": True}).transact(both)

@@ -19,7 +19,6 @@ from dsql_outbox.outbox import (
     MessageGap,
     SchemaError,
     SettingsError,
-    TransactionMisused,
     UnreadableMessage,
 )
 from dsql_outbox.schema import Roles
@@ -57,28 +56,6 @@ def test_an_error_of_the_database_that_stays_is_raised_at_once(
     with pytest.raises(psycopg.errors.DivisionByZero):
         inbox.once("a", "SELECT 1 / 0")
     assert (inbox.runs, remembered(url)) == (0, [])
-
-
-def test_a_function_may_not_end_the_transaction(url: str, open_inbox: OpenInbox) -> None:
-    with pytest.raises(TransactionMisused, match="has ended the transaction itself"):
-        open_inbox(url).once("a", "ROLLBACK")
-    assert remembered(url) == []
-
-
-def test_a_function_that_swallows_an_error_stores_nothing(url: str, effects: None) -> None:
-    del effects
-
-    def swallow(connection: psycopg.Connection[Any]) -> None:
-        with pytest.raises(psycopg.errors.DivisionByZero):
-            connection.execute("SELECT 1 / 0")
-
-    with Inbox(Database(url), "mailer") as inbox:
-        with pytest.raises(psycopg.errors.DivisionByZero) as raised:
-            inbox.once("a", swallow)
-        assert raised.value.__notes__ == [
-            "the transaction failed here, and the function given to once continued"
-        ]
-    assert remembered(url) == []
 
 
 def test_the_order_in_a_subject_is_told(url: str, open_inbox: OpenInbox) -> None:

@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 from tests.support.checkout import ROOT
 from tests.support.database_roles import as_role, made_roles
-from tests.support.publisher.running_relays import relayed
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts
 from tests.support.writer.checked_tables import Tables
@@ -284,20 +283,6 @@ async def test_the_writer_coalesces(url: str, tables: Tables, roles: Roles, sett
     tables.assert_consistent()
 
 
-def test_the_writer_reads_no_message(url: str, roles: Roles) -> None:
-    with Writer(Database(url), QUICK) as writer:
-        writer.write(workload_s.car_created())
-    writers = url_of(url, roles, "writer")
-    refused(writers, "SELECT payload FROM outbox.outbox")
-    refused(writers, "SELECT shard FROM outbox.outbox")
-    refused(writers, "INSERT INTO outbox.outbox DEFAULT VALUES RETURNING payload")
-    refused(writers, "DELETE FROM outbox.outbox")
-    refused(writers, "SELECT headers FROM outbox.dead_letters")
-    refused(writers, "UPDATE outbox.outbox_leases SET owner = 'me'")
-    refused(writers, "UPDATE outbox.business_events SET topic = 'other'")
-    refused(writers, "CREATE TABLE outbox.mine (id int)")
-
-
 @pytest.mark.anyio
 async def test_the_publisher_relays_fails_and_buries(
     url: str, tables: Tables, roles: Roles
@@ -315,47 +300,6 @@ async def test_the_publisher_relays_fails_and_buries(
     assert tables.messages() == []
     assert tables.execute("SELECT event_id FROM outbox.dead_letters") == [{"event_id": events[1]}]
     assert tables.execute("SELECT event_id FROM outbox.outbox_failures") == []
-
-
-@pytest.mark.anyio
-async def test_the_publisher_blocks_what_is_rejected(
-    url: str, tables: Tables, roles: Roles
-) -> None:
-    with Writer(Database(url_of(url, roles, "writer")), QUICK) as writer:
-        event_id = writer.write(workload_s.car_created()).event_id
-    sink = MemorySink()
-    sink.fail(event_id, Rejected("never"))
-    database = Database(url_of(url, roles, "publisher"))
-    assert (await relayed(database, sink, on_dead_letter="block")).failed == 1
-    assert len(tables.execute("SELECT 1 FROM outbox.outbox_failures")) == 1
-
-
-def test_the_publisher_owns_shards(url: str, roles: Roles) -> None:
-    with Database(url_of(url, roles, "publisher")).connect() as connection:
-        for query in (
-            """INSERT INTO outbox.outbox_publishers
-               (owner, seen_at, lease_seconds, paused, target)
-               VALUES ('me', clock_timestamp(), 10, '[]', 'default')
-               ON CONFLICT (owner) DO UPDATE SET seen_at = EXCLUDED.seen_at""",
-            """UPDATE outbox.outbox_leases SET owner = 'me', epoch = epoch + 1,
-               expires_at = clock_timestamp() WHERE shard = 3 RETURNING epoch""",
-            "DELETE FROM outbox.outbox_publishers WHERE seen_at < clock_timestamp()",
-            """DELETE FROM outbox.outbox_failures AS f WHERE NOT EXISTS (SELECT FROM outbox.outbox
-               AS o WHERE o.event_id = f.event_id AND o.position = f.position)""",
-        ):
-            assert connection.execute(query.encode()).rowcount >= 0
-
-
-def test_the_publisher_reads_no_event_and_writes_no_message(url: str, roles: Roles) -> None:
-    publishers = url_of(url, roles, "publisher")
-    refused(publishers, "SELECT event_data FROM outbox.business_events")
-    refused(publishers, "SELECT header_data FROM outbox.event_headers")
-    refused(publishers, "SELECT entity_data FROM outbox.entities")
-    refused(publishers, "SELECT headers FROM outbox.dead_letters")
-    refused(publishers, "INSERT INTO outbox.outbox DEFAULT VALUES")
-    refused(publishers, "UPDATE outbox.outbox SET payload = ''")
-    refused(publishers, "INSERT INTO outbox.outbox_leases VALUES (99, NULL, 0, NULL)")
-    refused(publishers, "DELETE FROM outbox.outbox_leases")
 
 
 def test_the_operator_sees_how_it_stands(url: str, roles: Roles) -> None:
@@ -399,16 +343,6 @@ def test_the_operator_replays_and_looks_after_what_failed(
     ids = anyio.run(operate)
     assert ids == [events[0].id, events[1].id, blocked.id, blocked.id]
     assert {row["event_id"] for row in tables.messages()} == {events[0].id, events[1].id}
-
-
-def test_the_operator_neither_writes_events_nor_relays(url: str, roles: Roles) -> None:
-    operators = url_of(url, roles, "operator")
-    refused(operators, "UPDATE outbox.outbox SET payload = ''")
-    refused(operators, "INSERT INTO outbox.business_events DEFAULT VALUES")
-    refused(operators, "DELETE FROM outbox.business_events")
-    refused(operators, "UPDATE outbox.entities SET version = 1")
-    refused(operators, "UPDATE outbox.outbox_leases SET owner = 'me'")
-    refused(operators, "UPDATE outbox.schema_migrations SET checksum = ''")
 
 
 @pytest.mark.parametrize("duty", ALLOWED)

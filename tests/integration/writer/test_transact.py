@@ -7,10 +7,8 @@ from itertools import count
 from threading import Barrier
 from typing import Any, Literal
 
-import psycopg
 import pytest
 from psycopg import errors
-from psycopg.rows import dict_row
 from tests.support.writer import workload_s
 from tests.support.writer.callers import FORM, QUICK, TIMEOUT, Facts, Running, formed
 from tests.support.writer.checked_tables import Tables
@@ -36,14 +34,11 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import (
-    AsyncTransaction,
-    AsyncWriter,
     HttpAnswer,
     Transaction,
     Writer,
     http_status,
 )
-from dsql_outbox.writer.transact.call import Run
 
 __all__ = ["open_transactor", "own"]
 
@@ -96,32 +91,13 @@ def test_an_error_of_the_function_rolls_back_and_is_not_retried(
     assert proxy.opened == 1, "the connection is healthy and kept"
 
 
-def test_a_conflict_of_another_connection_is_not_ours(
-    open_transactor: OpenTransactor, own: Tables, url: str
-) -> None:
-    runs: list[int] = []
-
-    def function(work: Work) -> None:
-        runs.append(1)
-        work.append(work.new_event())
-        with psycopg.connect(url) as other:
-            other.execute("DO $$ BEGIN RAISE EXCEPTION 'theirs' USING errcode = '40001'; END $$")
-
-    with pytest.raises(errors.SerializationFailure, match="theirs"):
-        open_transactor(url).transact(function)
-    assert (len(runs), ids(own)) == (1, set())
-
-
-@pytest.mark.parametrize("go_on", [False, True])
 def test_an_error_that_the_function_swallows_surfaces(
-    open_transactor: OpenTransactor, own: Tables, url: str, *, go_on: bool
+    open_transactor: OpenTransactor, own: Tables, url: str
 ) -> None:
     def function(work: Work) -> str:
         work.append(work.new_event())
         with suppress(errors.DivisionByZero):
             work.execute("SELECT 1/0")
-        if go_on:
-            work.execute("SELECT 1")
         return "done"
 
     with pytest.raises(errors.DivisionByZero) as raised:
@@ -151,43 +127,6 @@ def test_an_error_that_a_savepoint_undid_is_not_the_one_that_ends_the_run(
         writer.transact(function)
 
 
-def test_a_conflict_that_the_function_swallows_or_wraps_is_still_retried(
-    open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables
-) -> None:
-    proxy.refuse(2, matching="INSERT INTO own")
-    runs: list[int] = []
-
-    def function(work: Work) -> None:
-        runs.append(1)
-        work.append(work.new_event())
-        try:
-            work.execute("INSERT INTO own VALUES (1)")
-        except errors.SerializationFailure as error:
-            if len(runs) == 1:
-                raise LookupError("wrapped") from error
-
-    open_transactor(proxy.url).transact(function)
-    assert (len(runs), own_rows(own), len(ids(own))) == (3, 1, 1)
-
-
-@pytest.mark.postgres_only("ministack has no COPY")
-def test_a_connection_that_the_function_left_amid_a_statement_is_not_used_again(
-    own: Tables, url: str
-) -> None:
-    kept: list[object] = []
-
-    def function(transaction: Transaction) -> None:
-        kept.append(copy := transaction.connection.cursor().copy("COPY own TO STDOUT"))
-        copy.__enter__()
-
-    with Writer(Database(url), formed(QUICK)) as writer:
-        with pytest.raises(TransactionMisused, match="left a statement running"):
-            writer.transact(function)
-        receipt = writer.write(workload_s.car_created())
-    assert receipt.attempts == 1
-    own.assert_true_to({receipt.event_id: receipt})
-
-
 def test_a_transaction_that_is_over_takes_no_append(own: Tables, url: str) -> None:
     """It would be stored on its own, on a connection that somebody else has by then."""
     kept: list[Transaction] = []
@@ -196,60 +135,6 @@ def test_a_transaction_that_is_over_takes_no_append(own: Tables, url: str) -> No
         with pytest.raises(TransactionMisused, match="after the transaction has ended"):
             kept[0].append(workload_s.car_created())
     assert ids(own) == set()
-
-
-@pytest.mark.parametrize("end", ["ROLLBACK", "COMMIT"])
-def test_a_function_that_ends_the_transaction_is_told_so(
-    open_transactor: OpenTransactor, own: Tables, url: str, end: str
-) -> None:
-    with pytest.raises(TransactionMisused, match="ended the transaction"):
-        open_transactor(url).transact(lambda work: work.execute(end))
-    assert own_rows(own) == 0
-
-
-def test_a_commit_that_is_answered_by_rollback_is_an_error(
-    open_transactor: OpenTransactor, own: Tables, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The second guard, behind the transaction's status: that one is out of order here."""
-    monkeypatch.setattr(Run, "end", lambda *_: None)
-
-    def function(work: Work) -> None:
-        work.append(work.new_event())
-        with suppress(errors.DivisionByZero):
-            work.execute("SELECT 1/0")
-
-    with pytest.raises(psycopg.ProgrammingError, match="INERROR instead of INTRANS"):
-        open_transactor(url).transact(function)
-    assert ids(own) == set()
-
-
-def test_a_function_cannot_take_the_connection_out_of_autocommit(own: Tables, url: str) -> None:
-    """The next write would begin a transaction on it that nobody commits."""
-
-    def function(transaction: Transaction) -> None:
-        transaction.connection.execute("COMMIT")
-        transaction.connection.autocommit = False
-
-    with Writer(Database(url), formed(QUICK)) as writer:
-        with pytest.raises(TransactionMisused, match="ended the transaction"):
-            writer.transact(function)
-        receipt = writer.write(workload_s.car_created())
-        own.assert_true_to({receipt.event_id: receipt})
-
-
-@pytest.mark.anyio
-async def test_a_coroutine_cannot_take_the_connection_out_of_autocommit(
-    own: Tables, url: str
-) -> None:
-    async def function(transaction: AsyncTransaction) -> None:
-        await transaction.connection.execute("COMMIT")
-        await transaction.connection.set_autocommit(False)
-
-    async with AsyncWriter(Database(url), formed(QUICK)) as writer:
-        with pytest.raises(TransactionMisused, match="ended the transaction"):
-            await writer.transact(function)
-        receipt = await writer.write(workload_s.car_created())
-        own.assert_true_to({receipt.event_id: receipt})
 
 
 def test_real_conflicts_on_the_callers_own_table_lose_no_update(
@@ -407,21 +292,6 @@ def test_a_transact_inside_a_transact_is_refused(
         assert writer.transact(lambda _: other.transact(lambda _: 7)) == 7
         assert writer.transact(lambda _: 8) == 8
     assert open_transactor(url).transact(lambda _: own_rows(own)) == 0
-
-
-def test_the_functions_row_factory_does_not_outlive_it(
-    open_transactor: OpenTransactor, own: Tables, url: str
-) -> None:
-    writer = open_transactor(url)
-
-    def function(work: Work) -> object:
-        work.transaction.connection.row_factory = dict_row
-        work.append(work.new_event())
-        return work.execute("SELECT 1 AS one")
-
-    assert writer.transact(function) == [{"one": 1}]
-    assert writer.transact(lambda work: work.execute("SELECT 1")) == [(1,)]
-    assert len(ids(own)) == 1
 
 
 def test_append_names_missing_tables_and_leaves_the_callers_own_alone(

@@ -123,23 +123,7 @@ def test_a_commit_and_a_savepoint_in_a_template_are_seen(
     assert ids(own) == set()
 
 
-def test_a_transaction_that_the_function_began_itself_is_not_committed(
-    open_transactor: OpenTransactor, own: Tables, url: str, form: WriterSettings
-) -> None:
-    def function(work: Work) -> None:
-        work.execute("INSERT INTO own VALUES (1)")
-        work.execute("ROLLBACK")
-        work.execute("BEGIN")
-        work.append(work.new_event())
-
-    with pytest.raises(TransactionMisused, match="ended the transaction"):
-        open_transactor(url, form).transact(function)
-    assert (ids(own), own_rows(own)) == (set(), 0)
-
-
-def test_a_function_that_leaves_a_pipeline_open_commits_nothing(
-    url: str, own: Tables, form: WriterSettings
-) -> None:
+def test_a_function_that_leaves_a_pipeline_open_commits_nothing(url: str, own: Tables) -> None:
     """The driver would refuse the COMMIT, which then looks like one that was lost."""
     pipelines: list[AbstractContextManager[object]] = []
 
@@ -149,7 +133,7 @@ def test_a_function_that_leaves_a_pipeline_open_commits_nothing(
         pipelines[-1].__enter__()
 
     with (
-        Writer(Database(url), form) as writer,
+        Writer(Database(url), QUICK) as writer,
         pytest.raises(TransactionMisused, match="left a statement running"),
     ):
         writer.transact(function)
@@ -209,10 +193,10 @@ def generator(transaction: Transaction) -> Iterator[Receipt]:
     ids=["coroutine", "partial", "async_generator", "generator"],
 )
 def test_a_function_that_a_writer_cannot_run_is_refused_at_once(
-    proxy: PostgresProxy, own: Tables, form: WriterSettings, function: Callable[..., Any]
+    proxy: PostgresProxy, own: Tables, function: Callable[..., Any]
 ) -> None:
     with (
-        Writer(Database(proxy.url), form) as writer,
+        Writer(Database(proxy.url), QUICK) as writer,
         pytest.raises(TypeError, match="AsyncWriter"),
     ):
         writer.transact(function)
@@ -220,15 +204,13 @@ def test_a_function_that_a_writer_cannot_run_is_refused_at_once(
     assert ids(own) == set()
 
 
-def test_a_function_that_returns_an_awaitable_commits_nothing(
-    url: str, own: Tables, form: WriterSettings
-) -> None:
+def test_a_function_that_returns_an_awaitable_commits_nothing(url: str, own: Tables) -> None:
     def function(transaction: Transaction) -> object:
         transaction.append(workload_s.car_created())
         return coroutine_function(transaction)
 
     with (
-        Writer(Database(url), form) as writer,
+        Writer(Database(url), QUICK) as writer,
         pytest.raises(TypeError, match="returned an awaitable"),
     ):
         writer.transact(function)
@@ -237,24 +219,22 @@ def test_a_function_that_returns_an_awaitable_commits_nothing(
 
 @pytest.mark.anyio
 async def test_a_plain_function_given_to_an_async_writer_commits_nothing(
-    url: str, own: Tables, form: WriterSettings
+    url: str, own: Tables
 ) -> None:
-    async with AsyncWriter(Database(url), form) as writer:
+    async with AsyncWriter(Database(url), QUICK) as writer:
         with pytest.raises(TypeError, match="give a plain function to Writer"):
             await writer.transact(lambda _: None)  # type: ignore[arg-type, return-value] # pyright: ignore[reportArgumentType]
     assert ids(own) == set()
 
 
 @pytest.mark.anyio
-async def test_an_append_that_was_not_awaited_is_an_error(
-    url: str, own: Tables, form: WriterSettings
-) -> None:
+async def test_an_append_that_was_not_awaited_is_an_error(url: str, own: Tables) -> None:
     async def function(transaction: AsyncTransaction) -> int:
         await transaction.append(workload_s.car_created())
         transaction.append(workload_s.loan_created())  # type: ignore[unused-coroutine] # pyright: ignore[reportUnusedCoroutine]
         return 7
 
-    async with AsyncWriter(Database(url), form) as writer:
+    async with AsyncWriter(Database(url), QUICK) as writer:
         with (
             pytest.warns(RuntimeWarning, match="never awaited"),
             pytest.raises(TransactionMisused, match="1 append was not awaited"),
@@ -324,10 +304,8 @@ def arguments(method: str) -> Any:
 
 
 @pytest.mark.parametrize("method", WRITES)
-def test_a_write_inside_transact_is_refused(
-    url: str, own: Tables, form: WriterSettings, method: str
-) -> None:
-    with Writer(Database(url), form) as writer, Writer(Database(url), form) as other:
+def test_a_write_inside_transact_is_refused(url: str, own: Tables, method: str) -> None:
+    with Writer(Database(url), QUICK) as writer, Writer(Database(url), QUICK) as other:
 
         def function(transaction: Transaction) -> None:
             transaction.append(workload_s.car_created())
@@ -363,10 +341,8 @@ async def test_a_write_inside_transact_is_refused_to_tasks_of_the_function_too(
     assert len(ids(own)) == 1
 
 
-def test_other_threads_write_while_a_transact_runs(
-    url: str, own: Tables, form: WriterSettings
-) -> None:
-    with Writer(Database(url), form) as writer:
+def test_other_threads_write_while_a_transact_runs(url: str, own: Tables) -> None:
+    with Writer(Database(url), QUICK) as writer:
 
         def function(transaction: Transaction) -> UUID:
             receipt = transaction.append(workload_s.car_created("CAR-1"))
@@ -381,12 +357,12 @@ def test_other_threads_write_while_a_transact_runs(
 
 @pytest.mark.anyio
 async def test_other_tasks_write_while_a_transact_runs_and_its_own_ones_after_it(
-    url: str, own: Tables, form: WriterSettings
+    url: str, own: Tables
 ) -> None:
     is_open, is_written, is_over = asyncio.Event(), asyncio.Event(), asyncio.Event()
     own_tasks: list[asyncio.Task[Receipt]] = []
 
-    async with AsyncWriter(Database(url), form) as writer:
+    async with AsyncWriter(Database(url), QUICK) as writer:
 
         async def write_when(event: asyncio.Event, car: str) -> Receipt:
             await event.wait()
