@@ -58,7 +58,7 @@ def open_place(name: str) -> ArchivePlace:
         from .s3_place import open_s3  # noqa: PLC0415 - boto3 is slow, and an extra
 
         return open_s3(name)
-    if not name or "://" in name or "\0" in name:
+    if not name or "://" in name or "\0" in name or name.startswith("s3:"):
         raise SettingsError(f"an archive is FOLDER or s3://BUCKET/PREFIX, got {name!r}")
     return FolderPlace(Path(name).resolve())
 
@@ -147,6 +147,8 @@ class FolderPlace:
     def _named(self, file: str) -> Generator[None]:
         try:
             yield
+        except FileExistsError as error:
+            raise ArchiveError("", self.name, "it is no folder") from error
         except OSError as error:
             raise ArchiveError(file, self.name, error.strerror or type(error).__name__) from error
 

@@ -14,13 +14,14 @@ from dsql_outbox.cli.filters import (
     dry_run_option,
     json_option,
     reason_option,
+    time_or_age,
     yes_option,
 )
-from dsql_outbox.cli.output import counted, json_line, say
+from dsql_outbox.cli.output import counted, json_line, of_about, say
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import ArchiveRun, Archives, ForgetRun, Selection
+from dsql_outbox.publisher import ArchiveRun, Archives, ForgetRun
 
 _KIB: Final = 1024
 
@@ -63,7 +64,7 @@ class LifeCommand:
 
     def _archived(self, run: ArchiveRun) -> str:
         done = run.progress
-        of = "" if done.total is None else f" of about {done.total:,}"
+        of = of_about(done.read, done.total)
         verb = "would be archived" if self._dry_run else "archived"
         size = f"{done.bytes / _KIB:,.0f} KiB"
         files = counted(done.files, "file")
@@ -100,6 +101,7 @@ Exit codes:
     "--before",
     required=True,
     metavar="TIME",
+    callback=time_or_age,
     help="Events that were saved before this time in ISO 8601, or an age such as 90d.",
 )
 @click.option("--to", metavar="PLACE", help="The folder, or s3://BUCKET/PREFIX, to archive to.")
@@ -119,7 +121,7 @@ Exit codes:
 @with_database(logs=True)
 def archive(  # noqa: PLR0913 - one parameter per flag
     *,
-    before: str,
+    before: datetime,
     to: str | None,
     forget: bool,
     archive: tuple[str, ...],
@@ -140,32 +142,26 @@ def archive(  # noqa: PLR0913 - one parameter per flag
     write is a new event, a stream begins with the first version that is left, and no replay and
     no new target gets them.
     """
-    time = _time(before)
     if forget and (to is not None or rate is not None or not archive):
         raise click.UsageError("--forget takes --archive, and neither --to nor --rate")
     if not forget and (to is None or (archive and not _is_from_environment("archive"))):
         raise click.UsageError("give --to PLACE; --archive is for --forget")
     if forget and not dry_run:
-        confirm(f"Remove all archived events before {time.isoformat()} for good?", yes=yes)
+        confirm(f"Remove all archived events before {before:%Y-%m-%d %H:%M} UTC for good?", yes=yes)
 
     async def run() -> int:
         async with Archives(database) as tool:
             command = LifeCommand(as_json=as_json, dry_run=dry_run)
             if forget:
-                return await command.run(tool.forget(time, archive, reason=reason, dry_run=dry_run))
+                return await command.run(
+                    tool.forget(before, archive, reason=reason, dry_run=dry_run)
+                )
             return await command.run(
-                tool.archive(time, to or "", reason=reason, rate=rate, dry_run=dry_run)
+                tool.archive(before, to or "", reason=reason, rate=rate, dry_run=dry_run)
             )
 
     if code := anyio.run(run):
         raise click.exceptions.Exit(code)
-
-
-def _time(text: str) -> datetime:
-    found = Selection.parse({"until": [text]}).until
-    if found is None:
-        raise click.UsageError("--before needs a time")
-    return found
 
 
 def _is_from_environment(name: str) -> bool:

@@ -132,11 +132,11 @@ async def _run(run: EraseRun, *, as_json: bool, dry_run: bool, keeps_id: bool) -
     if as_json:
         json_line(done)
         return interruption.exit_code
-    if done.version is None and not dry_run:
+    if done.version is None and not dry_run and interruption.first is None:
         say("nothing to erase")
-        return interruption.exit_code
+        return 0
     say(f"would change {_line(done)}" if dry_run else _line(done))
-    if not dry_run:
+    if not dry_run and interruption.first is None:
         if done.entity_id is not None:
             say(f"the id is {done.entity_id} now")
         elif keeps_id:

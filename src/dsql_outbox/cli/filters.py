@@ -2,9 +2,13 @@
 
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import click
+
+from dsql_outbox.outbox import SettingsError
+from dsql_outbox.publisher import Selection
 
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
@@ -55,6 +59,18 @@ def archive_option(command: _Command) -> _Command:
         metavar="PLACE",
         help="Read archived events from this folder or s3://BUCKET/PREFIX; may be repeated.",
     )(command)
+
+
+def time_or_age(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> datetime | None:
+    """Callback of an option that takes a time in ISO 8601, or an age such as 90d."""
+    del context, parameter
+    try:
+        found = Selection.parse({"since": [] if text is None else [text]}).since
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from None
+    return found and found.astimezone(UTC)
 
 
 def require_choice(what: str, *, filtered: bool, every: bool) -> None:

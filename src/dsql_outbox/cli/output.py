@@ -98,6 +98,11 @@ def without_places(error: str) -> str:
     return one_line(error.partition("\n  ")[0])
 
 
+def of_about(done: int, total: int | None) -> str:
+    """``of about TOTAL``, unless an estimate is missing or was too low."""
+    return f" of about {total:,}" if total and total >= done else ""
+
+
 def counted(count: int, what: str) -> str:
     """A number and its noun, such as ``1 event`` or ``1,200 events``."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -17,6 +17,7 @@ from dsql_outbox.cli.output import (
     filled_state,
     json_line,
     lacking,
+    of_about,
     one_line,
     say,
 )
@@ -147,7 +148,7 @@ def add(  # noqa: PLR0913 - one parameter per flag
 
 
 def _fill_line(fill: FillProgress) -> str:
-    of = "" if fill.total is None else f" of about {fill.total:,}"
+    of = of_about(fill.read, fill.total)
     read = f"read {fill.read:,}{of} events"
     return f"filled with {counted(fill.messages, 'message')}, {read}{lacking(fill)}"
 

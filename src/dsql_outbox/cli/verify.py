@@ -10,20 +10,12 @@ import msgspec
 
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED
-from dsql_outbox.cli.filters import archive_option, json_option
-from dsql_outbox.cli.output import json_line, say
+from dsql_outbox.cli.filters import archive_option, json_option, time_or_age
+from dsql_outbox.cli.output import json_line, of_about, say
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import READ_ONLY, interruptible
-from dsql_outbox.outbox import Database, SettingsError
-from dsql_outbox.publisher import Finding, Selection, Verifier, VerifyProgress
-
-
-def _time(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
-    del context, parameter
-    try:
-        return None if text is None else Selection.parse({"since": [text]}).since
-    except SettingsError as error:
-        raise click.BadParameter(str(error)) from None
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Finding, Verifier, VerifyProgress
 
 
 @click.command(
@@ -46,7 +38,7 @@ Exit codes:
 @click.option(
     "--since",
     metavar="TIME",
-    callback=_time,
+    callback=time_or_age,
     help="Read only the bytes of events saved since: a time in ISO 8601, or an age such as 2d.",
 )
 @archive_option
@@ -98,7 +90,7 @@ def _shown(finding: Finding) -> str:
 
 
 def _line(done: VerifyProgress) -> str:
-    of = f" of about {done.total:,}" if done.total else ""
+    of = of_about(done.events, done.total)
     earlier = f" ({done.skipped:,} saved earlier)" if done.skipped else ""
     parts = [
         f"events: {done.events:,}{of}{earlier}",

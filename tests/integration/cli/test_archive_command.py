@@ -40,7 +40,9 @@ def test_events_are_archived_reported_and_forgotten(url: str, tmp_path: Path) ->
     assert json.loads(run(url, "status", "--json").stdout)["archive"]["archived"] == 3
 
     words = ("archive", "--before", "0s", "--forget", "--archive", tmp_path)
-    assert run(url, *words).exit_code == 2
+    asked = run(url, "archive", "--before", "2026-01-02T03:00+01:00", *words[3:])
+    assert "archived events before 2026-01-02 02:00 UTC for good? There is no" in asked.stderr
+    assert asked.exit_code == 2
     assert run(url, *words, "--dry-run").stdout == "3 events would be forgotten\n"
     gone = run(url, *words, "--yes")
     assert gone.stdout == "3 events forgotten, 1 file removed or written anew\n"
@@ -67,6 +69,8 @@ def test_another_job_is_named_with_the_exit_code_to_try_again(url: str, tmp_path
         ("--before 1d --forget", "--forget takes --archive"),
         ("--before soon --to /a", "soon"),
         ("--before 1d --to ftp://a", "an archive is FOLDER or s3://BUCKET/PREFIX"),
+        ("--before 1d --to s3:/a", "an archive is FOLDER or s3://BUCKET/PREFIX"),
+        ("--before yesterday --to a", "Invalid value for '--before': 'yesterday' is no time"),
         ("--before 1d --to s3://a", "an archive in S3 is s3://BUCKET/PREFIX"),
     ],
 )
@@ -74,3 +78,21 @@ def test_what_cannot_be_is_refused(url: str, words: str, text: str) -> None:
     done = run(url, "archive", *words.split())
     assert done.exit_code == 2, done.output
     assert text in done.stderr
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(url: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run(url, "archive", "--before", "0s", "--to", tmp_path / "file")
+    assert done.exit_code == 1
+    assert f"Error: {tmp_path / 'file'}: it is no folder" in done.stderr
+
+
+@pytest.mark.postgres_only("DSQL analyzes by itself")
+def test_an_estimate_that_was_too_low_is_not_shown(url: str, tmp_path: Path) -> None:
+    words = ("archive", "--before", "0s", "--to", tmp_path, "--dry-run")
+    with psycopg.connect(url, autocommit=True) as sql:
+        sql.execute("ANALYZE outbox.business_events")
+    assert run(url, *words).stdout.endswith("read 3 of about 3 events\n")
+    with Writer(Database(url)) as writer:
+        writer.write(Event.new("Sold", "Sold", [Entity("Car", "4")]))
+    assert run(url, *words).stdout.endswith("read 4 events\n")

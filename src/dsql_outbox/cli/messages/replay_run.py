@@ -1,6 +1,6 @@
 """One run of ``messages replay``: it shows its progress, and ends in order after a signal."""
 
-from dsql_outbox.cli.output import say
+from dsql_outbox.cli.output import of_about, say
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.publisher import Replay
@@ -44,7 +44,7 @@ class ReplayRun:
         found = self._replay.progress
         parts = [str(self._report)]
         if found.read:
-            of = "" if found.total is None else f" of about {found.total:,}"
+            of = of_about(found.read, found.total)
             parts.append(f"read {found.read:,}{of} rows")
         if found.place is not None:
             parts.append(f"at {found.place}")
