@@ -1,7 +1,7 @@
 """`Verifier` on a real database: what it accepts, and each fault that it names."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,15 @@ from anyio import to_thread
 from tests.support.publisher.archived_events import archive
 from tests.support.publisher.given_up_messages import gathered, relay_all
 
-from dsql_outbox.outbox import ArchiveFile, Database, Entity, Event, JsonEvent, open_place
+from dsql_outbox.outbox import (
+    ArchivedEvent,
+    ArchiveFile,
+    Database,
+    Entity,
+    Event,
+    JsonEvent,
+    open_place,
+)
 from dsql_outbox.publisher import Finding, Messages, Rejected, Selection, Verifier, VerifyProgress
 from dsql_outbox.publisher.life import archive as archive_module
 from dsql_outbox.publisher.verification import verifier
@@ -104,6 +112,29 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
         "UPDATE {s}.business_events SET event_data = NULL WHERE id = '{4}'",
         {("missing-bytes", "business_events", "{4}")},
     ),
+    "bytes of another event": (
+        (
+            "UPDATE {s}.business_events SET (event_data, fingerprint) = (SELECT event_data, "
+            "fingerprint FROM {s}.business_events WHERE id = '{4}') WHERE id = '{5}'"
+        ),
+        {
+            ("other-content", "business_events", "{5}"),
+            ("other-content", "event_headers", "Car/1@6"),
+            ("other-content", "event_headers", "Person/ann@5"),
+        },
+    ),
+    "another subject": (
+        "UPDATE {s}.business_events SET subject_id = '2' WHERE id = '{12}'",
+        {
+            ("other-content", "business_events", "{12}"),
+            ("other-position", "entities", "Car/3"),
+            ("other-entity", "outbox", "{12}"),
+        },
+    ),
+    "an erasure that is not listed": (
+        "UPDATE {s}.business_events SET erased_at = now() WHERE id = '{4}'",
+        {("unlisted-erasure", "business_events", "{4}")},
+    ),
     "another size": (
         "UPDATE {s}.business_events SET event_size = event_size + 1 WHERE id = '{5}'",
         {("other-content", "business_events", "{5}")},
@@ -136,6 +167,10 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
     ),
     "another header": (
         "UPDATE {s}.event_headers SET header_data = '{{}}' WHERE entity_id = '3'",
+        {("other-content", "event_headers", "Car/3@1")},
+    ),
+    "another size of a header": (
+        "UPDATE {s}.event_headers SET header_size = header_size + 1 WHERE entity_id = '3'",
         {("other-content", "event_headers", "Car/3@1")},
     ),
     "a header without bytes": (
@@ -282,10 +317,31 @@ def _lose_row(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) ->
 
 
 def _change_event(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    _change_first(folder, facts, sql, lambda it: {"event": it.event.replace('"km":', '"km":1')})
+
+
+def _ruin_event(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    _change_first(folder, facts, sql, lambda _: {"event": "[]"})
+
+
+def _change_header(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    _change_first(folder, facts, sql, lambda it: {"header_data": ("{}", *it.header_data[1:])})
+
+
+def _change_touches(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    _change_first(folder, facts, sql, lambda it: {"touches": it.touches + " "})
+
+
+def _change_first(
+    folder: Path,
+    facts: ArchiveFile,
+    sql: psycopg.Connection[Any],
+    changes: Callable[[ArchivedEvent], dict[str, Any]],
+) -> None:
     """As a program that knows the form of a file and its row."""
     place = open_place(str(folder))
     first, *others = facts.read(place)
-    first = msgspec.structs.replace(first, event=first.event.replace('"km":', '"km":1'))
+    first = msgspec.structs.replace(first, **changes(first))
     new, data = ArchiveFile.of(facts.number, facts.file, [first, *others])
     new.write(place, uuid4(), data)
     sql.execute(
@@ -300,11 +356,36 @@ def _forget_file(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any])
     sql.execute("DELETE FROM outbox.outbox_archives WHERE number = %s", (facts.number,))
 
 
+def _exchange(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    """Let an event name another file, and one of that file this one."""
+    del folder
+    sql.execute(
+        "UPDATE outbox.business_events b SET archive = CASE archive WHEN %(number)s THEN"
+        " (SELECT min(number) FROM outbox.outbox_archives WHERE number <> %(number)s)"
+        " ELSE %(number)s END WHERE id IN (SELECT first_id FROM outbox.outbox_archives"
+        " WHERE number = %(number)s OR number ="
+        " (SELECT min(number) FROM outbox.outbox_archives WHERE number <> %(number)s))",
+        {"number": facts.number},
+    )
+
+
+IN_ROWS = {"a missing row", "an unknown file"}
+"""The faults that are seen without the files, too."""
 ARCHIVE_FAULTS = {
     "a cut file": (_cut, {("missing-file", "outbox_archives", "FILE")}),
     "a changed byte": (_change_byte, {("missing-file", "outbox_archives", "FILE")}),
     "a missing file": (_lose, {("missing-file", "outbox_archives", "FILE")}),
     "another manifest": (_change_manifest, {("other-file", "outbox_archives", "FILE")}),
+    "exchanged events": (
+        _exchange,
+        {
+            ("other-file", "outbox_archives", "FILE"),
+            ("other-file", "outbox_archives", "OTHER"),
+        },
+    ),
+    "no event": (_ruin_event, {("unreadable", "business_events", str(IDS[1]))}),
+    "another header": (_change_header, {("other-content", "business_events", str(IDS[1]))}),
+    "other touches": (_change_touches, {("other-content", "business_events", str(IDS[1]))}),
     "a missing row": (
         _lose_row,
         {
@@ -340,12 +421,19 @@ async def test_a_fault_of_an_archive_is_named_and_nothing_else(
         (IDS[1],),
     ).fetchall()
     facts = ArchiveFile.from_columns(row)
+    ((other,),) = sql.execute(
+        "SELECT file FROM outbox.outbox_archives WHERE number <> %s ORDER BY number LIMIT 1",
+        (facts.number,),
+    ).fetchall()
     plant(tmp_path, facts, sql)
     findings, _ = await found(database, archive=str(tmp_path))
-    names = {"FILE": facts.file, "NUMBER": str(facts.number)}
-    assert {(each.fault, each.table, each.key) for each in findings} == {
-        (fault, table, names.get(key, key)) for fault, table, key in wanted
-    }
+    names = {"FILE": facts.file, "NUMBER": str(facts.number), "OTHER": other}
+    wanted = {(fault, table, names.get(key, key)) for fault, table, key in wanted}
+    assert {(each.fault, each.table, each.key) for each in findings} == wanted
+    in_rows, _ = await found(database)
+    assert {(each.fault, each.table, each.key) for each in in_rows} == (
+        wanted if name in IN_ROWS else set()
+    )
     assert not any('"km"' in each.text for each in findings)
 
 
