@@ -54,6 +54,9 @@ All of them read or change a bounded number of rows.
 CALL_TIMEOUT: Final = 10.0
 """Seconds that one call of a function of the user may take."""
 
+SHARED_CALL_TIMEOUT: Final = 1.0
+"""Seconds that it may take while messages of other subjects wait for it."""
+
 _CANCEL_TIMEOUT: Final = 1.0
 """Seconds that a request to cancel a statement may take."""
 
@@ -91,8 +94,8 @@ class FunctionFailed(Exception):
 class CallTimedOut(TimeoutError):
     """A function of the user ran too long."""
 
-    def __init__(self) -> None:
-        super().__init__(f"the function to apply ran for more than {CALL_TIMEOUT:g} s")
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"the function to apply ran for more than {seconds:g} s")
 
 
 class CallCancelled(Exception):
@@ -259,8 +262,10 @@ class OperatorTransaction:
         """Whether a function of the user has run in it."""
         self._canceller: PGcancelConn | None = None
 
-    async def call(self, function: Callable[[AsyncConnection], Awaitable[None]]) -> None:
-        """Call a function of the user with a handle of the connection, for `CALL_TIMEOUT` at most.
+    async def call(
+        self, function: Callable[[AsyncConnection], Awaitable[None]], seconds: float
+    ) -> None:
+        """Call a function of the user with a handle of the connection, for `seconds` at most.
 
         Raises `FunctionFailed`, and the driver's error if the connection was lost or the
         transaction met a conflict.
@@ -274,14 +279,14 @@ class OperatorTransaction:
         with run.lent(self._connection) as handle:
             handle.deadline = None  # the scope limits all statements of the function together
             try:
-                with move_on_after(CALL_TIMEOUT) as scope:
+                with move_on_after(seconds) as scope:
                     try:
                         await function(handle)
                     except asyncio.CancelledError as error:
                         waited_at = error.__traceback__
                         raise
                 if scope.cancelled_caught:
-                    raised = CallTimedOut().with_traceback(waited_at)
+                    raised = CallTimedOut(seconds).with_traceback(waited_at)
             except asyncio.CancelledError as error:
                 if is_being_cancelled():
                     raise

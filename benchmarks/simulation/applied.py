@@ -7,7 +7,7 @@ import anyio
 import psycopg
 
 from dsql_outbox.outbox import Message, TransactionMisused
-from dsql_outbox.publisher.session import CALL_TIMEOUT, CallTimedOut
+from dsql_outbox.publisher.session import CallTimedOut
 
 from .broker import Broker
 from .history import Sent
@@ -62,11 +62,11 @@ class Function:
                 handle.commit()
 
 
-async def error_of(call: object, handle: AppliedHandle) -> Exception | None:
+async def error_of(call: object, handle: AppliedHandle, seconds: float) -> Exception | None:
     """Call a function as `OperatorTransaction.call` does. Returns its error, also a hidden one."""
     try:
-        with anyio.move_on_after(CALL_TIMEOUT) as scope:
+        with anyio.move_on_after(seconds) as scope:
             await call(handle)  # type: ignore[operator]
     except Exception as error:  # noqa: BLE001 - whatever it raises fails the message
         return error
-    return CallTimedOut() if scope.cancelled_caught else handle.verdict
+    return CallTimedOut(seconds) if scope.cancelled_caught else handle.verdict

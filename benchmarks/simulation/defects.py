@@ -26,7 +26,6 @@ from dsql_outbox.publisher.relay.reader import Reader
 from dsql_outbox.publisher.relay.relay import Relay
 from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.publisher.relay.store import PassedOver, Range, Reading, StoredFailure
-from dsql_outbox.publisher.session import FunctionFailed
 from dsql_outbox.publisher.sinks.port import (
     Delivered,
     NotAttempted,
@@ -384,10 +383,10 @@ def delete_before_the_function() -> AbstractContextManager[Any]:
     """The rows of a model are deleted before its function, in a transaction of their own."""
     right = ModelStore._transaction
 
-    async def transaction(store: ModelStore, rows: Sequence[Any], calls: Any) -> bool:
+    async def transaction(store: ModelStore, rows: Sequence[Any], calls: Any, limit: float) -> bool:
         await store.delete(rows)
         with patch.object(Tables, "have", lambda *_: True):
-            return await right(store, rows, calls)
+            return await right(store, rows, calls, limit)
 
     return patch.object(ModelStore, "_transaction", transaction)
 
@@ -395,10 +394,10 @@ def delete_before_the_function() -> AbstractContextManager[Any]:
 def delete_what_failed() -> AbstractContextManager[Any]:
     """A message whose function failed counts as applied."""
 
-    def failed(applier: Applier, subject: Any, _row: object, _: FunctionFailed) -> None:
+    def ended(applier: Applier, subject: Any, _row: object, _: object) -> None:
         applier._settled(subject)
 
-    return patch.object(Applier, "_failed", failed)
+    return patch.object(Applier, "_ended", ended)
 
 
 def pause_for_all_targets() -> AbstractContextManager[Any]:

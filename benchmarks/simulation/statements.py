@@ -22,7 +22,12 @@ from dsql_outbox.publisher.relay.store import (
     StoredFailure,
     StoredWait,
 )
-from dsql_outbox.publisher.session import FunctionFailed
+from dsql_outbox.publisher.session import (
+    CALL_TIMEOUT,
+    SHARED_CALL_TIMEOUT,
+    CallTimedOut,
+    FunctionFailed,
+)
 
 from .applied import AppliedHandle, error_of
 from .outbox_model import Origin, Tables
@@ -91,27 +96,37 @@ class ModelStore:
         self,
         rows: Collection[RowId],
         calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
+        *,
+        is_aside: bool,
     ) -> bool:
-        """See `Store.apply`. What fails a message that is alone counts against it."""
+        """See `Store.apply`. What fails a message that is alone counts against it.
+
+        Too long a call does so only if it had all of its time.
+        """
+        limit = CALL_TIMEOUT if is_aside else SHARED_CALL_TIMEOUT
         try:
             for _ in range(_TRIES):
                 with suppress(psycopg.errors.SerializationFailure):
-                    return await self._transaction(tuple(rows), calls)
+                    return await self._transaction(tuple(rows), calls, limit)
                 await anyio.sleep(0.1)
-            return await self._transaction(tuple(rows), calls)
-        except (FunctionFailed, psycopg.errors.SerializationFailure):
-            if len(rows) == 1:
+            return await self._transaction(tuple(rows), calls, limit)
+        except (FunctionFailed, psycopg.errors.SerializationFailure) as failed:
+            is_slow = isinstance(failed.__cause__, CallTimedOut)
+            if len(rows) == 1 and (is_aside or not is_slow):
                 self._tables.failed(next(iter(rows)), self._origin())
             raise
 
     async def _transaction(
-        self, rows: Sequence[RowId], calls: Sequence[Callable[[Any], Awaitable[None]]]
+        self,
+        rows: Sequence[RowId],
+        calls: Sequence[Callable[[Any], Awaitable[None]]],
+        limit: float,
     ) -> bool:
         if not await self._change(partial(self._tables.have, rows)):
             return False
         for call in calls:
-            if (error := await error_of(call, AppliedHandle())) is not None:
-                raise FunctionFailed(error)
+            if (error := await error_of(call, AppliedHandle(), limit)) is not None:
+                raise FunctionFailed(error) from error
         return await self._change(partial(self._tables.apply, rows, self._origin()))
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:

@@ -3,18 +3,22 @@
 So a read model follows the events in order per subject and exactly once, without a
 checkpoint: the row is the checkpoint. If another publisher settled the row, the function's
 changes are rolled back.
+
+Many messages share a transaction. One that fails it, or takes the function long, is applied
+alone and on another connection after that, so that it delays its own subject only.
 """
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Final
+from functools import partial
+from typing import Final, TypeGuard
 
 import anyio
 import psycopg
 
 from dsql_outbox.outbox import CONFLICTS, AsyncConnection, Message, kind_of
 from dsql_outbox.publisher.outbox_rows import Fault, RowId
-from dsql_outbox.publisher.session import FunctionFailed
+from dsql_outbox.publisher.session import CallTimedOut, FunctionFailed
 from dsql_outbox.publisher.sinks import Answer, Delivered, Retry
 
 from .memory.subjects import Subject
@@ -26,6 +30,9 @@ logger: Final = logging.getLogger("dsql_outbox")
 Apply = Callable[[AsyncConnection, Message], Awaitable[None]]
 """A function that gets an open transaction and the message whose row leaves the outbox."""
 
+Start = Callable[[Callable[[], Awaitable[None]]], object]
+"""Starts some work that runs beside that of the caller."""
+
 _BATCH: Final = 64
 """The most messages of one transaction; the function changes rows of its own too, and Aurora DSQL
 allows 3,000 of them in all.
@@ -36,6 +43,12 @@ the next batch has half as many, and after a success twice as many.
 
 _LONG: Final = 1.0
 """Seconds of a transaction during which no failure is recorded and no row is deleted."""
+
+_ASIDE: Final = 3
+"""The most messages that are applied alone at one time, each on a connection of its own.
+
+While as many hang, the next one that fails a batch waits. The batches go on.
+"""
 
 _KINDS: Final = 20
 """The most kinds of failures of a function that are logged."""
@@ -77,27 +90,38 @@ class Applier:
         self._fail = fail
         self._recover = recover
         self._waiting: dict[str, Subject] = {}
-        """The subjects with rows to apply, by their keys. They take turns."""
+        """The subjects with rows for the next batches, by their keys. They take turns."""
+        self._suspects: set[str] = set()
+        """Those whose last row failed a batch. It steps aside when the rows before it are gone."""
+        self._aside: dict[str, Subject] = {}
+        """The subjects whose only row on its way is applied alone."""
+        self._places = anyio.Semaphore(_ASIDE, fast_acquire=True)
+        self._start: Start = _not_begun
         self.waiting = 0
         """How many messages wait to be applied."""
         self._size = _BATCH
-        self._called: RowId | None = None
-        """The message whose function was called last."""
-        self._suspects: dict[str, None] = {}
-        """The subjects whose last row failed a batch. It is applied alone, between batches."""
-        self._was_alone = True
         self._ends_at = float("inf")
-        self._scope = anyio.CancelScope()
+        self._scopes: dict[Subject | None, anyio.CancelScope] = {}
+        """Those of the transactions that run, by the subject that is aside, or None."""
         self._told: set[str] = set()
 
     @property
     def is_done(self) -> bool:
         """Whether no message waits to be applied."""
-        return not self._waiting
+        return not (self._waiting or self._aside)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a batch to apply."""
+        return bool(self._waiting)
+
+    def begin(self, start: Start) -> None:
+        """Take `start` to apply messages alone, beside the batches."""
+        self._start = start
 
     def add(self, subject: Subject) -> None:
         """Have the run of a subject applied. The answers for all of its messages come here."""
-        earlier = self._waiting.get(subject.key)
+        earlier = self._waiting.get(subject.key) or self._aside.get(subject.key)
         if earlier is subject:
             return
         if earlier is not None:  # its shard was lost and taken again meanwhile
@@ -110,100 +134,129 @@ class Applier:
 
     async def apply(self) -> None:
         """Apply one batch. Raises the driver's error if the database fails, keeping the rest."""
-        batch = self._batch()
-        if not batch:
-            return
-        began = self._state.clock()
-        if began >= self._ends_at:  # also if the database fails at once, before it can be cut
-            self._leave()
-            return
+        if self._state.clock() >= self._ends_at:  # also if the database fails before it can be cut
+            self.leave()
+        elif batch := self._batch():
+            await self._transaction(batch, None)
+
+    async def _apply_aside(self, subject: Subject) -> None:
+        """Apply the row of a subject that stepped aside."""
+        async with self._places:
+            if self._is_aside(subject):
+                await self._transaction({subject.busy_row.id: subject}, subject)
+        self._state.settled()
+        self._state.to_settle.set()
+
+    async def _transaction(self, batch: Mapping[RowId, Subject], aside: Subject | None) -> None:
         error: FunctionFailed | psycopg.Error | None = None
         is_applied = False
-        with anyio.CancelScope(deadline=self._ends_at) as self._scope:
+        called: list[RowId] = []
+        began = self._state.clock()
+        with anyio.CancelScope(deadline=self._ends_at) as self._scopes[aside]:
             try:
-                calls = [self._call(row) for row in self._rows(batch)]
-                is_applied = await self._store.apply(list(batch), calls)
+                calls = [self._call(row, called) for row in self._rows(batch)]
+                is_applied = await self._store.apply([*batch], calls, is_aside=aside is not None)
             except (FunctionFailed, psycopg.Error) as failure:
                 error = failure
-        if self._scope.cancelled_caught:
-            self._leave()
+        if self._scopes.pop(aside).cancelled_caught:
+            if aside is None or self._is_aside(aside):  # or its shard was lost
+                self.leave()
         elif is_applied:
-            self._applied(batch, self._state.clock() - began)
-        else:
-            self._not_applied(batch, error)
+            for subject in batch.values():
+                self._settled(subject)
+            if aside is None:
+                self._resize(self._state.clock() - began)
+        elif aside is None:
+            self._not_applied(batch, error, called)
+        elif _is_outage(error):
+            self._step_back(aside)
+        elif self._is_aside(aside):
+            self._ended(aside, aside.busy_row.id, error)
 
     def _batch(self) -> dict[RowId, Subject]:
-        """The messages of the next transaction: a suspect alone, after a batch of others."""
+        """The messages of the next transaction."""
         batch: dict[RowId, Subject] = {}
         for key, subject in self._waiting.items():
-            others = subject.busy[:-1] if key in self._suspects else subject.busy
-            batch |= {row.id: subject for row in others[: self._size - len(batch)]}
+            rows = subject.busy[:-1] if key in self._suspects else subject.busy
+            batch |= {row.id: subject for row in rows[: self._size - len(batch)]}
             if len(batch) == self._size:
                 break
-        subjects = (self._waiting[key] for key in self._suspects)
-        alone = next((subject for subject in subjects if len(subject.busy) == 1), None)
-        self._was_alone = alone is not None and not (self._was_alone and batch)
-        if alone is None or not self._was_alone:
-            return batch
-        return {alone.busy_row.id: alone}
+        return batch
 
-    def _applied(self, batch: Mapping[RowId, Subject], seconds: float) -> None:
-        for subject in batch.values():
-            self._settled(subject)
+    def _resize(self, seconds: float) -> None:
         is_long = seconds > _LONG
         self._size = max(1, self._size // 2) if is_long else min(_BATCH, 2 * self._size)
 
     def _not_applied(
-        self, batch: Mapping[RowId, Subject], error: FunctionFailed | psycopg.Error | None
+        self,
+        batch: Mapping[RowId, Subject],
+        error: FunctionFailed | psycopg.Error | None,
+        called: Sequence[RowId],
     ) -> None:
         """Make the batch smaller; of one message, act on the error. None: the row is gone."""
         row, *others = batch
         subject = batch[row]
-        if others and isinstance(error, FunctionFailed) and self._suspect(batch):
+        if isinstance(error, FunctionFailed) and self._suspect(batch, error, called):
             return
         self._size = max(1, len(batch) // 2)
-        if isinstance(error, psycopg.Error) and kind_of(error) not in CONFLICTS:
+        if _is_outage(error):
             # Our connection failed, which counts against no message. If this message is the
             # reason, as when it crashes the server, the others must not wait for it.
             if self._waits(subject):
                 self._waiting[subject.key] = self._waiting.pop(subject.key)
             raise error
-        if others:
-            return
-        if error is None:
-            logger.info("Row of event %s was settled by another publisher", row.event_id)
-            self._settled(subject)
-        else:
-            failure = error if isinstance(error, FunctionFailed) else FunctionFailed(error)
-            self._failed(subject, row, failure)
+        if not others:
+            self._ended(subject, row, error)
 
-    def _suspect(self, batch: Mapping[RowId, Subject]) -> bool:
-        """Apply the message that failed the batch alone, if that is known.
+    def _suspect(
+        self, batch: Mapping[RowId, Subject], error: FunctionFailed, called: Sequence[RowId]
+    ) -> bool:
+        """Have the message applied alone that failed the batch, if that is known.
 
         The rows of its run behind it wait until it is settled. After the call for the last one,
         COMMIT may have failed. The subject of that one is then the first.
         """
-        called, last = self._called, [*batch][-1]
-        if called is None:
+        is_slow = isinstance(error.error, CallTimedOut)
+        if not called or (len(batch) == 1 and not is_slow):
             return False
-        subject = batch[called]
+        row, last = called[-1], [*batch][-1]
+        subject = batch[row]
         if not self._waits(subject):
             return True
-        if called == last:
+        if row == last and not is_slow:
             del self._waiting[subject.key]
             self._waiting = {subject.key: subject, **self._waiting}
             return False
-        self._cut(subject, 1 + [row.id for row in subject.busy].index(called))
-        self._suspects[subject.key] = None
+        self._cut(subject, 1 + [each.id for each in subject.busy].index(row))
+        self._suspects.add(subject.key)
+        self._step_aside_if_alone(subject)
         return True
+
+    def _step_aside_if_alone(self, subject: Subject) -> None:
+        """Apply a suspect alone, beside the batches, once no row is before it."""
+        if len(subject.busy) == 1 and subject.key in self._suspects:
+            self._suspects.remove(subject.key)
+            self._aside[subject.key] = self._waiting.pop(subject.key)
+            self._start(partial(self._apply_aside, subject))
+
+    def _step_back(self, subject: Subject) -> None:
+        """Let a message that met an outage wait for it with the others."""
+        if self._is_aside(subject):
+            self._waiting[subject.key] = self._aside.pop(subject.key)
+
+    def _is_aside(self, subject: Subject) -> bool:
+        """Whether a subject is aside, and its shard was not lost meanwhile."""
+        return self._aside.get(subject.key) is subject
 
     def stop(self, ends_at: float) -> None:
         """Leave the messages that are not applied at `ends_at`; the next publisher applies them."""
-        self._ends_at = self._scope.deadline = ends_at
+        self._ends_at = ends_at
+        for scope in self._scopes.values():
+            scope.deadline = ends_at
 
-    def _leave(self) -> None:
-        """Give back the messages that wait, when the time after a stop is over."""
-        for subject in [*self._waiting.values()]:
+    def leave(self) -> None:
+        """Give back the messages that wait, and end the transactions of those that are aside."""
+        for subject in [*self._waiting.values(), *self._aside.values()]:
             self._remove(subject)
             self._state.give_back(subject)
 
@@ -215,25 +268,33 @@ class Applier:
                 made[subject.key] = _messages(subject)
             yield row, next(made[subject.key])
 
-    def _call(self, applied: tuple[RowId, Message]) -> Callable[[AsyncConnection], Awaitable[None]]:
+    def _call(
+        self, applied: tuple[RowId, Message], called: list[RowId]
+    ) -> Callable[[AsyncConnection], Awaitable[None]]:
         row, message = applied
 
         async def call(connection: AsyncConnection) -> None:
-            self._called = row
+            called.append(row)
             await self._function(connection, message)
 
         return call
 
     def _waits(self, subject: Subject) -> bool:
         """Whether a subject was not given back during the transaction."""
-        return self._waiting.get(subject.key) is subject
+        return self._waiting.get(subject.key) is subject or self._is_aside(subject)
 
     def _remove(self, subject: Subject) -> None:
         """Take a subject out of those that wait; the rows behind its busy row go back."""
         self._cut(subject, 1)
         self.waiting -= 1
-        del self._waiting[subject.key]
-        self._suspects.pop(subject.key, None)
+        self._take(subject)
+        self._suspects.discard(subject.key)
+        if (scope := self._scopes.get(subject)) is not None:
+            scope.cancel()
+
+    def _take(self, subject: Subject) -> None:
+        self._waiting.pop(subject.key, None)
+        self._aside.pop(subject.key, None)
 
     def _cut(self, subject: Subject, at: int) -> None:
         self.waiting -= len(subject.busy) - at
@@ -247,15 +308,20 @@ class Applier:
         self._state.deleted += 1
         self.waiting -= 1
         row = subject.busy_row.id
-        del self._waiting[subject.key]
+        self._take(subject)
         if len(subject.busy) > 1:
             self._waiting[subject.key] = subject
-        else:
-            self._suspects.pop(subject.key, None)
         if self._state.finish(subject, "settled"):
             self._recover(row)
+        self._step_aside_if_alone(subject)
 
-    def _failed(self, subject: Subject, row: RowId, failure: FunctionFailed) -> None:
+    def _ended(self, subject: Subject, row: RowId, error: Exception | None) -> None:
+        """Act on a transaction of one message that did not commit. None: the row is gone."""
+        if error is None:
+            logger.info("Row of event %s was settled by another publisher", row.event_id)
+            self._settled(subject)
+            return
+        failure = error if isinstance(error, FunctionFailed) else FunctionFailed(error)
         self._tell(row, failure)
         if self._waits(subject):
             self._remove(subject)
@@ -269,6 +335,15 @@ class Applier:
             without_text = FunctionFailed(failure.error).with_traceback(failure.error.__traceback__)
             text = "The function to apply failed for event %s: %s (later ones are not logged)"
             logger.warning(text, row.event_id, kind, exc_info=without_text)
+
+
+def _is_outage(error: Exception | None) -> TypeGuard[psycopg.Error]:
+    """Whether the database failed, rather than the function or its race for a row."""
+    return isinstance(error, psycopg.Error) and kind_of(error) not in CONFLICTS
+
+
+def _not_begun(_: object) -> None:
+    raise AssertionError("a message is applied alone only while the relay runs")
 
 
 def _messages(subject: Subject) -> Iterator[Message]:

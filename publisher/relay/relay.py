@@ -65,8 +65,9 @@ class Relay:
         breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
         outcomes = Outcomes(self._state, self._settler, settings)
         self._sender = Sender(self._state, sink, leases, outcomes, breaker)
+        self._applier: Applier | None = None
         if apply is not None:
-            self._settler.applier = Applier(
+            self._applier = self._settler.applier = Applier(
                 self._state, store, apply, outcomes.not_applied, self._settler.recover
             )
         self._reader = Reader(self._state, store, leases, settings)
@@ -85,11 +86,15 @@ class Relay:
         try:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
+                    if self._applier is not None:
+                        self._applier.begin(lambda work: tasks.start_soon(self._guarded, work))
                     tasks.start_soon(self._guarded, self._reader.run)
                     tasks.start_soon(self._guarded, self._settler.run)
                     await self._guarded(self._sender.run)
                     self._state.drained()
         finally:
+            if self._applier is not None:  # and the relay was cancelled
+                self._applier.leave()
             with anyio.move_on_after(_LAST, shield=True), suppress(psycopg.Error):
                 await self._settler.settle_all()
         if self._error is not None:
@@ -102,8 +107,8 @@ class Relay:
         left to the next publisher.
         """
         self._state.stop()
-        if self._settler.applier is not None:
-            self._settler.applier.stop(self._state.clock() + self._drain)
+        if self._applier is not None:
+            self._applier.stop(self._state.clock() + self._drain)
 
     def wake(self) -> None:
         """Read now: there may be new rows."""
@@ -176,7 +181,7 @@ class Relay:
         return sum(shard.held for shard in self._state.shards.values())
 
     async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do one of the three activities; its first error ends all of them."""
+        """Do one of the activities; its first error ends all of them."""
         try:
             await work()
         except Exception as error:  # noqa: BLE001 - `run` raises it

@@ -83,8 +83,13 @@ class Settler:
     @property
     def is_done(self) -> bool:
         """Whether nothing is left to settle."""
+        return not self._is_ready and self._is_applied
+
+    @property
+    def _is_ready(self) -> bool:
+        """Whether `settle` has something to do."""
         waits = self._acknowledged or self._recovered or self._failures or self._letters
-        return not waits and self._is_applied
+        return bool(waits) or (self.applier is not None and self.applier.is_ready)
 
     @property
     def _is_applied(self) -> bool:
@@ -124,7 +129,7 @@ class Settler:
         Raises lasting errors.
         """
         state = self._state
-        while not (state.is_drained and self._is_applied):
+        while not self._is_over:
             await self._gather()
             try:
                 await self.settle()
@@ -137,10 +142,15 @@ class Settler:
                 logger.warning("Relay waits for the database: %s", text_of(error))
                 await state.to_stop.wait(self._settings.idle_max)
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing more can come, and all messages are applied."""
+        return self._state.is_drained and self._is_applied
+
     async def _gather(self) -> None:
         """Wait for something to settle, then until a turn is worth its statements."""
         state = self._state
-        while self.is_done and not state.is_drained:
+        while not (self._is_ready or self._is_over):
             await state.to_settle.wait(float("inf"))
         until = self._settled_at + _GATHER
         while not self._is_urgent and (wait := until - state.clock()) > 0:
@@ -156,7 +166,7 @@ class Settler:
         shares = state.rows.shares
         if shares.waits_for_deletion or (state.ends_when_empty and shares.rows == self.waiting):
             return True
-        return bool(self._letters) or not self._is_applied
+        return bool(self._letters) or (self.applier is not None and self.applier.is_ready)
 
     async def settle_all(self) -> None:
         """Settle the rest, again and again until the database answers. Raises lasting errors."""
@@ -180,9 +190,7 @@ class Settler:
                 await settle_kind()
             except psycopg.Error as failure:
                 error = error or failure
-        if self._state.waits_for_room or self._state.rows.shares.full:
-            self._state.to_read.set()
-        self._state.to_send.set()
+        self._state.settled()
         if error is not None:
             raise error
 

@@ -1,7 +1,7 @@
 """The statements of the relay on the outbox and its failures."""
 
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
@@ -20,6 +20,7 @@ from dsql_outbox.outbox import (
     array_literal,
     plain_array,
 )
+from dsql_outbox.publisher import session
 from dsql_outbox.publisher.backlog import has_backlog
 from dsql_outbox.publisher.burial import Burial, Letter
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId, row_keys
@@ -92,8 +93,9 @@ class _RowGone(Exception):
 class SqlStore:
     """The tables of a database; see `Store` for the methods.
 
-    Reads, changes and `is_done` have a connection each, so none waits for another. That of
-    `is_done` is opened at its first use, and closed when it is cancelled.
+    Reads, changes, `is_done` and each message that is applied alone have a connection, so none
+    waits for another. The last two open theirs at the first use; that of `is_done` is closed
+    when it is cancelled.
     `statements` counts the calls. All methods raise the driver's errors, and
     `SchemaError` if the tables are missing or outdated.
     """
@@ -101,12 +103,15 @@ class SqlStore:
     def __init__(
         self, database: Database, target: str = DEFAULT_TARGET, kind: TargetKind | None = None
     ) -> None:
+        self._database = database
         self._target = target
         self._kind: TargetKind | None = kind
         self.first_shard = 0
         self._reads = OperatorSession(database, needs_primary=True)
         self._changes = OperatorSession(database, needs_primary=True)
         self._looks = OperatorSession(database)
+        self._asides: list[OperatorSession] = []
+        """Those of messages that were applied alone, and that no such message uses now."""
         self._process = OneProcess("a publisher's connections")
         self._burial = Burial(self._changes)
         self._is_refused = False
@@ -118,8 +123,8 @@ class SqlStore:
         Raises `SettingsError` if there is no such target, or it is of another kind.
         """
         ((shards,),) = await self._rows("shard_count", {})
-        for session in (self._reads, self._changes, self._looks):
-            session.do_not_wait_for_cluster()
+        for each in (self._reads, self._changes, self._looks):
+            each.do_not_wait_for_cluster()
         if not shards:
             raise SchemaError(
                 f"schema {self._reads.schema} has no shards: run `dsql-outbox schema apply`"
@@ -129,8 +134,8 @@ class SqlStore:
 
     async def close(self) -> None:
         """Close the connections."""
-        for session in (self._reads, self._changes, self._looks):
-            await session.close()
+        for each in (self._reads, self._changes, self._looks, *self._asides):
+            await each.close()
 
     async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
         """See `Store.read`."""
@@ -163,21 +168,40 @@ class SqlStore:
         self,
         rows: Collection[RowId],
         calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
+        *,
+        is_aside: bool,
     ) -> bool:
         """See `Store.apply`. The number of deleted rows is the fence against other publishers."""
         self._require()
+        seconds = session.CALL_TIMEOUT if is_aside else session.SHARED_CALL_TIMEOUT
 
         async def run(transaction: OperatorTransaction) -> None:
             if await transaction.count("outbox_delete", row_keys(rows)) != len(rows):
                 raise _RowGone
             for call in calls:
-                await transaction.call(call)
+                await transaction.call(call, seconds)
 
         try:
-            await self._changes.transaction(run)
+            if is_aside:
+                with self._aside() as aside:
+                    await aside.transaction(run)
+            else:
+                await self._changes.transaction(run)
         except _RowGone:
             return False
         return True
+
+    @contextmanager
+    def _aside(self) -> Iterator[OperatorSession]:
+        """A session that nobody else uses meanwhile. It stays for the next one."""
+        if not self._asides:
+            self._asides.append(OperatorSession(self._database, needs_primary=True))
+            self._asides[0].do_not_wait_for_cluster()
+        aside = self._asides.pop()
+        try:
+            yield aside
+        finally:
+            self._asides.append(aside)
 
     async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
         """See `Store.failures`. One statement reads `FAILURES` rows at most."""

@@ -86,6 +86,12 @@ class RelayState:
         for wake in (self.to_read, self.to_send, self.to_settle, self.to_stop):
             wake.set()
 
+    def settled(self) -> None:
+        """Wake those who wait for rows to leave the memory, or for a subject to go on."""
+        if self.waits_for_room or self.rows.shares.full:
+            self.to_read.set()
+        self.to_send.set()
+
     def drained(self) -> None:
         """Record that no call of the sink runs."""
         self.is_drained = True

@@ -132,11 +132,15 @@ class Store(Protocol):
         self,
         rows: Collection[RowId],
         calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
+        *,
+        is_aside: bool,
     ) -> bool:
         """Delete rows and make `calls` in one transaction, which is retried after a conflict.
 
-        Returns False, with nothing changed, if one of the rows is missing. Raises
-        `FunctionFailed` if a call failed the transaction.
+        If it `is_aside`, it runs beside the other changes, and a call may take `CALL_TIMEOUT`.
+        Otherwise they wait for it, and a call may take `SHARED_CALL_TIMEOUT`. Returns False, with
+        nothing changed, if one of the rows is missing. Raises `FunctionFailed` if a call failed
+        the transaction.
         """
         ...
 

@@ -25,34 +25,35 @@ class Model(MemoryOutbox):
         super().__init__()
         self.committed: list[list[str]] = []
         """The messages of each transaction that has committed."""
-        self._open: list[str] = []
         self._sick, self._left = sick, times
         self.insert([*chain("hot", [*range(1, HOT + 1)])])
         self.insert([row(f"other-{n}", HOT + n) for n in range(1, OTHERS + 1)])
 
-    async def function(self, _connection: AsyncConnection, message: Message) -> None:
+    async def function(self, changes: list[str], message: Message) -> None:
         """Apply a message."""
         await anyio.sleep(0.001)
         number = message.event_id.int
         if number == self._sick and self._left:
             self._left -= 1
             raise ValueError
-        self._open.append(f"{message.key} {number}")
+        changes.append(f"{message.key} {number}")
 
     async def apply(
         self,
         rows: Collection[RowId],
         calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
+        *,
+        is_aside: bool,  # noqa: ARG002 - it costs no time here
     ) -> bool:
         """See `Store.apply`."""
-        self._open = []
+        changes: list[str] = []
         for call in calls:
             try:
-                await call(None)  # type: ignore[arg-type]
+                await call(changes)  # type: ignore[arg-type]
             except ValueError as error:
                 raise FunctionFailed(error) from error
         await self.delete(rows)
-        self.committed.append(self._open)
+        self.committed.append(changes)
         return True
 
 

@@ -39,6 +39,7 @@ from dsql_outbox.publisher.relay.sender import Sender
 from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.publisher.relay.state import RelayState
 from dsql_outbox.publisher.relay.store import Failure, StoredFailure, SubjectName
+from dsql_outbox.publisher.session import CallTimedOut, FunctionFailed
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Retry, Unavailable
 
 ALL: tuple[Stage, ...] = get_args(Stage)
@@ -151,11 +152,19 @@ class Tables:
     async def apply(
         self,
         rows: Collection[RowId],
-        _calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
+        calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
+        *,
+        is_aside: bool,
     ) -> bool:
-        """See `Store.apply`."""
+        """See `Store.apply`. The function fails in the middle of the batch; True: it is slow."""
         if not self.rows.keys() >= set(rows):
             return False
+        if (is_slow := self.fails.pop("function", None)) is not None:
+            for call in calls[: 1 + len(calls) // 2]:
+                await call(None)  # type: ignore[arg-type]
+            raise FunctionFailed(
+                CallTimedOut(10.0 if is_aside else 1.0) if is_slow else ValueError()
+            )
         return self._change("apply", lambda: self._settle(rows))
 
     def _settle(self, rows: Collection[RowId]) -> None:
@@ -201,7 +210,7 @@ async def nothing(_connection: AsyncConnection, _message: Message) -> None: ...
 OUTCOMES = st.sampled_from(
     [Delivered(), Delivered(), Retry("no"), Rejected("no"), Unavailable("no"), NotAttempted()]
 )
-STATEMENTS = st.sampled_from(["delete", "bury", "record", "forget", "apply"])
+STATEMENTS = st.sampled_from(["delete", "bury", "record", "forget", "apply", "function"])
 
 
 class Life(RuleBasedStateMachine):
@@ -211,6 +220,7 @@ class Life(RuleBasedStateMachine):
     def begin(self, applies: bool) -> None:
         self.now = 1_000.0
         self.tables, self.lease = Tables(), Lease()
+        self.aside: list[Callable[[], Awaitable[None]]] = []
         self.state = RelayState(lambda: self.now, topic_open_for=1.0)
         settled = PublisherSettings(attempts=2, backoff_base=1)
         parts: tuple[object, ...] = (self.tables, settled, self.lease)
@@ -224,6 +234,7 @@ class Life(RuleBasedStateMachine):
                 self.outcomes.not_applied,
                 self.settler.recover,
             )
+            self.settler.applier.begin(self.aside.append)
         breaker = Breaker(failures=5, open_for=1.0)
         sink = SimpleNamespace(keeps_prefix=True)
         self.sender = Sender(self.state, sink, self.lease, self.outcomes, breaker)  # type: ignore[arg-type]
@@ -314,6 +325,13 @@ class Life(RuleBasedStateMachine):
             without_wait(self.settler.settle())
         self.tables.fails = {}
 
+    @precondition(lambda self: self.aside)
+    @rule(index=st.integers(0, 100), fails=st.dictionaries(STATEMENTS, st.booleans(), max_size=1))
+    def apply_aside(self, index: int, fails: Mapping[str, bool]) -> None:
+        self.tables.fails = dict(fails)
+        without_wait(self.aside.pop(index % len(self.aside))())  # type: ignore[arg-type]
+        self.tables.fails = {}
+
     @rule()
     def lapse_or_renew(self) -> None:
         self.lease.lasts = not self.lease.lasts
@@ -355,10 +373,11 @@ class Life(RuleBasedStateMachine):
         buried = [of for _, of in self.settler._letters.values()]
         assert stages["burying"] == {id(of.busy_row) for of in buried}
         if self.settler.applier is not None:
-            applied = self.settler.applier._waiting.values()
+            applier = self.settler.applier
+            applied = [*applier._waiting.values(), *applier._aside.values()]
             rows_to_apply = [row for of in applied for row in of.busy]
             assert stages["applying"] == {id(row) for row in rows_to_apply}
-            assert self.settler.applier.waiting == len(rows_to_apply)
+            assert applier.waiting == len(rows_to_apply)
         for copy in rows.copies:
             assert copy.id in rows.known or copy.id not in self.tables.rows or copy.stage in BUSY
         assert all(each.stage != "outbox" for each in rows.known.values())
@@ -373,6 +392,8 @@ class Life(RuleBasedStateMachine):
             while self.in_flight:
                 self.answer(0, Delivered())
             self.settle({})
+            while self.aside:
+                self.apply_aside(0, {})
             if not self.tables.rows and not self.state.rows.shares.rows:
                 break
             self.now += 400.0

@@ -32,6 +32,8 @@ class ApplyingOutbox(MemoryOutbox):
         self,
         rows: Collection[RowId],
         calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
+        *,
+        is_aside: bool,  # noqa: ARG002 - it costs no time here
     ) -> bool:
         """See `Store.apply`."""
         if len(self.rows) <= self.fails_from:
