@@ -174,14 +174,17 @@ async def _bare(url: str) -> None:
 
 def sick(conditions: Conditions) -> list[float]:
     """How many of 20 subjects are applied within a second beside one whose function fails."""
-    return [asyncio.run(_beside(new_database(conditions.server, "targets_sick")))]
+    urls = [new_database(conditions.server, f"targets_sick_{n}") for n in range(2)]
+    return [asyncio.run(_beside(url, hangs=n == 1)) for n, url in enumerate(urls)]
 
 
-async def _beside(url: str) -> int:
+async def _beside(url: str, *, hangs: bool) -> int:
     await _only_model(url)
 
     async def apply(connection: AsyncConnection, message: Message) -> None:
         if message.key == "Car/sick":
+            if hangs:
+                await asyncio.sleep(3600)
             raise ValueError
         await _apply(connection, message)
 
@@ -234,6 +237,7 @@ TARGETS = [
         "sick",
         [
             Goal(f"subjects of {_OTHERS} applied in 1 s beside one whose function raises", _OTHERS),
+            Goal(f"subjects of {_OTHERS} applied in 1 s beside one whose function hangs", _OTHERS),
         ],
         sick,
     ),

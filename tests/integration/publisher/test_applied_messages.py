@@ -10,7 +10,7 @@ from typing import Literal
 import anyio
 import psycopg
 import pytest
-from tests.support.publisher.running_relays import count, event, only_model, running
+from tests.support.publisher.running_relays import count, event, only_model, running, until
 
 from dsql_outbox.outbox import AsyncConnection, Database, Message, SettingsError
 from dsql_outbox.publisher import Answer, Apply, Publisher, PublisherSettings, session
@@ -352,6 +352,31 @@ async def test_the_reason_says_where_a_function_hung(
     first, place, *_ = (await ended(database, hang)).split("\n")
     assert first.startswith("the function to apply raised CallTimedOut: ")
     assert place.endswith("<locals>.hang")
+
+
+@CANCELS
+@pytest.mark.parametrize("hang", ["in the database", "elsewhere"])
+async def test_a_call_that_hangs_delays_its_own_subject_only(
+    database: Database, writer: Writer, sql: psycopg.Connection, hang: str
+) -> None:
+    """Its transaction stays open meanwhile, on a connection of its own."""
+    given(writer, 20)
+    ends = anyio.Event()
+
+    async def sometimes(connection: AsyncConnection, message: Message) -> None:
+        await count_move(connection, message)
+        if message.key == "Car/car-7" and not ends.is_set():
+            await (connection.execute(SLOW) if hang == "in the database" else ends.wait())
+
+    with anyio.fail_after(session.CALL_TIMEOUT - 2):
+        async with running(applying(database, sometimes, drain=0.2)):
+            await until(lambda: len(model(sql)) == 19)
+            writer.write_many([event("car-7", 20), event("late", 21)])
+            await until(lambda: len(model(sql)) == 20)
+            assert "Car/car-7" not in model(sql)
+            ends.set()
+            if hang == "elsewhere":
+                await until(lambda: model(sql).get("Car/car-7") == (2, 2))
 
 
 @CANCELS

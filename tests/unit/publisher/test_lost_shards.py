@@ -18,6 +18,7 @@ from dsql_outbox.publisher.relay.outcomes import Outcomes
 from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.publisher.relay.state import RelayState
 from dsql_outbox.publisher.relay.store import Failure
+from dsql_outbox.publisher.session import CallTimedOut, FunctionFailed
 from dsql_outbox.publisher.sinks import Rejected, Retry
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +85,49 @@ async def test_a_row_that_was_to_be_settled_twice_leaves_no_shard_busy(outcome: 
     await settler.settle_all()
     assert state.rows.busy_shards == set()
     assert (state.rows.shares.rows, len(state.rows.known)) == (0, 1)
+
+
+async def test_a_message_that_is_applied_aside_does_not_outlast_its_shard() -> None:
+    """Its transaction holds the row, which the next one is to delete."""
+    state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
+    ends: list[str] = []
+
+    class Slow(Tables):
+        async def apply(
+            self,
+            _rows: Collection[RowId],
+            calls: Sequence[Callable[[AsyncConnection], Awaitable[None]]],
+            *,
+            is_aside: bool,
+        ) -> bool:
+            for call in calls:
+                await call(None)  # type: ignore[arg-type]
+            if len(ends) > 1:
+                return True
+            ends.append("began")
+            if not is_aside:
+                raise FunctionFailed(CallTimedOut(1.0))
+            try:
+                await anyio.sleep_forever()
+            finally:
+                ends.append("cut")
+
+    applier = Applier(state, Slow(), nothing, _ignore, _ignore)  # type: ignore[arg-type]
+    first = sent(state, 1)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            applier.begin(tasks.start_soon)
+            applier.add(first)
+            await applier.apply()
+            while len(ends) < 2:
+                await anyio.lowlevel.checkpoint()
+            state.queues.lose(first.shard)
+            applier.add(sent(state, 2))
+    assert ends == ["began", "began", "cut"]
+    assert (applier.is_ready, applier.waiting) == (True, 1)
+    await applier.apply()
+    assert applier.is_done
+    assert state.rows.busy_shards == set()
 
 
 @pytest.mark.parametrize("lasts", [True, False], ids=["drains", "is lost"])
