@@ -150,38 +150,6 @@ def test_a_duplicate_is_told_and_nothing_of_the_session_is_stored(
     own.assert_true_to({event.id: receipt})
 
 
-def test_an_error_of_the_function_rolls_back_and_is_raised_at_once(
-    open_door: OpenDoor, proxy: PostgresProxy, own: Tables
-) -> None:
-    runs = []
-
-    def function(session: Session, append: Any) -> None:
-        runs.append(session)
-        session.add(Own(n=1))
-        session.flush()
-        append(event_of(append))
-        raise ValueError("no such loan")
-
-    with pytest.raises(ValueError, match="no such loan"):
-        open_door(proxy.url).transact(function)
-    assert (len(runs), own_rows(own), ids(own)) == (1, 0, set())
-
-
-def test_a_database_error_that_the_function_swallows_is_raised_at_its_end(
-    open_door: OpenDoor, proxy: PostgresProxy, own: Tables
-) -> None:
-    def function(session: Session, append: Any) -> None:
-        append(event_of(append))
-        try:
-            session.execute(text("SELECT 1 / 0"))
-        except DBAPIError:
-            session.rollback()
-
-    with pytest.raises(Exception, match="division by zero"):
-        open_door(proxy.url).transact(function)
-    assert ids(own) == set()
-
-
 def test_the_timeout_ends_the_call(open_door: OpenDoor, proxy: PostgresProxy, own: Tables) -> None:
     proxy.stall(matching="INSERT INTO own")
     with pytest.raises(Exception, match="before the deadline"):

@@ -30,8 +30,3 @@ def test_wrong_usage(url: str) -> None:
     assert (code, "'30' is not an age, a number and s, m, h or d" in output) == (2, True)
     code, output = run("--consumer", "a b", "--older-than", "1d", "--database", url)
     assert (code, "must be 1 to 64 of" in output) == (2, True)
-
-
-def test_missing_tables_have_their_exit_code(database_url: str) -> None:
-    code, output = run("--consumer", "a", "--older-than", "1d", "--database", database_url)
-    assert (code, "schema apply" in output) == (78, True)

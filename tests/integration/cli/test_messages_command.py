@@ -360,10 +360,3 @@ def test_wrong_usage_is_refused(url: str, words: tuple[str, ...], said: str) -> 
     done = run(url, "messages", *words)
     assert done.exit_code == 2
     assert said in done.stderr
-
-
-@pytest.mark.parametrize("words", [("list",), ("retry", "--all"), ("replay", str(uuid4()))])
-def test_missing_tables_end_it_with_code_78(database_url: str, words: tuple[str, ...]) -> None:
-    done = run(database_url, "messages", *words)
-    assert done.exit_code == 78
-    assert "run `dsql-outbox schema apply`" in done.stderr

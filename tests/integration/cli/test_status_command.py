@@ -234,12 +234,20 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-def test_missing_tables_end_it_with_code_78(database_url: str) -> None:
-    done = run(database_url)
-    assert done.exit_code == 78
-    assert done.stderr.splitlines() == [
-        "Error: schema outbox lacks the outbox tables: run `dsql-outbox schema apply`"
-    ]
+def test_missing_tables_end_any_command_with_code_78(database_url: str) -> None:
+    for words in (
+        "status",
+        "messages list",
+        "messages retry --all",
+        "topics list",
+        "inbox prune --consumer a --older-than 1d",
+        "targets list",
+    ):
+        done = CliRunner().invoke(main, [*words.split(), "--database", database_url])
+        assert done.exit_code == 78, words
+        assert done.stderr.splitlines()[-1] == (
+            "Error: schema outbox lacks the outbox tables: run `dsql-outbox schema apply`"
+        )
 
 
 def test_no_database_is_wrong_usage() -> None:

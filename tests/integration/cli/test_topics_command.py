@@ -50,10 +50,6 @@ def test_no_topic_is_wrong_usage(url: str) -> None:
     assert "a topic has 1 to 255 characters and no NUL, got ''" in done.stderr
 
 
-def test_missing_tables_end_the_command_with_78(database_url: str) -> None:
-    assert run("topics list", url=database_url).exit_code == 78
-
-
 # --- status ----------------------------------------------------------------------------
 
 

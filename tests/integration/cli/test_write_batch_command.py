@@ -119,13 +119,6 @@ def test_an_unreachable_database_ends_it_and_says_where_to_go_on(
     assert "stopped: the database cannot be reached; write again from record 1 of " in done.err
 
 
-def test_missing_tables_end_it_with_the_command_to_run(database_url: str) -> None:
-    stdin = lines([event("a"), event("b")])
-    done = invoke("write", "--database", database_url, "--batch", 10, stdin=stdin)
-    assert (done.code, done.out, failures(done.err)) == (78, b"", [])
-    assert "run `dsql-outbox schema apply`" in done.err
-
-
 def test_an_empty_batch_is_wrong_usage(url: str) -> None:
     done = invoke("write", "--database", url, "--batch", 0)
     assert done.code == 2

@@ -211,24 +211,6 @@ async def test_who_is_cancelled_gives_its_leases_back(
     assert owners(sql) == [None] * 4
 
 
-@pytest.mark.parametrize("step", ["300 s", "1 day"])
-async def test_the_shards_of_a_dead_publisher_go_to_others_though_the_clock_stepped_back(
-    database: Database, sql: psycopg.Connection, step: str
-) -> None:
-    """A step back of the clock is a step forward of all that is written."""
-    dead, lives = Relay(database), Relay(database)
-    async with opened(dead, lives):
-        await until(lambda: dead.owns(2) and lives.owns(2))
-        assert dead.leases._task is not None
-        dead.leases._task.cancel()
-        await asyncio.wait({dead.leases._task})
-        sql.execute(
-            "UPDATE outbox.outbox_leases SET expires_at = expires_at + %s::interval", [step]
-        )
-        sql.execute("UPDATE outbox.outbox_publishers SET seen_at = seen_at + %s::interval", [step])
-        await until(lambda: lives.owns(4), 8)
-
-
 # --- progress --------------------------------------------------------------------------
 
 
@@ -260,36 +242,6 @@ async def test_who_is_alone_goes_on_under_its_epochs_when_there_is_progress_agai
     relay.progresses = True
     await until(lambda: relay.owns(4))
     assert relay.leases.owned() == dict.fromkeys(SHARDS, 1)
-
-
-# --- what it costs ---------------------------------------------------------------------
-
-
-async def test_a_beat_is_one_statement_while_nothing_changes(proxy: PostgresProxy) -> None:
-    async with opened(Relay(Database(proxy.url))):
-        await until(lambda: "renewed" in str(proxy.statements))
-        proxy.reset_counts()
-        await until(lambda: len(proxy.statements) >= 5)
-        assert all(text.startswith("WITH renewed AS") for text in map(bare, proxy.statements))
-
-
-def bare(sql: str) -> str:
-    """A statement without the comments before it."""
-    return "\n".join(line for line in sql.splitlines() if not line.startswith("--"))
-
-
-async def test_a_database_without_the_one_statement_keeps_its_publishers(
-    proxy: PostgresProxy,
-) -> None:
-    proxy.refuse(None, sqlstate="0A000", message="not supported", matching="WITH renewed AS")
-    settings = PublisherSettings(lease=2.0)  # an opening has a third of it
-    first, second = (Relay(Database(proxy.url), settings) for _ in range(2))
-    async with opened(first, second):
-        await until(lambda: first.owns(2) and second.owns(2))
-        await until(lambda: len(proxy.statements) > 30)
-        assert first.owns(2)
-        assert second.owns(2)
-        assert str(proxy.statements).count("WITH renewed AS") == 2, "each asks once"
 
 
 # --- what goes wrong -------------------------------------------------------------------

@@ -297,27 +297,3 @@ def test_who_gets_no_answers_loses_its_shards_for_good(is_plain: bool) -> None:
     deaf.fates.extend([Fate(answered=math.inf)] * 1000)
     cluster.run(limits.balanced)
     assert len(works.rights(cluster.time)) == 6
-
-
-def test_the_shards_of_a_relay_without_progress_go_to_others_until_it_works_again() -> None:
-    cluster = Cluster(6, 1.0)
-    stuck, works = cluster.start(), cluster.start()
-    limits = Limits(SETTINGS)
-    cluster.run(limits.balanced)
-    assert len(stuck.rights(cluster.time)) == len(works.rights(cluster.time)) == 3
-    stuck.progresses = False
-    cluster.run(limits.owned)
-    assert (len(stuck.rights(cluster.time)), len(works.rights(cluster.time))) == (0, 6)
-    stuck.progresses = True
-    cluster.run(limits.balanced)
-    assert len(stuck.rights(cluster.time)) == len(works.rights(cluster.time)) == 3
-
-
-def test_a_beat_is_one_statement_while_nothing_changes() -> None:
-    cluster = Cluster(6, 1.0)
-    for _ in range(2):
-        cluster.start()
-    cluster.run(Limits(SETTINGS).balanced)
-    before = cluster.statements
-    cluster.run(10 * SETTINGS.renew)
-    assert cluster.statements - before == pytest.approx(2 * 10, abs=2)
