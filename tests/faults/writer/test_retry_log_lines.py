@@ -1,6 +1,5 @@
 """What a retry shows to those who watch, and what a write costs when nothing goes wrong."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -9,7 +8,7 @@ import pytest
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, formed, only_single, outcome_of
 
-from dsql_outbox.observability import AttemptEnded, RetryScheduled
+from dsql_outbox.observability import AttemptEnded
 from dsql_outbox.outbox import Database, Event, Receipt
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
@@ -20,66 +19,19 @@ TEXT = "Transaction conflict (OC000) detected"
 PREPARES_AFTER = 5  # executions of one statement on one connection, psycopg's default
 
 
-def warnings(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if TEXT in record.getMessage()]
-
-
-@pytest.mark.parametrize("conflicts", [0, 1, 3])
-def test_each_retry_is_one_warning(
-    open_writer: OpenWriter,
-    proxy: PostgresProxy,
-    caplog: pytest.LogCaptureFixture,
-    conflicts: int,
-) -> None:
-    """Fact 16."""
-    proxy.refuse(conflicts)
-    receipt = open_writer(proxy.url).write(workload_s.car_created())
-    assert receipt.conflicts == conflicts
-    assert len(warnings(caplog)) == len(caplog.records) == conflicts
-
-
-def test_the_failure_that_is_not_retried_is_no_warning(
+def test_each_retry_is_one_warning_that_carries_what_monitoring_needs(
     open_writer: OpenWriter, proxy: PostgresProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fact 16: four conflicts, three retries."""
+    """Facts 16 and 17: four conflicts, three retries."""
     proxy.refuse(None)
-    outcome_of(partial(open_writer(proxy.url).write, workload_s.car_created()))
-    assert len(warnings(caplog)) == 3
-
-
-def test_another_failure_is_not_called_a_conflict(
-    open_writer: OpenWriter, proxy: PostgresProxy, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Fact 16."""
-    proxy.cut("before")
-    receipt = open_writer(proxy.url).write(workload_s.car_created())
-    assert (receipt.attempts, receipt.conflicts) == (2, 0)
-    assert warnings(caplog) == []
-    (record,) = caplog.records
-    assert record.getMessage().startswith("Transient failure (OperationalError) detected")
-
-
-def test_a_warning_carries_what_monitoring_needs(
-    open_writer: OpenWriter, proxy: PostgresProxy, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Fact 17."""
-    proxy.refuse(2)
     event = workload_s.car_created()
-    open_writer(proxy.url).write(event)
+    outcome_of(partial(open_writer(proxy.url).write, event))
     keys = ("event_id", "attempt", "limit", "wait_s", "sqlstate", "oc_class")
-    assert [tuple(vars(record)[key] for key in keys) for record in warnings(caplog)] == [
-        (str(event.id), 1, 3, QUICK.base, "40001", "OC000"),
-        (str(event.id), 2, 3, 2 * QUICK.base, "40001", "OC000"),
+    warnings = [each for each in caplog.records if TEXT in each.getMessage()]
+    assert [tuple(vars(record)[key] for key in keys) for record in warnings] == [
+        (str(event.id), n, 3, wait * QUICK.base, "40001", "OC000")
+        for n, wait in ((1, 1), (2, 2), (3, 4))
     ]
-
-
-def test_retries_can_be_counted_without_reading_text(
-    open_writer: OpenWriter, proxy: PostgresProxy, facts: Facts
-) -> None:
-    """Fact 17."""
-    proxy.refuse(2)
-    open_writer(proxy.url, hooks=[facts]).write(workload_s.car_created())
-    assert [(f.attempt, f.conflict) for f in facts.of(RetryScheduled)] == [(1, True), (2, True)]
 
 
 def test_a_transaction_is_one_line_and_not_one_per_event(
@@ -91,35 +43,6 @@ def test_a_transaction_is_one_line_and_not_one_per_event(
         assert all(isinstance(end, Receipt) for end in writer.write_many(events))
     (record,) = caplog.records
     assert f"{TEXT} for event {events[0].id} and 99 more, attempt 1 at " in record.getMessage()
-
-
-def test_a_transaction_that_ends_its_retries_is_one_line_and_not_one_per_event(
-    proxy: PostgresProxy, caplog: pytest.LogCaptureFixture
-) -> None:
-    proxy.refuse(None)
-    events = [workload_s.car_created() for _ in range(100)]
-    with Writer(Database(proxy.url), formed(replace(QUICK, max_retries=0))) as writer:
-        writer.write_many(events)
-    (record,) = caplog.records
-    assert record.levelno == logging.ERROR
-    assert f"event {events[0].id} and 99 more after 1 attempts at " in record.getMessage()
-
-
-def test_a_retry_names_the_host_the_reason_and_the_budget(
-    open_writer: OpenWriter, proxy: PostgresProxy, caplog: pytest.LogCaptureFixture
-) -> None:
-    caller = open_writer(proxy.url)
-    caller.write(workload_s.car_created())
-    proxy.refuse(1, message="schema has been updated by another transaction (OC001)")
-    caller.write(workload_s.car_created())
-    proxy.cut("before")
-    caller.write(workload_s.car_created())
-    host = Database(proxy.url).address
-    change, outage = (record.getMessage() for record in caplog.records)
-    assert f" at {host}: schema has been updated by another transaction (OC001); " in change
-    assert change.endswith("(schema change, 1 of 10)")
-    assert f" at {host}: " in outage
-    assert outage.endswith("(outage, 0.0 of 10 s)")
 
 
 @pytest.mark.pairs
