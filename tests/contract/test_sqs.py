@@ -151,26 +151,21 @@ async def test_a_refusal_that_is_about_sqs_or_the_login_is_an_unavailable_sink(
             await published(sink, [new_message()])
 
 
-@pytest.mark.parametrize(
-    ("code", "status"),
-    [
-        ("QueueDoesNotExist", 400),
-        ("AWS.SimpleQueueService.NonExistentQueue", 400),
-        ("AccessDeniedException", 403),
-        ("RequestThrottled", 400),
-        ("ThrottlingException", 400),
-        ("KMS.DisabledException", 400),
-        ("KmsAccessDenied", 400),
-    ],
-)
-async def test_a_refusal_that_is_about_the_queue_makes_it_unavailable(
-    sqs: ScriptedSqs, code: str, status: int
-) -> None:
+async def test_a_refusal_that_is_about_the_queue_makes_it_unavailable(sqs: ScriptedSqs) -> None:
+    codes = {
+        "QueueDoesNotExist": 400,
+        "AWS.SimpleQueueService.NonExistentQueue": 400,
+        "AccessDeniedException": 403,
+        "RequestThrottled": 400,
+        "ThrottlingException": 400,
+        "KMS.DisabledException": 400,
+        "KmsAccessDenied": 400,
+    }
     async with open_sink(url(sqs)) as sink:
-        sqs.script = [fail(code, status)]
-        outcomes = await published(sink, [new_message(key=f"Loan/{n}") for n in range(2)])
-
-    assert outcomes == [Unavailable(f"refused by SQS: because ({code})")] * 2
+        for code, status in codes.items():
+            sqs.script = [fail(code, status)]
+            outcomes = await published(sink, [new_message(key=f"Loan/{n}") for n in range(2)])
+            assert outcomes == [Unavailable(f"refused by SQS: because ({code})")] * 2
 
 
 async def test_answers_come_while_other_requests_of_the_call_wait(sqs: ScriptedSqs) -> None:

@@ -123,7 +123,7 @@ async def test_events_that_are_saved_during_the_replay_are_left_out(
 
 
 @pytest.mark.usefixtures("small_pages")
-@pytest.mark.parametrize("stop_after", range(1, 8))
+@pytest.mark.parametrize("stop_after", [1, 2, 4, 7])
 async def test_a_replay_that_was_stopped_goes_on_where_it_was(
     database: Database, writer: Writer, sql: psycopg.Connection, stop_after: int
 ) -> None:

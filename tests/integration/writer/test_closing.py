@@ -257,6 +257,7 @@ def interrupt() -> None:
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("error", [OutOfTimeError, HardLimit, ZeroDivisionError])
 @pytest.mark.parametrize("matching", ["INSERT", "outbox_leases"])
 @pytest.mark.parametrize("connections", ["new", "pool"])
