@@ -4,6 +4,8 @@
 -- replays. The next replay is above it, so it cannot get the key of an earlier row, which
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
 -- outbox, as written or as a replay.
+-- The arrays are in subqueries: their lengths would make PostgreSQL read a table of up to some
+-- 100,000 rows as a whole, for each call.
 SELECT d.event_id, d.died_at::text AS key, d.died_at, d.topic, d.shard, d.subject_type, d.subject_id,
   b.event_size AS bytes, b.archive, d.headers::text AS headers,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
@@ -16,7 +18,8 @@ SELECT d.event_id, d.died_at::text AS key, d.died_at, d.topic, d.shard, d.subjec
     JOIN {schema}.outbox o
       ON o.shard = d.shard AND o.position = p.position AND o.event_id = d.event_id) AS waiting,
   (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us
-FROM unnest(%(event_ids)s::text::uuid[], %(died_ats)s::text::timestamptz[])
+FROM unnest(
+    (SELECT %(event_ids)s::text::uuid[]), (SELECT %(died_ats)s::text::timestamptz[]))
   AS k(event_id, died_at)
 JOIN {schema}.dead_letters d ON d.event_id = k.event_id AND d.died_at = k.died_at
 JOIN {schema}.business_events b ON b.id = d.event_id AND (b.event_data IS NOT NULL OR b.archive IS NOT NULL)

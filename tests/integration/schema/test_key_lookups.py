@@ -61,6 +61,8 @@ MESSAGES: Mapping[str, object] = {
     "positions": plain_array(NUMBERS),
     "event_ids": IDS,
 }
+DIED_AT = array_literal(f"{datetime.fromtimestamp(n, UTC)}" for n in NUMBERS)
+LETTERS: Mapping[str, object] = {"event_ids": IDS, "died_ats": DIED_AT}
 EMPTY = array_literal([""] * KEYS)
 OBJECTS = array_literal(["{}"] * KEYS)
 PERSON: Mapping[str, object] = {"entity_type": "Person", "entity_id": "P-1", "new_id": "P-2"}
@@ -76,6 +78,7 @@ OF_EVENTS: Mapping[str, object] = {
     "fingerprints": EMPTY,
     "erased_at": "now",
 }
+DYING = {**MESSAGES, "errors": EMPTY, "attempts": VERSIONS, "patterns": EMPTY}
 ALL_SHARDS = {"first_shard": 0, "last_shard": 1023}
 FIRST = "00000000-0000-0000-0000-000000000000"
 PAGE: Mapping[str, object] = {"rows": KEYS, "forgotten_before": None}
@@ -100,10 +103,16 @@ ASKED: dict[str, Mapping[str, object]] = {
     "erase_letters_change": {
         **PERSON,
         "event_ids": IDS,
-        "died_at": array_literal(f"{datetime.fromtimestamp(n, UTC)}" for n in NUMBERS),
+        "died_at": DIED_AT,
         "headers": OBJECTS,
         "error": "",
     },
+    "outbox_delete": MESSAGES,
+    "outbox_bury": DYING,
+    "outbox_copy": DYING,
+    "failure_forget": MESSAGES,
+    "letter_delete": LETTERS,
+    "letter_candidates": LETTERS,
     "event_lock": {"event_ids": IDS},
     "event_find": {"ids": IDS},
     "events_present": {"ids": IDS},
