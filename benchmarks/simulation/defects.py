@@ -37,8 +37,7 @@ from dsql_outbox.publisher.topic_settings import FailureRules
 
 from . import broker
 from .outbox_model import Origin, Tables
-from .publishers import Parts
-from .relay_program import RelayProgram
+from .relay_program import Parts, RelayProgram
 from .statements import ModelStore
 from .writers import Writers
 

@@ -2,10 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from random import Random
-from typing import Final, Protocol
+from typing import Final
 
 import psycopg
 from tests.support.publisher.lease_tables import Tables as LeaseTables
@@ -18,6 +17,7 @@ from .broker import Broker, ModelSink
 from .history import History
 from .machines import Machine, World
 from .outbox_model import EPOCH, Tables
+from .relay_program import Parts, RelayProgram
 from .schedule import Clock
 from .statements import ModelLeaseTable, ModelStore
 from .watch import Watch
@@ -27,36 +27,6 @@ logger: Final = logging.getLogger(__name__)
 
 _RESTART: Final = 1.0
 """Seconds after which a publisher that ended by itself is started again."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The parts of a publisher. `boot_clock` and `host_clock` are in seconds."""
-
-    name: str
-    store: ModelStore
-    sink: ModelSink
-    apply: Function | None
-    leases: ModelLeaseTable
-    settings: PublisherSettings
-    shards: Collection[int]
-    boot_clock: Callable[[], float]
-    host_clock: Callable[[], float]
-
-
-class Program(Protocol):
-    """A publisher that runs until it is stopped."""
-
-    has_begun: bool
-    """Whether it has its first leases: an error of the database before that ends it."""
-
-    async def run(self) -> None:
-        """Relay until `stop`."""
-        ...
-
-    def stop(self) -> None:
-        """Let `run` return."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +40,6 @@ class Surroundings:
     history: History
     watch: Watch
     settings: PublisherSettings
-    make: Callable[[Parts], Program]
     target: int = 0
     is_model: bool = False
 
@@ -85,7 +54,7 @@ class Publisher:
         self._random = random
         self._starts = 0
         self._machine: Machine | None = None
-        self._program: Program | None = None
+        self._program: RelayProgram | None = None
         self._past: list[Machine] = []
         self.troubles: Counter[str] = Counter()
         """How many faults of each kind last now."""
@@ -131,7 +100,7 @@ class Publisher:
         self._machine = self._program = None
 
     def _run(self, machine: Machine, parts: Parts) -> None:
-        self._program = program = self._around.make(parts)
+        self._program = program = RelayProgram(parts)
         name = parts.name
 
         async def run() -> None:
@@ -174,7 +143,6 @@ class Publisher:
                 around.leases, Wire(line, self._part(), "leases"), around.settings.renew
             ),
             settings=around.settings,
-            shards=list(around.leases.leases),
             boot_clock=machine.clock,
             host_clock=lambda: EPOCH + world.now + self._clock.host,
         )

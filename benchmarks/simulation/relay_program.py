@@ -1,7 +1,8 @@
 """The publisher under test: the real relay and the real leases, on the models of a run."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -13,9 +14,11 @@ from dsql_outbox.publisher.relay import sender
 from dsql_outbox.publisher.relay.applier import Nowhere
 from dsql_outbox.publisher.relay.memory import queues, shares, subjects
 from dsql_outbox.publisher.relay.relay import Relay
+from dsql_outbox.publisher.settings import PublisherSettings
 
-from .broker import LIMIT
-from .publishers import Parts
+from .applied import Function
+from .broker import LIMIT, ModelSink
+from .statements import ModelLeaseTable, ModelStore
 
 _DATABASE: Final = Database("postgresql://nobody@nowhere/none")
 """The leases take the name of the schema from it; nothing connects."""
@@ -42,6 +45,20 @@ def small_limits() -> Generator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a publisher. `boot_clock` and `host_clock` are in seconds."""
+
+    name: str
+    store: ModelStore
+    sink: ModelSink
+    apply: Function | None
+    leases: ModelLeaseTable
+    settings: PublisherSettings
+    boot_clock: Callable[[], float]
+    host_clock: Callable[[], float]
+
+
 class RelayProgram:
     """Ties relay and leases together as `Publisher` does, without hooks."""
 
@@ -60,6 +77,7 @@ class RelayProgram:
         apply: Any = parts.apply  # its connection is a model
         self._relay = Relay(parts.store, sink, parts.settings, leases, apply=apply)
         self.has_begun = False
+        """Whether it has its first leases: an error of the database before that ends it."""
 
     async def run(self) -> None:
         """Relay until `stop`."""

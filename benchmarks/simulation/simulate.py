@@ -2,7 +2,7 @@
 
 import random as global_random
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 from random import Random
 from typing import Final
@@ -18,7 +18,7 @@ from .history import History
 from .judge import Terms
 from .machines import Restless, World
 from .outbox_model import Tables
-from .publishers import Parts, Program, Publisher, Surroundings
+from .publishers import Publisher, Surroundings
 from .schedule import CUTS, EARLY, GENTLE, SHORT, TOPICS, Fault, Schedule
 from .watch import Watch
 from .writers import Writers
@@ -121,14 +121,13 @@ def _leaves_rows(faults: Collection[Fault]) -> bool:
 
 
 class Run:
-    """One run; `make` makes a publisher of its parts."""
+    """One run of the real relay."""
 
-    def __init__(self, schedule: Schedule, make: Callable[[Parts], Program]) -> None:
+    def __init__(self, schedule: Schedule) -> None:
         global_random.seed(schedule.seed)  # the library's jitter
         random = Random(schedule.seed)
         self._schedule = schedule
         self._world = world = World()
-        self._make = make
         number = 1 + len(schedule.targets)
         self.histories = [History() for _ in range(number)]
         """What happened to each target."""
@@ -150,7 +149,6 @@ class Run:
             history,
             Watch(lambda: world.now, self._tables, leases, history),
             settings_of(schedule),
-            self._make,
             target,
             is_model=target > 0 and schedule.targets[target - 1].kind == "model",
         )

@@ -7,7 +7,7 @@ from .defects import DEFECTS
 from .history import History
 from .judge import judge
 from .random_schedules import random_schedule
-from .relay_program import RelayProgram, small_limits
+from .relay_program import small_limits
 from .schedule import Schedule
 from .simulate import Run, terms_of, terms_of_target
 from .tally import Tally
@@ -16,7 +16,7 @@ from .tally import Tally
 def verdict(schedule: Schedule, defect: str | None = None) -> tuple[History, list[str]]:
     """Run the relay, with a planted defect or none."""
     with small_limits(), DEFECTS[defect]() if defect else nullcontext():
-        run = Run(schedule, RelayProgram)
+        run = Run(schedule)
         history = run()
     broken = judge(history, terms_of(schedule.of_target(0)))
     for number, other in enumerate(run.histories[1:], start=1):

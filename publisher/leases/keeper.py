@@ -119,11 +119,6 @@ class Leases:
         """How many shards of its share this publisher may not send now."""
         return self._own.unowned(self._clock())
 
-    @property
-    def are_leaving(self) -> bool:
-        """Whether some shards will be released as soon as they are not busy."""
-        return self._own.is_leaving
-
     async def open(self) -> None:
         """Do the first beat and start the task.
 

@@ -127,11 +127,6 @@ class Ownership:
         """Whether `stop` was called."""
         return self.stop_by < math.inf
 
-    @property
-    def is_leaving(self) -> bool:
-        """Whether some shard will be released as soon as it is not busy."""
-        return self.is_stopping or any(held.draining for held in self._held.values())
-
     def can_release(self, busy: Collection[int]) -> bool:
         """Whether some shard can be released now."""
         leaving = (s for s, held in self._held.items() if held.draining or self.is_stopping)
