@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection
-from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
@@ -43,7 +42,7 @@ class Fault(NamedTuple):
     reason: str
 
 
-class Headers(msgspec.Struct, frozen=True, gc=False):
+class Headers(NamedTuple):
     """The headers of a row; `fault` says why they are invalid, or is None."""
 
     by_name: dict[str, str]
@@ -65,7 +64,6 @@ def read_headers(text: str) -> Headers:
 Stage = Literal["outbox", "waiting", "sent", "applying", "burying", "acknowledged", "settled"]
 """Where a row is in its life in the relay; `relay/memory/rows.py` has the steps."""
 
-_row_id: Final = partial(tuple.__new__, RowId)  # without a call of Python code
 _NO_ID: Final = RowId(0, 0, "")
 
 
@@ -98,7 +96,7 @@ class OutboxRow(msgspec.Struct, gc=False):
 
     def __post_init__(self) -> None:
         """Compute the primary key and the subject, which are used many times."""
-        self.id = _row_id((self.shard, self.position, self.event_id))
+        self.id = RowId(self.shard, self.position, self.event_id)
         self.key = subject_key(self.subject_type, self.subject_id)
         self.is_replay = _REPLAY_NAME in self.headers
 
@@ -121,23 +119,19 @@ class OutboxRow(msgspec.Struct, gc=False):
         and `epoch` is that of the lease of the shard. Equal arguments give an equal
         message.
         """
-        if self.position < 1:
-            return Fault(f"position {self.position} is below 1")
-        if (before := self.previous_position) >= self.position:
-            return Fault(f"it would wait for position {before}, which is not before it")
         stored = read_headers(self.headers)
-        if stored.fault:
-            return Fault(stored.fault)
+        if fault := self._fault() or stored.fault:
+            return Fault(fault)
         if self.payload is None:
             # The row names its event, whose bytes are gone, or which is gone itself.
             return Fault(f"the bytes of event {self.event_id} are not stored any more")
-        key, headers, dedupe_id = self.key, stored.by_name, self.event_id
-        if (replay := headers.get(REPLAY_HEADER)) is not None:
-            dedupe_id += f"/r{replay}"  # or the broker would drop it as a duplicate
+        key = self.key
+        headers = stored.by_name
+        dedupe_id = self._dedupe_id(headers.get(REPLAY_HEADER))
         headers["subject"] = headers["partitionkey"] = key
         headers["sequence"] = str(self.subject_version)
         headers["position"] = str(self.position)
-        headers["previousposition"] = str(before)
+        headers["previousposition"] = str(self.previous_position)
         headers["leaseepoch"] = str(epoch)
         return Message(
             event_id=msgspec.convert(self.event_id, UUID),
@@ -150,3 +144,14 @@ class OutboxRow(msgspec.Struct, gc=False):
             picked_up_ns=picked_up_ns,
             attempt=attempt,
         )
+
+    def _fault(self) -> str | None:
+        if self.position < 1:
+            return f"position {self.position} is below 1"
+        if self.previous_position >= self.position:
+            return f"it would wait for position {self.previous_position}, which is not before it"
+        return None
+
+    def _dedupe_id(self, replay: str | None) -> str:
+        """The dedupe id; a replay has its own, or the broker would drop it as a duplicate."""
+        return self.event_id if replay is None else f"{self.event_id}/r{replay}"

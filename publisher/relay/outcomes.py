@@ -65,12 +65,7 @@ class Outcomes:
         """Act on the outcome of the busy row of a subject, whose run goes on if it is delivered."""
         state = self._state
         if isinstance(outcome, Delivered):
-            self._topic_works(subject.busy_row)
-            if self._settler.applier is not None:
-                self._settler.applier.add(subject)
-            else:
-                state.delivered += 1
-                self._settler.acknowledge(subject)
+            self._delivered(subject)
             return
         state.queues.cut(subject, 1)
         if isinstance(outcome, NotAttempted) or self._is_left(subject.shard, outcome):
@@ -95,6 +90,14 @@ class Outcomes:
         """
         is_failure = isinstance(outcome, Retry | Rejected)
         return shard.is_lost and not (is_failure and self._settler.has_lease(shard))
+
+    def _delivered(self, subject: Subject) -> None:
+        self._topic_works(subject.busy_row)
+        if self._settler.applier is not None:
+            self._settler.applier.add(subject)
+        else:
+            self._state.delivered += 1
+            self._settler.acknowledge(subject)
 
     def not_applied(self, subject: Subject, outcome: Retry) -> None:
         """Act on a failure of the function that was to be applied."""

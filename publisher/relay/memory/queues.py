@@ -15,7 +15,7 @@ Topics share the memory and the messages on their way (`shares`). When the memor
 of topics above their shares are dropped.
 """
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from itertools import chain, islice
 from typing import Final
@@ -38,7 +38,7 @@ class Queues:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._shares = rows.shares
-        self._ready = defaultdict[str, deque[Subject]](deque)
+        self._ready: dict[str, deque[Subject]] = {}
         """The subjects that can send a row, by the topic of it; the topics take turns."""
         self._limited: set[str] = set()
         """The topics that had as many rows on their way as they may, when rows were taken."""
@@ -74,7 +74,7 @@ class Queues:
         for row in rows:
             if row.id in known or (are_paused and not topics.takes(row, now)):
                 continue
-            subject = shard.subject((row.subject_type, row.subject_id), row.key)
+            subject = shard.subject(SubjectName(row.subject_type, row.subject_id), row.key)
             if (subject.holds and subject.holds_back(row.id, now)) or subject.is_full:
                 subject.pass_over(row.position, row.topic)
             elif row.waits and not self._rows.knows_predecessor(row):
@@ -114,7 +114,7 @@ class Queues:
             ready.rotate(-int(share * len(ready)))
         topics = deque(self._ready.items())
         topics.rotate(-int(share * len(topics)))
-        self._ready = defaultdict(deque, topics)
+        self._ready = dict(topics)
 
     def take(
         self, most: int, *, free: int, of: int, may_send: Callable[[Subject], int]
@@ -151,7 +151,7 @@ class Queues:
                 turns.append(turn)
         self._limited = set(limited)
         later = (topic for topic, _, _ in turns)
-        self._ready = defaultdict(deque, ((each, self._ready[each]) for each in (*limited, *later)))
+        self._ready = {topic: self._ready[topic] for topic in (*limited, *later)}
         return taken
 
     def _next(self, topic: str, room: int, may_send: Callable[[Subject], int]) -> Subject | None:
@@ -173,7 +173,7 @@ class Queues:
     def _is_ready(self, subject: Subject) -> None:
         """Let a subject wait for the turn of its first row, if it has one."""
         if subject.rows:
-            self._ready[subject.rows[0].topic].append(subject)
+            self._ready.setdefault(subject.rows[0].topic, deque()).append(subject)
 
     def cut(self, subject: Subject, at: int) -> None:
         """Let the rows of a run from the index `at` on wait again."""
@@ -282,6 +282,4 @@ def passed_over(shards: Iterable[Shard], topics: Collection[str]) -> PassedOver:
     """The subjects and topics that the next read passes over."""
     closed = chain.from_iterable(shard.closed.values() for shard in shards)
     subjects = islice(closed, MAX_PASSED)
-    return PassedOver(
-        {SubjectName(*s.name): s.passed for s in subjects if s.passed is not None}, topics
-    )
+    return PassedOver({s.name: s.passed for s in subjects if s.passed is not None}, topics)

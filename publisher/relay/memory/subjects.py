@@ -9,7 +9,7 @@ import msgspec
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow, RowId
-from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace, StoredFailure
+from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
 from dsql_outbox.publisher.sinks import MAX_RUN_BYTES
 
 from .scans import Return, Scan, Sweep, Tail
@@ -45,7 +45,7 @@ class Subject:
 
     __slots__ = ("busy", "holds", "key", "name", "passed", "room", "rows", "shard", "topic")
 
-    def __init__(self, shard: "Shard", name: tuple[str, str], key: str) -> None:
+    def __init__(self, shard: "Shard", name: SubjectName, key: str) -> None:
         self.shard = shard
         self.name = name
         self.key = key
@@ -189,7 +189,7 @@ class Shard:
         """The number of subjects that a failed row holds back."""
         return sum(1 for subject in self.subjects.values() if subject.holds)
 
-    def subject(self, name: tuple[str, str], key: str) -> Subject:
+    def subject(self, name: SubjectName, key: str) -> Subject:
         """The subject with this key, a new one if nothing is known of it."""
         found = self.subjects.get(key)
         if found is None:
