@@ -32,10 +32,11 @@ async def requests(server: NatsServer, subject: str = "events.>") -> AsyncGenera
 
     client: Any = await nats.connect(server.url)  # pyright: ignore[reportUnknownMemberType]
     try:
-        await client.subscribe(subject, cb=hear)
+        subscription = await client.subscribe(subject, cb=hear)
         await client.flush()
         yield heard
         await client.flush()
+        await subscription.drain()  # what has arrived may not have been heard yet
     finally:
         await client.close()
 
