@@ -192,6 +192,11 @@ class Cluster:
         known = self.tables.seen_at.keys() | {member.name for member in self.members}
         return any(row.owner not in {None, *known} for row in self.tables.leases.values())
 
+    @property
+    def has_announced_dead(self) -> bool:
+        """Whether a publisher that has ended is announced."""
+        return not self.tables.seen_at.keys() <= {member.name for member in self.members}
+
     def rights(self) -> dict[str, set[int]]:
         """The shards of each publisher."""
         return {member.name: member.rights(self.time) for member in self.members}
