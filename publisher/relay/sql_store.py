@@ -1,6 +1,6 @@
 """The statements of the relay on the outbox and its failures."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
@@ -192,7 +192,7 @@ class SqlStore:
         return True
 
     @contextmanager
-    def _aside(self) -> Iterator[OperatorSession]:
+    def _aside(self) -> Generator[OperatorSession]:
         """A session that nobody else uses meanwhile. It stays for the next one."""
         if not self._asides:
             self._asides.append(OperatorSession(self._database, needs_primary=True))
