@@ -109,10 +109,11 @@ class JaegerAnswers:
 
     def _read(self, path: str) -> tuple[int, bytes | None]:
         """The status and the body of an answer; None for a body that exceeds the limit."""
-        ends_at = min(self._ends_at, monotonic() + _SECONDS)
-        if ends_at <= monotonic():
+        now = monotonic()
+        ends_at = min(self._ends_at, now + _SECONDS)
+        if ends_at <= now:
             raise TimeoutError("the search timed out")
-        with self._opener.open(self.url + path, timeout=ends_at - monotonic()) as answer:
+        with self._opener.open(self.url + path, timeout=ends_at - now) as answer:
             body = bytearray()
             while part := answer.read1(_PART):
                 body += part

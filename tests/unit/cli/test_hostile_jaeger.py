@@ -5,6 +5,7 @@ import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from threading import Thread
 from typing import Any
 from uuid import UUID
@@ -135,6 +136,17 @@ def test_many_services_end_at_the_limit_of_time(monkeypatch: pytest.MonkeyPatch)
     with serving(Jaeger({f"s{n}": [] for n in range(100_000)})) as jaeger:
         result = drawn("--jaeger", jaeger.url)
     assert (result.exit_code, "Jaeger cannot be reached" in result.stderr) == (69, True)
+
+
+def test_the_limit_of_time_may_end_between_any_two_looks_at_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving(Jaeger({f"s{n}": [] for n in range(100)})) as jaeger:
+        for looks in range(1, 12):
+            monkeypatch.setattr(search, "monotonic", count().__next__)
+            monkeypatch.setattr(search, "_ALL_SECONDS", looks + 0.5)
+            result = drawn("--jaeger", jaeger.url)
+            assert (result.exit_code, "Jaeger cannot be reached" in result.stderr) == (69, True)
 
 
 @pytest.mark.parametrize(
