@@ -157,16 +157,21 @@ def turn_held(writer: Writer) -> Generator[Future[Receipt]]:
     call.result(TIMEOUT)
 
 
-def losing(proxy: OutboxProxy) -> threading.Event:
-    """Let the next write lose a conflict, when the event is set."""
-    loses = threading.Event()
+def losing(
+    proxy: OutboxProxy, write: Callable[[], Receipt]
+) -> tuple[Future[Receipt], threading.Event]:
+    """Send a write, which loses a conflict when the event is set. It took no turn before."""
+    sent, loses = threading.Event(), threading.Event()
 
     def wait() -> None:
+        sent.set()
         assert loses.wait(TIMEOUT)
 
     proxy.before(wait, 1, matching="business_events")
     proxy.conflicts(1)
-    return loses
+    call = in_background(write)
+    assert sent.wait(TIMEOUT)
+    return call, loses
 
 
 def test_a_write_that_lost_a_conflict_waits_for_its_turn_and_others_behind_it(
@@ -174,8 +179,7 @@ def test_a_write_that_lost_a_conflict_waits_for_its_turn_and_others_behind_it(
 ) -> None:
     with Writer(outbox_proxy.database, formed(WriterSettings(backlog_check=None))) as writer:
         writer.write(moved(CARS))
-        loses = losing(outbox_proxy)
-        second = in_background(partial(writer.write, moved(CARS[1::-1])))
+        second, loses = losing(outbox_proxy, partial(writer.write, moved(CARS[1::-1])))
         with turn_held(writer) as first:
             loses.set()
             waits(writer, 1)
@@ -193,8 +197,7 @@ def test_a_write_whose_turn_does_not_come_in_time_ends_with_its_conflict_if_it_h
 ) -> None:
     with Writer(outbox_proxy.database, formed(WriterSettings(backlog_check=None))) as writer:
         writer.write(moved(CARS))
-        loses = losing(outbox_proxy)
-        lost = in_background(partial(writer.write, moved(CARS[:1]), timeout=2))
+        lost, loses = losing(outbox_proxy, partial(writer.write, moved(CARS[:1]), timeout=2))
         with turn_held(writer):
             loses.set()
             waits(writer, 1)
