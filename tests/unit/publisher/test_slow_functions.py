@@ -117,3 +117,19 @@ def test_more_hanging_calls_than_are_applied_aside_hold_no_batch_up() -> None:
     in_virtual_time(applied(store, 60.0, range(200, 300)))
     assert set(store.committed_at) == {*range(100, 150), *range(200, 300)}
     assert store.most <= 1 + 3
+
+
+def test_a_relay_that_is_cancelled_leaves_the_calls_that_hang_to_the_next_publisher() -> None:
+    store = Model(dict.fromkeys(range(1, 6), FOREVER))
+    store.insert([row(f"sick-{n}", n) for n in range(1, 6)])
+
+    async def run() -> Relay:
+        relay = Relay(store, Nowhere(), PublisherSettings(), OneShard(), apply=store.function)  # type: ignore[arg-type]
+        with anyio.move_on_after(7.5):
+            await relay.run()
+        return relay
+
+    relay = in_virtual_time(run())
+    assert (store.most, store.running, len(store.rows)) == (1 + 3, 0, 5)
+    assert relay.busy_shards == set()
+    assert relay.held == 0
