@@ -1,13 +1,15 @@
 -- Return the outbox rows of some events that match the filter: their first messages and their
 -- replays, for all targets. All look-ups are by key. state null: failing or waiting.
 -- The other columns are those of failure_page and waiting_page.
+-- The array is in a subquery: its length would make PostgreSQL read a table of up to some
+-- 100,000 rows as a whole, for each call.
 WITH places AS (
   SELECT b.shard, b.position, b.id AS event_id
-  FROM unnest(%(event_ids)s::text::uuid[]) AS k(id)
+  FROM unnest((SELECT %(event_ids)s::text::uuid[])) AS k(id)
   JOIN {schema}.business_events b ON b.id = k.id
   UNION
   SELECT b.shard, r.position, b.id
-  FROM unnest(%(event_ids)s::text::uuid[]) AS k(id)
+  FROM unnest((SELECT %(event_ids)s::text::uuid[])) AS k(id)
   JOIN {schema}.business_events b ON b.id = k.id
   JOIN {schema}.outbox_replays r ON r.event_id = k.id
 ), keys AS (

@@ -79,6 +79,13 @@ OF_EVENTS: Mapping[str, object] = {
     "erased_at": "now",
 }
 DYING = {**MESSAGES, "errors": EMPTY, "attempts": VERSIONS, "patterns": EMPTY}
+REQUEUED = {
+    "event_ids": IDS,
+    "positions": plain_array(n + ROWS for n in NUMBERS),
+    "previous_positions": plain_array([0] * KEYS),
+    "headers": OBJECTS,
+    "payloads": EMPTY,
+}
 ALL_SHARDS = {"first_shard": 0, "last_shard": 1023}
 FIRST = "00000000-0000-0000-0000-000000000000"
 PAGE: Mapping[str, object] = {"rows": KEYS, "forgotten_before": None}
@@ -118,6 +125,11 @@ ASKED: dict[str, Mapping[str, object]] = {
     "events_present": {"ids": IDS},
     "replay_candidates": {"event_ids": IDS, "target": "default"},
     "letter_find": {**Selection().parameters(), **ALL_SHARDS, "event_ids": IDS},
+    "fill_insert": {"event_ids": IDS, "headers": OBJECTS, "payloads": EMPTY, "first": 1024},
+    "letter_requeue": {**REQUEUED, "died_ats": DIED_AT},
+    "replay_requeue": {**REQUEUED, "target": "default"},
+    "failure_find": MESSAGES,
+    "waiting_find": {**Selection().parameters(), **ALL_SHARDS, "event_ids": IDS},
     "archive_named": {"event_ids": IDS},
     "forget_events": {"event_ids": IDS, "number": 1},
     "forget_headers": KEYS_OF_HEADERS,
