@@ -83,22 +83,35 @@ async def test_nothing_follows_the_first_message_of_a_run_that_is_refused(
     assert stored(kafka_cluster) == []
 
 
+async def test_a_run_ends_at_the_message_that_is_refused(
+    kafka_cluster: MockKafka, one_per_request: str
+) -> None:
+    kafka_cluster.make_topic("one.X")
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?{one_per_request}") as sink:
+        kafka_cluster.refuse_next(NO_ERROR, NO_ERROR, NO_ERROR, TOO_LARGE)
+        outcomes = await published(sink, run(6))
+
+    assert outcomes[:3] == [Delivered()] * 3
+    assert Delivered() not in outcomes[3:]
+    # What is stored then is a question to a real broker, which checks sequence numbers: runs-kafka.
+
+
 async def test_a_run_of_which_a_message_is_refused_goes_one_by_one(
     kafka_cluster: MockKafka, one_per_request: str
 ) -> None:
+    """The last one is, so no request of its producer is on its way when the others are sent."""
     kafka_cluster.make_topic("one.X")
     messages = run(6)
 
     async with open_sink(f"kafka://{kafka_cluster.bootstrap}?{one_per_request}") as sink:
         kafka_cluster.refuse_next(NO_ERROR, NO_ERROR, NO_ERROR, TOO_LARGE)
-        first = await published(sink, messages)
+        first = await published(sink, messages[:4])
         kafka_cluster.refuse_next(NO_ERROR, TOO_LARGE, TOO_LARGE)
         second = await published(sink, messages[3:])
         third = await published(sink, messages[5:])
 
     assert first[:3] == [Delivered()] * 3
-    assert Delivered() not in first[3:]
-    # What is stored then is a question to a real broker, which checks sequence numbers: runs-kafka.
+    assert first[3] != Delivered()
     assert second[0] == Delivered()
     assert isinstance(second[1], Rejected)  # asked again alone
     assert second[2:] != [Delivered()]
