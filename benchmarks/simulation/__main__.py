@@ -24,15 +24,24 @@ from .verdict import tally_of, verdict
 SLICE = 100
 """The number of schedules that a process runs before it reports."""
 
+EVERY = 30.0
+"""Seconds between two lines of a long run."""
+
 
 def run_all(seed: int, schedules: int, processes: int, defect: str | None) -> Tally:
     """Run all schedules in `processes` processes."""
     last = seed + schedules
     slices = [range(n, min(n + SLICE, last)) for n in range(seed, last, SLICE)]
     total = Tally()
+    told = monotonic()
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(tally_of, part, defect) for part in slices]):
+        running = [pool.submit(tally_of, part, defect) for part in slices]
+        for done, future in enumerate(as_completed(running), 1):
             total.add(future.result())
+            if monotonic() - told > EVERY:
+                told = monotonic()
+                broken = len(total.broken)
+                print(f"{done * SLICE} of {schedules} schedules, {broken} broke a rule", flush=True)
     return total
 
 
