@@ -1,22 +1,27 @@
 """Archives beside writers, replays and fills: each event is in one place, whatever is killed."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from typing import Any
 from uuid import UUID
 
 import anyio
 import psycopg
 import pytest
+from anyio import to_thread
 from tests.support.commands import Command
-from tests.support.publisher.archived_events import archive, named_without_bytes, texts
+from tests.support.publisher.archived_events import archive, forget, named_without_bytes, texts
 from tests.support.publisher.given_up_messages import event, gathered
 from tests.support.publisher.running_relays import count, until
+from tests.support.verified import findings_in
 
 from dsql_outbox.outbox import ArchiveError, Database, EventArchived, JobRefused, open_place
 from dsql_outbox.publisher import Messages, Publisher, Selection, Targets
+from dsql_outbox.publisher.life import archive as archive_module
 from dsql_outbox.publisher.operator import targets as operator_targets
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
@@ -126,14 +131,104 @@ async def test_each_event_is_in_one_place_that_reads_back(
     assert texts(sql, folder) == truth
 
     sql.execute("DELETE FROM outbox.outbox")
-    with anyio.fail_after(30):
-        while True:
-            with suppress(JobRefused):
-                await archive(database, folder)
-                break
-            await anyio.sleep(0.1)
+    await when_free(lambda: archive(database, folder))
     assert texts(sql, folder) == truth
     rows = sql.execute("SELECT archive FROM outbox.business_events WHERE archive IS NULL")
     assert rows.fetchall() == []
+    assert_only_named_files(sql, folder)
+
+
+FORGET = """
+import os, signal, sys
+from contextlib import suppress
+from datetime import datetime
+import anyio
+from dsql_outbox.outbox import Database, JobRefused
+from dsql_outbox.publisher import Archives
+
+url, folder, before, left = *sys.argv[1:4], int(sys.argv[4])
+
+def die(action, words):
+    global left
+    if action in {"open", "os.rename", "os.remove"} and str(words[0]).startswith(folder):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    sys.addaudithook(die)
+    while True:
+        with suppress(JobRefused):
+            async with Archives(Database(url)) as tool:
+                async for _ in tool.forget(datetime.fromisoformat(before), folder, lease=0.5):
+                    pass
+        await anyio.sleep(0.02)
+
+anyio.run(main)
+"""
+"""Forgets again and again, and kills itself before it opens, renames or removes its n-th file.
+
+Between two of these, a job only reads or commits.
+"""
+
+
+@pytest.mark.parametrize("moments", [[11], pytest.param(range(1, 19, 2), marks=pytest.mark.slow)])
+async def test_an_event_that_a_killed_job_was_to_forget_is_whole_or_gone(
+    outbox_url: str,
+    tmp_path: Path,
+    stack: ExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    moments: Sequence[int],
+) -> None:
+    monkeypatch.setattr(archive_module, "MAX_ROWS", 13)
+    database, folder = Database(outbox_url), tmp_path / "archive"
+    sql = stack.enter_context(psycopg.connect(outbox_url, autocommit=True))
+    writer = stack.enter_context(Writer(database))
+    named = set[UUID]()
+
+    def write() -> list[UUID]:
+        written = [event(f"c-{n % 17}", n, f"d-{n % 5}") for n in range(EVENTS // 2)]
+        writer.write_many(written)
+        ids = [each.id for each in written]
+        sql.execute("DELETE FROM outbox.outbox WHERE event_id = ANY(%s)", (ids,))
+        return ids
+
+    for moment in moments:
+        old, cut, young = write(), datetime.now(UTC), write()
+        await when_free(lambda: archive(database, folder))
+        named.update(old[:3])
+        async with Messages(database) as tool:
+            await gathered(tool.replay(Selection(ids=tuple(old[:3])), archive=[str(folder)]))
+        before = texts(sql, folder)
+
+        words = (outbox_url, folder.resolve(), cut.isoformat())
+        for each in [
+            stack.enter_context(Command(*words, n, program=("-c", FORGET)))
+            for n in (moment, moment + 1)
+        ]:
+            assert await to_thread.run_sync(each.wait) == (-signal.SIGKILL, b"", "")
+        after = texts(sql, folder)
+        assert after.items() <= before.items()
+        assert {*named, *young} <= after.keys()
+        assert await findings_in(database, folder) == []
+
+    await when_free(lambda: forget(database, folder, cut))
+    assert texts(sql, folder).keys() == {*named, *young}
+    assert await findings_in(database, folder) == []
+    assert_only_named_files(sql, folder)
+
+
+async def when_free(job: Callable[[], Awaitable[Any]]) -> None:
+    """Do a job when the lease of a killed one has ended."""
+    with anyio.fail_after(30):
+        while True:
+            with suppress(JobRefused):
+                await job()
+                return
+            await anyio.sleep(0.1)
+
+
+def assert_only_named_files(sql: psycopg.Connection, folder: Path) -> None:
+    """Fail if a killed job left a file that no row names."""
     named = {row[0] for row in sql.execute("SELECT file FROM outbox.outbox_archives")}
-    assert {name for name in open_place(str(folder)).files() if name.endswith(".zst")} == named
+    assert {name for name in open_place(str(folder)).files() if ".jsonl" in name} == named
