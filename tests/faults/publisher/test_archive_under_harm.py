@@ -184,7 +184,7 @@ async def test_an_event_that_a_killed_job_was_to_forget_is_whole_or_gone(
     database, folder = Database(outbox_url), tmp_path / "archive"
     sql = stack.enter_context(psycopg.connect(outbox_url, autocommit=True))
     writer = stack.enter_context(Writer(database))
-    named = set[UUID]()
+    named, young, cut = set[UUID](), list[UUID](), datetime.now(UTC)
 
     def write() -> list[UUID]:
         written = [event(f"c-{n % 17}", n, f"d-{n % 5}") for n in range(EVENTS // 2)]
