@@ -355,17 +355,13 @@ def _is_our_key(found: psycopg.Error) -> bool:
 def _kind_of_text(
     found: psycopg.Error | None, error: Exception, text: str, *, sent: bool
 ) -> FailureKind:
-    if isinstance(found, (psycopg.DataError, psycopg.ProgrammingError)):
-        return _K.IN_DOUBT if sent else _K.FATAL  # raised by the driver itself, not by the server
-    if found is None and sent:
-        return _K.IN_DOUBT  # a defect, as in reading the answer: the text proves nothing
-    if _CONFLICT_TEXT.search(text):
+    is_of_connection = isinstance(found or error, (psycopg.Error, OSError))
+    # Raised on our side, by a defect or by the driver itself: the text proves nothing.
+    if not is_of_connection or isinstance(found, (psycopg.DataError, psycopg.ProgrammingError)):
+        return _K.IN_DOUBT if sent else _K.FATAL
+    if found and _CONFLICT_TEXT.search(text):
         return _K.CONFLICT
-    if sent:
-        return _K.IN_DOUBT
-    if not isinstance(found or error, (psycopg.Error, OSError)):
-        return _K.FATAL
-    return _kind_of_no_connection(text)
+    return _K.IN_DOUBT if sent else _kind_of_no_connection(text)
 
 
 def _kind_of_no_connection(text: str) -> FailureKind:
