@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from dsql_outbox.outbox import AsyncConnections, Database, wrong_type
 
@@ -45,7 +46,8 @@ class AsyncInbox:
         """Remember a message in a transaction of yours, as `Inbox.remember` does."""
         query = self._statements.remember.query
         parameters = remember_parameters(self._statements, connection, message)
-        return bool(await (await connection.execute(query, parameters)).fetchall())
+        cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
+        return bool(await (await cursor.execute(query, parameters)).fetchall())
 
     async def prune(self, older_than: timedelta, *, told: Told | None = None) -> Pruned:
         """Forget the messages that were handled longer ago, as `Inbox.prune` does."""

@@ -10,6 +10,7 @@ from typing import Any, Final, Self, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from dsql_outbox.outbox import (
     Connections,
@@ -96,7 +97,8 @@ class Inbox:
         """
         query = self._statements.remember.query
         parameters = remember_parameters(self._statements, connection, message)
-        return bool(connection.execute(query, parameters).fetchall())
+        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+        return bool(cursor.execute(query, parameters).fetchall())
 
     def prune(self, older_than: timedelta, *, told: Told | None = None) -> Pruned:
         """Forget the messages that were handled longer ago, by the database's clock.

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.rows import args_row
 from tests.support.database_roles import as_role
 from tests.support.inboxes import OpenInbox, effects_in, new_received, remembered
 
@@ -170,9 +171,15 @@ def test_concurrent_messages_of_a_subject_lose_no_position(url: str, isolation: 
         assert inbox.once(new_received(41, 40), lambda _: None).order == "next"
 
 
-def test_remember_joins_a_transaction_of_the_caller(url: str, open_inbox: OpenInbox) -> None:
+@pytest.mark.parametrize(
+    "options", [{}, {"cursor_factory": psycopg.RawCursor}, {"row_factory": args_row(list[int])}]
+)
+def test_remember_joins_a_transaction_of_the_caller(
+    url: str, open_inbox: OpenInbox, options: dict[str, Any]
+) -> None:
+    """Whatever kind of cursors and rows the caller's connection makes."""
     inbox, message = open_inbox(url), new_received()
-    with psycopg.connect(url) as sql, Inbox(Database(url), "mailer") as plain:
+    with psycopg.connect(url, **options) as sql, Inbox(Database(url), "mailer") as plain:
         assert plain.remember(sql, message)
         assert not plain.remember(sql, message)
         sql.rollback()
@@ -262,5 +269,6 @@ async def test_a_message_is_not_remembered_outside_a_transaction(url: str) -> No
         with pytest.raises(psycopg.ProgrammingError, match=text):
             await inbox.remember(connection, "a")
         await connection.set_autocommit(False)
+        connection.cursor_factory = psycopg.AsyncRawCursor
         assert await inbox.remember(connection, "c")
     assert [each[-1] for each in remembered(url)] == ["b", "c"]
