@@ -1,10 +1,10 @@
 """The command `archive`: move the bytes of old events to files, or forget archived events."""
 
+from collections.abc import Awaitable
 from contextlib import aclosing
 from datetime import datetime
 from typing import Final
 
-import anyio
 import click
 
 from dsql_outbox.cli.database_options import with_database
@@ -20,64 +20,55 @@ from dsql_outbox.cli.filters import (
 from dsql_outbox.cli.output import counted, json_line, of_about, say
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import Interruption
+from dsql_outbox.cli.tool_call import called
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import ArchiveRun, Archives, ForgetRun
+from dsql_outbox.publisher import ArchiveProgress, ArchiveRun, Archives, ForgetProgress, ForgetRun
 
 _KIB: Final = 1024
 
 
-class LifeCommand:
-    """Does a run, shows its progress, and ends in order after a signal."""
+async def _run(run: ArchiveRun | ForgetRun, *, as_json: bool, dry_run: bool) -> int:
+    """Do a run, show its progress, and end in order after a signal.
 
-    def __init__(self, *, as_json: bool, dry_run: bool) -> None:
-        self._as_json = as_json
-        self._dry_run = dry_run
-        self._is_done = False
+    Returns the exit code that the signal asks for, or 0. Raises the errors of the run.
+    """
+    interruption = Interruption(run.stop)
 
-    async def run(self, run: ArchiveRun | ForgetRun) -> int:
-        """Do the run. Returns the exit code that a signal asks for, or 0. Raises its errors."""
-        interruption = Interruption(run.stop)
+    def line() -> str:
+        if isinstance(run, ArchiveRun):
+            return _archived(run.progress, dry_run=dry_run)
+        return _forgotten(run.progress, dry_run=dry_run)
 
-        async def work() -> None:
-            async with aclosing(run):
-                async for _ in run:
-                    pass
-            self._is_done = interruption.first is None
+    async def work() -> None:
+        async with aclosing(run):
+            async for _ in run:
+                pass
 
-        try:
-            with progress(lambda: self._line(run)):
-                await interruption.run(work)
-        finally:
-            self._tell(run)
-        return interruption.exit_code
-
-    def _tell(self, run: ArchiveRun | ForgetRun) -> None:
-        if self._as_json:
-            json_line(run.progress)
-        else:
-            say(self._line(run))
-        if not self._is_done:
+    is_done = False
+    try:
+        with progress(line):
+            await interruption.run(work)
+        is_done = interruption.first is None
+    finally:
+        json_line(run.progress) if as_json else say(line())
+        if not is_done:
             say("not done; to continue, run the same command again", err=True)
+    return interruption.exit_code
 
-    def _line(self, run: ArchiveRun | ForgetRun) -> str:
-        return self._archived(run) if isinstance(run, ArchiveRun) else self._forgotten(run)
 
-    def _archived(self, run: ArchiveRun) -> str:
-        done = run.progress
-        of = of_about(done.read, done.total)
-        verb = "would be archived" if self._dry_run else "archived"
-        size = f"{done.bytes / _KIB:,.0f} KiB"
-        files = counted(done.files, "file")
-        kept = "" if self._dry_run else f" of {done.file_bytes / _KIB:,.0f} KiB"
-        events = counted(done.events, "event")
-        return f"{events} of {size} {verb} in {files}{kept}, read {done.read:,}{of} events"
+def _archived(done: ArchiveProgress, *, dry_run: bool) -> str:
+    verb = "would be archived" if dry_run else "archived"
+    kept = "" if dry_run else f" of {done.file_bytes / _KIB:,.0f} KiB"
+    events = f"{counted(done.events, 'event')} of {done.bytes / _KIB:,.0f} KiB"
+    of = of_about(done.read, done.total)
+    return f"{events} {verb} in {counted(done.files, 'file')}{kept}, read {done.read:,}{of} events"
 
-    def _forgotten(self, run: ForgetRun) -> str:
-        done = run.progress
-        verb = "would be forgotten" if self._dry_run else "forgotten"
-        files = f", {counted(done.files, 'file')} removed or written anew"
-        kept = f", {done.kept:,} kept: a message names them" if done.kept else ""
-        return f"{counted(done.events, 'event')} {verb}{'' if self._dry_run else files}{kept}"
+
+def _forgotten(done: ForgetProgress, *, dry_run: bool) -> str:
+    verb = "would be forgotten" if dry_run else "forgotten"
+    files = "" if dry_run else f", {counted(done.files, 'file')} removed or written anew"
+    kept = f", {done.kept:,} kept: a message names them" if done.kept else ""
+    return f"{counted(done.events, 'event')} {verb}{files}{kept}"
 
 
 @click.command(
@@ -149,18 +140,15 @@ def archive(  # noqa: PLR0913 - one parameter per flag
     if forget and not dry_run:
         confirm(f"Remove all archived events before {before:%Y-%m-%d %H:%M} UTC for good?", yes=yes)
 
-    async def run() -> int:
-        async with Archives(database) as tool:
-            command = LifeCommand(as_json=as_json, dry_run=dry_run)
-            if forget:
-                return await command.run(
-                    tool.forget(before, archive, reason=reason, dry_run=dry_run)
-                )
-            return await command.run(
-                tool.archive(before, to or "", reason=reason, rate=rate, dry_run=dry_run)
-            )
+    def run(tool: Archives) -> Awaitable[int]:
+        told = (
+            tool.forget(before, archive, reason=reason, dry_run=dry_run)
+            if forget
+            else tool.archive(before, to or "", reason=reason, rate=rate, dry_run=dry_run)
+        )
+        return _run(told, as_json=as_json, dry_run=dry_run)
 
-    if code := anyio.run(run):
+    if code := called(Archives(database), run):
         raise click.exceptions.Exit(code)
 
 

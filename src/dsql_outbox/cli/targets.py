@@ -1,8 +1,8 @@
 """The command `targets`: list, add, drop, pause or resume targets."""
 
+from functools import partial
 from typing import Final, Literal
 
-import anyio
 import click
 
 from dsql_outbox.cli.database_options import with_database
@@ -23,8 +23,9 @@ from dsql_outbox.cli.output import (
 )
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import READ_ONLY
+from dsql_outbox.cli.tool_call import called
 from dsql_outbox.outbox import DEFAULT_SOURCE, Database
-from dsql_outbox.publisher import DroppedTarget, FillProgress, Target, Targets
+from dsql_outbox.publisher import FillProgress, Target, Targets
 
 _GO_ON: Final = "run the same command again, and it goes on"
 _PERHAPS: Final = "dsql-outbox targets list shows whether it was done"
@@ -45,12 +46,7 @@ def targets() -> None:
 @with_database(READ_ONLY)
 def list_(*, as_json: bool, database: Database) -> None:
     """List the targets."""
-
-    async def run() -> list[Target]:
-        async with Targets(database) as tool:
-            return await tool.list()
-
-    found = anyio.run(run)
+    found = called(Targets(database), lambda tool: tool.list())
     if as_json:
         for target in found:
             json_line(target)
@@ -124,22 +120,20 @@ def add(  # noqa: PLR0913 - one parameter per flag
         nonlocal done
         done = now
 
-    async def run() -> Target:
-        async with Targets(database) as tool:
-            return await tool.add(
-                name,
-                kind=kind,
-                types=types or None,
-                from_start=from_start,
-                source=source,
-                archive=archive,
-                reason=reason,
-                told=announce,
-                filled=filled,
-            )
-
+    add = partial(
+        Targets.add,
+        name=name,
+        kind=kind,
+        types=types or None,
+        from_start=from_start,
+        source=source,
+        archive=archive,
+        reason=reason,
+        told=announce,
+        filled=filled,
+    )
     with progress(lambda: _fill_line(done)):
-        found = anyio.run(run)
+        found = called(Targets(database), add)
     if as_json:
         json_line(found)
         return
@@ -166,12 +160,7 @@ def drop(*, name: str, yes: bool, reason: str, as_json: bool, database: Database
     that are open: on Aurora DSQL for 5 minutes.
     """
     confirm(f"Drop the target {name} for good, with all messages that wait for it?", yes=yes)
-
-    async def run() -> DroppedTarget:
-        async with Targets(database) as tool:
-            return await tool.drop(name, reason=reason, told=announce)
-
-    done = anyio.run(run)
+    done = called(Targets(database), lambda tool: tool.drop(name, reason=reason, told=announce))
     if as_json:
         json_line(done)
         return
@@ -193,12 +182,7 @@ def pause(*, name: str, reason: str, as_json: bool, database: Database) -> None:
 
     For one that is paused already, this replaces the reason.
     """
-
-    async def run() -> None:
-        async with Targets(database) as tool:
-            await tool.pause(name, reason)
-
-    anyio.run(run)
+    called(Targets(database), lambda tool: tool.pause(name, reason))
     _tell(name, is_paused=True, as_json=as_json)
 
 
@@ -212,12 +196,7 @@ def resume(*, name: str, reason: str, as_json: bool, database: Database) -> None
 
     The exit code is 1 if no operator has paused it.
     """
-
-    async def run() -> bool:
-        async with Targets(database) as tool:
-            return await tool.resume(name, reason)
-
-    if not anyio.run(run):
+    if not called(Targets(database), lambda tool: tool.resume(name, reason)):
         say(f"{name}: no operator has paused it", err=True)
         raise click.exceptions.Exit(FAILED)
     _tell(name, is_paused=False, as_json=as_json)

@@ -11,6 +11,7 @@ from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.filters import json_option, reason_option
 from dsql_outbox.cli.output import aligned, duration, json_line, one_line, say
 from dsql_outbox.cli.signals import READ_ONLY
+from dsql_outbox.cli.tool_call import called
 from dsql_outbox.outbox import DEFAULT_TARGET, Database
 from dsql_outbox.publisher import PausedTopic, Topics
 
@@ -67,12 +68,7 @@ def pause(*, topic: str, target: str, reason: str, as_json: bool, database: Data
     The messages wait in the outbox, and so do later messages of their subjects. For a
     topic that is paused already, this replaces the reason.
     """
-
-    async def run(found: Database) -> None:
-        async with Topics(found, target) as tool:
-            await tool.pause(topic, reason)
-
-    anyio.run(run, database)
+    called(Topics(database, target), lambda tool: tool.pause(topic, reason))
     _tell(topic, is_paused=True, as_json=as_json)
 
 
@@ -87,13 +83,7 @@ def resume(*, topic: str, target: str, reason: str, as_json: bool, database: Dat
 
     The exit code is 1 if no operator has paused it.
     """
-
-    async def run(found: Database) -> bool:
-        async with Topics(found, target) as tool:
-            return await tool.resume(topic, reason)
-
-    was_paused = anyio.run(run, database)
-    if not was_paused:
+    if not called(Topics(database, target), lambda tool: tool.resume(topic, reason)):
         say(f"{topic}: no operator has paused it", err=True)
         raise click.exceptions.Exit(FAILED)
     _tell(topic, is_paused=False, as_json=as_json)

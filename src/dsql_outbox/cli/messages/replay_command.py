@@ -1,5 +1,6 @@
 """The command `messages replay`: send stored events again."""
 
+from functools import partial
 from uuid import UUID
 
 import anyio
@@ -10,12 +11,13 @@ from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.filters import all_option, confirm, yes_option
 from dsql_outbox.cli.options import option
-from dsql_outbox.cli.output import counted
+from dsql_outbox.cli.output import counted, of_about, say
+from dsql_outbox.cli.progress_line import progress
+from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.outbox import DEFAULT_SOURCE, DEFAULT_TARGET, Database
-from dsql_outbox.publisher import Messages, Selection
+from dsql_outbox.publisher import Messages, Replay, ReplayProgress, Selection
 
 from .handled_report import HandledReport
-from .replay_run import ReplayRun
 from .selection_options import requeue_options, selection_options
 
 
@@ -117,7 +119,7 @@ def replay(  # noqa: PLR0913 - one parameter per flag
             if not event_ids and entity is None:
                 confirm(_question(await tool.events_stored()), yes=yes)
             with report.summed():
-                return await ReplayRun(told, report).run()
+                return await _run(told, report)
 
     code = anyio.run(run)
     if code or (event_ids and report.left_alone):
@@ -127,3 +129,29 @@ def replay(  # noqa: PLR0913 - one parameter per flag
 def _question(stored: int | None) -> str:
     rows = "all stored events" if stored is None else f"about {counted(stored, 'stored event')}"
     return f"This replay reads {rows}. Continue?"
+
+
+async def _run(replay: Replay, report: HandledReport) -> int:
+    """Replay until the end or a signal. If it ends early, print where another run continues.
+
+    Returns the exit code that the signal asks for, or 0. Raises the errors of the replay.
+    """
+    interruption = Interruption(replay.stop)
+    is_done = False
+    try:
+        with progress(lambda: _line(replay.progress, report)):
+            await interruption.run(partial(report.all, replay))
+        is_done = interruption.first is None
+    finally:
+        if not is_done and (place := replay.progress.place) is not None:
+            say(f"not done; to continue, run the same command with --after {place}", err=True)
+    return interruption.exit_code
+
+
+def _line(done: ReplayProgress, report: HandledReport) -> str:
+    parts = [str(report)]
+    if done.read:
+        parts.append(f"read {done.read:,}{of_about(done.read, done.total)} rows")
+    if done.place is not None:
+        parts.append(f"at {done.place}")
+    return ", ".join(parts)
