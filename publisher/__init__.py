@@ -18,7 +18,6 @@ from dsql_outbox.publisher.life.archives import Archives
 from dsql_outbox.publisher.life.erase import EraseProgress, EraseRun, erasure_id
 from dsql_outbox.publisher.life.erased_rows import ERASED
 from dsql_outbox.publisher.life.forget import ForgetProgress, ForgetRun
-from dsql_outbox.publisher.life.job import LEASE as LIFE_LEASE
 from dsql_outbox.publisher.operator.conflicts import (
     MAX_HOURS,
     REMEDIES,
@@ -33,7 +32,7 @@ from dsql_outbox.publisher.operator.health import Alive, Health, Ready
 from dsql_outbox.publisher.operator.health_probe import DatabaseProbe, HealthProbe
 from dsql_outbox.publisher.operator.letter_groups import LetterGroup, LetterGroups
 from dsql_outbox.publisher.operator.messages import MAX_RETRIED, Messages, Predecessor
-from dsql_outbox.publisher.operator.operations import Operation, OperationEntry, Operations
+from dsql_outbox.publisher.operator.operations import Operation, Operations
 from dsql_outbox.publisher.operator.replay import Replay, ReplayProgress
 from dsql_outbox.publisher.operator.requeue import Handled
 from dsql_outbox.publisher.operator.selection import STATES, Selection
@@ -54,6 +53,7 @@ from dsql_outbox.publisher.operator.status import (
     TargetStatus,
 )
 from dsql_outbox.publisher.operator.targets import DroppedTarget, Target, Targets
+from dsql_outbox.publisher.operator.tool import Operator
 from dsql_outbox.publisher.operator.topic_pauses import PausedTopic, Topics
 from dsql_outbox.publisher.operator.undelivered import Page, UndeliveredMessage
 from dsql_outbox.publisher.records import (
@@ -65,7 +65,6 @@ from dsql_outbox.publisher.records import (
 )
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.relay import Relayed
-from dsql_outbox.publisher.session import Operator
 from dsql_outbox.publisher.verification.finding import Finding
 from dsql_outbox.publisher.verification.verifier import Verification, Verifier, VerifyProgress
 
@@ -95,7 +94,6 @@ from .topic_settings import FailureRules, TopicSettings
 
 __all__ = [
     "ERASED",
-    "LIFE_LEASE",
     "MAX_HOURS",
     "MAX_RETRIED",
     "REMEDIES",
@@ -138,7 +136,6 @@ __all__ = [
     "NotAttempted",
     "Nowhere",
     "Operation",
-    "OperationEntry",
     "Operations",
     "Operator",
     "Outcome",

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.outbox import Touched
-from dsql_outbox.publisher.session import Operator
+from dsql_outbox.publisher.operator.tool import Operator
 
 _decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
 _decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode

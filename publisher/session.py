@@ -12,7 +12,7 @@ from itertools import dropwhile
 from time import monotonic
 from traceback import walk_tb
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 from anyio import move_on_after
@@ -156,15 +156,8 @@ class OperatorSession:
         self, name: str, parameters: Mapping[str, object], **literals: int
     ) -> Sequence[Sequence[Any]]:
         """Run one named statement as its own transaction. Returns its rows, if any."""
-
-        async def run(connection: AsyncConnection) -> Sequence[Sequence[Any]]:
-            query = statement(name, self._database.schema, **literals)
-            _give_time(connection)
-            async with self._bounds(connection):
-                cursor = await _reader(connection, tuple_row).execute(query, parameters)
-                return await cursor.fetchall() if cursor.description else []
-
-        return await self._retried(run)
+        rows, _ = await self._run(name, tuple_row, parameters, literals)
+        return rows
 
     async def read(
         self, name: str, kind: type[T], parameters: Mapping[str, object], **literals: int
@@ -173,29 +166,15 @@ class OperatorSession:
 
         The columns are the arguments of `kind` by their names.
         """
-
-        async def run(connection: AsyncConnection) -> Sequence[T]:
-            query = statement(name, self._database.schema, **literals)
-            _give_time(connection)
-            async with self._bounds(connection):
-                cursor = _reader(connection, class_row(kind))
-                await cursor.execute(query, parameters)
-                return await cursor.fetchall()
-
-        return await self._retried(run)
+        rows, _ = await self._run(name, class_row(kind), parameters, literals)
+        return rows
 
     async def count(
         self, name: str, parameters: Mapping[str, object] | None = None, **literals: int
     ) -> int:
         """Run one named statement as its own transaction. Returns how many rows it changed."""
-
-        async def run(connection: AsyncConnection) -> int:
-            query = statement(name, self._database.schema, **literals)
-            _give_time(connection)
-            async with self._bounds(connection):
-                return (await connection.execute(query, parameters)).rowcount
-
-        return await self._retried(run)
+        _, count = await self._run(name, tuple_row, parameters, literals)
+        return count
 
     async def transaction(self, work: Callable[["OperatorTransaction"], Awaitable[T]]) -> T:
         """Run `work` in a transaction; after a conflict or `Moved`, run all of it again.
@@ -234,6 +213,24 @@ class OperatorSession:
     async def close(self) -> None:
         """Close the connection."""
         await self._connection.close()
+
+    async def _run(
+        self,
+        name: str,
+        rows: AsyncRowFactory[T],
+        parameters: Mapping[str, object] | None,
+        literals: Mapping[str, int],
+    ) -> tuple[Sequence[T], int]:
+        """Run one named statement. Returns its rows, and how many it changed."""
+        query = statement(name, self._database.schema, **literals)
+
+        async def run(connection: AsyncConnection) -> tuple[Sequence[T], int]:
+            _give_time(connection)
+            async with self._bounds(connection):
+                cursor = await _reader(connection, rows).execute(query, parameters)
+                return await cursor.fetchall() if cursor.description else [], cursor.rowcount
+
+        return await self._retried(run)
 
     async def _retried(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         work = partial(self._connection.use, run)
@@ -315,29 +312,27 @@ class OperatorTransaction:
 
     async def read(self, name: str, kind: type[T], parameters: Mapping[str, object]) -> Sequence[T]:
         """Run one named statement. Returns its rows as objects of `kind`."""
-        _give_time(self._connection)
-        cursor = _reader(self._connection, class_row(kind))
-        await cursor.execute(statement(name, self._schema), parameters)
-        return await cursor.fetchall()
+        return await (await self._run(name, class_row(kind), parameters)).fetchall()
 
     async def rows(self, name: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
         """Run one named statement. Returns its rows."""
-        return await (await self._run(name, parameters)).fetchall()
+        return await (await self._run(name, tuple_row, parameters)).fetchall()
 
     async def count(self, name: str, parameters: Mapping[str, object]) -> int:
         """Run one named statement. Returns the number of changed rows."""
-        return (await self._run(name, parameters)).rowcount
+        return (await self._run(name, tuple_row, parameters)).rowcount
 
     async def change(self, name: str, parameters: Mapping[str, object], rows: int) -> None:
         """Run one named statement. Raises `Moved` unless it changes exactly `rows` rows."""
         if await self.count(name, parameters) != rows:
             raise Moved
 
-    async def _run(self, name: str, parameters: Mapping[str, object]) -> psycopg.AsyncCursor[Any]:
+    async def _run(
+        self, name: str, rows: AsyncRowFactory[T], parameters: Mapping[str, object]
+    ) -> psycopg.AsyncCursor[T]:
         _give_time(self._connection)
-        return await _reader(self._connection, tuple_row).execute(
-            statement(name, self._schema), parameters
-        )
+        query = statement(name, self._schema)
+        return await _reader(self._connection, rows).execute(query, parameters)
 
 
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
@@ -397,32 +392,3 @@ async def _commit(connection: AsyncConnection, *, after_function: bool) -> None:
 def _give_time(connection: AsyncConnection) -> None:
     """Let the next statement take `STATEMENT_TIMEOUT` from now."""
     connection.deadline = monotonic() + STATEMENT_TIMEOUT
-
-
-class Operator:
-    """The base of the operator's tools: it owns a session and closes it.
-
-    With `read_only`, the database refuses every change. `user` is recorded with each change;
-    the default is the user of the process.
-    """
-
-    def __init__(
-        self, database: Database, *, read_only: bool = False, user: str | None = None
-    ) -> None:
-        self._session = OperatorSession(database, read_only=read_only)
-        self._user = user
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._session.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()

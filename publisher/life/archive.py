@@ -20,12 +20,12 @@ from dsql_outbox.outbox import (
     array_literal,
     claim,
 )
-from dsql_outbox.publisher.operator.operations import OperationEntry
 from dsql_outbox.publisher.operator.replay import rows_estimate
 from dsql_outbox.publisher.operator.replay_rate import Pace
+from dsql_outbox.publisher.operator.tool import OperationEntry
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
-from .job import LifeJob, PendingFile, refuse_filling
+from .job import LEASE, LifeJob, PendingFile, refuse_filling
 from .run import LifeRun
 from .stored_touches import header_keys, touches_of
 
@@ -72,7 +72,6 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
         *,
         pace: Pace,
         dry_run: bool,
-        lease: float,
     ) -> None:
         self._session = session
         self._place = place
@@ -80,7 +79,6 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
         self._entry = entry
         self._pace = pace
         self._dry_run = dry_run
-        self._lease = lease
         self._number = 0
         self._file = ""
         self._oldest: datetime | None = None
@@ -95,7 +93,7 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
                 self._count(len(chunk), sum(each.bytes for each in chunk))
                 yield self.progress
             return
-        async with LifeJob.running(self._session, "archive", lease=self._lease) as job:
+        async with LifeJob.running(self._session, "archive") as job:
             await refuse_filling(self._session)
             await self._open(job)
             async for chunk in self._chunks():
@@ -153,7 +151,7 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
     async def _rest(self, job: LifeJob) -> None:
         """Wait as the rate asks, and keep the lease meanwhile."""
         while (wait := self._wait(monotonic())) > 0 and not self.is_stopping:
-            with anyio.move_on_after(min(wait, job.lease / 3)):
+            with anyio.move_on_after(min(wait, LEASE / 3)):
                 await self._stopping.wait()
             await job.renew()
 

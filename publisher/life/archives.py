@@ -4,13 +4,11 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from dsql_outbox.outbox import SettingsError, open_place
-from dsql_outbox.publisher.operator.operations import OperationEntry
 from dsql_outbox.publisher.operator.replay_rate import Pace
-from dsql_outbox.publisher.session import Operator
+from dsql_outbox.publisher.operator.tool import Operator
 
 from .archive import ArchiveRun
 from .forget import ForgetRun
-from .job import LEASE
 
 
 class Archives(Operator):
@@ -23,7 +21,7 @@ class Archives(Operator):
     run goes on from there.
     """
 
-    def archive(  # noqa: PLR0913 - one argument per option
+    def archive(
         self,
         before: datetime,
         to: str,
@@ -31,29 +29,21 @@ class Archives(Operator):
         reason: str = "",
         rate: float | None = None,
         dry_run: bool = False,
-        lease: float = LEASE,
     ) -> ArchiveRun:
         """Move the bytes of events that were saved before a time to files.
 
         `to` is a folder or ``s3://BUCKET/PREFIX``. Events that wait in the outbox, or are dead
         letters, stay as they are. `rate` is the limit in events per second. With None, the
         job rests after each file for half as long as that file took.
-        With `dry_run` nothing is changed. `lease` are the seconds that a step may take before
-        another job may begin.
+        With `dry_run` nothing is changed.
 
         Raises `SettingsError` for a time without a zone, a rate that is not above 0, and a place
         that cannot be or is that of another outbox; `MissingExtra`.
         """
         _require_zone(before)
-        entry = OperationEntry(self._session, "archive", reason=reason, user=self._user)
+        entry = self._entry("archive", reason)
         return ArchiveRun(
-            self._session,
-            open_place(to),
-            before,
-            entry,
-            pace=Pace(rate),
-            dry_run=dry_run,
-            lease=lease,
+            self._session, open_place(to), before, entry, pace=Pace(rate), dry_run=dry_run
         )
 
     def forget(
@@ -63,7 +53,6 @@ class Archives(Operator):
         *,
         reason: str = "",
         dry_run: bool = False,
-        lease: float = LEASE,
     ) -> ForgetRun:
         """Remove archived events that were saved before a time, for good.
 
@@ -78,9 +67,9 @@ class Archives(Operator):
         names = [archive] if isinstance(archive, str) else [*archive]
         if not names:
             raise SettingsError("name the archives whose events are forgotten")
-        entry = OperationEntry(self._session, "archive forget", reason=reason, user=self._user)
+        entry = self._entry("archive forget", reason)
         places = [open_place(name) for name in names]
-        return ForgetRun(self._session, places, before, entry, dry_run=dry_run, lease=lease)
+        return ForgetRun(self._session, places, before, entry, dry_run=dry_run)
 
 
 def _require_zone(before: datetime) -> None:

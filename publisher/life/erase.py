@@ -20,7 +20,7 @@ from dsql_outbox.outbox import (
     plain_array,
     subject_key,
 )
-from dsql_outbox.publisher.operator.operations import OperationEntry
+from dsql_outbox.publisher.operator.tool import OperationEntry
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
 from .erased_event import ChangedLine, changed_lines
@@ -83,7 +83,6 @@ class EraseRun(LifeRun[EraseProgress]):
         ids: bool,
         archive: Sequence[str],
         dry_run: bool,
-        lease: float,
     ) -> None:
         self._session = session
         self._erasure = erasure
@@ -93,7 +92,6 @@ class EraseRun(LifeRun[EraseProgress]):
         self._renames = ids
         self._archive = archive
         self._dry_run = dry_run
-        self._lease = lease
         super().__init__(EraseProgress())
 
     async def _run(self) -> AsyncGenerator[EraseProgress]:
@@ -102,7 +100,7 @@ class EraseRun(LifeRun[EraseProgress]):
             async for _ in self._pass(None, version + 1, None):
                 yield self.progress
             return
-        async with LifeJob.running(self._session, "erase", lease=self._lease) as job:
+        async with LifeJob.running(self._session, "erase") as job:
             self._renames = self._ids and not await self._is_renamed()
             notice = await self._noticed(job)
             if notice is None:

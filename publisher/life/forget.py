@@ -9,7 +9,7 @@ import msgspec
 from anyio import to_thread
 
 from dsql_outbox.outbox import ArchivedEvent, ArchivePlace, array_literal
-from dsql_outbox.publisher.operator.operations import OperationEntry
+from dsql_outbox.publisher.operator.tool import OperationEntry
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
 from .job import LifeJob, refuse_filling
@@ -33,7 +33,7 @@ class ForgetProgress(msgspec.Struct, frozen=True, rename="camel"):
 class ForgetRun(LifeRun[ForgetProgress]):
     """A run of `Archives.forget`."""
 
-    def __init__(  # noqa: PLR0913 - one argument per option
+    def __init__(
         self,
         session: OperatorSession,
         places: Sequence[ArchivePlace],
@@ -41,14 +41,12 @@ class ForgetRun(LifeRun[ForgetProgress]):
         entry: OperationEntry,
         *,
         dry_run: bool,
-        lease: float,
     ) -> None:
         self._session = session
         self._places = places
         self._before = before
         self._entry = entry
         self._dry_run = dry_run
-        self._lease = lease
         super().__init__(ForgetProgress())
 
     async def _run(self) -> AsyncGenerator[ForgetProgress]:
@@ -60,7 +58,7 @@ class ForgetRun(LifeRun[ForgetProgress]):
                 self._count(len(old) - len(named), len(named))
                 yield self.progress
             return
-        async with LifeJob.running(self._session, "forget", lease=self._lease) as job:
+        async with LifeJob.running(self._session, "forget") as job:
             await refuse_filling(self._session)
             # Before the first row goes, so that `verify` knows why it is missing.
             await job.step(None, forgotten_before=self._before)

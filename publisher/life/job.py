@@ -35,33 +35,28 @@ class LifeJob:
     than its lease changes nothing after another one has begun.
     """
 
-    def __init__(
-        self, session: OperatorSession, owner: str, epoch: int, store: UUID, lease: float
-    ) -> None:
+    def __init__(self, session: OperatorSession, owner: str, epoch: int, store: UUID) -> None:
         self.store = store
         """The name of this outbox in its archives."""
-        self.lease = lease
         self._session = session
         self._mine = {"owner": owner, "epoch": epoch}
         self._pending: PendingFile | None = None
 
     @classmethod
     @asynccontextmanager
-    async def running(
-        cls, session: OperatorSession, verb: LifeVerb, *, lease: float = LEASE
-    ) -> AsyncGenerator[Self]:
+    async def running(cls, session: OperatorSession, verb: LifeVerb) -> AsyncGenerator[Self]:
         """Begin a job, remove what a killed one left, and give the lease back at the end.
 
         Raises `JobRefused` if another job runs, and `ArchiveError` for a file of a killed job that
         cannot be removed.
         """
         owner = f"{socket.gethostname()[:64]}:{os.getpid()}:{uuid4().hex[:8]}"
-        asked = {"store": str(uuid4()), "owner": owner, "lease": lease, "verb": verb}
+        asked = {"store": str(uuid4()), "owner": owner, "lease": LEASE, "verb": verb}
         rows = await session.read("job_begin", _BegunRow, asked)
         if not rows:
             raise await _refusal(session)
         begun = rows[0]
-        job = cls(session, owner, begun.epoch, begun.store, lease)
+        job = cls(session, owner, begun.epoch, begun.store)
         try:
             if begun.pending is not None:
                 job._pending = PendingFile(begun.pending_place or "", begun.pending)
@@ -117,7 +112,7 @@ class LifeJob:
         place, file = pending or (None, None)
         return {
             **self._mine,
-            "lease": self.lease,
+            "lease": LEASE,
             "pending_place": place,
             "pending": file,
             "archived": 0,

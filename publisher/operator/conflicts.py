@@ -11,7 +11,8 @@ from dsql_outbox.outbox import (
     WriterConflicts,
     decode_conflicts,
 )
-from dsql_outbox.publisher.session import Operator
+
+from .tool import Operator
 
 Remedy = Literal["coalesce", "split", "separate", "reorder", "none"]
 

@@ -21,18 +21,17 @@ from dsql_outbox.outbox import (
 from dsql_outbox.publisher.backlog import has_backlog
 from dsql_outbox.publisher.burial import Burial, Letter
 from dsql_outbox.publisher.outbox_rows import RowId, read_headers, row_keys
-from dsql_outbox.publisher.session import Operator, OperatorTransaction
+from dsql_outbox.publisher.session import OperatorTransaction
 from dsql_outbox.publisher.targets import TargetRow, require_target
-from dsql_outbox.schema import Verb
 
 from .archived_texts import ArchivedTexts
 from .letter_groups import GROUPED, LetterGroups, read_groups
-from .operations import OperationEntry
 from .replay import Replay, StoredEvents, rows_estimate, selected_pages
 from .replay_positions import Candidate, Placed
 from .replay_rate import MAX_BYTES, MAX_ROWS, Pace
 from .requeue import Handled, HandledStatus, Requeue
 from .selection import Selection, State
+from .tool import OperationEntry, Operator
 from .undelivered import Keyed, Page, UndeliveredMessage, read_messages, read_page
 
 MAX_RETRIED: Final = 100_000
@@ -240,9 +239,6 @@ class Messages(Operator):
     async def events_stored(self) -> int | None:
         """The estimated number of events, from the database's statistics; None if it has none."""
         return await rows_estimate(self._session, "business_events")
-
-    def _entry(self, verb: Verb, reason: str) -> OperationEntry:
-        return OperationEntry(self._session, verb, reason=reason, user=self._user)
 
     async def _with_payload(self, found: Keyed) -> UndeliveredMessage:
         message = found.message

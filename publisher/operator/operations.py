@@ -6,8 +6,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from dsql_outbox.publisher.session import Operator, OperatorSession, OperatorTransaction
-from dsql_outbox.schema import Verb, operation
+from .tool import Operator
 
 _PAGE_ROWS: Final = 1_000
 
@@ -60,32 +59,3 @@ class _OperationRow(NamedTuple):
     reason: str
     database_role: str
     user_name: str
-
-
-class OperationEntry:
-    """The row of one call of a verb. `write` writes it before the first change, and once."""
-
-    def __init__(
-        self, session: OperatorSession, verb: Verb, *, reason: str, user: str | None, of: str = ""
-    ) -> None:
-        """Raises `SettingsError` for a text with the character NUL; `of` is the verb's object."""
-        self.reason = reason
-        self._session = session
-        self._parameters = operation(verb, reason=reason, user=user, of=of)
-        self.is_written = False
-        """Whether the row is committed; set by the caller of `write_once_in`."""
-
-    async def write(self) -> None:
-        """Write the row in a transaction of its own, unless it is written."""
-        if not self.is_written:
-            await self._session.count("operation_record", self._parameters)
-            self.is_written = True
-
-    async def write_once_in(self, transaction: OperatorTransaction) -> None:
-        """Write the row in the transaction of a change, unless it is written."""
-        if not self.is_written:
-            await self.write_in(transaction)
-
-    async def write_in(self, transaction: OperatorTransaction) -> None:
-        """Write the row in the transaction of the change."""
-        await transaction.count("operation_record", self._parameters)

@@ -13,9 +13,9 @@ from dsql_outbox.outbox import array_literal
 from dsql_outbox.publisher.outbox_rows import REPLAY_HEADER
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
-from .operations import OperationEntry
 from .replay_positions import Candidate, Placed, Places
 from .replay_rate import MAX_BYTES, Pace
+from .tool import OperationEntry
 
 
 class EventKey(Protocol):
@@ -178,7 +178,8 @@ class Requeue(Generic[K]):
             "positions": positions,
             "reason": self._entry.reason,
         }
-        await self._entry.write_once_in(transaction)
+        if not self._entry.is_written:
+            await self._entry.write_in(transaction)
         await transaction.change("replay_record", record, len(placed))
         columns = {
             "event_ids": event_ids,

@@ -12,11 +12,11 @@ import psycopg
 
 from dsql_outbox.outbox import DEFAULT_TARGET, is_unreachable
 from dsql_outbox.publisher.leases.liveness import is_alive
-from dsql_outbox.publisher.session import Operator
 from dsql_outbox.publisher.targets import TargetKind, TargetState
 
 from .fills import FillProgress, fill_progress
 from .replay import rows_estimate
+from .tool import Operator
 from .topic_pauses import PausedTopic, read_paused
 
 T = TypeVar("T")

@@ -22,19 +22,19 @@ from dsql_outbox.outbox import (
     require_source,
 )
 from dsql_outbox.publisher.outbox_rows import RowId, row_keys
-from dsql_outbox.publisher.session import Operator, OperatorTransaction
+from dsql_outbox.publisher.session import OperatorTransaction
 from dsql_outbox.publisher.targets import (
     TargetKind,
     TargetRow,
     TargetState,
     require_target,
 )
-from dsql_outbox.schema import Verb, is_dsql
+from dsql_outbox.schema import is_dsql
 
 from .archived_texts import ArchivedTexts
 from .fills import FillProgress, FillTold, fill_progress, run_target, take_fill
-from .operations import OperationEntry
 from .replay import rows_estimate
+from .tool import OperationEntry, Operator
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -139,7 +139,7 @@ class Targets(Operator):
             raise SettingsError(f"the kind of a target is sink or model, got {kind!r}")
         archived = ArchivedTexts(archive)
         added = _Added(name, kind, _listed(types), source if from_start else None)
-        entry = self._entry("targets add", name, reason)
+        entry = self._entry("targets add", reason, name)
         row = await self._session.transaction(partial(_add, added, entry))
         added.require(row)
         if row.state == "opening":
@@ -189,7 +189,7 @@ class Targets(Operator):
         if all(row.name != name for row in rows):
             require_target(rows, name, None)
         row = next(row for row in rows if row.name == name)
-        entry = self._entry("targets drop", name, reason)
+        entry = self._entry("targets drop", reason, name)
         await self._session.transaction(partial(_drop, name, entry))
         messages = await self._discard(row.first_shard)
         await self._wait_for_transactions(told)
@@ -204,31 +204,14 @@ class Targets(Operator):
         For one that is paused already, replace the reason.
         """
         await self._require(name)
-        entry = self._entry("targets pause", name, reason)
-        await self._change("topic_pause", _whole(name) | {"reason": reason}, entry)
+        entry = self._entry("targets pause", reason, name)
+        await entry.change("topic_pause", _whole(name) | {"reason": reason})
 
     async def resume(self, name: str, reason: str = "") -> bool:
         """Resume a target. Returns whether an operator had paused it."""
         await self._require(name)
-        return await self._change(
-            "topic_resume", _whole(name), self._entry("targets resume", name, reason)
-        )
-
-    def _entry(self, verb: Verb, name: str, reason: str) -> OperationEntry:
-        return OperationEntry(self._session, verb, reason=reason, user=self._user, of=name)
-
-    async def _change(
-        self, statement: str, parameters: dict[str, str], entry: OperationEntry
-    ) -> bool:
-        """Run one statement. Returns whether it changed a row, which is recorded with it."""
-
-        async def work(transaction: OperatorTransaction) -> bool:
-            has_changed = await transaction.count(statement, parameters) > 0
-            if has_changed:
-                await entry.write_in(transaction)
-            return has_changed
-
-        return await self._session.transaction(work)
+        entry = self._entry("targets resume", reason, name)
+        return await entry.change("topic_resume", _whole(name))
 
     async def _rows(self) -> Sequence[TargetRow]:
         return await self._session.read("target_list", TargetRow, {})

@@ -7,11 +7,10 @@ from typing import Final
 import msgspec
 
 from dsql_outbox.outbox import DEFAULT_TARGET, MAX_NAME, Database, SettingsError
-from dsql_outbox.publisher.session import Operator, OperatorSession, OperatorTransaction
+from dsql_outbox.publisher.session import OperatorSession
 from dsql_outbox.publisher.targets import TargetRow, require_target
-from dsql_outbox.schema import Verb
 
-from .operations import OperationEntry
+from .tool import Operator
 
 _PAGE_ROWS: Final = 1_000
 
@@ -56,17 +55,12 @@ class Topics(Operator):
         Raises `SettingsError` also for a reason with the character NUL.
         """
         _require_topic(topic)
-        entry = self._entry("topics pause", topic, reason)
-        parameters = {"target": self._target, "topic": topic, "reason": reason}
+        entry = self._entry("topics pause", reason, topic)
         if self._target != DEFAULT_TARGET:
             rows = await self._session.read("target_known", TargetRow, {})
             require_target(rows, self._target, None)
-
-        async def work(transaction: OperatorTransaction) -> None:
-            await transaction.count("topic_pause", parameters)
-            await entry.write_in(transaction)
-
-        await self._session.transaction(work)
+        parameters = {"target": self._target, "topic": topic, "reason": reason}
+        await entry.change("topic_pause", parameters)
 
     async def resume(self, topic: str, reason: str = "") -> bool:
         """Resume a topic. Returns whether an operator had paused it.
@@ -74,16 +68,8 @@ class Topics(Operator):
         Raises `SettingsError` also for a reason with the character NUL.
         """
         _require_topic(topic)
-        entry = self._entry("topics resume", topic, reason)
-
-        async def work(transaction: OperatorTransaction) -> bool:
-            parameters = {"target": self._target, "topic": topic}
-            was_paused = await transaction.count("topic_resume", parameters) > 0
-            if was_paused:
-                await entry.write_in(transaction)
-            return was_paused
-
-        return await self._session.transaction(work)
+        entry = self._entry("topics resume", reason, topic)
+        return await entry.change("topic_resume", {"target": self._target, "topic": topic})
 
     async def list(self) -> AsyncGenerator[PausedTopic]:
         """The paused topics in the order of their names; close a generator that is left early."""
@@ -95,9 +81,6 @@ class Topics(Operator):
             for topic in found:
                 yield topic
                 after = topic.topic
-
-    def _entry(self, verb: Verb, topic: str, reason: str) -> OperationEntry:
-        return OperationEntry(self._session, verb, reason=reason, user=self._user, of=topic)
 
 
 async def read_paused(

@@ -33,7 +33,8 @@ from dsql_outbox.outbox import (
 from dsql_outbox.publisher.life.job import JobRow
 from dsql_outbox.publisher.life.rewrite import ArchiveRow, archive_rows, place_of
 from dsql_outbox.publisher.operator.replay import rows_estimate
-from dsql_outbox.publisher.session import Operator, OperatorSession, OperatorTransaction
+from dsql_outbox.publisher.operator.tool import Operator
+from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
 from .archive_check import ArchivedRow, archive_findings, file_finding
 from .event_check import EventRow, TouchRow, event_findings, touch_pair, touches_of

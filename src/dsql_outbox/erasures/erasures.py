@@ -16,7 +16,7 @@ from dsql_outbox.outbox import (
     StaleVersion,
     parse_subject_key,
 )
-from dsql_outbox.publisher import LIFE_LEASE, EraseRun, OperationEntry, Operator, erasure_id
+from dsql_outbox.publisher import EraseRun, Operator, erasure_id
 from dsql_outbox.schema import operation, statement
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, WriterSettings
 
@@ -55,7 +55,6 @@ class Erasures(Operator):
         ids: bool = False,
         archive: str | Iterable[str] = (),
         dry_run: bool = False,
-        lease: float = LIFE_LEASE,
     ) -> EraseRun:
         """Erase what the events of an entity say of it. Returns a run: iterate to do its work.
 
@@ -75,12 +74,11 @@ class Erasures(Operator):
         return EraseRun(
             self._session,
             erasure,
-            OperationEntry(self._session, "erase", reason=reason, user=self._user),
+            self._entry("erase", reason),
             partial(self._announce, reason, ids=ids),
             ids=ids,
             archive=[archive] if isinstance(archive, str) else [*archive],
             dry_run=dry_run,
-            lease=lease,
         )
 
     async def _announce(self, reason: str, erasure: EntityErasure, *, ids: bool) -> None:

@@ -37,15 +37,15 @@ from datetime import UTC, datetime, timedelta
 import anyio
 from dsql_outbox.outbox import Database, JobRefused
 from dsql_outbox.publisher import Archives
-from dsql_outbox.publisher.life import archive
+from dsql_outbox.publisher.life import archive, job
 
-archive.MAX_ROWS = 13
+archive.MAX_ROWS, job.LEASE = 13, 0.5
 
 async def main():
     while True:
         with suppress(JobRefused):
             async with Archives(Database(sys.argv[1])) as tool:
-                run = tool.archive(datetime.now(UTC) + timedelta(1), sys.argv[2], lease=0.5)
+                run = tool.archive(datetime.now(UTC) + timedelta(1), sys.argv[2])
                 async for _ in run:
                     pass
         await anyio.sleep(0.02)
@@ -145,7 +145,9 @@ from datetime import datetime
 import anyio
 from dsql_outbox.outbox import Database, JobRefused
 from dsql_outbox.publisher import Archives
+from dsql_outbox.publisher.life import job
 
+job.LEASE = 0.5
 url, folder, before, left = *sys.argv[1:4], int(sys.argv[4])
 
 def die(action, words):
@@ -160,7 +162,7 @@ async def main():
     while True:
         with suppress(JobRefused):
             async with Archives(Database(url)) as tool:
-                async for _ in tool.forget(datetime.fromisoformat(before), folder, lease=0.5):
+                async for _ in tool.forget(datetime.fromisoformat(before), folder):
                     pass
         await anyio.sleep(0.02)
 

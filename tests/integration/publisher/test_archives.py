@@ -427,11 +427,12 @@ async def test_two_jobs_exclude_each_other_and_the_slow_one_changes_nothing(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("dsql_outbox.publisher.life.job.LEASE", 1e6)
     writer.write(event("a"))
     await sent(database)
     async with Archives(database) as one, Archives(database) as two:
-        slow = one.archive(later(), str(folder), lease=1e6)
-        quick = two.archive(later(), str(folder), lease=1e6)
+        slow = one.archive(later(), str(folder))
+        quick = two.archive(later(), str(folder))
 
         async def overtake() -> None:
             sql.execute("UPDATE outbox.outbox_jobs SET expires_at = now() - interval '1 s'")
