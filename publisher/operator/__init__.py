@@ -1,5 +1,6 @@
 """Tools for an operator or a program: messages that were not delivered, topics, status.
 
+- `tool` is the base of all, and the row that records what one did; `operations` reads those rows.
 - `messages`: `Messages`, whose verbs are find, retry, drop and replay.
 - `selection` says which messages; `undelivered` is their one type, and reads them.
 - `topic_pauses`: topics whose messages wait until an operator resumes them.
