@@ -66,9 +66,9 @@ class EventWrite(Work):
         """Count another attempt for each event."""
         self._began_ns = self._sent_ns = time_ns()
         batch = still_open(self._batch)
-        self._is_repeated = any(pending.was_tried for pending in batch)
+        self._is_repeated = any(pending.journal.attempts for pending in batch)
         for pending in batch:
-            pending.begin()
+            pending.journal.begin()
 
     def doubt(self) -> Program[DatabaseFailure | None]:
         """Look the events up if an earlier attempt of one is in doubt."""
@@ -244,15 +244,17 @@ class EventWrite(Work):
         The others are settled with the failure, each with a copy of its exception.
         """
         now = self._clock()
-        waits = [(pending, pending.next_wait(failure, now)) for pending in still_open(batch)]
+        waits = [
+            (pending, pending.journal.next_wait(failure, now)) for pending in still_open(batch)
+        ]
         _give_up([pending for pending, wait in waits if wait is None], failure)
         again = {pending: wait for pending, wait in waits if wait is not None}
         if not again:
             return (), None
         slowest = max(again, key=again.__getitem__)
         for pending in again:
-            pending.waits(again[slowest])
-        slowest.tell_retry(failure, len(again))
+            pending.journal.waits(again[slowest])
+        slowest.journal.tell_retry(failure, len(again))
         return [*again], again[slowest]
 
     def _look_up(self, batch: Sequence[Pending]) -> Program[Mapping[UUID, Found] | DatabaseFailure]:
@@ -310,7 +312,7 @@ def _may_come_again(failure: DatabaseFailure) -> bool:
 def _give_up(batch: Sequence[Pending], failure: DatabaseFailure) -> None:
     """Settle these events with the failure, each with a copy of its exception."""
     if batch and failure.kind in RETRIED:
-        batch[0].tell_end_of_retries(failure, len(batch))
+        batch[0].journal.tell_end_of_retries(failure, len(batch))
     for pending, own in zip(batch, _one_each(failure, len(batch)), strict=True):
         pending.give_up(own)
 
@@ -320,7 +322,7 @@ def _after_conflict(batch: Sequence[Pending]) -> Sequence[Sequence[Pending]]:
 
     So the last try of an event does not depend on another event.
     """
-    if any(pending.is_last_try for pending in batch):
+    if any(pending.journal.backoff.is_last_try for pending in batch):
         return [[pending] for pending in batch]
     return _halves(batch)
 

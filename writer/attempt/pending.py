@@ -32,7 +32,7 @@ class Pending:
     """A call to write one event. `outcome` is set when the call is settled.
 
     `settled` is called with the outcome at that time, even if other events of the batch
-    are not settled.
+    are not settled. `journal` counts and reports the attempts.
 
     `is_sent` is True from the time when the gate admits the event until the result of that
     attempt is known. `in_doubt` is True after an attempt whose result stays unknown. `has_left`
@@ -41,13 +41,13 @@ class Pending:
     """
 
     __slots__ = (
-        "_journal",
         "_on_duplicate",
         "_settled",
         "has_left",
         "id",
         "in_doubt",
         "is_sent",
+        "journal",
         "outcome",
         "prepared",
         "scopes",
@@ -69,18 +69,18 @@ class Pending:
         self.is_sent = False
         self.has_left = False
         self.outcome: WriteOutcome | None = None
-        self._journal = Journal(self.id, scopes, backoff)
+        self.journal = Journal(self.id, scopes, backoff)
         self._on_duplicate = on_duplicate
         self._settled = settled
 
     @property
     def deadline(self) -> float | None:
         """The deadline of the call, a time of the monotonic clock, or None."""
-        return self._journal.backoff.deadline
+        return self.journal.backoff.deadline
 
     @deadline.setter
     def deadline(self, deadline: float | None) -> None:
-        self._journal.backoff.deadline = deadline
+        self.journal.backoff.deadline = deadline
 
     @property
     def is_open(self) -> bool:
@@ -97,41 +97,27 @@ class Pending:
         """The types and ids of the entities that the event touches."""
         return {(touch.entity_type, touch.entity_id) for touch in self.prepared.event.touches}
 
-    @property
-    def is_last_try(self) -> bool:
-        """Whether the next attempt is the last one if it ends in a conflict."""
-        return self._journal.backoff.is_last_try
-
-    @property
-    def was_tried(self) -> bool:
-        """Whether an attempt was started."""
-        return self._journal.attempts > 0
-
     def touches_subject_of(self, other: "Pending") -> bool:
         """Return whether this event touches the subject of the other event."""
         subject = other.prepared.event.touches[0]
         key = (subject.entity_type, subject.entity_id)
         return any((t.entity_type, t.entity_id) == key for t in self.prepared.event.touches)
 
-    def begin(self) -> None:
-        """Record that another attempt starts."""
-        self._journal.begin()
-
     def failed(self, failure: DatabaseFailure, started_ns: int, ended_ns: int) -> None:
         """Record a failed attempt. If it is in doubt, the call stays in doubt."""
         self.in_doubt = self.in_doubt or failure.kind is FailureKind.IN_DOUBT
-        self._journal.attempt_ended(attempt_outcome(failure), started_ns, ended_ns, failure)
+        self.journal.attempt_ended(attempt_outcome(failure), started_ns, ended_ns, failure)
         self.is_sent = False  # after the hooks: one that raises leaves the call in doubt
 
     def stored(self, stored: Stored, started_ns: int, ended_ns: int) -> None:
         """Settle the call with the receipt of a committed attempt."""
-        self._journal.attempt_ended("committed", started_ns, ended_ns)
+        self.journal.attempt_ended("committed", started_ns, ended_ns)
         entities = touched_entities(self.prepared, stored)
         self.settle(self._receipt("committed", stored.position, entities))
 
     def resolved(self, found: Found, started_ns: int, ended_ns: int) -> None:
         """Settle the call: the look-up at the start of an attempt found the event."""
-        self._journal.attempt_ended("resolved", started_ns, ended_ns)
+        self.journal.attempt_ended("resolved", started_ns, ended_ns)
         self.found(found)
 
     def found(self, found: Found) -> None:
@@ -158,33 +144,17 @@ class Pending:
         else:
             self.settle(StaleVersion(self.id, expected=expected, actual=actual))
 
-    def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
-        """Return the seconds until another attempt, or None to give up."""
-        return self._journal.next_wait(failure, now)
-
     def give_up(self, failure: DatabaseFailure) -> None:
         """Settle the call with the failure of its last attempt."""
         if failure.kind in RETRIED:
-            self._journal.exhausted(failure)
+            self.journal.exhausted(failure)
         self.settle(self._last_word(failure.error))
-
-    def waits(self, seconds: float) -> None:
-        """Record that another attempt follows after `seconds`."""
-        self._journal.waits(seconds)
-
-    def tell_retry(self, failure: DatabaseFailure, events: int) -> None:
-        """Report that a transaction of `events` events, with this one, is tried again."""
-        self._journal.tell_retry(failure, events)
-
-    def tell_end_of_retries(self, failure: DatabaseFailure, events: int) -> None:
-        """Report that a transaction of `events` events, with this one, is not tried again."""
-        self._journal.tell_end_of_retries(failure, events)
 
     def settle(self, outcome: WriteOutcome) -> None:
         """End the call with this outcome."""
         self.outcome = outcome
         try:
-            self._journal.ended(outcome)
+            self.journal.ended(outcome)
         finally:
             if self._settled is not None:
                 self._settled(outcome)
@@ -219,7 +189,7 @@ class Pending:
         """
         if self.is_open:
             self.has_left = True
-            self._journal.abandoned(error, in_doubt=self.may_be_stored)
+            self.journal.abandoned(error, in_doubt=self.may_be_stored)
 
     def _last_word(self, error: Exception) -> Exception:
         """Return `OutcomeUnknown` if the call is in doubt, else the driver's exception."""
@@ -229,7 +199,7 @@ class Pending:
             return unknown
         error.add_note(
             f"event {self.id} was not stored by this call: "
-            f"attempts {self._journal.attempts}, conflicts {self._journal.conflicts}"
+            f"attempts {self.journal.attempts}, conflicts {self.journal.conflicts}"
         )
         return error
 
@@ -242,8 +212,8 @@ class Pending:
         return Receipt(
             event_id=self.id,
             status=status,
-            attempts=self._journal.attempts,
-            conflicts=self._journal.conflicts,
+            attempts=self.journal.attempts,
+            conflicts=self.journal.conflicts,
             position=position,
             entities=entities,
         )

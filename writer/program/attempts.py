@@ -69,27 +69,17 @@ class Attempts:
         self.shards: int | None = None
         self._connections = connections
 
-    def run_once(
-        self,
-        gate: Gate,
-        run: Run[Any],
-        fresh: bool,
-    ) -> Program[DatabaseFailure | None]:
+    def run_once(self, gate: Gate, run: Run[Any], fresh: bool) -> Program[DatabaseFailure | None]:
         """Run the function of a call in a transaction: an open attempt."""
         return self.attempt(partial(self._run, run, gate), gate, fresh=fresh, role_path=True)
 
-    def look_up(
-        self, ids: Iterable[UUID], gate: Gate
-    ) -> Program[Mapping[UUID, Found] | DatabaseFailure]:
-        """Read which of these events are stored."""
-        return self.attempt(partial(self.find, ids), gate)
-
     def aside(self, gate: Gate) -> Program[None]:
         """Do after a settled call what concerns the process, if it is due and the call wrote."""
-        if gate.wrote and self.core.alarm.is_due():
-            yield from self._look_at_backlog(gate)
-        if self.core.conflicts.counts.has_news and gate.wrote:
-            yield from self._store_conflicts(self.core.conflicts.due(), gate)
+        alarm, conflicts = self.core.alarm, self.core.conflicts
+        if gate.wrote and alarm.is_due():
+            yield from self._aside(self._backlog, gate, alarm.saw, alarm.failed)
+        if gate.wrote and conflicts.counts.has_news:
+            yield from self._store_conflicts(conflicts.due(), gate)
 
     def attempt(
         self,
@@ -249,10 +239,6 @@ class Attempts:
         """Store the conflicts that no report has yet."""
         return self._store_conflicts(self.core.conflicts.last(), Gate(None))
 
-    def _look_at_backlog(self, gate: Gate) -> Program[None]:
-        alarm = self.core.alarm
-        return self._aside(self._backlog, gate, alarm.saw, alarm.failed)
-
     def _store_conflicts(self, report: StoredReport | None, gate: Gate) -> Program[None]:
         if report is not None:
             store = partial(self._store, report)
@@ -302,7 +288,7 @@ class WriteActs(Acts):
 
     def look_up(self, ids: Iterable[UUID]) -> Program[Mapping[UUID, Found] | DatabaseFailure]:
         """Read what is stored under these ids."""
-        return self._attempts.look_up(ids, self._gate)
+        return self._attempts.attempt(partial(self._attempts.find, ids), self._gate)
 
     def attempted(
         self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int

@@ -127,7 +127,7 @@ def test_once_in_doubt_a_later_failure_leaves_the_outcome_unknown(later: Sequenc
     assert pending.outcome.event_id == EVENT
     assert pending.outcome.__cause__ is last.error
     assert facts[-1] == WriteEnded(
-        EVENT, "unknown", pending._journal.attempts, pending._journal.conflicts, "OutcomeUnknown"
+        EVENT, "unknown", pending.journal.attempts, pending.journal.conflicts, "OutcomeUnknown"
     )
 
 
