@@ -29,9 +29,10 @@ from dsql_outbox.publisher.sinks.aws.batch_client import (
     parse_address,
     refusal,
 )
-from dsql_outbox.publisher.sinks.aws.batch_sink import REQUESTS, BatchSink, connected
+from dsql_outbox.publisher.sinks.aws.batch_sink import BatchSink
 
 from .port import Delivered, Outcome, Rejected, Retry, Sink, Unavailable
+from .registry import connected
 
 _KIND: Final = "an EventBridge URL"
 _FORM: Final = (
@@ -81,10 +82,16 @@ class EventBridgeClient(BatchClient):
 
     api = "events"
     service = "EventBridge"
+    system = "aws.eventbridge"
+    max_bytes = MAX_BYTES
 
-    def __init__(self, settings: EventBridgeSettings, connections: int) -> None:
-        super().__init__(str(settings), settings.address, connections)
+    def __init__(self, settings: EventBridgeSettings) -> None:
+        super().__init__(str(settings), settings.name, settings.address)
         self._bus = settings.bus
+
+    def entry(self, index: int, message: Message) -> Entry | Rejected:
+        """The entry of a message."""
+        return make_entry(index, message, self._bus)
 
     def _find(self) -> Any:
         return self._client.describe_event_bus(Name=self._bus)
@@ -140,23 +147,6 @@ def _detail(message: Message) -> str:
     return f'{attributes[:-1]},"data":{message.payload.decode()}}}'
 
 
-class EventBridgeSink(BatchSink):
-    """Publishes to one bus."""
-
-    system = "aws.eventbridge"
-
-    def __init__(self, settings: EventBridgeSettings) -> None:
-        client = EventBridgeClient(settings, REQUESTS)
-        super().__init__(client, settings.address.timeout, settings.name)
-        self._bus = settings.bus
-
-    def _entry(self, index: int, message: Message) -> Entry | Rejected:
-        return make_entry(index, message, self._bus)
-
-    def _max_bytes(self) -> int:
-        return MAX_BYTES
-
-
 def open_eventbridge(url: str) -> AbstractAsyncContextManager[Sink]:
     """Use the bus ``eventbridge://NAME`` or ``eventbridge://ARN``.
 
@@ -164,4 +154,4 @@ def open_eventbridge(url: str) -> AbstractAsyncContextManager[Sink]:
     [eventbridge]. On entry it raises `SettingsError` if no region is known, and
     `SinkUnavailable` if the bus does not exist or may not be asked for.
     """
-    return connected(EventBridgeSink(parse_eventbridge_url(url)))
+    return connected(BatchSink(EventBridgeClient(parse_eventbridge_url(url))))

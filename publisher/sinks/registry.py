@@ -1,10 +1,10 @@
 """Open the sink of a URL: the scheme selects an entry point."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from dsql_outbox.outbox import SettingsError
 
@@ -39,6 +39,28 @@ def open_sink(url: str) -> AbstractAsyncContextManager[Sink]:
         kind = "this URL" if hidden else f"URLs {scheme}:"
         raise SettingsError(f"no sink for {kind}, there are {known_schemes()}")
     return cast("SinkOpener", found[0].load())(url)
+
+
+class ConnectedSink(Sink, Protocol):
+    """A sink that connects before its first message."""
+
+    async def connect(self) -> None:
+        """Connect to the broker. Raises `SettingsError` or `SinkUnavailable`."""
+        ...
+
+    async def close(self) -> None:
+        """End the connection, also one that was not made."""
+        ...
+
+
+@asynccontextmanager
+async def connected(sink: ConnectedSink) -> AsyncGenerator[Sink]:
+    """Connect a sink, and close it in the end."""
+    try:
+        await sink.connect()
+        yield sink
+    finally:
+        await sink.close()
 
 
 def known_schemes() -> str:

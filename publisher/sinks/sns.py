@@ -28,10 +28,11 @@ from dsql_outbox.publisher.sinks.aws.batch_client import (
     match_place,
     parse_address,
 )
-from dsql_outbox.publisher.sinks.aws.batch_sink import REQUESTS, BatchSink, connected
+from dsql_outbox.publisher.sinks.aws.batch_sink import BatchSink
 from dsql_outbox.publisher.sinks.aws.message_entry import MessageForm, entry_or_rejection
 
 from .port import Rejected, Sink
+from .registry import connected
 
 _KIND: Final = "an SNS URL"
 _FORM: Final = "sns://arn:aws:sns:REGION:ACCOUNT:NAME, and perhaps ?PARAMETERS"
@@ -76,12 +77,20 @@ class SnsClient(BatchClient):
 
     api = "sns"
     service = "SNS"
+    system = "aws.sns"
 
-    def __init__(self, settings: SnsSettings, connections: int) -> None:
-        super().__init__(str(settings), settings.address, connections)
+    def __init__(self, settings: SnsSettings) -> None:
+        super().__init__(str(settings), settings.name, settings.address)
         self._arn = settings.arn
+        self._is_fifo = settings.is_fifo
         self.max_bytes = _DEFAULT_BYTES
-        """The limit for a message with its attributes, and for a request."""
+
+    def entry(self, index: int, message: Message) -> Entry | Rejected:
+        """The entry of a message."""
+        form = MessageForm(
+            service="SNS", body="Message", is_fifo=self._is_fifo, max_bytes=self.max_bytes
+        )
+        return entry_or_rejection(index, message, form)
 
     def _prepare(self) -> None:
         """Ask for the limit of the topic; without the right to ask, the default holds."""
@@ -104,28 +113,6 @@ class SnsClient(BatchClient):
         return answers_by_id(self.service, response)
 
 
-class SnsSink(BatchSink):
-    """Publishes to one topic."""
-
-    system = "aws.sns"
-
-    def __init__(self, settings: SnsSettings) -> None:
-        self._topic = SnsClient(settings, REQUESTS)
-        super().__init__(self._topic, settings.address.timeout, settings.name)
-        self._is_fifo = settings.is_fifo
-
-    def _entry(self, index: int, message: Message) -> Entry | Rejected:
-        return entry_or_rejection(index, message, self._form())
-
-    def _form(self) -> MessageForm:
-        return MessageForm(
-            service="SNS", body="Message", is_fifo=self._is_fifo, max_bytes=self._max_bytes()
-        )
-
-    def _max_bytes(self) -> int:
-        return self._topic.max_bytes
-
-
 def open_sns(url: str) -> AbstractAsyncContextManager[Sink]:
     """Use the topic ``sns://arn:aws:sns:REGION:ACCOUNT:NAME``.
 
@@ -133,4 +120,4 @@ def open_sns(url: str) -> AbstractAsyncContextManager[Sink]:
     [sns]. On entry it raises `SinkUnavailable` if the topic does not exist or SNS
     cannot be reached.
     """
-    return connected(SnsSink(parse_sns_url(url)))
+    return connected(BatchSink(SnsClient(parse_sns_url(url))))

@@ -27,10 +27,11 @@ from dsql_outbox.publisher.sinks.aws.batch_client import (
     match_place,
     parse_address,
 )
-from dsql_outbox.publisher.sinks.aws.batch_sink import REQUESTS, BatchSink, connected
+from dsql_outbox.publisher.sinks.aws.batch_sink import BatchSink
 from dsql_outbox.publisher.sinks.aws.message_entry import MessageForm, entry_or_rejection
 
 from .port import Rejected, Sink
+from .registry import connected
 
 _KIND: Final = "an SQS URL"
 _FORM: Final = "sqs://NAME or sqs://HOST/ACCOUNT/NAME, and perhaps ?PARAMETERS"
@@ -81,11 +82,19 @@ class SqsClient(BatchClient):
 
     api = "sqs"
     service = "SQS"
+    system = "aws_sqs"
+    max_bytes = MAX_BYTES
 
-    def __init__(self, settings: SqsSettings, connections: int) -> None:
-        super().__init__(str(settings), settings.address, connections)
-        self._name = settings.name
+    def __init__(self, settings: SqsSettings) -> None:
+        super().__init__(str(settings), settings.name, settings.address)
         self._queue_url = settings.url
+        self._form = MessageForm(
+            service="SQS", body="MessageBody", is_fifo=settings.is_fifo, max_bytes=MAX_BYTES
+        )
+
+    def entry(self, index: int, message: Message) -> Entry | Rejected:
+        """The entry of a message."""
+        return entry_or_rejection(index, message, self._form)
 
     def _prepare(self) -> None:
         """Ask for the URL of a queue that is given by name."""
@@ -93,30 +102,12 @@ class SqsClient(BatchClient):
             self._queue_url = self._find()
 
     def _find(self) -> str:
-        return str(self._client.get_queue_url(QueueName=self._name)["QueueUrl"])
+        return str(self._client.get_queue_url(QueueName=self.name)["QueueUrl"])
 
     def _send(self, entries: Sequence[Entry]) -> Answers:
         requests = [entry.request for entry in entries]
         response = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=requests)
         return answers_by_id(self.service, response)
-
-
-class SqsSink(BatchSink):
-    """Publishes to one queue."""
-
-    system = "aws_sqs"
-
-    def __init__(self, settings: SqsSettings) -> None:
-        super().__init__(SqsClient(settings, REQUESTS), settings.address.timeout, settings.name)
-        self._form = MessageForm(
-            service="SQS", body="MessageBody", is_fifo=settings.is_fifo, max_bytes=MAX_BYTES
-        )
-
-    def _entry(self, index: int, message: Message) -> Entry | Rejected:
-        return entry_or_rejection(index, message, self._form)
-
-    def _max_bytes(self) -> int:
-        return MAX_BYTES
 
 
 def open_sqs(url: str) -> AbstractAsyncContextManager[Sink]:
@@ -126,4 +117,4 @@ def open_sqs(url: str) -> AbstractAsyncContextManager[Sink]:
     [sqs]. On entry it raises `SettingsError` if no region is known, and
     `SinkUnavailable` if a queue given by name does not exist.
     """
-    return connected(SqsSink(parse_sqs_url(url)))
+    return connected(BatchSink(SqsClient(parse_sqs_url(url))))

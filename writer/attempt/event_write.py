@@ -244,9 +244,7 @@ class EventWrite(Work):
         The others are settled with the failure, each with a copy of its exception.
         """
         now = self._clock()
-        waits = [
-            (pending, pending.journal.next_wait(failure, now)) for pending in still_open(batch)
-        ]
+        waits = [(each, each.journal.next_wait(failure, now)) for each in still_open(batch)]
         _give_up([pending for pending, wait in waits if wait is None], failure)
         again = {pending: wait for pending, wait in waits if wait is not None}
         if not again:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from dsql_outbox.outbox import MissingExtra, SettingsError, SinkUnavailable
+from dsql_outbox.outbox import Message, MissingExtra, SettingsError, SinkUnavailable
 from dsql_outbox.publisher.sinks.port import Delivered, Outcome, Rejected, Retry, Unavailable
 from dsql_outbox.publisher.sinks.url import TIMEOUT, parameters, seconds
 
@@ -58,6 +58,9 @@ def parse_address(kind: str, query: str, region: str | None) -> AwsAddress:
         timeout=seconds(kind, given.get("timeout", TIMEOUT)),
     )
 
+
+REQUESTS: Final = 8
+"""The most requests at the same time. Each needs a thread, because the AWS SDK blocks."""
 
 MAX_ENTRIES: Final = 10
 """The limit of messages per request, which all three services have."""
@@ -129,16 +132,20 @@ def blames_target(code: str) -> bool:
 class BatchClient(ABC):
     """Sends requests to a queue, topic or bus; each takes the timeout of its address at most.
 
-    Several threads may use it at the same time, over `connections` connections.
-    `target` names the target in errors. Raises `MissingExtra` without the SDK.
+    Up to `REQUESTS` threads may use it at the same time. `name` is that of the target, and
+    `target` names it in errors. Raises `MissingExtra` without the SDK.
     """
 
     api: ClassVar[str]
     """The name of the service in the SDK."""
     service: ClassVar[str]
     """The name of the service in errors."""
+    system: ClassVar[str]
+    """The name of the service in spans."""
+    max_bytes: int
+    """The limit for a message with its attributes, and for a request."""
 
-    def __init__(self, target: str, address: AwsAddress, connections: int) -> None:
+    def __init__(self, target: str, name: str, address: AwsAddress) -> None:
         try:
             import boto3  # type: ignore[import-untyped] # noqa: PLC0415 - slow, and an extra
             import botocore.config  # type: ignore[import-untyped] # noqa: PLC0415
@@ -150,9 +157,9 @@ class BatchClient(ABC):
         self._sdk: Any = boto3
         self._make_config: Any = botocore.config.Config
         self._errors: Any = botocore.exceptions
+        self.name = name
+        self.address = address
         self._target = target
-        self._address = address
-        self._connections = connections
         self._client: Any = None
 
     @property
@@ -166,12 +173,12 @@ class BatchClient(ABC):
         Raises `SettingsError` if no region is known or a setting is invalid, and
         `SinkUnavailable` when the target does not exist or the service cannot be reached.
         """
-        address = self._address
+        address = self.address
         config = self._make_config(
             # Half for the connection, half for the answer. The relay retries, not the SDK.
             connect_timeout=address.timeout / 2,
             read_timeout=address.timeout / 2,
-            max_pool_connections=self._connections,
+            max_pool_connections=REQUESTS,
             retries={"total_max_attempts": 1},
             user_agent_extra="dsql-outbox",
         )
@@ -228,6 +235,10 @@ class BatchClient(ABC):
     def _is_answer(self, code: str) -> bool:
         """Whether an error of `_find` is an answer: about the target, or a missing right to ask."""
         return blames_target(code)
+
+    @abstractmethod
+    def entry(self, index: int, message: Message) -> Entry | Rejected:
+        """The entry of the message with this index, or why the service would not take it as is."""
 
     @abstractmethod
     def _find(self) -> Any:

@@ -1,10 +1,7 @@
 """A sink for a service of AWS: it sends messages in requests and passes on the answers to each."""
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
-from typing import Final
+from collections.abc import Sequence
 
 import anyio
 from anyio import to_thread
@@ -16,34 +13,35 @@ from dsql_outbox.publisher.sinks.port import (
     Destination,
     Outcome,
     Rejected,
-    Sink,
     Unavailable,
     at_host,
 )
 
-from .batch_client import Answers, BatchClient, Entry, RequestRefused, TargetUnavailable, cut
+from .batch_client import (
+    REQUESTS,
+    Answers,
+    BatchClient,
+    Entry,
+    RequestRefused,
+    TargetUnavailable,
+    cut,
+)
 
-REQUESTS: Final = 8
-"""The most requests at the same time. Each needs a thread, because the AWS SDK blocks."""
 
-
-class BatchSink(ABC):
+class BatchSink:
     """Publishes to one target; a message is delivered when the service acknowledged its entry."""
 
-    system: str
-
-    def __init__(self, client: BatchClient, timeout: float, name: str) -> None:
+    def __init__(self, client: BatchClient) -> None:
+        self.system = client.system
+        self.destination = Destination(client.name)
         self._client = client
-        self._name = name
-        self.destination = Destination(name)
-        self._timeout = timeout
         self._turns = asyncio.Semaphore(REQUESTS)
 
     async def connect(self) -> None:
         """Open the client. Raises the errors of `BatchClient.open`."""
         await to_thread.run_sync(self._client.open)
         place = at_host(self._client.endpoint)
-        self.destination = Destination(self._name, place.host, place.port)
+        self.destination = Destination(self._client.name, place.host, place.port)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -59,27 +57,20 @@ class BatchSink(ABC):
         if not messages:
             await to_thread.run_sync(self._client.ask)
             return
-        call = _BatchCall(answer, asyncio.get_running_loop().time() + self._timeout)
+        deadline = asyncio.get_running_loop().time() + self._client.address.timeout
+        call = _BatchCall(answer, deadline)
         entries: list[Entry] = []
         for index, message in enumerate(messages):
-            entry = self._entry(index, message)
+            entry = self._client.entry(index, message)
             if isinstance(entry, Rejected):
                 answer(index, entry)
             else:
                 entries.append(entry)
         async with anyio.create_task_group() as tasks:
-            for request in cut(entries, self._max_bytes()):
+            for request in cut(entries, self._client.max_bytes):
                 tasks.start_soon(self._request, call, request)
         if call.failure is not None and not call.has_delivered:
             raise call.failure
-
-    @abstractmethod
-    def _entry(self, index: int, message: Message) -> Entry | Rejected:
-        """The entry of a message, or why the service would refuse or change it."""
-
-    @abstractmethod
-    def _max_bytes(self) -> int:
-        """The limit of a request."""
 
     async def _request(self, call: "_BatchCall", entries: list[Entry]) -> None:
         async with self._turns:
@@ -105,16 +96,6 @@ class BatchSink(ABC):
         except RequestRefused as error:
             return Rejected(f"refused by {self._client.service}: {error}")
         return None
-
-
-@asynccontextmanager
-async def connected(sink: BatchSink) -> AsyncGenerator[Sink]:
-    """Open the sink, and close it in the end."""
-    try:
-        await sink.connect()
-        yield sink
-    finally:
-        await sink.close()
 
 
 class _BatchCall:

@@ -17,17 +17,13 @@ Its parameters are:
 | config | | file with more settings of librdkafka, one ``name=value`` per line |
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING
+from contextlib import AbstractAsyncContextManager
 
 from dsql_outbox.outbox import MissingExtra
 from dsql_outbox.publisher.sinks.port import Sink
+from dsql_outbox.publisher.sinks.registry import connected
 
 from .url import parse_kafka_url
-
-if TYPE_CHECKING:
-    from .sink import KafkaSink
 
 
 def open_kafka(url: str) -> AbstractAsyncContextManager[Sink]:
@@ -43,13 +39,4 @@ def open_kafka(url: str) -> AbstractAsyncContextManager[Sink]:
         from .sink import KafkaSink  # noqa: PLC0415 - confluent-kafka is an extra
     except ModuleNotFoundError as error:
         raise MissingExtra("kafka", "the sink kafka://") from error
-    return _connected(KafkaSink(settings))
-
-
-@asynccontextmanager
-async def _connected(sink: "KafkaSink") -> AsyncGenerator[Sink]:
-    try:
-        await sink.connect()
-        yield sink
-    finally:
-        await sink.close()
+    return connected(KafkaSink(settings))

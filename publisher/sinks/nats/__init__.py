@@ -18,18 +18,14 @@ connection, `url` parses the URL. Its parameters are:
 | cert, key | | PEM files with the client's certificate and its key |
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from dsql_outbox.outbox import MissingExtra
 from dsql_outbox.publisher.sinks.port import Sink
+from dsql_outbox.publisher.sinks.registry import connected
 
 from .url import parse_nats_url
-
-if TYPE_CHECKING:
-    from .sink import JetStreamSink
 
 
 def open_nats(url: str) -> AbstractAsyncContextManager[Sink]:
@@ -47,13 +43,4 @@ def open_nats(url: str) -> AbstractAsyncContextManager[Sink]:
             import_module("nkeys")  # nats-py signs with it, and would only fail later
     except ModuleNotFoundError as error:
         raise MissingExtra("nats", "the sink nats://") from error
-    return _connected(JetStreamSink(settings))
-
-
-@asynccontextmanager
-async def _connected(sink: "JetStreamSink") -> AsyncGenerator[Sink]:
-    try:
-        await sink.connect()
-        yield sink
-    finally:
-        await sink.close()
+    return connected(JetStreamSink(settings))
