@@ -4,7 +4,7 @@ import math
 import select
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import monotonic, time
 from typing import Final, Generic, TypeVar
 from weakref import WeakSet
@@ -54,15 +54,20 @@ class Opening:
 class Waiter(Generic[C]):
     """A call that waits for a connection with this search path, never used if `fresh`.
 
-    `wake` is called when it has got `connection`, or `error` of an opening.
+    `wake` is called when it has got `connection`, or `error` of an opening. `deadline` is that
+    of the call, a time of the monotonic clock, or None.
     """
 
-    def __init__(self, wake: Callable[[], None], *, fresh: bool, role_path: bool) -> None:
+    def __init__(
+        self, wake: Callable[[], None], *, fresh: bool, role_path: bool, deadline: float | None
+    ) -> None:
         self.wake = wake
         self.role_path = role_path
         self.connection: C | None = None
         self.error: BaseException | None = None
         self._fresh = fresh
+        self._deadline = math.inf if deadline is None else deadline
+        self._asked_at = monotonic()
 
     @property
     def is_answered(self) -> bool:
@@ -73,6 +78,12 @@ class Waiter(Generic[C]):
     def is_gone(self) -> bool:
         """Whether the call is cancelled, and has not left yet."""
         return False
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the call has waited for longer than the time that it has left."""
+        now = monotonic()
+        return self._deadline - now < now - self._asked_at
 
     @property
     def needs_no_new(self) -> bool:
@@ -90,7 +101,8 @@ class Shelf(Generic[C]):
 
     The first three together never exceed the limit. The oldest call of a kind is served first, by
     whatever comes first: a connection given back, or one that was opened, whichever call asked
-    for it.
+    for it. Those that are late come last, the newest of them first. They would take a connection
+    with them: it is closed if their time ends in the middle of a statement.
 
     Connections in use and openings are weak sets and not numbers, so an interrupt at any point
     can neither lose nor double one. A lost connection frees its place.
@@ -185,13 +197,13 @@ class Shelf(Generic[C]):
             return surplus
 
     def opened(self, opening: Opening, connection: C) -> None:
-        """Give a new connection to the call that has waited longest for its kind, or keep it.
+        """Give a new connection to the first call in the order of its kind, or keep it.
 
         It goes there unchecked: if a check failed, another opening would begin, and so on.
         """
         with self._lock:
             is_ours = opening in self._openings
-            waiter = self._longest_waiting(opening)
+            waiter = self._first_waiting(opening)
             self._openings.discard(opening)
             if is_ours and waiter is not None:
                 del self._waiting[waiter]
@@ -205,9 +217,9 @@ class Shelf(Generic[C]):
             connection.drop()
 
     def failed(self, opening: Opening, error: BaseException | None) -> None:
-        """End an opening. The call that has waited longest for its kind gets the error."""
+        """End an opening. The first call in the order of its kind gets the error."""
         with self._lock:
-            waiter = self._longest_waiting(opening)
+            waiter = self._first_waiting(opening)
             is_told = opening in self._openings and error is not None
             self._openings.discard(opening)
             if is_told and waiter is not None:
@@ -273,9 +285,19 @@ class Shelf(Generic[C]):
         """Keep no connection from now on that no call waits for."""
         self._is_closed = True
 
-    def _longest_waiting(self, opening: Opening) -> Waiter[C] | None:
+    def _in_order(self) -> Iterator[Waiter[C]]:
+        """Yield the calls in the order in which they are served."""
+        late: list[Waiter[C]] = []
+        for waiter in self._waiting:
+            if waiter.is_late:
+                late.append(waiter)
+            else:
+                yield waiter
+        yield from reversed(late)
+
+    def _first_waiting(self, opening: Opening) -> Waiter[C] | None:
         """Return the call that an opening serves."""
-        fitting = (w for w in self._waiting if w.role_path == opening.role_path)
+        fitting = (w for w in self._in_order() if w.role_path == opening.role_path)
         return next((w for w in fitting if not (w.is_gone or w.is_answered)), None)
 
     def _first_in_line(
@@ -289,7 +311,7 @@ class Shelf(Generic[C]):
         An opening covers one call: it waits, and no other opening is begun for it.
         """
         answered: list[Waiter[C]] = []
-        for waiter in self._waiting:
+        for waiter in self._in_order():
             if waiter.is_gone:
                 continue
             if waiter.is_answered:  # an interrupt came before its removal

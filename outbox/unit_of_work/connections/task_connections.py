@@ -36,9 +36,9 @@ def running_loop(owner: Owner) -> asyncio.AbstractEventLoop:
 class _TaskWaiter(Waiter[AsyncConnection]):
     """A call in a task."""
 
-    def __init__(self, *, fresh: bool, role_path: bool) -> None:
+    def __init__(self, *, fresh: bool, role_path: bool, deadline: float | None) -> None:
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        super().__init__(self._take_turn, fresh=fresh, role_path=role_path)
+        super().__init__(self._take_turn, fresh=fresh, role_path=role_path, deadline=deadline)
 
     @property
     def is_gone(self) -> bool:
@@ -95,7 +95,7 @@ class AsyncConnections(Lender[AsyncConnection]):
         """
         require_time(deadline)
         self.enter_loop()
-        waiter = _TaskWaiter(fresh=fresh, role_path=role_path)
+        waiter = _TaskWaiter(fresh=fresh, role_path=role_path, deadline=deadline)
         try:
             self._ask(waiter)
             if not waiter.is_answered:

@@ -38,7 +38,9 @@ class Connections(Lender[Connection]):
         require_time(deadline)
         turn = threading.Lock()
         turn.acquire()
-        waiter: Waiter[Connection] = Waiter(turn.release, fresh=fresh, role_path=role_path)
+        waiter: Waiter[Connection] = Waiter(
+            turn.release, fresh=fresh, role_path=role_path, deadline=deadline
+        )
         try:
             self._ask(waiter)
             while not (waiter.is_answered or _is_over(deadline)):

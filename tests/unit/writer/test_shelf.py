@@ -35,6 +35,12 @@ def is_open(connection: Opened) -> bool:
     return not connection.closed
 
 
+def waiting(
+    *, fresh: bool = False, role_path: bool = False, deadline: float | None = None
+) -> Waiter[Any]:
+    return Waiter(lambda: None, fresh=fresh, role_path=role_path, deadline=deadline)
+
+
 class Model:
     """A writer with its calls, driven by a random number generator."""
 
@@ -77,7 +83,8 @@ class Model:
 
     def ask(self) -> None:
         role_path, fresh = self.random.random() < 0.3, self.random.random() < 0.3
-        waiter: Waiter[Any] = Waiter(lambda: None, fresh=fresh, role_path=role_path)
+        deadline = self.random.choice([None, 0.0, float("inf")])
+        waiter = waiting(fresh=fresh, role_path=role_path, deadline=deadline)
         self.waiting.append(waiter)
         self.shelf.ask(waiter)
 
@@ -157,17 +164,39 @@ def test_calls_of_two_kinds_rarely_close_each_others_connections(
     monkeypatch.setattr(shelf, "_silent", is_open)
     monkeypatch.setattr(shelf, "_PAUSE", pause)
     kept: Shelf[Any] = Shelf(3, keep_failed=False, max_idle=None)
-    waiting = [Waiter[Any](lambda: None, fresh=False, role_path=n % 5 < 2) for n in range(30)]
-    for waiter in waiting:
+    calls = [waiting(role_path=n % 5 < 2) for n in range(30)]
+    for waiter in calls:
         kept.ask(waiter)
     openings, used = 0, list[Any]()
     for _ in range(40):
         for opening in kept.serve():
             openings += 1
             kept.opened(opening, Opened(role_path=opening.role_path))
-        used += [each.connection for each in waiting if each.is_answered]
-        waiting = [each for each in waiting if not each.is_answered]
+        used += [each.connection for each in calls if each.is_answered]
+        calls = [each for each in calls if not each.is_answered]
         if used:
             kept.keep(used.pop(0))
-    assert not waiting
+    assert not calls
     assert openings <= 6 if pause else openings > 6, openings
+
+
+def test_a_call_that_has_little_time_left_is_served_after_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would take its connection with it, and so would the next one: nobody would be served."""
+    monkeypatch.setattr(shelf, "_silent", is_open)
+    calls: list[Waiter[Any]] = []
+    kept: Shelf[Any] = Shelf(1, keep_failed=False, max_idle=None)
+    for now in range(10):
+        monkeypatch.setattr(shelf, "monotonic", lambda now=now: float(now))
+        calls.append(waiting(deadline=now + 10.0))
+        kept.ask(calls[-1])
+    (opening,) = kept.serve()
+    connection = Opened(role_path=False)
+    kept.opened(opening, connection)
+    order = [n for n, each in enumerate(calls) if each.connection]
+    while len(order) < len(calls):
+        kept.keep(connection)
+        kept.serve()
+        order += [n for n, each in enumerate(calls) if each.connection and n not in order]
+    assert order == [4, 5, 6, 7, 8, 9, 3, 2, 1, 0]
