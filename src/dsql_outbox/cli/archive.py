@@ -81,7 +81,7 @@ Examples:
 \b
 Exit codes:
   0    done
-  1    a file cannot be written, or read as it was written
+  1    a file cannot be written, or differs from what was written
   2    wrong usage, or the archive of another outbox
   69   the database cannot be reached
   75   another job changes stored events, or a target opens or fills: try again later
@@ -127,11 +127,11 @@ def archive(  # noqa: PLR0913 - one parameter per flag
 
     Events that wait in the outbox, or are dead letters, stay. Each file is read back before
     the table changes. A repeat of an archived write is still a duplicate, and versions have no
-    gap. One job runs at a time; one that was killed is continued by the next.
+    gap. One job runs at a time, and the next one completes a job that was killed.
 
-    With --forget, archived events are removed for good, with their rows: then a repeat of such a
-    write is a new event, a stream begins with the first version that is left, and no replay and
-    no new target gets them.
+    With --forget, archived events are removed for good, with their rows. After that, a repeat
+    of such a write is a new event, a stream begins with the first version that is left, and
+    neither a replay nor a new target gets these events.
     """
     if forget and (to is not None or rate is not None or not archive):
         raise click.UsageError("--forget takes --archive, and neither --to nor --rate")

@@ -39,33 +39,33 @@ Exit codes:
   69   the database cannot be reached
   75   another job runs, or a target opens or fills: try again later
   78   the tables are missing or older: run `dsql-outbox schema apply`
-  130  ended by Ctrl-C (143: by SIGTERM); the same command continues""",
+  130  ended by Ctrl-C (143: by SIGTERM); run it again to continue""",
 )
 @click.argument("entity", metavar="TYPE/ID")
 @click.option(
     "--fields",
     metavar="NAME,..",
-    help="Erase these fields alone: names, at any depth, or paths such as $.address.street.",
+    help="Erase only these fields: names, at any depth, or paths such as $.address.street.",
 )
-@click.option("--ids", is_flag=True, help="Put a pseudonym in the place of the id.")
+@click.option("--ids", is_flag=True, help="Replace the id by a pseudonym.")
 @click.option(
     "--reason",
     required=True,
     metavar="TEXT",
-    help="Why: a text to record. Name nobody in it, since it stays.",
+    help="Why: a text to record. It stays, so name no person in it.",
 )
 @archive_option
 @option(
     "--source",
     default=DEFAULT_SOURCE,
     metavar="TEXT",
-    help="The CloudEvents source of the event that says so: that of the writers' settings.",
+    help='The CloudEvents source of the event "TYPE Erased": that of the writers\' settings.',
 )
 @option(
     "--topic",
     default=WriterSettings.topic,
     metavar="TEMPLATE",
-    help="The topic of that event.",
+    help='The topic of the event "TYPE Erased".',
 )
 @dry_run_option
 @json_option
@@ -87,15 +87,15 @@ def erase(  # noqa: PLR0913 - one parameter per flag
 ) -> None:
     """Erase what the stored events say of an entity, for good.
 
-    First the event "TYPE Erased" is written, so that every target hears of it. Then the
-    entity's part goes from its state and from each older event, from messages that wait, dead
+    The command first writes the event "TYPE Erased", which every target gets. Then it erases
+    the entity's part from its state, from each older event, and from waiting messages, dead
     letters, error texts and archive files. Versions, positions and types stay. An event of
-    several entities keeps the parts of the others; what belongs to no entity goes with the
-    first one.
+    several entities keeps the parts of the others. Members that belong to no entity are
+    erased with the first one.
 
-    The command may run beside writers and publishers. Events that are written after it began
-    are not erased. Messages that are on their way to a broker meanwhile, and
-    what left with the broker before, are not ours to erase. A second run finds nothing.
+    You may run it beside writers and publishers. It erases neither events that are written
+    after it began, nor messages that a broker has, or gets meanwhile. A second run finds
+    nothing.
     """
     settings = WriterSettings(source=source, topic=topic)
     names = None if fields is None else [name.strip() for name in fields.split(",")]

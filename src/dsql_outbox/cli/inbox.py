@@ -45,10 +45,10 @@ def inbox() -> None:
 def prune(*, consumer: str, older_than: timedelta, as_json: bool, database: Database) -> None:
     """Forget the messages that a consumer handled long ago.
 
-    A message that is delivered after it was forgotten is handled again. So AGE must exceed
-    the time for which the broker keeps messages, dead letters of its queue included, and for
-    which you replay events. Each transaction deletes at most 3,000 rows. Ctrl-C ends the
-    command at any time; to continue, run it again.
+    A message that is delivered after it was forgotten is handled again. AGE must therefore
+    exceed the time for which the broker keeps messages, including the dead letters of its
+    queue, and the time for which you replay events. Each transaction deletes at most 3,000
+    rows. Ctrl-C ends the command at any time; to continue, run it again.
     """
     done = _Done()
     with (

@@ -14,14 +14,22 @@ from dsql_outbox.publisher import Operation, Operations
 
 
 @click.command()
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=50,
+    show_default=True,
+    help="The largest number of lines.",
+)
 @json_option
 @with_database(READ_ONLY)
 def operations(*, limit: int, as_json: bool, database: Database) -> None:
     """List what operators did, the newest first: who, when, what and why.
 
-    The commands messages retry, drop and replay, topics pause and resume, and schema apply with
-    more shards record themselves, also if a program calls them. A reason comes from --reason.
+    These commands record themselves, also if a program calls them: messages retry, drop and
+    replay; topics pause and resume; targets add, drop, pause and resume; archive; and schema
+    apply with more shards. The reason is the text of their --reason.
     """
     anyio.run(_list, database, limit, as_json)
 

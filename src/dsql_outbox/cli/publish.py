@@ -219,9 +219,8 @@ def publish(  # noqa: PLR0913 - one parameter per flag
     seconds at most. A second Ctrl-C stops immediately. A message that was not acknowledged
     stays in the outbox.
 
-    While the broker cannot be reached, publish waits and logs a warning every few seconds,
-    also at the start. With --until-empty it waits too, for --max-wait seconds if that is
-    given.
+    While the broker cannot be reached, also at the start, the command waits and logs a
+    warning every few seconds. With --until-empty it waits too, unless you limit the wait.
     """
     if (sink is None) == (name is None):
         raise click.UsageError("give either --sink URL or --apply MODULE:FUNCTION")

@@ -82,7 +82,9 @@ def apply(database: Database, shards: int | None, reason: str) -> None:
 
 @schema.command("print")
 @schema_option
-@click.option("--shards", type=int, default=DEFAULT_SHARDS, show_default=True)
+@click.option(
+    "--shards", type=int, default=DEFAULT_SHARDS, show_default=True, help="The number of shards."
+)
 def print_(schema: str, shards: int) -> None:
     """Print the SQL that `apply` runs on an empty database."""
     click.echo(ddl(schema, shards), nl=False)  # not escaped: the output is SQL to be run
@@ -127,9 +129,9 @@ def drop(database: Database, *, yes: bool) -> None:
 def grant(database: Database, *, dry_run: bool, as_json: bool, **roles: str | None) -> None:
     """Grant roles the rights that they need, and no more.
 
-    Prints the statements. The roles must exist; one role may have several
-    duties. Safe to run again. Run it again after each upgrade. On Aurora DSQL it
-    also prints the statements that let IAM roles connect; the owner of the
+    Prints the statements. The roles must exist, and one role may have several
+    tasks. Safe to run again. Run it again after each upgrade. On Aurora DSQL it
+    also prints the statements that let IAM roles connect. The owner of the
     cluster must complete and run them.
     """
     done = grant_rights(database, Roles(**roles), dry_run=dry_run)

@@ -35,9 +35,9 @@ _PERHAPS: Final = "dsql-outbox targets list shows whether it was done"
 def targets() -> None:
     """List, add, drop, pause or resume targets.
 
-    A target is a consumer of messages with its own progress: a second broker, for
-    example. Each target gets a message of each event. The target `default` is always
-    there; commands that name no target are about it.
+    A target is a consumer of messages with its own progress, such as a second broker or
+    a read model. Each event makes a message for each target. A new outbox has the target
+    `default`, which all commands use unless you name another one.
     """
 
 

@@ -30,7 +30,7 @@ def topics() -> None:
     """List, pause or resume topics.
 
     Messages of a paused topic wait in the outbox. A publisher also pauses a topic by
-    itself when the broker takes no messages there; `dsql-outbox status` shows both.
+    itself while the broker accepts no messages there; `dsql-outbox status` shows both.
     """
 
 

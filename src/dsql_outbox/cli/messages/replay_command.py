@@ -89,8 +89,8 @@ def replay(  # noqa: PLR0913 - one parameter per flag
 
     An event that still waits in the outbox is left alone. Without EVENT_ID and
     --entity, a replay reads all stored events, because there is no index on type,
-    topic and time: it shows their number and asks for confirmation. --since and --until are
-    times of saving.
+    topic and time. It then shows their number and asks for confirmation. --since and
+    --until compare the time at which an event was saved.
 
     The first Ctrl-C ends the replay after the transaction in progress, and prints the --after
     with which another run continues.

@@ -21,9 +21,12 @@ _FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "subject": {"metavar": "TYPE/ID", "help": "The subject, or TYPE for all subjects of a type."},
     "topic": {"metavar": "TOPIC", "help": "The exact topic."},
     "type": {"metavar": "TYPE", "help": "The exact type of the event."},
-    "error": {"metavar": "TEXT", "help": "A part of the error, in any case; * is any text."},
+    "error": {"metavar": "TEXT", "help": "A part of the error, ignoring case; * is any text."},
     "since": {"metavar": "TIME", "help": f"From this time on: {_TIME}."},
-    "until": {"metavar": "TIME", "help": "Before this time; 90d selects what is older."},
+    "until": {
+        "metavar": "TIME",
+        "help": "Before this time; an age such as 90d selects what is older.",
+    },
     "blocked": {"is_flag": True, "help": "Only failing messages that wait for an operator."},
 }
 

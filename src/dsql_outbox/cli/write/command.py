@@ -45,8 +45,7 @@ Exit codes:
   0    every event is stored
   1    an event is not stored, or an input could not be read to its end
   2    wrong usage
-  69   the database stayed out of reach for --max-outage, accepts no writes, or
-       refuses the login
+  69   the database is out of reach, accepts no writes, or refuses the login
   78   the tables are missing: run `dsql-outbox schema apply`
   130  stopped by Ctrl-C (143: by SIGTERM, 129: by SIGHUP)""",
 )
@@ -118,12 +117,12 @@ def write(  # noqa: PLR0913 - one parameter per flag
     headers: Sequence[str],
     log_format: LogFormat,
 ) -> None:
-    """Store events, each in one transaction with its outbox row, or --batch of them in one.
+    """Store events, each in its own transaction, or up to --batch of them in one.
 
     Reads JSON Lines, one event per line, from each FILE, and from standard
     input for "-" or without a FILE. A FILE may also be one JSON document: an
-    event of several lines, or an array of events. Every event is kept byte for
-    byte. JSON Lines may be endless; a document is read whole, up to 16 MiB, and
+    event of several lines, or an array of events. Every event is stored byte for
+    byte. JSON Lines may be endless. A document is read whole, up to 16 MiB, and
     none of it is stored if it is not valid JSON.
 
     Prints one JSON receipt per line on standard output, and one JSON object per
@@ -138,8 +137,8 @@ def write(  # noqa: PLR0913 - one parameter per flag
     resume a load that was interrupted, run it again with --on-duplicate return.
 
     Ctrl-C stops reading and stores what was read; a second one stops immediately. If the
-    database is out of reach for longer than --max-outage, write stops reading. In both cases
-    it prints where to resume.
+    database is out of reach for longer than --max-outage, the command stops reading. In both
+    cases it prints where to resume.
     """
     addressed = _addressed(topic, headers)
     settings = WriterSettings(
