@@ -151,34 +151,26 @@ def _log_old_backlog(fact: BacklogAge) -> None:
 
 
 def _log_backlog_unread(fact: BacklogUnread) -> None:
-    level, advice = logging.DEBUG, ""
-    if fact.switched_off:
-        level = logging.WARNING
-        advice = ": grant SELECT on outbox_backlog and outbox_leases, or set backlog_check=None"
-    logger.log(
-        level,
-        "The age of the backlog could not be read, %s (%s)%s",
-        fact.error,
-        fact.sqlstate or "no SQLSTATE",
-        advice,
-        extra={"sqlstate": fact.sqlstate},
-    )
+    advice = ": grant SELECT on outbox_backlog and outbox_leases, or set backlog_check=None"
+    _log_aside(fact, "The age of the backlog could not be read", advice)
 
 
 def _log_conflicts_unstored(fact: ConflictsUnstored) -> None:
-    level, advice = logging.DEBUG, ""
-    if fact.switched_off:
-        level = logging.WARNING
-        advice = (
-            ", and this process stores no more: run `dsql-outbox schema apply` and "
-            "`dsql-outbox schema grant --writer ROLE`, or set conflict_report=None"
-        )
+    advice = (
+        ", and this process stores no more: run `dsql-outbox schema apply` and "
+        "`dsql-outbox schema grant --writer ROLE`, or set conflict_report=None"
+    )
+    _log_aside(fact, "The conflict report could not be stored", advice)
+
+
+def _log_aside(fact: BacklogUnread | ConflictsUnstored, what: str, advice: str) -> None:
+    """Log that work beside the writes failed: for people once it is given up."""
     logger.log(
-        level,
-        "The conflict report could not be stored, %s (%s)%s",
+        logging.WARNING if fact.switched_off else logging.DEBUG,
+        f"{what}, %s (%s)%s",
         fact.error,
         fact.sqlstate or "no SQLSTATE",
-        advice,
+        advice if fact.switched_off else "",
         extra={"sqlstate": fact.sqlstate},
     )
 

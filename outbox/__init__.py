@@ -15,7 +15,6 @@ from .database import (
 # isort: split
 from dsql_outbox.outbox.archive.archive_file import (
     ArchiveFile,
-    manifest_of,
     read_manifest,
     remove_file,
 )
@@ -132,7 +131,6 @@ from .failure import (
     PASSING,
     RACES,
     RETRIED,
-    SERVER_TROUBLE,
     DatabaseFailure,
     FailureKind,
     Moved,
@@ -145,7 +143,6 @@ from .failure import (
     schema_error,
     tables_expected,
     text_of,
-    unwrap,
 )
 from .interrupt import is_being_cancelled, is_interrupt
 from .message import (
@@ -208,7 +205,6 @@ __all__ = [
     "RACES",
     "RESERVED_HEADERS",
     "RETRIED",
-    "SERVER_TROUBLE",
     "TARGET_SHARDS",
     "TRACE_HEADERS",
     "Again",
@@ -306,7 +302,6 @@ __all__ = [
     "json_array",
     "kind_of",
     "listed_key",
-    "manifest_of",
     "message_headers",
     "next_connection",
     "numbered",
@@ -347,6 +342,5 @@ __all__ = [
     "told",
     "topic_fault",
     "unprepared",
-    "unwrap",
     "wrong_type",
 ]

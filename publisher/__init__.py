@@ -16,7 +16,6 @@
 from dsql_outbox.publisher.life.archive import ArchiveProgress, ArchiveRun
 from dsql_outbox.publisher.life.archives import Archives
 from dsql_outbox.publisher.life.erase import EraseProgress, EraseRun, erasure_id
-from dsql_outbox.publisher.life.erased_rows import ERASED
 from dsql_outbox.publisher.life.forget import ForgetProgress, ForgetRun
 from dsql_outbox.publisher.operator.conflicts import (
     MAX_HOURS,
@@ -63,7 +62,7 @@ from dsql_outbox.publisher.records import (
     ReplayRecord,
     VersionRecord,
 )
-from dsql_outbox.publisher.relay.applier import Apply, Nowhere
+from dsql_outbox.publisher.relay.applier import Apply
 from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.publisher.verification.finding import Finding
 from dsql_outbox.publisher.verification.verifier import Verification, Verifier, VerifyProgress
@@ -93,7 +92,6 @@ from .targets import TargetKind, TargetRow, named, require_target
 from .topic_settings import FailureRules, TopicSettings
 
 __all__ = [
-    "ERASED",
     "MAX_HOURS",
     "MAX_RETRIED",
     "REMEDIES",
@@ -134,7 +132,6 @@ __all__ = [
     "Messages",
     "Meter",
     "NotAttempted",
-    "Nowhere",
     "Operation",
     "Operations",
     "Operator",

@@ -24,7 +24,6 @@ from .span_tree import (
     sent_of,
     traces_of,
     tree_rows,
-    view_received,
     view_recorded,
 )
 
@@ -46,7 +45,6 @@ __all__ = [
     "spans_of_jaeger",
     "traces_of",
     "tree_rows",
-    "view_received",
     "view_recorded",
     "views",
 ]

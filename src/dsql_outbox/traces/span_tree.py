@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import UUID
 
 import msgspec
 
@@ -12,10 +13,7 @@ from dsql_outbox.observability import attributes as names
 from dsql_outbox.observability import visible
 
 if TYPE_CHECKING:
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
     from opentelemetry.sdk.trace import ReadableSpan
-from uuid import UUID
 
 _LABEL: Final = 46
 _NUMBERS: Final = 20
@@ -59,29 +57,6 @@ def view_recorded(spans: "Iterable[ReadableSpan]") -> list[SpanView]:
         for span in spans
         if (context := span.context)
     ]
-
-
-def view_received(spans: "Iterable[OtlpSpan]") -> list[SpanView]:
-    """Convert spans as received by OTLP."""
-    return [
-        SpanView(
-            trace_id=span.trace_id.hex(),
-            span_id=span.span_id.hex(),
-            parent_id=span.parent_span_id.hex() or None,
-            name=span.name,
-            kind=span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
-            start_ns=span.start_time_unix_nano,
-            end_ns=span.end_time_unix_nano,
-            failed=span.status.code == span.status.STATUS_CODE_ERROR,
-            attributes={pair.key: _plain(pair.value) for pair in span.attributes},
-        )
-        for span in spans
-    ]
-
-
-def _plain(value: "AnyValue") -> Any:
-    kind = value.WhichOneof("value")
-    return getattr(value, kind) if kind else None
 
 
 class TreeRow(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from tests.support.telemetry.event_trace import checks
 from tests.support.telemetry.jaeger_server import Jaeger, serving
 from tests.support.telemetry.otlp_files import save, spans_by_service
 from tests.support.telemetry.promql import asked, evaluate
+from tests.support.telemetry.received_spans import view_received
 from tests.support.telemetry.watched_run import CONFLICTS, PLAIN, Watched, exporting, run
 from tests.support.writer import workload_s
 
@@ -24,7 +25,6 @@ from dsql_outbox.observability import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OtlpReceiver, OutboxProxy
-from dsql_outbox.traces import view_received
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 CALLERS = 64

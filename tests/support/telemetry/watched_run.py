@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 from tests.support.commands import Command
 from tests.support.publisher.archived_events import archive
+from tests.support.telemetry.received_spans import view_received
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 
@@ -32,7 +33,7 @@ from dsql_outbox.cli.telemetry.metering import metering
 from dsql_outbox.observability import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.testing import OtlpReceiver, OutboxProxy
-from dsql_outbox.traces import SpanView, view_received
+from dsql_outbox.traces import SpanView
 from dsql_outbox.writer import Writer, WriterSettings
 
 from .promql import Scrape, scrape

@@ -1,6 +1,7 @@
 """The demo's final report, as wide as its console."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dsql_outbox.cli.trace_drawing import render_tree
@@ -8,18 +9,12 @@ from dsql_outbox.observability import attributes as names
 from dsql_outbox.traces import SpanView, jaeger_beside, page_of
 
 from .results import Check, Results, Written, percentile
+from .stages import Progress
 from .workload import EVENT_TYPES, SHAPES
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-from collections.abc import Generator
-from contextlib import contextmanager
-
-from .stages import Progress
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def show(

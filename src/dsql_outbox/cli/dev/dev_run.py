@@ -33,6 +33,21 @@ POSTGRES: Final = 15432
 NATS: Final = 14222
 HTTP: Final = 19464
 _CLAIM: Final = 19463
+_DRAIN: Final = 0.5  # seconds: messages that are not delivered by then stay in the outbox
+_READY: Final = 10.0  # seconds to wait for the publisher before the URLs are shown anyway
+_POLL: Final = 0.02  # seconds between two checks of its health
+_LOOK: Final = 0.5  # seconds between two checks of the servers
+_SERVICE: Final = "dsql-outbox-dev"
+_STREAM: Final = "EVENTS"
+_SECRET: Final = "password"  # noqa: S105 - the name of its file
+_PROGRAM: Final = "dsql-outbox"
+
+_SERVER_SETTINGS: Final = {
+    **LOG_SETTINGS,
+    # Conflicts occur as on Aurora DSQL, whose only isolation level this is.
+    "default_transaction_isolation": "repeatable read",
+}
+_Task = Callable[[], Coroutine[Any, Any, None]]
 
 
 @contextmanager
@@ -49,23 +64,6 @@ def claimed_ports() -> Generator[Callable[[int], int]]:
             yield lambda _: free_port()
         else:
             yield preferred_port
-
-
-_DRAIN: Final = 0.5  # seconds: messages that are not delivered by then stay in the outbox
-_READY: Final = 10.0  # seconds to wait for the publisher before the URLs are shown anyway
-_POLL: Final = 0.02  # seconds between two checks of its health
-_LOOK: Final = 0.5  # seconds between two checks of the servers
-_SERVICE: Final = "dsql-outbox-dev"
-_STREAM: Final = "EVENTS"
-_SECRET: Final = "password"  # noqa: S105 - the name of its file
-_PROGRAM: Final = "dsql-outbox"
-
-_SERVER_SETTINGS: Final = {
-    **LOG_SETTINGS,
-    # Conflicts occur as on Aurora DSQL, whose only isolation level this is.
-    "default_transaction_isolation": "repeatable read",
-}
-_Task = Callable[[], Coroutine[Any, Any, None]]
 
 
 def run_dev(folder: Path | None, lines: DevLines, log_format: LogFormat) -> None:

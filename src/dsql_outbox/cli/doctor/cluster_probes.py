@@ -3,7 +3,6 @@
 import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from itertools import count
 from secrets import token_bytes
 from typing import Final
 
@@ -21,8 +20,6 @@ _ROWS_IN_MEMORY: Final = 200_000
 _OVER_MEMORY: Final = frozenset({FailureKind.OUT_OF_MEMORY, FailureKind.OVER_LIMIT})
 
 _SIZES: Final = (1, 10, 100)  # kB
-
-_position = count(3_000_000)
 
 
 def memory_limit(visit: ExaminedDatabase) -> Iterator[Finding]:
@@ -55,7 +52,7 @@ def compression(visit: ExaminedDatabase) -> Iterator[Finding]:
     for size in _SIZES:
         texts = {"alike": "x" * size * 1000, "random": b64encode(token_bytes(size * 750)).decode()}
         for kind, text in texts.items():
-            position = next(_position)
+            position = visit.new_position()
             plan = visit.rows("doctor_cost_text", {"text": text}, position=position)
             values[f"{size} kB {kind}"] = dpu([str(line) for (line,) in plan], "Write")
     yield judge_costs("compression", values, "texts of 1, 10 and 100 kB", visit)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from itertools import count
 from typing import Final, Literal, NamedTuple, TypeVar
 
 import psycopg
@@ -17,8 +16,6 @@ T = TypeVar("T")
 
 _WAIT: Final = 0.5
 """Seconds without an answer after which a statement is said to wait for the other session."""
-
-_position = count(1_000_000)
 
 
 class SessionResult(NamedTuple):
@@ -39,19 +36,19 @@ class Race(NamedTuple):
 
 def first_inserts(visit: ExaminedDatabase) -> Iterator[Finding]:
     """The result of two sessions that insert the same new key."""
-    race = _run(visit, "doctor_insert", next(_position))
+    race = _run(visit, "doctor_insert", visit.new_position())
     yield judge("first inserts", race, {"23505", "40001"})
 
 
 def first_upserts(visit: ExaminedDatabase) -> Iterator[Finding]:
     """The result of two sessions that insert or update the same new key, as for a new entity."""
-    race = _run(visit, "doctor_upsert", next(_position))
+    race = _run(visit, "doctor_upsert", visit.new_position())
     yield judge("first upserts", race, {"23505", "40001"})
 
 
 def updates(visit: ExaminedDatabase) -> Iterator[Finding]:
     """The result of two sessions that change the same row."""
-    position = next(_position)
+    position = visit.new_position()
     visit.rows("doctor_insert", position=position)
     yield judge("updates", _run(visit, "doctor_update", position), {"40001"})
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import count
 from statistics import median
 from time import monotonic
 from typing import Final
@@ -18,14 +17,12 @@ _COMMITS: Final = 10
 _LARGE: Final = 11 << 20
 """Bytes; Aurora DSQL's limit for a message is 10 MiB (AWS, Aurora DSQL quotas)."""
 
-_position = count(2_000_000)
-
 
 def commit(visit: ExaminedDatabase) -> Iterator[Finding]:
     """The time of the smallest write."""
     taken: list[float] = []
     for _ in range(_COMMITS):
-        position, start = next(_position), monotonic()
+        position, start = visit.new_position(), monotonic()
         visit.rows("doctor_insert", position=position)
         taken.append(monotonic() - start)
     seconds = median(taken)
@@ -35,7 +32,7 @@ def commit(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 def metering(visit: ExaminedDatabase) -> Iterator[Finding]:
     """The cost of an insert of 4 KiB, and of an update of one small column in it."""
-    position = next(_position)
+    position = visit.new_position()
     costs = {
         what: [str(line).strip() for (line,) in visit.rows(name, position=position)]
         for what, name in (("insert", "doctor_cost_insert"), ("update", "doctor_cost_update"))

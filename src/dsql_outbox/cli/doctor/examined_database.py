@@ -1,10 +1,10 @@
 """The database under examination: its connection, its scratch table, and the questions to it."""
 
-import asyncio
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
+from itertools import count
 from time import monotonic
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, Self
 import psycopg
 from psycopg.rows import class_row
 
+from dsql_outbox.cli.tool_call import called
 from dsql_outbox.outbox import (
     DOCTOR,
     Connection,
@@ -49,6 +50,7 @@ class ExaminedDatabase:
         self.database = database
         self.schema = database.schema
         self.connection = self._given_time(database.connect())  # a cluster may have to wake up
+        self._positions = count(1)
 
     def connect(self) -> Connection:
         """Open one more connection, which may be used for `PATIENCE` seconds."""
@@ -57,6 +59,10 @@ class ExaminedDatabase:
     def _given_time(self, connection: Connection) -> Connection:
         connection.deadline = monotonic() + PATIENCE
         return connection
+
+    def new_position(self) -> int:
+        """A key of the scratch table that no probe has used."""
+        return next(self._positions)
 
     def begin_question(self) -> None:
         """Start the time of the next check, with a new connection if the last check lost it."""
@@ -91,7 +97,7 @@ class ExaminedDatabase:
     @cached_property
     def status(self) -> Status:
         """The state of the outbox, as `status` reads it."""
-        return asyncio.run(_read_status(self.database))
+        return called(StatusReader(self.database), StatusReader.read)
 
     def __enter__(self) -> Self:
         return self
@@ -125,11 +131,6 @@ def _query(schema: str, name: str, **literals: int | str) -> bytes:
 def bare(query: bytes) -> bytes:
     """Return a statement without its comments, because emulators decide by the first word."""
     return re.sub(rb"^--.*\n", b"", query, flags=re.MULTILINE)
-
-
-async def _read_status(database: Database) -> Status:
-    async with StatusReader(database) as reader:
-        return await reader.read()
 
 
 def findings(

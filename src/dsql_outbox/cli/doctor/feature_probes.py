@@ -1,7 +1,6 @@
 """The probes: each tries a feature that the documentation leaves open, in the scratch table."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
 from typing import Final
 
 import msgspec
@@ -19,12 +18,10 @@ _EXACT: Final = r'{"b": "\u0000", "a": 1, "a" : 2, "lone": "\ud800", "big": 1e20
 
 _REFUSED: Final = (psycopg.errors.FeatureNotSupported, psycopg.errors.SyntaxError)
 
-_position = count(1)
-
 
 def pipeline(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether BEGIN, a write and COMMIT go in one round trip."""
-    position, connection = next(_position), visit.connection
+    position, connection = visit.new_position(), visit.connection
     with connection.pipeline():
         connection.execute("BEGIN")
         run(connection, visit.schema, "doctor_insert", position=position)
@@ -37,7 +34,7 @@ def pipeline(visit: ExaminedDatabase) -> Iterator[Finding]:
 def json_exact(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether a json column returns a text unchanged."""
     try:
-        rows = visit.rows("doctor_json", {"doc": _EXACT}, position=next(_position))
+        rows = visit.rows("doctor_json", {"doc": _EXACT}, position=visit.new_position())
     except (*_REFUSED, psycopg.DataError) as error:
         yield _refused("json", error, "events with such texts cannot be stored")
         return

@@ -1,6 +1,5 @@
 """The command `status`: its options and its output."""
 
-import asyncio
 import sys
 from collections.abc import Sequence
 
@@ -10,14 +9,9 @@ from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import columns, json_line, say_all
 from dsql_outbox.cli.signals import READ_ONLY
+from dsql_outbox.cli.tool_call import called
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import (
-    MAX_HOURS,
-    ConflictReader,
-    ConflictReport,
-    Status,
-    StatusReader,
-)
+from dsql_outbox.publisher import MAX_HOURS, ConflictReader, StatusReader
 
 from .live_view import watch
 from .tables import TextTable, conflict_tables, rich, tables_of
@@ -88,21 +82,11 @@ def status(  # noqa: PLR0913 - one parameter per option
     if watched:
         watch(database, interval, as_json=as_json)
     elif of_conflicts:
-        report = asyncio.run(_read_conflicts(database, hours))
+        report = called(ConflictReader(database), lambda reader: reader.read(hours=hours))
         _show(report, conflict_tables(report), as_json=as_json)
     else:
-        now = asyncio.run(_read(database))
+        now = called(StatusReader(database), StatusReader.read)
         _show(now, tables_of(now), as_json=as_json)
-
-
-async def _read(database: Database) -> Status:
-    async with StatusReader(database) as reader:
-        return await reader.read()
-
-
-async def _read_conflicts(database: Database, hours: float) -> ConflictReport:
-    async with ConflictReader(database) as reader:
-        return await reader.read(hours=hours)
 
 
 def _show(found: object, tables: Sequence[TextTable], *, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """Metrics of a command: whether to measure, and where to send the metrics."""
 
+import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -58,9 +59,9 @@ def _is_instrumented() -> bool:
 
 def _open(name: str) -> "MetricExporter":
     if name == "console":
-        from .sdk_metrics import console  # noqa: PLC0415 - the SDK takes 100 ms to import
+        from opentelemetry.sdk.metrics.export import ConsoleMetricExporter  # noqa: PLC0415 - 100 ms
 
-        return console()
+        return ConsoleMetricExporter(out=sys.stderr)  # standard output holds results
     refuse_grpc("METRICS")
     try:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import (  # noqa: PLC0415 - extra

@@ -1,7 +1,6 @@
 """OpenTelemetry's SDK for metrics; imported only when metrics are requested."""
 
 import logging
-import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from threading import Thread
@@ -9,7 +8,6 @@ from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
-    ConsoleMetricExporter,
     MetricExporter,
     MetricExportResult,
     MetricReader,
@@ -22,11 +20,6 @@ from dsql_outbox.outbox import MissingExtra
 from .sdk_spans import FLUSH_SECONDS, resource_of
 
 logger = logging.getLogger("dsql_outbox")
-
-
-def console() -> MetricExporter:
-    """Metrics as JSON on standard error, because standard output holds the command's results."""
-    return ConsoleMetricExporter(out=sys.stderr)
 
 
 @contextmanager

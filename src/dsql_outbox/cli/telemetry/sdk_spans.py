@@ -1,7 +1,6 @@
 """OpenTelemetry's SDK for spans, set up for the process; imported only when spans are requested."""
 
 import logging
-import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from socket import gethostname
@@ -19,7 +18,6 @@ from opentelemetry.sdk.resources import (
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import (
     BatchSpanProcessor,
-    ConsoleSpanExporter,
     SpanExporter,
     SpanExportResult,
 )
@@ -29,11 +27,6 @@ FLUSH_SECONDS: Final = 5.0
 """How many seconds sending the last spans or metrics may take."""
 
 logger = logging.getLogger("dsql_outbox")
-
-
-def console() -> SpanExporter:
-    """Spans as JSON on standard error, because standard output holds the command's results."""
-    return ConsoleSpanExporter(out=sys.stderr)
 
 
 def memory_exporter() -> InMemorySpanExporter:

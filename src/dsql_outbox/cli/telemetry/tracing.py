@@ -1,5 +1,6 @@
 """Spans of a command: whether to record, and where to send the spans."""
 
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -45,12 +46,10 @@ def tracing(
 
 
 def _open(name: str, endpoint: str | None) -> "SpanExporter":
-    from .sdk_spans import console  # noqa: PLC0415 - the SDK takes 100 ms to import
+    if name == "console":
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415 - 100 ms
 
-    return console() if name == "console" else _open_otlp(endpoint)
-
-
-def _open_otlp(endpoint: str | None) -> "SpanExporter":
+        return ConsoleSpanExporter(out=sys.stderr)  # standard output holds results
     refuse_grpc("TRACES")
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - extra
