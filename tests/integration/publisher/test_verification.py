@@ -1,6 +1,7 @@
 """`Verifier` on a real database: what it accepts, and each fault that it names."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ import msgspec
 import psycopg
 import pytest
 from anyio import to_thread
+from tests.support.outbox_databases import OutboxDatabases
 from tests.support.publisher.archived_events import archive
 from tests.support.publisher.given_up_messages import gathered, relay_all
 
@@ -40,12 +42,6 @@ OLDER = (
 "eventBody": {"entities": [{"entityType": "Car", "entityId": "C/\\u00e9", \
 "updatedAttributes": {"a": 1, "a": 1e200000}}]}}'
 )
-
-
-@pytest.fixture
-def sql(outbox_url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(outbox_url, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture(autouse=True)
@@ -85,15 +81,86 @@ async def fill(database: Database) -> None:
         writer.write_many([new(IDS[11], "Person/bob", km=5), new(IDS[12], "Car/3", km=6)])
 
 
-async def test_what_the_library_writes_has_no_fault(database: Database) -> None:
-    await fill(database)
-    findings, read = await found(database)
+class Stored:
+    """All rows of the outbox in a database, which a test may change: they come back."""
+
+    def __init__(self, url: str, sql: psycopg.Connection[Any]) -> None:
+        self.database = Database(url)
+        self.sql = sql
+        self._rows: dict[str, list[str]] = {}
+        """As text, since JSON is to come back byte for byte."""
+        tables = sql.execute(
+            "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n"
+            " ON n.oid = c.relnamespace WHERE n.nspname = 'outbox' AND c.relkind = 'r'"
+        )
+        for (table,) in tables.fetchall():
+            rows = sql.execute(f"SELECT t::text FROM {table} t".encode())
+            self._rows[table] = [row for (row,) in rows]
+
+    def put_back(self) -> None:
+        """Have the rows of the beginning, and no others."""
+        with self.sql.transaction():
+            for table, rows in self._rows.items():
+                self.sql.execute(f"DELETE FROM {table}".encode())
+                put = f"INSERT INTO {table} SELECT (t::{table}).* FROM unnest(%s::text[]) AS t"
+                self.sql.execute(put.encode(), (rows,))
+
+
+@pytest.fixture(scope="module")
+def filled(outbox_databases: OutboxDatabases) -> Iterator[Stored]:
+    """A database as `fill` leaves it."""
+    with outbox_databases.lent(16) as url, psycopg.connect(url, autocommit=True) as sql:
+        anyio.run(fill, Database(url))
+        yield Stored(url, sql)
+
+
+@pytest.fixture
+def stored(filled: Stored) -> Iterator[Stored]:
+    """A database as `fill` leaves it, which a test may change."""
+    yield filled
+    filled.put_back()
+
+
+@pytest.fixture(scope="module")
+def once_archived(
+    outbox_databases: OutboxDatabases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Stored, Path]]:
+    """A database whose events are archived in three files, and their folder."""
+    folder = tmp_path_factory.mktemp("archive")
+    with (
+        outbox_databases.lent(16) as url,
+        psycopg.connect(url, autocommit=True) as sql,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        anyio.run(fill, Database(url))
+        patch.setattr(archive_module, "MAX_ROWS", 8)
+        done = anyio.run(archive, Database(url), folder)
+        assert (done.events, done.files) == (8, 3)
+        yield Stored(url, sql), folder
+
+
+@pytest.fixture
+def archived(once_archived: tuple[Stored, Path], tmp_path: Path) -> Iterator[tuple[Stored, Path]]:
+    """The same, which a test may change."""
+    stored, folder = once_archived
+    yield stored, Path(shutil.copytree(folder, tmp_path, dirs_exist_ok=True))
+    stored.put_back()
+
+
+async def test_what_the_library_writes_has_no_fault(stored: Stored) -> None:
+    findings, read = await found(stored.database)
     assert findings == []
     assert read.events == 13
     assert (read.headers, read.entities, read.messages, read.dead_letters, read.replays) == (
         *(20, 6, 4),
         *(1, 2),
     )
+
+
+async def test_what_was_archived_has_no_fault(archived: tuple[Stored, Path]) -> None:
+    stored, folder = archived
+    findings, read = await found(stored.database, archive=str(folder))
+    assert (findings, read.files) == ([], 3)
 
 
 FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
@@ -271,15 +338,12 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-async def test_a_fault_is_named_and_nothing_else(
-    database: Database, sql: psycopg.Connection[Any], name: str
-) -> None:
-    await fill(database)
+async def test_a_fault_is_named_and_nothing_else(stored: Stored, name: str) -> None:
     planted, wanted = FAULTS[name]
     for each in planted.split(";"):
-        changed = sql.execute(each.format(*IDS, s="outbox").encode())
+        changed = stored.sql.execute(each.format(*IDS, s="outbox").encode())
         assert changed.rowcount > 0
-    findings, read = await found(database)
+    findings, read = await found(stored.database)
     assert read.findings == len(findings)
     assert {(each.fault, each.table, _key(each)) for each in findings} == {
         (fault, table, key.format(*IDS)) for fault, table, key in wanted
@@ -402,35 +466,23 @@ ARCHIVE_FAULTS = {
 
 @pytest.mark.parametrize("name", ARCHIVE_FAULTS)
 async def test_a_fault_of_an_archive_is_named_and_nothing_else(
-    database: Database,
-    sql: psycopg.Connection[Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
+    archived: tuple[Stored, Path], name: str
 ) -> None:
     plant, wanted = ARCHIVE_FAULTS[name]
-    monkeypatch.setattr(archive_module, "MAX_ROWS", 8)
-    await fill(database)
-    done = await archive(database, tmp_path)
-    assert (done.events, done.files) == (8, 3)
-    findings, read = await found(database, archive=str(tmp_path))
-    assert (findings, read.files) == ([], 3)
-    (row,) = sql.execute(
-        f"SELECT {', '.join(ArchiveFile.__struct_fields__)} FROM outbox.outbox_archives".encode()
-        + b" WHERE first_id = %s",
-        (IDS[1],),
-    ).fetchall()
-    facts = ArchiveFile.from_columns(row)
-    ((other,),) = sql.execute(
-        "SELECT file FROM outbox.outbox_archives WHERE number <> %s ORDER BY number LIMIT 1",
-        (facts.number,),
-    ).fetchall()
-    plant(tmp_path, facts, sql)
-    findings, _ = await found(database, archive=str(tmp_path))
+    stored, folder = archived
+    columns = ", ".join(ArchiveFile.__struct_fields__)
+    rows = stored.sql.execute(
+        f"SELECT {columns} FROM outbox.outbox_archives ORDER BY number".encode()
+    )
+    files = [ArchiveFile.from_columns(row) for row in rows]
+    (facts,) = (each for each in files if each.first_id == IDS[1])
+    other = next(each.file for each in files if each is not facts)
+    plant(folder, facts, stored.sql)
+    findings, _ = await found(stored.database, archive=str(folder))
+    in_rows, _ = await found(stored.database)
     names = {"FILE": facts.file, "NUMBER": str(facts.number), "OTHER": other}
     wanted = {(fault, table, names.get(key, key)) for fault, table, key in wanted}
     assert {(each.fault, each.table, each.key) for each in findings} == wanted
-    in_rows, _ = await found(database)
     assert {(each.fault, each.table, each.key) for each in in_rows} == (
         wanted if name in IN_ROWS else set()
     )
@@ -449,15 +501,15 @@ def _first_id(key: str) -> str:
     return first if len(first) == 36 else key
 
 
-async def test_bytes_of_events_that_were_saved_earlier_are_not_read(
-    database: Database, sql: psycopg.Connection[Any]
-) -> None:
-    await fill(database)
-    sql.execute("UPDATE outbox.business_events SET event_data = '1', saved_date = '2020-01-02'"
-                " WHERE id = %s", (IDS[4],))  # fmt: skip
-    findings, read = await found(database, since=datetime(2020, 1, 3, tzinfo=UTC))
+async def test_bytes_of_events_that_were_saved_earlier_are_not_read(stored: Stored) -> None:
+    stored.sql.execute(
+        "UPDATE outbox.business_events SET event_data = '1', saved_date = '2020-01-02'"
+        " WHERE id = %s",
+        (IDS[4],),
+    )
+    findings, read = await found(stored.database, since=datetime(2020, 1, 3, tzinfo=UTC))
     assert (findings, read.skipped) == ([], 1)
-    findings, _ = await found(database, since=datetime(2020, 1, 1) - timedelta(days=1))  # noqa: DTZ001
+    findings, _ = await found(stored.database, since=datetime(2020, 1, 1) - timedelta(days=1))  # noqa: DTZ001
     assert [each.fault for each in findings] == ["unreadable"]
 
 
