@@ -16,11 +16,12 @@ import psycopg
 import pytest
 from anyio import to_thread
 from tests.support.outbox_databases import OutboxDatabases
-from tests.support.publisher.archived_events import archive
+from tests.support.publisher.archived_events import archive, forget
 from tests.support.publisher.given_up_messages import gathered, relay_all
 
 from dsql_outbox.outbox import (
     ArchivedEvent,
+    ArchiveError,
     ArchiveFile,
     Database,
     Entity,
@@ -37,6 +38,7 @@ from dsql_outbox.writer import Writer, WriterSettings
 pytestmark = pytest.mark.anyio
 
 IDS = [UUID(int=0), *(UUID(int=n << 100) for n in range(1, 12)), UUID(int=(1 << 128) - 1)]
+IDS[3] = UUID(int=IDS[2].int + 1)
 OLDER = (
     b'{"eventHeader": {"uuid": "%b", "eventName": "Old", "savedDate": 5, "eventName": "Old"},\n \
 "eventBody": {"entities": [{"entityType": "Car", "entityId": "C/\\u00e9", \
@@ -62,8 +64,11 @@ def new(event_id: UUID, *keys: str, **attributes: object) -> Event:
     return Event.new("Car Sold", "CarSold", entities, id=event_id)
 
 
-async def fill(database: Database) -> None:
-    """Thirteen events of five entities, in every kind of write; a replay and a dead letter."""
+async def fill(database: Database, sql: psycopg.Connection[Any]) -> None:
+    """Thirteen events of eight entities, in every kind of write.
+
+    There are replays, a dead letter and an erasure, too.
+    """
     with Writer(database, WriterSettings(form="single")) as writer:
         writer.write(new(IDS[0], "Car/1", km=1))
         writer.write(new(IDS[1], "Car/1", "Person/ann", "Person/bob", km=2))
@@ -71,7 +76,12 @@ async def fill(database: Database) -> None:
         writer.write(JsonEvent(OLDER % str(IDS[6]).encode(), headers={"tenant": "7"}))
         writer.transact(lambda work: [work.append(new(each, "Car/2")) for each in IDS[7:9]])
     with Writer(database, WriterSettings(form="plain")) as writer:
-        writer.write_many([new(IDS[9], "Car/2", "Car/1"), new(IDS[10], "Person/ann", km=4)])
+        writer.write_many(
+            [
+                new(IDS[9], "Car/2", "Car/1"),
+                new(IDS[10], "Person/ann", "Car/ann", "Person/\u00e9", km=4),
+            ]
+        )
     sink = MemorySink()
     sink.fail(IDS[3], Rejected("never"))
     await relay_all(database, sink)
@@ -79,6 +89,11 @@ async def fill(database: Database) -> None:
         await gathered(tool.replay(Selection(ids=(IDS[0], IDS[6]))))
     with Writer(database) as writer:
         writer.write_many([new(IDS[11], "Person/bob", km=5), new(IDS[12], "Car/3", km=6)])
+    sql.execute(
+        "INSERT INTO outbox.outbox_erasures SELECT '2100-01-01', id, subject_type, subject_id,"
+        " id, 1, '', '', '', now() FROM outbox.business_events WHERE id = %s",
+        (IDS[6],),
+    )
 
 
 class Stored:
@@ -110,7 +125,7 @@ class Stored:
 def filled(outbox_databases: OutboxDatabases) -> Iterator[Stored]:
     """A database as `fill` leaves it."""
     with outbox_databases.lent(16) as url, psycopg.connect(url, autocommit=True) as sql:
-        anyio.run(fill, Database(url))
+        anyio.run(fill, Database(url), sql)
         yield Stored(url, sql)
 
 
@@ -125,17 +140,17 @@ def stored(filled: Stored) -> Iterator[Stored]:
 def once_archived(
     outbox_databases: OutboxDatabases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Stored, Path]]:
-    """A database whose events are archived in three files, and their folder."""
+    """A database whose events are archived in four files, and their folder."""
     folder = tmp_path_factory.mktemp("archive")
     with (
         outbox_databases.lent(16) as url,
         psycopg.connect(url, autocommit=True) as sql,
         pytest.MonkeyPatch.context() as patch,
     ):
-        anyio.run(fill, Database(url))
+        anyio.run(fill, Database(url), sql)
         patch.setattr(archive_module, "MAX_ROWS", 8)
         done = anyio.run(archive, Database(url), folder)
-        assert (done.events, done.files) == (8, 3)
+        assert (done.events, done.files) == (8, 4)
         yield Stored(url, sql), folder
 
 
@@ -147,12 +162,15 @@ def archived(once_archived: tuple[Stored, Path], tmp_path: Path) -> Iterator[tup
     stored.put_back()
 
 
-async def test_what_the_library_writes_has_no_fault(stored: Stored) -> None:
+async def test_what_the_library_writes_has_no_fault(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifier, "EVENT_BYTES", 1)  # less than any event has
     findings, read = await found(stored.database)
     assert findings == []
     assert read.events == 13
     assert (read.headers, read.entities, read.messages, read.dead_letters, read.replays) == (
-        *(20, 6, 4),
+        *(22, 8, 4),
         *(1, 2),
     )
 
@@ -160,24 +178,31 @@ async def test_what_the_library_writes_has_no_fault(stored: Stored) -> None:
 async def test_what_was_archived_has_no_fault(archived: tuple[Stored, Path]) -> None:
     stored, folder = archived
     findings, read = await found(stored.database, archive=str(folder))
-    assert (findings, read.files) == ([], 3)
+    assert (findings, read.files) == ([], 4)
 
 
 FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
     "a changed byte": (
         (
-            "UPDATE {s}.business_events SET event_data = replace(event_data::text, '\"km\":3', "
-            "'\"km\":4')::json WHERE id = '{4}'"
+            "UPDATE {s}.business_events SET event_data = replace(event_data::text, '\"km\":4', "
+            "'\"km\":5')::json WHERE id = '{10}'"
         ),
-        {("changed-bytes", "business_events", "{4}")},
+        {("changed-bytes", "business_events", "{10}")},
     ),
     "bytes that are no event": (
         "UPDATE {s}.business_events SET event_data = '[]' WHERE id = '{4}'",
         {("unreadable", "business_events", "{4}")},
     ),
     "no bytes": (
-        "UPDATE {s}.business_events SET event_data = NULL WHERE id = '{4}'",
-        {("missing-bytes", "business_events", "{4}")},
+        (
+            "UPDATE {s}.business_events SET event_data = NULL WHERE id IN ('{4}', '{12}');"
+            "UPDATE {s}.outbox SET payload = NULL WHERE event_id IN ('{11}', '{12}')"
+        ),
+        {
+            ("missing-bytes", "business_events", "{4}"),
+            ("missing-bytes", "business_events", "{12}"),
+            ("other-payload", "outbox", "{12}"),
+        },
     ),
     "bytes of another event": (
         (
@@ -207,16 +232,19 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
         {("other-content", "business_events", "{5}")},
     ),
     "another name": (
-        "UPDATE {s}.business_events SET event_name = 'Car Lost' WHERE id = '{5}'",
-        {("other-content", "business_events", "{5}")},
+        (
+            "UPDATE {s}.business_events SET event_name = 'Car Lost' WHERE id = '{5}';"
+            "UPDATE {s}.business_events SET event_type = 'CarLost' WHERE id = '{4}'"
+        ),
+        {("other-content", "business_events", "{5}"), ("other-content", "business_events", "{4}")},
     ),
     "another shard": (
         "UPDATE {s}.business_events SET shard = shard + 1 WHERE id = '{5}'",
         {("other-content", "business_events", "{5}")},
     ),
     "touches that cannot be read": (
-        "UPDATE {s}.business_events SET touches = '7' WHERE id = '{12}'",
-        {("other-content", "business_events", "{12}")},
+        "UPDATE {s}.business_events SET touches = '7' WHERE id = '{1}'",
+        {("other-content", "business_events", "{1}")},
     ),
     "a missing header": (
         "DELETE FROM {s}.event_headers WHERE entity_id = 'ann' AND entity_version = 2",
@@ -226,10 +254,15 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
         },
     ),
     "a missing last header": (
-        "DELETE FROM {s}.event_headers WHERE entity_id = '3'",
+        (
+            "DELETE FROM {s}.event_headers WHERE entity_id = '3'"
+            " OR entity_id = '2' AND entity_version = 3"
+        ),
         {
             ("missing-header", "business_events", "{12}"),
+            ("missing-header", "business_events", "{9}"),
             ("entity-ahead", "entities", "Car/3"),
+            ("entity-ahead", "entities", "Car/2"),
         },
     ),
     "another header": (
@@ -266,17 +299,24 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
     "an event that lost its touch of an entity": (
         (
             "UPDATE {s}.business_events SET touches = replace(touches::text, 'bob', 'eve')::json"
-            " WHERE id = '{1}'"
+            " WHERE id = '{1}'; UPDATE {s}.business_events SET touches = replace(touches::text, "
+            "'Person', 'Robot')::json WHERE id = '{2}'"
         ),
         {
             ("other-content", "business_events", "{1}"),
             ("missing-header", "business_events", "{1}"),
             ("other-event", "event_headers", "Person/bob@1"),
+            ("other-content", "business_events", "{2}"),
+            ("missing-header", "business_events", "{2}"),
+            ("other-event", "event_headers", "Person/ann@2"),
         },
     ),
     "a missing event": (
-        "DELETE FROM {s}.business_events WHERE id IN ('{11}', '{3}', '{0}')",
+        "DELETE FROM {s}.business_events WHERE id IN ('{11}', '{3}', '{0}', '{6}')",
         {
+            ("missing-event", "event_headers", "Car/C/\u00e9@1"),
+            ("missing-event", "outbox", "{6}"),
+            ("missing-event", "outbox_replays", "{6}"),
             ("missing-event", "event_headers", "Person/bob@2"),
             ("missing-event", "event_headers", "Car/1@1"),
             ("missing-event", "event_headers", "Car/1@4"),
@@ -296,8 +336,11 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
         {("entity-behind", "entities", "Car/2"), ("other-event", "entities", "Car/2")},
     ),
     "a missing entity": (
-        "DELETE FROM {s}.entities WHERE entity_id = '2'",
-        {("missing-entity", "event_headers", "Car/2@3")},
+        "DELETE FROM {s}.entities WHERE entity_id IN ('2', '\u00e9')",
+        {
+            ("missing-entity", "event_headers", "Car/2@3"),
+            ("missing-entity", "event_headers", "Person/\u00e9@1"),
+        },
     ),
     "an entity without events": (
         (
@@ -308,11 +351,11 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
         {("entity-ahead", "entities", "Car/0")},
     ),
     "another state": (
-        "UPDATE {s}.entities SET entity_data = '{{}}' WHERE entity_id = 'ann'",
-        {("other-state", "entities", "Person/ann")},
+        "UPDATE {s}.entities SET entity_data = '{{}}' WHERE entity_id = 'bob'",
+        {("other-state", "entities", "Person/bob")},
     ),
     "a position that does not rise": (
-        "UPDATE {s}.business_events SET position = 5 WHERE id = '{4}'",
+        "UPDATE {s}.business_events SET position = previous_position WHERE id = '{4}'",
         {
             ("other-position", "business_events", "{4}"),
             ("other-position", "business_events", "{5}"),
@@ -327,11 +370,27 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
         {("other-payload", "outbox", "{12}")},
     ),
     "a message of another subject": (
-        "UPDATE {s}.outbox SET subject_id = '4' WHERE event_id = '{12}'",
-        {("other-entity", "outbox", "{12}")},
+        (
+            "UPDATE {s}.outbox SET subject_id = '4' WHERE event_id = '{12}';"
+            "UPDATE {s}.outbox SET subject_type = 'Bus' WHERE event_id = '{11}';"
+            "UPDATE {s}.outbox SET subject_version = 9 WHERE event_id = '{0}'"
+        ),
+        {
+            ("other-entity", "outbox", "{12}"),
+            ("other-entity", "outbox", "{11}"),
+            ("other-entity", "outbox", "{0}"),
+        },
+    ),
+    "the message that tells of an erasure is of another subject": (
+        "UPDATE {s}.outbox SET subject_id = '4' WHERE event_id = '{6}'",
+        set(),
     ),
     "a message at another position": (
-        "UPDATE {s}.outbox SET position = position + 1 WHERE event_id IN ('{12}', '{0}')",
+        (
+            "UPDATE {s}.outbox SET position = position + 1 WHERE event_id = '{0}';"
+            "UPDATE {s}.outbox SET position = (SELECT position FROM {s}.outbox_replays"
+            " WHERE event_id = '{0}') WHERE event_id = '{12}'"
+        ),
         {("other-position", "outbox", "{12}"), ("other-position", "outbox", "{0}")},
     ),
 }
@@ -382,6 +441,25 @@ def _lose_row(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) ->
 
 def _change_event(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
     _change_first(folder, facts, sql, lambda it: {"event": it.event.replace('"km":', '"km":1')})
+
+
+def _change_fingerprints(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    """Of the first event in the file, and of the last one in its row."""
+    _change_first(folder, facts, sql, lambda it: {"fingerprint": it.fingerprint[::-1]})
+    sql.execute(
+        "UPDATE outbox.business_events SET fingerprint = '' WHERE id = %s", (facts.last_id,)
+    )
+
+
+def _change_id(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    """Let the bytes of the first event be those of the last one, in the file and in its row."""
+    last = facts.read(open_place(str(folder)))[-1]
+    others = ("event", "fingerprint", "header_data")
+    _change_first(folder, facts, sql, lambda _: {name: getattr(last, name) for name in others})
+    sql.execute(
+        "UPDATE outbox.business_events SET fingerprint = decode(%s, 'hex') WHERE id = %s",
+        (last.fingerprint, facts.first_id),
+    )
 
 
 def _ruin_event(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
@@ -459,6 +537,14 @@ ARCHIVE_FAULTS = {
             ("gap", "event_headers", "Person/bob@2"),
         },
     ),
+    "other fingerprints": (
+        _change_fingerprints,
+        {
+            ("changed-bytes", "business_events", str(IDS[1])),
+            ("changed-bytes", "business_events", str(IDS[2])),
+        },
+    ),
+    "bytes of another event": (_change_id, {("other-content", "business_events", str(IDS[1]))}),
     "another content": (_change_event, {("changed-bytes", "business_events", str(IDS[1]))}),
     "an unknown file": (_forget_file, {("missing-file", "business_events", "NUMBER")}),
 }
@@ -503,14 +589,105 @@ def _first_id(key: str) -> str:
 
 async def test_bytes_of_events_that_were_saved_earlier_are_not_read(stored: Stored) -> None:
     stored.sql.execute(
-        "UPDATE outbox.business_events SET event_data = '1', saved_date = '2020-01-02'"
+        "UPDATE outbox.business_events SET event_data = '1', saved_date = '2020-01-02Z'"
         " WHERE id = %s",
         (IDS[4],),
     )
     findings, read = await found(stored.database, since=datetime(2020, 1, 3, tzinfo=UTC))
     assert (findings, read.skipped) == ([], 1)
-    findings, _ = await found(stored.database, since=datetime(2020, 1, 1) - timedelta(days=1))  # noqa: DTZ001
+    findings, _ = await found(stored.database, since=datetime(2020, 1, 2))  # noqa: DTZ001
     assert [each.fault for each in findings] == ["unreadable"]
+
+
+@pytest.mark.parametrize("act", ["begins", "ends", "has moved events", None])
+async def test_the_events_of_a_file_are_counted_if_no_job_runs_meanwhile(
+    archived: tuple[Stored, Path], act: str | None
+) -> None:
+    stored, _ = archived
+    jobs = "UPDATE outbox.outbox_jobs SET "
+    if act == "ends":
+        stored.sql.execute(jobs + "owner = 'a'")
+    stored.sql.execute("UPDATE outbox.business_events SET archive = 77 WHERE id = %s", (IDS[1],))
+    stored.sql.execute("DELETE FROM outbox.entities WHERE entity_id = '1'")
+    seen: list[str] = []
+    async with Verifier(stored.database) as tool, aclosing(tool.verify()) as run:
+        async for finding in run:
+            seen.append(finding.fault)
+            if finding.fault == "missing-entity" and act is not None:
+                does = {"begins": "owner = 'a'", "ends": "owner = NULL"}
+                stored.sql.execute((jobs + does.get(act, "archived = archived + 1")).encode())
+    counted = [] if act else ["other-file", "missing-file"]
+    assert seen == ["missing-entity", *counted]
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_a_file_that_a_job_replaces_meanwhile_is_none_of_the_files(
+    archived: tuple[Stored, Path], monkeypatch: pytest.MonkeyPatch, *, is_gone: bool
+) -> None:
+    stored, folder = archived
+
+    def read_manifest(place: Any, file: str) -> Any:
+        stored.sql.execute(
+            "UPDATE outbox.outbox_archives SET file = file || '.new' WHERE file = %s", (file,)
+        )
+        if is_gone:
+            raise ArchiveError(file, place.name, "it is not there")
+        return uuid4(), None
+
+    monkeypatch.setattr(verifier, "read_manifest", read_manifest)
+    findings, read = await found(stored.database, archive=str(folder))
+    assert (findings, read.files) == ([], 4)
+
+
+@pytest.mark.parametrize(
+    ("verb", "owner", "seconds", "is_named"),
+    [
+        ("erase", "a", 60, False),
+        ("erase", "a", -60, True),
+        ("erase", None, 60, True),
+        ("archive", "a", 60, True),
+    ],
+)
+async def test_an_erasure_is_unfinished_unless_its_job_runs(
+    archived: tuple[Stored, Path], verb: str, owner: str | None, seconds: int, *, is_named: bool
+) -> None:
+    stored, _ = archived
+    stored.sql.execute("UPDATE outbox.outbox_erasures SET finished_at = NULL")
+    stored.sql.execute(
+        "UPDATE outbox.outbox_jobs SET verb = %s, owner = %s, expires_at = now() + %s",
+        (verb, owner, timedelta(seconds=seconds)),
+    )
+    findings, _ = await found(stored.database)
+    assert [each.fault for each in findings] == ["unfinished-erasure"] * is_named
+
+
+async def test_events_that_were_forgotten_are_not_missed_and_others_are(
+    stored: Stored, tmp_path: Path
+) -> None:
+    """Of some entities the first events are forgotten, or some in between, or the last."""
+    old = [*IDS[:6], *IDS[7:10]]
+    for change in (
+        "business_events SET saved_date = '2020-01-01' WHERE id",
+        "event_headers SET saved_date = '2020-01-01' WHERE event_id",
+        "entities SET updated_at = '2020-01-01' WHERE event_id",
+    ):
+        stored.sql.execute(f"UPDATE outbox.{change} = ANY(%s)".encode(), (old,))
+    before = datetime(2021, 1, 1, tzinfo=UTC)
+    await archive(stored.database, tmp_path)
+    done = await forget(stored.database, tmp_path, before)
+    assert (done.events, done.kept) == (7, 0)
+    findings, read = await found(stored.database, archive=str(tmp_path))
+    assert (findings, read.events) == ([], 6)
+
+    stored.sql.execute(
+        "UPDATE outbox.event_headers SET saved_date = now() WHERE event_id = %s", (IDS[3],)
+    )
+    stored.sql.execute("UPDATE outbox.entities SET updated_at = now() WHERE entity_id = '2'")
+    findings, _ = await found(stored.database)
+    assert {(each.fault, each.table, each.key) for each in findings} == {
+        ("gap", "event_headers", "Person/ann@6"),
+        ("entity-ahead", "entities", "Car/2"),
+    }
 
 
 async def test_beside_writers_and_a_publisher_nothing_is_reported(
