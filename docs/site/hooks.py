@@ -1,7 +1,8 @@
 """The steps of `make docs` beyond Markdown.
 
 - A link to a file outside docs/, such as an example, becomes a link to the repository.
-- The path and name of a test in backticks become a link to its file in the repository.
+- The path and name of a test in backticks become a link to its file in the repository. The name may
+  break at an underscore.
 - `<!-- tables -->` becomes the tables, read from the migrations.
 """
 
@@ -30,7 +31,10 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
             return found[0]
         return f"]({tree}/{target.relative_to(root)}{mark}{fragment})"
 
-    return TEST.sub(rf"[`\2`]({tree}/\1)", LINK.sub(absolute, markdown))
+    def named(found: re.Match[str]) -> str:
+        return f"[<code>{found[2].replace('_', '_<wbr>')}</code>]({tree}/{found[1]})"
+
+    return TEST.sub(named, LINK.sub(absolute, markdown))
 
 
 def tables(migrations: Path) -> str:
