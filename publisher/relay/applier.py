@@ -196,7 +196,7 @@ class Applier:
         """Make the batch smaller; of one message, act on the error. None: the row is gone."""
         row, *others = batch
         subject = batch[row]
-        if isinstance(error, FunctionFailed) and self._suspect(batch, error, called):
+        if error and not _is_outage(error) and self._suspect(batch, error, called):
             return
         self._size = max(1, len(batch) // 2)
         if _is_outage(error):
@@ -209,14 +209,14 @@ class Applier:
             self._ended(subject, row, error)
 
     def _suspect(
-        self, batch: Mapping[RowId, Subject], error: FunctionFailed, called: Sequence[RowId]
+        self, batch: Mapping[RowId, Subject], error: Exception, called: Sequence[RowId]
     ) -> bool:
         """Have the message applied alone that failed the batch, if that is known.
 
         The rows of its run behind it wait until it is settled. After the call for the last one,
         COMMIT may have failed. The subject of that one is then the first.
         """
-        is_slow = isinstance(error.error, CallTimedOut)
+        is_slow = isinstance(error, FunctionFailed) and isinstance(error.error, CallTimedOut)
         if not called or (len(batch) == 1 and not is_slow):
             return False
         row, last = called[-1], [*batch][-1]

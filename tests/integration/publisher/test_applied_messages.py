@@ -94,11 +94,18 @@ async def test_an_error_of_the_function_fails_its_message_and_no_other(
     assert count(sql, "outbox_failures") == 0
 
 
-@pytest.mark.parametrize("sick", [0, 17, 29])
+@pytest.mark.parametrize(
+    ("sick", "conflicts", "most"), [(0, False, 3), (17, False, 3), (29, False, 3), (17, True, 13)]
+)
 async def test_a_message_that_fails_its_batch_is_applied_alone_and_the_others_go_on(
-    database: Database, writer: Writer, sql: psycopg.Connection, sick: int
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    sick: int,
+    conflicts: bool,
+    most: int,
 ) -> None:
-    """Also one whose function hangs: the others wait for it twice, and not for each half again."""
+    """The others wait for it twice, and not for each half again; a conflict is tried six times."""
     given(writer, 30)
     calls: Counter[str] = Counter()
     order: list[str] = []
@@ -107,12 +114,14 @@ async def test_a_message_that_fails_its_batch_is_applied_alone_and_the_others_go
         calls[message.key] += 1
         order.append(message.key)
         if order.index(message.key) == sick:
+            if conflicts:
+                await connection.execute(RAISE.format("40001").encode())
             raise ValueError
         await count_move(connection, message)
 
     done = await applying(database, apply, attempts=1, batch_rows=500).run(until_empty=True)
     assert (done.delivered, done.dead, len(model(sql))) == (29, 1, 29)
-    assert max(calls.values()) <= 3
+    assert max(calls.values()) <= most
 
 
 async def test_an_error_of_the_database_in_the_function_is_told_without_its_text(
