@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
-from dsql_outbox.observability.otel.trace_ids import trace_ids
+from dsql_outbox.observability.otel.spans import trace_ids
 
 from .facts import (
     BacklogAge,

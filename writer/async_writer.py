@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 import psycopg
@@ -190,12 +189,7 @@ class AsyncWriter(WriterBase):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def _enter_loop(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
 from time import perf_counter
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 from opentelemetry import metrics
@@ -214,13 +214,7 @@ class _Timed:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def seconds(self) -> float:

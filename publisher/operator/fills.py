@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import anyio
@@ -60,41 +60,17 @@ class FillProgress(msgspec.Struct, frozen=True, rename="camel"):
     total: int | None = None
 
 
-class FillRow(Protocol):
-    """A row of a target with the columns of its fill, which are NULL without one."""
-
-    @property
-    def state(self) -> TargetState:
-        """The state of the target."""
-        ...
-
-    @property
-    def events(self) -> int | None:
-        """The number of events that were read."""
-        ...
-
-    @property
-    def messages(self) -> int | None:
-        """The number of messages that were inserted."""
-        ...
-
-    @property
-    def bare(self) -> int | None:
-        """The number of events that were left out."""
-        ...
-
-    @property
-    def forgotten(self) -> int | None:
-        """The number of events that had been forgotten."""
-        ...
+FillCounts = tuple[int | None, int | None, int | None, int | None]
+"""The columns ``events``, ``messages``, ``bare`` and ``forgotten`` of a fill: NULL without one."""
 
 
-def fill_progress(row: FillRow, total: int | None) -> FillProgress | None:
+def fill_progress(state: TargetState, counts: FillCounts, total: int | None) -> FillProgress | None:
     """How far the fill of a target is, of about `total` stored events; None if it has none."""
-    if row.events is None:
+    events, messages, bare, forgotten = counts
+    if events is None:
         return None
-    known = total if row.state == "filling" else None
-    return FillProgress(row.events, row.messages or 0, row.bare or 0, row.forgotten or 0, known)
+    known = total if state == "filling" else None
+    return FillProgress(events, messages or 0, bare or 0, forgotten or 0, known)
 
 
 FillTold = Callable[[FillProgress], None]

@@ -235,7 +235,8 @@ class StatusReader(Operator):
         is_filling = any(target.state == "filling" for target in targets)
         total = await rows_estimate(self._session, "business_events") if is_filling else None
         archive = await self._read("status_archive", ArchiveStatus)
-        is_alone = [target.name for target in targets] == [DEFAULT_TARGET]
+        # A user who has added no target reads nothing of targets.
+        is_plain = [row.name for row in targets] == [DEFAULT_TARGET] and targets[0].reason is None
         return Status(
             schema=self._session.schema,
             waiting=await self.read_waiting(),
@@ -258,7 +259,7 @@ class StatusReader(Operator):
                 ),
             ),
             paused_topics=tuple(topics),
-            targets=() if is_alone and targets[0].reason is None else _states(targets, total),
+            targets=() if is_plain else tuple(row.status(total) for row in targets),
             archive=archive[0] if archive else None,
         )
 
@@ -352,7 +353,9 @@ class _TargetRow(NamedTuple):
             _bounded(self.failing),
             _bounded(self.dead),
             self.reason,
-            fill_progress(self, total),
+            fill_progress(
+                self.state, (self.events, self.messages, self.bare, self.forgotten), total
+            ),
         )
 
 
@@ -393,10 +396,6 @@ class _FailureRow(NamedTuple):
             _seconds(self.seconds),
             self.last_error,
         )
-
-
-def _states(rows: Sequence[_TargetRow], total: int | None) -> tuple[TargetStatus, ...]:
-    return tuple(row.status(total) for row in rows)
 
 
 def _names(paused: str) -> tuple[str, ...]:

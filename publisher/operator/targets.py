@@ -169,7 +169,7 @@ class Targets(Operator):
                 has_told = True
             else:
                 await anyio.sleep(_LOOK)
-                filled(fill_progress(row, total) or FillProgress(0, 0, 0))
+                filled(_fill_of(row, total) or FillProgress(0, 0, 0))
             row = await self._require(row.name)
         return row
 
@@ -324,8 +324,12 @@ async def _drop(name: str, entry: OperationEntry, transaction: OperatorTransacti
 def _target(row: TargetRow, total: int | None = None) -> Target:
     types = None if row.types is None else _parsed(row.types)
     pause = (row.paused_by, row.paused_at, row.paused_seconds, row.reason)
-    fill = fill_progress(row, total)
+    fill = _fill_of(row, total)
     return Target(row.name, row.kind, row.state, types, row.first_shard, *pause, fill)
+
+
+def _fill_of(row: TargetRow, total: int | None) -> FillProgress | None:
+    return fill_progress(row.state, (row.events, row.messages, row.bare, row.forgotten), total)
 
 
 def _require_name(name: str) -> None:

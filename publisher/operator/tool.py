@@ -1,7 +1,6 @@
 """The base of the operator's tools, and the row that says what one of them was called for."""
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Self
 
 from dsql_outbox.outbox import Database
@@ -61,12 +60,7 @@ class Operator:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def _entry(self, verb: Verb, reason: str, of: str = "") -> OperationEntry:

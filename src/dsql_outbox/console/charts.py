@@ -71,16 +71,8 @@ def charts_of(samples: Sequence[Sample]) -> list[Chart]:
     oldest: list[tuple[str, str, Value]] = [("oldest", "b", lambda sample: sample.oldest_seconds)]
     lost: list[tuple[str, str, Value]] = [("conflicts", "b", lambda sample: sample.conflicts)]
     rates: list[tuple[str, str, Value]] = [
-        (
-            "written",
-            "a",
-            lambda sample: sample.written,
-        ),
-        (
-            "delivered",
-            "c",
-            lambda sample: sample.delivered,
-        ),
+        ("written", "a", lambda sample: sample.written),
+        ("delivered", "c", lambda sample: sample.delivered),
     ]
     return [
         _chart("backlog", "Waiting messages", note, waiting, samples, count),
@@ -199,10 +191,7 @@ def _table(
     """About a dozen of the samples, the latest first."""
     step = max(1, len(samples) // _ROWS)
     return [
-        [
-            _clock(samples[n].at),
-            *(_text(row[n], form) for row in values),
-        ]
+        [_clock(samples[n].at), *(_text(row[n], form) for row in values)]
         for n in range(len(samples) - 1, -1, -step)
     ]
 

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import psycopg
@@ -61,12 +60,7 @@ class AsyncInbox:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID, uuid4
 
@@ -119,12 +118,7 @@ class Inbox:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

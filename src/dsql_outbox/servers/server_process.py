@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from time import monotonic, sleep
-from types import TracebackType
 from typing import Any, Final, Self
 
 from dsql_outbox.outbox import OutboxError
@@ -265,10 +264,5 @@ class EmbeddedServer(ABC):
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from functools import cached_property, partial
 from itertools import count
 from time import monotonic
-from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import psycopg
@@ -102,12 +101,7 @@ class ExaminedDatabase:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.connection.close()
 
 
