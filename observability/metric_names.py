@@ -121,9 +121,7 @@ PUBLISH_DURATION: Final = Metric(
     _RESULTS,
 )
 WAIT_DURATION: Final = Metric(
-    "outbox.publish.wait.duration",
-    "s",
-    "Time from the commit of a message until it is first read.",
+    "outbox.publish.wait.duration", "s", "Time from the commit of a message until it is first read."
 )
 STATEMENTS: Final = Metric(
     "outbox.relay.statements", "{statement}", "Statements that the relay ran."
@@ -198,9 +196,7 @@ POOL_COUNT: Final = Standard(
     "The number of connections that are currently in state described by the `state` attribute.",
 )
 POOL_MAX: Final = Standard(
-    "db.client.connection.max",
-    "{connection}",
-    "The maximum number of open connections allowed.",
+    "db.client.connection.max", "{connection}", "The maximum number of open connections allowed."
 )
 POOL_PENDING: Final = Standard(
     "db.client.connection.pending_requests",

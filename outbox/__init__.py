@@ -13,11 +13,7 @@ from .database import (
 )
 
 # isort: split
-from dsql_outbox.outbox.archive.archive_file import (
-    ArchiveFile,
-    read_manifest,
-    remove_file,
-)
+from dsql_outbox.outbox.archive.archive_file import ArchiveFile, read_manifest, remove_file
 from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
 from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.archive.place import MARKER, ArchivePlace, claim, open_place
@@ -98,12 +94,7 @@ from dsql_outbox.outbox.unit_of_work.work import (
 )
 
 from .arguments import given_hooks, given_settings, require_seconds, wrong_type
-from .contention import (
-    EntityConflicts,
-    WriterConflicts,
-    decode_conflicts,
-    encode_conflicts,
-)
+from .contention import EntityConflicts, WriterConflicts, decode_conflicts, encode_conflicts
 from .errors import (
     ArchiveError,
     DuplicateEvent,

@@ -45,11 +45,7 @@ def _handlers() -> Iterator[CodeType]:
 def _code_of(handler: Callable[..., Any]) -> CodeType | None:
     while isinstance(handler, partial):
         handler = handler.func
-    for found in (
-        handler,
-        getattr(handler, "__func__", None),
-        type(handler).__call__,
-    ):
+    for found in (handler, getattr(handler, "__func__", None), type(handler).__call__):
         if isinstance(code := getattr(found, "__code__", None), CodeType):
             return code
     return None

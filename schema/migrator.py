@@ -195,7 +195,4 @@ def _wanted_shards(
 
 def _shard_steps(schema: str, shards: int) -> list[bytes]:
     """The statements that make the default target, and add shards to all."""
-    return [
-        statement("targets_default", schema),
-        statement("shards_add", schema, shards=shards),
-    ]
+    return [statement("targets_default", schema), statement("shards_add", schema, shards=shards)]

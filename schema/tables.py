@@ -79,11 +79,7 @@ class Migration:
     def record(self, schema: str) -> bytes:
         """The statement that records the migration as applied."""
         return statement(
-            "migration_record",
-            schema,
-            version=self.version,
-            name=self.name,
-            checksum=self.checksum,
+            "migration_record", schema, version=self.version, name=self.name, checksum=self.checksum
         )
 
 

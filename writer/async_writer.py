@@ -144,11 +144,7 @@ class AsyncWriter(WriterBase):
         return call.result()
 
     async def append_to(
-        self,
-        connection: AsyncJoinable,
-        event: EventSource,
-        *,
-        expected_version: int | None = None,
+        self, connection: AsyncJoinable, event: EventSource, *, expected_version: int | None = None
     ) -> Receipt:
         joined = await async_driver_connection(connection)
         return await self._perform(self._programs.append_to(joined, event, expected_version))

@@ -114,17 +114,9 @@ class WriterSettings:
         """Raise `SettingsError` for an invalid value."""
         owner = "WriterSettings"
         require_positive(
-            owner,
-            {
-                "base": self.base,
-                "cap": self.cap,
-                "max_connections": self.max_connections,
-            },
+            owner, {"base": self.base, "cap": self.cap, "max_connections": self.max_connections}
         )
-        counts = {
-            "max_retries": self.max_retries,
-            "max_schema_changes": self.max_schema_changes,
-        }
+        counts = {"max_retries": self.max_retries, "max_schema_changes": self.max_schema_changes}
         counted = {name: count for name, count in counts.items() if count is not None}
         require_not_negative(
             owner,
@@ -137,12 +129,7 @@ class WriterSettings:
             },
         )
         require_whole(
-            owner,
-            {
-                **counted,
-                "max_connections": self.max_connections,
-                "coalesce": self.coalesce,
-            },
+            owner, {**counted, "max_connections": self.max_connections, "coalesce": self.coalesce}
         )
         optional = {
             "timeout": self.timeout,

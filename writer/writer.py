@@ -138,11 +138,7 @@ class Writer(WriterBase):
         return call.result()
 
     def append_to(
-        self,
-        connection: Joinable,
-        event: EventSource,
-        *,
-        expected_version: int | None = None,
+        self, connection: Joinable, event: EventSource, *, expected_version: int | None = None
     ) -> Receipt:
         joined = driver_connection(connection)
         return self._perform(self._programs.append_to(joined, event, expected_version))

@@ -203,10 +203,7 @@ def _histogram(
     meter: Meter | TargetMeter, metric: names.Metric | names.Standard, buckets: tuple[float, ...]
 ) -> Any:
     return meter.create_histogram(
-        metric.name,
-        metric.unit,
-        metric.description,
-        explicit_bucket_boundaries_advisory=buckets,
+        metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=buckets
     )
 
 

@@ -103,8 +103,7 @@ class Database:
                 f"got {isolation}"
             )
         require_positive(
-            "Database",
-            {"connect_timeout": connect_timeout, "opens_per_second": opens_per_second},
+            "Database", {"connect_timeout": connect_timeout, "opens_per_second": opens_per_second}
         )
         if not _SCHEMA_NAME.fullmatch(schema):
             raise SettingsError(

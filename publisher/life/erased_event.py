@@ -134,12 +134,7 @@ def changed_lines(
         touches = [each.touched for each in touches_of(event.id, event.touches)]
         version = next((each.version for each in touches if _is_of(erasure, each)), None)
         row = EventRow(
-            event.id,
-            event.event,
-            event.fingerprint,
-            event.headers,
-            event.touches,
-            is_erased=False,
+            event.id, event.event, event.fingerprint, event.headers, event.touches, is_erased=False
         )
         changed = None if version is None else changed_event(erasure, row)
         if changed is None or version is None:

@@ -8,13 +8,7 @@ from typing import Final, NamedTuple
 import psycopg
 from anyio import to_thread
 
-from dsql_outbox.outbox import (
-    ArchivedEvent,
-    ArchiveError,
-    ArchiveFile,
-    ArchivePlace,
-    remove_file,
-)
+from dsql_outbox.outbox import ArchivedEvent, ArchiveError, ArchiveFile, ArchivePlace, remove_file
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
 from .archive import file_columns, new_file_name

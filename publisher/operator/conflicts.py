@@ -5,12 +5,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from dsql_outbox.outbox import (
-    EntityConflicts,
-    SettingsError,
-    WriterConflicts,
-    decode_conflicts,
-)
+from dsql_outbox.outbox import EntityConflicts, SettingsError, WriterConflicts, decode_conflicts
 
 from .tool import Operator
 

@@ -140,11 +140,7 @@ class FillWorker:
     """The worker of a fill."""
 
     def __init__(
-        self,
-        session: OperatorSession,
-        target: TargetRow,
-        archived: ArchivedTexts,
-        taken: _Taken,
+        self, session: OperatorSession, target: TargetRow, archived: ArchivedTexts, taken: _Taken
     ) -> None:
         self._session = session
         self._archived = archived

@@ -162,12 +162,7 @@ class Messages(Operator):
                 yield each
 
     async def drop(
-        self,
-        which: Selection,
-        *,
-        reason: str = "",
-        limit: int | None = None,
-        dry_run: bool = False,
+        self, which: Selection, *, reason: str = "", limit: int | None = None, dry_run: bool = False
     ) -> AsyncGenerator[UndeliveredMessage]:
         """Give up the selected messages of one state, failing or dead; at most `limit`.
 
@@ -408,11 +403,7 @@ async def _buried(burial: Burial, message: UndeliveredMessage) -> bool:
 
 
 def _row_key(message: UndeliveredMessage) -> dict[str, object]:
-    return {
-        "shard": message.shard,
-        "position": message.position,
-        "event_id": message.event_id,
-    }
+    return {"shard": message.shard, "position": message.position, "event_id": message.event_id}
 
 
 def _letter_key(found: Keyed) -> LetterKey:

@@ -23,12 +23,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.publisher.outbox_rows import RowId, row_keys
 from dsql_outbox.publisher.session import OperatorTransaction
-from dsql_outbox.publisher.targets import (
-    TargetKind,
-    TargetRow,
-    TargetState,
-    require_target,
-)
+from dsql_outbox.publisher.targets import TargetKind, TargetRow, TargetState, require_target
 from dsql_outbox.schema import is_dsql
 
 from .archived_texts import ArchivedTexts

@@ -174,13 +174,7 @@ FAILING: Final = Table(
 DEAD: Final = Table(
     "dead", "letter_page", ("event_id", "died_at"), (None, "infinity"), (500, 4_500)
 )
-WAITING: Final = Table(
-    "waiting",
-    "waiting_page",
-    _ROW,
-    _FIRST_ROW,
-    (500, 4_500),
-)
+WAITING: Final = Table("waiting", "waiting_page", _ROW, _FIRST_ROW, (500, 4_500))
 
 _TABLES: Final = {table.state: table for table in (FAILING, DEAD, WAITING)}
 

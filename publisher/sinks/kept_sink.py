@@ -163,9 +163,7 @@ class KeptSink:
         self._lost.set()
 
 
-def _manager(
-    made: Sink | AbstractAsyncContextManager[Sink],
-) -> AbstractAsyncContextManager[Sink]:
+def _manager(made: Sink | AbstractAsyncContextManager[Sink]) -> AbstractAsyncContextManager[Sink]:
     return made if isinstance(made, AbstractAsyncContextManager) else nullcontext(made)
 
 

@@ -157,11 +157,7 @@ class EventWrite(Work):
         return self._again_within_budget(batch, failure)
 
     def _after_stale(
-        self,
-        batch: Sequence[Pending],
-        pending: Pending,
-        actual: int,
-        failure: DatabaseFailure,
+        self, batch: Sequence[Pending], pending: Pending, actual: int, failure: DatabaseFailure
     ) -> Program[Again]:
         """Settle the event whose subject is not at the expected version; go on with the others.
 

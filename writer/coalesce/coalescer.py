@@ -87,9 +87,7 @@ class Coalescer:
     """
 
     def __init__(
-        self,
-        programs: Programs,
-        perform: Callable[[Program[None]], Awaitable[None]],
+        self, programs: Programs, perform: Callable[[Program[None]], Awaitable[None]]
     ) -> None:
         self._programs = programs
         self._core = programs.core

@@ -319,12 +319,7 @@ class Run(FunctionRun, Generic[T]):
         call = self.call
         event, topic = call.core.parse(source)
         pending = appended(
-            call.core,
-            event,
-            topic,
-            self.write_id,
-            call.scopes,
-            expected_version=expected_version,
+            call.core, event, topic, self.write_id, call.scopes, expected_version=expected_version
         )
         if self.fence is None and not self.may_be_in_savepoint:
             call.require_fence(pending.id)

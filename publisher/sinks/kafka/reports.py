@@ -22,12 +22,7 @@ _REFUSED: Final = frozenset(
 )
 """The broker will never accept the message."""
 _SHARED: Final = frozenset(
-    {
-        "MSG_SIZE_TOO_LARGE",
-        "RECORD_LIST_TOO_LARGE",
-        "INVALID_RECORD",
-        "_INVALID_DIFFERENT_RECORD",
-    }
+    {"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "_INVALID_DIFFERENT_RECORD"}
 )
 """The error may be for all messages of a request, although only one of them is at fault."""
 _NO_TOPIC: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})

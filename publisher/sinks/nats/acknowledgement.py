@@ -4,13 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from dsql_outbox.publisher.sinks.port import (
-    Delivered,
-    NotAttempted,
-    Outcome,
-    Rejected,
-    Unavailable,
-)
+from dsql_outbox.publisher.sinks.port import Delivered, NotAttempted, Outcome, Rejected, Unavailable
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg

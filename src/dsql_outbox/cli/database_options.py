@@ -47,11 +47,7 @@ def database_options(command: _Command) -> _Command:
 
 
 def with_database(
-    advice: str | None = None,
-    *,
-    logs: bool = False,
-    log_flags: bool = False,
-    bare: bool = False,
+    advice: str | None = None, *, logs: bool = False, log_flags: bool = False, bare: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add --database and --schema, and call the command with the open `Database`, `database`.
 

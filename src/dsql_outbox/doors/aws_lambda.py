@@ -15,13 +15,7 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
-from dsql_outbox import (
-    Database,
-    MissingExtra,
-    Publisher,
-    PublisherSettings,
-    SettingsError,
-)
+from dsql_outbox import Database, MissingExtra, Publisher, PublisherSettings, SettingsError
 from dsql_outbox.observability import Fact, Hook, ShardsChanged, WriteEnded
 from dsql_outbox.outbox import (
     given_hooks,
@@ -201,9 +195,7 @@ class _Relay:
         hooks = [*self._hooks, owned]
         publisher = Publisher(self._database, self._sink, self._settings, hooks=hooks)
         return await publisher.run(
-            until_empty="own",
-            max_wait=self._max_wait,
-            max_seconds=max(0.0, ends - monotonic()),
+            until_empty="own", max_wait=self._max_wait, max_seconds=max(0.0, ends - monotonic())
         )
 
 

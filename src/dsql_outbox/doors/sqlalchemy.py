@@ -58,10 +58,7 @@ _ROLLED_BACK: Final = (
     "rolled back its session",
     "leave out rollback() and close(), and raise an exception",
 )
-_BEGAN: Final = (
-    "began a transaction of its session",
-    "leave out begin(), transact has begun one",
-)
+_BEGAN: Final = ("began a transaction of its session", "leave out begin(), transact has begun one")
 _BEGAN_SAVEPOINT: Final = (
     "began a savepoint",
     "leave out begin_nested(): Aurora DSQL has none, and no event may be rolled back alone",
@@ -212,10 +209,7 @@ def transact(  # noqa: PLR0913 - the arguments of the writer's, and its sessions
 
 
 def _transact(
-    writer: Writer,
-    unit: "_UnitOfWork",
-    function: Callable[[Any, Append], T],
-    **options: Any,
+    writer: Writer, unit: "_UnitOfWork", function: Callable[[Any, Append], T], **options: Any
 ) -> Any:
     def run(transaction: Transaction) -> T:
         session = unit.begin()

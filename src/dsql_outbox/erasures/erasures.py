@@ -34,11 +34,7 @@ class Erasures(Operator):
     """
 
     def __init__(
-        self,
-        database: Database,
-        settings: WriterSettings | None = None,
-        *,
-        user: str | None = None,
+        self, database: Database, settings: WriterSettings | None = None, *, user: str | None = None
     ) -> None:
         super().__init__(database, user=user)
         self._database = database

@@ -103,10 +103,7 @@ def from_sqs(record: Mapping[str, Any]) -> Received:
     own |= {name: wire[name] for name in TRACE_HEADERS if name in wire}
     body: str = record.get("body") or record.get("Body") or ""
     return received(
-        own,
-        dedupe_id=required(wire, "dedupe-id"),
-        topic=wire.get("topic", ""),
-        data=body.encode(),
+        own, dedupe_id=required(wire, "dedupe-id"), topic=wire.get("topic", ""), data=body.encode()
     )
 
 

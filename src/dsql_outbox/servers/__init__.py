@@ -12,10 +12,4 @@ from .postgres_server import EmbeddedPostgres
 from .private_files import kept_secret
 from .server_process import free_port, preferred_port
 
-__all__ = [
-    "EmbeddedPostgres",
-    "NatsServer",
-    "free_port",
-    "kept_secret",
-    "preferred_port",
-]
+__all__ = ["EmbeddedPostgres", "NatsServer", "free_port", "kept_secret", "preferred_port"]

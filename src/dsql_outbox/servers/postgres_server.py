@@ -18,12 +18,7 @@ from psycopg import sql
 
 from dsql_outbox.outbox import OutboxError, SettingsError
 
-from .postgres_account import (
-    hand_over,
-    make_for_server,
-    server_options,
-    server_owner,
-)
+from .postgres_account import hand_over, make_for_server, server_options, server_owner
 from .postgres_programs import server_programs
 from .private_files import open_log, opened_folder, read_secret, write_secret
 from .server_process import EmbeddedServer, ServerProcess, free_port

@@ -242,12 +242,7 @@ class EmbeddedServer(ABC):
         """Start the server's process, and remember it, so that `close` stops it in any case."""
         given = {"pass_fds": self._pass_fds} | options
         self._process = ServerProcess(
-            self._name,
-            command,
-            log,
-            stop_signal=self._stop_signal,
-            scratch=self._scratch,
-            **given,
+            self._name, command, log, stop_signal=self._stop_signal, scratch=self._scratch, **given
         )
         return self._process
 

@@ -12,14 +12,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from dsql_outbox.cli.tool_call import called
-from dsql_outbox.outbox import (
-    DOCTOR,
-    Connection,
-    Database,
-    OutboxError,
-    is_unreachable,
-    told,
-)
+from dsql_outbox.outbox import DOCTOR, Connection, Database, OutboxError, is_unreachable, told
 from dsql_outbox.publisher import Status, StatusReader
 from dsql_outbox.schema import Drift, check, is_dsql, statement
 

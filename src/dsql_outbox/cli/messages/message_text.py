@@ -51,11 +51,7 @@ def _state(message: UndeliveredMessage) -> str:
     parts: list[str] = [message.state]
     if message.retry_at is not None:
         parts.append(f"until {_time(message.retry_at)}")
-    notes = {
-        "blocked": message.blocked,
-        "behind another": message.behind,
-        "paused": message.paused,
-    }
+    notes = {"blocked": message.blocked, "behind another": message.behind, "paused": message.paused}
     return ", ".join([*parts, *(note for note, holds in notes.items() if holds)])
 
 

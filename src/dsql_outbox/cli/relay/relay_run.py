@@ -10,13 +10,7 @@ from psycopg.rows import AsyncRowFactory, class_row, scalar_row
 
 from dsql_outbox.cli.logs import announce
 from dsql_outbox.observability import Fact, Hook, RelayProgress
-from dsql_outbox.outbox import (
-    AT_ONCE,
-    DEFAULT_TARGET,
-    Database,
-    redacted,
-    tables_expected,
-)
+from dsql_outbox.outbox import AT_ONCE, DEFAULT_TARGET, Database, redacted, tables_expected
 from dsql_outbox.publisher import (
     Apply,
     Health,

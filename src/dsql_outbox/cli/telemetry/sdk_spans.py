@@ -9,18 +9,9 @@ from time import monotonic
 from typing import Final
 
 from opentelemetry import trace
-from opentelemetry.sdk.resources import (
-    HOST_NAME,
-    SERVICE_NAME,
-    OTELResourceDetector,
-    Resource,
-)
+from opentelemetry.sdk.resources import HOST_NAME, SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import (
-    BatchSpanProcessor,
-    SpanExporter,
-    SpanExportResult,
-)
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 FLUSH_SECONDS: Final = 5.0

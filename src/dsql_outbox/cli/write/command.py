@@ -91,11 +91,7 @@ Exit codes:
     help="For an event that is already stored: fail, or print its receipt. "
     "A different event with the same id always fails.",
 )
-@option(
-    "--topic",
-    show_default=False,
-    help="The topic of every event, in place of events.TYPE.",
-)
+@option("--topic", show_default=False, help="The topic of every event, in place of events.TYPE.")
 @click.option(
     "--header",
     "headers",

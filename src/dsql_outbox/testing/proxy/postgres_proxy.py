@@ -8,18 +8,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 from dsql_outbox.outbox import DEFAULT_SCHEMA, Database, SettingsError
 
 from .client_session import Batch, ClientSession, Reaction
-from .faults import (
-    WRITES,
-    CutPoint,
-    Held,
-    Rule,
-    before,
-    cut,
-    forward,
-    refuse,
-    refuse_commit,
-    stall,
-)
+from .faults import WRITES, CutPoint, Held, Rule, before, cut, forward, refuse, refuse_commit, stall
 from .tcp_proxy import Link, Streams, TcpProxy
 from .wire_protocol import error_response
 
@@ -92,12 +81,7 @@ class PostgresProxy(TcpProxy):
         self._script.add(Rule(matching, times, reaction, at_commit=at == "commit"))
 
     def cut(
-        self,
-        where: CutPoint,
-        times: int | None = 1,
-        *,
-        matching: str = WRITES,
-        reset: bool = False,
+        self, where: CutPoint, times: int | None = 1, *, matching: str = WRITES, reset: bool = False
     ) -> None:
         """Close the client's connection, with RST if `reset`.
 

@@ -30,12 +30,7 @@ class Cut(Exception):
 class Link:
     """One client's connection, and the connection to the server that belongs to it."""
 
-    def __init__(
-        self,
-        proxy: "TcpProxy",
-        client: Streams,
-        server: Streams,
-    ) -> None:
+    def __init__(self, proxy: "TcpProxy", client: Streams, server: Streams) -> None:
         self._proxy = proxy
         self._client_reader, self._client = client
         self._server_reader, self._server = server
