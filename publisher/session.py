@@ -191,6 +191,7 @@ class OperatorSession:
                 value = await work(transaction)
             except BaseException as error:
                 await _roll_back(connection, error)
+                # An error of the driver ended the statement. Any other may have left one running.
                 if not isinstance(error, (psycopg.Error, Moved)):
                     await transaction.cancel_statement()
                 raise

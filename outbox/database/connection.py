@@ -142,6 +142,7 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         Factories, adapters and blocks of the user's code end with this object. After the block
         `before_send` still judges each statement on it, and must refuse it.
         """
+        # psycopg's constructor takes the session over: it sets the handlers of the libpq object.
         notices = self.pgconn.notice_handler, self.pgconn.notify_handler
         prepared = self.prepare_threshold, self.prepared_max
         lent: Any = type(self)(self.pgconn)

@@ -277,6 +277,6 @@ class Leases:
 
     def _rebind(self, scope: anyio.CancelScope) -> None:
         """Move the deadline of a scope to the first end of its leases."""
-        ahead = anyio.current_time() - self._clock()
+        ahead = anyio.current_time() - self._clock()  # a scope has the event loop's clock
         ends = [self._own.deadline(*lease) for lease in self._bounds[scope].items()]
         scope.deadline = ahead + min(ends, default=self._own.stop_by)

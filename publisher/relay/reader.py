@@ -95,10 +95,11 @@ class Reader:
         """Read once. Returns the seconds to wait before the next read."""
         began = self._state.clock()
         try:
-            await self._follow()
+            await self._follow()  # first: what follows must see no shard that was lost
             await self._refresh()
             await self._check()
             self._share()
+            # With so many subjects ready, more rows would only wait in memory.
             self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
             is_full = self._state.waits_for_room
             wait = self._settings.idle_max if is_full else await self._read()
@@ -223,7 +224,8 @@ class Reader:
         state.read += news
         if news:
             state.to_send.set()
-        if state.clock() - began < _LATE / 2:  # a slow link would not bear more rows
+        # Grow slowly after an error has halved it. A slow link would not bear more rows.
+        if state.clock() - began < _LATE / 2:
             self._rows = min(self._settings.batch_rows, self._rows + max(1, self._rows // 8))
         return self._wait(state.clock(), news)
 

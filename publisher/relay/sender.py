@@ -93,7 +93,7 @@ class Sender:
             return wait
         rest = state.queues.end_rests(now)
         if self._breaker.is_failing and state.rows.in_flight:
-            return float("inf")
+            return float("inf")  # the end of what is on its way wakes this loop
         unsettled = self._outcomes.unsettled
         free, most = MAX_IN_FLIGHT - state.rows.in_flight - unsettled, _CALL
         if self._breaker.is_failing:
@@ -141,7 +141,7 @@ class Sender:
         except SinkUnavailable as error:
             self._failed(error)
         finally:
-            self._began.remove(began)
+            self._began.remove(began)  # the equal time of another call would do as well
             call.end()
             self._wake()
 

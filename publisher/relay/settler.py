@@ -184,6 +184,7 @@ class Settler:
         If the database refuses one kind, the other kinds are settled.
         """
         error: psycopg.Error | None = None
+        # `_forget` is behind `_record`: a row may recover while its failure is being recorded.
         kinds = [self._record, self._bury, self._apply, self._delete, self._forget]
         for settle_kind in kinds:
             try:
@@ -205,7 +206,7 @@ class Settler:
         for _, hold, _ in ours:
             hold.is_stored = True
         for row, each in batch.items():
-            if self._failures.get(row) is each:
+            if self._failures.get(row) is each:  # else it failed again, or recovered, meanwhile
                 del self._failures[row]
                 self._try_blocked(each[1], each[2])
         self._state.rows.on_idle()

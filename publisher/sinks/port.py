@@ -1,6 +1,6 @@
 """The port to a broker: the protocol `Sink` and the outcomes of a message."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -119,6 +119,15 @@ def keeps_prefix(sink: Sink) -> bool:
     was not `Delivered`. That message may be stored already, and so may those behind it.
     """
     return bool(getattr(sink, "keeps_prefix", False))
+
+
+def key_runs(messages: Sequence[Message]) -> Iterator[range]:
+    """The messages of each key of a call, which stand side by side."""
+    start = 0
+    for stop in range(1, len(messages) + 1):
+        if stop == len(messages) or messages[stop].key != messages[start].key:
+            yield range(start, stop)
+            start = stop
 
 
 class WrongAnswer(OutboxError):

@@ -268,7 +268,7 @@ class Verification:
     def _count(self, **more: int | None) -> None:
         found = msgspec.structs.asdict(self.progress)
         sums = {name: (found[name] or 0) + (count or 0) for name, count in more.items()}
-        if more.get("total", 0) is None:
+        if more.get("total", 0) is None:  # unknown, which the sum would show as 0
             sums["total"] = None
         self.progress = msgspec.structs.replace(self.progress, **sums)
 

@@ -155,7 +155,7 @@ class Pending:
         self.outcome = outcome
         try:
             self.journal.ended(outcome)
-        finally:
+        finally:  # a hook that raises must not leave the caller waiting
             if self._settled is not None:
                 self._settled(outcome)
 

@@ -123,6 +123,7 @@ class Coalescer:
                 gate,
                 on_duplicate=on_duplicate,
                 expected_version=expected_version,
+                # `call` is bound below: nothing settles an event before it is in a lane.
                 settled=lambda outcome: self._settled(call, outcome),
             )
         except BaseException:
@@ -233,6 +234,7 @@ class Coalescer:
                 if flight.has_left:
                     return
         except BaseException as error:
+            # A flight that has left has another task behind it, which serves the queue.
             if flight is None or not flight.has_left:
                 self._fail_queued(lane, error)
             if not isinstance(error, Exception):
@@ -260,7 +262,7 @@ class Coalescer:
                 raise
         finally:
             timer.cancel()
-            self._beside -= flight.has_left
+            self._beside -= flight.has_left  # one that kept its lane was not counted
 
     def _fail(self, calls: Iterable[_CoalescedCall], error: BaseException) -> None:
         """Answer calls after a defect, or the end of the event loop, ended a drive.

@@ -141,7 +141,7 @@ class Lanes(Generic[T]):
             if pin is None:
                 pin = self._pins[key] = _Pin(lane)
             pin.count += 1
-        self._pins[ticket.keys[0]].alone += 1
+        self._pins[ticket.keys[0]].alone += 1  # the id: no other event of it may join
         self._wake(lane)
         return True
 

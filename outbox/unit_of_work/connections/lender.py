@@ -79,7 +79,7 @@ class Lender(ABC, Generic[C]):
 
     def give_back(self, connection: C) -> None:
         """Take back a connection after a success."""
-        if not connection.is_inherited:
+        if not connection.is_inherited:  # else it is the parent's, and stands on another shelf
             try:
                 self._shelf.keep(connection)
             finally:

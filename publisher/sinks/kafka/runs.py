@@ -137,6 +137,7 @@ class Runs:
     def _report(self, run: Run, index: int, error: KafkaError | None, report: Report) -> None:
         if index not in run.left:
             return
+        # A report out of turn breaks the promise of a prefix, whatever it says.
         if error is not None or index != run.left.start:
             self._fail(run, error)
             return

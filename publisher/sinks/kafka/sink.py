@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException, Producer
 from dsql_outbox.outbox import Message, SinkUnavailable, topic_fault
 from dsql_outbox.publisher.sinks.cloudevents import kafka_headers
 from dsql_outbox.publisher.sinks.kafka.client import LogLimit
-from dsql_outbox.publisher.sinks.port import Answer, NotAttempted, Rejected, at_host
+from dsql_outbox.publisher.sinks.port import Answer, NotAttempted, Rejected, at_host, key_runs
 
 from .client import Callbacks, KafkaClient
 from .reports import Heard, Reports
@@ -98,17 +98,14 @@ class KafkaSink:
 
     def _sorted(self, messages: Sequence[Message]) -> "_Sorted":
         """Find the runs. A topic that takes none now gets the messages of its runs one by one."""
-        found, start = _Sorted([], [], []), 0
-        for stop in range(1, len(messages) + 1):
-            first = messages[start]
-            if stop < len(messages) and messages[stop].key == first.key:
-                continue
-            if stop - start > 1 and self._runs.takes(first.topic) and not topic_fault(first.topic):
-                found.runs.append(range(start, stop))
+        found = _Sorted([], [], [])
+        for run in key_runs(messages):
+            topic = messages[run.start].topic
+            if len(run) > 1 and self._runs.takes(topic) and not topic_fault(topic):
+                found.runs.append(run)
             else:
-                found.singles.append(start)
-                found.chains.append(range(start, stop))
-            start = stop
+                found.singles.append(run.start)
+                found.chains.append(run)
         return found
 
     async def _send_runs(

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from nats.errors import ConnectionClosedError
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, Rejected
+from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, Rejected, key_runs
 
 from .acknowledgement import (
     Acknowledgement,
@@ -69,7 +69,7 @@ class NatsCall:
         self._batches = batches
         self._reply = reply
         self._may_go_on = may_go_on
-        self._due = deque(map(_NatsRun, _runs(messages)))
+        self._due = deque(map(_NatsRun, key_runs(messages)))
         self._left = len(self._due)
         self._waiting: dict[int, _NatsRun] = {}
         self._in_flight = 0
@@ -136,6 +136,7 @@ class NatsCall:
 
     def _of_batch(self, run: _NatsRun, indexes: range, max_payload: int) -> list[bytes]:
         """The frames of some messages of a batch, of which the last one asks for an answer."""
+        # JetStream takes 64 characters of a name. The end is what differs.
         name, last = f"{self._reply}.{run.batch.start}"[-64:], indexes[-1]
         frames: list[bytes] = []
         for index in indexes:
@@ -251,12 +252,3 @@ class NatsCall:
             if run.batch:
                 self._close_batch(run)
         self._waiting.clear()
-
-
-def _runs(messages: Sequence[Message]) -> Iterable[range]:
-    """The messages of each key, which stand side by side."""
-    start = 0
-    for stop in range(1, len(messages) + 1):
-        if stop == len(messages) or messages[stop].key != messages[start].key:
-            yield range(start, stop)
-            start = stop
