@@ -39,6 +39,7 @@ from dsql_outbox.observability.hooks import Scope
 from dsql_outbox.observability.recording import Recording
 
 from .instruments import LifeInstruments, RelayInstruments, TargetMeter, WriterInstruments, gauge
+from .spans import database_attributes
 
 _NS: Final = 1e-9
 _API: Final = "opentelemetry.metrics"
@@ -175,15 +176,9 @@ def _database_attributes(
     server: DatabaseServer, error: str | None, sqlstate: str | None
 ) -> dict[str, str | int]:
     """The attributes of the conventions. Do not change the result."""
-    found = {
-        attributes.DB_SYSTEM: "postgresql",
-        attributes.DB_NAMESPACE: server.namespace,
-        attributes.SERVER_ADDRESS: server.address,
-        attributes.SERVER_PORT: server.port,
-        attributes.ERROR_TYPE: error,
-        attributes.DB_STATUS_CODE: sqlstate,
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    failure = {attributes.ERROR_TYPE: error, attributes.DB_STATUS_CODE: sqlstate}
+    known = {name: value for name, value in failure.items() if value is not None}
+    return {**database_attributes(server), **known}
 
 
 @lru_cache(maxsize=256)  # few brokers, and few results

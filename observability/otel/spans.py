@@ -170,7 +170,7 @@ def _start_write(tracer: Tracer, fact: WriteStarted) -> _SpanScope | None:
 
 
 @lru_cache(maxsize=64)  # a process has few databases
-def _database_attributes(server: DatabaseServer | None) -> dict[str, str | int]:
+def database_attributes(server: DatabaseServer | None) -> dict[str, str | int]:
     """The attributes of every span of a database. Do not change the result."""
     found: dict[str, str | int] = {names.DB_SYSTEM: "postgresql"}
     if server is None:
@@ -187,7 +187,7 @@ def _record_attempt(
     tracer: Tracer, parent: Context, fact: AttemptEnded, server: DatabaseServer | None
 ) -> None:
     attributes: dict[str, str | float] = {
-        **_database_attributes(server),
+        **database_attributes(server),
         names.EVENT_ID: str(fact.event_id),
         names.ATTEMPT_NUMBER: fact.number,
         names.ATTEMPT_OUTCOME: fact.outcome,
@@ -219,7 +219,7 @@ def _record_batch(tracer: Tracer, fact: BatchEnded) -> Scope | None:
     span = tracer.start_span(
         "outbox.batch",
         Context(),
-        attributes={**_database_attributes(fact.server), names.BATCH_EVENTS: fact.events},
+        attributes={**database_attributes(fact.server), names.BATCH_EVENTS: fact.events},
         start_time=fact.started_ns,
     )
     if span.is_recording():

@@ -1,7 +1,7 @@
 """Where archive files are: a folder, or a prefix of an S3 bucket."""
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -40,10 +40,6 @@ class ArchivePlace(Protocol):
 
     def exists(self, file: str, /) -> bool:
         """Whether a file exists."""
-        ...
-
-    def files(self) -> Iterator[str]:
-        """The names of all files, of ours and of others, in no order."""
         ...
 
 
@@ -136,12 +132,6 @@ class FolderPlace:
     def exists(self, file: str, /) -> bool:
         """Whether a file exists."""
         return (self._folder / file).exists()
-
-    def files(self) -> Iterator[str]:
-        """The names of all files."""
-        with self._named(""):
-            for each in self._folder.iterdir():
-                yield each.name
 
     @contextmanager
     def _named(self, file: str) -> Generator[None]:

@@ -1,7 +1,7 @@
 """Archive files in Amazon S3, or in a server with its API."""
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -72,14 +72,6 @@ class S3Place:
                 Bucket=self._bucket, Prefix=self._prefix + file, MaxKeys=1
             )
             return any(each["Key"] == self._prefix + file for each in found.get("Contents", ()))
-
-    def files(self) -> Iterator[str]:
-        """The names of all objects under the prefix."""
-        with self._named(""):
-            pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix):
-                for each in page.get("Contents", ()):
-                    yield each["Key"].removeprefix(self._prefix)
 
     def _object(self, file: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + file}

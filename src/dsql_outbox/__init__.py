@@ -92,21 +92,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # with __getattr__ in view, a checker would accept any name
-    _ELSEWHERE = {
-        "AsyncTransaction": "writer",
-        "AsyncWriter": "writer",
-        "Publisher": "publisher",
-        "PublisherSettings": "publisher",
-        "StoredEntity": "writer",
-        "StoredEvent": "writer",
-        "TopicSettings": "publisher",
-        "Transaction": "writer",
-        "Writer": "writer",
-        "WriterSettings": "writer",
-        "http_status": "writer",
-        "open_sink": "publisher",
-    }
-    """The room of each name that `outbox` does not export."""
+    _OF_PUBLISHER = {"Publisher", "PublisherSettings", "TopicSettings", "open_sink"}
 
     def __getattr__(name: str) -> object:
         """Load a public name from its room on first use (PEP 562)."""
@@ -116,8 +102,9 @@ if not TYPE_CHECKING:  # with __getattr__ in view, a checker would accept any na
             return version("dsql-outbox")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        outbox = import_module(".outbox", __name__)  # first: it reports a missing libpq
-        room = import_module(f".{_ELSEWHERE[name]}", __name__) if name in _ELSEWHERE else outbox
+        room = import_module(".outbox", __name__)  # first: it reports a missing libpq
+        if not hasattr(room, name):
+            room = import_module(".publisher" if name in _OF_PUBLISHER else ".writer", __name__)
         globals()[name] = value = getattr(room, name)
         return value
 

@@ -14,12 +14,13 @@ import psycopg
 import pytest
 from anyio import to_thread
 from tests.support.commands import Command
+from tests.support.publisher.archive_files import files
 from tests.support.publisher.archived_events import archive, forget, named_without_bytes, texts
 from tests.support.publisher.given_up_messages import event, gathered
 from tests.support.publisher.running_relays import count, until
 from tests.support.verified import findings_in
 
-from dsql_outbox.outbox import ArchiveError, Database, EventArchived, JobRefused, open_place
+from dsql_outbox.outbox import ArchiveError, Database, EventArchived, JobRefused
 from dsql_outbox.publisher import Messages, Publisher, Selection, Targets
 from dsql_outbox.publisher.life import archive as archive_module
 from dsql_outbox.publisher.operator import targets as operator_targets
@@ -233,4 +234,4 @@ async def when_free(job: Callable[[], Awaitable[Any]]) -> None:
 def assert_only_named_files(sql: psycopg.Connection, folder: Path) -> None:
     """Fail if a killed job left a file that no row names."""
     named = {row[0] for row in sql.execute("SELECT file FROM outbox.outbox_archives")}
-    assert {name for name in open_place(str(folder)).files() if ".jsonl" in name} == named
+    assert {name for name in files(str(folder)) if ".jsonl" in name} == named

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from anyio import to_thread
 from tests.support.database_roles import as_role, made_roles
+from tests.support.publisher.archive_files import files
 from tests.support.publisher.archived_events import archive, texts
 from tests.support.publisher.given_up_messages import gathered, relay_all
 from tests.support.verified import findings_in
@@ -152,7 +153,7 @@ def everything(sql: psycopg.Connection[Any], *folders: Path) -> dict[str, str]:
         found |= {f"{table} {n}": row[0] for n, row in enumerate(rows)}
     for folder in folders:
         place = open_place(str(folder))
-        for name in place.files():
+        for name in files(str(folder)):
             data = place.read(name)
             text = zstd().decompress(data) if name.endswith(".zst") else data
             found[name] = text.decode()

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from anyio import from_thread
 from tests.support.brokers.sqs_server import CREDENTIALS, SqsServer, client
+from tests.support.publisher.archive_files import files
 from tests.support.publisher.archived_events import archive, forget, later, texts
 from tests.support.publisher.given_up_messages import event, gathered, relay_all
 from tests.support.publisher.running_relays import count
@@ -94,7 +95,7 @@ def to(request: pytest.FixtureRequest, folder: Path) -> str:
 
 def archives(place: object) -> list[str]:
     """The names of the files of events in a place."""
-    return [name for name in open_place(str(place)).files() if name.endswith(".zst")]
+    return [name for name in files(str(place)) if name.endswith(".zst")]
 
 
 async def sent(database: Database) -> None:
@@ -289,7 +290,7 @@ async def test_a_replay_and_an_archive_of_one_event_end_with_its_bytes_in_the_ro
 
     Meanwhile(monkeypatch, lambda: from_thread.run(replay))
     assert (await archive(database, folder)).events == 0
-    assert [*open_place(str(folder)).files()] == [MARKER]
+    assert files(str(folder)) == [MARKER]
     assert texts(sql).keys() == {one}
 
 
@@ -472,7 +473,7 @@ async def test_a_full_disk_changes_nothing(
         patch.setattr(places.os, "fsync", full)
         with pytest.raises(ArchiveError, match="No space left on device"):
             await archive(database, folder)
-    assert [*open_place(str(folder)).files()] == [MARKER]
+    assert files(str(folder)) == [MARKER]
     assert len(texts(sql)) == 1
     assert (await archive(database, folder)).events == 1
 
@@ -581,7 +582,7 @@ async def test_forgotten_events_are_gone_and_the_others_of_their_files_stay(
 
     sql.execute("DELETE FROM outbox.dead_letters")
     assert (await forget(database, to)).events == 4
-    assert [*open_place(to).files()] == [MARKER]
+    assert files(to) == [MARKER]
     row = sql.execute("SELECT archived, forgotten FROM outbox.outbox_jobs").fetchone()
     assert row == (6, 6)
     async with Targets(database) as targets:

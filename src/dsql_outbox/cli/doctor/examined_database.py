@@ -179,21 +179,16 @@ def scratch(visit: ExaminedDatabase) -> Generator[None]:
     """
     visit.begin_question()
     try:
-        try:
-            _change(visit.connection, visit.schema, "doctor_scratch_create")
-        except psycopg.errors.DuplicateTable as error:
-            raise _InUse(_in_use(visit.schema)) from error
-        yield
-    except _InUse:
-        raise  # do not drop the table of another doctor
-    except BaseException:
+        _change(visit.connection, visit.schema, "doctor_scratch_create")
+    except psycopg.errors.DuplicateTable as error:
+        raise OutboxError(_in_use(visit.schema)) from error  # it is the table of another doctor
+    except BaseException:  # perhaps it was created
         _drop(visit)
         raise
-    _drop(visit)
-
-
-class _InUse(OutboxError):
-    """The scratch table belongs to another doctor."""
+    try:
+        yield
+    finally:
+        _drop(visit)
 
 
 def _drop(visit: ExaminedDatabase) -> None:
