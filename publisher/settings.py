@@ -34,7 +34,7 @@ class PublisherSettings:
     Failures of a message: it is sent again after `backoff_base`, doubled each time up
     to `backoff_cap`, and given up after `attempts`: with the defaults after 24 hours,
     so that a refusal of one night never costs the order of a subject. Then
-    ``on_dead_letter="release"`` moves it to the dead letters and its subject goes on;
+    ``on_dead_letter="release"`` moves it to the dead letters and its subject continues;
     ``"block"`` keeps the subject waiting for an operator. `topics` maps patterns of topics, such as
     ``events.Loan*``, to settings of their own: the first pattern that matches counts.
     ``*`` and ``?`` also match a dot, and case matters (see `fnmatch.fnmatchcase`).
@@ -45,8 +45,8 @@ class PublisherSettings:
 
     Leases: one publisher owns a shard, by a lease that lasts `lease`. `renew`, `margin` and
     `grace` follow from it. Other publishers take over after a crash within `lease` +
-    `grace`, 1.2 times the lease. When only its own way to the broker fails for
-    `broker_patience`, a publisher leaves its shards to others. Calls of the sink that run
+    `grace`, 1.2 times the lease. If only this publisher cannot reach the broker for
+    `broker_patience`, it leaves its shards to others. Calls of the sink that run
     at `stop` may take `drain` more. See docs/relay.md.
 
     Raises `SettingsError` for a value that is out of range or contradicts another.

@@ -38,6 +38,8 @@ def http_status(error: Exception, *, exhausted: int = 500) -> HttpAnswer:
     - 500 for everything else, such as a unique violation of a table of your own, or a login
       that the database refuses: a client cannot wait for the end of these.
 
+    An example:
+
         >>> http_status(InvalidEvent("entities", "is empty")).status
         422
     """

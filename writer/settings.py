@@ -57,7 +57,7 @@ class WriterSettings:
     {entity_type} (of the subject), for events without their own topic. A topic has 1 to 249
     of A-Z a-z 0-9 . _ - and no empty part between dots. With `any_topic`, it is any text of
     up to 255 characters. `source` is the CloudEvents source of every message: 1 to 128
-    visible characters of ASCII. Consumers tell outboxes apart by it.
+    visible characters of ASCII. Consumers distinguish outboxes by it.
 
     Backlog alarm: at most every `backlog_check` seconds (None: never, the default in AWS
     Lambda), one write of the process reads the age of the oldest message after its
@@ -100,9 +100,9 @@ class WriterSettings:
     def origin(cls) -> Self:
         """Return the settings with the schedule of the system that this library comes from.
 
-        That is three retries, after exactly 100, 200 and 400 ms, and no limit of a call. They
-        serve callers that rarely meet: of many that write one entity, some fail early. Change
-        the other settings by `dataclasses.replace`.
+        That is three retries, after exactly 100, 200 and 400 ms, and no time limit. They suit
+        callers that rarely conflict. If many write one entity, some fail early. Change the other
+        settings by `dataclasses.replace`.
 
             >>> settings = WriterSettings.origin()
             >>> settings.max_retries, settings.jitter, settings.timeout

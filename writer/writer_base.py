@@ -29,7 +29,8 @@ class WriterBase(ABC):
         `timeout` is the limit of the call in seconds, waits included.
 
         After a conflict the call waits for its turn behind earlier calls of this writer for the
-        same entities, and later calls wait behind it; not with ``WriterSettings(max_retries=..)``.
+        same entities, and later calls wait behind it. With ``WriterSettings(max_retries=..)``
+        there are no turns.
 
         With ``on_duplicate="return"``, the call returns a receipt with status
         ``duplicate`` if the id is stored with equal content, ``savedDate`` ignored. For
@@ -96,16 +97,17 @@ class WriterBase(ABC):
         exception of the driver, unchanged.
 
         If the connection was lost at the commit, `function` runs again if its first event is
-        not stored, and must append that event first. Raises `OutcomeUnknown` if it does not,
-        if the lost run appended no event outside of a savepoint, or instead of any error,
-        one of `function` too, that ends the call while the lost run may have been committed.
+        not stored, and must append that event first. Raises `OutcomeUnknown` if it does not, or
+        if the lost run appended no event outside of a savepoint. `OutcomeUnknown` also takes the
+        place of any error, those of `function` included, that ends the call while the lost run
+        may have been committed.
         """
 
     @abstractmethod
     def append_to(
         self, connection: Any, event: EventSource, *, expected_version: int | None = None
     ) -> Receipt | Awaitable[Receipt]:
-        """Write one event in a transaction of yours, which you commit and retry.
+        """Write one event in your own transaction, which you commit and retry.
 
         `connection` is psycopg's, a Session or Connection of SQLAlchemy 2 on psycopg 3, or
         Django's connection inside `atomic`. `AsyncWriter` takes psycopg's AsyncConnection,

@@ -42,7 +42,7 @@ class AsyncInbox:
         return await self._connections.perform(call.program())
 
     async def remember(self, connection: psycopg.AsyncConnection[Any], message: Remembered) -> bool:
-        """Remember a message in a transaction of yours, as `Inbox.remember` does."""
+        """Remember a message in your own transaction, as `Inbox.remember` does."""
         query = self._statements.remember.query
         parameters = remember_parameters(self._statements, connection, message)
         cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)

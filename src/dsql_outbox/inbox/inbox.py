@@ -89,7 +89,7 @@ class Inbox:
         return self._connections.perform(call.program())
 
     def remember(self, connection: psycopg.Connection[Any], message: Remembered) -> bool:
-        """Remember a message in a transaction of yours. False if it was handled before.
+        """Remember a message in your own transaction. False if it was handled before.
 
         Then leave out its effect. You commit and retry. Raises psycopg's `ProgrammingError`
         for a connection in autocommit mode without an open transaction.
