@@ -110,7 +110,7 @@ Exit codes:
 @json_option
 @yes_option
 @with_database(logs=True)
-def archive(  # noqa: PLR0913 - one parameter per flag
+def archive(
     *,
     before: datetime,
     to: str | None,

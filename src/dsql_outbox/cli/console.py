@@ -62,7 +62,7 @@ Exit codes:
     help="The time between two reads of the status.",
 )
 @with_database()
-def console(  # noqa: PLR0913 - one parameter per flag
+def console(
     *,
     database: Database,
     host: str,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 
@@ -12,29 +12,24 @@ from dsql_outbox.outbox import DEFAULT_SCHEMA, Database, Isolation
 from dsql_outbox.schema import apply
 
 from .logs import logs_on_stderr
-from .options import log_options
+from .options import Command, log_options
 from .output import occupy_standard
 from .signals import interruptible
 
 _EMBEDDED: Final = "embedded:"
 
-_Command = TypeVar("_Command", bound=Callable[..., object])
+schema_option: Final = click.option(
+    "--schema",
+    envvar="DSQL_OUTBOX_SCHEMA",
+    default=DEFAULT_SCHEMA,
+    show_envvar=True,
+    show_default=True,
+    metavar="NAME",
+    help="The database schema that holds the tables.",
+)
 
 
-def schema_option(command: _Command) -> _Command:
-    """Add the option --schema, parameter `schema`."""
-    return click.option(
-        "--schema",
-        envvar="DSQL_OUTBOX_SCHEMA",
-        default=DEFAULT_SCHEMA,
-        show_envvar=True,
-        show_default=True,
-        metavar="NAME",
-        help="The database schema that holds the tables.",
-    )(command)
-
-
-def database_options(command: _Command) -> _Command:
+def database_options(command: Command) -> Command:
     """Add the options --database and --schema, parameters `database` and `schema`."""
     return click.option(
         "--database",

@@ -71,7 +71,7 @@ Exit codes:
 @json_option
 @yes_option
 @with_database(logs=True)
-def erase(  # noqa: PLR0913 - one parameter per flag
+def erase(
     *,
     entity: str,
     fields: str | None,

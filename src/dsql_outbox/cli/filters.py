@@ -1,64 +1,43 @@
 """Options that several commands share, and the confirmation prompt."""
 
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Final
 
 import click
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import Selection
 
-_Command = TypeVar("_Command", bound=Callable[..., object])
+all_option: Final = click.option(
+    "--all", "every", is_flag=True, help="Select all; no filter is needed."
+)
 
+yes_option: Final = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
-def all_option(command: _Command) -> _Command:
-    """Add the flag --all, parameter `every`."""
-    return click.option("--all", "every", is_flag=True, help="Select all; no filter is needed.")(
-        command
-    )
+dry_run_option: Final = click.option(
+    "--dry-run", is_flag=True, help="Show what would be done; change nothing."
+)
 
+json_option: Final = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per line."
+)
 
-def yes_option(command: _Command) -> _Command:
-    """Add the flag --yes."""
-    return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(command)
+reason_option: Final = click.option(
+    "--reason",
+    default="",
+    metavar="TEXT",
+    help="Why: a text to record, which `dsql-outbox operations` lists.",
+)
 
-
-def dry_run_option(command: _Command) -> _Command:
-    """Add the flag --dry-run."""
-    return click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")(
-        command
-    )
-
-
-def json_option(command: _Command) -> _Command:
-    """Add the flag --json, parameter `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")(
-        command
-    )
-
-
-def reason_option(command: _Command) -> _Command:
-    """Add the option --reason, a text to record."""
-    return click.option(
-        "--reason",
-        default="",
-        metavar="TEXT",
-        help="Why: a text to record, which `dsql-outbox operations` lists.",
-    )(command)
-
-
-def archive_option(command: _Command) -> _Command:
-    """Add the option --archive, the places of archives to read, parameter `archive`."""
-    return click.option(
-        "--archive",
-        multiple=True,
-        envvar="DSQL_OUTBOX_ARCHIVE",
-        show_envvar=True,
-        metavar="PLACE",
-        help="Read archived events from this folder or s3://BUCKET/PREFIX; may be repeated.",
-    )(command)
+archive_option: Final = click.option(
+    "--archive",
+    multiple=True,
+    envvar="DSQL_OUTBOX_ARCHIVE",
+    show_envvar=True,
+    metavar="PLACE",
+    help="Read archived events from this folder or s3://BUCKET/PREFIX; may be repeated.",
+)
 
 
 def time_or_age(

@@ -5,10 +5,10 @@ from typing import Any, TypeVar
 
 import click
 
-_Command = TypeVar("_Command", bound=Callable[..., object])
+Command = TypeVar("Command", bound=Callable[..., object])
 
 
-def option(flag: str, *more: str, **attributes: Any) -> Callable[[_Command], _Command]:
+def option(flag: str, *more: str, **attributes: Any) -> Callable[[Command], Command]:
     """An option that is also read from ``DSQL_OUTBOX_<FLAG>``.
 
     Its help shows that variable and the default.
@@ -18,7 +18,7 @@ def option(flag: str, *more: str, **attributes: Any) -> Callable[[_Command], _Co
     return click.option(flag, *more, envvar=variable, show_envvar=True, **attributes)
 
 
-def log_options(command: _Command) -> _Command:
+def log_options(command: Command) -> Command:
     """Add the options --log-format and --verbose, parameters `log_format` and `verbose`."""
     verbose = option(
         "--verbose", "-v", is_flag=True, show_default=False, help="Log normal events, too."

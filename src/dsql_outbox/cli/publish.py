@@ -194,7 +194,7 @@ Exit codes:
     help="Serve /healthz, /readyz and /metrics at this address, over HTTP without a password.",
 )
 @with_database(log_flags=True)
-def publish(  # noqa: PLR0913 - one parameter per flag
+def publish(
     *,
     database: Database,
     sink: str | None,

@@ -94,7 +94,7 @@ def _cells(target: Target) -> tuple[str, ...]:
 @reason_option
 @json_option
 @with_database(_GO_ON)
-def add(  # noqa: PLR0913 - one parameter per flag
+def add(
     *,
     name: str,
     kind: Literal["sink", "model"],

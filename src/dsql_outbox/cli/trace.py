@@ -123,7 +123,7 @@ Exit codes:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with all spans.")
 @database_options
 @interruptible(READ_ONLY)
-def trace(  # noqa: PLR0913 - one parameter per flag
+def trace(
     *,
     event_id: UUID,
     jaeger: str,

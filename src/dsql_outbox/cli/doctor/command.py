@@ -68,7 +68,7 @@ database cannot be reached.""",
 )
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
 @interruptible("the database is unchanged; run the same command again")
-def doctor(  # noqa: PLR0913 - one parameter per flag
+def doctor(
     *,
     database: str | None,
     schema: str,

@@ -121,7 +121,7 @@ async def _gather(database: Database, which: Selection, payload: bool) -> list[U
 @limit_option(MAX_RETRIED, MAX_RETRIED)
 @requeue_options
 @with_database()
-def retry(  # noqa: PLR0913 - one parameter per flag
+def retry(
     *,
     which: Selection,
     every: bool,
@@ -172,7 +172,7 @@ def retry(  # noqa: PLR0913 - one parameter per flag
 @json_option
 @yes_option
 @with_database()
-def drop(  # noqa: PLR0913 - one parameter per flag
+def drop(
     *,
     which: Selection,
     every: bool,

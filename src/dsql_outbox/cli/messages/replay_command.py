@@ -62,7 +62,7 @@ Exit codes:
 @requeue_options
 @yes_option
 @with_database("nothing was replayed", logs=True)
-def replay(  # noqa: PLR0913 - one parameter per flag
+def replay(
     *,
     event_ids: tuple[UUID, ...],
     entity: str | None,

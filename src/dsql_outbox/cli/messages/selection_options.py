@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 
 from dsql_outbox.cli.filters import archive_option, dry_run_option, json_option, reason_option
+from dsql_outbox.cli.options import Command
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import STATES, Selection
-
-_Command = TypeVar("_Command", bound=Callable[..., object])
 
 _TIME: Final = "a time in ISO 8601, or an age such as 90d, 2h, 15m or 30s"
 
@@ -62,7 +61,7 @@ def selected(given: dict[str, Any]) -> Selection:
         raise click.UsageError(str(error)) from None
 
 
-def limit_option(default: int | None, most: int | None = None) -> Callable[[_Command], _Command]:
+def limit_option(default: int | None, most: int | None = None) -> Callable[[Command], Command]:
     """Add the option --limit."""
     return click.option(
         "--limit",
@@ -74,7 +73,7 @@ def limit_option(default: int | None, most: int | None = None) -> Callable[[_Com
     )
 
 
-def requeue_options(command: _Command) -> _Command:
+def requeue_options(command: Command) -> Command:
     """Add --reason, --rate, --dry-run, --archive, --list and --json.
 
     The last two are the parameters `listed` and `as_json`.

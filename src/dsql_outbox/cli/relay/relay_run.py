@@ -43,7 +43,7 @@ class RelayRun:
     after a run `until_empty` that left messages for an operator.
     """
 
-    def __init__(  # noqa: PLR0913 - one parameter per flag
+    def __init__(
         self,
         database: Database,
         sink: str | None,

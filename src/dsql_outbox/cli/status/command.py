@@ -57,7 +57,7 @@ reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
     help="With --conflicts, the period to report.",
 )
 @with_database(READ_ONLY)
-def status(  # noqa: PLR0913 - one parameter per option
+def status(
     *,
     database: Database,
     as_json: bool,

@@ -100,7 +100,7 @@ Exit codes:
     help="A header of the message of every event. May be repeated.",
 )
 @with_database(log_flags=True)
-def write(  # noqa: PLR0913 - one parameter per flag
+def write(
     *,
     files: tuple[str, ...],
     database: Database,
@@ -156,7 +156,7 @@ def write(  # noqa: PLR0913 - one parameter per flag
     raise click.exceptions.Exit(code)
 
 
-async def _store(  # noqa: PLR0913 - the options of one run
+async def _store(
     database: Database,
     settings: WriterSettings,
     files: Sequence[str],
