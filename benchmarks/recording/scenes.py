@@ -35,7 +35,7 @@ def demo(programs: Programs) -> Sequence[Frame]:
 
 def dev(programs: Programs) -> Sequence[Frame]:
     with programs.opened("dev") as terminal:
-        terminal.until(lambda _: "Ctrl-C ends all" in _text(terminal))
+        terminal.until(lambda _: "Ctrl-C stops it" in _text(terminal))
         sample = re.findall(r"^  (export .*|dsql-outbox .*)$", _text(terminal), re.MULTILINE)
         lines = [line.rstrip() for line in sample]
         for events in (3, 40, 200):

@@ -102,7 +102,7 @@ def _all_of(text: str, found: Sequence[UUID], wanted: Sequence[UUID]) -> Check:
     once = len(set(found) & set(wanted))
     extra = len(found) - once
     held = sorted(found) == sorted(wanted)
-    return Check(text, f"{once} of {len(wanted)}, {extra} too many", held)
+    return Check(text, f"{once} of {len(wanted)}, {extra} repeated", held)
 
 
 def _order(arrived: Iterable[Arrived]) -> tuple[str, bool]:

@@ -90,7 +90,7 @@ def _text_ready(places: DevAddresses) -> None:
         click.echo(f"  {line}")
     click.echo()
     kept = "removed at the end" if places.folder is None else f"kept in {places.folder}"
-    _wrapped(f"Ctrl-C ends all. Data is {kept}.")
+    _wrapped(f"Ctrl-C stops it. Data is {kept}.")
     click.echo()
 
 
