@@ -141,7 +141,7 @@ async def test_a_failed_message_that_an_operator_gave_up_is_not_looked_for_on_an
     bad = event("car")
     writer.write(bad)
     sink = MemorySink()
-    sink.fail(bad.id, Retry("no"))
+    sink.fail(bad.id, *[Retry("no")] * 20)  # also if the operator comes late
     slow = quick_settings(backoff_base=0.3, idle_max=10.0)
     async with Publisher(database, sink, slow) as publisher:
         await until(lambda: count(sql, "outbox_failures") == 1)
@@ -204,7 +204,7 @@ async def test_an_idle_second_costs_a_read_a_second_and_three_statements_a_renew
     database: Database,  # noqa: ARG001 - the tables
 ) -> None:
     """Counted at the wire over a time that passes twenty times as fast."""
-    quick = PublisherSettings(idle_min=0.05, idle_max=0.05, lease=0.5)
+    quick = PublisherSettings(idle_min=0.05, idle_max=0.05, lease=2.0)
     with PostgresProxy(outbox_url) as proxy:
         async with Publisher(Database(proxy.url), MemorySink(), quick):
             began = monotonic()
@@ -217,7 +217,7 @@ async def test_an_idle_second_costs_a_read_a_second_and_three_statements_a_renew
             found, all_of_them, took = reads(), len(proxy.statements), monotonic() - began
     # idle_max is shortened by up to a quarter of jitter.
     assert found <= took / (0.05 * 0.75) + 2
-    assert all_of_them - found <= 3 * (took / 0.15 + 1)
+    assert all_of_them - found <= 3 * (took / quick.renew + 1)
 
 
 async def test_more_shards_are_found_while_it_runs(

@@ -75,7 +75,7 @@ async def test_when_its_time_is_up_what_was_sent_is_settled_and_the_leases_are_f
 ) -> None:
     writer.write_many([event("car", n) for n in range(500)])
     sink = Slow()
-    done = await Publisher(database, sink, quick_settings()).run(until_empty=True, max_seconds=1.0)
+    done = await Publisher(database, sink, quick_settings()).run(until_empty=True, max_seconds=2.0)
     assert 0 < done.delivered < 500
     assert done.deleted == done.delivered == len(sink.messages) == 500 - count(sql, "outbox")
     assert in_order(sink.messages)
