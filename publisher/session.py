@@ -352,6 +352,7 @@ class NearestTime(TimestamptzLoader):
         try:
             return super().load(data).astimezone(UTC)
         except (psycopg.DataError, OverflowError):
+            # ``-infinity``, or a time of the year 1 that its zone moves before Python's first day.
             text = bytes(data)
             return (
                 _EARLIEST if text.startswith((b"-", b"0001")) or text.endswith(b"BC") else _LATEST

@@ -146,7 +146,7 @@ class Messages(Operator):
         entry = self._entry("messages retry", reason)
         if which.state == "waiting":
             raise SettingsError("a waiting message needs no retry: a publisher sends it")
-        left = limit = min(limit, MAX_RETRIED)
+        left = min(limit, MAX_RETRIED)
         async with aclosing(self._in_state("failing", which, left)) as failing:
             async for message in (each.message async for each in failing):
                 if not dry_run:

@@ -206,7 +206,7 @@ class Attempts:
 
         This is the first statement of a writer.
         """
-        if self.shards is None:
+        if self.shards is None:  # several first calls may ask at once, and get the same answer
             self.shards = self.core.shards((yield from self._first_rows(connection)))
         return self.shards
 

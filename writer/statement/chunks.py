@@ -138,6 +138,7 @@ def refuse_unsendable(
 
 
 def _most_entities(targets: int) -> int:
+    # A row of the event, one of a message per target, and two per entity.
     return (MAX_TRANSACTION_ROWS - 1 - targets) // 2
 
 

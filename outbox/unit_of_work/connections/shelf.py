@@ -181,11 +181,12 @@ class Shelf(Generic[C]):
     def foreseen(self, *, role_path: bool) -> None:
         """Note the end of that wait."""
         with self._lock:
+            # Not below 0: `forget_calls` may have come between.
             self._foreseen[role_path] = max(0, self._foreseen[role_path] - 1)
 
     def surplus(self) -> Sequence[Opening]:
         """Return the openings of a closed owner that no call waits for."""
-        if not self._is_closed:
+        if not self._is_closed:  # without the lock: it is set once, and nearly all calls end here
             return []
         with self._lock:
             wanted = Counter(waiter.role_path for waiter in self._waiting)

@@ -16,6 +16,33 @@ from dsql_outbox.publisher.sinks.url import TIMEOUT, parameters, seconds
 _PARAMETERS: Final = ("endpoint", "region", "timeout")
 _ENDPOINT: Final = re.compile(r"https?://[^\s/?#@]+/?")
 
+REQUESTS: Final = 8
+"""The most requests at the same time. Each needs a thread, because the AWS SDK blocks."""
+
+MAX_ENTRIES: Final = 10
+"""The limit of messages per request, which all three services have."""
+
+_MESSAGES: Final = (
+    "InvalidMessageContents",
+    "BatchRequestTooLong",
+    "InvalidParameterValue",
+    "InvalidParameter",
+    "ValidationException",
+    "ValidationError",
+)
+"""Suffixes of error codes that blame the messages of a request."""
+
+_TARGET: Final = (
+    "NonExistentQueue", "QueueDoesNotExist", "NotFound",
+    "AccessDenied", "AuthorizationError", "NotAuthorized", "InvalidAccountId",
+    "Throttl", "KMS", "Kms",
+)  # fmt: skip
+"""Parts of error codes that blame the target, its key, or the rights and the rate of this client.
+
+Other codes blame the service or the credentials. A service may report these ones for an
+entry as the sender's fault, but the message is not at fault.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AwsAddress:
@@ -59,13 +86,6 @@ def parse_address(kind: str, query: str, region: str | None) -> AwsAddress:
     )
 
 
-REQUESTS: Final = 8
-"""The most requests at the same time. Each needs a thread, because the AWS SDK blocks."""
-
-MAX_ENTRIES: Final = 10
-"""The limit of messages per request, which all three services have."""
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A message in the form that a service takes."""
@@ -79,27 +99,6 @@ class Entry:
 
 Answers = Iterator[tuple[int, Outcome]]
 """The outcomes of messages by their index in the call."""
-
-_MESSAGES: Final = (
-    "InvalidMessageContents",
-    "BatchRequestTooLong",
-    "InvalidParameterValue",
-    "InvalidParameter",
-    "ValidationException",
-    "ValidationError",
-)
-"""Suffixes of error codes that blame the messages of a request."""
-
-_TARGET: Final = (
-    "NonExistentQueue", "QueueDoesNotExist", "NotFound",
-    "AccessDenied", "AuthorizationError", "NotAuthorized", "InvalidAccountId",
-    "Throttl", "KMS", "Kms",
-)  # fmt: skip
-"""Parts of error codes that blame the target, its key, or the rights and the rate of this client.
-
-Other codes blame the service or the credentials. A service may report these ones for an
-entry as the sender's fault, but the message is not at fault.
-"""
 
 
 class RequestRefused(Exception):

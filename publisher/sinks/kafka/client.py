@@ -19,6 +19,23 @@ from dsql_outbox.outbox import SettingsError, SinkUnavailable
 from .tokens import TokenProvider
 from .url import KafkaSettings
 
+logger = logging.getLogger("dsql_outbox")
+
+_SLICE: Final = 0.1
+"""The longest flush, in seconds.
+
+A flush of 0.2 s or more runs in parts, and continues after a callback raised. The
+callbacks of the next part then run with that exception pending (see `Callbacks`).
+"""
+_CLOSING: Final = 0.5  # seconds to wait for the reports of messages that are given up
+_ANSWER: Final = 1.0  # seconds that brokers have to answer a question
+_IDLE: Final = 1.0  # seconds between two looks for errors while there are no messages
+_RENEWAL: Final = 1.0  # seconds between two looks at a password that may change
+_ALL_DOWN: Final = "_ALL_BROKERS_DOWN"
+_SECRETS: Final = ("password", "secret", "pem", "config")  # parts of names of librdkafka's settings
+
+_PAUSE: Final = 60.0  # seconds from one line to the next
+
 
 class Callbacks:
     """A queue of calls: callbacks add to it from any thread, and the event loop makes the calls.
@@ -54,9 +71,6 @@ class Callbacks:
             call(*args)
 
 
-_PAUSE: Final = 60.0  # seconds from one line to the next
-
-
 class LogLimit:
     """Lets one log line pass per minute."""
 
@@ -70,22 +84,6 @@ class LogLimit:
             return False
         self._next = now + _PAUSE
         return True
-
-
-logger = logging.getLogger("dsql_outbox")
-
-_SLICE: Final = 0.1
-"""The longest flush, in seconds.
-
-A flush of 0.2 s or more runs in parts, and continues after a callback raised. The
-callbacks of the next part then run with that exception pending (see `Callbacks`).
-"""
-_CLOSING: Final = 0.5  # seconds to wait for the reports of messages that are given up
-_ANSWER: Final = 1.0  # seconds that brokers have to answer a question
-_IDLE: Final = 1.0  # seconds between two looks for errors while there are no messages
-_RENEWAL: Final = 1.0  # seconds between two looks at a password that may change
-_ALL_DOWN: Final = "_ALL_BROKERS_DOWN"
-_SECRETS: Final = ("password", "secret", "pem", "config")  # parts of names of librdkafka's settings
 
 
 class KafkaClient:

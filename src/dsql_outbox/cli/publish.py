@@ -27,6 +27,12 @@ from dsql_outbox.publisher import PublisherSettings, TopicSettings, known_scheme
 
 _KEYS: Final = tuple(field.name for field in fields(TopicSettings))
 
+_DRAIN: Final = 20.0
+_EVERY: Final = 60.0
+"""Seconds between two lines about the progress of a daemon that has no terminal."""
+
+_SERVICE: Final = "dsql-outbox-publish"
+
 
 def read_topics(file: Path) -> Mapping[str, TopicSettings]:
     """The settings of the topics, by pattern, in the order of the file.
@@ -66,13 +72,6 @@ def _parse(file: Path, pattern: str, table: object) -> TopicSettings:
         return msgspec.convert(table, TopicSettings)
     except msgspec.ValidationError as error:
         raise SettingsError(f'{file}: ["{pattern}"]: {error}') from error
-
-
-_DRAIN: Final = 20.0
-_EVERY: Final = 60.0
-"""Seconds between two lines about the progress of a daemon that has no terminal."""
-
-_SERVICE: Final = "dsql-outbox-publish"
 
 
 class _SinkOption(click.Option):

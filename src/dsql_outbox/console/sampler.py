@@ -200,6 +200,7 @@ class Sampler:
         self._tick()
 
     def _tick(self) -> None:
+        # An event per tick, so that no waiter misses one, and none gets it twice.
         self._ticked.set()
         self._ticked = asyncio.Event()
 

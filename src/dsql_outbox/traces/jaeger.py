@@ -25,18 +25,6 @@ _PORT: Final = 16686
 DEFAULT_JAEGER: Final = f"http://localhost:{_PORT}"
 """The base URL of a Jaeger on this machine."""
 
-
-def jaeger_beside(otlp_url: str) -> str:
-    """The base URL of a Jaeger that takes spans at `otlp_url`, at its usual port."""
-    host = urlsplit(otlp_url).hostname or "localhost"
-    return f"http://{f'[{host}]' if ':' in host else host}:{_PORT}"
-
-
-def page_of(url: str, trace_id: str) -> str:
-    """The URL of Jaeger's page for a trace."""
-    return f"{url}/trace/{quote(trace_id, safe='')}"
-
-
 OLDEST_JAEGER: Final = "2.19"
 """The first release of Jaeger that searches by attribute in ``/api/v3``."""
 
@@ -49,6 +37,22 @@ _QUOTED: Final = 200  # characters of an error
 _VERSION: Final = re.compile(rb'JAEGER_VERSION *= *\{[^}]*"gitVersion": *"([^"]*)"')
 
 _Answer = TypeVar("_Answer")
+
+_BASE: Final = re.compile(r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[^?#@\s]*)?")
+_AHEAD: Final = timedelta(hours=1)  # a span may come from a machine whose clock is ahead
+_MOST: Final = "20"  # traces per answer
+_TRACES: Final = "/api/v3/traces"
+
+
+def jaeger_beside(otlp_url: str) -> str:
+    """The base URL of a Jaeger that takes spans at `otlp_url`, at its usual port."""
+    host = urlsplit(otlp_url).hostname or "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{_PORT}"
+
+
+def page_of(url: str, trace_id: str) -> str:
+    """The URL of Jaeger's page for a trace."""
+    return f"{url}/trace/{quote(trace_id, safe='')}"
 
 
 class JaegerUnreachable(OutboxError):
@@ -151,12 +155,6 @@ def _told(error: Exception) -> str:
     """The text of an error on one short line; it may quote the answer."""
     text = visible(" ".join(str(error).split()) or type(error).__name__)
     return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
-
-
-_BASE: Final = re.compile(r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[^?#@\s]*)?")
-_AHEAD: Final = timedelta(hours=1)  # a span may come from a machine whose clock is ahead
-_MOST: Final = "20"  # traces per answer
-_TRACES: Final = "/api/v3/traces"
 
 
 class _Services(msgspec.Struct):
