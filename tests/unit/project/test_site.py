@@ -31,3 +31,8 @@ def test_the_pictures_are_those_of_their_source(tmp_path: Path) -> None:
     for picture in drawn.iterdir():
         kept = DOCS / "pictures" / picture.name
         assert picture.read_text() == kept.read_text(), "run `make pictures`"
+
+
+def test_the_program_of_the_first_page_is_that_of_the_readme() -> None:
+    (code,) = re.findall(r"(?ms)^```python\n(.*?)^```$", (DOCS / "index.md").read_text())
+    assert code in (ROOT / "README.md").read_text()
