@@ -24,7 +24,7 @@ _NO_NUMBERS: Final = {"NaN", "Infinity", "-Infinity"}
 _SHOWN: Final = 6
 """The number of steps of a path that are shown."""
 
-_WALKED: Final = (200, 60)
+_WALKED: Final = (200, 80)
 """A text is walked for so many tokens, and one more per so many characters.
 
 So the refusal of a hostile text costs no more than a few valid events of its size.
@@ -118,7 +118,9 @@ def _path(open_: list[_Container]) -> str:
 
 def _is_unicode(string: str) -> bool:
     """Return whether a JSON string stands for a text that has a UTF-8 form."""
+    if _SUSPECT.search(string) is None:  # to decode each string would cost more than the walk
+        return True
     try:
-        return is_unicode(json.loads(string, strict=False) if "\\u" in string else string)
+        return is_unicode(json.loads(string, strict=False))
     except ValueError:
         return True  # another fault
