@@ -194,7 +194,7 @@ class Targets(Operator):
         return DroppedTarget(name, messages, late, letters)
 
     async def pause(self, name: str, reason: str = "") -> None:
-        """Pause a target: within seconds, its publishers send nothing, and its messages wait.
+        """Pause a target: within ten seconds, its publishers send nothing, and its messages wait.
 
         For one that is paused already, replace the reason.
         """

@@ -178,7 +178,7 @@ def drop(*, name: str, yes: bool, reason: str, as_json: bool, database: Database
 @json_option
 @with_database(_PERHAPS)
 def pause(*, name: str, reason: str, as_json: bool, database: Database) -> None:
-    """Pause a target: its publishers stop sending within seconds, and its messages wait.
+    """Pause a target: its publishers stop sending within ten seconds, and its messages wait.
 
     For one that is paused already, this replaces the reason.
     """
@@ -192,7 +192,7 @@ def pause(*, name: str, reason: str, as_json: bool, database: Database) -> None:
 @json_option
 @with_database(_PERHAPS)
 def resume(*, name: str, reason: str, as_json: bool, database: Database) -> None:
-    """Resume a target: its publishers send its messages again within seconds.
+    """Resume a target: its publishers send its messages again within ten seconds.
 
     The exit code is 1 if no operator has paused it.
     """

@@ -63,7 +63,7 @@ def _cells(topic: PausedTopic) -> tuple[str, ...]:
 @json_option
 @with_database(_PERHAPS)
 def pause(*, topic: str, target: str, reason: str, as_json: bool, database: Database) -> None:
-    """Pause a topic: publishers stop sending its messages within seconds.
+    """Pause a topic: publishers stop sending its messages within ten seconds.
 
     The messages wait in the outbox, and so do later messages of their subjects. For a
     topic that is paused already, this replaces the reason.
@@ -79,7 +79,7 @@ def pause(*, topic: str, target: str, reason: str, as_json: bool, database: Data
 @json_option
 @with_database(_PERHAPS)
 def resume(*, topic: str, target: str, reason: str, as_json: bool, database: Database) -> None:
-    """Resume a topic: publishers send its messages again within seconds.
+    """Resume a topic: publishers send its messages again within ten seconds.
 
     The exit code is 1 if no operator has paused it.
     """
