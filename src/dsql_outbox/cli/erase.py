@@ -17,10 +17,8 @@ from dsql_outbox.outbox import DEFAULT_SOURCE, Database
 from dsql_outbox.publisher import EraseProgress, EraseRun
 from dsql_outbox.writer import WriterSettings
 
-_NOT_OURS = (
-    "not erased: what a broker, a consumer, a read model, a backup or a log of yours has received"
-)
-_KEEPS_ID = "the id stays in every key; if it is personal itself, run this again with --ids"
+_NOT_OURS = "not erased: copies in your brokers, consumers, read models, backups and logs"
+_KEEPS_ID = "the id stays in every key; if it is personal, run this again with --ids"
 
 
 @click.command(
