@@ -88,7 +88,7 @@ def console(
     def ready(url: str) -> None:
         # A token that the operator chose is not printed.
         shown = url if chosen or token is None else login_url(url, token)
-        say(f"console at {shown}: Ctrl-C ends it")
+        say(f"console at {shown} (Ctrl-C ends it)")
 
     serve = partial(serve_console, database, host=host, port=port, hosts=hosts, token=token)
     work = partial(serve, jaeger=jaeger, interval=interval, ready=ready)

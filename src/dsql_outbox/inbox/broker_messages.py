@@ -98,12 +98,16 @@ def from_sqs(record: Mapping[str, Any]) -> Received:
     wire = dict(_sqs_attributes(record))
     try:
         own = _event.decode(required(wire, "cloudevent"))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeEncodeError):
         raise UnreadableMessage("cloudevent", "it is no JSON object of texts") from None
     own |= {name: wire[name] for name in TRACE_HEADERS if name in wire}
     body: str = record.get("body") or record.get("Body") or ""
+    try:
+        data = body.encode()
+    except UnicodeEncodeError:
+        raise UnreadableMessage("body", "it has half of a surrogate pair") from None
     return received(
-        own, dedupe_id=required(wire, "dedupe-id"), topic=wire.get("topic", ""), data=body.encode()
+        own, dedupe_id=required(wire, "dedupe-id"), topic=wire.get("topic", ""), data=data
     )
 
 

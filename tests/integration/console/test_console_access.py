@@ -287,7 +287,7 @@ async def test_it_is_never_open_to_others_by_accident(url: str) -> None:
 
 def printed(command: Command) -> str:
     """The URL that the command prints."""
-    return command.line().decode().removeprefix("console at ").partition(": ")[0]
+    return command.line().decode().removeprefix("console at ").partition(" ")[0]
 
 
 @pytest.mark.parametrize("word", [None, TOKEN, "--open-to-this-machine"])

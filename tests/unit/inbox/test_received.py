@@ -133,8 +133,14 @@ def test_a_foreign_message_of_kafka_is_unreadable(headers: Any) -> None:
         from_kafka(message)
 
 
-@pytest.mark.parametrize("text", [None, "[]", "{", '{"id": 1}'])
+@pytest.mark.parametrize("text", [None, "[]", "{", '{"id": 1}', "\ud800"])
 def test_a_foreign_record_of_sqs_is_unreadable(text: str | None) -> None:
     attributes = {} if text is None else {"cloudevent": {"stringValue": text}}
     with pytest.raises(UnreadableMessage):
         from_sqs({"body": "{}", "messageAttributes": attributes})
+
+
+def test_a_body_of_sqs_that_is_no_text_is_unreadable() -> None:
+    attributes = {"cloudevent": {"stringValue": "{}"}, "dedupe-id": {"stringValue": "1"}}
+    with pytest.raises(UnreadableMessage, match="body"):
+        from_sqs({"body": "\ud800", "messageAttributes": attributes})
