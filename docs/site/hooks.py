@@ -14,6 +14,7 @@ LINK: Final = re.compile(r"\]\((\.\./[^)\s]+)\)")
 TEST: Final = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 TABLES: Final = "<!-- tables -->"
 COMMENT: Final = re.compile(r"^-- ?(.*)$", re.MULTILINE)
+COLUMNS: Final = re.compile(r"^- ([\w, ]+):", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
@@ -38,7 +39,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
 
 
 def tables(migrations: Path) -> str:
-    """Return one section per migration: its comment as text, its statement as code."""
+    """Return one section per migration: its comment as Markdown, its statement as code."""
     return "\n".join(section(path) for path in sorted(migrations.glob("*.sql")))
 
 
@@ -46,6 +47,7 @@ def section(path: Path) -> str:
     """Return the section of one migration."""
     text = path.read_text(encoding="utf-8")
     number, _, name = path.stem.partition("_")
-    words = " ".join(COMMENT.findall(text))
+    words = "\n".join(COMMENT.findall(text)).replace("\n- ", "\n\n- ", 1)
+    words = COLUMNS.sub(lambda found: f"- `{found[1].replace(', ', '`, `')}`:", words)
     statement = COMMENT.sub("", text).replace("{schema}", "outbox").strip()
     return f"## `{name}`\n\nMigration {number}. {words}\n\n```sql\n{statement}\n```\n"

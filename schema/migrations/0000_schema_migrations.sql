@@ -1,5 +1,4 @@
--- Which migrations were applied, and from what text. checksum: SHA-256 of the
--- file, hex.
+-- The migrations that were applied. `checksum` is the SHA-256 of the file's text, in hex.
 CREATE TABLE IF NOT EXISTS {schema}.schema_migrations (
   version int PRIMARY KEY,
   name varchar(255) NOT NULL,

@@ -1,9 +1,14 @@
--- Every event, byte for byte as received. A receipt and a replayed message can be rebuilt from
--- one row. event_data: NULL: the bytes are in a file, which archive numbers (outbox_archives).
--- archive: NULL: the bytes are here. erased_at: when content of the event was erased; NULL: never.
--- event_size: of the bytes as received. position, previous_position: those of its message. fingerprint: SHA-256 of the event, savedDate left out.
--- write_id: random, one per call of write; tells "mine" from "somebody else's".
--- headers: those that the event gives its message, as a JSON object of texts; NULL: none.
+-- Every event, byte for byte as it was received. One row is enough to rebuild its receipt or its
+-- message.
+-- - event_data: the bytes. NULL if they are in an archive file.
+-- - event_size: the number of bytes received.
+-- - archive: the number of that file in outbox_archives. NULL if the bytes are here.
+-- - erased_at: when content of the event was erased. NULL if it never was.
+-- - position, previous_position: those of its message.
+-- - fingerprint: SHA-256 of the event without its savedDate.
+-- - write_id: random, one per call of a writer. It tells a caller's own event from somebody else's.
+-- - headers: what the event adds to the headers of its message, a JSON object of texts. NULL if
+--   nothing.
 CREATE TABLE IF NOT EXISTS {schema}.business_events (
   id uuid PRIMARY KEY,
   event_name varchar(255) NOT NULL,

@@ -1,5 +1,7 @@
--- One row per touch: an entity's stream, in version order, is one key range.
--- header_data: NULL: it is in the file of the event, as its bytes are. header_size: in bytes.
+-- One row for each entity that an event touches. The events of an entity, in the order of its
+-- versions, are one range of keys.
+-- - header_data: NULL if it is in the archive file of the event.
+-- - header_size: bytes.
 CREATE TABLE IF NOT EXISTS {schema}.event_headers (
   entity_type varchar(64) NOT NULL,
   entity_id varchar(128) NOT NULL,

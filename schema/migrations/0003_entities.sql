@@ -1,7 +1,8 @@
--- The current state. version: gapless, +1 per event that touches the entity.
--- position: of the last event that had it as subject, in microseconds;
--- previous_position: the same before the last transaction that moved it; 0 means
--- none. shard: given at the first event and kept, so the number of shards can grow.
+-- The current state of each entity.
+-- - version: rises by one with each event that touches the entity, without gaps.
+-- - shard: given with the first event and kept, so the number of shards can grow.
+-- - position: of the last event whose subject it is, in microseconds.
+-- - previous_position: the same before the last transaction that moved it. 0 if there was none.
 CREATE TABLE IF NOT EXISTS {schema}.entities (
   entity_type varchar(64) NOT NULL,
   entity_id varchar(128) NOT NULL,

@@ -1,6 +1,7 @@
--- What waits for the relay: insert and delete only, never updated. The shard
--- leads the key, so inserts spread over key ranges instead of one hot tail. payload: the event
--- byte for byte; NULL: outbox_payloads has it. payload_size: in bytes.
+-- The messages that wait to be sent. Rows are inserted and deleted, never updated. The shard leads
+-- the key, so that inserts spread over many key ranges.
+-- - payload: the event, byte for byte. NULL if outbox_payloads has it.
+-- - payload_size: bytes.
 CREATE TABLE IF NOT EXISTS {schema}.outbox (
   shard int NOT NULL,
   position bigint NOT NULL,

@@ -1,5 +1,6 @@
--- One publisher's right to relay one shard for a while. One row per shard: the
--- record of how many shards there are. epoch rises with every new owner.
+-- One row per shard: which publisher may relay it, and until when. The number of rows is the number
+-- of shards.
+-- - epoch: rises with every new owner.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_leases (
   shard int PRIMARY KEY,
   owner varchar(128),

@@ -1,7 +1,10 @@
--- The publishers alive; owner is one incarnation of one process. lease_seconds: how long its
--- leases last, as `--lease` says; it counts as alive for so long after it was seen. paused: the
--- topics that it has paused by itself, because the place they go to takes no messages: a JSON
--- array of their names. target: whose messages it relays.
+-- The publishers that are alive.
+-- - owner: one run of one process.
+-- - lease_seconds: how long its leases last (`--lease`). It counts as alive for that long after it
+--   was seen.
+-- - paused: the topics that it has paused itself because the broker refused them, a JSON array of
+--   names.
+-- - target: the target whose messages it relays.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_publishers (
   owner varchar(128) PRIMARY KEY,
   seen_at timestamptz NOT NULL,

@@ -1,5 +1,6 @@
--- Messages that failed and will be tried again, by the key of their outbox row, and deleted with it.
--- retry_at infinity: blocked until an operator acts.
+-- Messages that failed and will be tried again. A row has the key of its outbox row, and is deleted
+-- with it.
+-- - retry_at: the next attempt. Infinity if the message waits for an operator.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_failures (
   shard int NOT NULL,
   position bigint NOT NULL,

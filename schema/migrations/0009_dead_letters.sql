@@ -1,8 +1,9 @@
--- Messages given up: the outbox row without its payload, and why. The payload is the event's:
--- business_events has it. error_pattern: the error without what differs from message to message,
--- so that errors of one kind can be counted. The second key reads them newest first.
--- An event dies once per target and replay. Two deaths in one microsecond collide, and the later
--- transaction runs again.
+-- Messages that were given up, each with its last error. A row is the outbox row without its
+-- payload, which business_events has. The second key reads the newest first. An event dies once per
+-- target and replay. If two deaths fall into one microsecond, the later transaction fails and runs
+-- again.
+-- - error_pattern: the error without what differs between messages, so that errors of one kind can
+--   be counted.
 CREATE TABLE IF NOT EXISTS {schema}.dead_letters (
   event_id uuid NOT NULL,
   died_at timestamptz NOT NULL,

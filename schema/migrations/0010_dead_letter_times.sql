@@ -1,3 +1,3 @@
--- How many dead letters there are, for roles that may not read their content.
+-- When messages died, for roles that may not read them.
 CREATE OR REPLACE VIEW {schema}.dead_letter_times AS
   SELECT shard, died_at FROM {schema}.dead_letters

@@ -1,5 +1,6 @@
--- Every replay of an event: its number, which makes its dedupe id, and why and by
--- whom. position: of the outbox row that it made.
+-- Every replay of an event: who asked for it, when and why.
+-- - number: part of the message's dedupe id.
+-- - position: of the outbox row that it made.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_replays (
   event_id uuid NOT NULL,
   number int NOT NULL,

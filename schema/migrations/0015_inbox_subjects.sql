@@ -1,6 +1,6 @@
--- How far a consumer is in each subject of each outbox, which its source names. position: the
--- highest of its messages that was handled, in microseconds; previous_position: the same before
--- the last message; 0 means none.
+-- How far a consumer is in each subject of each outbox. The source names the outbox.
+-- - position: the highest one of the messages handled, in microseconds.
+-- - previous_position: the same before the last message. 0 if there was none.
 CREATE TABLE IF NOT EXISTS {schema}.inbox_subjects (
   consumer varchar(64) NOT NULL,
   source varchar(128) NOT NULL,

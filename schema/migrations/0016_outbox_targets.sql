@@ -1,8 +1,9 @@
--- Who gets a copy of each message: a target is a range of 1,024 shards from first_shard on, which
--- is never used again. The shard of a row is first_shard plus the shard of its entity.
--- kind: sink or model. types: an array of the types of subjects that it gets; NULL: all. Each write
--- reads it, so the CHECK refuses a text that is no array.
--- state: opening, filling, running or dropped. Rows are inserted unless it is dropped.
+-- The targets. Each gets its own copy of a message, in a range of 1,024 shards that no other target
+-- ever uses. The shard of an outbox row is first_shard plus the shard of its entity.
+-- - kind: sink or model.
+-- - types: an array of the types of subjects that it gets. NULL if it gets all. Every write reads
+--   this column, so the CHECK refuses a text that is no array.
+-- - state: opening, filling, running or dropped. Unless it is dropped, writes make rows for it.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_targets (
   name varchar(64) PRIMARY KEY,
   kind varchar(8) NOT NULL,

@@ -1,6 +1,8 @@
--- What operators did: one row per call of a verb, written before its first change. object: a topic, a target,
--- a number of shards, or '' for messages, whose ids and subjects are not kept here. database_role:
--- of the session; user_name: of the process, as its system or the caller names it.
+-- What operators did. Each call of a verb writes one row before its first change.
+-- - object: a topic, a target or a number of shards. Empty for messages, since their ids and subjects
+--   are not kept here.
+-- - database_role: of the session.
+-- - user_name: of the process, as the system or the caller names it.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_operations (
   operated_at timestamptz NOT NULL,
   id uuid NOT NULL,

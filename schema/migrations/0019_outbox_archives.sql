@@ -1,7 +1,11 @@
--- The files with the bytes of archived events. place: the folder or the s3:// prefix that the file
--- was written to. events, first_id, last_id, oldest_at, newest_at: of the events in it, by their
--- ids and saved dates. file_size, sha256: of the file, in bytes; content_sha256: of the lines in it; both hex.
--- A rewritten file has another name and the same number. rewritten_at: NULL: never.
+-- The files that have the bytes of archived events.
+-- - place: the folder or s3:// prefix that the file was written to.
+-- - events, first_id, last_id, oldest_at, newest_at: of the events in it, by their ids and saved
+--   dates.
+-- - file_size, sha256: of the file. The size is in bytes.
+-- - content_sha256: of the lines in it. Both hashes are in hex.
+-- - rewritten_at: NULL if the file was never rewritten. A rewritten file has a new name and keeps its
+--   number.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_archives (
   number int PRIMARY KEY,
   place varchar(1024) NOT NULL,

@@ -1,6 +1,7 @@
--- What was asked to be erased: who, when and why, never what. entity_id: after an erasure of ids,
--- the pseudonym. event_id, version: of the event that says so; what is older than it is erased.
--- finished_at: NULL: not all of it is erased yet.
+-- Requests to erase an entity: who asked, when and why, but not what was erased.
+-- - entity_id: the pseudonym, if ids were erased too.
+-- - event_id, version: of the event that announces the erasure. Everything older is erased.
+-- - finished_at: NULL if some of it is not erased yet.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_erasures (
   erased_at timestamptz NOT NULL,
   id uuid NOT NULL,

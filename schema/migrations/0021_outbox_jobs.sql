@@ -1,9 +1,13 @@
--- The lease of the jobs that change stored events, archive, erase and forget: one row, so that they
--- exclude each other. store: names this outbox in its archive folders. verb: of the last job; it
--- runs while owner is not NULL and expires_at is not over. epoch rises with every job.
--- pending: the file, in pending_place, that a job writes or removes, and that no row names. archived, erased, forgotten: events
--- so far. archived_at: when the last archive job was complete; oldest_at: the saved date of the
--- oldest event whose bytes it left here; forgotten_before: events before it may be forgotten.
+-- The lease of the jobs that change stored events: archive, erase and forget. There is one row, so
+-- that they exclude each other.
+-- - store: identifies this outbox in its archive folders.
+-- - epoch: rises with every job.
+-- - verb: of the last job. It runs while owner is not NULL and expires_at is not over.
+-- - pending, pending_place: the file that a job writes or removes, and that no other row names.
+-- - archived, erased, forgotten: the number of events so far.
+-- - archived_at: when an archive job last completed.
+-- - oldest_at: the saved date of the oldest event whose bytes that job left here.
+-- - forgotten_before: events before this date may have been forgotten.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_jobs (
   name varchar(64) PRIMARY KEY,
   store uuid NOT NULL,

@@ -1,8 +1,12 @@
--- How far the fill of a target is that was added with its earlier events. Not in outbox_targets, as
--- each write reads that. state: filling, done or dropped. source: of the headers, which is not
--- stored with an event. epoch: rises with each worker; a page is stored only in the last one.
--- event_id: the last event that was read. bare: events without bytes, which were left out.
--- forgotten: events that were forgotten for good before, of any type; none is while it fills.
+-- How far the fill of a target is, if it was added with its earlier events. It is not in
+-- outbox_targets because every write reads that table.
+-- - state: filling, done or dropped.
+-- - source: of the headers, since it is not stored with an event.
+-- - epoch: rises with each worker. Only the last worker can store a page.
+-- - event_id: the last event that was read.
+-- - bare: the number of events without bytes, which were left out.
+-- - forgotten: the number of events that had been forgotten before it began, of any type. Nothing is
+--   forgotten while a fill runs.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_fills (
   target varchar(64) PRIMARY KEY,
   state varchar(8) NOT NULL,
