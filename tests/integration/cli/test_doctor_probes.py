@@ -172,7 +172,7 @@ def test_a_changed_catalog_neither_ends_the_probes_nor_leaves_the_scratch_table(
 
 
 def test_a_conflict_at_commit_is_told_to_be_there(proxy: PostgresProxy) -> None:
-    proxy.refuse(1, at="commit", matching=f"{INSERT} (shard, position, event_id)\nVALUES (0, 1000")
+    proxy.refuse(None, at="commit", matching=f"{INSERT} (shard, position, event_id)\nVALUES (0, ")
     told = found(run(proxy.url, "--probe", "--json"))
     assert told["first inserts"]["values"]["first"] == "40001"
     assert told["first inserts"]["values"]["where"] == "COMMIT"

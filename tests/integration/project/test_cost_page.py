@@ -299,7 +299,7 @@ def test_what_events_that_come_alone_cost_more_is_on_the_page() -> None:
         pauses.append(pauses[-1] * 2)
     more = len(pauses)
     agrees(
-        said(r"(\d+) reads more, ([\d.]+) DPU"),
+        said(r"(\d+) more reads, or ([\d.]+) DPU"),
         [more, more * Cost(DEFAULT_SHARDS * LEAST_ROW).total],
     )
 
