@@ -96,13 +96,49 @@ class Waiter(Generic[C]):
         return fits and not (self._fresh and connection.was_used)
 
 
+class Line(Generic[C]):
+    """The calls that wait, in the order in which they are served: the oldest first, late ones last.
+
+    Of those that are late, the newest one is the first: it has the most time left. A late call
+    would take a connection with it, which is closed if its time ends in the middle of a statement.
+    """
+
+    def __init__(self) -> None:
+        self._in_time: OrderedDict[Waiter[C], None] = OrderedDict()
+        self._late: OrderedDict[Waiter[C], None] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Waiter[C]]:
+        # A call that is late stays late, so each moves once, and an answer costs the same however
+        # many are late. One behind a call with a longer timeout moves when it comes to the front.
+        while self._in_time and (oldest := next(iter(self._in_time))).is_late:
+            self._late[oldest] = self._in_time.pop(oldest)
+        yield from self._in_time
+        yield from reversed(self._late)
+
+    def __len__(self) -> int:
+        return len(self._in_time) + len(self._late)
+
+    def add(self, waiter: Waiter[C]) -> None:
+        """Let a call wait behind the others."""
+        self._in_time[waiter] = None
+
+    def discard(self, waiter: Waiter[C]) -> None:
+        """Let a call leave, if it waits."""
+        self._in_time.pop(waiter, None)
+        self._late.pop(waiter, None)
+
+    def clear(self) -> None:
+        """Forget all calls."""
+        self._in_time.clear()
+        self._late.clear()
+
+
 class Shelf(Generic[C]):
     """Knows the connections in use, the kept ones, the openings and the calls that wait.
 
-    The first three together never exceed the limit. The oldest call of a kind is served first, by
-    whatever comes first: a connection given back, or one that was opened, whichever call asked
-    for it. Those that are late come last, the newest of them first. They would take a connection
-    with them: it is closed if their time ends in the middle of a statement.
+    The first three together never exceed the limit. The first call of a kind in the line is
+    served by whatever comes first: a connection given back, or one that was opened, whichever call
+    asked for it.
 
     Connections in use and openings are weak sets and not numbers, so an interrupt at any point
     can neither lose nor double one. A lost connection frees its place.
@@ -116,7 +152,7 @@ class Shelf(Generic[C]):
         self._in_use: WeakSet[C] = WeakSet()
         self._kept: deque[C] = deque()
         self._openings: WeakSet[Opening] = WeakSet()
-        self._waiting: OrderedDict[Waiter[C], None] = OrderedDict()
+        self._waiting: Line[C] = Line()
         self._foreseen: Counter[bool] = Counter()
         self._is_closed = False
         self._closed_wanted_at = -math.inf
@@ -134,12 +170,12 @@ class Shelf(Generic[C]):
     def ask(self, waiter: Waiter[C]) -> None:
         """Let a call wait for a connection."""
         with self._lock:
-            self._waiting[waiter] = None
+            self._waiting.add(waiter)
 
     def leave(self, waiter: Waiter[C]) -> None:
         """End a wait. The next call may have what this one got too late."""
         with self._lock:
-            self._waiting.pop(waiter, None)
+            self._waiting.discard(waiter)
             connection, waiter.connection = waiter.connection, None
             if connection is not None and connection in self._in_use:
                 self._in_use.discard(connection)
@@ -153,7 +189,7 @@ class Shelf(Generic[C]):
             for makes_room in (self._may_make_room, self._made_room):
                 covering = Counter(o.role_path for o in self._openings if o.is_promising)
                 for waiter in list(self._first_in_line(covering, begun, makes_room)):
-                    del self._waiting[waiter]
+                    self._waiting.discard(waiter)
                     waiter.wake()
             if self._is_closed:
                 self._drop_kept()
@@ -207,7 +243,7 @@ class Shelf(Generic[C]):
             waiter = self._first_waiting(opening)
             self._openings.discard(opening)
             if is_ours and waiter is not None:
-                del self._waiting[waiter]
+                self._waiting.discard(waiter)
                 self._in_use.add(connection)
                 waiter.connection = connection
                 waiter.wake()
@@ -224,7 +260,7 @@ class Shelf(Generic[C]):
             is_told = opening in self._openings and error is not None
             self._openings.discard(opening)
             if is_told and waiter is not None:
-                del self._waiting[waiter]
+                self._waiting.discard(waiter)
                 waiter.error = error
                 waiter.wake()
 
@@ -286,19 +322,9 @@ class Shelf(Generic[C]):
         """Keep no connection from now on that no call waits for."""
         self._is_closed = True
 
-    def _in_order(self) -> Iterator[Waiter[C]]:
-        """Yield the calls in the order in which they are served."""
-        late: list[Waiter[C]] = []
-        for waiter in self._waiting:
-            if waiter.is_late:
-                late.append(waiter)
-            else:
-                yield waiter
-        yield from reversed(late)
-
     def _first_waiting(self, opening: Opening) -> Waiter[C] | None:
         """Return the call that an opening serves."""
-        fitting = (w for w in self._in_order() if w.role_path == opening.role_path)
+        fitting = (w for w in self._waiting if w.role_path == opening.role_path)
         return next((w for w in fitting if not (w.is_gone or w.is_answered)), None)
 
     def _first_in_line(
@@ -312,7 +338,7 @@ class Shelf(Generic[C]):
         An opening covers one call: it waits, and no other opening is begun for it.
         """
         answered: list[Waiter[C]] = []
-        for waiter in self._in_order():
+        for waiter in self._waiting:
             if waiter.is_gone:
                 continue
             if waiter.is_answered:  # an interrupt came before its removal

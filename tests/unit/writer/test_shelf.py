@@ -200,3 +200,31 @@ def test_a_call_that_has_little_time_left_is_served_after_the_others(
         kept.serve()
         order += [n for n, each in enumerate(calls) if each.connection and n not in order]
     assert order == [4, 5, 6, 7, 8, 9, 3, 2, 1, 0]
+
+
+class Late(Waiter[Any]):
+    """A call whose time is nearly over, which counts how often that is asked."""
+
+    asked = 0
+
+    @property
+    def is_late(self) -> bool:
+        Late.asked += 1
+        return super().is_late
+
+
+def test_an_answer_costs_the_same_however_many_calls_are_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shelf, "_silent", is_open)
+    monkeypatch.setattr(Late, "asked", 0)
+    kept: Shelf[Any] = Shelf(1, keep_failed=False, max_idle=None)
+    for _ in range(1_000):
+        kept.ask(Late(lambda: None, fresh=False, role_path=False, deadline=0.0))
+    (opening,) = kept.serve()
+    connection = Opened(role_path=False)
+    kept.opened(opening, connection)
+    for _ in range(100):
+        kept.keep(connection)
+        kept.serve()
+    assert Late.asked <= 1_000
