@@ -53,7 +53,7 @@ async def test_replicas_on_a_server_that_is_alone_are_a_wrong_setting(tmp_path: 
 async def test_while_a_leader_is_elected_nothing_counts_against_messages_or_floods_the_log(
     cluster: NatsCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with open_sink(f"{cluster.url('n0')}?stream=EVENTS&replicas=3&timeout=2") as sink:
+    async with open_sink(f"{cluster.url('n0')}?stream=EVENTS&replicas=3&timeout=20") as sink:
         await deliver(sink, [new_message()])
         leader = (await stream_info(cluster.url("n0"))).cluster.leader
         ours = next(name for name in cluster.names if name != leader)
@@ -77,7 +77,7 @@ async def test_while_a_leader_is_elected_nothing_counts_against_messages_or_floo
 async def test_a_stream_without_a_quorum_makes_its_topics_unavailable(
     cluster: NatsCluster,
 ) -> None:
-    async with open_sink(f"{cluster.url('n0')}?stream=EVENTS&replicas=3&timeout=1") as sink:
+    async with open_sink(f"{cluster.url('n0')}?stream=EVENTS&replicas=3&timeout=4") as sink:
         await deliver(sink, [new_message()])
         cluster.kill("n1")
         cluster.kill("n2")

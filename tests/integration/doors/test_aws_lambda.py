@@ -184,9 +184,9 @@ def test_nothing_is_left_when_it_has_answered(
     handler = relay_handler(database, f"{nats_url}?stream=EVENTS")
     handler(SCHEDULED, LONG)  # what is made once and kept, such as a cache
     writer.write_many([event(f"car-{n}") for n in range(50)])
-    threads, files = threading.enumerate(), open_files()
+    threads, files = set(threading.enumerate()), open_files()
     assert handler(SCHEDULED, LONG)["delivered"] == 50
-    assert threading.enumerate() == threads
+    assert set(threading.enumerate()) <= threads
     # The conformance endpoint runs in this process and closes its side a moment later.
     wait_until(lambda: open_files() <= files)
     assert owners(sql) == count(sql, "outbox_publishers") == 0
