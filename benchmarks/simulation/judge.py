@@ -220,8 +220,9 @@ def _hurried(case: _Case) -> Iterator[str]:
             continue
         if answer.at - failed.at > LIMIT:  # it stood still, and lost the shard meanwhile
             continue
-        # A function is not cut when its lease ends, and a failure in a lost shard is nobody's.
-        if case.terms.once and case.terms.harmed and retry.attempt == failed.attempt:
+        # A lease may end before the failure is recorded, and be renewed under the same epoch.
+        # Such a failure is nobody's, so the next attempt has its number, and does not wait.
+        if case.terms.harmed and retry.attempt == failed.attempt:
             continue
         wait = retry.at - answer.at
         if wait < EARLY * case.terms.backoff(failed.attempt):

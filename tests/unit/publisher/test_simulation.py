@@ -19,6 +19,24 @@ KEPT = {
             Fault(kind="changes cut", at=3.76, length=15.0, of=0),
         ),
     ),
+    "a lease ends before a failure is recorded, and is renewed under its epoch": Schedule(
+        seed=538038649,
+        shards=1,
+        clocks=(Clock(), Clock(rate=0.97, offset=261.0)),
+        writes=(
+            Write(at=0.38, subject=0, rows=4),
+            Write(at=1.46, subject=0, rows=4),
+            Write(at=0.58, subject=1, rows=2, retries=9),
+            Write(at=1.12, subject=0, rows=4),
+            Write(at=1.7, subject=0),
+        ),
+        faults=(
+            Fault(kind="broker lossy", at=2.0, length=9.1, of=1),
+            Fault(kind="leases slow", at=3.64, length=15.0, of=1),
+        ),
+        slow=0.3,
+        start=2.0,
+    ),
     "a full subject whose topic is refused": Schedule(
         seed=60,
         shards=2,
