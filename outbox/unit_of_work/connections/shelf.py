@@ -111,7 +111,8 @@ class Line(Generic[C]):
         # A call that is late stays late, so each moves once, and an answer costs the same however
         # many are late. One behind a call with a longer timeout moves when it comes to the front.
         while self._in_time and (oldest := next(iter(self._in_time))).is_late:
-            self._late[oldest] = self._in_time.pop(oldest)
+            self._late[oldest] = None  # first: an interrupt between the two must not lose it
+            del self._in_time[oldest]
         yield from self._in_time
         yield from reversed(self._late)
 
