@@ -1,13 +1,18 @@
 """A forked child never uses its parent's connections, and works by opening its own."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.forking_process import WRITES
+
+from dsql_outbox.outbox.database.fork import ConnectingThread
 
 pytestmark = pytest.mark.client
 
@@ -64,3 +69,26 @@ def test_a_child_touches_nothing_of_the_publisher_that_it_inherits(
     assert (found["delivered"], len(found["shards"])) == (2, 16)
     leases = tables.execute("SELECT DISTINCT owner, epoch FROM outbox.outbox_leases")
     assert leases == [{"owner": None, "epoch": 1}], "taken once, and released by the parent"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_a_fork_waits_until_a_thread_that_connected_is_gone() -> None:
+    """OpenSSL's lock, which it has as it ends, would stay locked in the child."""
+    ends, let_go, gone = (threading.Event() for _ in range(3))
+
+    class Last:
+        def __del__(self) -> None:
+            ends.set()
+            let_go.wait(TIMEOUT)
+            gone.set()
+
+    kept = threading.local()
+    thread = ConnectingThread(target=lambda: setattr(kept, "last", Last()))
+    thread.start()
+    assert ends.wait(TIMEOUT)
+    threading.Timer(0.1, let_go.set).start()
+    if (child := os.fork()) == 0:
+        os._exit(0)
+    assert gone.is_set()
+    assert os.waitpid(child, 0)[1] == 0
+    thread.join()
