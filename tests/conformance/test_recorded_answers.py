@@ -10,26 +10,17 @@ from tests.support.dsql.governed import GovernedPostgres
 from tests.support.writer.checked_tables import Tables
 
 RECORDS = ROOT / "tests" / "data" / "dsql"
-TRANSACTIONS = {
-    case["name"]: case for case in json.loads((RECORDS / "transaction.json").read_text())["cases"]
-}
-CONFLICTS = {
-    case["name"]: case for case in json.loads((RECORDS / "occ_conflict.json").read_text())["cases"]
-}
+
+
+def cases(*files: str) -> dict[str, Any]:
+    found = [json.loads((RECORDS / f"{file}.json").read_text())["cases"] for file in files]
+    return {case["name"]: case for each in found for case in each}
+
+
+ALONE = cases("transaction", "unsupported")
+CONFLICTS = cases("occ_conflict")
 
 Session = psycopg.Connection[Any]
-
-ALONE = (
-    "two_ddl_one_txn",
-    "ddl_then_dml",
-    "row_cap",
-    "row_cap_boundary",
-    "row_cap_discards_rows",
-    "row_cap_implicit",
-    "commit",
-    "rollback",
-)
-"""Those of transactions. The others are of SQL that DSQL does not have: ministack's part."""
 
 TWO = {
     "occ_write_write": (
@@ -67,7 +58,7 @@ def told(observations: list[dict[str, object]]) -> list[dict[str, object]]:
 def test_a_session_is_answered_as_recorded(
     governed: GovernedPostgres, name: str, prepared: bool
 ) -> None:
-    case = TRANSACTIONS[name]
+    case = ALONE[name]
     with psycopg.connect(governed.url, autocommit=True) as session:
         session.prepare_threshold = 0 if prepared else None
         assert [answer(session, sql) for sql in case["steps"]] == told(case["observations"])

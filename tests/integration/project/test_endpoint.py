@@ -15,6 +15,10 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.schema import check
 
 SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)'"
+MANY = (
+    "INSERT INTO outbox.outbox_leases (shard, epoch) SELECT n, 0"
+    f" FROM (VALUES {', '.join(f'({n})' for n in range(100, 3_101))}) v (n)"
+)
 COMMAND = [sys.executable, "-m", "tests.support.dsql"]
 
 
@@ -61,3 +65,41 @@ def test_a_cancel_request_reaches_the_session(outbox_url: str) -> None:
         connection.cancel_safe()
         with pytest.raises(psycopg.errors.QueryCanceled):
             running.result()
+
+
+@pytest.mark.skipif(not ON_DSQL, reason="it needs .venv/conformance")
+@pytest.mark.parametrize(
+    ("steps", "sqlstate", "told"),
+    [
+        (["TRUNCATE outbox.outbox"], "0A000", "unsupported statement: Truncate"),
+        (["CREATE TABLE a (id serial)"], "42704", 'type "serial" does not exist'),
+        (
+            ["ALTER TABLE outbox.outbox VALIDATE CONSTRAINT a"],
+            "0A000",
+            "unsupported ALTER TABLE VALIDATE CONSTRAINT statement",
+        ),
+        (
+            ["BEGIN", "CREATE TABLE outbox.a (id int)", "CREATE TABLE outbox.b (id int)"],
+            "0A000",
+            "multiple ddl statements not supported in a transaction",
+        ),
+        (
+            ["CREATE TABLE a (id int); INSERT INTO a VALUES (1)"],
+            "0A000",
+            "ddl and dml are not supported in the same transaction",
+        ),
+        (["BEGIN", MANY], "54000", "transaction row limit exceeded"),
+    ],
+    ids=lambda value: value[-1][:30] if isinstance(value, list) else None,
+)
+@pytest.mark.parametrize("prepared", [False, True])
+def test_the_words_of_a_cluster_come_before_those_of_ministack(
+    outbox_url: str, steps: list[str], sqlstate: str, told: str, prepared: bool
+) -> None:
+    with Database(outbox_url).connect() as connection:
+        connection.prepare_threshold = 0 if prepared and ";" not in steps[0] else None
+        for step in steps[:-1]:
+            connection.execute(step.encode())
+        with pytest.raises(psycopg.Error) as refused:
+            connection.execute(steps[-1].encode())
+    assert (refused.value.sqlstate, refused.value.diag.message_primary) == (sqlstate, told)

@@ -267,7 +267,7 @@ class _GovernedSession(ClientSession):
         messages: list[WireMessage] = []
         for step in pieces:
             match kind_of(step.sql):
-                case "begin" if violation := refusal(step.sql):
+                case "begin" | "rollback" if violation := refusal(step.sql):
                     answer, told = await self._refuse(step, violation)
                 case "begin":
                     answer = await self._run(step)

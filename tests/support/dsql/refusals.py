@@ -30,9 +30,8 @@ _SETTINGS: Final = {
 _CACHE: Final = re.compile(r" cache (\d+) ")
 _SET: Final = re.compile(r'^ set ((session|local) )?"?(?P<name>[\w.]+)')
 _ADVISORY: Final = re.compile(r' "?(pg_(try_)?advisory_\w+)"? \( ')
+_NAME: Final = r'[\w".]+(?: \. [\w"]+)? '
 
-
-_MERGE: Final = re.compile(r" merge into ")
 _LATERAL: Final = re.compile(r" left (outer )?join lateral \( select (?P<rest>.*)$")
 _FROM: Final = re.compile(
     r" (?:from|join|,) (?P<table>[\w\".]+(?: \. [\w\"]+)?)(?: as)?(?= (?P<name>[\w\"]+|,))"
@@ -62,51 +61,23 @@ def refusal(sql: str) -> Violation | None:
         said = outline(tokens(sql))
     except ValueError:  # no SQL: the server says so
         return None
+    for pattern, sqlstate, message in _TEXTS:
+        if found := pattern.search(said):
+            return Violation(sqlstate, found.expand(message))
     for refused in _RULES:
         if message := refused(said):
             return Violation("0A000", message)
-    return _lateral(said)
+    return _stored_type(said) or _lateral(said)
 
 
-def _merge(said: str) -> str | None:
-    """Recorded: q_merge."""
-    return "unsupported statement type: MERGE" if _MERGE.search(said) else None
+def refusal_of_mode(sql: str) -> Violation | None:
+    """The error of a statement that is known with ASYNC only, a word that PostgreSQL lacks."""
+    if not _VALIDATES.match(outline(tokens(sql))):
+        return None
+    return Violation("0A000", "unsupported ALTER TABLE VALIDATE CONSTRAINT statement")
 
 
-def _sample(said: str) -> str | None:
-    """Recorded: q_tablesample."""
-    is_sampled = re.search(r" tablesample \w+ \( ", said)
-    return "TABLESAMPLE clause not supported" if is_sampled else None
-
-
-def _cursor(said: str) -> str | None:
-    """Not recorded; documented as not supported."""
-    found = re.match(r" (declare|fetch|move|close) ", said)
-    return f"unsupported statement: {_CURSORS[found[1]]}" if found else None
-
-
-_CURSORS: Final = {
-    "declare": "DeclareCursor",
-    "fetch": "Fetch",
-    "move": "Fetch",
-    "close": "ClosePortal",
-}
-
-
-def _index_order(said: str) -> str | None:
-    """Not recorded; documented as not supported."""
-    is_index = re.match(r" create (unique )?index ", said)
-    is_ordered = is_index and re.search(r" (asc|desc|nulls (first|last)) [,)n]", said)
-    return "specifying sort order not supported for index keys" if is_ordered else None
-
-
-def _index_options(said: str) -> str | None:
-    """Not recorded; the documented syntax has none."""
-    is_index = re.match(r" create (unique )?index ", said)
-    return "WITH not supported for CREATE INDEX" if is_index and _WITH.search(said) else None
-
-
-_WITH: Final = re.compile(r" with \( ")
+_VALIDATES: Final = re.compile(r" alter table (?!async ).* validate constraint ")
 
 
 def _length(said: str) -> str | None:
@@ -121,6 +92,43 @@ def _length(said: str) -> str | None:
 
 
 _LENGTH: Final = re.compile(r" (char|character|bpchar|varchar|varying) \( (\d+) \)")
+
+
+def _stored_type(said: str) -> Violation | None:
+    """Recorded: type_unsupported_*, serial_column, alter_add_column_*, identity_integer."""
+    if not re.match(r" (create|alter) table ", said):
+        return None
+    is_new = said.startswith(" create ")
+    for column in _COLUMN.finditer(said):
+        name = _TYPE_NAMES.get(column["type"], column["type"])
+        if name in _SERIAL:
+            return Violation("42704", f'type "{name}" does not exist')
+        told = f"datatype {name}{'[]' if column['array'] else ''} not supported"
+        if column["array"] or name in _NOT_STORED:
+            return Violation("0A000", told)
+        if is_new and column["identity"] and name != "bigint":
+            return Violation("0A000", f"{told}, identity column type must be bigint")
+    return None
+
+
+_COLUMN: Final = re.compile(
+    r" (?:[(,]|add column if not exists|add column|add) [\w\"]+ (?P<type>\w+(?: varying)?)"
+    r"(?: \( [\d ,]+ \))?(?P<array> \[| array)?"
+    r"(?P<identity> generated (?:always|by default) as identity)?"
+)
+_TYPE_NAMES: Final = {
+    "varbit": "bit varying",
+    "int": "integer",
+    "int2": "smallint",
+    "int4": "integer",
+    "int8": "bigint",
+}
+_SERIAL: Final = {"smallserial", "serial", "bigserial"}
+_NOT_STORED: Final = {
+    *("bit", "bit varying", "box", "cidr", "circle", "inet", "int4range", "line", "lseg"),
+    *("macaddr", "money", "path", "pg_lsn", "point", "polygon", "tsquery", "tsrange", "tsvector"),
+    "xml",
+}
 
 
 def _lateral(said: str) -> Violation | None:
@@ -164,14 +172,6 @@ def _without_cache(said: str) -> str | None:
     return UNCACHED_IDENTITY if is_identity else None
 
 
-def _table_from_query(said: str) -> str | None:
-    """Recorded: create_table_as, materialized_view."""
-    made = re.match(
-        r' create (table|materialized view) (if not exists )?[\w".]+( \. [\w"]+)? as ', said
-    )
-    return "unsupported statement: CreateTableAs" if made else None
-
-
 def _setting(said: str) -> str | None:
     """Recorded: set_transaction_repeatable_read and _serializable, set_default_isolation."""
     if " isolation level serializable " in said:
@@ -183,12 +183,6 @@ def _setting(said: str) -> str | None:
     return f'setting configuration parameter "{name}" not supported'
 
 
-def _utility(said: str) -> str | None:
-    """Not recorded: PREPARE, EXECUTE and DISCARD; TRUNCATE, LISTEN and others are."""
-    found = re.match(r" (prepare|execute|discard) ", said)
-    return f"unsupported statement: {found[1].capitalize()}" if found else None
-
-
 def _advisory_lock(said: str) -> str | None:
     """Not recorded: neither the text nor the SQLSTATE."""
     found = _ADVISORY.search(said)
@@ -196,15 +190,83 @@ def _advisory_lock(said: str) -> str | None:
 
 
 _RULES: Final[tuple[Callable[[str], str | None], ...]] = (
-    _merge,
-    _sample,
-    _cursor,
-    _index_order,
-    _index_options,
     _length,
     _without_cache,
-    _table_from_query,
     _setting,
-    _utility,
     _advisory_lock,
 )
+
+_RECORDED: Final = {
+    r"^ truncate ": "unsupported statement: Truncate",
+    r"^ create extension ": "unsupported statement: CreateExtension",
+    r"^ create database ": "unsupported statement: Createdb",
+    r"^ create tablespace ": "unsupported statement: CreateTableSpace",
+    r"^ create foreign table ": "unsupported statement: CreateForeignTable",
+    r"^ create (or replace )?(constraint )?trigger ": "CREATE TRIGGER not supported",
+    r"^ create (global |local )?temp(orary)? table ": (
+        "TEMPORARY or TEMP table not supported for CREATE TABLE"
+    ),
+    r"^ create unlogged table ": "UNLOGGED table not supported for CREATE TABLE",
+    rf"^ create (table|materialized view) (if not exists )?{_NAME}as ": (
+        "unsupported statement: CreateTableAs"
+    ),
+    rf"^ create type {_NAME}as range ": "unsupported statement: CreateRange",
+    rf"^ create type {_NAME}as \( ": "unsupported statement: CompositeType",
+    r"^ create type ": "CREATE TYPE not supported",
+    rf"^ alter type {_NAME}rename ": "unsupported object in RENAME statement",
+    r"^ alter type ": "ALTER TYPE not supported",
+    r"^ drop type ": "unsupported object in DROP statement",
+    r"^ create (or replace )?function .* language (?!sql )(\w+) ": (
+        r"CREATE FUNCTION with language \2 not supported"
+    ),
+    r"^ alter table .* alter (column )?\S+ (set data )?type ": (
+        "unsupported ALTER TABLE ALTER COLUMN ... SET DATA TYPE statement"
+    ),
+    r"^ alter system ": "unsupported statement: AlterSystem",
+    r"^ vacuum ": "unsupported VACUUM statement",
+    r"^ listen ": "unsupported statement: Listen",
+    r"^ notify ": "unsupported statement: Notify",
+    r"^ unlisten ": "unsupported statement: Unlisten",
+    r"^ savepoint ": "unsupported transaction statement: SAVEPOINT",
+    r"^ rollback (work |transaction )?to ": "unsupported transaction statement: ROLLBACK TO",
+    r" for (no key update|share) ": (
+        "locking clauses other than FOR UPDATE/FOR KEY SHARE are not supported"
+    ),
+    r" merge into ": "unsupported statement type: MERGE",
+    r" tablesample \w+ \( ": "TABLESAMPLE clause not supported",
+    r" select (line|circle) \( ": r"datatype \1 not supported",
+}
+
+_UNRECORDED: Final = {
+    r"^ release ": "unsupported transaction statement: RELEASE",
+    r"^ prepare ": "unsupported statement: Prepare",
+    r"^ execute ": "unsupported statement: Execute",
+    r"^ discard ": "unsupported statement: Discard",
+    r"^ declare ": "unsupported statement: DeclareCursor",
+    r"^ (fetch|move) ": "unsupported statement: Fetch",
+    r"^ close ": "unsupported statement: ClosePortal",
+    r"^ select (?:(?! from ).)* into ": "unsupported statement: CreateTableAs",
+    r"^ create (unique )?index .* (asc|desc|nulls (first|last)) [,)n]": (
+        "specifying sort order not supported for index keys"
+    ),
+    r"^ create (unique )?index .* with \( ": "WITH not supported for CREATE INDEX",
+    r"^ create (unique )?index .* tablespace ": "TABLESPACE not supported for CREATE INDEX",
+    r"^ create (unique )?index .* \w+_ops ": "operator class not supported for CREATE INDEX",
+}
+"""Documented. The texts are ours."""
+
+_OTHER: Final = {
+    r" (to_tsvector|to_tsquery|websearch_to_tsquery) \( '' , ": (
+        "42704",
+        'text search configuration "english" does not exist',
+    ),
+}
+"""Recorded, with other codes."""
+
+_TEXTS: Final = [
+    *((re.compile(pattern), *told) for pattern, told in _OTHER.items()),
+    *(
+        (re.compile(pattern), "0A000", message)
+        for pattern, message in (_RECORDED | _UNRECORDED).items()
+    ),
+]
