@@ -32,7 +32,7 @@ T = TypeVar("T")
 _TRIES_LEFT: Final = 20
 """The least number of waits that fit into what is left of a call's time.
 
-See docs/decisions/2026-11-28-waits-shrink-with-the-time-of-a-call.md.
+See docs/decisions/2026-11-28-conflicts-are-retried-until-the-time-is-over.md.
 """
 
 

@@ -9,7 +9,7 @@ psycopg_pool does not fit, for three reasons:
 - Its threads or tasks run for ever. After a Lambda function was frozen they are dead. Here an
   opening has a thread or a task, which ends with it.
 
-See docs/decisions/2026-11-24-the-writer-keeps-its-own-connections.md.
+See docs/decisions/2026-11-28-no-connection-pool.md.
 
 A connection that is being opened belongs to its owner, not to the call that asked for it:
 see docs/decisions/2026-11-27-an-opening-belongs-to-the-writer.md.
