@@ -24,30 +24,7 @@ DEFAULT_LEASE: Final = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class PublisherSettings:
-    """Settings of `Publisher`; times are seconds, sizes are bytes.
-
-    Reading: one read returns about `batch_rows` rows and `batch_bytes` bytes, spread
-    over the shards. A shard is swept from its head again `head_interval` after the end
-    of a sweep, or later if the sweep took long, because transactions that commit late
-    appear there. Without work the publisher waits from `idle_min` up to `idle_max`.
-
-    Failures of a message: it is sent again after `backoff_base`, doubled each time up
-    to `backoff_cap`, and given up after `attempts`: with the defaults after 24 hours,
-    so that a refusal of one night never costs the order of a subject. Then
-    ``on_dead_letter="release"`` moves it to the dead letters and its subject continues;
-    ``"block"`` keeps the subject waiting for an operator. `topics` maps patterns of topics, such as
-    ``events.Loan*``, to settings of their own: the first pattern that matches counts.
-    ``*`` and ``?`` also match a dot, and case matters (see `fnmatch.fnmatchcase`).
-
-    Failures of the broker: after `breaker_failures` in a row the publisher pauses for
-    `breaker_open`, then sends one message as a probe. These failures count against
-    no message, however long they last.
-
-    Leases: one publisher owns a shard, by a lease that lasts `lease`. `renew`, `margin` and
-    `grace` follow from it. Other publishers take over after a crash within `lease` +
-    `grace`, 1.2 times the lease. If only this publisher cannot reach the broker for
-    `broker_patience`, it leaves its shards to others. Calls of the sink that run
-    at `stop` may take `drain` more. See docs/relay.md.
+    """Settings of `Publisher`. See docs/relay.md for the behaviour behind them.
 
     Raises `SettingsError` for a value that is out of range or contradicts another.
 
@@ -58,22 +35,69 @@ class PublisherSettings:
     """
 
     batch_rows: int = 500
+    """About how many rows one read returns, of all shards together. Raise it for fewer, larger
+    reads, such as from a distant database. Lower it for less memory."""
+
     batch_bytes: int = 8 << 20
+    """About how many bytes one read returns. Lower it if payloads are large and the process has
+    little memory."""
+
     head_interval: float = 1.0
+    """Seconds between two sweeps of a shard from its head, or more if a sweep takes long. A sweep
+    finds the rows of transactions that commit late. Raise it if statements cost money and such
+    rows may wait longer."""
+
     idle_min: float = 0.01
+    """Seconds of the first wait without work, doubled for each later one. Raise it if a trickle
+    of messages causes too many reads."""
+
     idle_max: float = 1.0
+    """The longest wait between two reads of an idle publisher, in seconds. Raise it if statements
+    cost money."""
+
     attempts: int = 300
+    """Attempts after which a message is given up. With the default waits they take 24 hours, so
+    that a refusal of one night never costs the order of a subject."""
+
     backoff_base: float = 1.0
+    """Seconds between the first and the second attempt of a message, doubled for each later
+    one."""
+
     backoff_cap: float = 300.0
+    """The longest wait between two attempts of a message, in seconds."""
+
     breaker_failures: int = 5
+    """Failures of the broker in a row after which the publisher pauses. They count against no
+    message, however long they last. Raise it if single calls fail often while the broker is
+    up."""
+
     breaker_open: float = 5.0
+    """Seconds of that pause, after which one message is sent as a probe. Raise it if probes
+    disturb a broker that is down. A message may wait for so long after the broker is back."""
+
     lease: float = DEFAULT_LEASE
+    """Seconds that a lease lasts, by which one publisher owns a shard. `renew`, `margin` and
+    `grace` follow from it. After a crash others take over within 1.2 times the lease. Lower it if
+    a crash must be noticed sooner. Raise it if statements cost money."""
+
     broker_patience: float = 30.0
+    """Seconds. If only this publisher cannot reach the broker for so long, it leaves its shards
+    to others."""
+
     drain: float = 20.0
+    """Seconds that the running calls of the sink may take after `stop`. Raise it if the broker is
+    slow. Lower it if a supervisor kills sooner."""
+
     on_dead_letter: OnDeadLetter = "release"
+    """For a message that is given up: ``release`` moves it to the dead letters, and its subject
+    continues. ``block`` keeps the subject waiting for an operator."""
+
     topics: Mapping[str, TopicSettings] = field(
         default_factory=dict[str, TopicSettings], hash=False
     )
+    """Settings for patterns of topics, such as ``events.Loan*``. The first pattern that matches
+    counts. ``*`` and ``?`` also match a dot, and case matters (see `fnmatch.fnmatchcase`)."""
+
     _rules: dict[str, FailureRules] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

@@ -17,17 +17,23 @@ _WILDCARDS: Final = frozenset("*?[")
 class TopicSettings:
     """Settings of the topics that match a pattern of `PublisherSettings.topics`.
 
-    The fields are those of `PublisherSettings` with the same name. None takes the value
-    of the publisher.
+    None takes the value of the field of `PublisherSettings` with the same name.
 
         >>> TopicSettings(attempts=3).attempts
         3
     """
 
     attempts: int | None = None
+    """Attempts after which a message is given up."""
+
     backoff_base: float | None = None
+    """Seconds between the first and the second attempt, doubled for each later one."""
+
     backoff_cap: float | None = None
+    """The longest wait between two attempts, in seconds."""
+
     on_dead_letter: OnDeadLetter | None = None
+    """``release`` or ``block`` the subject of a message that is given up."""
 
 
 class FailureRules(NamedTuple):

@@ -26,50 +26,11 @@ def _unless_in_lambda(seconds: float) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class WriterSettings:
-    """Settings of `Writer` and `AsyncWriter`. Times are in seconds.
+    """Settings of `Writer` and `AsyncWriter`.
 
-    Retries: conflicts, changes of the schema (OC001) and an outage together take at most
-    `timeout`, the limit of a call without a `timeout=` of its own. In `write_many` it is the
-    limit of each transaction. A conflict with data is retried at most `max_retries` times, and
-    a conflict with a change of the schema `max_schema_changes` times (None: until the time of
-    the call is over). Each has its own waits: `base`, 2 `base`, 4 `base` and so on, at most
-    `cap`. A random share of up to `jitter` is added to each. While the database cannot be
-    reached, attempts continue for `max_outage`. `origin` makes other settings.
-
-    Connections: with `connections` ``new``, a failed connection is closed before the
-    wait and another is opened after it. With ``pool``, a retry reuses a healthy
-    connection. At most `max_connections` are open or being opened. The `timeout` of a call
-    ends its wait, not the opening, which serves the next call. A connection that was idle for more
-    than `max_idle` (None: no limit) is replaced before use; that does not count as an
-    attempt.
-
-    Form: ``single`` writes with one statement. ``plain`` writes with one transaction of
-    statements without data-modifying CTEs, sent together. ``auto`` asks the database at
-    the writer's first use whether it supports the single form.
-
-    Group commit: `coalesce` is the number of lanes of `AsyncWriter.write`; 0 means one
-    transaction per event. Calls made while a transaction of their lane is in flight share
-    the next one, at most 128 of them. If the database refuses a transaction,
-    it is halved until the event at fault fails alone. While 10,000 calls wait for their
-    transaction, further calls wait to be queued.
-
-    Messages: `topic` is a template with the fields {event_type}, {event_name} and
-    {entity_type} (of the subject), for events without their own topic. A topic has 1 to 249
-    of A-Z a-z 0-9 . _ - and no empty part between dots. With `any_topic`, it is any text of
-    up to 255 characters. `source` is the CloudEvents source of every message: 1 to 128
-    visible characters of ASCII. Consumers distinguish outboxes by it.
-
-    Backlog alarm: at most every `backlog_check` seconds (None: never, the default in AWS
-    Lambda), one write of the process reads the age of the oldest message after its
-    commit. That write returns one round trip later, and at most 1 s later. Above
-    `backlog_warn` seconds the log has a warning.
-
-    Conflict report: a process counts which entities conflict. At most every
-    `conflict_report` seconds (None: never, the default in AWS Lambda), and at its close, a
-    writer stores the counts if there was a conflict since. One write returns one round trip
-    later then, and at most 1 s later. Without a conflict nothing is counted or stored.
-
-    Raises `SettingsError` for an invalid value.
+    The retries of a call: conflicts, changes of the schema (OC001) and an outage share its
+    `timeout`. Each also counts against its own budget, and has its own waits. `origin` makes
+    other settings. Raises `SettingsError` for an invalid value.
 
         >>> settings = WriterSettings(max_retries=5, topic="cars.{event_type}")
         >>> with Writer(database, settings) as writer:
@@ -78,23 +39,84 @@ class WriterSettings:
     """
 
     timeout: float | None = 30.0
+    """Seconds that a call may take, unless it has its own `timeout=`. In `write_many` it is the
+    limit of each transaction. None: no limit; then `max_retries` and `max_schema_changes` need
+    numbers. Lower it if your callers wait for less."""
+
     max_retries: int | None = None
+    """Retries of a conflict with data. None: until the time of the call is over. Set it if a call
+    should rather fail early."""
+
     max_schema_changes: int | None = None
+    """Retries of a conflict with a change of the schema. None: until the time of the call is
+    over."""
+
     base: float = 0.1
+    """Seconds of the wait after a first failure, doubled for each later one."""
+
     cap: float = 2.0
+    """The longest wait in seconds, `jitter` included."""
+
     jitter: float = 1.0
+    """The random share of up to this that is added to each wait, so that the losers of a conflict
+    do not come back together. 0: exact waits."""
+
     max_outage: float = _MAX_OUTAGE
+    """Seconds during which attempts continue while the database cannot be reached. Raise it, and
+    `timeout` with it, for longer failovers."""
+
     connections: Literal["new", "pool"] = "new"
+    """``new`` closes a failed connection, and the retry uses a new one. With ``pool``, a retry
+    reuses a healthy connection. Choose it if conflicts are common and connecting is slow, or if
+    the cluster answers "rate exceeded"."""
+
     max_connections: int = 10
+    """The most connections that are open or being opened. The `timeout` of a call ends its wait,
+    not the opening, which serves the next call. Raise it if calls wait for a connection. The
+    database must allow the sum of all processes."""
+
     max_idle: float | None = None
+    """Seconds after which an idle connection is replaced before use, which does not count as an
+    attempt. None: no limit. Set it for a process that is frozen between calls."""
+
     form: Literal["auto", "single", "plain"] = "auto"
+    """``single`` writes with one statement. ``plain`` writes with one transaction of statements
+    without data-modifying CTEs, sent together. ``auto`` asks the database at the writer's first
+    use whether it supports the single form."""
+
     coalesce: int = 0
+    """Group commit: the number of lanes of `AsyncWriter.write`. Calls made while a transaction of
+    their lane is in flight share the next one, at most 128 of them. If the database refuses a
+    transaction, it is halved until the event at fault fails alone. While 10,000 calls wait for
+    their transaction, further calls wait to be queued. 0: one transaction per event. Set it, for
+    example to 4, if many calls of a process write one entity."""
+
     topic: str = "events.{event_type}"
+    """The template of the topic, for events without their own. It has the fields
+    ``{event_type}``, ``{event_name}`` and ``{entity_type}`` (of the subject). A topic has 1 to
+    249 of ``A-Z a-z 0-9 . _ -`` and no empty part between dots."""
+
     any_topic: bool = False
+    """Whether a topic may be any text of up to 255 characters. Set it for a broker with other
+    rules."""
+
     source: str = DEFAULT_SOURCE
+    """The CloudEvents source of every message: 1 to 128 visible characters of ASCII. Consumers
+    distinguish outboxes by it, so set it if they read more than one."""
+
     backlog_check: float | None = field(default_factory=lambda: _unless_in_lambda(30.0))
+    """The backlog alarm: at most every so many seconds, one write of the process reads the age of
+    the oldest message after its commit. That write returns one round trip later, and at most 1 s
+    later. None: never, the default in AWS Lambda."""
+
     backlog_warn: float = 60.0
+    """Seconds. Above this age of the oldest message the log has a warning."""
+
     conflict_report: float | None = field(default_factory=lambda: _unless_in_lambda(10.0))
+    """The conflict report: at most every so many seconds, and at its close, a writer stores which
+    entities conflict, if there was a conflict since. One write returns one round trip later then,
+    and at most 1 s later. Without a conflict nothing is counted or stored. None: never, the
+    default in AWS Lambda."""
 
     @classmethod
     def origin(cls) -> Self:

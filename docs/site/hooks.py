@@ -4,15 +4,23 @@
 - The path and name of a test in backticks become a link to its file in the repository. The name may
   break at an underscore.
 - `<!-- tables -->` becomes the tables, read from the migrations.
+- `<!-- fields of CLASS -->` becomes a table of the fields of a dataclass, each with the string
+  below it.
 """
 
+import ast
+import inspect
 import re
+from dataclasses import MISSING, fields
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 LINK: Final = re.compile(r"\]\((\.\./[^)\s]+)\)")
 TEST: Final = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 TABLES: Final = "<!-- tables -->"
+FIELDS: Final = re.compile(r"<!-- fields of ([\w.]+)\.(\w+) -->")
 COMMENT: Final = re.compile(r"^-- ?(.*)$", re.MULTILINE)
 COLUMNS: Final = re.compile(r"^- ([\w, ]+):", re.MULTILINE)
 
@@ -22,6 +30,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
     root = Path(config.config_file_path).parent
     if TABLES in markdown:
         markdown = markdown.replace(TABLES, tables(root / "schema" / "migrations"))
+    markdown = FIELDS.sub(lambda found: fields_table(found[1], found[2]), markdown)
     here = Path(page.file.abs_src_path).parent
     tree = f"{config.repo_url.rstrip('/')}/blob/main"
 
@@ -36,6 +45,27 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
         return f"[<code>{found[2].replace('_', '_<wbr>')}</code>]({tree}/{found[1]})"
 
     return TEST.sub(named, LINK.sub(absolute, markdown))
+
+
+def fields_table(module: str, name: str) -> str:
+    """Return a row for each field of a dataclass that has a string below it."""
+    shown = getattr(import_module(module), name)
+    defaults = {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory()
+        for each in fields(shown)
+    }
+    rows = ["| setting | type | default | use |", "| --- | --- | --- | --- |"]
+    (tree,) = ast.parse(inspect.getsource(shown)).body
+    for pair in pairwise(tree.body if isinstance(tree, ast.ClassDef) else ()):
+        match pair:
+            case ast.AnnAssign(ast.Name(field), kind), ast.Expr(ast.Constant(str(text))):
+                anchor = f'<a id="{module}.{name}.{field}"></a>'
+                kinds = ast.unparse(kind).replace(" | ", "` or `")  # a bar would end the cell
+                default, use = repr(defaults[field]), " ".join(text.split())
+                rows.append(f"| {anchor}`{field}` | `{kinds}` | `{default}` | {use} |")
+            case _:
+                pass
+    return "\n".join(rows)
 
 
 def tables(migrations: Path) -> str:
