@@ -332,6 +332,50 @@ def test_a_value_or_a_row_that_is_too_large_is_refused_at_its_statement(
     assert rows(tables, "wide") == (message is None)
 
 
+@pytest.mark.parametrize(
+    ("columns", "sizes", "is_refused"),
+    [
+        ("a text PRIMARY KEY", [1_981], False),
+        ("a text PRIMARY KEY", [1_982], True),
+        ("a text PRIMARY KEY", [9_999], True),
+        ("a text, b varchar(600), PRIMARY KEY (a, b)", [1_382, 600], True),
+        ("a text PRIMARY KEY, b text, c text", [1_000, 981, 1_000], False),
+        ("a text PRIMARY KEY, b text UNIQUE", [1_000, 982], True),
+        ("a bigint PRIMARY KEY, b text UNIQUE", [1, 1_973], False),
+        ("a bigint PRIMARY KEY, b text UNIQUE", [1, 1_974], True),
+        ("a text, b text, UNIQUE (a) INCLUDE (b)", [1_000, 1_000], False),
+    ],
+)
+@pytest.mark.parametrize("begin", [False, True])
+def test_a_key_that_is_too_long_is_refused_at_its_statement(
+    one: Session, tables: Tables, columns: str, sizes: list[int], is_refused: bool, begin: bool
+) -> None:
+    """Also one that could be compressed; the primary key is part of each."""
+    tables.execute(f"CREATE TABLE records.keyed ({columns})")  # type: ignore[arg-type]
+    texts = ", ".join(str(size) if size == 1 else f"repeat('x', {size})" for size in sizes)
+    sql = f"INSERT INTO keyed VALUES ({texts})".encode()
+    if begin:
+        one.execute("BEGIN")
+    if is_refused:
+        with pytest.raises(errors.ProgramLimitExceeded, match="key size too large"):
+            one.execute(sql)
+    else:
+        one.execute(sql)
+    if begin:
+        one.execute("COMMIT")
+    assert rows(tables, "keyed") == (not is_refused)
+
+
+def test_a_new_table_of_an_old_name_has_keys_of_its_own(one: Session) -> None:
+    long = b"INSERT INTO keyed VALUES (repeat('x', 2000))"
+    one.execute("CREATE TABLE records.keyed (a text)")
+    one.execute(long)
+    one.execute("DROP TABLE records.keyed")
+    one.execute("CREATE TABLE records.keyed (b text PRIMARY KEY)")
+    with pytest.raises(errors.ProgramLimitExceeded, match="key size too large"):
+        one.execute(long)
+
+
 def test_a_query_that_needs_more_memory_than_it_may_is_refused(
     governed: GovernedPostgres,
 ) -> None:

@@ -11,7 +11,7 @@ import anyio
 import psycopg
 import pytest
 from psycopg import errors
-from tests.support.dsql.governed import GovernedPostgres
+from tests.support.dsql.governed import KEYS, GovernedPostgres
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, with_workers
 from tests.support.writer.checked_tables import Tables
@@ -107,6 +107,14 @@ async def test_messages_whose_headers_are_larger_than_they_are_can_be_replayed(
         told = [each async for each in (messages.retry() if dead else messages.replay(stored))]
     assert [each.status for each in told] == ["retried" if dead else "replayed"] * len(ids)
     assert tables.execute("SELECT count(*) AS n FROM outbox.outbox") == [{"n": len(ids)}]
+
+
+def test_no_key_of_the_tables_can_be_too_long(tables: Tables) -> None:
+    """Whatever the characters: by the declared lengths."""
+    found = tables.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'outbox'")
+    names = [f"'outbox.{row['tablename']}'::regclass" for row in found]
+    assert len(names) > 15
+    assert tables.connection.execute(KEYS.format(", ".join(names)).encode()).fetchall() == []
 
 
 def test_a_change_of_the_schema_is_one_conflict(writer: Writer, governed: GovernedPostgres) -> None:

@@ -14,6 +14,7 @@ MAX_ROWS: Final = 3_000
 MAX_BYTES: Final = 10 << 20  # written by a transaction, and as long as a message may be
 MAX_VALUE: Final = 1 << 20  # bytes of a column in a row
 MAX_ROW: Final = 2 << 20  # bytes
+MAX_KEY: Final = 1_981  # bytes, as observed; documented are 1,024
 MAX_AGE: Final = 300.0  # seconds
 MAX_LIFE: Final = 3600.0  # seconds of a connection
 MAX_OPEN: Final = 10_000  # connections
@@ -34,6 +35,7 @@ ROWS: Final = Violation("54000", "transaction row limit exceeded")
 SIZE: Final = Violation("54000", "transaction size limit 10mb exceeded")
 LARGE_VALUE: Final = Violation("54000", "column size limit 1mb exceeded")  # not recorded
 LARGE_ROW: Final = Violation("54000", "row size limit 2mb exceeded")  # not recorded
+LARGE_KEY: Final = Violation("54000", "key size too large")
 MEMORY: Final = Violation(
     "54000", "query requires more than allowed temp space of 131072 KB to execute"
 )

@@ -22,7 +22,9 @@ from dsql_outbox.testing.proxy.wire_protocol import WireMessage
 
 from .cluster_rules import (
     CONFLICT,
+    LARGE_KEY,
     MAX_BYTES,
+    MAX_KEY,
     MAX_LIFE,
     MAX_VALUE,
     Catalog,
@@ -81,9 +83,31 @@ WHERE n_tup_ins + n_tup_upd > 0"""
 # Rows of others that began later are not in its snapshot. The bytes are PostgreSQL's, compressed.
 _COLUMNS: Final = """SELECT pg_catalog.quote_ident(attname) FROM pg_catalog.pg_attribute
 WHERE attrelid = '{}'::regclass AND attnum > 0 AND NOT attisdropped"""
-_BYTES: Final = """SELECT unnest(ARRAY[coalesce(sum(pg_catalog.pg_column_size(t.*)), 0),
-coalesce(max(pg_catalog.pg_column_size(t.*)), 0), coalesce(max(greatest({})), 0)])::text FROM {} t
-WHERE pg_catalog.age(t.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::xid)"""
+_OWN: Final = "pg_catalog.age(t.xmin) <= pg_catalog.age(pg_catalog.pg_current_xact_id()::xid)"
+_BYTES: Final = f"""SELECT unnest(ARRAY[coalesce(sum(pg_catalog.pg_column_size(t.*)), 0),
+coalesce(max(pg_catalog.pg_column_size(t.*)), 0), coalesce(max(greatest({{}})), 0)])::text
+FROM {{}} t WHERE {_OWN}"""
+
+# Of each index, what tells its longest key among the transaction's rows. DSQL does not compress
+# keys, and puts the primary key into each. An index whose declared lengths keep it short, at four
+# bytes a character, needs no question: the library's tables have no other.
+KEYS: Final = f"""SELECT pg_catalog.format(
+'SELECT coalesce(max(%s), 0)::text FROM %s t WHERE {_OWN}',
+string_agg(size, ' + '), indrelid::regclass) FROM (
+SELECT i.indexrelid, i.indrelid, CASE WHEN attlen > 0 THEN attlen
+  WHEN atttypid = 'varchar'::regtype AND atttypmod > 0 THEN (atttypmod - 4) * 4
+  ELSE {MAX_KEY + 1} END AS most,
+CASE WHEN attlen > 0 THEN attlen::text
+  WHEN typcategory = 'S' OR t.oid = 'bytea'::regtype
+  THEN pg_catalog.format('coalesce(octet_length(t.%I), 0)', attname)
+  ELSE pg_catalog.format('coalesce(pg_catalog.pg_column_size(t.%I), 0)', attname) END AS size
+FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_attribute ON attrelid = i.indrelid
+JOIN pg_catalog.pg_type t ON t.oid = atttypid
+LEFT JOIN pg_catalog.pg_index p ON p.indrelid = i.indrelid AND p.indisprimary
+WHERE i.indrelid IN ({{}}) AND (attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+  OR attnum = ANY (p.indkey))) AS parts
+GROUP BY indexrelid, indrelid HAVING sum(most) > {MAX_KEY}"""
 
 
 class GovernedPostgres(PostgresProxy):
@@ -158,6 +182,7 @@ class _GovernedSession(ClientSession):
         self._rows = 0  # that the transaction has changed
         self._counter = 0  # of all that the session has changed
         self._tables: list[str] = []  # that the transaction has written
+        self._keys: dict[tuple[str, int], list[str]] = {}  # what asks for a table's longest keys
         self._log = self._log_before = 0  # bytes
         self._wire = asyncio.Lock()
         self._is_over = False
@@ -463,7 +488,19 @@ class _GovernedSession(ClientSession):
 
     async def _too_large(self) -> Violation | None:
         found = await self._sizes(MAX_VALUE)
-        return next((too for _, row, value in found if (too := too_large(row, value))), None)
+        too = next((too for _, row, value in found if (too := too_large(row, value))), None)
+        return too or (LARGE_KEY if await self._longest_key() > MAX_KEY else None)
+
+    async def _longest_key(self) -> int:
+        longest = 0
+        for table in self._tables:
+            place = table, self._rules.catalog.version  # a new one may have other indexes
+            if place not in self._keys:
+                named = table.replace("'", "''")
+                self._keys[place] = (await self._ask(KEYS.format(f"'{named}'::regclass"))).texts
+            for key in self._keys[place]:
+                longest = max(longest, int((await self._ask(key)).texts[0]))
+        return longest
 
     async def _sizes(self, least: int) -> list[tuple[int, int, int]]:
         """Of each table all bytes, those of the largest row and of the largest value.
