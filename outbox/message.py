@@ -41,17 +41,7 @@ _UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One event on its way to a broker.
 
-    `payload` is the JSON text of the event as received. `headers` are the CloudEvents
-    1.0 attributes under their plain names (``id``, ``type``, ..) and the W3C trace
-    headers. A sink writes them as the CloudEvents binding of its broker says.
-
-    `key` is the subject (`subject_key`). A sink must store messages of one key in
-    the order in which it receives them. `dedupe_id` is the same each time the
-    message is sent.
-
-    `committed_ns` is the time of the write by the database's clock, `picked_up_ns` the
-    time of the read by the publisher's clock. Both are nanoseconds since the Unix
-    epoch. `attempt` counts from 1 and continues after a restart.
+    A sink gets messages, and answers for each of them.
 
         >>> class Counter:  # a sink, as in docs/writing-a-sink.md
         ...     system = "counter"
@@ -61,14 +51,33 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """
 
     event_id: UUID
+    """The id of the event."""
+
     topic: str
+    """The topic, from the event or from the template of its writer."""
+
     key: str
+    """The subject as ``TYPE/ID``. A sink must store messages of one key in the order in which it
+    receives them."""
+
     headers: dict[str, str]
+    """The CloudEvents 1.0 attributes under their plain names (``id``, ``type``, ..) and the W3C
+    trace headers. A sink writes them as the CloudEvents binding of its broker says."""
+
     payload: bytes
+    """The JSON text of the event as received."""
+
     dedupe_id: str
+    """The same each time the message is sent, and another one for each replay."""
+
     committed_ns: int
+    """The time of the write by the database's clock, in nanoseconds since the Unix epoch."""
+
     picked_up_ns: int
+    """The time of the read by the publisher's clock, in nanoseconds since the Unix epoch."""
+
     attempt: int = 1
+    """The number of this attempt to send it, from 1. Continues after a restart."""
 
 
 def message_headers(

@@ -32,7 +32,7 @@ class JsonStruct(msgspec.Struct, frozen=True, rename="camel"):
 class Touched(JsonStruct, frozen=True):
     """One entity of the event, with the version that the event gave it.
 
-    The version is the number of events that have touched the entity.
+    `Receipt.entities` has one of them per entity.
 
         >>> with Writer(database) as writer:
         ...     (touched,) = writer.write(event).entities
@@ -41,18 +41,19 @@ class Touched(JsonStruct, frozen=True):
     """
 
     entity_type: str
+    """The type, as the event has it."""
+
     entity_id: str
+    """The id, as the event has it."""
+
     version: int
+    """The number of events that have touched the entity, this one included."""
 
 
 class Receipt(JsonStruct, frozen=True):
     """Proof that an event is stored exactly once.
 
-    `position` is in microseconds since the Unix epoch by the database's clock, and
-    increases strictly per subject. `attempts` counts the attempts of this call,
-    `conflicts` those that ended in a conflict. `status` is ``committed``. It is
-    ``duplicate`` if the event was stored before this call and the caller chose
-    ``on_duplicate="return"``. `entities` are in the order of the event.
+    A write returns it after its commit.
 
         >>> with Writer(database) as writer:
         ...     receipt = writer.write(event)
@@ -61,8 +62,21 @@ class Receipt(JsonStruct, frozen=True):
     """
 
     event_id: UUID
+    """The id of the event."""
+
     status: Literal["committed", "duplicate"]
+    """``committed``, or ``duplicate`` if the event was stored before this call and the caller
+    chose ``on_duplicate="return"``."""
+
     attempts: int
+    """The number of attempts of this call."""
+
     conflicts: int
+    """The number of these attempts that ended in a conflict."""
+
     position: int
+    """Microseconds since the Unix epoch by the database's clock. Increases strictly per
+    subject."""
+
     entities: tuple[Touched, ...]
+    """The entities, in the order of the event. The first one is the subject."""

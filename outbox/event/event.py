@@ -44,16 +44,21 @@ class EntityHeader(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tr
 class Entity(msgspec.Struct, frozen=True):
     """One entity that an event changes, with its attributes after the change.
 
-    `attributes` is a mapping, a pydantic model, a dataclass or a msgspec Struct. It is
-    encoded when the event is written; a pydantic model by ``model_dump(mode="json")``.
+    The first entity of an event is its subject.
 
         >>> Entity("Car", "C-1", {"km": 9}).attributes["km"]
         9
     """
 
     type: str
+    """The type, such as ``Car``."""
+
     id: str
+    """The id, unique within its type."""
+
     attributes: Attributes = {}
+    """A mapping, a pydantic model, a dataclass or a msgspec Struct. It is encoded when the event
+    is written; a pydantic model by ``model_dump(mode="json")``."""
 
     def to_wire(self, at: WireDate, path: str) -> dict[str, Any]:
         """Return the entity in the current JSON form.
@@ -71,9 +76,9 @@ class Entity(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A business event and the entities that it touches. The first entity is the subject.
+    """A business event and the entities that it touches.
 
-    `topic` and `headers` are those of its message, and no part of its JSON (`JsonEvent`).
+    `new` makes one from its parts.
 
         >>> event = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"km": 9})])
         >>> with Writer(database) as writer:
@@ -82,9 +87,16 @@ class Event(msgspec.Struct, frozen=True):
     """
 
     header: EventHeader
+    """The id, name, type and dates."""
+
     entities: tuple[Entity, ...]
+    """The entities. The first one is the subject."""
+
     topic: str | None = None
+    """The topic of its message, which is no part of its JSON (`JsonEvent`)."""
+
     headers: Mapping[str, str] = {}
+    """Headers of its message, which are no part of its JSON (`JsonEvent`)."""
 
     def __post_init__(self) -> None:
         """Check the types of the parts that `to_json` reads."""
@@ -127,13 +139,10 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class JsonEvent(msgspec.Struct, frozen=True):
-    """An event as JSON, with a topic and headers of its own. `data` is stored unchanged.
+    """An event as JSON, with a topic and headers of its own.
 
-    `topic` replaces that of the writer's settings. `headers` are attributes of the message
-    beside those that the outbox sets. A name is 1 to 20 of a-z 0-9, as CloudEvents
-    demands, and a value is a text of 1 to 1,024 characters. There are at most 20.
-    Both are stored, so a replay has them. They are checked when the event is written, and
-    are no part of its content: an event with the same JSON and id is a duplicate.
+    Topic and headers are stored, so a replay has them. They are checked when the event is
+    written, and are no part of its content: an event with the same JSON and id is a duplicate.
 
     Raises `TypeError` if `data` is of another type. An `Event` has both by itself.
 
@@ -144,8 +153,14 @@ class JsonEvent(msgspec.Struct, frozen=True):
     """
 
     data: Mapping[str, Any] | str | bytes
+    """The event. A text is stored unchanged."""
+
     topic: str | None = None
+    """The topic, instead of the one by the writer's settings."""
+
     headers: Mapping[str, str] = {}
+    """Attributes of the message beside those that the outbox sets, at most 20. A name is 1 to 20
+    of ``a-z 0-9``, as CloudEvents demands, and a value is a text of 1 to 1,024 characters."""
 
     def __post_init__(self) -> None:
         """Check the type of `data`."""

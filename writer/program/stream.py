@@ -19,10 +19,9 @@ _PAGE_BYTES: Final = 4 << 20
 
 
 class StoredEvent(JsonStruct, frozen=True):
-    """A stored event. `data` is its JSON text as received.
+    """A stored event.
 
-    `version` is the version that the event gave the entity whose stream is read.
-    `saved_date` is by the database's clock.
+    `Writer.stream` yields the events of an entity.
 
         >>> with Writer(database) as writer:
         ...     receipt = writer.write(event)
@@ -31,12 +30,25 @@ class StoredEvent(JsonStruct, frozen=True):
     """
 
     event_id: UUID
+    """The id of the event."""
+
     version: int
+    """The version that the event gave the entity whose stream is read."""
+
     event_name: str
+    """The name, such as ``Car Sold``."""
+
     event_type: str
+    """The type, such as ``CarSold``."""
+
     created_date: datetime | None
+    """The date of the event, as its sender gave it."""
+
     saved_date: datetime
+    """The time at which it was stored, by the database's clock."""
+
     data: str
+    """Its JSON text as received."""
 
 
 class StreamRow(NamedTuple):

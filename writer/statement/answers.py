@@ -56,8 +56,7 @@ class Found(msgspec.Struct, frozen=True):
 class StoredEntity(msgspec.Struct, frozen=True):
     """An entity after its last event.
 
-    `data` is the JSON text of its attributes as that event had them. `version` is the
-    number of events that have touched the entity.
+    `Writer.entity` returns it.
 
         >>> with Writer(database) as writer:
         ...     receipt = writer.write(event)
@@ -67,9 +66,16 @@ class StoredEntity(msgspec.Struct, frozen=True):
     """
 
     type: str
+    """The type, as its events have it."""
+
     id: str
+    """The id, as its events have it."""
+
     version: int
+    """The number of events that have touched the entity."""
+
     data: str
+    """The JSON text of its attributes, as the last event had them."""
 
 
 def entity_of(key: Mapping[str, str], rows: Sequence[Row]) -> StoredEntity | None:
