@@ -82,7 +82,8 @@ def test_a_form_that_is_refused_is_a_failure_that_names_the_form_that_works(
 ) -> None:
     proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=FORMS[name][0])
     told = found(run(proxy.url, "--probe", "--json"))
-    assert told[name]["verdict"] == "fail"
+    assert (told[name]["verdict"], told[name]["sqlstate"]) == ("fail", sqlstate)
+    assert told[name]["values"] == {"message": "not supported"}
     assert "and the plain form works" in told[name]["text"]
     assert not_ok(told, *PROBES) == {name} | UNANSWERED
 
@@ -91,9 +92,10 @@ def test_a_form_that_is_refused_is_a_failure_that_names_the_form_that_works(
 def test_a_database_that_refuses_both_forms_cannot_be_used(proxy: PostgresProxy, name: str) -> None:
     single, plain = FORMS[name]
     proxy.refuse(None, sqlstate="0A000", message="not supported", matching=single)
-    proxy.refuse(None, sqlstate="42804", message="not supported", matching=plain)
+    proxy.refuse(None, sqlstate="42804", message="nor this", matching=plain)
     told = found(run(proxy.url, "--probe", "--json"))[name]
     assert (told["verdict"], told["sqlstate"]) == ("fail", "42804")
+    assert told["values"] == {"message": "nor this"}
     assert told["remedy"] == "use another database"
 
 
@@ -104,6 +106,7 @@ def test_a_refusal_of_what_the_outbox_cannot_do_without_is_a_failure(
     proxy.refuse(sqlstate=sqlstate, message="not supported", matching="RETURNING doc")
     told = found(run(proxy.url, "--probe", "--json"))["json"]
     assert (told["verdict"], told["sqlstate"]) == ("fail", sqlstate)
+    assert told["values"] == {"message": "not supported"}
 
 
 def test_nothing_of_a_proof_is_left(url: str, sql: psycopg.Connection[Any]) -> None:
@@ -137,10 +140,8 @@ def test_a_probe_that_errors_is_told_with_its_sqlstate_and_the_others_go_on(
         proxy.refuse(sqlstate="XX001", message="broken here", matching=matching)
         told = list(findings(visit, {name: PROBES[name], "isolation": CHECKS["isolation"]}))
     sql.execute("DROP TABLE outbox.doctor_scratch")
-    assert told == [
-        Finding(name, "unknown", "XX001: broken here", sqlstate="XX001"),
-        next_one,
-    ]
+    told_of = {"sqlstate": "XX001", "values": {"message": "broken here"}}
+    assert told == [Finding(name, "unknown", "XX001: broken here", **told_of), next_one]
 
 
 def test_a_connection_lost_in_a_probe_is_a_failure_and_the_others_go_on(

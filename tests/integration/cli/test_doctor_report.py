@@ -4,9 +4,11 @@ import json
 import os
 import re
 import signal
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from shutil import which
 from typing import Any
 from uuid import UUID
 
@@ -19,10 +21,11 @@ from tests.support.dsql.server import ON_DSQL
 from dsql_outbox.cli.doctor import cluster_probes, conflict_probes
 from dsql_outbox.cli.doctor.command import CHECKS, HOUR, PROBES, PROOFS, REPORTED
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
+from dsql_outbox.cli.doctor.finding import Finding, Report, Value, refused
 from dsql_outbox.cli.doctor.proof import hot_storm, hour, isolation, takeover
 from dsql_outbox.cli.doctor.proof.isolation_cases import CASES
 from dsql_outbox.cli.doctor.proof.proofs import SCRATCH, proved
-from dsql_outbox.cli.doctor.report_file import write_report
+from dsql_outbox.cli.doctor.report_file import Place, dated, markdown, write_report
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.testing import PostgresProxy
 
@@ -78,6 +81,43 @@ def test_a_report_holds_every_finding_and_the_scratch_schema_is_removed(
     with psycopg.connect(url) as connection:
         assert f"{connection.info.user} has the rights" not in page
     assert "ROLE has the rights" in page
+
+
+@pytest.mark.skipif(which("jq") is None, reason="the page's command uses jq")
+def test_the_pages_command_finds_what_two_reports_answer_differently(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    (commands,) = re.findall(r"```bash\n(answers\(\).*?)\n```\n", page, re.DOTALL)
+    where: dict[str, Value] = {"where": "COMMIT", "waited": False}
+    here = [
+        Finding("commit", "ok", "1 ms", values={"seconds": 0.001}),
+        Finding("updates", "ok", "gets 40001 at COMMIT", values=where),
+        refused(
+            "infinity",
+            "unknown",
+            "22008: out of range",
+            psycopg.errors.DatetimeFieldOverflow("too late"),
+        ),
+    ]
+    there = [
+        Finding("commit", "ok", "9 ms", values={"seconds": 0.009}),
+        Finding("updates", "ok", "waits and gets 40001", values=where | {"waited": True}),
+        Finding("infinity", "ok", "works"),
+    ]
+    for name, told in (("here", here), ("there", there)):
+        report = dated(
+            Report("outbox", failed=False, findings=tuple(told)), Place({"me": "ROLE"}, None)
+        )
+        write_report(tmp_path / f"{name}.md", markdown(report))
+    done = subprocess.run(
+        ["bash", "-c", commands], check=False, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (1, ""), "as diff ends"
+    assert [line for line in done.stdout.splitlines() if line[0] in "<>"] == [
+        '< ["updates","ok",null,{"where":"COMMIT","waited":false}]',
+        '< ["infinity","unknown","22008",{"message":"too late"}]',
+        '> ["updates","ok",null,{"where":"COMMIT","waited":true}]',
+        '> ["infinity","ok",null,{}]',
+    ]
 
 
 @pytest.mark.skipif(ON_DSQL, reason="DSQL has one isolation level")

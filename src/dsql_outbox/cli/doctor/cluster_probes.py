@@ -8,10 +8,10 @@ from typing import Final
 
 import psycopg
 
-from dsql_outbox.outbox import FailureKind, kind_of, told
+from dsql_outbox.outbox import FailureKind, kind_of
 
 from .examined_database import ExaminedDatabase
-from .finding import Finding, Value
+from .finding import Finding, Value, refused
 from .statement_probes import analyzed, cost_proofs, written
 
 _ROWS_IN_MEMORY: Final = 200_000
@@ -31,8 +31,7 @@ def memory_limit(visit: ExaminedDatabase) -> Iterator[Finding]:
         if kind_of(error) not in _OVER_MEMORY:
             raise
         text = f"a query over its memory gets {error.sqlstate}: publishers wait and try again"
-        values = {"message": told(error)}
-        yield Finding(name, "ok", text, sqlstate=error.sqlstate, values=values)
+        yield refused(name, "ok", text, error)
         return
     yield Finding(name, "ok", f"a query sorts {_ROWS_IN_MEMORY} rows of 1 kB")
 

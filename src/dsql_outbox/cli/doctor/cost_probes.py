@@ -11,7 +11,7 @@ import psycopg
 from dsql_outbox.outbox import Connection
 
 from .examined_database import ExaminedDatabase, run
-from .finding import Finding
+from .finding import Finding, refused
 
 _COMMITS: Final = 10
 _LARGE: Final = 11 << 20
@@ -64,7 +64,7 @@ def async_index(visit: ExaminedDatabase) -> Iterator[Finding]:
             run(other, visit.schema, "doctor_count", position=0)
         except psycopg.errors.SerializationFailure as error:
             text = f"an open session gets {error.sqlstate} when the build ends: writers retry it"
-            yield Finding("async index", "ok", text, sqlstate=error.sqlstate)
+            yield refused("async index", "ok", text, error)
             return
     yield Finding("async index", "ok", "an open session does not notice that the build ended")
 
@@ -84,6 +84,6 @@ def large_message(visit: ExaminedDatabase) -> Iterator[Finding]:
             lost = error.sqlstate is None
             how = "drops the connection" if lost else f"is refused with {error.sqlstate}"
             text = f"a message over 10 MiB {how}; writers refuse an event over 8 MiB themselves"
-            yield Finding("large message", "ok", text, sqlstate=error.sqlstate)
+            yield refused("large message", "ok", text, error)
             return
     yield Finding("large message", "ok", "a message over 10 MiB is taken")

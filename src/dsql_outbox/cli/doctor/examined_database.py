@@ -16,7 +16,7 @@ from dsql_outbox.outbox import DOCTOR, Connection, Database, OutboxError, is_unr
 from dsql_outbox.publisher import Status, StatusReader
 from dsql_outbox.schema import Drift, check, is_dsql, statement
 
-from .finding import Finding, Verdict
+from .finding import Finding, Verdict, refused
 
 PATIENCE: Final = 15.0
 """Seconds that one check may take before the doctor continues with the next."""
@@ -155,7 +155,7 @@ def failure(name: str, error: Exception) -> Finding:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         remedy = "ask again as the owner of the tables"
     text = f"{error.sqlstate}: {told(error)}" if error.sqlstate else told(error)
-    return Finding(name, verdict, text, remedy, sqlstate=error.sqlstate)
+    return refused(name, verdict, text, error, remedy)
 
 
 def probed(

@@ -9,7 +9,7 @@ import psycopg
 from .conflict_probes import first_inserts, first_upserts, updates
 from .cost_probes import async_index, commit, large_message, metering
 from .examined_database import ExaminedDatabase, run
-from .finding import Finding, Verdict
+from .finding import Finding, Verdict, refused
 from .statement_probes import arrays, burial_forms, read_forms, rows_read, write_forms
 
 Probe = Callable[[ExaminedDatabase], Iterator[Finding]]
@@ -36,15 +36,11 @@ def json_exact(visit: ExaminedDatabase) -> Iterator[Finding]:
     try:
         rows = visit.rows("doctor_json", {"doc": _EXACT}, position=visit.new_position())
     except (*_REFUSED, psycopg.DataError) as error:
-        yield _refused("json", error, "events with such texts cannot be stored")
+        text = f"refused with {error.sqlstate}: events with such texts cannot be stored"
+        yield refused("json", "fail", text, error, "use another database")
         return
     same = "exact: order, spaces, repeated keys, \\u0000, lone surrogates, 1e200000"
     yield _answered("json", [(_EXACT,)], rows, same, otherwise="fail")
-
-
-def _refused(name: str, error: psycopg.Error, consequence: str) -> Finding:
-    text = f"refused with {error.sqlstate}: {consequence}"
-    return Finding(name, "fail", text, "use another database", sqlstate=error.sqlstate)
 
 
 def _answered(

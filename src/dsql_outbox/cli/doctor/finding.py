@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Literal
 
 import msgspec
+import psycopg
 
 from dsql_outbox.cli.output import say
 from dsql_outbox.observability import visible
+from dsql_outbox.outbox import told
 
 Verdict = Literal["ok", "warn", "fail", "unknown"]
 
@@ -28,6 +30,14 @@ class Finding(msgspec.Struct, frozen=True):
     remedy: str | None = None
     sqlstate: str | None = None
     values: Mapping[str, Value] = {}
+
+
+def refused(
+    name: str, verdict: Verdict, text: str, error: psycopg.Error, remedy: str | None = None
+) -> Finding:
+    """Return the finding of a refusal, with its code and text, as a report records them."""
+    values = {"message": told(error)}
+    return Finding(name, verdict, text, remedy, sqlstate=error.sqlstate, values=values)
 
 
 class Report(msgspec.Struct, frozen=True):

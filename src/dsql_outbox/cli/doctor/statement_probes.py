@@ -7,13 +7,15 @@ from math import inf
 from typing import Any, Final
 from uuid import uuid4
 
+import psycopg
+
 from dsql_outbox.outbox import NO_SUCH_FORM, Entity, Event, array_literal
 from dsql_outbox.publisher import RowId, burial_proofs, failure_proofs, read_proofs, row_keys
 from dsql_outbox.schema import statement
 from dsql_outbox.writer import proofs
 
 from .examined_database import ExaminedDatabase, bare
-from .finding import Finding
+from .finding import Finding, refused
 
 _WRITTEN: Final = 40
 _READ: Final = 5
@@ -21,14 +23,14 @@ _READ: Final = 5
 
 _Steps = Sequence[tuple[bytes, Mapping[str, Any]]]
 
-Forms = Mapping[str, str | None]
-"""Per form the SQLSTATE with which the database refuses it, or None."""
+Forms = Mapping[str, psycopg.Error | None]
+"""Per form the error with which the database refuses it, or None."""
 
 
 def write_forms(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether a write is one statement, or several in one round trip: both forms, on rows."""
     first, second = (Entity("OutboxProof", str(uuid4()), {}) for _ in range(2))
-    refusals: dict[str, str | None] = {}
+    refusals: dict[str, psycopg.Error | None] = {}
     for form, statements in proofs(visit.schema, [_event(first), _event(first, second)]).items():
         with _rolled_back(visit):
             refusals[form] = _refusal(visit, statements)
@@ -70,16 +72,16 @@ def judge_forms(name: str, refusals: Forms, works: str, user: str, lost: str) ->
     """Judge the forms of a statement: `works` is true of the single one, `user` chooses."""
     single, plain = refusals["single"], refusals["plain"]
     if single and plain:
-        text = f"refused with {single}, and the plain form with {plain}: {lost}"
-        return Finding(name, "fail", text, "use another database", sqlstate=plain)
+        text = f"refused with {single.sqlstate}, and the plain form with {plain.sqlstate}: {lost}"
+        return refused(name, "fail", text, plain, "use another database")
     if single:
-        text = f"refused with {single}, and the plain form works: {user} take it"
+        text = f"refused with {single.sqlstate}, and the plain form works: {user} take it"
         remedy = 'WriterSettings(form="plain") saves their question' if user == "writers" else None
-        return Finding(name, "fail", text, remedy, sqlstate=single)
+        return refused(name, "fail", text, single, remedy)
     if plain:
-        text = f"works: {works}; the plain form is refused with {plain}"
+        text = f"works: {works}; the plain form is refused with {plain.sqlstate}"
         remedy = 'leave WriterSettings(form="plain")' if user == "writers" else None
-        return Finding(name, "fail", text, remedy, sqlstate=plain)
+        return refused(name, "fail", text, plain, remedy)
     return Finding(name, "ok", f"works: {works}")
 
 
@@ -169,19 +171,19 @@ def cost_proofs(
 def _proved(
     visit: ExaminedDatabase, proofs_of: Callable[[Sequence[RowId]], Mapping[str, _Steps]]
 ) -> Forms:
-    refusals: dict[str, str | None] = {}
+    refusals: dict[str, psycopg.Error | None] = {}
     for form in ("single", "plain"):
         with written(visit) as rows:
             refusals[form] = _refusal(visit, proofs_of(rows)[form])
     return refusals
 
 
-def _refusal(visit: ExaminedDatabase, steps: _Steps) -> str | None:
-    """Return the SQLSTATE by which the database refuses one of these statements, or None."""
+def _refusal(visit: ExaminedDatabase, steps: _Steps) -> psycopg.Error | None:
+    """Return the error by which the database refuses one of these statements, or None."""
     try:
         _send(visit, steps)
     except NO_SUCH_FORM as error:
-        return error.sqlstate
+        return error
     return None
 
 
