@@ -203,7 +203,8 @@ class Leases:
 
     def shard_is_idle(self) -> None:
         """Record that a shard is idle. If it drains, it is released immediately."""
-        if self._own.can_release(self._busy()):
+        leaving = self._own.leaving
+        if leaving and leaving.difference(self._busy()):  # what is busy costs more to find
             self._poke.set()
 
     def sink_failed(self) -> None:

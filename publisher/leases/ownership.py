@@ -127,10 +127,10 @@ class Ownership:
         """Whether `stop` was called."""
         return self.stop_by < math.inf
 
-    def can_release(self, busy: Collection[int]) -> bool:
-        """Whether some shard can be released now."""
-        leaving = (s for s, held in self._held.items() if held.draining or self.is_stopping)
-        return any(shard not in busy for shard in leaving)
+    @property
+    def leaving(self) -> set[int]:
+        """The shards to release as soon as they are not busy."""
+        return {s for s, held in self._held.items() if held.draining or self.is_stopping}
 
     @property
     def is_able(self) -> bool:

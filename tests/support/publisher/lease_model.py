@@ -292,7 +292,7 @@ class Cluster:
         """The row of a shard is answered and deleted, or was cut off at its deadline."""
         if member.on_way.pop(shard, None) is not None and not member.sink_fails:
             member.own.sink_worked()
-        if member.own.can_release(member.on_way):
+        if member.own.leaving - member.on_way.keys():
             self._poke(member)
 
     def _poke(self, member: Member) -> None:

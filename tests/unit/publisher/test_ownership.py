@@ -169,15 +169,14 @@ def test_who_has_more_than_its_share_drains_first_and_then_releases() -> None:
     assert not own.may_send(shard, 7, 1), "nothing more of it is sent"
     assert own.deadline(shard, 7) == 9, "what is on its way goes on"
     assert own.has_lease(shard, 7, 8.9), "and is settled"
-    assert not own.can_release(busy={0, 1, 2, 3})
-    assert own.can_release(busy={0, 1, 2, 3} - {shard})
+    assert own.leaving == draining
     plan = look(own, mine(0, 1, 2, 3), 1, "you", busy={0, 1, 2, 3} - {shard})
     assert (len(plan.renew), plan.release) == (3, {shard: 7})
 
 
 def test_what_stays_is_not_released_when_it_is_idle() -> None:
     own = own_with(0, 1)
-    assert not own.can_release(busy=())
+    assert own.leaving == set()
     assert look(own, mine(0, 1), 1).release == {}
 
 
@@ -245,7 +244,7 @@ def test_who_stops_sends_nothing_more_and_releases_what_is_not_busy() -> None:
     assert not own.is_able
     assert own.owned(1) == {}
     assert not own.may_send(0, 7, 1)
-    assert own.can_release(busy={0})
+    assert own.leaving == {0, 1}
     free = Lease(2, None, 0, FREE)
     plan = look(own, [*mine(0, 1), free], 2, busy={0})
     assert (plan.renew, plan.release, plan.take) == ({0: 7}, {1: 7}, {})
