@@ -37,7 +37,7 @@ class Operations(Operator):
 
     async def list(self) -> AsyncGenerator[Operation]:
         """All operations, the newest first; close a generator that is left early."""
-        place: tuple[str | None, str | None] = (None, None)
+        place: tuple[str, str | None] = ("infinity", None)
         seen = _PAGE_ROWS
         while seen == _PAGE_ROWS:
             parameters = {"operated_at": place[0], "id": place[1], "rows": _PAGE_ROWS}

@@ -4,7 +4,8 @@
 WITH page AS (
   SELECT event_id, died_at
   FROM {schema}.dead_letters
-  WHERE (event_id, died_at) > (%(event_id)s::text::uuid, %(died_at)s::text::timestamptz)
+  WHERE event_id >= %(event_id)s::text::uuid
+    AND (event_id, died_at) > (%(event_id)s::text::uuid, %(died_at)s::text::timestamptz)
   ORDER BY event_id, died_at
   LIMIT %(rows)s
 ), reached AS (

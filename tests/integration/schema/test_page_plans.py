@@ -11,6 +11,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Literal
 from tests.support.outbox_databases import OutboxDatabases
 
 from dsql_outbox.publisher import RowId, Selection, read_proofs
@@ -40,7 +41,8 @@ INSERT INTO outbox.inbox SELECT 'c', 'S' || g, 'D-' || n, gen_random_uuid(), now
 INSERT INTO outbox.outbox_operations
 SELECT to_timestamp({groups} - g), gen_random_uuid(), '', '', '', '', '' FROM {rows};
 INSERT INTO outbox.dead_letters
-SELECT gen_random_uuid(), now(), g, n, 0, 'Car', 'C', n, '', '{{}}', 2, now(), '', 1, 0 FROM {rows};
+SELECT lpad(to_hex(g), 32, '0')::uuid, now() + n * interval '1 second', g, n, 0, 'Car', 'C', n, '',
+  '{{}}', 2, now(), '', 1, 0 FROM {rows};
 ANALYZE
 """
 
@@ -76,7 +78,7 @@ PAGES = [name for name in names("statements") if COMPARISON.search(read_sql("sta
 @pytest.fixture(scope="module")
 def filled(outbox_databases: OutboxDatabases) -> Iterator[psycopg.Connection[Any]]:
     rows = f"generate_series(0, {LAST}) AS g, generate_series(1, {ROWS}) AS n"
-    options = "-c enable_seqscan=off -c enable_bitmapscan=off"
+    options = "-c enable_seqscan=off -c enable_bitmapscan=off -c plan_cache_mode=force_generic_plan"
     with (
         outbox_databases.lent(GROUPS) as url,
         psycopg.connect(url, autocommit=True, options=options) as connection,
@@ -84,6 +86,22 @@ def filled(outbox_databases: OutboxDatabases) -> Iterator[psycopg.Connection[Any
         for sql in FILL.format(rows=rows, groups=GROUPS).split(";"):
             connection.execute(sql.encode())
         yield connection
+
+
+def analyzed(
+    connection: psycopg.Connection[Any], text: str, parameters: Mapping[str, object]
+) -> Mapping[str, Any]:
+    """The plan of a statement that was prepared without its values, as for many executions."""
+    names = dict.fromkeys(re.findall(r"%\((\w+)\)s", text))
+    prepared = text % {name: f"${number}" for number, name in enumerate(names, 1)}
+    values = [parameters[name] for name in names]
+    given = SQL(", ").join([Literal(None if value is None else str(value)) for value in values])
+    connection.execute(f"PREPARE page AS {prepared}".encode())
+    try:
+        explained = SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE page ({})").format(given)
+        return cast("Any", connection.execute(explained).fetchone())[0][0]["Plan"]
+    finally:
+        connection.execute("DEALLOCATE page")
 
 
 def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -106,8 +124,7 @@ def test_a_page_reads_no_group_before_its_place(filled: psycopg.Connection[Any],
     for ((query, asked),) in READS.values():
         if query == text:
             parameters, most = asked, ROWS - PLACE + 1
-    explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {changed}".encode()
-    row = cast("Any", filled.execute(explained, parameters).fetchone())
-    compared = [n for n in nodes(row[0][0]["Plan"]) if "COALESCE" in n.get("Filter", "")]
+    plan = analyzed(filled, changed, parameters)
+    compared = [n for n in nodes(plan) if "COALESCE" in n.get("Filter", "")]
     found = [looked_at(node) for node in compared if "Relation Name" in node]
     assert 0 < max(found) <= most
