@@ -8,6 +8,7 @@ in hexadecimal.
 import atexit
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -213,17 +214,17 @@ class LogFacts:
     def _take_retry(self, fact: RetryScheduled) -> None:
         failure = fact.failure
         kind = failure.host, failure.budget.reason, "retried"
-        self._writes.add(kind, _line_of_retry(fact))
+        self._writes.add(kind, partial(_line_of_retry, fact))
 
     def _take_end(self, fact: RetriesExhausted) -> None:
         failure = fact.failure
         kind = failure.host, failure.budget.reason, "exhausted"
-        self._writes.add(kind, _line_of_end(fact))
+        self._writes.add(kind, partial(_line_of_end, fact))
 
     def _take_publish(self, fact: PublishEnded) -> None:
         # The relay logs what concerns a topic or the broker, and not one message.
         if fact.result in {"retry", "rejected"}:
-            self._publishes.add((fact.topic, fact.result), _line_of_publish(fact))
+            self._publishes.add((fact.topic, fact.result), partial(_line_of_publish, fact))
 
     def _take_shards(self, fact: ShardsChanged) -> None:
         if not fact.owned:  # nothing more may come, as at the end

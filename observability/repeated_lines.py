@@ -5,6 +5,8 @@ import os
 import threading
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from time import monotonic
 from typing import Final, NamedTuple
 
@@ -44,12 +46,12 @@ class _Recent:
         self.began = began
         self.logged = logged
         self.count = 0
-        self.last: LogLine | None = None
+        self.last: Callable[[], LogLine] | None = None
 
     def log_sum(self, now: float) -> None:
         """Log one line for those that were counted, if any."""
         if self.last is not None:
-            self.last.log_sum(self.count, now - self.began)
+            self.last().log_sum(self.count, now - self.began)
 
 
 def in_a_thread(seconds: float, work: Callable[[], None]) -> None:
@@ -92,13 +94,13 @@ class RepeatedLines:
         self._recent: dict[Hashable, _Recent] = {}
         self._is_waiting = False
 
-    def add(self, kind: Hashable, line: LogLine) -> None:
-        """Log a line, or count it."""
+    def add(self, kind: Hashable, line: Callable[[], LogLine]) -> None:
+        """Log a line, or count it. It is made when it is logged, in the context of this call."""
         self._leave_parent()
         with self._lock:
             is_first = self._take(kind, line)
         if is_first:
-            line.log()
+            line().log()
 
     def flush(self) -> None:
         """Log all sums now, and start again."""
@@ -107,7 +109,7 @@ class RepeatedLines:
             before, self._recent = self._recent, {}
         self._log_sums(before)
 
-    def _take(self, kind: Hashable, line: LogLine) -> bool:
+    def _take(self, kind: Hashable, line: Callable[[], LogLine]) -> bool:
         """Return whether to log the line by itself. If not, count it."""
         recent = self._recent.get(kind)
         if recent is None or (not recent.count and self._is_over(recent)):
@@ -115,7 +117,7 @@ class RepeatedLines:
         if recent.logged < self._first:
             recent.logged += 1
             return True
-        recent.count, recent.last = recent.count + 1, line
+        recent.count, recent.last = recent.count + 1, partial(copy_context().run, line)
         if not self._is_waiting:
             self._is_waiting = True
             self._later(self._interval, self._sum_up)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 import pytest
+from opentelemetry.trace import NonRecordingSpan, SpanContext, use_span
 from tests.support.clock import Clock
 from tests.support.telemetry.retries import HOST, TEXT, budget, failure, retry
 from tests.support.waiting import wait_until
@@ -234,6 +235,17 @@ def test_many_failures_of_a_topic_are_one_line_at_once_and_one_per_ten_seconds(
     assert messages(log) == []
     failing.after(1)
     assert messages(log) == [f"Publish of event {UUID(int=7)} to a failed (retry): error 7"]
+
+
+def test_a_sum_is_in_the_trace_of_its_last_event(
+    failing: Failing, log: pytest.LogCaptureFixture
+) -> None:
+    for number in range(1, 4):
+        with use_span(NonRecordingSpan(SpanContext(number, number, is_remote=False))):
+            failing.fail("a", number=number)
+    failing.after(EVERY)
+    traces = [vars(record)["trace_id"] for record in log.records]
+    assert traces == [f"{1:032x}", f"{3:032x}"]
 
 
 def test_topics_and_results_have_lines_of_their_own(
