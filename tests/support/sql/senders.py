@@ -46,21 +46,22 @@ def sources() -> Iterator[tuple[str, ast.Module]]:
 
 def doors(name: str) -> tuple[str, ...]:
     """Who names this statement, or sends this word; sorted."""
-    return tuple(sorted(door for door, named in _named().items() if _names(named, name)))
-
-
-def _names(named: frozenset[str], name: str) -> bool:
-    return name in named or any(
-        name.startswith(each.removesuffix("*")) for each in named if each.endswith("_*")
+    found = _named().items()
+    return tuple(
+        sorted(door for door, (named, starts) in found if name in named or name.startswith(starts))
     )
 
 
 @cache
-def _named() -> dict[str, frozenset[str]]:
+def _named() -> dict[str, tuple[set[str], tuple[str, ...]]]:
+    """What each door names, and the starts of names that it completes."""
     found: dict[str, set[str]] = {}
     for door, module in sources():
         found.setdefault(door, set()).update(_words(module))
-    return {door: frozenset(words) for door, words in found.items()}
+    return {
+        door: (words, tuple(each.removesuffix("*") for each in words if each.endswith("_*")))
+        for door, words in found.items()
+    }
 
 
 def _words(module: ast.Module) -> Iterator[str]:
