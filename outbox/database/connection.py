@@ -24,6 +24,7 @@ from psycopg.pq.abc import PGresult
 
 from dsql_outbox.outbox.interrupt import is_interrupt
 
+from .fork import held_forks
 from .target import CLIENT_ENCODING
 
 _INTERVAL = 0.1  # seconds between checks for a signal, psycopg's own default
@@ -362,7 +363,9 @@ def _until_deadline(steps: PQGenConn[C]) -> PQGenConn[C]:
     ready: Any = None
     try:
         while connecting.may_go_on:
-            ready = yield steps.send(ready)
+            with held_forks:
+                wanted = steps.send(ready)
+            ready = yield wanted
     except StopIteration as connected:
         made: C = connected.value
         return made

@@ -4,22 +4,19 @@ A forked child shares the sockets of its parent's connections. It has a copy of 
 possibly held, but not the thread that would release it. So objects replace their locks and
 forget their connections in the child.
 
-Locks of OpenSSL cannot be replaced, so a fork waits for the threads of the library that hold one.
+Locks of OpenSSL and libpq cannot be replaced. So a fork waits while one may be held.
 """
 
 import os
 import threading
-from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from time import monotonic, sleep
 from typing import Final
 from weakref import WeakMethod
 
 from dsql_outbox.outbox.errors import OutboxError
 
 _PATIENCE: Final = 1.0
-"""Seconds that a fork waits at most."""
+"""Seconds that a fork waits at most: a step of libpq may look up the name of a host."""
 
 _renewals: Final[set[WeakMethod[Callable[[], None]]]] = set()
 
@@ -40,33 +37,48 @@ def _renew_all() -> None:
             renew()
 
 
-class ConnectingThread(threading.Thread):
-    """A thread that connects to a database. On Linux a fork waits while it ends, for a second.
+class _HeldForks:
+    """A context manager: no process of this one is forked during the block, for a second at most.
 
-    libpq's OpenSSL takes a lock as a thread ends, when Python has let go of that thread
-    (``init_thread_stop`` in OpenSSL's crypto/initthread.c). A child that is forked at that moment
-    has the lock for ever, and its first connection waits for it with Python's own lock held.
+    It is for a step of libpq that opens a connection. It runs without Python's lock, and has locks
+    of OpenSSL meanwhile. If another thread forked then, the child's first connection would wait
+    for them for ever.
     """
 
-    def run(self) -> None:
-        """Call the target of the thread, then note that it ends."""
-        try:
-            super().run()
-        finally:
-            _ending.append(threading.get_native_id())
+    def __init__(self) -> None:
+        self._begin()
+        call_in_children(self._begin)
+
+    def _begin(self) -> None:
+        self._steps = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._steps += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._changed:
+            self._steps -= 1
+            self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        """Wait for the steps, and let no other step begin until `after_fork`."""
+        self._changed.acquire()
+        self._changed.wait_for(lambda: not self._steps, _PATIENCE)
+
+    def after_fork(self) -> None:
+        """Let the steps of the parent go on."""
+        self._changed.release()
 
 
-_ending: Final[deque[int]] = deque(maxlen=64)
+held_forks: Final = _HeldForks()
 
-
-def _wait_for_ends() -> None:
-    until = monotonic() + _PATIENCE
-    for thread in list(_ending):
-        while Path(f"/proc/self/task/{thread}").exists() and monotonic() < until:
-            sleep(0.001)
-
-
-os.register_at_fork(before=_wait_for_ends, after_in_child=_renew_all)
+os.register_at_fork(
+    before=held_forks.before_fork,
+    after_in_parent=held_forks.after_fork,
+    after_in_child=_renew_all,
+)
 
 
 class OneProcess:

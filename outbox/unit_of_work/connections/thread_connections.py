@@ -5,7 +5,6 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from dsql_outbox.outbox.database.connection import Connection
-from dsql_outbox.outbox.database.fork import ConnectingThread
 from dsql_outbox.outbox.unit_of_work.loops import do, perform
 from dsql_outbox.outbox.unit_of_work.primitives import Open, Primitive, Program, Sleep
 
@@ -63,7 +62,7 @@ class Connections(Lender[Connection]):
         return do(primitive)
 
     def _start(self, opening: Opening) -> None:
-        thread = ConnectingThread(
+        thread = threading.Thread(
             target=self._open,
             args=(self._shelf, opening),
             name=f"connection of a dsql_outbox {self._owner}",

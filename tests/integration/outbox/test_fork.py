@@ -5,14 +5,17 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
+from psycopg.abc import PQGenConn
+from psycopg.waiting import Wait
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.forking_process import WRITES
 
-from dsql_outbox.outbox.database.fork import ConnectingThread
+from dsql_outbox.outbox.database.connection import _until_deadline, connecting_until
+from dsql_outbox.outbox.database.fork import held_forks
 
 pytestmark = pytest.mark.client
 
@@ -71,24 +74,26 @@ def test_a_child_touches_nothing_of_the_publisher_that_it_inherits(
     assert leases == [{"owner": None, "epoch": 1}], "taken once, and released by the parent"
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
-def test_a_fork_waits_until_a_thread_that_connected_is_gone() -> None:
-    """OpenSSL's lock, which it has as it ends, would stay locked in the child."""
-    ends, let_go, gone = (threading.Event() for _ in range(3))
+def test_a_fork_waits_for_a_step_that_opens_a_connection() -> None:
+    """It runs without Python's lock; a lock of OpenSSL that it has would stay locked in a child."""
+    begun, let_go, done = (threading.Event() for _ in range(3))
 
-    class Last:
-        def __del__(self) -> None:
-            ends.set()
-            let_go.wait(TIMEOUT)
-            gone.set()
+    def step() -> PQGenConn[None]:
+        begun.set()
+        assert let_go.wait(TIMEOUT)
+        done.set()
+        yield 0, Wait.R
 
-    kept = threading.local()
-    thread = ConnectingThread(target=lambda: setattr(kept, "last", Last()))
+    def connect() -> None:
+        with connecting_until(monotonic() + TIMEOUT):
+            next(_until_deadline(step()))
+
+    thread = threading.Thread(target=connect)
     thread.start()
-    assert ends.wait(TIMEOUT)
+    assert begun.wait(TIMEOUT)
     threading.Timer(0.1, let_go.set).start()
     if (child := os.fork()) == 0:
-        os._exit(0)
-    assert gone.is_set()
+        os._exit(0 if held_forks._steps == 0 else 1)
+    assert done.is_set()
     assert os.waitpid(child, 0)[1] == 0
     thread.join()
