@@ -28,6 +28,9 @@ from .liveness import Lease, OtherPublishers, Snapshot, WatchedLeases, is_forgot
 REST: Final = 10
 """A publisher that left its shards to others rests for this many times `broker_patience`."""
 
+_AWAITS: Final = 0.1
+"""While it awaits shards of others, a publisher beats after this part of `renew`."""
+
 
 class Plan(NamedTuple):
     """The statements to run: each maps a shard to the epoch that its lease must still have.
@@ -170,7 +173,9 @@ class Ownership:
             take=take,
             ended={shard: ended[shard] for shard in take if shard in ended},
             prune=any(is_forgotten(peer.age, peer.lease) for peer in seen.peers),
-            again=self._again(seen.leases, now),
+            again=self._again(
+                seen.leases, now, is_short=progresses and len(self._held) + len(take) < share
+            ),
         )
 
     def renewed(self, asked: Iterable[int], won: Collection[int], sent_at: float) -> None:
@@ -258,12 +263,18 @@ class Ownership:
         }
         return {s: epochs[s] for s in self._in_order(epochs)[: max(0, room)]}
 
-    def _again(self, leases: Iterable[Lease], now: float) -> float:
-        """Seconds until the next beat: `renew`, or less if a foreign lease can be taken sooner."""
+    def _again(self, leases: Iterable[Lease], now: float, *, is_short: bool) -> float:
+        """Seconds until the next beat: `renew`, or less if a foreign lease can be taken sooner.
+
+        A publisher that is short of its share awaits shards of another one, which releases them
+        at a time of its own. Nobody sends their messages until they are taken.
+        """
         renew, grace = self._settings.renew, self._settings.grace
         others = [each for each in leases if each.owner != self.owner]
         waits = [each.expires_in + grace for each in others]
         waits += [self._watched.end(each) - now for each in others]
+        if is_short and any(each.owner in self._others.names for each in others):
+            waits.append(_AWAITS * renew)
         return max(self.soonest, min([renew, *(wait for wait in waits if wait >= 0)]))
 
     def _in_order(self, shards: Iterable[int]) -> list[int]:

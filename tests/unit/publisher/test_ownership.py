@@ -97,6 +97,26 @@ def test_the_next_look_comes_when_a_lease_can_be_taken(expires_in: float, again:
     assert look(Ownership("me", SETTINGS), [Lease(0, "dead", 4, expires_in)], 0).again == again
 
 
+@pytest.mark.parametrize(
+    ("has", "announced", "progresses", "again"),
+    [
+        ([], "you", True, 0.3),
+        ([0], "you", True, 3),
+        ([], "who does not own it", True, 3),
+        ([], "you", False, 3),
+    ],
+)
+def test_who_awaits_a_shard_looks_often_until_its_owner_releases_it(
+    has: list[int], announced: str, progresses: bool, again: float
+) -> None:
+    own = own_with(*has)
+    leases = [*mine(*has), *(Lease(shard, "you", 4, 9) for shard in (0, 1) if shard not in has)]
+    look(own, leases, 0, announced)
+    peers = [Peer(announced, 1, 0, 10)]
+    plan = own.plan(Snapshot(leases, peers), 1, progresses=progresses)
+    assert plan.again == pytest.approx(again)
+
+
 def test_a_lease_whose_taking_was_not_answered_is_taken_again_with_the_next_epoch() -> None:
     assert look(Ownership("me", SETTINGS), mine(0), 0).take == {0: 7}
 
