@@ -1,15 +1,14 @@
 """The effect of a message under faults: once, and the caller is told whether it ran."""
 
-import subprocess
-import sys
+import signal
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import ExitStack
 from random import Random
 from typing import Literal
 
 import psycopg
 import pytest
-from tests.support.checkout import ROOT
+from tests.support.commands import Command
 from tests.support.inboxes import OpenInbox, effects_in, new_received, remembered
 from tests.support.waiting import wait_until
 
@@ -91,27 +90,25 @@ def test_an_answer_that_never_comes_ends_with_the_timeout_in_doubt(
     assert effects_in(url) == ["a"]
 
 
-def test_consumers_that_are_killed_leave_each_effect_exactly_once(
-    url: str, tmp_path: Path, effects: None
-) -> None:
+def test_consumers_that_are_killed_leave_each_effect_exactly_once(url: str, effects: None) -> None:
     del effects
-    script = tmp_path / "consumer.py"
-    script.write_text(CONSUMER)
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, str(script), url], cwd=ROOT)
 
     def done() -> int:
         return len(remembered(url))
 
-    random, victim = Random(20261125), start()
-    for goal in (20, 45, 75):
-        wait_until(at_least(done, goal), timeout=60)
-        victim.kill()
-        victim.wait()
-        victim = start()
-        wait_until(at_least(done, goal + random.randrange(1, 9)), timeout=60)
-    assert victim.wait(60) == 0
+    with ExitStack() as processes:
+
+        def start() -> Command:
+            return processes.enter_context(Command(url, program=("-c", CONSUMER)))
+
+        random, victim = Random(20261125), start()
+        for goal in (20, 45, 75):
+            wait_until(at_least(done, goal), timeout=60)
+            victim.signal(signal.SIGKILL)
+            assert victim.wait().code == -signal.SIGKILL
+            victim = start()
+            wait_until(at_least(done, goal + random.randrange(1, 9)), timeout=60)
+        assert victim.wait().code == 0
     assert effects_in(url) == sorted(f"message-{n}" for n in range(150))
 
 

@@ -1,8 +1,7 @@
 """A read model that is filled beside writers equals the truth, whatever is killed meanwhile."""
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from random import Random
 from threading import Event as Flag
@@ -10,7 +9,7 @@ from threading import Thread
 
 import psycopg
 import pytest
-from tests.support.checkout import ROOT
+from tests.support.commands import Command
 from tests.support.publisher.running_relays import event
 from tests.support.waiting import wait_until
 
@@ -43,7 +42,9 @@ FULL JOIN moves USING (car, number, last)
 WHERE truth.car IS NULL OR moves.car IS NULL
 """
 
-Start = Callable[..., subprocess.Popen[bytes]]
+APPLYING = ("-m", "tests.support.publisher.applying_process")
+
+Start = Callable[..., Command]
 
 
 @pytest.fixture
@@ -51,12 +52,8 @@ def start() -> Iterator[Start]:
     """Start a process; all end with the test."""
     with ExitStack() as processes:
 
-        def start(*command: str) -> subprocess.Popen[bytes]:
-            process = processes.enter_context(
-                subprocess.Popen([sys.executable, *command], cwd=ROOT)
-            )
-            processes.callback(process.kill)
-            return process
+        def start(program: Sequence[str], *words: str) -> Command:
+            return processes.enter_context(Command(*words, program=program))
 
         yield start
 
@@ -90,17 +87,15 @@ def test_a_model_that_is_filled_equals_the_truth_whatever_is_killed(
     random = Random(20261128 + kills)
     with psycopg.connect(outbox_url, autocommit=True) as sql:
         sql.execute("CREATE TABLE moves (car text PRIMARY KEY, number int, last int)")
-        applying: subprocess.Popen[bytes] | None = None
+        applying: Command | None = None
         for _ in range(kills):
-            victim = start("-c", FILL, outbox_url)
+            victim = start(("-c", FILL), outbox_url)
             pages = 1 + random.randrange(2 * BEFORE // PAGE // kills)
             reached = read(sql) + PAGE * pages
             wait_until(lambda reached=reached: read(sql) >= reached or is_full(sql), timeout=60)
-            victim.kill()
-            applying = applying or start(
-                "-m", "tests.support.publisher.applying_process", outbox_url, "moves"
-            )
-        assert start("-c", FILL, outbox_url).wait(60) == 0
+            victim.signal(signal.SIGKILL)
+            applying = applying or start(APPLYING, outbox_url, "moves")
+        assert start(("-c", FILL), outbox_url).wait().code == 0
         assert is_full(sql)
         writing.set()
         waiting = "SELECT FROM outbox.outbox WHERE shard >= 1024"
