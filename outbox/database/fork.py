@@ -9,7 +9,9 @@ Locks of OpenSSL and libpq cannot be replaced. So a fork waits while one may be 
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
+from time import monotonic, sleep
 from typing import Final
 from weakref import WeakMethod
 
@@ -42,7 +44,8 @@ class _HeldForks:
 
     It is for a step of libpq that opens a connection. It runs without Python's lock, and has locks
     of OpenSSL meanwhile. If another thread forked then, the child's first connection would wait
-    for them for ever.
+    for them for ever. A thread that ran such a step takes one more of these locks as it ends,
+    when Python has let go of it (``init_thread_stop`` in OpenSSL's crypto/initthread.c).
     """
 
     def __init__(self) -> None:
@@ -52,6 +55,7 @@ class _HeldForks:
     def _begin(self) -> None:
         self._steps = 0
         self._changed = threading.Condition()
+        self._ending: deque[int] = deque(maxlen=64)
 
     def __enter__(self) -> None:
         with self._changed:
@@ -62,14 +66,29 @@ class _HeldForks:
             self._steps -= 1
             self._changed.notify_all()
 
+    def thread_ends(self) -> None:
+        """Record that this thread ends now. On Linux, forks wait until it is gone."""
+        self._ending.append(threading.get_native_id())
+
     def before_fork(self) -> None:
-        """Wait for the steps, and let no other step begin until `after_fork`."""
+        """Wait for steps and ends of threads, and let no step begin until `after_fork`."""
+        until = monotonic() + _PATIENCE
         self._changed.acquire()
         self._changed.wait_for(lambda: not self._steps, _PATIENCE)
+        while self._is_one_ending() and monotonic() < until:
+            sleep(0.001)
 
     def after_fork(self) -> None:
         """Let the steps of the parent go on."""
         self._changed.release()
+
+    def _is_one_ending(self) -> bool:
+        for thread in list(self._ending):
+            try:
+                os.kill(thread, 0)  # only asks, and keeps Python's lock, so no other ends now
+            except OSError:
+                self._ending.remove(thread)
+        return bool(self._ending)
 
 
 held_forks: Final = _HeldForks()

@@ -5,6 +5,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.database.fork import held_forks
 from dsql_outbox.outbox.unit_of_work.loops import do, perform
 from dsql_outbox.outbox.unit_of_work.primitives import Open, Primitive, Program, Sleep
 
@@ -63,7 +64,7 @@ class Connections(Lender[Connection]):
 
     def _start(self, opening: Opening) -> None:
         thread = threading.Thread(
-            target=self._open,
+            target=self._open_and_end,
             args=(self._shelf, opening),
             name=f"connection of a dsql_outbox {self._owner}",
             daemon=True,
@@ -72,6 +73,12 @@ class Connections(Lender[Connection]):
             thread.start()
         except RuntimeError:  # as Python ends, or at the limit of threads
             self._open(self._shelf, opening)
+
+    def _open_and_end(self, shelf: Shelf[Connection], opening: Opening) -> None:
+        try:
+            self._open(shelf, opening)
+        finally:
+            held_forks.thread_ends()
 
     def _open(self, shelf: Shelf[Connection], opening: Opening) -> None:
         try:

@@ -97,3 +97,31 @@ def test_a_fork_waits_for_a_step_that_opens_a_connection() -> None:
     assert done.is_set()
     assert os.waitpid(child, 0)[1] == 0
     thread.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whether a thread is gone")
+def test_a_fork_waits_until_a_thread_that_opened_a_connection_is_gone() -> None:
+    """It has a lock of OpenSSL as it ends."""
+    ends, let_go, gone = (threading.Event() for _ in range(3))
+
+    class Last:
+        def __del__(self) -> None:
+            ends.set()
+            let_go.wait(TIMEOUT)
+            gone.set()
+
+    kept = threading.local()
+
+    def work() -> None:
+        kept.last = Last()
+        held_forks.thread_ends()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert ends.wait(TIMEOUT)
+    threading.Timer(0.1, let_go.set).start()
+    if (child := os.fork()) == 0:
+        os._exit(0)
+    assert gone.is_set()
+    assert os.waitpid(child, 0)[1] == 0
+    thread.join()
