@@ -1,10 +1,6 @@
 """``dsql-outbox doctor`` on a real PostgreSQL: healthy, and with things broken on purpose."""
 
-import os
-import pty
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -18,6 +14,7 @@ from tests.support.checkout import ROOT
 from tests.support.database_roles import creation
 from tests.support.doctor_runs import found, run, verdicts
 from tests.support.dsql.server import ON_DSQL
+from tests.support.pty_terminal import Terminal
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.doctor.command import CHECKS, LARGE, PROBES
@@ -104,26 +101,12 @@ def test_lines_are_aligned_with_a_count_of_verdicts_at_the_end(url: str) -> None
     )
 
 
-def test_a_terminal_gets_colours(url: str) -> None:
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "dsql_outbox", "doctor", "--database", url]
-    env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "200"}
-    env.pop("NO_COLOR", None)
-    with subprocess.Popen(command, stdout=theirs, env=env) as process:
-        os.close(theirs)
-        shown = b""
-        while part := read(ours):
-            shown += part
-    os.close(ours)
-    assert process.returncode == 0
-    assert b"\x1b[32mok" in shown
-
-
-def read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65_536)
-    except OSError:  # the other end of a terminal is closed
-        return b""
+def test_a_terminal_gets_colours(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    env = {"TERM": "xterm-256color"}
+    with Terminal(200, "doctor", "--database", url, env=env) as terminal:
+        assert terminal.finish() == 0
+    assert b"\x1b[32mok" in terminal.output
 
 
 # Broken on purpose.

@@ -1,10 +1,6 @@
 """``dsql-outbox status``: what waits, what failed and who relays, and that it stays cheap."""
 
 import json
-import os
-import pty
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -13,6 +9,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from tests.support.commands import run as run_process
+from tests.support.pty_terminal import Terminal
 
 from dsql_outbox.cli import main
 from dsql_outbox.cli.output import duration
@@ -210,28 +207,12 @@ def test_piped_it_is_aligned_text_without_colours(url: str, sql: psycopg.Connect
 def test_on_a_terminal_the_same_is_a_table(url: str, sql: psycopg.Connection[Any]) -> None:
     add_messages(sql, 1, shard=1, age=4000)
     add_failure(sql, 1, attempts=2, retry_at="infinity", error="[red]markup")
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dsql_outbox", "status", "--database", url],
-        stdout=theirs,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
-    )
-    os.close(theirs)
-    shown = b""
-    while chunk := _read(ours):
-        shown += chunk
-    os.close(ours)
-    assert process.wait(20) == 0
+    with Terminal(120, "status", "--database", url) as terminal:
+        assert terminal.finish() == 0
+    shown = terminal.output
     assert b"\x1b[1m" in shown, "bold headers"
     assert b"1 h 6 min" in shown
     assert b"[red]markup" in shown
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:  # EIO: the other end is closed
-        return b""
 
 
 def test_missing_tables_end_any_command_with_code_78(database_url: str) -> None:

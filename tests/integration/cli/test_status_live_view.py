@@ -1,17 +1,14 @@
 """``dsql-outbox status --watch``: rates, machines, terminals, and databases that come and go."""
 
 import json
-import os
-import pty
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from tests.support.commands import Command
+from tests.support.pty_terminal import Terminal
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Counters, Meter
@@ -162,31 +159,14 @@ def test_on_a_terminal_it_is_drawn_anew(url: str, sql: psycopg.Connection[Any]) 
         "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
         " VALUES ('relay-a', clock_timestamp(), 10, '[]', 'default')"
     )
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dsql_outbox", "status", "--database", url, *map(str, QUICKLY)],
-        stdout=theirs,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "120", "LINES": "50"},
-    )
-    os.close(theirs)
-    shown = b""
-    while shown.count(b"relay-a") < 3:
-        shown += os.read(ours, 4096)
-    process.send_signal(signal.SIGINT)
-    while chunk := _read(ours):
-        shown += chunk
-    os.close(ours)
-    assert process.wait(20) == 0
+    with Terminal(120, "status", "--database", url, *QUICKLY) as terminal:
+        terminal.until(lambda _: terminal.output.count(b"relay-a") >= 3)
+        terminal.press_ctrl_c()
+        assert terminal.finish() == 0
+    shown = terminal.output
     assert b"breaker" in shown
     assert b"rows/s in" in shown
-    assert shown.rstrip().endswith(b"\x1b[?25h"), "the cursor is back"
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 4096)
-    except OSError:  # EIO: the other end is closed
-        return b""
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l"), "the cursor is back"
 
 
 @pytest.mark.parametrize("interval", ["0", "-1", "soon"])
