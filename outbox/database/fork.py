@@ -8,6 +8,7 @@ Locks of OpenSSL and libpq cannot be replaced. So a fork waits while one may be 
 """
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -68,7 +69,8 @@ class _HeldForks:
 
     def thread_ends(self) -> None:
         """Record that this thread ends now. On Linux, forks wait until it is gone."""
-        self._ending.append(threading.get_native_id())
+        if sys.platform == "linux":  # elsewhere the id of a thread is not one that `kill` knows
+            self._ending.append(threading.get_native_id())
 
     def before_fork(self) -> None:
         """Wait for steps and ends of threads, and let no step begin until `after_fork`."""
