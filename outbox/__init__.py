@@ -144,8 +144,10 @@ from .message import (
     listed_key,
     message_headers,
     parse_subject_key,
+    reserved_subject,
     subject_key,
     topic_fault,
+    topic_name_fault,
 )
 from .receipt import JsonStruct, Receipt, Touched
 from .redaction import has_unclear_login, redacted, told
@@ -319,6 +321,7 @@ __all__ = [
     "require_text",
     "require_transaction",
     "require_whole",
+    "reserved_subject",
     "retried",
     "roll_back",
     "rows_of",
@@ -332,6 +335,7 @@ __all__ = [
     "text_of",
     "told",
     "topic_fault",
+    "topic_name_fault",
     "unprepared",
     "wrong_type",
 ]

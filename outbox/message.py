@@ -104,8 +104,14 @@ def topic_fault(topic: str) -> str | None:
     """Return why a text is not a topic that every broker takes, or None if it is one.
 
     A topic has 1 to 249 of the characters A-Z a-z 0-9 . _ - and no empty part
-    between dots. So it is a topic of Kafka and a subject of NATS.
+    between dots. So it is a topic of Kafka and a subject of NATS. It is no subject
+    that NATS uses itself.
     """
+    return topic_name_fault(topic) or reserved_subject(topic)
+
+
+def topic_name_fault(topic: str) -> str | None:
+    """Return why a text has not the form of a topic, which is that of Kafka, or None."""
     if _TOPIC(topic) and len(topic) <= MAX_TOPIC:
         return None
     if found := _NOT_IN_TOPICS(topic):
@@ -114,6 +120,20 @@ def topic_fault(topic: str) -> str | None:
     if len(topic) > MAX_TOPIC:
         return f"has {len(topic)} characters, over the limit of {MAX_TOPIC} for a topic"
     return "has an empty part: a topic is one or more parts with a dot between them"
+
+
+_RESERVED: Final = re.compile(r"\$|_INBOX|_R_|_GR_").match
+"""The API of a NATS server; the requests of its clients, of other accounts and of gateways."""
+
+
+def reserved_subject(topic: str) -> str | None:
+    """Return why a topic is a subject that NATS uses itself, or None if it is none."""
+    if found := _RESERVED(topic):
+        return (
+            f"begins with {found[0]!r}, which NATS uses itself: a message there would be a "
+            "request to the server, or the answer to a request of another client"
+        )
+    return None
 
 
 _SHOWN: Final = 40

@@ -94,7 +94,8 @@ class WriterSettings:
     topic: str = "events.{event_type}"
     """The template of the topic, for events without their own. It has the fields
     ``{event_type}``, ``{event_name}`` and ``{entity_type}`` (of the subject). A topic has 1 to
-    249 of ``A-Z a-z 0-9 . _ -`` and no empty part between dots."""
+    249 of ``A-Z a-z 0-9 . _ -`` and no empty part between dots, and does not begin with
+    ``_INBOX``, ``_R_`` or ``_GR_``, which NATS uses itself."""
 
     any_topic: bool = False
     """Whether a topic may be any text of up to 255 characters. Set it for a broker with other

@@ -67,7 +67,7 @@ async def test_a_topic_that_is_no_subject_is_rejected_and_sends_nothing(
     nats_broker: NatsBroker,
 ) -> None:
     topics = ["", "a b", "a..b", ".a", "a.", "a.*", "a.>", "a\r\nPUB x 0", "a\0b"]
-    topics.append("$JS.API.STREAM.PURGE.E")
+    topics += ["$JS.API.STREAM.PURGE.E", "_R_.x", "_GR_.x", "_INBOX", "_INBOX_of_ann.x"]
     async with nats_broker.open() as sink:
         messages = [new_message(f"Loan/{topic!r}", topic=topic) for topic in topics]
         *bad, good = await published(sink, [*messages, new_message(topic="events.Zoë")])
@@ -77,6 +77,22 @@ async def test_a_topic_that_is_no_subject_is_rejected_and_sends_nothing(
         assert repr(topic) in outcome.error
     assert good == Delivered()
     assert len(await nats_broker.stored()) == 1
+
+
+async def test_an_event_answers_no_request_of_another_client(nats_broker: NatsBroker) -> None:
+    client: Any = await nats.connect(nats_broker.url)  # pyright: ignore[reportUnknownMemberType]
+    try:
+        inbox = client.new_inbox()
+        answers = await client.subscribe(inbox)
+        await client.flush()
+        async with nats_broker.open() as sink:
+            [outcome] = await published(sink, [new_message(topic=inbox)])
+        assert isinstance(outcome, Rejected)
+        assert "begins with '_INBOX', which NATS uses itself" in outcome.error
+        await client.publish(inbox, b"the answer")
+        assert (await answers.next_msg(timeout=5)).data == b"the answer"
+    finally:
+        await client.close()
 
 
 async def test_a_message_over_max_payload_is_rejected_with_its_headers_counted(

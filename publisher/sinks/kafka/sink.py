@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import KafkaException, Producer
 
-from dsql_outbox.outbox import Message, SinkUnavailable, topic_fault
+from dsql_outbox.outbox import Message, SinkUnavailable, topic_name_fault
 from dsql_outbox.publisher.sinks.cloudevents import kafka_headers
 from dsql_outbox.publisher.sinks.kafka.client import LogLimit
 from dsql_outbox.publisher.sinks.port import Answer, NotAttempted, Rejected, at_host, key_runs
@@ -101,7 +101,7 @@ class KafkaSink:
         found = _Sorted([], [], [])
         for run in key_runs(messages):
             topic = messages[run.start].topic
-            if len(run) > 1 and self._runs.takes(topic) and not topic_fault(topic):
+            if len(run) > 1 and self._runs.takes(topic) and not topic_name_fault(topic):
                 found.runs.append(run)
             else:
                 found.singles.append(run.start)
@@ -176,7 +176,7 @@ class KafkaSink:
         soon, produce = self._callbacks.soon, producer.produce
         for index in indexes:
             message = messages[index]
-            if fault := topic_fault(message.topic):
+            if fault := topic_name_fault(message.topic):
                 reports.settle(index, Rejected(f"topic {message.topic!r} {fault}"))
                 continue
             try:

@@ -8,12 +8,11 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from dsql_outbox.outbox import Message, broken_header
+from dsql_outbox.outbox import Message, broken_header, reserved_subject
 from dsql_outbox.publisher.sinks.cloudevents import binary_names, binary_values, encode_value
 
-# Tokens between dots, without blanks and wildcards. Subjects with "$" are the API of the
-# server, which no event type may reach.
-_SUBJECT: Final = re.compile(r"(?!\$)[^\s\x00-\x1f\x7f.*>]+(\.[^\s\x00-\x1f\x7f.*>]+)*")
+# Tokens between dots, without blanks and wildcards.
+_SUBJECT: Final = re.compile(r"[^\s\x00-\x1f\x7f.*>]+(\.[^\s\x00-\x1f\x7f.*>]+)*")
 
 
 class BadMessage(Exception):
@@ -23,13 +22,12 @@ class BadMessage(Exception):
 def make_frame(message: Message, reply: str, max_payload: int, more: str = "") -> bytes:
     """The bytes that publish a message; its acknowledgement comes to the subject `reply`, if any.
 
-    `more` are more headers, as lines. Raises `BadMessage` if the topic is no subject, a header
-    has no valid name, or the message is over `max_payload`, the server's limit in bytes.
+    `more` are more headers, as lines. Raises `BadMessage` if the topic is no subject or one that
+    NATS uses itself, a header has no valid name, or the message is over `max_payload`, the
+    server's limit in bytes.
     """
-    if not _is_subject(message.topic):
-        raise BadMessage(
-            f"topic {message.topic!r} is no subject of NATS: parts between dots, without blanks"
-        )
+    if fault := _subject_fault(message.topic):
+        raise BadMessage(f"topic {message.topic!r} {fault}")
     headers = _headers(message, more)
     # The limit is for headers and payload together; the server disconnects a client above it.
     size = len(headers) + len(message.payload)
@@ -59,5 +57,7 @@ def _form(names: tuple[str, ...]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _is_subject(topic: str) -> bool:
-    return _SUBJECT.fullmatch(topic) is not None
+def _subject_fault(topic: str) -> str | None:
+    if not _SUBJECT.fullmatch(topic):
+        return "is no subject of NATS: parts between dots, without blanks"
+    return reserved_subject(topic)

@@ -65,6 +65,10 @@ def test_the_field_that_is_to_blame_is_named(found: ParsedEvent, template: str, 
         ("a..b", "an empty part"),
         ("a\n", r"U\+000A"),
         ("x" * 250, "250 characters, over the limit of 249"),
+        ("_INBOX.x.1", "begins with '_INBOX', which NATS uses itself"),
+        ("_INBOX_ann", "begins with '_INBOX'"),
+        ("_R_.a.b", "begins with '_R_'"),
+        ("_GR_.a.b", "begins with '_GR_'"),
     ],
 )
 def test_an_own_topic_that_some_broker_refuses_is_refused_first(topic: str, rule: str) -> None:
@@ -74,7 +78,12 @@ def test_an_own_topic_that_some_broker_refuses_is_refused_first(topic: str, rule
     assert "WriterSettings(any_topic=True) takes any text" in error.rule
 
 
-@pytest.mark.parametrize("topic", ["a b", "..", "Zoë", "x" * 255])
+@pytest.mark.parametrize("topic", ["_", "_loans.x", "loans._INBOX.x", "_inbox.x", "_R.x"])
+def test_a_topic_with_a_low_line_is_a_topic_like_any_other(topic: str) -> None:
+    assert topic_of(event(topic=topic), "events.{event_type}", any_topic=False) == topic
+
+
+@pytest.mark.parametrize("topic", ["a b", "..", "Zoë", "_INBOX.x", "x" * 255])
 def test_any_topic_takes_what_the_database_can_store(topic: str) -> None:
     assert topic_of(event(topic=topic), "events.{event_type}", any_topic=True) == topic
 
