@@ -15,6 +15,7 @@ _REQUEST: Final = re.compile(
 )
 _FIELD: Final = re.compile(rb"(%b):[ \t]*([\x20-\x7e\x80-\xff\t]*)" % _TOKEN)
 _LENGTH: Final = re.compile(rb"\d{1,18}")
+_HOST: Final = re.compile(rb"(?:[\w.~-]*|\[[\w.:%~-]+\])(?::\d*)?")
 
 
 class Refused(Exception):
@@ -41,8 +42,8 @@ class RequestHead(NamedTuple):
 def request_head(head: bytes) -> RequestHead:
     """Parse a head, which ends with an empty line.
 
-    Raises `Refused` for a head that is malformed, another version than HTTP/1, and a body
-    without a length.
+    Raises `Refused` for a head that is malformed, another version than HTTP/1, another number of
+    hosts than one (HTTP/1.0 may have none), and a body without a length.
     """
     first, *fields = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
     request = _REQUEST.fullmatch(first)
@@ -51,6 +52,7 @@ def request_head(head: bytes) -> RequestHead:
     if request["major"] != b"1":
         raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
     headers = [_header(field) for field in fields]
+    _check_host(headers, may_lack=request["minor"] == b"0")
     raw_path, _, query = request["target"].partition(b"?")
     path = unquote(raw_path.decode("ascii"))
     version = f"1.{request['minor'].decode()}"
@@ -64,6 +66,14 @@ def _header(field: bytes) -> tuple[bytes, bytes]:
     if found is None:
         raise Refused(HTTPStatus.BAD_REQUEST)
     return found[1].lower(), found[2].rstrip(b" \t")
+
+
+def _check_host(headers: list[tuple[bytes, bytes]], *, may_lack: bool) -> None:
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) != 1 and (hosts or not may_lack):
+        raise Refused(HTTPStatus.BAD_REQUEST)
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise Refused(HTTPStatus.BAD_REQUEST)
 
 
 def _length(headers: list[tuple[bytes, bytes]]) -> int:

@@ -97,7 +97,9 @@ async def ask(port: int, request: bytes) -> bytes:
 
 
 async def works(port: int) -> bool:
-    return (await ask(port, b"GET /good HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+    return (await ask(port, b"GET /good HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(
+        b"HTTP/1.1 200 OK\r\n"
+    )
 
 
 def headers_of(answer: bytes) -> dict[str, str]:
@@ -124,27 +126,36 @@ async def test_head_is_the_same_without_the_body(port: int) -> None:
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (b"GET /other HTTP/1.1\r\n\r\n", b"404"),
-        (b"POST /good HTTP/1.1\r\n\r\n", b"405"),
+        (b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n", b"404"),
+        (b"POST /good HTTP/1.1\r\nHost: x\r\n\r\n", b"405"),
         (b"GET /good HTTP/2.0\r\n\r\n", b"505"),
         (b"nonsense\r\n\r\n", b"400"),
         (b"\x16\x03\x01\xff\xfe a b\r\n\r\n", b"400"),
         (b"GET good HTTP/1.1\r\n\r\n", b"400"),
-        (b"GET /\xff HTTP/1.1\r\n\r\n", b"400"),
-        (b"GET /good HTTP/1.1\r\nNo colon\r\n\r\n", b"400"),
-        (b"GET /good HTTP/1.1\r\n folded: x\r\n\r\n", b"400"),
-        (b"GET /good HTTP/1.1\r\nX : y\r\n\r\n", b"400"),
-        (b"GET /good HTTP/1.1\r\nX: a\nY: b\r\n\r\n", b"400"),
-        (b"GET /good HTTP/1.1\r\nX: a\0b\r\n\r\n", b"400"),
-        (b"GET /good HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"400"),
-        (b"GET /good HTTP/1.1\r\nContent-Length: +1\r\n\r\n", b"400"),
-        (b"GET /good HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 1\r\n\r\n", b"400"),
-        (b"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"411"),
-        (b"POST /echo HTTP/1.1\r\nContent-Length: 16385\r\n\r\n" + b"x" * 16385, b"413"),
-        (b"POST /echo HTTP/1.1\r\nContent-Length: " + b"9" * 18 + b"\r\n\r\nx", b"413"),
-        (b"GET /good HTTP/1.1\r\nX: " + b"x" * (33 << 10), b"431"),
-        (b"GET /broken HTTP/1.1\r\n\r\n", b"500"),
-        (b"GET /split HTTP/1.1\r\n\r\n", b"500"),
+        (b"GET /good HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET /good HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", b"400"),
+        (b"GET /good HTTP/1.0\r\nHost: x\r\nhost: x\r\n\r\n", b"400"),
+        (b"GET /good HTTP/1.1\r\nHost: x, y\r\n\r\n", b"400"),
+        (b"GET /good HTTP/1.1\r\nHost: ann@x\r\n\r\n", b"400"),
+        (b"GET /good HTTP/1.1\r\nHost: x:80:81\r\n\r\n", b"400"),
+        (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"GET /good HTTP/1.1\r\nHost: x\r\nNo colon\r\n\r\n", b"400"),
+        (b"GET /good HTTP/1.1\r\nHost: x\r\n folded: x\r\n\r\n", b"400"),
+        (b"GET /good HTTP/1.1\r\nHost: x\r\nX : y\r\n\r\n", b"400"),
+        (b"GET /good HTTP/1.1\r\nHost: x\r\nX: a\nY: b\r\n\r\n", b"400"),
+        (b"GET /good HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n", b"400"),
+        (b"GET /good HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
+        (b"GET /good HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\n", b"400"),
+        (
+            b"GET /good HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 1\r\n\r\n",
+            b"400",
+        ),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"411"),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 16385\r\n\r\n" + b"x" * 16385, b"413"),
+        (b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 18 + b"\r\n\r\nx", b"413"),
+        (b"GET /good HTTP/1.1\r\nHost: x\r\nX: " + b"x" * (33 << 10), b"431"),
+        (b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n", b"500"),
+        (b"GET /split HTTP/1.1\r\nHost: x\r\n\r\n", b"500"),
     ],
 )
 async def test_a_fault_is_answered_with_its_status_and_the_security_headers(
@@ -160,15 +171,32 @@ async def test_a_fault_is_answered_with_its_status_and_the_security_headers(
     assert await works(port)
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "1.0",
+        "1.1\r\nHost:",
+        "1.1\r\nHost: a_b.Example.com:9464",
+        "1.1\r\nHost: [fe80::1%25eth0]:80",
+        "1.1\r\nhost: 127.0.0.1 ",
+    ],
+)
+async def test_a_host_is_a_name_or_an_address_and_http_1_0_needs_none(port: int, rest: str) -> None:
+    answer = await ask(port, f"GET /good HTTP/{rest}\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("size", [0, 1, 4096, 16384])
 async def test_a_body_reaches_the_application_whole(port: int, size: int) -> None:
     body = b"x" * size
-    request = b"POST /echo HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (size, body)
-    assert (await ask(port, request + b"GET /good HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\n" + body)
+    request = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (size, body)
+    assert (await ask(port, request + b"GET /good HTTP/1.1\r\nHost: x\r\n\r\n")).endswith(
+        b"\r\n\r\n" + body
+    )
 
 
 async def test_an_answer_in_parts_ends_with_the_connection(port: int) -> None:
-    answer = await ask(port, b"GET /parts HTTP/1.1\r\n\r\n")
+    answer = await ask(port, b"GET /parts HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.endswith(b"\r\n\r\none two")
     assert "content-length" not in headers_of(answer)
 
@@ -177,7 +205,7 @@ async def test_an_answer_that_breaks_off_does_not_look_complete(
     port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader, writer = await connect(port)
-    writer.write(b"GET /cut HTTP/1.1\r\n\r\n")
+    writer.write(b"GET /cut HTTP/1.1\r\nHost: x\r\n\r\n")
     with pytest.raises(ConnectionResetError):
         await reader.read()
     writer.transport.abort()
@@ -187,7 +215,7 @@ async def test_an_answer_that_breaks_off_does_not_look_complete(
 async def test_an_application_learns_that_its_client_has_gone(port: int) -> None:
     LEFT.clear()
     reader, writer = await connect(port)
-    writer.write(b"GET /stream HTTP/1.1\r\n\r\n")
+    writer.write(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (await reader.readuntil(b"on")).startswith(b"HTTP/1.1 200")
     writer.transport.abort()
     async with asyncio.timeout(10):
@@ -197,7 +225,7 @@ async def test_an_application_learns_that_its_client_has_gone(port: int) -> None
 
 
 @pytest.mark.parametrize(
-    "part", [b"", b"GET /good", b"POST /echo HTTP/1.1\r\nContent-Length: 9\r\n\r\nx"]
+    "part", [b"", b"GET /good", b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx"]
 )
 async def test_a_client_that_stays_silent_is_hung_up_on(port: int, part: bytes) -> None:
     assert await ask(port, part) == b""
@@ -207,7 +235,9 @@ async def test_an_answer_that_takes_several_writes_arrives_whole(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "SECONDS", 30)
-    assert (await ask(port, b"GET /large HTTP/1.1\r\n\r\n")).endswith(b"\r\n\r\n" + LARGE)
+    assert (await ask(port, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")).endswith(
+        b"\r\n\r\n" + LARGE
+    )
 
 
 async def test_a_client_that_reads_slowly_gets_a_large_answer_whole(
@@ -216,7 +246,7 @@ async def test_a_client_that_reads_slowly_gets_a_large_answer_whole(
     """Over a thin link the whole of it takes longer than a client may be silent."""
     monkeypatch.setattr(server, "SECONDS", 1.0)
     reader, writer = await connect(port)
-    writer.write(b"GET /large HTTP/1.1\r\n\r\n")
+    writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
     got, began = bytearray(), monotonic()
     while chunk := await reader.read(1 << 16):
         got += chunk
@@ -228,7 +258,7 @@ async def test_a_client_that_reads_slowly_gets_a_large_answer_whole(
 
 async def test_a_client_that_does_not_read_is_hung_up_on(port: int) -> None:
     reader, writer = await connect(port)
-    writer.write(b"GET /large HTTP/1.1\r\n\r\n")
+    writer.write(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
     for _ in range(2):  # in the time of the first, the kernel may still take parts
         assert await ask(port, b"a later one, whose time is up") == b""
     got = bytearray()
@@ -242,7 +272,7 @@ async def test_a_client_that_does_not_read_is_hung_up_on(port: int) -> None:
 async def test_a_route_that_fails_is_a_500_and_a_log_line(
     port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = await ask(port, b"GET /broken HTTP/1.1\r\n\r\n")
+    answer = await ask(port, b"GET /broken HTTP/1.1\r\nHost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert b"a bug" not in answer
     assert "/broken" in caplog.text
@@ -253,14 +283,14 @@ async def test_silent_clients_make_room_and_answers_in_progress_stay(
 ) -> None:
     monkeypatch.setattr(server, "SECONDS", 60)
     reader, writer = await connect(port)
-    writer.write(b"GET /stream HTTP/1.1\r\n\r\n")
+    writer.write(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
     await reader.readuntil(b"on")
     idle = [await connect(port) for _ in range(COUNT)]
     assert await works(port)
     async with asyncio.timeout(10):
         assert await idle[0][0].read() == b"", "the oldest had to go"
     late, its_writer = idle[-1]
-    its_writer.write(b"GET /good HTTP/1.1\r\n\r\n")
+    its_writer.write(b"GET /good HTTP/1.1\r\nHost: x\r\n\r\n")
     assert (await late.read()).startswith(b"HTTP/1.1 200")
     assert not reader.at_eof()
     for _, each in (*idle, (reader, writer)):
@@ -283,7 +313,7 @@ async def test_without_descriptors_it_lets_silent_clients_go_and_logs_one_line(
         for each in (*clients, last):
             each.setblocking(False)
             await loop.sock_connect(each, ("127.0.0.1", port))
-        await loop.sock_sendall(last, b"GET /good HTTP/1.1\r\n\r\n")
+        await loop.sock_sendall(last, b"GET /good HTTP/1.1\r\nHost: x\r\n\r\n")
         async with asyncio.timeout(60):
             assert (await loop.sock_recv(last, 100)).startswith(b"HTTP/1.1 200")
     finally:
@@ -299,7 +329,7 @@ async def test_a_client_that_resets_harms_nobody(
 ) -> None:
     for path in (b"good", b"parts", b"stream", b"large") * 5:
         _, writer = await connect(port)
-        writer.write(b"GET /%b HTTP/1.1\r\n\r\n" % path)
+        writer.write(b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
         writer.transport.abort()
     assert await works(port)
     assert caplog.text == ""
