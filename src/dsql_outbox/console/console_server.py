@@ -1,13 +1,12 @@
 """Serves the console over HTTP."""
 
 from collections.abc import Callable, Collection
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
 
-from dsql_outbox.http_server import serving
+from dsql_outbox.http_server import in_url, is_loopback, serving
 from dsql_outbox.outbox import Database, SettingsError
 
 from .application import console_app
@@ -39,12 +38,12 @@ async def serve_console(  # noqa: PLR0913 - one argument per setting
     Raises `SettingsError` as `console_app` does, for an address that it cannot listen on, and
     with `open_to_this_machine` for an address that other machines reach.
     """
-    if open_to_this_machine and not _is_loopback(host):
+    if open_to_this_machine and not is_loopback(host):
         raise SettingsError(
             f"a console without a token would be open to other machines on {host}: "
             "leave out the word that opens it, or listen on 127.0.0.1"
         )
-    named = hosts if host in _WILDCARDS else (*hosts, _in_url(host))
+    named = hosts if host in _WILDCARDS else (*hosts, in_url(host))
     app = console_app(
         database,
         token=token,
@@ -56,19 +55,8 @@ async def serve_console(  # noqa: PLR0913 - one argument per setting
     async with app.router.lifespan_context(app), serving(host, port, app) as url:
         try:
             # A browser on this machine cannot ask for a wildcard.
-            reached = _WILDCARDS.get(host) or _in_url(host)
+            reached = _WILDCARDS.get(host) or in_url(host)
             ready(f"http://{reached}:{urlsplit(url).port}/")
             await anyio.sleep_forever()
         finally:
             app.state.console.sampler.end_streams()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Collection
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Final
 
 from starlette.datastructures import MutableHeaders
@@ -11,7 +10,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dsql_outbox.http_server import SECURITY_HEADERS
+from dsql_outbox.http_server import SECURITY_HEADERS, is_loopback, without_port
 
 from .access import Access
 
@@ -55,7 +54,7 @@ class Guard:
                 await answer(scope, receive, hardened)
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
-        host = _without_port(request.headers.get("host", ""))
+        host = without_port(request.headers.get("host", ""))
         if host not in self._hosts:
             return _refused(
                 HTTPStatus.MISDIRECTED_REQUEST,
@@ -82,11 +81,6 @@ def _refused(status: HTTPStatus, text: str) -> Response:
     return PlainTextResponse(f"{text}\n", status)
 
 
-def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() else host).lower()
-
-
 def _is_local(request: HTTPConnection) -> bool:
     """Whether the client is on this machine. A Unix socket has no client address.
 
@@ -96,10 +90,7 @@ def _is_local(request: HTTPConnection) -> bool:
         return False
     if request.client is None:
         return True
-    try:
-        return ip_address(request.client.host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(request.client.host)
 
 
 class _Hardened:

@@ -2,6 +2,7 @@
 
 - `server` serves an ASGI application and limits its clients.
 - `request_head` parses requests.
+- `hosts` is about the Host header of a request.
 - `fixed_paths` makes an application of a few paths with short answers.
 
 The reasons for a server of our own are in
@@ -9,6 +10,18 @@ docs/decisions/2026-11-27-one-http-server.md.
 """
 
 from .fixed_paths import Answer, Route, Routes, fixed_paths, index
+from .hosts import in_url, is_loopback, without_port
 from .server import SECURITY_HEADERS, serving
 
-__all__ = ["SECURITY_HEADERS", "Answer", "Route", "Routes", "fixed_paths", "index", "serving"]
+__all__ = [
+    "SECURITY_HEADERS",
+    "Answer",
+    "Route",
+    "Routes",
+    "fixed_paths",
+    "in_url",
+    "index",
+    "is_loopback",
+    "serving",
+    "without_port",
+]

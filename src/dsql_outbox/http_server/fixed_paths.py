@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
+from .hosts import is_foreign
 from .server import Application, Message, Receive, Send, plain_answer
 
 
@@ -17,6 +18,13 @@ class Answer(NamedTuple):
 
 Route = Callable[[], Answer]
 Routes = Mapping[str, Route]
+
+_FOREIGN: Final = Answer(
+    HTTPStatus.MISDIRECTED_REQUEST,
+    b"this server is for its own machine: let the Host header say localhost, or listen on "
+    b"another address\n",
+    "text/plain; charset=utf-8",
+)
 
 _METHODS: Final = {"GET", "HEAD"}
 
@@ -41,20 +49,29 @@ def index(title: str, paths: Iterable[str]) -> Answer:
     return Answer(HTTPStatus.OK, body, "text/html; charset=utf-8")
 
 
-def fixed_paths(routes: Routes) -> Application:
-    """The ASGI application that answers GET and HEAD on the paths of `routes`."""
+def fixed_paths(routes: Routes, *, is_local: bool = False) -> Application:
+    """The ASGI application that answers GET and HEAD on the paths of `routes`.
+
+    If the server `is_local`, which listens on a loopback address, a request that names another
+    host gets 421.
+    """
 
     async def application(scope: Message, receive: Receive, send: Send) -> None:
         del receive
         route = routes.get(scope["path"])
+        if is_local and is_foreign(scope["headers"]):
+            return await _send(send, _FOREIGN)
         if scope["method"] not in _METHODS:
             return await plain_answer(send, HTTPStatus.METHOD_NOT_ALLOWED)
         if route is None:
             return await plain_answer(send, HTTPStatus.NOT_FOUND)
-        status, body, content_type = route()
-        headers = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status.value, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
-        return None
+        return await _send(send, route())
 
     return application
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    status, body, content_type = answer
+    headers = [(b"content-type", content_type.encode()), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status.value, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -26,6 +26,7 @@ import anyio
 
 from dsql_outbox.outbox import SettingsError
 
+from .hosts import in_url
 from .request_head import Refused, RequestHead, request_head
 
 logger = logging.getLogger("dsql_outbox")
@@ -90,11 +91,6 @@ async def serving(host: str, port: int, application: Application) -> AsyncGenera
             for listener in listeners:
                 listener.close()
             await server.end()
-
-
-def in_url(host: str) -> str:
-    """A host as it is written in a URL."""
-    return f"[{host}]" if ":" in host else host
 
 
 async def plain_answer(send: Send, status: HTTPStatus) -> None:

@@ -200,6 +200,23 @@ def test_it_tells_when_the_tables_are_gone(url: str, tmp_path: Path) -> None:
         assert "dsql-outbox schema apply" in get_json(f"{base}/readyz")[1]["database"]
 
 
+@pytest.mark.parametrize(
+    ("listen", "status"), [("127.0.0.1", 421), ("localhost", 421), ("0.0.0.0", 200)]
+)
+def test_on_the_loopback_a_page_of_another_site_may_not_read_it(
+    url: str, tmp_path: Path, listen: str, status: int
+) -> None:
+    """Its own name may resolve to 127.0.0.1; the browser then sends that name."""
+    sink = f"jsonl:{tmp_path}/out"
+    with publish(url, sink, "--listen", f"{listen}:0") as command:
+        port = base_url(command).rpartition(":")[2]
+        base = f"http://127.0.0.1:{port}"
+        for path in ("/", "/healthz", "/metrics"):
+            assert get(base + path, Host=f"evil.example:{port}")[0] == status
+            for host in ("localhost", f"127.0.0.1:{port}", "[::1]:1", "127.9.9.9"):
+                assert get(base + path, Host=host)[0] == 200
+
+
 def test_told_to_end_it_is_not_ready_and_still_alive(url: str, broker: SlowBroker) -> None:
     with broker.held(), publish(url, f"{broker.url}?stream=EVENTS", *LISTEN) as command:
         base = base_url(command)

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support.commands import Command
@@ -11,10 +11,10 @@ from tests.support.commands import Command
 _TIMEOUT = 10.0  # seconds
 
 
-def get(url: str) -> tuple[int, bytes]:
+def get(url: str, **headers: str) -> tuple[int, bytes]:
     """Status and body."""
     try:
-        with urlopen(url, timeout=_TIMEOUT) as answer:
+        with urlopen(Request(url, headers=headers), timeout=_TIMEOUT) as answer:
             return answer.status, answer.read()
     except HTTPError as error:
         return error.code, error.read()

@@ -15,7 +15,7 @@ from dsql_outbox.cli.logs import announce
 from dsql_outbox.cli.output import counted
 from dsql_outbox.cli.signals import GO_ON, Interruption
 from dsql_outbox.cli.telemetry.metering import Metering
-from dsql_outbox.http_server import Answer, Route, Routes, fixed_paths, index, serving
+from dsql_outbox.http_server import Answer, Route, Routes, fixed_paths, index, is_loopback, serving
 from dsql_outbox.observability import metric_facts
 
 from .relay_run import RelayRun
@@ -110,7 +110,8 @@ class Daemon:
         if self._listen is None:
             yield
             return
-        async with serving(*self._listen, fixed_paths(self._routes())) as url:
+        paths = fixed_paths(self._routes(), is_local=is_loopback(self._listen.host))
+        async with serving(*self._listen, paths) as url:
             announce(f"listening on {url}: /healthz /readyz /metrics")
             yield
 
