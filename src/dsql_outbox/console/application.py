@@ -151,9 +151,12 @@ async def _logged_in(request: Request, token: str) -> Response:
 
 
 def _is_encrypted(request: Request) -> bool:
-    """Whether the browser speaks HTTPS, to us or to the proxy in front of us."""
-    forwarded = request.headers.get("x-forwarded-proto", "")
-    return "https" in {request.url.scheme, forwarded.lower()}
+    """Whether the browser speaks HTTPS, to us or to the first of the proxies in front of us.
+
+    Each proxy may add what its own client spoke, so the first one is the browser's.
+    """
+    forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0]
+    return "https" in {request.url.scheme, forwarded.strip().lower()}
 
 
 async def _token(request: Request) -> str:

@@ -188,7 +188,16 @@ async def test_a_path_that_is_no_utf_8_is_answered(url: str, path: str) -> None:
     assert POLICY in answer.headers["content-security-policy"]
 
 
-@pytest.mark.parametrize(("proto", "secure"), [("https", True), ("http", False)])
+@pytest.mark.parametrize(
+    ("proto", "secure"),
+    [
+        ("https", True),
+        ("http", False),
+        ("https, http", True),
+        ("HTTPS,http,http", True),
+        ("http, https", False),
+    ],
+)
 async def test_the_cookie_stays_encrypted_behind_a_proxy(
     url: str, proto: str, *, secure: bool
 ) -> None:
