@@ -18,7 +18,7 @@ from psycopg import pq
 from dsql_outbox.outbox.errors import MissingExtra, SettingsError
 
 from .fork import call_in_children
-from .target import DEAD_LINK, ConnectParameters, Endpoint
+from .target import DEAD_LINK, ConnectParameters, Endpoint, is_port
 
 _URL: Final = re.compile(
     r"dsql://(?P<user>[^:@/?#]+)"
@@ -71,7 +71,9 @@ class DsqlTarget:
 
     def __init__(self, url: str) -> None:
         found = _URL.fullmatch(url)
-        if found is None:  # the error must not quote the URL: it may contain a password
+        if found is None or not is_port(
+            found["port"] or "5432"
+        ):  # the error must not quote the URL: it may contain a password
             raise SettingsError(_PRIVATE_LINK if _VPC_ENDPOINT.search(url) else _OTHER_FORM)
         if find_spec("dsql_core") is None:
             raise MissingExtra("dsql", "a dsql:// database")

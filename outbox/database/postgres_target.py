@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.redaction import has_unclear_login
 
-from .target import DEAD_LINK, ConnectParameters, Endpoint, Isolation
+from .target import DEAD_LINK, ConnectParameters, Endpoint, Isolation, is_port
 
 _LEVELS: Final = {
     "read committed": IsolationLevel.READ_COMMITTED,
@@ -48,6 +48,18 @@ def _swallowed(found: Mapping[str, object]) -> str | None:
     return None
 
 
+def _check_hosts(hosts: str) -> None:
+    """Raise `SettingsError` for a name that cannot be looked up; a folder has a socket."""
+    try:
+        for host in hosts.split(","):
+            if not host.startswith("/"):
+                host.encode("idna")
+    except UnicodeError:
+        raise SettingsError(
+            "the host of the database URL is no name: 1 to 63 characters between two dots"
+        ) from None
+
+
 class PostgresTarget:
     """A PostgreSQL database, named by a URL or by libpq's key=value text.
 
@@ -79,6 +91,9 @@ class PostgresTarget:
                 f"the parameter {swallowed} of the database URL is empty, so libpq reads the next "
                 "parameter as its value: leave it out, or give it a value"
             )
+        _check_hosts(str(found.get("host") or ""))
+        if not all(is_port(port) for port in str(found.get("port") or "").split(",") if port):
+            raise SettingsError("the port of the database URL is 1 to 65535")
         given: ConnectParameters = {k: v for k, v in found.items() if v is not None}
         self._parameters = {"application_name": "dsql-outbox"} | DEAD_LINK | given
         # libpq ignores PGOPTIONS if the parameter `options` is given, so merge them here.

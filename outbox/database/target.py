@@ -39,6 +39,16 @@ class Endpoint(NamedTuple):
     dbname: str | None
 
 
+_LAST_PORT: Final = 65_535
+_PORT_DIGITS: Final = 5
+
+
+def is_port(text: str) -> bool:
+    """Whether a text is the number of a port that a server can have."""
+    is_short = text.isascii() and text.isdigit() and len(text) <= _PORT_DIGITS
+    return is_short and 1 <= int(text) <= _LAST_PORT
+
+
 class Target(Protocol):
     """One database. Its parameters may differ for each connection, as a token does."""
 

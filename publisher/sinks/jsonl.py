@@ -74,7 +74,7 @@ class _File:
 
 def _path(url: str) -> Path:
     path = url.removeprefix(_SCHEME)
-    if not path or path.startswith("//"):
+    if not path or path.startswith("//") or "\0" in path:
         raise SettingsError("a jsonl: URL is jsonl:FILE, as in jsonl:events.jsonl or jsonl:/a/b")
     return Path(path)
 

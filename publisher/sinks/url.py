@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from dsql_outbox.outbox import SettingsError, has_unclear_login
+from dsql_outbox.outbox import SettingsError, has_unclear_login, is_unicode
 
 _NAME: Final = re.compile(r"(?:\w(?:[\w-]{0,61}\w)?\.)*\w(?:[\w-]{0,61}\w)?\.?")
 """A name that DNS can hold, or an IPv4 address; services of Docker may have a ``_``."""
@@ -37,11 +37,18 @@ def split_login(login: str) -> tuple[str, str | None]:
 
 
 def parameters(kind: str, query: str, known: Collection[str]) -> dict[str, str]:
-    """Parse the query of a URL. Raises `SettingsError` for a parameter that is not `known`."""
+    """Parse the query of a URL.
+
+    Raises `SettingsError` for a parameter that is not `known`, and for a value that no file and
+    no broker can have as its name.
+    """
     given = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := sorted(given.keys() - set(known)):
         names = ", ".join(sorted(known))
         raise SettingsError(f"unknown in {kind}: {', '.join(unknown)}; known are {names}")
+    for name, value in given.items():
+        if "\0" in value or not is_unicode(value):
+            raise SettingsError(f"{name} of {kind} must not hold a NUL or half a surrogate pair")
     return given
 
 
@@ -58,7 +65,8 @@ def seconds(kind: str, text: str) -> float:
 
 def _host(text: str, port: int) -> str:
     host = urlsplit(f"//{text}")
-    if not host.hostname or host.path or host.fragment or host.port == 0:
+    # urlsplit leaves out line breaks and tabs.
+    if not text.isprintable() or not host.hostname or host.path or host.fragment or host.port == 0:
         raise ValueError(text)
     if "[" not in text and not _NAME.fullmatch(host.hostname):
         raise ValueError(text)

@@ -107,7 +107,7 @@ async def test_a_new_file_is_for_its_owner_alone_and_no_link_is_followed(tmp_pat
             pass
 
 
-@pytest.mark.parametrize("url", ["jsonl:", "jsonl://events.jsonl", "stdout:more"])
+@pytest.mark.parametrize("url", ["jsonl:", "jsonl://events.jsonl", "jsonl:a\0b", "stdout:more"])
 async def test_a_url_that_breaks_the_form_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match=r"jsonl:FILE|stdout: and nothing more"):
         async with open_sink(url):

@@ -86,7 +86,7 @@ def _stream(given: dict[str, str]) -> str | None:
 
 
 def _replicas(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _MOST_REPLICAS):
+    if text not in map(str, range(1, _MOST_REPLICAS + 1)):
         raise SettingsError(f"replicas of {_KIND} are 1 to {_MOST_REPLICAS}, got {text!r}")
     return int(text)
 

@@ -40,6 +40,7 @@ def test_a_postgresql_database_is_named_by_url_or_by_key_and_value(url: str, sho
     [
         ("postgresql://app:s3cret@db.example:6432/orders", ("db.example", 6432, "orders")),
         ("host=a,b port=1,2 dbname=orders", ("a,b", None, "orders")),
+        (f"host=a,/{'b' * 64} port=1,", (f"a,/{'b' * 64}", None, None)),
         ("host=db.example", ("db.example", 5432, None)),
         ("dbname=orders", (None, 5432, "orders")),
         ("dsql://app@abc.dsql.eu-west-1.on.aws/postgres", (CLUSTER, 5432, "postgres")),
@@ -65,6 +66,12 @@ def test_the_endpoint_of_a_database_has_what_its_url_names(
         ("port= password=s3cret host=h", "the parameter port of the database URL is empty"),
         ("host=h sslmode= password=s3cret", "the parameter sslmode of the database URL is empty"),
         ("host=h user= passfile=s3cret", "the parameter user of the database URL is empty"),
+        (f"postgresql://u:s3cret@h:{'7' * 4301}/db", "the port of the database URL is 1 to 65535"),
+        ("postgresql://u:s3cret@h:65536/db", "the port of the database URL is 1 to 65535"),
+        ("host=a,b port=5432,0 password=s3cret", "the port of the database URL is 1 to 65535"),
+        (f"postgresql://u:s3cret@{'h' * 64}/db", "the host of the database URL is no name"),
+        ("host=a,.b password=s3cret", "the host of the database URL is no name"),
+        (f"dsql://app@{CLUSTER}:65536/db", "dsql://role@cluster.dsql.region.on.aws"),
         ("dsql://cluster", "dsql://role@cluster.dsql.region.on.aws"),
     ],
 )

@@ -91,6 +91,10 @@ def test_the_url_goes_before_the_file(tmp_path: Path) -> None:
         ("kafka://s3cret@a", "a login of a Kafka URL is USER:PASSWORD@"),
         ("kafka://a?mechanism=PLAIN", "mechanism of a Kafka URL needs USER:PASSWORD@"),
         ("kafka://joe:s3cret@a?config=/missing", "config of a Kafka URL: cannot read /missing"),
+        ("kafka://joe:s3cret@a?config=/x%00y", "config of a Kafka URL must not hold a NUL"),
+        ("kafka://joe@a?password_file=%00", "password_file of a Kafka URL must not hold a NUL"),
+        ("kafka://a?tls=yes&ca=/\udc80", "must not hold a NUL or half a surrogate pair"),
+        ("kafka://joe:s3cret@a:\t", "a Kafka URL is kafka://"),
     ],
 )
 def test_what_breaks_a_rule_is_refused_without_showing_the_password(url: str, rule: str) -> None:
