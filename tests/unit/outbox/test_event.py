@@ -245,10 +245,11 @@ def test_the_fingerprint_is_of_the_content_without_saved_date() -> None:
 def test_of_a_name_twice_in_the_event_or_its_header_the_last_counts_deeper_ones_both() -> None:
     plain = json.dumps(event())
     at_top = plain.replace('{"eventHeader"', '{"eventHeader": 5, "eventHeader"', 1)
+    entities = plain.replace('"entities"', '"entities": [5], "entities"', 1)
     in_header = plain.replace('{"uuid"', f'{{"uuid": "{UUID(int=7)}", "uuid"', 1)
     deeper = plain.replace('{"entityId"', '{"entityId": "x", "entityId"', 1)
     parsed = parse_event(plain)
-    for text in (at_top, in_header, deeper):
+    for text in (at_top, entities, in_header, deeper):
         found = parse_event(text)
         assert (found.data, found.id, found.touches[0].entity_id) == (text, parsed.id, "CAR-1")
         assert (found.fingerprint == parsed.fingerprint) == (text is not deeper)
