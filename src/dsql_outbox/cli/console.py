@@ -35,6 +35,7 @@ Exit codes:
 @option("--host", default="127.0.0.1", metavar="ADDRESS", help="The address to listen on.")
 @option(
     "--port",
+    envvar="DSQL_OUTBOX_PORT_NUMBER",  # Kubernetes sets .._PORT for a Service named dsql-outbox
     type=click.IntRange(0, 65535),
     default=8640,
     help="The port to listen on; 0 lets the system choose.",

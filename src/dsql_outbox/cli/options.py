@@ -9,13 +9,13 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 
 def option(flag: str, *more: str, **attributes: Any) -> Callable[[Command], Command]:
-    """An option that is also read from ``DSQL_OUTBOX_<FLAG>``.
+    """An option that is also read from ``DSQL_OUTBOX_<FLAG>``, unless `envvar` is given.
 
     Its help shows that variable and the default.
     """
     variable = f"DSQL_OUTBOX_{flag.removeprefix('--').replace('-', '_').upper()}"
-    attributes = {"show_default": True} | attributes
-    return click.option(flag, *more, envvar=variable, show_envvar=True, **attributes)
+    attributes = {"envvar": variable, "show_default": True} | attributes
+    return click.option(flag, *more, show_envvar=True, **attributes)
 
 
 def log_options(command: Command) -> Command:
