@@ -127,7 +127,8 @@ class TransactionFailure(msgspec.Struct, frozen=True):
 class RetryScheduled(msgspec.Struct, frozen=True):
     """A transaction failed, and its next attempt follows after `wait_s` seconds.
 
-    `events` is the number of events that are tried again, and `event_id` is one of them.
+    `events` is the number of events that are tried again, and `event_id` is one of them. Before
+    a call of `transact` has an event, `events` is 0 and `event_id` is the id of the call.
     """
 
     event_id: UUID
@@ -145,9 +146,9 @@ class RetryScheduled(msgspec.Struct, frozen=True):
 class RetriesExhausted(msgspec.Struct, frozen=True):
     """The last allowed attempt of a transaction has failed.
 
-    `events` is the number of events that are not tried again, and `event_id` is one of
-    them. `is_cut_short` is whether the deadline of the call left no time for a retry
-    that the budget allows.
+    `events` and `event_id` are as in `RetryScheduled`, of the events that are not tried again.
+    `is_cut_short` is whether the deadline of the call left no time for a retry that the budget
+    allows.
     """
 
     event_id: UUID

@@ -57,17 +57,16 @@ logger.addFilter(_show_controls)  # all modules of the library use this logger
 def _line_of_retry(fact: RetryScheduled) -> LogLine:
     failure = fact.failure
     what = (
-        f"Transaction conflict ({failure.oc_class or 'OC000'})"
+        f"Transaction conflict ({failure.oc_class or _code(failure)})"
         if fact.conflict
-        else f"Transient failure ({failure.sqlstate or failure.error})"
+        else f"Transient failure ({_code(failure)})"
     )
     return LogLine(
         logging.WARNING,
-        "%s detected for event %s%s, attempt %d at %s: %s; retry in %.3f s (%s)%s",
+        "%s detected %s, attempt %d at %s: %s; retry in %.3f s (%s)%s",
         (
             what,
-            fact.event_id,
-            _others(fact.events),
+            _place(fact),
             fact.attempt,
             failure.host,
             failure.text,
@@ -83,14 +82,13 @@ def _line_of_end(fact: RetriesExhausted) -> LogLine:
     failure = fact.failure
     return LogLine(
         logging.ERROR,
-        "Retries exhausted for event %s%s after %d attempts at %s: %s (%s; %s%s)%s",
+        "Retries exhausted %s after %d attempts at %s: %s (%s; %s%s)%s",
         (
-            fact.event_id,
-            _others(fact.events),
+            _place(fact),
             fact.attempts,
             failure.host,
             failure.text,
-            failure.sqlstate or failure.error,
+            _code(failure),
             str(failure.budget),
             ", cut short by the timeout of the call" if fact.is_cut_short else "",
             _advice(failure),
@@ -99,8 +97,15 @@ def _line_of_end(fact: RetriesExhausted) -> LogLine:
     )
 
 
-def _others(events: int) -> str:
-    return f" and {events - 1} more" if events > 1 else ""
+def _code(failure: TransactionFailure) -> str:
+    return failure.sqlstate or failure.error
+
+
+def _place(fact: RetryScheduled | RetriesExhausted) -> str:
+    if not fact.events:
+        return "in transact"
+    others = f" and {fact.events - 1} more" if fact.events > 1 else ""
+    return f"for event {fact.event_id}{others}"
 
 
 def _advice(failure: TransactionFailure) -> str:
@@ -111,7 +116,7 @@ def _advice(failure: TransactionFailure) -> str:
 def _keys(fact: RetryScheduled | RetriesExhausted) -> dict[str, object]:
     failure, budget = fact.failure, fact.failure.budget
     return {
-        "event_id": str(fact.event_id),
+        "event_id": str(fact.event_id) if fact.events else None,
         "events": fact.events,
         "host": failure.host,
         "reason": budget.reason,

@@ -90,15 +90,23 @@ class Journal:
         """Record that another attempt follows after `seconds`."""
         self._waited = seconds
 
-    def tell_retry(self, failure: DatabaseFailure, events: int = 1) -> None:
-        """Report, after `waits`, that a transaction of `events` events is tried again."""
-        told = self.backoff.as_fact(failure)
-        self._scopes(RetryScheduled(self._call_id, self.attempts, self._waited, told, events))
+    def tell_retry(
+        self, failure: DatabaseFailure, events: int = 1, first: UUID | None = None
+    ) -> None:
+        """Report, after `waits`, that a transaction of `events` events is tried again.
 
-    def tell_end_of_retries(self, failure: DatabaseFailure, events: int = 1) -> None:
+        `first` is the id of one of them, if the call has no event's id.
+        """
+        told, named = self.backoff.as_fact(failure), first or self._call_id
+        self._scopes(RetryScheduled(named, self.attempts, self._waited, told, events))
+
+    def tell_end_of_retries(
+        self, failure: DatabaseFailure, events: int = 1, first: UUID | None = None
+    ) -> None:
         """Report that a transaction of `events` events is not tried again."""
-        told, cut_short = self.backoff.as_fact(failure), self.backoff.is_cut_short
-        self._scopes(RetriesExhausted(self._call_id, self.attempts, told, events, cut_short))
+        told, named = self.backoff.as_fact(failure), first or self._call_id
+        cut_short = self.backoff.is_cut_short
+        self._scopes(RetriesExhausted(named, self.attempts, told, events, cut_short))
 
     def exhausted(self, failure: DatabaseFailure) -> None:
         """Report that the retries of this call are exhausted."""

@@ -249,12 +249,14 @@ class Call(Work, Generic[T]):
 
     def _next_wait(self, failure: DatabaseFailure) -> float | None:
         wait = self._journal.next_wait(failure, monotonic())
+        events = self._current.events
+        told = failure, len(events), events[0].id if events else None
         if wait is None:
-            self._journal.tell_end_of_retries(failure)
+            self._journal.tell_end_of_retries(*told)
             self._journal.exhausted(failure)
         else:
             self._journal.waits(wait)
-            self._journal.tell_retry(failure)
+            self._journal.tell_retry(*told)
         return wait
 
     def _give_up(self, error: Exception) -> None:

@@ -11,7 +11,7 @@ from tests.support.writer.callers import QUICK, Facts, OpenWriter, formed, only_
 from dsql_outbox.observability import AttemptEnded
 from dsql_outbox.outbox import Database, Event, Receipt
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import Writer
+from dsql_outbox.writer import Transaction, Writer
 
 pytestmark = pytest.mark.client
 
@@ -43,6 +43,31 @@ def test_a_transaction_is_one_line_and_not_one_per_event(
         assert all(isinstance(end, Receipt) for end in writer.write_many(events))
     (record,) = caplog.records
     assert f"{TEXT} for event {events[0].id} and 99 more, attempt 1 at " in record.getMessage()
+
+
+def test_a_transact_names_the_first_of_its_events_and_no_event_before_it_has_one(
+    proxy: PostgresProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    appended: list[Event] = []
+
+    def sell(transaction: Transaction) -> None:
+        appended.extend(workload_s.car_created() for _ in range(2))
+        for event in appended[-2:]:
+            transaction.append(event)
+
+    with Writer(Database(proxy.url), formed(QUICK)) as writer:
+        writer.transact(lambda _: None)
+        proxy.cut_all()
+        proxy.refuse_connections(1)
+        writer.transact(sell)
+        proxy.refuse(1, at="commit")
+        writer.transact(sell)
+    down, conflict = [each for each in caplog.records if "retry in" in each.getMessage()]
+    assert "detected in transact, attempt " in down.getMessage()
+    assert (vars(down)["event_id"], vars(down)["events"]) == (None, 0)
+    first = appended[2].id
+    assert f"{TEXT} for event {first} and 1 more, attempt 1 at " in conflict.getMessage()
+    assert (vars(conflict)["event_id"], vars(conflict)["events"]) == (str(first), 2)
 
 
 @pytest.mark.pairs

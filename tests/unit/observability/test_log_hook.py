@@ -52,10 +52,10 @@ def keys(record: logging.LogRecord) -> dict[str, object]:
     [
         ("OC000", "Transaction conflict (OC000) detected"),
         ("OC001", "Transaction conflict (OC001) detected"),
-        (None, "Transaction conflict (OC000) detected"),
+        (None, "Transaction conflict (40001) detected"),
     ],
 )
-def test_a_conflict_is_one_warning_that_names_its_class(
+def test_a_conflict_is_one_warning_that_names_its_class_or_sqlstate(
     log: pytest.LogCaptureFixture, oc_class: str | None, words: str
 ) -> None:
     record = logged(log, retry(EVENT, 2, 0.2, of=budget(used=2), oc_class=oc_class))
