@@ -37,7 +37,10 @@ def open_sink(url: str) -> AbstractAsyncContextManager[Sink]:
     if not found:
         hidden = "@" in url and "://" not in url  # the text before the colon may be a login
         kind = "this URL" if hidden else f"URLs {scheme}:"
-        raise SettingsError(f"no sink for {kind}, there are {known_schemes()}")
+        raise SettingsError(
+            f"no sink for {kind}, there are {known_schemes()}; docs/writing-a-sink.md says how to "
+            "add one"
+        )
     return cast("SinkOpener", found[0].load())(url)
 
 
@@ -64,7 +67,7 @@ async def connected(sink: ConnectedSink) -> AsyncGenerator[Sink]:
 
 
 def known_schemes() -> str:
-    """The schemes of all sinks that are installed, as in ``jsonl:, nats:, stdout:``."""
+    """The schemes of all sinks, as in ``jsonl:, nats:, stdout:``; some may lack their extra."""
     return ", ".join(f"{name}:" for name in sorted(installed_sinks().names))
 
 

@@ -67,13 +67,14 @@ def test_an_unknown_scheme_is_refused_and_all_known_ones_are_named() -> None:
         open_sink("smtp://user:secret@host")
 
     assert "smtp:" in str(refused.value)
+    assert "docs/writing-a-sink.md" in str(refused.value)
     for known in SCHEMES:
         assert known in str(refused.value)
     assert "secret" not in str(refused.value)
 
 
 @pytest.mark.usefixtures("acme")
-def test_the_help_of_the_command_names_the_sinks_that_are_installed() -> None:
+def test_the_help_of_the_command_names_all_sinks() -> None:
     shown = CliRunner().invoke(publish_command, ["--help"]).output
 
     for known in SCHEMES:

@@ -75,10 +75,13 @@ def _parse(file: Path, pattern: str, table: object) -> TopicSettings:
 
 
 class _SinkOption(click.Option):
-    """Its help lists the sinks that are installed. It looks for them only when it is shown."""
+    """Its help lists the schemes of all sinks. It looks for them only when it is shown."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        self.help = f"The URL of the sink, such as nats://HOST[:PORT]. Installed: {known_schemes()}"
+        self.help = (
+            "The URL of the sink, such as nats://HOST[:PORT]. Without its extra, a sink names what "
+            f"to install. Schemes: {known_schemes()}"
+        )
         return super().get_help_record(ctx)
 
 
