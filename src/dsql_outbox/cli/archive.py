@@ -109,7 +109,7 @@ Exit codes:
 @dry_run_option
 @json_option
 @yes_option
-@with_database(logs=True)
+@with_database(duty="archivist", logs=True)
 def archive(
     *,
     before: datetime,

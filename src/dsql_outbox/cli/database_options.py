@@ -1,15 +1,16 @@
 """The options that name a database, and how a command opens it."""
 
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import psycopg
 
-from dsql_outbox.outbox import DEFAULT_SCHEMA, Database, Isolation
-from dsql_outbox.schema import apply
+from dsql_outbox.outbox import DEFAULT_SCHEMA, Database, Isolation, told
+from dsql_outbox.schema import Duty, apply, grant_command, lacking_rights
 
 from .logs import logs_on_stderr
 from .options import Command, log_options
@@ -17,6 +18,7 @@ from .output import occupy_standard
 from .signals import interruptible
 
 _EMBEDDED: Final = "embedded:"
+_TIMEOUT: Final = 5.0  # seconds to look at the rights of a role
 
 schema_option: Final = click.option(
     "--schema",
@@ -42,11 +44,17 @@ def database_options(command: Command) -> Command:
 
 
 def with_database(
-    advice: str | None = None, *, logs: bool = False, log_flags: bool = False, bare: bool = False
+    advice: str | None = None,
+    *,
+    duty: Duty | None = None,
+    logs: bool = False,
+    log_flags: bool = False,
+    bare: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add --database and --schema, and call the command with the open `Database`, `database`.
 
-    `advice` is the line that a signal prints; a command without one catches signals itself. With
+    `advice` is the line that a signal prints; a command without one catches signals itself. `duty`
+    is that of its role: the error for a missing right names the command that grants it. With
     `logs`, warnings are shown on standard error; with `log_flags`, --verbose and --log-format say
     what is shown and how, and the command gets `log_format`. With `bare`, as for a command that
     reports missing tables, those of ``embedded:`` are not created either.
@@ -64,11 +72,28 @@ def with_database(
                     verbose, form = options.pop("verbose", False), options.get("log_format", "text")
                     stack.enter_context(logs_on_stderr(verbose=verbose, log_format=form))
                 opening = open_bare_database if bare else open_database
-                command(database=stack.enter_context(opening(database, schema)), **options)
+                opened = stack.enter_context(opening(database, schema))
+                try:
+                    command(database=opened, **options)
+                except psycopg.errors.InsufficientPrivilege as error:
+                    if duty is None or (remedy := grant_for(opened, duty)) is None:
+                        raise
+                    raise click.ClickException(f"{told(error)}: {remedy}") from error
 
         return database_options(log_options(run) if log_flags else run)
 
     return decorate
+
+
+def grant_for(database: Database, duty: Duty) -> str | None:
+    """The advice to grant the rights that the role of the database lacks for a duty, if any."""
+    with suppress(psycopg.Error), database.connect(timeout=_TIMEOUT) as connection:
+        user = connection.info.user
+        lacking = lacking_rights(connection, database.schema, user)
+        if lacking and lacking[duty]:
+            command = grant_command(database.schema, {duty: user})
+            return f"let the owner of the tables run `{command}`"
+    return None
 
 
 @contextmanager

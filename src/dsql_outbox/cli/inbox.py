@@ -41,7 +41,7 @@ def inbox() -> None:
     help="Forget messages handled longer ago: a number and s, m, h or d, as in 30d.",
 )
 @json_option
-@with_database()
+@with_database(duty="consumer")
 def prune(*, consumer: str, older_than: timedelta, as_json: bool, database: Database) -> None:
     """Forget the messages that a consumer handled long ago.
 

@@ -23,7 +23,7 @@ from dsql_outbox.publisher import Operation, Operations
     help="The largest number of lines.",
 )
 @json_option
-@with_database(READ_ONLY)
+@with_database(READ_ONLY, duty="reader")
 def operations(*, limit: int, as_json: bool, database: Database) -> None:
     """List what operators did, the newest first: who, when, what and why.
 

@@ -195,7 +195,7 @@ Exit codes:
     show_default=False,
     help="Serve /healthz, /readyz and /metrics at this address, over HTTP without a password.",
 )
-@with_database(log_flags=True)
+@with_database(duty="publisher", log_flags=True)
 def publish(
     *,
     database: Database,

@@ -43,7 +43,7 @@ def targets() -> None:
 
 @targets.command("list")
 @json_option
-@with_database(READ_ONLY)
+@with_database(READ_ONLY, duty="reader")
 def list_(*, as_json: bool, database: Database) -> None:
     """List the targets."""
     found = called(Targets(database), lambda tool: tool.list())
@@ -93,7 +93,7 @@ def _cells(target: Target) -> tuple[str, ...]:
 @archive_option
 @reason_option
 @json_option
-@with_database(_GO_ON)
+@with_database(_GO_ON, duty="operator")
 def add(
     *,
     name: str,
@@ -152,7 +152,7 @@ def _fill_line(fill: FillProgress) -> str:
 @yes_option
 @reason_option
 @json_option
-@with_database(_GO_ON)
+@with_database(_GO_ON, duty="operator")
 def drop(*, name: str, yes: bool, reason: str, as_json: bool, database: Database) -> None:
     """Drop a target for good, with its waiting messages and dead letters.
 
@@ -176,7 +176,7 @@ def drop(*, name: str, yes: bool, reason: str, as_json: bool, database: Database
 @click.argument("name")
 @reason_option
 @json_option
-@with_database(_PERHAPS)
+@with_database(_PERHAPS, duty="operator")
 def pause(*, name: str, reason: str, as_json: bool, database: Database) -> None:
     """Pause a target: its publishers stop sending within ten seconds, and its messages wait.
 
@@ -190,7 +190,7 @@ def pause(*, name: str, reason: str, as_json: bool, database: Database) -> None:
 @click.argument("name")
 @reason_option
 @json_option
-@with_database(_PERHAPS)
+@with_database(_PERHAPS, duty="operator")
 def resume(*, name: str, reason: str, as_json: bool, database: Database) -> None:
     """Resume a target: its publishers send its messages again within ten seconds.
 

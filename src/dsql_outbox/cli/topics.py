@@ -37,7 +37,7 @@ def topics() -> None:
 @topics.command("list")
 @_target_option
 @json_option
-@with_database(READ_ONLY)
+@with_database(READ_ONLY, duty="reader")
 def list_(*, target: str, as_json: bool, database: Database) -> None:
     """List the topics that an operator has paused, by name."""
     anyio.run(_list, database, target, as_json)
@@ -61,7 +61,7 @@ def _cells(topic: PausedTopic) -> tuple[str, ...]:
 @_target_option
 @reason_option
 @json_option
-@with_database(_PERHAPS)
+@with_database(_PERHAPS, duty="operator")
 def pause(*, topic: str, target: str, reason: str, as_json: bool, database: Database) -> None:
     """Pause a topic: publishers stop sending its messages within ten seconds.
 
@@ -77,7 +77,7 @@ def pause(*, topic: str, target: str, reason: str, as_json: bool, database: Data
 @_target_option
 @reason_option
 @json_option
-@with_database(_PERHAPS)
+@with_database(_PERHAPS, duty="operator")
 def resume(*, topic: str, target: str, reason: str, as_json: bool, database: Database) -> None:
     """Resume a topic: publishers send its messages again within ten seconds.
 

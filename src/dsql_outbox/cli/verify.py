@@ -43,7 +43,7 @@ Exit codes:
 )
 @archive_option
 @json_option
-@with_database(logs=True)
+@with_database(duty="reader", logs=True)
 def verify(
     *, since: datetime | None, archive: tuple[str, ...], as_json: bool, database: Database
 ) -> None:

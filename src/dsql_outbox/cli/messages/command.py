@@ -57,7 +57,7 @@ messages.add_command(replay)
 @limit_option(_SHOWN)
 @click.option("--payload", is_flag=True, help="Include the event's text; needs --json.")
 @json_option
-@with_database(READ_ONLY)
+@with_database(READ_ONLY, duty="reader")
 def list_(
     *, which: Selection, limit: int, payload: bool, as_json: bool, database: Database
 ) -> None:
@@ -95,7 +95,7 @@ async def _list(
 @click.argument("event_id", type=click.UUID)
 @click.option("--payload", is_flag=True, help="Include the event's text.")
 @json_option
-@with_database(READ_ONLY)
+@with_database(READ_ONLY, duty="reader")
 def show(*, event_id: UUID, payload: bool, as_json: bool, database: Database) -> None:
     """Show every field of one event's messages that were not delivered.
 
@@ -120,7 +120,7 @@ async def _gather(database: Database, which: Selection, payload: bool) -> list[U
 @all_option
 @limit_option(MAX_RETRIED, MAX_RETRIED)
 @requeue_options
-@with_database()
+@with_database(duty="operator")
 def retry(
     *,
     which: Selection,
@@ -171,7 +171,7 @@ def retry(
 @dry_run_option
 @json_option
 @yes_option
-@with_database()
+@with_database(duty="operator")
 def drop(
     *,
     which: Selection,

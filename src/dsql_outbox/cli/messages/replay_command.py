@@ -61,7 +61,7 @@ Exit codes:
 )
 @requeue_options
 @yes_option
-@with_database("nothing was replayed", logs=True)
+@with_database("nothing was replayed", duty="operator", logs=True)
 def replay(
     *,
     event_ids: tuple[UUID, ...],

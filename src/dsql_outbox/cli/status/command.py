@@ -56,7 +56,7 @@ reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
     metavar="HOURS",
     help="With --conflicts, the period to report.",
 )
-@with_database(READ_ONLY)
+@with_database(READ_ONLY, duty="reader")
 def status(
     *,
     database: Database,

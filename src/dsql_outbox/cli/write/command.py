@@ -8,8 +8,9 @@ from typing import Final, Literal
 import anyio
 import click
 import msgspec
+from anyio import to_thread
 
-from dsql_outbox.cli.database_options import with_database
+from dsql_outbox.cli.database_options import grant_for, with_database
 from dsql_outbox.cli.exit_codes import FAILED, UNREACHABLE
 from dsql_outbox.cli.logs import LogFormat, announce
 from dsql_outbox.cli.options import option
@@ -99,7 +100,7 @@ Exit codes:
     metavar="NAME=VALUE",
     help="A header of the message of every event. May be repeated.",
 )
-@with_database(log_flags=True)
+@with_database(duty="writer", log_flags=True)
 def write(
     *,
     files: tuple[str, ...],
@@ -180,7 +181,8 @@ async def _store(
             interruption = Interruption(storing.stop)
             await interruption.run(storing.run)
     stop_line = storing.stop_line()
-    for line in filter(None, (tally.summary(), stop_line)):
+    advice = await to_thread.run_sync(grant_for, database, "writer") if tally.forbidden else None
+    for line in filter(None, (tally.summary(), stop_line, advice)):
         announce(line)
     if storing.schema_error is not None:
         raise storing.schema_error

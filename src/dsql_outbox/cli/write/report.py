@@ -9,6 +9,7 @@ from uuid import UUID
 
 import anyio
 import msgspec
+import psycopg
 
 from dsql_outbox.observability import Fact, WriteEnded, visible_json
 from dsql_outbox.outbox import DuplicateEvent, Receipt, told
@@ -31,6 +32,8 @@ class Tally:
     other_content: int = 0
     """How many of the failed events have the id of a different stored event."""
     conflicts: int = 0
+    forbidden: int = 0
+    """How many of the failed events the database refused for a missing right."""
     _began: float = field(default_factory=monotonic)
 
     def __call__(self, fact: Fact, /) -> None:
@@ -50,6 +53,7 @@ class Tally:
         """Count an event that is not stored, or whose outcome is unknown."""
         self.failed += 1
         self.other_content += isinstance(error, DuplicateEvent) and not error.same_content
+        self.forbidden += isinstance(error, psycopg.errors.InsufficientPrivilege)
 
     @property
     def seconds(self) -> float:
