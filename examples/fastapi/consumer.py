@@ -37,7 +37,7 @@ async def main() -> None:
         while True:
             try:
                 (raw,) = await subscription.fetch(1)
-            except nats.errors.TimeoutError:
+            except TimeoutError:  # no message came; nats-py has more than one
                 continue
             message = from_nats(raw)
             await inbox.once(message, partial(count, message))

@@ -4,6 +4,7 @@ A page leaves out what its reader has: imports, a table, a writer. Here a prelud
 """
 
 import ast
+import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -17,10 +18,12 @@ import psycopg
 import pytest
 from tests.support.checkout import ROOT
 from tests.support.served_app import served
+from tests.support.waiting import wait_until
 
 from dsql_outbox import AsyncWriter, Database, Entity, Event, Publisher, Writer
 from dsql_outbox.inbox import AsyncInbox
-from dsql_outbox.publisher import Targets
+from dsql_outbox.publisher import Targets, open_sink
+from dsql_outbox.testing import NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
@@ -50,6 +53,10 @@ async def ran(names: dict[str, Any], code: str) -> None:
         await FunctionType(compiled, names)()
     else:
         await anyio.to_thread.run_sync(exec, compiled, names)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    await anyio.to_thread.run_sync(wait_until, holds)
 
 
 @pytest.fixture
@@ -158,6 +165,48 @@ async def test_targets(shop: dict[str, Any], tmp_path: Path) -> None:
     shop["writer"].write(shop["new_event"]())
     await shop["add_and_relay"](shop["database"])  # it is there already
     assert [json.loads(line)["key"] for line in lake.read_text().splitlines()] == ["Loan/LOAN-7"]
+
+
+async def test_inbox(shop: dict[str, Any], url: str, nats_server: NatsServer) -> None:
+    """Its consumer outlives a pause, and an effect that fails at first."""
+    program, *_ = blocks("inbox.md")
+    own = {"nats://127.0.0.1:4222": nats_server.url, "postgresql://..": url}
+    for theirs, ours in own.items():
+        program = program.replace(theirs, ours)
+    waits: list[float] = []
+
+    def wait() -> float:
+        waits.append(0.1)
+        return waits[-1]
+
+    shop["wait"] = wait
+    await ran(shop, program.replace("timeout=60", "timeout=wait()").replace("delay=5", "delay=0.1"))
+    event, sink = shop["new_event"](), f"{nats_server.url}?stream=EVENTS"
+
+    async def relay() -> None:
+        async with open_sink(sink) as opened:
+            await Publisher(shop["database"], opened).run(until_empty=True)
+
+    with psycopg.connect(url, autocommit=True) as connection:
+
+        def mails() -> int:
+            return len(connection.execute("SELECT loan FROM public.mails").fetchall())
+
+        connection.execute("DROP TABLE IF EXISTS public.mails")
+        await relay()
+        consumer = asyncio.create_task(shop["main"]())
+        try:
+            await until(lambda: len(waits) > 1)  # the effect has failed
+            connection.execute("CREATE TABLE public.mails (loan text)")
+            await until(lambda: mails() == 1)
+            before = len(waits)
+            await until(lambda: len(waits) > before + 2)  # nothing came
+            shop["writer"].write(event)
+            await relay()
+            await until(lambda: mails() == 2)
+        finally:
+            consumer.cancel()
+            await asyncio.gather(consumer, return_exceptions=True)
 
 
 async def test_read_models(shop: dict[str, Any], url: str) -> None:
