@@ -251,6 +251,36 @@ async def test_a_page_of_a_worker_that_was_stopped_does_not_commit_after_the_end
     assert rows == [(0,)]
 
 
+async def test_a_page_of_a_worker_that_was_stopped_does_not_commit_beside_the_next_worker(
+    writer: Writer,
+    proxy: PostgresProxy,
+    targets: Targets,
+    sql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another one has taken the fill and has not ended it, so only the epoch tells."""
+    monkeypatch.setattr(fills, "LEASE", 0.2)
+    write(writer, 30)
+    told: list[FillProgress] = []
+    held = proxy.hold(matching='INSERT INTO "outbox".outbox (')
+    async with Targets(Database(proxy.url)) as stopped, anyio.create_task_group() as group:
+        group.start_soon(partial(stopped.add, "lake", from_start=True, filled=told.append))
+        await to_thread.run_sync(held.arrived)
+        with anyio.fail_after(60), anyio.CancelScope() as scope:
+
+            def stop_at_a_page(filled: FillProgress) -> None:
+                if filled.read:
+                    scope.cancel()
+
+            await targets.add("lake", from_start=True, filled=stop_at_a_page)
+        assert state(sql, "lake") == "filling"
+        await to_thread.run_sync(held.release)
+    assert [each.read for each in told] == [14, 21, 28, 30]
+    (_, found) = await targets.list()
+    assert found.fill == FillProgress(read=30, messages=30, without_bytes=0)
+    assert wrong(sql, "lake") == []
+
+
 async def test_of_two_that_fill_one_target_one_works_and_two_targets_are_filled_at_once(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
