@@ -592,6 +592,30 @@ async def test_forgotten_events_are_gone_and_the_others_of_their_files_stay(
     assert (fill.messages, fill.without_bytes, fill.forgotten) == (1, 0, 6)
 
 
+async def test_an_event_that_a_row_names_since_it_was_looked_at_is_not_forgotten(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the look under the lock finds the row of a replay that has committed since."""
+    one, _, young = (writer.write(event(c)).event_id for c in "abc")
+    await sent(database)
+    old = datetime.now(UTC) - timedelta(days=30)
+    sql.execute("UPDATE outbox.business_events SET saved_date = %s WHERE id <> %s", (old, young))
+    await archive(database, folder)
+
+    async def replay() -> None:
+        async with Messages(database) as tool:
+            await gathered(tool.replay(Selection(ids=(one,)), archive=[str(folder)]))
+
+    Meanwhile(monkeypatch, lambda: from_thread.run(replay))
+    done = await forget(database, folder, old + timedelta(days=1))
+    assert (done.events, done.kept, done.files) == (1, 1, 1)
+    assert texts(sql, folder).keys() == {one, young}
+
+
 def texts_or_letters(sql: psycopg.Connection, to: str) -> Any:
     """As `texts`, without the rule that no dead letter may name an archived event."""
     letters = sql.execute("DELETE FROM outbox.dead_letters RETURNING *").fetchall()
