@@ -149,11 +149,11 @@ from dsql_outbox.publisher import Archives
 from dsql_outbox.publisher.life import job
 
 job.LEASE = 0.5
-url, folder, before, left = *sys.argv[1:4], int(sys.argv[4])
+url, folder, before, left, *actions = *sys.argv[1:4], int(sys.argv[4]), *sys.argv[5:]
 
 def die(action, words):
     global left
-    if action in {"open", "os.rename", "os.remove"} and str(words[0]).startswith(folder):
+    if action in actions and str(words[0]).startswith(folder):
         left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -169,10 +169,10 @@ async def main():
 
 anyio.run(main)
 """
-"""Forgets again and again, and kills itself before it opens, renames or removes its n-th file.
+"""Forgets again and again, and kills itself before its n-th file action of the given kinds."""
 
-Between two of these, a job only reads or commits.
-"""
+ACTIONS = ("open", "os.rename", "os.remove")
+"""Between two of these, a job only reads or commits."""
 
 
 @pytest.mark.parametrize("moments", [[11], pytest.param(range(1, 19, 2), marks=pytest.mark.slow)])
@@ -206,7 +206,7 @@ async def test_an_event_that_a_killed_job_was_to_forget_is_whole_or_gone(
 
         words = (outbox_url, folder.resolve(), cut.isoformat())
         for each in [
-            stack.enter_context(Command(*words, n, program=("-c", FORGET)))
+            stack.enter_context(Command(*words, n, *ACTIONS, program=("-c", FORGET)))
             for n in (moment, moment + 1)
         ]:
             assert await to_thread.run_sync(each.wait) == (-signal.SIGKILL, b"", "")
@@ -218,6 +218,28 @@ async def test_an_event_that_a_killed_job_was_to_forget_is_whole_or_gone(
     await when_free(lambda: forget(database, folder, cut))
     assert texts(sql, folder).keys() == {*named, *young}
     assert await findings_in(database, folder) == []
+    assert_only_named_files(sql, folder)
+
+
+@pytest.mark.parametrize("young", [0, 3])
+async def test_the_old_file_goes_though_its_job_was_killed_after_the_commit(
+    outbox_url: str, tmp_path: Path, stack: ExitStack, young: int
+) -> None:
+    """No row names it, so only the next job can know of it."""
+    database, folder = Database(outbox_url), tmp_path / "archive"
+    sql = stack.enter_context(psycopg.connect(outbox_url, autocommit=True))
+    writer = stack.enter_context(Writer(database))
+    writer.write_many([event(f"c-{n}", n, "d") for n in range(3)])
+    cut = datetime.now(UTC)
+    kept = writer.write_many([event(f"c-{n}", n, "d") for n in range(young)])
+    sql.execute("DELETE FROM outbox.outbox")
+    await when_free(lambda: archive(database, folder))
+    words = (outbox_url, folder.resolve(), cut.isoformat(), 1, "os.remove")
+    killed = stack.enter_context(Command(*words, program=("-c", FORGET)))
+    assert await to_thread.run_sync(killed.wait) == (-signal.SIGKILL, b"", "")
+    assert texts(sql, folder).keys() == {each.event_id for each in kept}
+    assert len(archives(folder)) == 1 + (young > 0)
+    await when_free(lambda: archive(database, folder))
     assert_only_named_files(sql, folder)
 
 
@@ -234,4 +256,9 @@ async def when_free(job: Callable[[], Awaitable[Any]]) -> None:
 def assert_only_named_files(sql: psycopg.Connection, folder: Path) -> None:
     """Fail if a killed job left a file that no row names."""
     named = {row[0] for row in sql.execute("SELECT file FROM outbox.outbox_archives")}
-    assert {name for name in files(str(folder)) if ".jsonl" in name} == named
+    assert archives(folder) == named
+
+
+def archives(folder: Path) -> set[str]:
+    """The names of the files of events in a folder, whole or not."""
+    return {name for name in files(str(folder)) if ".jsonl" in name}
