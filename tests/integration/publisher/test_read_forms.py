@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from random import Random
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -92,6 +93,41 @@ async def test_both_forms_return_the_same_rows_ends_and_cuts(
 
 def _comparable(read: RangeRead) -> tuple[object, ...]:
     return (*(each.id for each in read.rows), *(each.waits for each in read.rows), *read[1:])
+
+
+PREDECESSORS = [
+    ("Car", "a", 10, 0, False),
+    ("Car", "a", 20, 10, True),
+    ("Car", "b", 30, 20, False),  # at 20 is a row of another subject
+    ("Van", "a", 40, 20, False),
+    ("Car", "a", 50, 15, False),  # its predecessor is gone
+    ("Car", "a", 80, 20, True),
+    ("Car", "c", 90, 70, False),  # its own row there is in another shard
+]
+"""Type and id of a subject, position, previous position, and whether the row waits."""
+
+
+@pytest.mark.parametrize("sqlstate", [None, "0A000"])
+async def test_in_both_forms_a_row_waits_for_a_row_of_its_own_subject_alone(
+    proxy: PostgresProxy, sql: psycopg.Connection, sqlstate: str | None
+) -> None:
+    if sqlstate is not None:
+        proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=READ)
+    elsewhere = (2, "Car", "c", 70, 0, False)
+    for shard, kind, subject, position, previous, _ in (
+        *((1, *p) for p in PREDECESSORS),
+        elsewhere,
+    ):
+        sql.execute(
+            "INSERT INTO outbox.outbox VALUES (%s, %s, %s, %s, %s, %s, 1, 't', '{}', '{}', 2,"
+            " now())",
+            (shard, position, UUID(int=position), previous, kind, subject),
+        )
+    store = SqlStore(Database(proxy.url))
+    reading = await store.read([Range(1, HEAD, 99, 1 << 20, 99)], PassedOver({}, ()))
+    await store.close()
+    found = [(row.position, row.predecessor) for row in reading.ranges[0].rows]
+    assert found == [(position, waits) for *_, position, _, waits in PREDECESSORS]
 
 
 @pytest.mark.parametrize("sqlstate", ["0A000", "42601", "42804"])

@@ -87,6 +87,22 @@ def test_a_row_waits_for_a_predecessor_that_nobody_has_read() -> None:
     assert sent(queues) == [4, 9]
 
 
+@pytest.mark.parametrize(
+    ("subject", "headers"), [("b", "{}"), ("a", '{"replay":"1"}')], ids=["subject", "replay"]
+)
+def test_no_other_row_at_the_position_of_the_predecessor_stands_for_it(
+    subject: str, headers: str
+) -> None:
+    """Two subjects may share a position, and so may a replay and a later event of its subject."""
+    queues, one = Queues(Rows()), shard()
+    rows = chain("a", [4, 9])
+    admit(queues, one, [row(subject, 4, headers=headers), *rows[1:]])
+    assert sent(queues) == [4]
+    place = one.ask_again()
+    assert place is not None
+    assert place.position == 4
+
+
 def test_a_predecessor_that_the_sweep_will_meet_is_not_looked_for() -> None:
     queues, one = Queues(Rows()), shard(sweeping=True)
     admit(queues, one, chain("a", [4, 9])[1:])
