@@ -13,8 +13,16 @@ from tests.support.brokers.kafka_mock import INIT_PRODUCER_ID, MockKafka
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher.sinks import Delivered, NotAttempted
+from dsql_outbox.publisher.sinks import (
+    Delivered,
+    NotAttempted,
+    Outcome,
+    Rejected,
+    Retry,
+    Unavailable,
+)
 from dsql_outbox.publisher.sinks.kafka import client
+from dsql_outbox.publisher.sinks.kafka.reports import outcome_of
 from dsql_outbox.testing.sink_contract import Answers, deliver, new_message, published
 
 # --- a report that does not come through -----------------------------------------------
@@ -168,3 +176,105 @@ def test_a_process_whose_principal_may_not_write_ends(kafka_cluster: MockKafka) 
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["unavailable"] * _OPENINGS * 8 + ["ends"]
+
+
+# --- what an error blames --------------------------------------------------------------
+
+_REJECTED: Final = {
+    "INVALID_RECORD",
+    "MSG_SIZE_TOO_LARGE",
+    "RECORD_LIST_TOO_LARGE",
+    "TOPIC_EXCEPTION",
+}
+_RETRIED: Final = {"INVALID_MSG", "INVALID_MSG_SIZE", "_INVALID_DIFFERENT_RECORD"}
+_OF_THE_TOPIC: Final = {
+    "FENCED_LEADER_EPOCH",
+    "INCONSISTENT_TOPIC_ID",
+    "INVALID_TIMESTAMP",
+    "KAFKA_STORAGE_ERROR",
+    "LEADER_NOT_AVAILABLE",
+    "NOT_ENOUGH_REPLICAS",
+    "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
+    "NOT_LEADER_FOR_PARTITION",
+    "POLICY_VIOLATION",
+    "REPLICA_NOT_AVAILABLE",
+    "THROTTLING_QUOTA_EXCEEDED",
+    "TOPIC_AUTHORIZATION_FAILED",
+    "UNKNOWN_LEADER_EPOCH",
+    "UNKNOWN_TOPIC_ID",
+    "UNKNOWN_TOPIC_OR_PART",
+    "UNSUPPORTED_COMPRESSION_TYPE",
+    "UNSUPPORTED_FOR_MESSAGE_FORMAT",
+    "_UNKNOWN_PARTITION",
+    "_UNKNOWN_TOPIC",
+}
+
+
+def test_only_an_error_that_names_the_record_blames_a_message() -> None:
+    """Of all errors that librdkafka knows."""
+    codes = {name: code for name, code in vars(KafkaError).items() if isinstance(code, int)}
+    blamed = {name: outcome_of(KafkaError(code), "events.X") for name, code in codes.items()}
+
+    def named(kind: type[Outcome]) -> set[str]:
+        return {name for name, outcome in blamed.items() if isinstance(outcome, kind)}
+
+    assert len(codes) > 150
+    assert named(Rejected) == _REJECTED
+    assert named(Retry) == _RETRIED
+    assert named(Unavailable) == _OF_THE_TOPIC
+
+
+class _Refusing(Producer):
+    """A producer that reports an error for a message with the key Loan/1, once."""
+
+    error: ClassVar[KafkaError | None] = None
+
+    def produce(self, topic: str, **given: Any) -> None:
+        if given["key"] == b"Loan/1" and self.error is not None:
+            given["on_delivery"](self.error, None)
+            type(self).error = None
+        else:
+            super().produce(topic, **given)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("beside", ["its topic", "another topic", "nothing"])
+@pytest.mark.parametrize("name", ["_DESTROY", "SASL_AUTHENTICATION_FAILED", "UNKNOWN"])
+async def test_after_an_unclear_error_the_answers_for_other_messages_say_what_failed(
+    kafka_cluster: MockKafka, monkeypatch: pytest.MonkeyPatch, name: str, beside: str
+) -> None:
+    monkeypatch.setattr(client, "Producer", _Refusing)
+    monkeypatch.setattr(_Refusing, "error", None)
+    topics = {"its topic": ["one.X"], "another topic": ["two.X"], "nothing": []}[beside]
+    others = [new_message(key="Loan/2", topic=topic) for topic in topics]
+    harmed = new_message(key="Loan/1", topic="one.X")
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}") as sink:
+        await deliver(sink, [harmed, *others])
+        _Refusing.error = KafkaError(getattr(KafkaError, name))
+        outcome, *rest = await published(sink, [harmed, *others])
+        await deliver(sink, [harmed, *others])
+
+    assert rest == [Delivered()] * len(others)
+    if beside == "its topic":
+        assert outcome == NotAttempted()
+    else:
+        assert isinstance(outcome, Unavailable)
+        assert f"({name})" in outcome.error
+
+
+@pytest.mark.anyio
+async def test_after_an_unclear_error_a_run_goes_one_by_one_and_counts_against_no_message(
+    kafka_cluster: MockKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "Producer", _Refusing)
+    monkeypatch.setattr(_Refusing, "error", KafkaError(KafkaError._DESTROY))
+    run = [new_message(key="Loan/1", topic="one.X", dedupe_id=f"{n}") for n in range(3)]
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}") as sink:
+        ended = await published(sink, run)
+        assert not vars(sink)["_runs"].takes("one.X")
+        one_by_one = await published(sink, run)
+
+    assert ended == [NotAttempted()] * 3
+    assert one_by_one == [Delivered()] * 3

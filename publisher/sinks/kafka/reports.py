@@ -16,11 +16,14 @@ from dsql_outbox.publisher.sinks.port import (
     Unavailable,
 )
 
-# Names of errors: those with an underscore come from librdkafka, the others from the broker.
+# Names of errors: those with an underscore come from librdkafka, the others from the broker. A name
+# that is in no set blames nothing by itself: its message is sent again, and no attempt is counted.
 _REFUSED: Final = frozenset(
     {"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "TOPIC_EXCEPTION"}
 )
 """The broker will never accept the message."""
+_DAMAGED: Final = frozenset({"INVALID_MSG", "INVALID_MSG_SIZE", "_INVALID_DIFFERENT_RECORD"})
+"""The message arrived damaged; another time it may arrive whole."""
 _SHARED: Final = frozenset(
     {"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "_INVALID_DIFFERENT_RECORD"}
 )
@@ -29,6 +32,9 @@ _NO_TOPIC: Final = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
 _TOPIC: Final = frozenset(
     {
         "TOPIC_AUTHORIZATION_FAILED",
+        "FENCED_LEADER_EPOCH",
+        "INCONSISTENT_TOPIC_ID",
+        "INVALID_TIMESTAMP",  # it is that of the client's clock, as for all messages
         "KAFKA_STORAGE_ERROR",
         "LEADER_NOT_AVAILABLE",
         "NOT_ENOUGH_REPLICAS",
@@ -37,6 +43,8 @@ _TOPIC: Final = frozenset(
         "POLICY_VIOLATION",
         "REPLICA_NOT_AVAILABLE",
         "THROTTLING_QUOTA_EXCEEDED",
+        "UNKNOWN_LEADER_EPOCH",
+        "UNKNOWN_TOPIC_ID",
         "UNSUPPORTED_COMPRESSION_TYPE",
         "UNSUPPORTED_FOR_MESSAGE_FORMAT",
         "_UNKNOWN_PARTITION",
@@ -104,6 +112,8 @@ class Reports:
         """Whether messages were not attempted, which says nothing of the broker."""
         self.has_stopped = False
         """Whether the producer stopped for good, which says nothing of any topic."""
+        self._unclear: dict[str, str] = {}
+        """By topic, the last error that says neither what failed nor that no answer came."""
         self.changed = asyncio.Event()
         """Set when messages are refused or due, and when no report can change the outcome."""
         self._messages = messages
@@ -135,11 +145,14 @@ class Reports:
         """Take a report that is about this message alone."""
         if error is None:
             self.stored(index)
-        elif outcome := outcome_of(error, self._messages[index].topic):
+        elif outcome := outcome_of(error, topic := self._messages[index].topic):
             self.settle(index, outcome)
         else:
             self.reason = error.str()
-            self.is_broken |= error.name() not in _SILENCE
+            if blames_broker(error):
+                self.is_broken = True
+            elif not is_silence(error):
+                self._unclear[topic] = _refusal(error)
             self._count_down()
             self._leave_behind(index)
 
@@ -189,7 +202,8 @@ class Reports:
         for index in sorted(self.unanswered):
             topic = self._messages[index].topic
             if not self._heard.since(self._began, topic):
-                self.settle(index, _silence(topic, seconds))
+                error = self._unclear.get(topic) or _silence(topic, seconds)
+                self.settle(index, Unavailable(error))
 
     def close(self) -> None:
         """Ignore reports from now on."""
@@ -210,22 +224,41 @@ class Reports:
 
 
 def outcome_of(error: KafkaError, topic: str) -> Outcome | None:
-    """The outcome of a message of the topic; None if the message and the topic are not at fault."""
+    """The outcome of a message of the topic; None if the error blames neither of them.
+
+    With None, the answers for other messages show what failed: a topic, a part of the broker, or
+    all of it.
+    """
     name = error.name()
-    if name in _BROKER or name in _SILENCE or error.fatal():
+    if error.fatal():
         return None
     if name in _NO_TOPIC:
         return Unavailable(
             f"there is no topic {topic}: make it, or let the broker make topics itself"
         )
-    text = f"refused by Kafka: {error.str()} ({name})"
     if name in _TOPIC:
-        return Unavailable(text)
-    return Rejected(text) if name in _REFUSED else Retry(text)
+        return Unavailable(_refusal(error))
+    if name in _REFUSED:
+        return Rejected(_refusal(error))
+    return Retry(_refusal(error)) if name in _DAMAGED else None
 
 
-def _silence(topic: str, seconds: float) -> Unavailable:
-    return Unavailable(
+def blames_broker(error: KafkaError) -> bool:
+    """Whether the broker or the producer failed, and so no topic."""
+    return error.name() in _BROKER or error.fatal()
+
+
+def is_silence(error: KafkaError) -> bool:
+    """Whether no answer came in time."""
+    return error.name() in _SILENCE
+
+
+def _refusal(error: KafkaError) -> str:
+    return f"refused by Kafka: {error.str()} ({error.name()})"
+
+
+def _silence(topic: str, seconds: float) -> str:
+    return (
         f"no acknowledgement for topic {topic} within {seconds:g} s, although the broker answers: "
         "a partition has no leader, or fewer replicas in sync than min.insync.replicas"
     )

@@ -23,7 +23,7 @@ from dsql_outbox.publisher.sinks.cloudevents import kafka_headers
 from dsql_outbox.publisher.sinks.port import Unavailable
 
 from .client import Callbacks, KafkaClient
-from .reports import Reports, outcome_of
+from .reports import Reports, blames_broker, is_silence, outcome_of
 from .url import KafkaSettings
 
 REST: Final = 30.0
@@ -162,11 +162,14 @@ class Runs:
         run.reports.leave(left)
 
     def _blame(self, topic: str, error: KafkaError) -> Unavailable | None:
-        """The outcome if the topic is at fault. If a message is, its run shall go one by one."""
+        """The outcome if the topic is at fault.
+
+        After other errors the messages of a run go one by one, unless the broker failed as a whole.
+        """
         outcome = outcome_of(error, topic)
         if isinstance(outcome, Unavailable):
             return outcome
-        if outcome is not None:
+        if not blames_broker(error) and not is_silence(error):
             self.rest([topic])
         return None
 
