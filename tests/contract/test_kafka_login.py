@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import socketserver
 import ssl
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -196,6 +198,77 @@ async def test_a_wrong_password_in_a_file_is_the_reason_and_stays_secret(
                 pass
     assert at.tokens[0] == "mistaken"
     assert "mistaken" not in str(raised.value)
+
+
+class _FirstBytes(socketserver.BaseRequestHandler):
+    """Notes what a client says first, and hangs up."""
+
+    server: "_Eavesdropper"
+
+    def handle(self) -> None:
+        self.request.settimeout(5)
+        with suppress(OSError):
+            self.server.heard.append(self.request.recv(4096))
+
+
+class _Eavesdropper(StandIn):
+    def __init__(self) -> None:
+        super().__init__(_FirstBytes)
+        self.heard: list[bytes] = []
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+@pytest.mark.parametrize("login", ["in the url", "in a file"])
+async def test_a_login_in_the_url_keeps_the_tls_of_the_config_file(
+    tmp_path: Path, mechanism: str, login: str
+) -> None:
+    password, config = tmp_path / "password", tmp_path / "client.properties"
+    password.write_text("hush\n")
+    config.write_text(f"security.protocol=SASL_SSL\nsasl.mechanism={mechanism}\n")
+    user, more = (
+        ("joe:hush", "") if login == "in the url" else ("joe", f"&password_file={password}")
+    )
+    with _Eavesdropper().serving() as listener:
+        place = f"kafka://{user}@127.0.0.1:{listener.server_port}?config={config}&timeout=1{more}"
+        with pytest.raises(SinkUnavailable):
+            async with open_sink(place):
+                pass
+
+    assert listener.heard
+    assert {said[:2] for said in listener.heard if said} == {b"\x16\x03"}  # a handshake of TLS
+
+
+@pytest.mark.parametrize("tls_too", [True, False])
+async def test_a_login_in_the_url_and_the_tls_of_the_config_file_are_one_login(
+    kafka_mock: MockKafka,
+    tls: ssl.SSLContext,
+    authority: Authority,
+    tmp_path: Path,
+    *,
+    tls_too: bool,
+) -> None:
+    config = tmp_path / "client.properties"
+    config.write_text(f"security.protocol=SASL_SSL\nssl.ca.location={authority.cert}\n")
+    with TokenListener(kafka_mock, tls, "hush".__eq__, "PLAIN").serving() as at:
+        place = f"kafka://outbox:hush@127.0.0.1:{at.server_port}?config={config}"
+        async with open_sink(f"{place}{'&tls=yes' if tls_too else ''}") as sink:
+            assert await published(sink, [new_message()]) == [Delivered()]
+    assert set(at.tokens) == {"hush"}
+
+
+async def test_tls_in_the_url_keeps_the_login_of_the_config_file(
+    kafka_mock: MockKafka, tls: ssl.SSLContext, authority: Authority, tmp_path: Path
+) -> None:
+    config = tmp_path / "client.properties"
+    config.write_text(
+        "security.protocol=SASL_SSL\nsasl.mechanism=PLAIN\n"
+        "sasl.username=outbox\nsasl.password=hush\n"
+    )
+    with TokenListener(kafka_mock, tls, "hush".__eq__, "PLAIN").serving() as at:
+        place = url(at, authority, f"tls=yes&config={config}")
+        async with open_sink(place) as sink:
+            assert await published(sink, [new_message()]) == [Delivered()]
+    assert set(at.tokens) == {"hush"}
 
 
 @pytest.mark.parametrize("shows", [True, False])

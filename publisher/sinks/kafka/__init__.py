@@ -8,13 +8,15 @@ Its parameters are:
 | parameter | default | meaning |
 | --- | --- | --- |
 | timeout | 5 | seconds that a message, or the first connection, may take |
-| tls | no | ``yes``: use TLS and check the certificate of the broker |
-| mechanism | PLAIN | SASL mechanism of the login in the URL, such as SCRAM-SHA-512 |
+| tls | as in ``config``, else no | ``yes``: use TLS and check the certificate of the broker |
+| mechanism | as in ``config``, else PLAIN | that of the login in the URL, such as SCRAM-SHA-512 |
 | password_file | | file with the password of ``USER@``, which is read again each second |
 | ca, cert, key | | PEM files: authorities of the broker, and the client's certificate and key |
 | token | | ``msk``: log in to Amazon MSK with IAM, over TLS (extra [msk]) |
 | region | that of the host | AWS region of ``token=msk`` |
 | config | | file with more settings of librdkafka, one ``name=value`` per line |
+
+A URL and a config file that contradict each other are refused.
 """
 
 from contextlib import AbstractAsyncContextManager

@@ -23,6 +23,8 @@ _PARAMETERS: Final = (
     *_TLS_FILES,
 )
 _PORT: Final = 9092
+_PROTOCOL: Final = "security.protocol"
+_MECHANISM: Final = "sasl.mechanism"
 _PASSWORD: Final = "sasl.password"  # noqa: S105 - the name of a setting
 _MSK: Final = "msk"
 """The one provider of tokens. OAUTHBEARER with OIDC is librdkafka's own, in the config file."""
@@ -108,7 +110,8 @@ def parse_kafka_url(url: str) -> KafkaSettings:
     milliseconds = max(1, round(timeout * 1000))
     # A listener that is silent in the handshake must be the reason before the time is over.
     setup = {"socket.connection.setup.timeout.ms": str(max(1000, milliseconds // 2))}
-    properties = _DEFAULTS | setup | _file(given.get("config")) | _security(login, given)
+    file = _file(given.get("config"))
+    properties = _DEFAULTS | setup | file | _security(login, given, file)
     properties |= {
         "bootstrap.servers": ",".join(hosts),
         "enable.idempotence": "true",
@@ -118,29 +121,56 @@ def parse_kafka_url(url: str) -> KafkaSettings:
         "topic.metadata.propagation.max.ms": str(milliseconds // 2),
     }
     token = msk_tokens(tuple(hosts), given.get("region")) if "token" in given else None
-    file = given.get("password_file")
+    password_file = given.get("password_file")
     return KafkaSettings(
         hosts=hosts,
         timeout=timeout,
         properties=properties,
         token=token,
-        password=None if file is None else partial(_password, file),
+        password=None if password_file is None else partial(_password, password_file),
     )
 
 
-def _security(login: str, given: dict[str, str]) -> dict[str, str]:
-    tls = given.get("tls", "no")
-    if tls not in ("yes", "no"):
-        raise SettingsError(f"tls of {_KIND} must be yes or no, got {tls!r}")
-    files = {_TLS_FILES[name]: given[name] for name in _TLS_FILES if name in given}
-    if files and tls == "no" and "token" not in given:
-        raise SettingsError(f"ca, cert and key of {_KIND} need tls=yes")
+def _security(login: str, given: dict[str, str], file: dict[str, str]) -> dict[str, str]:
+    """The settings of the URL for TLS and the login; those of its file must not contradict them."""
     user, password = split_login(login)
     if "token" in given:
-        return _token_login(given, has_login=bool(user or password)) | files
-    if "region" in given:
+        own = _token_login(given, has_login=bool(user or password))
+    elif "region" in given:
         raise SettingsError(f"region of {_KIND} needs token={_MSK}")
-    return _login(user, password, tls, given) | files
+    else:
+        own = _login(user, password, given, file)
+    protocol = _protocol(given, file, logs_in=bool(own))
+    own |= {_TLS_FILES[name]: given[name] for name in _TLS_FILES if name in given}
+    for name in own:
+        if file.get(name, own[name]) != own[name]:
+            rule = f"sets {name} to another value than the URL: leave one of them out"
+            raise SettingsError(f"config of {_KIND}: {given['config']} {rule}")
+    return own | protocol
+
+
+def _protocol(given: dict[str, str], file: dict[str, str], *, logs_in: bool) -> dict[str, str]:
+    """The protocol that the URL and its file ask for: either may ask for TLS, and for a login."""
+    tls = given.get("tls", "yes" if "token" in given else None)
+    if tls not in ("yes", "no", None):
+        raise SettingsError(f"tls of {_KIND} must be yes or no, got {tls!r}")
+    said = file.get(_PROTOCOL, "")
+    has_tls = said.lower().endswith("ssl") if tls is None else tls == "yes"
+    if not has_tls and not given.keys().isdisjoint(_TLS_FILES):
+        raise SettingsError(f"ca, cert and key of {_KIND} need tls=yes")
+    if tls is None and not logs_in:
+        return {}
+    login = "sasl_" if logs_in or said.lower().startswith("sasl") else ""
+    protocol = f"{login}{'ssl' if has_tls else 'plaintext'}"
+    rule = ""
+    if said.lower() not in ("", protocol):
+        rule = f"sets {_PROTOCOL}={said}, and the URL means {protocol}: let both say the same"
+    elif tls is None and not said and any(name.startswith("ssl.") for name in file):
+        # Without this, the password would go in clear although the file prepares TLS.
+        rule = "has settings of TLS: write tls=yes, or tls=no, into the URL"
+    if rule:
+        raise SettingsError(f"config of {_KIND}: {given['config']} {rule}")
+    return {_PROTOCOL: protocol}
 
 
 def _token_login(given: dict[str, str], *, has_login: bool) -> dict[str, str]:
@@ -151,11 +181,12 @@ def _token_login(given: dict[str, str], *, has_login: bool) -> dict[str, str]:
         raise SettingsError(f"token of {_KIND} {rule}")
     if given.get("tls") == "no":
         raise SettingsError(f"token of {_KIND} needs TLS: leave out tls=no")
-    return {"security.protocol": "sasl_ssl", "sasl.mechanism": "OAUTHBEARER"}
+    return {_MECHANISM: "OAUTHBEARER"}
 
 
-def _login(user: str, password: str | None, tls: str, given: dict[str, str]) -> dict[str, str]:
-    transport = "ssl" if tls == "yes" else "plaintext"
+def _login(
+    user: str, password: str | None, given: dict[str, str], file: dict[str, str]
+) -> dict[str, str]:
     if "password_file" in given:
         if not user or password is not None:
             raise SettingsError(f"password_file of {_KIND} needs USER@ before the host")
@@ -163,14 +194,13 @@ def _login(user: str, password: str | None, tls: str, given: dict[str, str]) -> 
     if not user and password is None:
         if "mechanism" in given:
             raise SettingsError(f"mechanism of {_KIND} needs USER:PASSWORD@ before the host")
-        return {"security.protocol": transport} if "tls" in given else {}
+        return {}
     if password is None:
         raise SettingsError(
             f"a login of {_KIND} is USER:PASSWORD@, each percent-encoded, or has a password_file"
         )
     return {
-        "security.protocol": f"sasl_{transport}",
-        "sasl.mechanism": given.get("mechanism", "PLAIN"),
+        _MECHANISM: given.get("mechanism", file.get(_MECHANISM, "PLAIN")),
         "sasl.username": user,
         _PASSWORD: password,
     }
@@ -200,5 +230,5 @@ def _file(path: str | None) -> dict[str, str]:
             raise SettingsError(f"config of {_KIND}: {path}:{number} is not name=value")
         if name in _OWN:
             raise SettingsError(f"config of {_KIND}: {path}:{number} sets {name}, which is fixed")
-        found[name] = value
+        found[_MECHANISM if name == "sasl.mechanisms" else name] = value  # an alias of librdkafka
     return found

@@ -72,11 +72,110 @@ def test_a_file_has_more_settings_and_may_hold_the_login(tmp_path: Path) -> None
     assert settings.properties["client.id"] == "me"
 
 
-def test_the_url_goes_before_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "client.properties"
-    file.write_text("security.protocol=plaintext\nsasl.username=ann\n")
+SCRAM = "SCRAM-SHA-512"
 
-    assert security(f"kafka://joe:p@a?config={file}&tls=yes")[::2] == ("sasl_ssl", "joe")
+
+@pytest.mark.parametrize(
+    ("url", "lines", "expected"),
+    [
+        ("joe:p@a", "security.protocol=SASL_SSL", ("sasl_ssl", "PLAIN", "joe", "p")),
+        ("joe:p@a", "security.protocol=sasl_plaintext", ("sasl_plaintext", "PLAIN", "joe", "p")),
+        ("joe:p@a", f"sasl.mechanism={SCRAM}", ("sasl_plaintext", SCRAM, "joe", "p")),
+        ("joe:p@a", f"sasl.mechanisms={SCRAM}", ("sasl_plaintext", SCRAM, "joe", "p")),
+        (
+            f"joe:p@a?tls=yes&mechanism={SCRAM}",
+            f"security.protocol=SASL_SSL\nsasl.mechanism={SCRAM}\nsasl.username=joe",
+            ("sasl_ssl", SCRAM, "joe", "p"),
+        ),
+        ("a?tls=yes", "security.protocol=SASL_SSL\nsasl.username=ann", ("sasl_ssl", None, "ann")),
+        ("a?tls=yes", "security.protocol=ssl", ("ssl",)),
+        ("a?tls=no", "security.protocol=SASL_PLAINTEXT", ("sasl_plaintext",)),
+        ("a?ca=/ca.pem", "security.protocol=ssl", ("ssl",)),
+        ("joe:p@a?tls=no", "ssl.ca.location=/ca.pem", ("sasl_plaintext", "PLAIN", "joe", "p")),
+        ("a?token=msk&region=x", "security.protocol=SASL_SSL", ("sasl_ssl", "OAUTHBEARER")),
+    ],
+)
+def test_the_url_and_the_file_make_one_login(
+    tmp_path: Path, url: str, lines: str, expected: tuple[str | None, ...]
+) -> None:
+    found = security(with_file(tmp_path, url, lines))
+
+    assert found == (*expected, *[None] * (4 - len(expected)))
+
+
+@pytest.mark.parametrize(
+    ("url", "lines", "rule"),
+    [
+        (
+            "joe:s3cret@a?tls=no",
+            "security.protocol=SASL_SSL",
+            "sets security.protocol=SASL_SSL, and the URL means sasl_plaintext",
+        ),
+        (
+            "joe:s3cret@a?tls=yes",
+            "security.protocol=SASL_PLAINTEXT",
+            "sets security.protocol=SASL_PLAINTEXT, and the URL means sasl_ssl",
+        ),
+        (
+            "joe:s3cret@a",
+            "security.protocol=SSL",
+            "sets security.protocol=SSL, and the URL means sasl_ssl",
+        ),
+        (
+            "joe:s3cret@a",
+            "security.protocol=plaintext",
+            "sets security.protocol=plaintext, and the URL means sasl_plaintext",
+        ),
+        (
+            "a?tls=yes",
+            "security.protocol=plaintext",
+            "sets security.protocol=plaintext, and the URL means ssl",
+        ),
+        (
+            "a?token=msk&region=x",
+            "security.protocol=sasl_plaintext",
+            "sets security.protocol=sasl_plaintext, and the URL means sasl_ssl",
+        ),
+        (
+            "joe:s3cret@a",
+            "ssl.ca.location=/ca.pem",
+            "has settings of TLS: write tls=yes, or tls=no",
+        ),
+        ("joe:s3cret@a", "sasl.username=ann", "sets sasl.username to another value than the URL"),
+        ("joe:s3cret@a", "sasl.password=s3cret2", "sets sasl.password to another value than the"),
+        (
+            "joe:s3cret@a?mechanism=PLAIN",
+            f"sasl.mechanisms={SCRAM}",
+            "sets sasl.mechanism to another value than the URL",
+        ),
+        (
+            "a?token=msk&region=x",
+            "sasl.mechanism=PLAIN",
+            "sets sasl.mechanism to another value than the URL",
+        ),
+        (
+            "a?tls=yes&ca=/one.pem",
+            "ssl.ca.location=/two.pem",
+            "sets ssl.ca.location to another value than the URL",
+        ),
+    ],
+)
+def test_a_url_and_a_file_that_contradict_each_other_are_refused(
+    tmp_path: Path, url: str, lines: str, rule: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse_kafka_url(with_file(tmp_path, url, lines))
+
+    assert rule in str(refused.value)
+    assert "client.properties" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def with_file(folder: Path, url: str, lines: str) -> str:
+    """The URL with a file of these lines."""
+    file = folder / "client.properties"
+    file.write_text(f"{lines}\n")
+    return f"kafka://{url}{'&' if '?' in url else '?'}config={file}"
 
 
 @pytest.mark.parametrize(
