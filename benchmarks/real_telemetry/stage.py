@@ -15,7 +15,8 @@ from tests.support.commands import Command
 from tests.support.telemetry.scrapes import base_url
 from tests.support.writer import workload_s
 
-from dsql_outbox.cli.telemetry.metering import metering
+from dsql_outbox.cli.telemetry.exports import exporting
+from dsql_outbox.cli.telemetry.metering import measure
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.schema import apply
 from dsql_outbox.servers import free_port
@@ -103,7 +104,7 @@ class Stage:
         """Write through the proxy until the end of the block; yields where it can be scraped."""
         settings = WriterSettings(base=0.02, cap=0.05)
         with ExitStack() as stack:
-            meters = stack.enter_context(metering("writer", prometheus=True))
+            meters = measure(stack.enter_context(exporting()), "writer", prometheus=True)
             writer = stack.enter_context(Writer(self.proxy.database, settings, hooks=meters.hooks))
             assert meters.exposition is not None
             server = stack.enter_context(_MetricsServer(meters.exposition))

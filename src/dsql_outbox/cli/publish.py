@@ -20,8 +20,9 @@ from dsql_outbox.cli.progress_line import EVERY, is_live, lines, live
 from dsql_outbox.cli.relay.daemon import Address, Daemon, address
 from dsql_outbox.cli.relay.relay_counts import CountsText
 from dsql_outbox.cli.relay.relay_run import RelayRun
-from dsql_outbox.cli.telemetry.metering import metering
-from dsql_outbox.cli.telemetry.tracing import tracing
+from dsql_outbox.cli.telemetry.exports import exporting
+from dsql_outbox.cli.telemetry.metering import measure
+from dsql_outbox.cli.telemetry.tracing import record_spans
 from dsql_outbox.outbox import DEFAULT_TARGET, Database, SettingsError
 from dsql_outbox.publisher import PublisherSettings, TopicSettings, known_schemes, named, open_sink
 
@@ -237,10 +238,9 @@ def publish(
         # Longer than the command's own limit, which must come first: it sets exit code 75.
         drain=drain + lease,
     )
-    with (
-        tracing(_SERVICE),
-        metering(_SERVICE, prometheus=listen is not None, target=named(target)) as meters,
-    ):
+    with exporting() as exports:
+        record_spans(exports, _SERVICE)
+        meters = measure(exports, _SERVICE, prometheus=listen is not None, target=named(target))
         relaying = RelayRun(
             database,
             sink,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from tests.support import commands
 
-from dsql_outbox.cli.telemetry.tracing import tracing
+from dsql_outbox.cli.telemetry.exports import exporting
+from dsql_outbox.cli.telemetry.tracing import record_spans
 from dsql_outbox.outbox import MissingExtra, SettingsError
 from dsql_outbox.testing.otlp_receiver import OtlpReceiver
 
@@ -27,7 +28,8 @@ MS = 1_000_000
 COMMON = """
 import logging, sys
 from uuid import UUID
-from dsql_outbox.cli.telemetry.tracing import tracing
+from dsql_outbox.cli.telemetry.exports import exporting
+from dsql_outbox.cli.telemetry.tracing import record_spans
 from dsql_outbox.observability import *
 logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
 E, T0, MS = UUID(int=7), 1_700_000_000_000_000_000, 1_000_000
@@ -35,19 +37,21 @@ E, T0, MS = UUID(int=7), 1_700_000_000_000_000_000, 1_000_000
 WRITE = (
     COMMON
     + """
-with tracing("outbox-writer") as lost:
+with exporting() as exports:
+    record_spans(exports, "outbox-writer")
     with (scope := trace_facts(WriteStarted(E, "Loan Created", "LoanCreated", "events.Loan", 1))):
         scope(AttemptEnded(E, 1, 0.0, T0, T0 + 5 * MS, "conflict", "E", "40001", "OC000"))
         scope(AttemptEnded(E, 2, 0.104, T0 + 109 * MS, T0 + 112 * MS, "committed"))
         scope(WriteEnded(E, "committed", 2, 1))
-print(scope.carrier["traceparent"], *lost)
+print(scope.carrier["traceparent"], *exports.lost)
 """
 )
 PUBLISH = (
     COMMON
     + """
 carrier = {"traceparent": sys.argv[1]}
-with tracing("outbox-publisher"):
+with exporting() as exports:
+    record_spans(exports, "outbox-publisher")
     scope = trace_facts(
         PublishStarted(E, "events.Loan", "nats", carrier, 1, T0 + 112 * MS, T0 + 150 * MS, 845)
     )
@@ -68,7 +72,8 @@ before = dict(os.environ)
 for case in cases:
     os.environ.clear()
     os.environ.update(before | case)
-    with tracing("outbox-writer"):
+    with exporting() as exports:
+        record_spans(exports, "outbox-writer")
         assert trace_facts(WriteStarted(E, "n", "t", "topic", 1)) is None, case
     assert not [name for name in sys.modules if name.startswith("opentelemetry.sdk")], case
 """
@@ -189,7 +194,8 @@ def test_exporters_given_get_the_spans_of_every_block() -> None:
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 for _ in range(2):
     exporter = InMemorySpanExporter()
-    with tracing("demo", exporters=[exporter]):
+    with exporting() as exports:
+        record_spans(exports, "demo", exporters=[exporter])
         trace_facts(WriteStarted(E, "n", "t", "topic", 1))(WriteEnded(E, "committed", 1, 0))
     print([span.name for span in exporter.get_finished_spans()])
 """
@@ -215,10 +221,10 @@ def test_a_collector_that_refuses_every_batch_costs_one_warning_line() -> None:
 
 
 def test_a_collector_that_never_answers_does_not_hold_the_command_up() -> None:
-    script = WRITE.replace("with tracing", """
-from dsql_outbox.cli.telemetry import sdk_spans
-sdk_spans.FLUSH_SECONDS = 1.0
-with tracing""", 1)  # fmt: skip
+    script = WRITE.replace("with exporting", """
+from dsql_outbox.cli.telemetry import exports
+exports.FLUSH_SECONDS = 1.0
+with exporting""", 1)  # fmt: skip
     run("")  # what processes are forked from has started
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = monotonic()
@@ -245,18 +251,16 @@ def test_a_variable_that_cannot_be_honoured_is_refused_by_name(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv(name, value)
 
-    with pytest.raises(SettingsError, match=f"^{name}={value}: "), tracing("writer"):
-        pass
+    with exporting() as exports, pytest.raises(SettingsError, match=f"^{name}={value}: "):
+        record_spans(exports, "writer")
 
 
 def test_without_the_extra_its_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
 
-    with (
-        pytest.raises(MissingExtra, match=r"needs the extra \[otlp\]: pip install "),
-        tracing("writer", endpoint="http://127.0.0.1:9"),
-    ):
-        pass
+    missing = r"needs the extra \[otlp\]: pip install "
+    with exporting() as exports, pytest.raises(MissingExtra, match=missing):
+        record_spans(exports, "writer", endpoint="http://127.0.0.1:9")
 
 
 def test_the_receiver_refuses_what_it_cannot_read(receiver: OtlpReceiver) -> None:

@@ -1,15 +1,21 @@
 """Metrics of real runs, read as Prometheus reads them: the values are what happened."""
 
+import socket
 import sys
+from contextlib import ExitStack, suppress
 from functools import partial
+from http.server import BaseHTTPRequestHandler
+from threading import Barrier, BrokenBarrierError
 
 import pytest
 from tests.support.commands import Command, run
+from tests.support.stand_ins import StandIn
 from tests.support.telemetry.scrapes import base_url, get, samples
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 
-from dsql_outbox.cli.telemetry.metering import metering
+from dsql_outbox.cli.telemetry.exports import exporting
+from dsql_outbox.cli.telemetry.metering import measure
 from dsql_outbox.outbox import Database, Entity, Event, MissingExtra
 from dsql_outbox.testing import NatsServer, OtlpReceiver, OutboxProxy
 from dsql_outbox.writer import Writer, WriterSettings
@@ -40,11 +46,9 @@ def named(found: dict[str, float], prefix: str) -> dict[str, float]:
 
 def test_the_writers_metrics_are_what_its_writes_met(url: str) -> None:
     quick = WriterSettings(base=0.01, cap=0.02, max_retries=3)
-    with (
-        metering("test", prometheus=True) as meters,
-        OutboxProxy(url) as proxy,
-        Writer(proxy.database, quick, hooks=meters.hooks) as writer,
-    ):
+    with exporting() as exports, OutboxProxy(url) as proxy, ExitStack() as stack:
+        meters = measure(exports, "test", prometheus=True)
+        writer = stack.enter_context(Writer(proxy.database, quick, hooks=meters.hooks))
         writer.write(workload_s.car_created())
         proxy.conflicts(2)
         retried = writer.write(workload_s.car_created())
@@ -126,8 +130,67 @@ def test_metrics_of_the_write_command_go_where_the_environment_says(url: str) ->
     assert names["service.name"] == "loader"
 
 
+class _Meeting(BaseHTTPRequestHandler):
+    """Answers a request for spans and one for metrics when both have come."""
+
+    server: "_Collector"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        with suppress(BrokenBarrierError):
+            self.server.both.wait(20)
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+        """Write nothing."""
+
+
+class _Collector(StandIn):
+    def __init__(self) -> None:
+        super().__init__(_Meeting)
+        self.both = Barrier(2)
+
+
+@pytest.mark.parametrize("command", ["write", "publish"])
+def test_a_command_sends_its_last_spans_and_metrics_at_the_same_time(
+    url: str, command: str
+) -> None:
+    with Writer(Database(url)) as writer:  # to publish
+        writer.write(workload_s.car_created("CAR-1"))
+    words = () if command == "write" else ("--sink", "stdout:", "--until-empty")
+    line = workload_s.car_created("CAR-2").to_json() + b"\n"
+    with _Collector().serving() as collector:
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
+            "OTEL_BSP_SCHEDULE_DELAY": "600000",
+        }
+        done = run(command, "--database", url, *words, stdin=line, env=env)
+
+    assert done.code == 0
+    assert "lost" not in done.err
+    assert not collector.both.broken
+
+
+def test_a_collector_that_is_away_costs_one_warning_for_spans_and_metrics(url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "0.2",
+    }
+    line = workload_s.car_created("CAR-1").to_json() + b"\n"
+    done = run("write", "--database", url, stdin=line, env=env)
+
+    assert done.code == 0
+    (warning,) = [line for line in done.err.splitlines() if "lost" in line]
+    assert "spans and metrics are lost, check the OTLP endpoint" in warning
+
+
 def test_nobody_asks_so_the_sdk_is_not_even_loaded() -> None:
-    with metering("test") as meters:
+    with exporting() as exports:
+        meters = measure(exports, "test")
         assert meters.hooks == ()
         assert meters.exposition is None
 
@@ -144,8 +207,6 @@ def test_a_missing_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", endpoint)
-    with (
-        pytest.raises(MissingExtra, match=rf"needs the extra \[{extra}\]: pip install "),
-        metering("test", prometheus=extra == "prometheus"),
-    ):
-        pass
+    missing = rf"needs the extra \[{extra}\]: pip install "
+    with exporting() as exports, pytest.raises(MissingExtra, match=missing):
+        measure(exports, "test", prometheus=extra == "prometheus")

@@ -16,7 +16,7 @@ from tests.support.telemetry.jaeger_server import Jaeger, serving
 from tests.support.telemetry.otlp_files import save, spans_by_service
 from tests.support.telemetry.promql import asked, evaluate
 from tests.support.telemetry.received_spans import view_received
-from tests.support.telemetry.watched_run import CONFLICTS, PLAIN, Watched, exporting, run
+from tests.support.telemetry.watched_run import CONFLICTS, PLAIN, Watched, run, spans_to
 from tests.support.writer import workload_s
 
 from dsql_outbox.cli import main
@@ -122,7 +122,7 @@ def test_the_alerts_that_fire_are_those_of_what_happened(watched: Watched) -> No
 @pytest.mark.anyio
 async def test_each_of_64_coalesced_callers_has_its_own_attempts(url: str) -> None:
     with OtlpReceiver() as receiver:
-        with exporting(receiver, "writer") as spans, OutboxProxy(url) as proxy:
+        with spans_to(receiver, "writer") as spans, OutboxProxy(url) as proxy:
             settings = WriterSettings(coalesce=1)
             async with AsyncWriter(proxy.database, settings, hooks=[TraceFacts(spans)]) as writer:
                 proxy.conflicts(1)

@@ -29,7 +29,8 @@ from tests.support.telemetry.received_spans import view_received
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 
-from dsql_outbox.cli.telemetry.metering import metering
+from dsql_outbox.cli.telemetry.exports import exporting
+from dsql_outbox.cli.telemetry.metering import measure
 from dsql_outbox.observability import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.testing import OtlpReceiver, OutboxProxy
@@ -67,7 +68,7 @@ class Watched(NamedTuple):
 
 
 @contextmanager
-def exporting(receiver: OtlpReceiver, service: str) -> Iterator[TracerProvider]:
+def spans_to(receiver: OtlpReceiver, service: str) -> Iterator[TracerProvider]:
     """A provider whose spans go to `receiver`; all are there after the block."""
     provider = TracerProvider(
         resource=Resource.create({"service.name": service}), shutdown_on_exit=False
@@ -86,9 +87,10 @@ def run(url: str, broker: str, receiver: OtlpReceiver) -> Watched:
     words = ("--database", url, "--sink", f"{broker}?stream=EVENTS", "--listen", "127.0.0.1:0")
     with (
         Command("publish", *words, env=env) as publisher,
-        metering("writer", prometheus=True) as meters,
-        exporting(receiver, "writer") as spans,
+        exporting() as exports,
+        spans_to(receiver, "writer") as spans,
     ):
+        meters = measure(exports, "writer", prometheus=True)
         assert meters.exposition is not None
         metrics = f"{base_url(publisher)}/metrics"
         wait_until(partial(_has, metrics, "outbox_relay_sink_available", 1), timeout=20)
@@ -99,7 +101,7 @@ def run(url: str, broker: str, receiver: OtlpReceiver) -> Watched:
         wait_until(partial(_has, metrics, delivered, PLAIN + 1), timeout=20)
         wait_until(partial(_has, metrics, "outbox_backlog_age_seconds", 0), timeout=20)
         last = scrape(monotonic(), meters.exposition(), get(metrics)[1])
-        with exporting(receiver, "consumer") as consumer:
+        with spans_to(receiver, "consumer") as consumer:
             asyncio.run(_consume(broker, event_id, consumer))
         publisher.signal(signal.SIGTERM)
         assert publisher.finish().code == 0

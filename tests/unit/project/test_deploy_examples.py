@@ -16,7 +16,7 @@ from tests.support.parsed_options import params
 from dsql_outbox.cli import main
 from dsql_outbox.cli.exit_codes import FAILED, OVERDUE, Misused, TablesMissing, Unreachable
 from dsql_outbox.cli.relay.daemon import Address
-from dsql_outbox.cli.telemetry.sdk_spans import FLUSH_SECONDS
+from dsql_outbox.cli.telemetry.exports import FLUSH_SECONDS
 from dsql_outbox.http_server.server import CONNECTIONS, SECONDS
 from dsql_outbox.publisher.operator.health import SILENT, STUCK
 from dsql_outbox.publisher.operator.health_probe import EVERY
@@ -29,7 +29,7 @@ DOCS = (ROOT / "docs/production.md").read_text()
 POD = MANIFEST["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
 
-MARGIN = parse_nats_url("nats://localhost").timeout + 2 * FLUSH_SECONDS
+MARGIN = parse_nats_url("nats://localhost").timeout + FLUSH_SECONDS
 """Seconds that may pass after the drain: the sink closes, spans and metrics are sent."""
 
 

@@ -15,7 +15,7 @@ from tests.support.hcl import parsed
 from tests.support.parsed_options import command_of, params
 
 from dsql_outbox.cli.relay.daemon import Address
-from dsql_outbox.cli.telemetry.sdk_spans import FLUSH_SECONDS
+from dsql_outbox.cli.telemetry.exports import FLUSH_SECONDS
 from dsql_outbox.doors.aws_lambda import MARGIN
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher.sinks.sqs import parse_sqs_url
@@ -186,9 +186,7 @@ def test_the_publishers_options_are_ones_that_the_command_has() -> None:
 def test_the_publisher_is_not_killed_before_its_drain_and_what_follows_are_over() -> None:
     sink = parse_sqs_url(sink_url())
     # A request of SQS may take its time-out twice; then spans and metrics are sent.
-    assert (
-        PUBLISHER["stopTimeout"] > options()["drain"] + 2 * sink.address.timeout + 2 * FLUSH_SECONDS
-    )
+    assert PUBLISHER["stopTimeout"] > options()["drain"] + 2 * sink.address.timeout + FLUSH_SECONDS
     assert f"stopTimeout: {PUBLISHER['stopTimeout']}" in DAEMON
     assert 45 <= PUBLISHER["stopTimeout"] <= 120, "Fargate's limit"
 

@@ -13,7 +13,8 @@ from dsql_outbox.cli.database_options import open_database
 from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.logs import quiet
 from dsql_outbox.cli.signals import interruptible
-from dsql_outbox.cli.telemetry.tracing import tracing
+from dsql_outbox.cli.telemetry.exports import exporting
+from dsql_outbox.cli.telemetry.tracing import record_spans
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.traces import view_recorded
@@ -69,14 +70,15 @@ def demo(database: str, sink: str | None, otlp: str | None) -> None:
         stack.enter_context(quiet())
         store = stack.enter_context(_started_database(console, database))
         sink_url = stack.enter_context(_started_sink(console, sink))
-        with tracing("dsql-outbox-demo", endpoint=otlp, exporters=[memory]) as lost:
+        with exporting() as exports:
+            record_spans(exports, "dsql-outbox-demo", endpoint=otlp, exporters=[memory])
             _run(console, store, sink_url, results)
         wanted = {written.event.id for written in results.written}
         found = checks(results, *stored_ids(store, wanted))
     trace = trace_of(results.most_retried(), view_recorded(memory.get_finished_spans()))
     show(console, results, found, trace)
     if otlp is not None and trace:
-        show_page(console, otlp, trace, lost)
+        show_page(console, otlp, trace, exports.lost)
     if not all(check.held for check in found):
         raise SystemExit(FAILED)
 

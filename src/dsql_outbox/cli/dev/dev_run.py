@@ -17,8 +17,9 @@ from dsql_outbox.cli.event_loop import run
 from dsql_outbox.cli.logs import LogFormat, logs_on_stderr
 from dsql_outbox.cli.relay.daemon import Address, Daemon
 from dsql_outbox.cli.relay.relay_run import RelayRun
-from dsql_outbox.cli.telemetry.metering import Metering, metering
-from dsql_outbox.cli.telemetry.tracing import tracing
+from dsql_outbox.cli.telemetry.exports import Exports, exporting
+from dsql_outbox.cli.telemetry.metering import Metering, measure
+from dsql_outbox.cli.telemetry.tracing import record_spans
 from dsql_outbox.outbox import Database, MissingExtra, OutboxError
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.schema import apply
@@ -118,8 +119,9 @@ class _DevRun:
         self._database = Database(postgres.url)
         apply(self._database)
         self.activity = Activity(self._database, postgres.log)
-        stack.enter_context(tracing(_SERVICE))
-        self._meters = self._metering(stack)
+        exports = stack.enter_context(exporting())
+        record_spans(exports, _SERVICE)
+        self._meters = self._measure(exports)
         hooks = [*self._meters.hooks, self.activity]
         self._relay = RelayRun(
             self._database,
@@ -145,12 +147,12 @@ class _DevRun:
         if self._lost is not None:
             raise OutboxError(f"{self._lost} has ended, so dev ends")
 
-    def _metering(self, stack: ExitStack) -> Metering:
+    def _measure(self, exports: Exports) -> Metering:
         try:
-            return stack.enter_context(metering(_SERVICE, prometheus=True))
+            return measure(exports, _SERVICE, prometheus=True)
         except MissingExtra as error:
             self._lines.note(f"no metrics: {error}")
-            return stack.enter_context(metering(_SERVICE))
+            return measure(exports, _SERVICE)
 
     def _console(self) -> _Console | None:
         try:

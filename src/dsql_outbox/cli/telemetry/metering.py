@@ -1,8 +1,7 @@
 """Metrics of a command: whether to measure, and where to send the metrics."""
 
 import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry import metrics
@@ -10,6 +9,7 @@ from opentelemetry import metrics
 from dsql_outbox.observability import Hook, MetricFacts
 from dsql_outbox.outbox import MissingExtra
 
+from .exports import Exports
 from .otel_environment import is_disabled, named_exporters, refuse_grpc
 
 if TYPE_CHECKING:
@@ -23,11 +23,10 @@ class Metering(NamedTuple):
     exposition: Callable[[], bytes] | None = None
 
 
-@contextmanager
-def metering(
-    service_name: str, *, prometheus: bool = False, target: str | None = None
-) -> Generator[Metering]:
-    """Measure inside the `with` block, and send the last metrics at its end.
+def measure(
+    exports: Exports, service_name: str, *, prometheus: bool = False, target: str | None = None
+) -> Metering:
+    """Measure until `exports` is closed, which sends the last metrics.
 
     Metrics are sent to the exporters that the OTEL_* variables name. With
     `prometheus`, `exposition` returns them as text. Without either, nothing is
@@ -43,13 +42,12 @@ def metering(
     sends = not is_disabled() and not _is_instrumented()
     names = named_exporters("METRICS") if sends else []
     if not names and not prometheus:
-        yield Metering()
-        return
+        return Metering()
     exporters = [_open(name) for name in names]
-    from .sdk_metrics import measuring  # noqa: PLC0415 - the SDK takes 100 ms to import
+    from .sdk_metrics import export_metrics  # noqa: PLC0415 - the SDK takes 100 ms to import
 
-    with measuring(service_name, exporters, prometheus=prometheus) as (provider, exposition):
-        yield Metering((MetricFacts(provider, target=target),), exposition)
+    provider, exposition = export_metrics(exports, service_name, exporters, prometheus=prometheus)
+    return Metering((MetricFacts(provider, target=target),), exposition)
 
 
 def _is_instrumented() -> bool:

@@ -1,9 +1,7 @@
 """OpenTelemetry's SDK for metrics; imported only when metrics are requested."""
 
 import logging
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from threading import Thread
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -17,35 +15,30 @@ from opentelemetry.sdk.metrics.export import (
 
 from dsql_outbox.outbox import MissingExtra
 
-from .sdk_spans import FLUSH_SECONDS, resource_of
+from .exports import Exports
+from .sdk_spans import resource_of
 
-logger = logging.getLogger("dsql_outbox")
 
+def export_metrics(
+    exports: Exports, service_name: str, exporters: Sequence[MetricExporter], *, prometheus: bool
+) -> tuple[MeterProvider, Callable[[], bytes] | None]:
+    """Return a provider that exports to `exporters`, and a function that answers a scrape.
 
-@contextmanager
-def measuring(
-    service_name: str, exporters: Sequence[MetricExporter], *, prometheus: bool
-) -> Generator[tuple[MeterProvider, Callable[[], bytes] | None]]:
-    """Yield a provider that exports to `exporters`, and a function that answers a scrape.
-
-    The function is None without `prometheus`. Leaving the block takes
-    `FLUSH_SECONDS` at most. Raises `MissingExtra` without the extra
+    The function is None without `prometheus`. Raises `MissingExtra` without the extra
     ``[prometheus]``.
     """
-    # The exporters log each retry and failure. `_GuardedMetricExporter` warns once instead.
+    # The exporters log each retry and failure. `Exports` warns once instead.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
     readers: list[MetricReader] = []
     exposition = None
     if prometheus:
         reader, exposition = _prometheus()
         readers.append(reader)
-    guarded = [_GuardedMetricExporter(exporter) for exporter in exporters]
+    guarded = (_GuardedMetricExporter(exporter, exports) for exporter in exporters)
     readers += map(PeriodicExportingMetricReader, guarded)
     provider = MeterProvider(readers, resource_of(service_name), shutdown_on_exit=False)
-    try:
-        yield provider, exposition
-    finally:
-        _shut_down(provider, guarded)
+    exports.add("metrics", provider.shutdown)
+    return provider, exposition
 
 
 def _prometheus() -> tuple[MetricReader, Callable[[], bytes]]:
@@ -62,15 +55,15 @@ def _prometheus() -> tuple[MetricReader, Callable[[], bytes]]:
 
 
 class _GuardedMetricExporter(MetricExporter):
-    """An exporter that logs its first failure as one warning, and never raises."""
+    """An exporter that reports its losses, and never raises."""
 
-    def __init__(self, exporter: MetricExporter) -> None:
+    def __init__(self, exporter: MetricExporter, exports: Exports) -> None:
         super().__init__(
             exporter._preferred_temporality,  # noqa: SLF001 - the reader asks for it by this name
             exporter._preferred_aggregation,  # noqa: SLF001 - as above
         )
         self._exporter: Any = exporter  # its methods take options without a type
-        self._warned = False
+        self._exports = exports
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **options: Any
@@ -80,33 +73,16 @@ class _GuardedMetricExporter(MetricExporter):
                 metrics_data, timeout_millis, **options
             )
         except Exception as error:  # noqa: BLE001 - lost metrics must not disturb the command
-            self.warn(type(error).__name__)
+            self._exports.lose("metrics", type(error).__name__)
             return MetricExportResult.FAILURE
-        if result is not MetricExportResult.SUCCESS:
-            self.warn("the collector cannot be reached or refused them")
-            return MetricExportResult.FAILURE
-        return MetricExportResult.SUCCESS
+        if result is MetricExportResult.SUCCESS:
+            self._exports.arrived()
+        else:
+            self._exports.lose("metrics", "the collector cannot be reached or refused them")
+        return result
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         return bool(self._exporter.force_flush(timeout_millis))
 
     def shutdown(self, timeout_millis: float = 30_000, **options: Any) -> None:
         self._exporter.shutdown(timeout_millis, **options)
-
-    def warn(self, reason: str) -> None:
-        if not self._warned:
-            self._warned = True
-            logger.warning("metrics are lost, check the OTLP endpoint: %s", reason)
-
-
-def _shut_down(provider: MeterProvider, exporters: Sequence[_GuardedMetricExporter]) -> None:
-    """Send the last metrics and close.
-
-    This uses a thread, because the SDK does not report whether it finished in time.
-    """
-    thread = Thread(target=provider.shutdown, daemon=True)
-    thread.start()
-    thread.join(FLUSH_SECONDS)
-    if thread.is_alive():
-        for exporter in exporters:
-            exporter.warn(f"they could not be sent within {FLUSH_SECONDS:.0f} s")

@@ -1,12 +1,8 @@
 """OpenTelemetry's SDK for spans, set up for the process; imported only when spans are requested."""
 
 import logging
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from socket import gethostname
-from threading import Thread
-from time import monotonic
-from typing import Final
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import HOST_NAME, SERVICE_NAME, OTELResourceDetector, Resource
@@ -14,10 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-FLUSH_SECONDS: Final = 5.0
-"""How many seconds sending the last spans or metrics may take."""
-
-logger = logging.getLogger("dsql_outbox")
+from .exports import Exports
 
 
 def memory_exporter() -> InMemorySpanExporter:
@@ -25,26 +18,16 @@ def memory_exporter() -> InMemorySpanExporter:
     return InMemorySpanExporter()
 
 
-@contextmanager
-def exporting(service_name: str, exporters: Sequence[SpanExporter]) -> Generator[Sequence[str]]:
-    """Give every span that ends inside the `with` block to each of `exporters`.
-
-    Yields a list that holds, after the block, a reason for each exporter that lost spans.
-
-    Leaving the block takes `FLUSH_SECONDS` at most.
-    """
-    # The exporters log each retry and failure. `_GuardedSpanExporter` warns once instead.
-    # The level is not reset, because an export may still fail after the block.
+def export_spans(exports: Exports, service_name: str, exporters: Sequence[SpanExporter]) -> None:
+    """Give every span to each of `exporters` until `exports` is closed."""
+    # The exporters log each retry and failure. `Exports` warns once instead.
+    # The level is not reset, because an export may still fail after the end.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
-    lost: list[str] = []
-    guarded = [_GuardedSpanExporter(exporter, lost) for exporter in exporters]
     provider = _global_provider(service_name)
-    for exporter in guarded:
-        provider.add_span_processor(exporter.processor)
-    try:
-        yield lost
-    finally:
-        _shut_down(guarded)
+    for exporter in exporters:
+        processor = BatchSpanProcessor(_GuardedSpanExporter(exporter, exports))
+        provider.add_span_processor(processor)
+        exports.add("spans", processor.shutdown)
 
 
 def _global_provider(service_name: str) -> TracerProvider:
@@ -74,22 +57,22 @@ def resource_of(service_name: str) -> Resource:
 
 
 class _GuardedSpanExporter(SpanExporter):
-    """An exporter that logs its first failure, adds it to `lost`, and never raises."""
+    """An exporter that reports its losses, and never raises."""
 
-    def __init__(self, exporter: SpanExporter, lost: list[str]) -> None:
+    def __init__(self, exporter: SpanExporter, exports: Exports) -> None:
         self._exporter = exporter
-        self._lost = lost
-        self._warned = False
-        self.processor = BatchSpanProcessor(self)
+        self._exports = exports
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         try:
             result = self._exporter.export(spans)
         except Exception as error:  # noqa: BLE001 - lost spans must not disturb the command
-            self.warn(type(error).__name__)
+            self._exports.lose("spans", type(error).__name__)
             return SpanExportResult.FAILURE
-        if result is not SpanExportResult.SUCCESS:
-            self.warn("the collector cannot be reached or refused them")
+        if result is SpanExportResult.SUCCESS:
+            self._exports.arrived()
+        else:
+            self._exports.lose("spans", "the collector cannot be reached or refused them")
         return result
 
     def shutdown(self) -> None:
@@ -97,24 +80,3 @@ class _GuardedSpanExporter(SpanExporter):
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         return self._exporter.force_flush(timeout_millis)
-
-    def warn(self, reason: str) -> None:
-        if not self._warned:
-            self._warned = True
-            self._lost.append(reason)
-            logger.warning("spans are lost, check the OTLP endpoint: %s", reason)
-
-
-def _shut_down(exporters: Sequence[_GuardedSpanExporter]) -> None:
-    """Flush and close all exporters in parallel.
-
-    This uses threads, because the SDK's own flush has no time limit.
-    """
-    deadline = monotonic() + FLUSH_SECONDS
-    threads = [Thread(target=exporter.processor.shutdown, daemon=True) for exporter in exporters]
-    for thread in threads:
-        thread.start()
-    for thread, exporter in zip(threads, exporters, strict=True):
-        thread.join(max(0.0, deadline - monotonic()))
-        if thread.is_alive():
-            exporter.warn(f"they could not be sent within {FLUSH_SECONDS:.0f} s")

@@ -1,48 +1,44 @@
 """Spans of a command: whether to record, and where to send the spans."""
 
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dsql_outbox.outbox import MissingExtra
 
+from .exports import Exports
 from .otel_environment import is_disabled, named_exporters, refuse_grpc
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 
-@contextmanager
-def tracing(
-    service_name: str, *, endpoint: str | None = None, exporters: Sequence["SpanExporter"] = ()
-) -> Generator[Sequence[str]]:
-    """Record spans inside the `with` block, and send the last ones at its end.
-
-    Yields a list that holds, after the block, a reason for each exporter that lost spans.
+def record_spans(
+    exports: Exports,
+    service_name: str,
+    *,
+    endpoint: str | None = None,
+    exporters: Sequence["SpanExporter"] = (),
+) -> None:
+    """Record spans until `exports` is closed, which sends the last ones.
 
     Spans are sent to `exporters`, and by OTLP over HTTP to `endpoint`, a base URL
     such as ``http://localhost:4318``. Without `endpoint`, the OTEL_* variables
     name the exporters. Without any exporter, or if OTEL_SDK_DISABLED is
     ``true``, nothing is set up. OTEL_SERVICE_NAME overrides `service_name`.
-    Leaving the block takes 5 seconds at most, even if the collector is out of
-    reach.
 
     Raises `MissingExtra` for OTLP without the extra ``[otlp]``, and
     `SettingsError` for an OTEL_* value that is not supported.
     """
     if is_disabled():
-        yield ()
         return
     names = ["otlp"] if endpoint else named_exporters("TRACES")
     if not names and not exporters:
-        yield ()
         return
-    from .sdk_spans import exporting  # noqa: PLC0415 - the SDK takes 100 ms to import
+    from .sdk_spans import export_spans  # noqa: PLC0415 - the SDK takes 100 ms to import
 
     opened = [*exporters, *(_open(name, endpoint) for name in names)]
-    with exporting(service_name, opened) as lost:
-        yield lost
+    export_spans(exports, service_name, opened)
 
 
 def _open(name: str, endpoint: str | None) -> "SpanExporter":

@@ -16,8 +16,9 @@ from dsql_outbox.cli.logs import LogFormat, announce
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.progress_line import is_live, live
 from dsql_outbox.cli.signals import Interruption
-from dsql_outbox.cli.telemetry.metering import metering
-from dsql_outbox.cli.telemetry.tracing import tracing
+from dsql_outbox.cli.telemetry.exports import exporting
+from dsql_outbox.cli.telemetry.metering import measure
+from dsql_outbox.cli.telemetry.tracing import record_spans
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Database, InvalidEvent, ParsedEvent, parse_headers, topic_fault
 from dsql_outbox.writer import AsyncWriter, WriterSettings
@@ -144,7 +145,9 @@ def write(
         max_outage=max_outage,
         max_connections=workers,
     )
-    with tracing(_SERVICE), metering(_SERVICE) as meters:
+    with exporting() as exports:
+        record_spans(exports, _SERVICE)
+        meters = measure(exports, _SERVICE)
         store = partial(
             _store,
             on_duplicate=on_duplicate,
