@@ -1,6 +1,7 @@
 -- Return the messages of events in the outbox, as written or as replays, of all targets. is_other:
 -- the payload is not the bytes of the event. The array is in a subquery: its length would
 -- make PostgreSQL read a table of up to some 100,000 rows as a whole, for each call.
+-- UNION: a message is changed once, also if several rows say that it is at its position.
 SELECT o.shard, o.position, o.event_id, o.headers::text AS headers,
   coalesce(octet_length(o.payload), 0) AS bytes,
   o.payload_size <> b.event_size OR coalesce(o.payload <> b.event_data::text, false) AS is_other,
@@ -9,7 +10,7 @@ FROM unnest((SELECT %(event_ids)s::text::uuid[])) AS k(id)
 JOIN {schema}.business_events b ON b.id = k.id
 CROSS JOIN LATERAL (
   SELECT b.position AS position
-  UNION ALL
+  UNION
   SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = b.id) AS p
 CROSS JOIN {schema}.outbox_targets g
 JOIN {schema}.outbox o

@@ -174,6 +174,24 @@ def of_others(sql: psycopg.Connection[Any], given: Given) -> list[Any]:
     return found
 
 
+async def test_a_record_of_a_replay_that_repeats_a_position_is_no_second_message(
+    database: Database, sql: psycopg.Connection[Any]
+) -> None:
+    """An operator may add such rows, and the person must be erased all the same."""
+    event = new("Person/ann", name=MARK)
+    with Writer(database) as writer:
+        writer.write(event)
+    for number in (1, 2):
+        sql.execute(
+            "INSERT INTO outbox.outbox_replays SELECT id, %s, position, '', 'eve', now()"
+            " FROM outbox.business_events",
+            (number,),
+        )
+    done = await erase(database)
+    assert (done.events, done.messages) == (1, 1)
+    assert [name for name, text in everything(sql).items() if MARK in text] == []
+
+
 @pytest.mark.parametrize(("events", "rows"), [(1_100, erased_rows.MAX_ROWS), (30, 20)])
 async def test_the_events_of_an_archive_file_have_more_rows_than_a_transaction_may_change(
     database: Database,
