@@ -16,7 +16,8 @@ from .database import (
 from dsql_outbox.outbox.archive.archive_file import ArchiveFile, read_manifest, remove_file
 from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
 from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
-from dsql_outbox.outbox.archive.place import MARKER, ArchivePlace, claim, open_place
+from dsql_outbox.outbox.archive.file_rules import MARKER, new_file_name
+from dsql_outbox.outbox.archive.place import ArchivePlace, claim, open_place, open_recorded
 from dsql_outbox.outbox.database.array_literals import (
     array_literal,
     json_array,
@@ -296,10 +297,12 @@ __all__ = [
     "kind_of",
     "listed_key",
     "message_headers",
+    "new_file_name",
     "next_connection",
     "numbered",
     "on_connection",
     "open_place",
+    "open_recorded",
     "parse_event",
     "parse_headers",
     "parse_subject_key",

@@ -11,9 +11,17 @@ import msgspec
 from dsql_outbox.outbox.errors import ArchiveError
 
 from .archived_event import ArchivedEvent, compress, decode_lines, decompress, encode_lines
-from .place import ArchivePlace
+from .file_rules import manifest_of, require_name
+from .place import ArchivePlace, read_facts
 
 FORMAT: Final = 1
+
+MAX_CONTENT: Final = 256 << 20
+"""Most bytes of a file, and of the lines in it.
+
+The events of a transaction have less, with all their headers. A file that unpacks to more is none
+of ours.
+"""
 
 
 class ArchiveFile(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -68,23 +76,25 @@ class ArchiveFile(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
         place.write(self.file, data)
         place.write(self.manifest, manifest)
         self.read(place)
-        if place.read(self.manifest) != manifest:
+        if place.read(self.manifest, len(manifest)) != manifest:
             raise ArchiveError(self.manifest, place.name, "it reads back differently")
 
     def read(self, place: ArchivePlace) -> list[ArchivedEvent]:
         """The events of the file. Raises `ArchiveError` unless it is as these facts say."""
-        data = place.read(self.file)
+        data = place.read(self.file, min(self.file_size, MAX_CONTENT))
         if sha256(data).hexdigest() != self.sha256:
             told = f"it is not the file that was written: {len(data):,} of {self.file_size:,} bytes"
             if len(data) == self.file_size:
                 told = "it is not the file that was written: its SHA-256 differs"
             raise ArchiveError(self.file, place.name, told)
         try:
-            content = decompress(data)
+            content = decompress(data, MAX_CONTENT)
+            if sha256(content).hexdigest() != self.content_sha256:
+                raise ArchiveError(self.file, place.name, "its content differs from its facts")
             events = list(decode_lines(content))
         except ValueError as error:
             raise ArchiveError(self.file, place.name, f"it cannot be read: {error}") from None
-        if sha256(content).hexdigest() != self.content_sha256 or len(events) != self.events:
+        if len(events) != self.events:
             raise ArchiveError(self.file, place.name, "its content differs from its facts")
         return events
 
@@ -101,22 +111,15 @@ class _Manifest(msgspec.Struct, frozen=True, rename="camel"):
     archive: ArchiveFile
 
 
-def manifest_of(file: str) -> str:
-    """The name of the manifest of a file."""
-    return file.removesuffix(".jsonl.zst") + ".manifest.json"
-
-
 def remove_file(place: ArchivePlace, file: str) -> None:
     """Remove a file and its manifest, if they exist. Raises `ArchiveError`."""
+    manifest = manifest_of(file)
+    require_name(manifest, place.name)  # first, as `file` may be the manifest of another file
     place.remove(file)
-    place.remove(manifest_of(file))
+    place.remove(manifest)
 
 
 def read_manifest(place: ArchivePlace, file: str) -> tuple[UUID, ArchiveFile]:
     """The outbox and the facts in the manifest of a file. Raises `ArchiveError`."""
-    name = manifest_of(file)
-    try:
-        found = msgspec.json.decode(place.read(name), type=_Manifest)
-    except msgspec.MsgspecError:
-        raise ArchiveError(name, place.name, "it is no manifest") from None
+    found = read_facts(place, manifest_of(file), _Manifest, "it is no manifest")
     return found.store, found.archive

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from io import BytesIO
 from typing import Final
 from uuid import UUID
 
@@ -42,20 +43,28 @@ def compress(content: bytes) -> bytes:
     return data
 
 
-def decompress(file: bytes) -> bytes:
-    """The content of a file. Raises `ValueError` for bytes that are no whole file."""
+def decompress(file: bytes, most: int) -> bytes:
+    """The content of a file.
+
+    Raises `ValueError` for bytes that are no whole file, or whose content has more than `most`.
+    """
     library = zstd()
+    unpacker = library.ZstdDecompressor()
     try:
-        content: bytes = library.decompress(file)
+        content: bytes = unpacker.decompress(file, most + 1)
     except library.ZstdError as error:
         raise ValueError(str(error)) from None
+    if len(content) > most:
+        raise ValueError(f"its content has more than {most:,} bytes")
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError("it does not end where its content does")
     return content
 
 
 def decode_lines(content: bytes) -> Iterator[ArchivedEvent]:
     """The events of a content. Raises `ValueError` for a line that is no event."""
-    for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), 1):
+    for number, line in enumerate(BytesIO(content), 1):
         try:
             yield _decode(line)
-        except msgspec.MsgspecError:  # its text may quote the event
+        except (msgspec.MsgspecError, ValueError):  # its text may quote the event
             raise ValueError(f"line {number} is no archived event") from None

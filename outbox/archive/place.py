@@ -1,33 +1,45 @@
 """Where archive files are: a folder, or a prefix of an S3 bucket."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
+from errno import ELOOP
 from pathlib import Path
-from typing import Final, Protocol
+from stat import S_ISREG
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from dsql_outbox.outbox.errors import ArchiveError, SettingsError
 
-MARKER: Final = "outbox-archive.json"
-"""The file that says whose archive a place is."""
+from .file_rules import MARKER, require_name, require_size
 
 _MAX_NAME: Final = 1024
 """The most characters of the name of a place: those of its column."""
 
+_MAX_FACTS: Final = 64 << 10
+"""The most bytes of a marker or a manifest."""
+
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+Facts = TypeVar("Facts")
+
 
 class ArchivePlace(Protocol):
-    """Files in one place; its methods block. They raise `ArchiveError`, which names the file."""
+    """Files in one place; its methods block. They raise `ArchiveError`, which names the file.
+
+    They take the names that `require_name` accepts, and no others.
+    """
 
     @property
     def name(self) -> str:
         """The place as `open_place` takes it."""
         ...
 
-    def read(self, file: str, /) -> bytes:
-        """The bytes of a file."""
+    def read(self, file: str, most: int, /) -> bytes:
+        """The bytes of a file, which has at most `most` of them."""
         ...
 
     def write(self, file: str, data: bytes, /) -> None:
@@ -43,20 +55,26 @@ class ArchivePlace(Protocol):
         ...
 
 
-def open_place(name: str) -> ArchivePlace:
+def open_place(name: str, *, is_recorded: bool = False) -> ArchivePlace:
     """The place with a name: a folder, or ``s3://BUCKET/PREFIX``.
 
-    Raises `SettingsError` for another name, and `MissingExtra`.
+    A name that `is_recorded` in a row must not choose a server. Raises `SettingsError` for another
+    name, and `MissingExtra`.
     """
     if len(name) > _MAX_NAME:
         raise SettingsError(f"an archive has a name of {_MAX_NAME} characters at most")
     if name.startswith("s3://"):
         from .s3_place import open_s3  # noqa: PLC0415 - boto3 is slow, and an extra
 
-        return open_s3(name)
-    if not name or "://" in name or "\0" in name or name.startswith("s3:"):
+        return open_s3(name, is_recorded=is_recorded)
+    if not name or "://" in name or name.startswith("s3:"):
         raise SettingsError(f"an archive is FOLDER or s3://BUCKET/PREFIX, got {name!r}")
-    return FolderPlace(Path(name).resolve())
+    try:
+        folder = Path(name).resolve()
+        str(folder).encode()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, the character NUL, no UTF-8
+        raise SettingsError(f"no folder can be named {name!a}") from None
+    return FolderPlace(folder)
 
 
 class _Marker(msgspec.Struct, frozen=True):
@@ -69,22 +87,58 @@ def claim(place: ArchivePlace, store: UUID, *, is_known: bool) -> None:
 
     `is_known`: it must be that of the outbox already, as files of it were written there.
     """
-    if place.exists(MARKER):
-        try:
-            found = msgspec.json.decode(place.read(MARKER), type=_Marker)
-        except msgspec.MsgspecError:
-            raise ArchiveError(MARKER, place.name, "it does not say whose archive it is") from None
-        if found.store != store:
-            raise SettingsError(
-                f"{place.name} is the archive of another outbox, {found.store}; this one is "
-                f"{store}: choose another place"
-            )
-        return
-    if is_known:
-        raise ArchiveError(
-            MARKER, place.name, "it is missing, though files were archived there: is it mounted?"
+    found = _marked_store(place)
+    if found is None:
+        if is_known:
+            told = "it is missing, though files were archived there: is it mounted?"
+            raise ArchiveError(MARKER, place.name, told)
+        place.write(MARKER, msgspec.json.encode(_Marker(1, store)))
+    elif found != store:
+        raise SettingsError(
+            f"{place.name} is the archive of another outbox, {found}; this one is "
+            f"{store}: choose another place"
         )
-    place.write(MARKER, msgspec.json.encode(_Marker(1, store)))
+
+
+def open_recorded(
+    name: str, file: str, given: Sequence[ArchivePlace], store: UUID
+) -> ArchivePlace | None:
+    """The place that a row names for a file. It is None if a place that is not ours lacks the file.
+
+    A place is ours if it was `given`, or if its marker names the outbox. A role that may change
+    rows must reach no other file by them. It blocks. Raises `ArchiveError` if the file is in a
+    place that is not ours, or if only a command may name the place.
+    """
+    for place in given:
+        if place.name == name:
+            return place
+    remedy = "if it is an archive of this outbox, name it in the command"
+    try:
+        found = open_place(name, is_recorded=True)
+    except SettingsError as error:
+        raise ArchiveError(file, name, f"{error}; {remedy}") from None
+    if _marked_store(found) == store:
+        return found
+    if found.exists(file):
+        told = f"a row names this place, which does not have the marker of the outbox; {remedy}"
+        raise ArchiveError(file, name, told)
+    return None
+
+
+def _marked_store(place: ArchivePlace) -> UUID | None:
+    """The outbox whose archive the place is, by its marker."""
+    if not place.exists(MARKER):
+        return None
+    return read_facts(place, MARKER, _Marker, "it does not say whose archive it is").store
+
+
+def read_facts(place: ArchivePlace, file: str, kind: type[Facts], otherwise: str) -> Facts:
+    """The facts in a marker or a manifest. Raises `ArchiveError`, which says `otherwise`."""
+    data = place.read(file, _MAX_FACTS)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise ArchiveError(file, place.name, otherwise) from None
 
 
 class FolderPlace:
@@ -98,19 +152,29 @@ class FolderPlace:
         """The absolute path."""
         return str(self._folder)
 
-    def read(self, file: str, /) -> bytes:
-        """The bytes of a file."""
+    def read(self, file: str, most: int, /) -> bytes:
+        """The bytes of a regular file; no link is followed, and no pipe is waited for."""
         with self._named(file):
-            return (self._folder / file).read_bytes()
+            descriptor = os.open(self._folder / file, _READ)
+            with os.fdopen(descriptor, "rb") as stream:
+                found = os.fstat(descriptor)
+                if not S_ISREG(found.st_mode):
+                    raise ArchiveError(file, self.name, "it is no regular file")
+                require_size(file, self.name, found.st_size, most)
+                return stream.read(found.st_size)
 
     def write(self, file: str, data: bytes, /) -> None:
-        """Write a file under another name, and rename it when it is on the disk."""
-        path = self._folder / file
-        written = path.with_name(f"{file}.part")
+        """Write a file under another name, and rename it when it is on the disk.
+
+        The file has the mode 0600, as it holds events, and a folder that is made for it 0700.
+        """
         with self._named(file):
+            path = self._folder / file
+            written = path.with_name(f"{file}.part")
+            self._make_folder()
+            written.unlink(missing_ok=True)  # of a killed write, or a link that somebody has put
             try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                with written.open("wb") as stream:
+                with os.fdopen(os.open(written, _MAKE, 0o600), "wb") as stream:
                     stream.write(data)
                     stream.flush()
                     os.fsync(stream.fileno())
@@ -130,17 +194,30 @@ class FolderPlace:
                 _sync(self._folder)
 
     def exists(self, file: str, /) -> bool:
-        """Whether a file exists."""
-        return (self._folder / file).exists()
+        """Whether a file exists; a link is one, wherever it leads."""
+        with self._named(file):
+            try:
+                (self._folder / file).lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
+
+    def _make_folder(self) -> None:
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise ArchiveError("", self.name, "it is no folder") from error
 
     @contextmanager
     def _named(self, file: str) -> Generator[None]:
+        """Refuse the name of another file, and raise the system's errors as `ArchiveError`."""
+        require_name(file, self.name)
         try:
             yield
-        except FileExistsError as error:
-            raise ArchiveError("", self.name, "it is no folder") from error
         except OSError as error:
-            raise ArchiveError(file, self.name, error.strerror or type(error).__name__) from error
+            told = error.strerror or type(error).__name__
+            told = "it is a symbolic link" if error.errno == ELOOP else told
+            raise ArchiveError(file, self.name, told) from error
 
 
 def _sync(folder: Path) -> None:

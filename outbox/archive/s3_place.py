@@ -2,22 +2,30 @@
 
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from dsql_outbox.outbox.errors import ArchiveError, MissingExtra, SettingsError
 
+from .file_rules import require_name, require_size
+
 _URL: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([^?#]*))?(?:\?([^#]*))?")
 _FORM: Final = "an archive in S3 is s3://BUCKET/PREFIX[?region=REGION&endpoint=URL]"
 
 
-def open_s3(name: str) -> "S3Place":
-    """The place with a name. Raises `SettingsError` for a malformed one, and `MissingExtra`."""
+def open_s3(name: str, *, is_recorded: bool = False) -> "S3Place":
+    """The place with a name. Raises `SettingsError` for a malformed one, and `MissingExtra`.
+
+    Requests are signed and have the session's token, so the row of a name that `is_recorded` must
+    not choose the server that gets them.
+    """
     found = _URL.fullmatch(name)
     options = dict(parse_qsl(found[3] or "")) if found else {}
     if found is None or set(options) - {"region", "endpoint"}:
         raise SettingsError(f"{_FORM}; credentials are the AWS SDK's")
+    if is_recorded and "endpoint" in options:
+        raise SettingsError("a row must not choose an endpoint")
     try:
         import boto3  # type: ignore[import-untyped] # noqa: PLC0415 - slow, and an extra
         import botocore.config  # type: ignore[import-untyped] # noqa: PLC0415 - the same
@@ -49,10 +57,13 @@ class S3Place:
         """The URL."""
         return self._name
 
-    def read(self, file: str, /) -> bytes:
+    def read(self, file: str, most: int, /) -> bytes:
         """The bytes of an object."""
         with self._named(file):
-            data: bytes = self._client.get_object(**self._object(file))["Body"].read()
+            found: Any = self._client.get_object(**self._object(file))
+            with closing(found["Body"]) as body:
+                require_size(file, self.name, found["ContentLength"], most)
+                data: bytes = body.read()
             return data
 
     def write(self, file: str, data: bytes, /) -> None:
@@ -78,7 +89,8 @@ class S3Place:
 
     @contextmanager
     def _named(self, file: str) -> Generator[None]:
-        """Raise the SDK's errors as `ArchiveError`."""
+        """Refuse the name of another object, and raise the SDK's errors as `ArchiveError`."""
+        require_name(file, self.name)
         from botocore.exceptions import (  # pyright: ignore[reportMissingTypeStubs] # noqa: PLC0415 - an extra
             BotoCoreError,
             ClientError,

@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Collection, Sequence
 from datetime import datetime
 from functools import partial
-from secrets import token_hex
 from time import monotonic
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -19,6 +18,7 @@ from dsql_outbox.outbox import (
     JobRefused,
     array_literal,
     claim,
+    new_file_name,
 )
 from dsql_outbox.publisher.operator.replay import rows_estimate
 from dsql_outbox.publisher.operator.replay_rate import Pace
@@ -93,7 +93,7 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
                 self._count(len(chunk), sum(each.bytes for each in chunk))
                 yield self.progress
             return
-        async with LifeJob.running(self._session, "archive") as job:
+        async with LifeJob.running(self._session, "archive", [self._place]) as job:
             await refuse_filling(self._session)
             await self._open(job)
             async for chunk in self._chunks():
@@ -294,11 +294,6 @@ async def read_stored(session: OperatorSession, ids: Collection[UUID]) -> list[A
         )
         for row in rows
     ]
-
-
-def new_file_name(number: int) -> str:
-    """A name that no file had before, also if an archive is copied or its number comes again."""
-    return f"{number:09}-{token_hex(6)}.jsonl.zst"
 
 
 def file_columns(facts: ArchiveFile, place: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dsql_outbox.outbox import (
     ArchivePlace,
     EntityErasure,
     SettingsError,
-    open_place,
+    open_recorded,
     plain_array,
     subject_key,
 )
@@ -25,7 +25,7 @@ from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
 from .erased_event import ChangedLine, changed_lines
 from .erased_rows import EraseBatch, Notice, StreamRow, TooLarge
-from .job import LifeJob
+from .job import JobRow, LifeJob
 from .rewrite import ArchiveRow, archive_rows, place_of, rewrite
 from .run import LifeRun
 
@@ -81,7 +81,7 @@ class EraseRun(LifeRun[EraseProgress]):
         announce: Announce,
         *,
         ids: bool,
-        archive: Sequence[str],
+        archive: Sequence[ArchivePlace],
         dry_run: bool,
     ) -> None:
         self._session = session
@@ -100,7 +100,7 @@ class EraseRun(LifeRun[EraseProgress]):
             async for _ in self._pass(None, version + 1, None):
                 yield self.progress
             return
-        async with LifeJob.running(self._session, "erase") as job:
+        async with LifeJob.running(self._session, "erase", self._archive) as job:
             self._renames = self._ids and not await self._is_renamed()
             notice = await self._noticed(job)
             if notice is None:
@@ -225,17 +225,18 @@ class EraseRun(LifeRun[EraseProgress]):
     async def _pass_files(
         self, job: LifeJob | None, numbers: set[int], notice: Notice | None
     ) -> AsyncGenerator[None]:
+        # An event is archived by a job, so the row of the jobs exists.
+        store = (await self._session.read("job_row", JobRow, {}))[0].store
         async for row in archive_rows(self._session):
             if row.facts.number not in numbers or self.is_stopping:
                 continue
-            await self._change_file(job, row, notice)
+            await self._change_file(job, row, notice, store)
             yield
 
     async def _change_file(
-        self, job: LifeJob | None, row: ArchiveRow, notice: Notice | None
+        self, job: LifeJob | None, row: ArchiveRow, notice: Notice | None, store: UUID
     ) -> None:
-        places = [open_place(name) for name in (self._archive or (row.place,))]
-        place = await to_thread.run_sync(place_of, places, row)
+        place = await to_thread.run_sync(_place_of, self._archive, row, store)
         events = await to_thread.run_sync(row.facts.read, place)
         changed = await to_thread.run_sync(partial(changed_lines, self._erasure, events))
         if not changed:
@@ -320,6 +321,12 @@ class EraseRun(LifeRun[EraseProgress]):
         self.progress = msgspec.structs.replace(
             self.progress, **sums, entity_id=entity_id or self.progress.entity_id
         )
+
+
+def _place_of(given: Sequence[ArchivePlace], row: ArchiveRow, store: UUID) -> ArchivePlace:
+    """The place of a file, among those that were given or, without any, where it was written."""
+    written_to = None if given else open_recorded(row.place, row.facts.file, (), store)
+    return place_of(given if written_to is None else [written_to], row)
 
 
 def _sized(rows: Sequence[StreamRow]) -> Sequence[StreamRow]:

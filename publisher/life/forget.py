@@ -58,7 +58,7 @@ class ForgetRun(LifeRun[ForgetProgress]):
                 self._count(len(old) - len(named), len(named))
                 yield self.progress
             return
-        async with LifeJob.running(self._session, "forget") as job:
+        async with LifeJob.running(self._session, "forget", self._places) as job:
             await refuse_filling(self._session)
             # Before the first row goes, so that `verify` knows why it is missing.
             await job.step(None, forgotten_before=self._before)

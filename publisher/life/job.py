@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import psycopg
 from anyio import to_thread
 
-from dsql_outbox.outbox import JobRefused, OutboxError, open_place, remove_file
+from dsql_outbox.outbox import ArchivePlace, JobRefused, OutboxError, open_recorded, remove_file
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
 LifeVerb = Literal["archive", "erase", "forget"]
@@ -44,11 +44,13 @@ class LifeJob:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, session: OperatorSession, verb: LifeVerb) -> AsyncGenerator[Self]:
+    async def running(
+        cls, session: OperatorSession, verb: LifeVerb, given: Sequence[ArchivePlace]
+    ) -> AsyncGenerator[Self]:
         """Begin a job, remove what a killed one left, and give the lease back at the end.
 
-        Raises `JobRefused` if another job runs, and `ArchiveError` for a file of a killed job that
-        cannot be removed.
+        `given` are the places that the caller named. Raises `JobRefused` if another job runs, and
+        `ArchiveError` for a file of a killed job that cannot be removed.
         """
         owner = f"{socket.gethostname()[:64]}:{os.getpid()}:{uuid4().hex[:8]}"
         asked = {"store": str(uuid4()), "owner": owner, "lease": LEASE, "verb": verb}
@@ -60,7 +62,7 @@ class LifeJob:
         try:
             if begun.pending is not None:
                 job._pending = PendingFile(begun.pending_place or "", begun.pending)
-                await job._remove_left()
+                await job._remove_left(given)
             yield job
         finally:
             # After an error, the lease ends by itself if the database cannot be reached.
@@ -121,15 +123,14 @@ class LifeJob:
             "forgotten_before": None,
         }
 
-    async def _remove_left(self) -> None:
+    async def _remove_left(self, given: Sequence[ArchivePlace]) -> None:
         """Remove the file of a killed job, unless a row names it: then its COMMIT was done."""
         if self._pending is None:
             return
-        place, file = self._pending
-        asked = {"place": place, "file": file}
+        asked = {"file": self._pending.file}
         ((is_named,),) = await self._session.rows("archive_named_file", asked)
         if not is_named:
-            await to_thread.run_sync(partial(_remove, place, file))
+            await to_thread.run_sync(partial(_remove, self._pending, given, self.store))
         await self.step(None)
 
 
@@ -181,5 +182,7 @@ def _lost() -> JobRefused:
     return JobRefused("another job has begun, as this one took too long for a step")
 
 
-def _remove(place: str, file: str) -> None:
-    remove_file(open_place(place), file)
+def _remove(left: PendingFile, given: Sequence[ArchivePlace], store: UUID) -> None:
+    place = open_recorded(left.place, left.file, given, store)
+    if place is not None:
+        remove_file(place, left.file)

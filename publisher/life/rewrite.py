@@ -8,10 +8,17 @@ from typing import Final, NamedTuple
 import psycopg
 from anyio import to_thread
 
-from dsql_outbox.outbox import ArchivedEvent, ArchiveError, ArchiveFile, ArchivePlace, remove_file
+from dsql_outbox.outbox import (
+    ArchivedEvent,
+    ArchiveError,
+    ArchiveFile,
+    ArchivePlace,
+    new_file_name,
+    remove_file,
+)
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
-from .archive import file_columns, new_file_name
+from .archive import file_columns
 from .job import LifeJob, PendingFile
 
 _PAGE: Final = 100
@@ -95,4 +102,5 @@ def place_of(places: Sequence[ArchivePlace], row: ArchiveRow) -> ArchivePlace:
         if place.exists(row.facts.file):
             return place
     listed = ", ".join(place.name for place in ordered)
-    raise ArchiveError(row.facts.file, row.place, f"it is not in {listed}")
+    told = f"it is not in {listed}" if listed else "it is not there"
+    raise ArchiveError(row.facts.file, row.place, told)

@@ -229,19 +229,21 @@ class Verification:
         try:
             place = await to_thread.run_sync(place_of, self._places, row)
             events = await to_thread.run_sync(facts.read, place)
-            _, told = await to_thread.run_sync(read_manifest, place, facts.file)
+            store, told = await to_thread.run_sync(read_manifest, place, facts.file)
         except ArchiveError as error:
             if await self._is_replaced(row):
                 return []
             return [Finding("missing-file", "outbox_archives", facts.file, str(error))]
         found = [file_finding(facts, "the manifest differs")] if told != facts else []
+        if self._job is not None and store != self._job.store:
+            found.append(file_finding(facts, f"the manifest is of another outbox, {store}"))
         ids = {"event_ids": plain_array(event.id for event in events)}
         rows = await self._session.read("verify_archived", ArchivedRow, ids)
         found += await to_thread.run_sync(lambda: [*archive_findings(facts, events, rows)])
         return [] if found and await self._is_replaced(row) else found
 
     async def _is_replaced(self, row: ArchiveRow) -> bool:
-        asked = {"place": row.place, "file": row.facts.file}
+        asked = {"file": row.facts.file}
         ((is_named,),) = await self._session.rows("archive_named_file", asked)
         return not is_named
 

@@ -1,3 +1,2 @@
--- Return whether a row names a file.
-SELECT EXISTS (
-  SELECT FROM {schema}.outbox_archives WHERE place = %(place)s AND file = %(file)s) AS is_named
+-- Return whether a row names a file. No two files have one name, wherever they are.
+SELECT EXISTS (SELECT FROM {schema}.outbox_archives WHERE file = %(file)s) AS is_named

@@ -14,6 +14,7 @@ from dsql_outbox.outbox import (
     Fields,
     JsonEvent,
     StaleVersion,
+    open_place,
     parse_subject_key,
 )
 from dsql_outbox.publisher import EraseRun, Operator, erasure_id
@@ -57,15 +58,18 @@ class Erasures(Operator):
         `entity` is ``TYPE/ID``. `fields` are names, which are erased at any depth, or paths such
         as ``$.address.street``; None erases all. First the event "TYPE Erased" is written, with
         what is left of the entity's state. With `ids`, a pseudonym takes the place of the id.
-        `archive` are places of the archive files, if they are no longer where they were written.
+        `archive` are the places of the archive files. Without any, each is looked for where it
+        was written, if that place has the marker of this outbox; one in a server with the API of
+        S3 must be given.
         If nothing is to be erased, nothing is written. A run that was killed is continued by
         the same call.
 
-        Raises `SettingsError` for a malformed entity or field, and, when it runs, for an entity
-        that no event has touched; then `JobRefused`, `ArchiveError`, `SchemaError` and the
+        Raises `SettingsError` for a malformed entity, field or place, and, when it runs, for an
+        entity that no event has touched; then `JobRefused`, `ArchiveError`, `SchemaError` and the
         driver's errors, too.
         """
         chosen = None if fields is None else Fields(fields)
+        names = [archive] if isinstance(archive, str) else [*archive]
         erasure = EntityErasure(*parse_subject_key(entity), chosen)
         return EraseRun(
             self._session,
@@ -73,7 +77,7 @@ class Erasures(Operator):
             self._entry("erase", reason),
             partial(self._announce, reason, ids=ids),
             ids=ids,
-            archive=[archive] if isinstance(archive, str) else [*archive],
+            archive=[open_place(name) for name in names],
             dry_run=dry_run,
         )
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,9 @@ from tests.support.publisher.archive_files import files
 from tests.support.publisher.archived_events import archive, forget, later, texts
 from tests.support.publisher.given_up_messages import event, gathered, relay_all
 from tests.support.publisher.running_relays import count
+from tests.support.verified import findings_in
 
+from dsql_outbox.erasures import Erasures
 from dsql_outbox.outbox import (
     MARKER,
     ArchiveError,
@@ -30,6 +33,7 @@ from dsql_outbox.outbox import (
     EventArchived,
     JobRefused,
     SettingsError,
+    new_file_name,
     open_place,
 )
 from dsql_outbox.outbox.archive import place as places
@@ -258,12 +262,12 @@ async def test_a_file_that_is_not_as_it_was_written_is_named(
     await sent(database)
     await archive(database, folder)
     (file,) = archives(folder)
-    place = open_place(str(folder))
+    path = folder / file
     if harm == "missing":
-        place.remove(file)
+        path.unlink()
     else:
-        whole = place.read(file)
-        place.write(file, whole[:-9] if harm == "torn" else whole[:-1] + b"?")
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-9] if harm == "torn" else whole[:-1] + b"?")
     with pytest.raises(ArchiveError, match=file) as error:
         [*writer.stream("Car", "a", archive=[str(folder)])]
     assert error.value.place == str(folder)
@@ -489,8 +493,8 @@ async def test_a_file_that_reads_back_differently_changes_nothing(
     await sent(database)
     read = places.FolderPlace.read
 
-    def torn(place: places.FolderPlace, file: str) -> bytes:
-        return read(place, file)[:-1] if file.endswith(".zst") else read(place, file)
+    def torn(place: places.FolderPlace, file: str, most: int) -> bytes:
+        return read(place, file, most)[:-1] if file.endswith(".zst") else read(place, file, most)
 
     with monkeypatch.context() as patch:
         patch.setattr(places.FolderPlace, "read", torn)
@@ -503,12 +507,11 @@ async def test_a_file_that_reads_back_differently_changes_nothing(
 async def test_foreign_files_are_left_alone_and_another_outbox_is_refused(
     database: Database, writer: Writer, sql: psycopg.Connection, folder: Path
 ) -> None:
-    foreign = "000000001-abc.jsonl.zst"
-    open_place(str(folder)).write(foreign, b"mine")
+    foreign = put(folder / "000000001-abc.jsonl.zst")
     writer.write(event("a"))
     await sent(database)
     assert (await archive(database, folder)).events == 1
-    assert open_place(str(folder)).read(foreign) == b"mine"
+    assert foreign.read_bytes() == b"mine"
 
     sql.execute("UPDATE outbox.outbox_jobs SET store = %s", (uuid4(),))
     writer.write(event("b"))
@@ -532,16 +535,116 @@ async def test_what_a_killed_job_left_is_removed_unless_a_row_names_it(
     await sent(database)
     await archive(database, folder)
     (file,) = archives(folder)
-    left = file if is_done else f"x{file}"
+    left = file if is_done else new_file_name(2)
     (folder / left).write_bytes((folder / file).read_bytes())
-    sql.execute(
-        "UPDATE outbox.outbox_jobs SET owner = 'dead', expires_at = now() - interval '1 s',"
-        " pending_place = %s, pending = %s",
-        (str(folder), left),
-    )
+    leave(sql, folder, left)
     await archive(database, folder)
     assert archives(folder) == [file]
     assert len(texts(sql, folder)) == 1
+
+
+def put(path: Path) -> Path:
+    """Make a file of somebody else's, and its folder."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"mine")
+    return path
+
+
+def leave(sql: psycopg.Connection, place: object, file: str) -> None:
+    """Let a row say that a killed job left a file."""
+    sql.execute(
+        "UPDATE outbox.outbox_jobs SET owner = 'dead', expires_at = now() - interval '1 s',"
+        " pending_place = %s, pending = %s",
+        (str(place), file),
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "file"),
+    [
+        ("victim", "important.txt"),
+        ("archive", "../victim/important.txt"),
+        ("archive", "ABSOLUTE"),
+        ("victim", "000000001-00ff00ff00ff.jsonl.zst"),
+    ],
+)
+async def test_no_row_says_which_files_of_others_a_job_removes(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    place: str,
+    file: str,
+) -> None:
+    writer.write(event("a"))
+    await sent(database)
+    await archive(database, folder)
+    victim = put(folder.parent / "victim" / Path(file).name.replace("ABSOLUTE", "important.txt"))
+    beside = put(victim.with_name(f"{victim.name}.part"))
+    leave(sql, folder.parent / place, file.replace("ABSOLUTE", str(victim)))
+    for job in (archive(database, folder), forget(database, folder)):
+        with pytest.raises(ArchiveError, match=r"no file of an archive|name it in the command"):
+            await job
+    assert (victim.read_bytes(), beside.read_bytes()) == (b"mine", b"mine")
+    assert len(texts(sql, folder)) == 1
+
+
+async def test_what_a_killed_job_left_in_a_place_that_has_gone_stops_no_job(
+    database: Database, writer: Writer, sql: psycopg.Connection, folder: Path
+) -> None:
+    writer.write(event("a"))
+    await sent(database)
+    await archive(database, folder)
+    leave(sql, folder.parent / "gone", new_file_name(2))
+    assert (await archive(database, folder)).events == 0
+    assert sql.execute("SELECT pending FROM outbox.outbox_jobs").fetchone() == (None,)
+
+
+async def test_no_row_says_which_server_gets_a_signed_request(
+    database: Database, writer: Writer, sql: psycopg.Connection, folder: Path
+) -> None:
+    """Of a job, of an erasure that was given no place, and of its dry run."""
+    writer.write(event("a"))
+    await sent(database)
+    await archive(database, folder)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0)
+        place = (
+            f"s3://bucket/x?region=eu-west-1&endpoint=http://127.0.0.1:{server.getsockname()[1]}"
+        )
+        sql.execute("UPDATE outbox.outbox_archives SET place = %s", (place,))
+        async with Erasures(database) as tool:
+            for is_dry in (True, False):
+                with pytest.raises(ArchiveError, match="must not choose an endpoint"):
+                    await gathered(tool.erase("Car/a", reason="t", dry_run=is_dry))
+        leave(sql, place, new_file_name(2))
+        with pytest.raises(ArchiveError, match="must not choose an endpoint"):
+            await archive(database, folder)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+@pytest.mark.parametrize("file", ["/etc/hostname", "../victim/a", "/dev/zero", "pipe"])
+async def test_no_row_says_which_files_are_read(
+    database: Database, writer: Writer, sql: psycopg.Connection, folder: Path, file: str
+) -> None:
+    event_id = writer.write(event("a")).event_id
+    await sent(database)
+    await archive(database, folder)
+    put(folder.parent / "victim" / "a")
+    os.mkfifo(folder / "pipe")
+    sql.execute("UPDATE outbox.outbox_archives SET file = %s, file_size = 1 << 40", (file,))
+    told = "no file of an archive has such a name"
+    with pytest.raises(ArchiveError, match=told):
+        [*writer.stream("Car", "a", archive=str(folder))]
+    async with Messages(database) as tool:
+        with pytest.raises(ArchiveError, match=told):
+            await gathered(tool.replay(Selection(ids=(event_id,)), archive=str(folder)))
+    with pytest.raises(ArchiveError, match=told):
+        await forget(database, folder)
+    (finding,) = await findings_in(database, folder)
+    assert (finding.fault, finding.key) == ("missing-file", file)
+    assert told in finding.text
 
 
 # --- forget --------------------------------------------------------------------------------

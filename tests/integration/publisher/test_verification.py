@@ -433,6 +433,19 @@ def _change_manifest(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[A
     (folder / facts.manifest).write_text(text.replace(str(facts.first_id), str(facts.last_id)))
 
 
+def _flip_manifest(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    del sql
+    data = bytearray((folder / facts.manifest).read_bytes())
+    data[data.index(b".jsonl")] ^= 0x80
+    (folder / facts.manifest).write_bytes(data)
+
+
+def _other_store(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    ((store,),) = sql.execute("SELECT store FROM outbox.outbox_jobs")
+    text = (folder / facts.manifest).read_text()
+    (folder / facts.manifest).write_text(text.replace(str(store), str(uuid4())))
+
+
 def _lose_row(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
     del folder
     sql.execute("DELETE FROM outbox.event_headers WHERE event_id = %s", (facts.first_id,))
@@ -485,7 +498,8 @@ def _change_first(
     first, *others = facts.read(place)
     first = msgspec.structs.replace(first, **changes(first))
     new, data = ArchiveFile.of(facts.number, facts.file, [first, *others])
-    new.write(place, uuid4(), data)
+    ((store,),) = sql.execute("SELECT store FROM outbox.outbox_jobs")
+    new.write(place, store, data)
     sql.execute(
         "UPDATE outbox.outbox_archives SET file_size = %s, sha256 = %s, content_sha256 = %s"
         " WHERE number = %s",
@@ -518,6 +532,8 @@ ARCHIVE_FAULTS = {
     "a changed byte": (_change_byte, {("missing-file", "outbox_archives", "FILE")}),
     "a missing file": (_lose, {("missing-file", "outbox_archives", "FILE")}),
     "another manifest": (_change_manifest, {("other-file", "outbox_archives", "FILE")}),
+    "a flipped bit": (_flip_manifest, {("missing-file", "outbox_archives", "FILE")}),
+    "another outbox": (_other_store, {("other-file", "outbox_archives", "FILE")}),
     "exchanged events": (
         _exchange,
         {
