@@ -148,10 +148,14 @@ _CHECK: Final = re.compile(r"CHECK \(.+\)")
 _KEY: Final = re.compile(r"PRIMARY KEY \((.*)\)")
 _SECOND_KEY: Final = re.compile(r"UNIQUE \([\w, ]+\)")
 _VIEW: Final = re.compile(
-    r"CREATE OR REPLACE VIEW \{schema\}\.(\w+) AS\s+SELECT ([\w., ]+)\s+"
-    r"FROM (\{schema\}\.\w+(?: \w)?(?: JOIN \{schema\}\.\w+ \w ON \w\.\w+ = \w\.\w+)*)"
+    r"CREATE OR REPLACE VIEW \{schema\}\.(\w+) AS\s+SELECT (.+)\s+FROM \{schema\}\.(\w+)(?: (\w))?",
+    re.DOTALL,
 )
-_FROM: Final = re.compile(r"\{schema\}\.(\w+)(?: (\w)\b)?")
+_VIEW_COLUMN: Final = re.compile(r"(?:(?P<alias>\w)\.)?(?P<name>\w+)")
+_LOOKED_UP: Final = re.compile(
+    r"\(SELECT (?P<alias>\w)\.(?P<name>\w+) FROM \{schema\}\.(?P<table>\w+) (?P=alias) "
+    r"WHERE (?P=alias)\.\w+ = \w\.\w+\) AS (?P=name)"
+)
 _FULL_NAMES: Final = {
     "float8": "double precision",
     "int": "integer",
@@ -170,10 +174,8 @@ def parse(migration: Migration, before: Shape) -> Relation:
     if (found := _TABLE.fullmatch(text)) and found[1] == migration.name:
         return _parse_table(migration, found[2].splitlines())
     if (found := _VIEW.fullmatch(text)) and found[1] == migration.name:
-        tables = {
-            alias and f"{alias}.": before.get(name) for name, alias in _FROM.findall(found[3])
-        }
-        return _parse_view(migration, found[2].split(", "), tables)
+        columns = re.split(r",\s+", found[2].strip())
+        return _parse_view(migration, columns, before, found[3], found[4])
     raise ValueError(f"migration {migration.label}: cannot read {text!r}")
 
 
@@ -194,20 +196,21 @@ def _parse_table(migration: Migration, lines: Iterable[str]) -> Relation:
 
 
 def _parse_view(
-    migration: Migration, columns: Iterable[str], tables: Mapping[str, Relation | None]
+    migration: Migration, texts: Iterable[str], before: Shape, table: str, alias: str | None
 ) -> Relation:
-    """A view of tables by their aliases, each with a point, or of one without an alias."""
-    types = {
-        f"{alias}{column.name}": column.type
-        for alias, table in tables.items()
-        for column in (table.columns if table else ())
-    }
-    if unknown := set(columns) - set(types):
-        raise ValueError(f"migration {migration.label}: cannot read {min(unknown)!r}")
-    found = tuple(
-        Column(column.rpartition(".")[2], types[column], required=False) for column in columns
-    )
-    return Relation(migration.name, view=True, columns=found, key=())
+    """A view of one table, by its alias if it has one, with columns looked up in others."""
+    columns: list[Column] = []
+    for text in texts:
+        named = _VIEW_COLUMN.fullmatch(text)
+        looked_up = _LOOKED_UP.fullmatch(text)
+        if found := looked_up or (named if named and named["alias"] == alias else None):
+            source = before.get(looked_up["table"] if looked_up else table)
+            types = {column.name: column.type for column in (source.columns if source else ())}
+            if found["name"] in types:
+                columns.append(Column(found["name"], types[found["name"]], required=False))
+                continue
+        raise ValueError(f"migration {migration.label}: cannot read {text!r}")
+    return Relation(migration.name, view=True, columns=tuple(columns), key=())
 
 
 def _column(found: re.Match[str]) -> Column:

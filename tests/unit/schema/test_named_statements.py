@@ -117,17 +117,35 @@ def test_a_view_has_the_columns_of_its_table() -> None:
     assert parse(migration(text), {"other": other}) == found
 
 
-def test_a_view_of_two_tables_names_them_by_letters() -> None:
+def test_a_view_may_look_a_column_up_in_another_table() -> None:
     ids = {name: Column(name, "uuid", required=True) for name in ("id", "of")}
     one = Relation("one", view=False, columns=(ids["id"],), key=())
-    two = Relation("two", view=False, columns=(ids["id"], ids["of"]), key=())
-    source = "FROM {schema}.one o JOIN {schema}.two t ON t.of = o.id"
-    text = f"CREATE OR REPLACE VIEW {{schema}}.thing AS\n  SELECT o.id, t.of\n  {source}"
+    two = Relation("two", view=False, columns=(ids["of"],), key=())
+    text = (
+        "CREATE OR REPLACE VIEW {schema}.thing AS\n  SELECT o.id,\n"
+        "    (SELECT t.of FROM {schema}.two t WHERE t.of = o.id) AS of\n  FROM {schema}.one o"
+    )
     found = parse(migration(text), {"one": one, "two": two})
     assert [column.name for column in found.columns] == ["id", "of"]
-    wrong = text.replace(", t.of", ", o.of")
-    with pytest.raises(ValueError, match=r"migration 0001 thing: cannot read 'o\.of'"):
-        parse(migration(wrong), {"one": one, "two": two})
+    for right, wrong in (
+        ("SELECT o.id", "SELECT t.id"),
+        ("SELECT t.of", "SELECT t.id"),
+        ("}.two t", "}.one t"),
+        (" AS of", " AS id"),
+        ("t.of = o.id", "true"),
+    ):
+        with pytest.raises(
+            ValueError, match=r"migration 0001 thing: cannot read '(\(SELECT |t\.id)"
+        ):
+            parse(migration(text.replace(right, wrong)), {"one": one, "two": two})
+
+
+def test_a_view_joins_no_tables() -> None:
+    one = Relation("one", view=False, columns=(Column("id", "uuid", required=True),), key=())
+    source = "FROM {schema}.one o JOIN {schema}.one t ON t.id = o.id"
+    text = f"CREATE OR REPLACE VIEW {{schema}}.thing AS\n  SELECT o.id\n  {source}"
+    with pytest.raises(ValueError, match="cannot read"):
+        parse(migration(text), {"one": one})
 
 
 def test_every_migration_makes_the_relation_of_its_name() -> None:
