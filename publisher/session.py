@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import psycopg
 from anyio import move_on_after
 from psycopg import capabilities, generators, waiting
-from psycopg.pq import TransactionStatus
 from psycopg.rows import AsyncRowFactory, class_row, tuple_row
 from psycopg.types.datetime import TimestamptzLoader
 
@@ -190,7 +189,9 @@ class OperatorSession:
                 await connection.wait(command(connection, connection.begin))
                 value = await work(transaction)
             except BaseException as error:
-                await _roll_back(connection, error)
+                if isinstance(error, Exception):  # in a cancellation nothing can be waited for
+                    _give_time(connection)
+                    await perform_async(roll_back(connection), do_async)
                 # An error of the driver ended the statement. Any other may have left one running.
                 if not isinstance(error, (psycopg.Error, Moved)):
                     await transaction.cancel_statement()
@@ -300,12 +301,12 @@ class OperatorTransaction:
         raise FunctionFailed(verdict.for_caller) from verdict.for_caller
 
     async def cancel_statement(self) -> None:
-        """Cancel a statement of a function, if its connection was closed in the middle.
+        """Cancel a statement of a function, if its transaction could not be rolled back.
 
         PostgreSQL notices a closed connection only at the end of the statement. Until then it
         holds the lock on the row of the message, which could neither be applied nor buried.
         """
-        if self._canceller is None or not self._connection.closed:
+        if self._canceller is None or self._connection.is_clean:
             return
         with move_on_after(_CANCEL_TIMEOUT, shield=True), suppress(psycopg.Error):
             self._canceller.start()
@@ -364,16 +365,6 @@ def _reader(connection: AsyncConnection, rows: AsyncRowFactory[T]) -> psycopg.As
     cursor = connection.cursor(row_factory=rows)
     cursor.adapters.register_loader("timestamptz", NearestTime)
     return cursor
-
-
-async def _roll_back(connection: AsyncConnection, error: BaseException) -> None:
-    """End a failed transaction. A connection that cannot be used again is closed."""
-    status = connection.info.transaction_status
-    if status is TransactionStatus.ACTIVE or not isinstance(error, Exception):
-        connection.drop()
-    else:
-        _give_time(connection)
-        await perform_async(roll_back(connection), do_async)
 
 
 async def _commit(connection: AsyncConnection, *, after_function: bool) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Self, TypeVar
 import psycopg
 from psycopg import IsolationLevel, sql, waiting
 from psycopg.abc import PQGen, PQGenConn
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from dsql_outbox.outbox.interrupt import is_interrupt
@@ -235,9 +235,19 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         return {}
 
     @property
-    def has_our_encoding(self) -> bool:
-        """Whether the session still has the client encoding that it was opened with, UTF-8."""
-        return self.info.encoding == CLIENT_ENCODING
+    def is_clean(self) -> bool:
+        """Whether another piece of work may have the session. If not, it has to be closed.
+
+        It is idle and in no pipeline, and has the client encoding that it was opened with, UTF-8.
+        Whoever keeps sessions asks this at the end of each work, and nobody else judges them.
+        """
+        found = self.pgconn
+        return (
+            not self.closed
+            and found.transaction_status == TransactionStatus.IDLE
+            and found.pipeline_status == PipelineStatus.OFF
+            and self.info.encoding == CLIENT_ENCODING
+        )
 
 
 class _LentCursor(psycopg.Cursor[Any]):

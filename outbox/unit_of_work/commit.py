@@ -20,7 +20,10 @@ def commit(connection: Any) -> Program[None]:
 
 
 def roll_back(connection: Any) -> Program[None]:
-    """End an open transaction, so that the connection can be used again."""
+    """End an open transaction, if that is possible, so that the session is clean again.
+
+    Whoever keeps the session looks whether it is: libpq refuses a ROLLBACK in a pipeline.
+    """
     if connection.info.transaction_status in _OPEN:
         with suppress(psycopg.Error):
             yield Exchange(connection, command(connection, b"ROLLBACK"))

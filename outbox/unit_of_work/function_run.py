@@ -66,8 +66,8 @@ class FunctionRun:
     ) -> Program[DatabaseFailure | None]:
         """Call the function in the open transaction of a connection, judge the run, and commit.
 
-        Return a failure of the function, which nothing retries: the connection is healthy. Raise
-        `RunFailed` or the error of COMMIT if the database failed.
+        Return a failure of the function, which nothing retries. Raise `RunFailed` or the error of
+        COMMIT if the database failed.
         """
         verdict = self.end((yield from self.invoke(connection, function)))
         if verdict is None:
@@ -75,19 +75,12 @@ class FunctionRun:
             gate.admit("COMMIT", connection, TransactionStatus.INTRANS)
             yield from commit(connection)
             return None
-        if self.may_roll_back(connection):
-            yield from roll_back(connection)
-        else:
-            connection.drop()
+        yield from roll_back(connection)
         if verdict.is_functions:
             return DatabaseFailure(
                 FailureKind.FATAL, verdict.error, None, None, for_caller=verdict.for_caller
             )
         raise RunFailed(verdict) from verdict.error
-
-    def may_roll_back(self, connection: Connection | AsyncConnection) -> bool:
-        """Return whether no statement of the function runs any more."""
-        return connection.info.transaction_status is not TransactionStatus.ACTIVE
 
     def invoke(self, connection: C, function: Callable[[C], object]) -> Program[Exception | None]:
         """Call the function with a handle of the connection. `value` is its result.

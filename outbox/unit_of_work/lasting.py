@@ -16,9 +16,9 @@ T = TypeVar("T")
 class LastingConnection:
     """A connection for work that comes one piece at a time: an operator's, a lease's, a probe's.
 
-    It is replaced before the server ends it, when it is found closed, and after every error
-    whose kind is not in `keeps`. Such an error may be one of this session or server: after a
-    failover, the next connection finds the new primary.
+    It is closed at the end of a use that leaves its session unclean, and after every error whose
+    kind is not in `keeps`. Such an error may be one of this session or server: after a failover,
+    the next connection finds the new primary. It is also replaced before the server ends it.
 
     `timeout` limits the opening, and then each use, to so many seconds. With `read_only`, each
     transaction is READ ONLY. With `needs_primary`, a server that says that it accepts no writes
@@ -54,6 +54,9 @@ class LastingConnection:
             if kind_of(error) not in self._keeps:
                 self.drop()
             raise
+        finally:
+            if self.current is not None and not self.current.is_clean:
+                self.drop()
 
     def drop(self) -> None:
         """Close the connection immediately, without waiting for the server."""

@@ -376,10 +376,6 @@ class Run(FunctionRun, Generic[T]):
         event_id, error = self._collision
         return event_id if error is self.failures[0] else None
 
-    def may_roll_back(self, connection: Any) -> bool:
-        """Return whether neither a statement of the function runs any more nor an append."""
-        return not self.unfinished and super().may_roll_back(connection)
-
     def end(self, raised: Exception | None) -> Verdict | None:
         """Judge the run, its appends and its fence. None: the transaction commits."""
         if self.unfinished:

@@ -24,9 +24,9 @@ Owner = Literal["writer", "inbox"]
 class Lender(ABC, Generic[C]):
     """The connections of one owner, at most `limit` open or being opened at once.
 
-    After a failed attempt a connection is closed, unless it is healthy and
-    `keep_failed` is set. A connection that was idle for more than `max_idle` seconds
-    is not reused. No connection to a read-only server is.
+    A connection whose session is not clean is closed, and after a failed attempt any
+    connection, unless `keep_failed` is set. A connection that was idle for more than
+    `max_idle` seconds is not reused. No connection to a read-only server is.
 
     An opening has no deadline but the limits of `Database`. If the call that asked for it is
     gone, the next call gets the connection.

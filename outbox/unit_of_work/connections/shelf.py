@@ -10,7 +10,6 @@ from typing import Final, Generic, TypeVar
 from weakref import WeakSet
 
 import psycopg
-from psycopg.pq import TransactionStatus
 
 from dsql_outbox.observability import PoolCounts
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
@@ -279,12 +278,13 @@ class Shelf(Generic[C]):
         )
 
     def keep(self, connection: C) -> None:
-        """Keep a connection that was in use, or close it if it is not usable."""
+        """Keep a connection that was in use, or close it if its session is not clean."""
         connection.deadline = None
         connection.was_used = True
         connection.kept_at = time()
         with self._lock:
-            is_kept = connection in self._in_use and _usable(connection)
+            is_ours = connection in self._in_use
+            is_kept = is_ours and _lasts(connection) and connection.is_clean
             self._in_use.discard(connection)
             if is_kept:
                 self._kept.append(connection)
@@ -294,18 +294,16 @@ class Shelf(Generic[C]):
     def keep_or_drop(self, connection: C, error: BaseException) -> None:
         """Take back a connection whose attempt failed.
 
-        Keep it if it is healthy and `keep_failed` is set. A unique violation says nothing
-        about the connection, so after one a healthy connection is always kept. If the server
+        Keep it if it is clean and `keep_failed` is set. A unique violation says nothing
+        about the connection, so after one a clean connection is always kept. If the server
         has become read-only, the kept connections are useless too, since they lead to it.
         """
         if _is(FailureKind.READ_ONLY, error):
             connection.drop()
             with self._lock:
                 self._drop_kept()
-        healthy = connection.info.transaction_status is TransactionStatus.IDLE
         key_exists = _is(FailureKind.COLLISION, error) or _is(FailureKind.KEY_TAKEN, error)
-        wished = self._keep_failed or key_exists
-        if not (wished and healthy):
+        if not (self._keep_failed or key_exists):
             connection.drop()
         self.keep(connection)
 
@@ -407,11 +405,6 @@ class Shelf(Generic[C]):
 
 def _is(kind: FailureKind, error: BaseException) -> bool:
     return isinstance(error, Exception) and kind_of(error) is kind
-
-
-def _usable(connection: Connection | AsyncConnection) -> bool:
-    """Return whether the next call may have this connection, which a call has used."""
-    return _lasts(connection) and connection.has_our_encoding
 
 
 def _lasts(connection: Connection | AsyncConnection) -> bool:

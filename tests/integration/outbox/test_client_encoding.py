@@ -31,7 +31,7 @@ def test_a_session_is_utf8_whatever_url_and_environment_say(
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     with Database(changed(url)).connect() as connection:
         assert connection.execute(SHOW).fetchone() == ("UTF8",)
-        assert connection.has_our_encoding
+        assert connection.is_clean
 
 
 @pytest.mark.parametrize("settings", [QUICK, WriterSettings(coalesce=1)], ids=["alone", "together"])

@@ -124,6 +124,43 @@ async def test_a_message_that_fails_its_batch_is_applied_alone_and_the_others_go
     assert max(calls.values()) <= most
 
 
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_a_message_that_fails_in_a_pipeline_stops_no_other(
+    database: Database, writer: Writer, sql: psycopg.Connection, attempts: int
+) -> None:
+    """A sibling task is in a pipeline of the session as the function raises."""
+    for n in range(39):
+        writer.write(event(f"car-{n % 13}", n))
+    is_over = anyio.Event()
+
+    async def apply(connection: AsyncConnection, message: Message) -> None:
+        await count_move(connection, message)
+        if message.key != "Car/car-7":
+            return
+        is_open = anyio.Event()
+
+        async def part() -> None:
+            async with connection.pipeline():
+                await (await connection.execute("SELECT 1")).fetchone()
+                is_open.set()
+                await is_over.wait()
+
+        async def fails() -> None:
+            await is_open.wait()
+            raise LookupError
+
+        await asyncio.gather(part(), fails())
+
+    try:
+        with anyio.fail_after(60):
+            done = await applying(database, apply, attempts=attempts).run(until_empty=True)
+    finally:
+        is_over.set()
+        await anyio.wait_all_tasks_blocked()
+    assert (done.delivered, done.dead) == (36, 3)
+    assert model(sql) == {f"Car/car-{n}": (3, 3) for n in range(13) if n != 7}
+
+
 async def test_an_error_of_the_database_in_the_function_is_told_without_its_text(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:

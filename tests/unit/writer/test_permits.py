@@ -28,7 +28,7 @@ class Opened:
     """As a connection."""
 
     is_inherited = closed = False
-    has_our_encoding = True
+    is_clean = True
     deadline: float | None = None
     was_used = False
     kept_at = 0.0

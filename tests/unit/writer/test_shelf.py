@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.unit_of_work.connections import shelf
 from dsql_outbox.outbox.unit_of_work.connections.shelf import Opening, Shelf, Waiter
@@ -17,14 +15,13 @@ class Opened:
     """As a connection, with what the shelf looks at."""
 
     is_inherited = closed = was_used = False
-    has_our_encoding = True
+    is_clean = True
     deadline: float | None = None
     kept_at = 0.0
     retires_at = float("inf")
 
     def __init__(self, *, role_path: bool) -> None:
         self.role_path = role_path
-        self.info = SimpleNamespace(transaction_status=TransactionStatus.IDLE)
 
     def drop(self) -> None:
         """Close it."""
