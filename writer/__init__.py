@@ -12,7 +12,7 @@ room `outbox` decides the meaning of a database error (`failure`), and what may 
 from dsql_outbox.writer.attempt.pending import OnDuplicate
 from dsql_outbox.writer.program.stream import StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
-from dsql_outbox.writer.statement.form_probe import proofs
+from dsql_outbox.writer.statement.form_probe import proof_event, proofs
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, Transaction
 
 from .async_writer import AsyncWriter
@@ -31,5 +31,6 @@ __all__ = [
     "Writer",
     "WriterSettings",
     "http_status",
+    "proof_event",
     "proofs",
 ]

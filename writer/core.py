@@ -35,7 +35,7 @@ from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.statement.answers import Row, Stored, stored_events, targets_of
 from dsql_outbox.writer.statement.chunks import ONE_TARGET, refuse_unsendable
-from dsql_outbox.writer.statement.form_probe import write_probe
+from dsql_outbox.writer.statement.form_probe import single_proof, write_probe
 from dsql_outbox.writer.statement.parameters import (
     Parameters,
     batch_parameters,
@@ -50,6 +50,7 @@ from .settings import WriterSettings
 from .topic_template import topic_of
 
 _COMMIT: Final[tuple[NumberedQuery, Parameters]] = (unprepared(b"COMMIT"), {})
+_ROLLBACK: Final[tuple[NumberedQuery, Parameters]] = (unprepared(b"ROLLBACK"), {})
 
 
 class Core:
@@ -147,6 +148,10 @@ class Core:
     def tell(self, fact: Fact) -> None:
         """Report a fact that belongs to no single write."""
         emit(self._hooks, fact)
+
+    def proof(self, begin: bytes) -> Statements:
+        """Return the statements that write in the single form, from `begin` to ROLLBACK."""
+        return [(unprepared(begin), {}), *single_proof(self._schema), _ROLLBACK]
 
     def write(self, batch: Sequence[Pending], shards: int) -> tuple[NumberedQuery, Parameters]:
         """Return the statement that writes these events, and its parameters."""

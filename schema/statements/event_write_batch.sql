@@ -123,7 +123,8 @@ WITH event AS (
   WHERE target.types IS NULL OR placed.subject_type = ANY(target.types::text[])
 ), complete AS (
   -- An incomplete write must never commit: a failing cast aborts the statement.
-  SELECT CASE WHEN events = %(expected_events)s AND touches = %(expected_touches)s THEN 1
+  SELECT CASE WHEN events = %(expected_events)s::text::bigint
+        AND touches = %(expected_touches)s::text::bigint THEN 1
       ELSE ('short write: ' || events || ' events, ' || touches || ' touches')::int END AS ok
   FROM (SELECT count(id) FILTER (WHERE subject AND version IS NOT NULL) AS events,
       count(version) AS touches FROM touch) AS found

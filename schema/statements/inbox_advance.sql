@@ -3,8 +3,8 @@
 -- one after the other.
 INSERT INTO {schema}.inbox_subjects AS s
   (consumer, source, subject_type, subject_id, position, previous_position, seen_at)
-VALUES (%(consumer)s, %(source)s, %(subject_type)s, %(subject_id)s, %(position)s, 0,
-  clock_timestamp())
+VALUES (%(consumer)s::text, %(source)s::text, %(subject_type)s::text, %(subject_id)s::text,
+  %(position)s::text::bigint, 0, clock_timestamp())
 ON CONFLICT (consumer, source, subject_type, subject_id) DO UPDATE
 SET previous_position = s.position, position = greatest(s.position, EXCLUDED.position),
   seen_at = EXCLUDED.seen_at

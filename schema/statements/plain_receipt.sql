@@ -12,7 +12,8 @@ WITH touch AS (
     AS t(ordinal, entity_type, entity_id, back)
   LEFT JOIN {schema}.entities AS e ON e.entity_type = t.entity_type AND e.entity_id = t.entity_id
 ), complete AS (
-  SELECT CASE WHEN events = %(expected_events)s AND touches = %(expected_touches)s THEN 1
+  SELECT CASE WHEN events = %(expected_events)s::text::bigint
+        AND touches = %(expected_touches)s::text::bigint THEN 1
       ELSE ('short write: ' || events || ' events, ' || touches || ' touches')::int END AS ok
   FROM (SELECT count(version) FILTER (WHERE subject) AS events, count(version) AS touches
     FROM touch) AS found

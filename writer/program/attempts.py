@@ -71,7 +71,11 @@ class Attempts:
 
     def run_once(self, gate: Gate, run: Run[Any], fresh: bool) -> Program[DatabaseFailure | None]:
         """Run the function of a call in a transaction: an open attempt."""
-        return self.attempt(partial(self._run, run, gate), gate, fresh=fresh, role_path=True)
+        work = partial(self._run, run, gate)
+        failure = yield from self.attempt(work, gate, fresh=fresh, role_path=True)
+        if failure is not None and run.is_refused:
+            run.needs_plain = yield from self.proves_plain(gate.deadline)
+        return failure
 
     def aside(self, gate: Gate) -> Program[None]:
         """Do after a settled call what concerns the process, if it is due and the call wrote."""
@@ -111,8 +115,9 @@ class Attempts:
         try:
             return (yield from self._sent(batch, gate, connection, shards))
         except NO_SUCH_FORM as error:
-            if not self.takes_plain(error, was_plain=was_plain):
+            if was_plain or not self.core.must_probe or not refuses_form(error):
                 raise
+            self.core.plain = True  # some servers plan a statement that they cannot run
         # The server has refused the statement, so nothing is stored, and the other form may go.
         gate.sent = False
         for pending in waiting:
@@ -123,15 +128,29 @@ class Attempts:
             self.core.plain = False  # the refusal was no matter of the form, or nobody knows
             raise
 
-    def takes_plain(self, error: Exception, *, was_plain: bool) -> bool:
-        """Take the plain form from now on, if a server has refused the single form only now.
+    def proves_plain(self, deadline: float | None) -> Program[bool]:
+        """Return whether appends have the plain form from now on, after one was refused.
 
-        Some servers plan a statement that they cannot run.
+        The refusal decides nothing: it may be due to the session or the server of the caller.
+        So a connection of the writer writes in the single form, and rolls back.
         """
-        if was_plain or not self.core.must_probe or not refuses_form(error):
-            return False
-        self.core.plain = True
-        return True
+        if self.core.must_probe and not self.core.plain:
+            try:
+                yield from self._connections.lend(self._prove_single, deadline=deadline)
+            except NO_SUCH_FORM:
+                self.core.plain = True
+            except psycopg.Error:
+                return False  # nobody knows, and the next refusal asks again
+        return self.core.plain
+
+    def _prove_single(self, connection: _Own) -> Program[None]:
+        proof = self.core.proof(connection.begin)
+        sent = [(query, query.encode(values)) for query, values in proof]
+        try:
+            yield Exchange(connection, pipeline(connection, sent))
+        except psycopg.Error:
+            yield from roll_back(connection)
+            raise
 
     def _sent(
         self, batch: Sequence[Pending], gate: Gate, connection: _Own, shards: int

@@ -179,12 +179,12 @@ class Programs(Attempts):
         require_version(expected_version)
         before = connection.info.transaction_status
         pending = run.append(event, expected_version, before)
-        was_plain = self.core.plain
         with run.appending(pending.id, before):
+            was_plain = self.core.plain
             try:
                 stored = yield from self._append(connection, pending)
-            except NO_SUCH_FORM as error:
-                run.needs_plain = self.takes_plain(error, was_plain=was_plain)
+            except NO_SUCH_FORM:
+                run.is_refused = not was_plain
                 raise
         return run.receipt(pending, stored)
 
@@ -204,11 +204,13 @@ class Programs(Attempts):
             if self.shards is None:
                 with explained(self.core, joined.pending):
                     yield from self._connections.lend(self.require_shards)
-            was_plain = self.core.plain
             try:
                 stored = yield from self._append(connection, joined.pending)
+            except NO_SUCH_FORM:
+                deadline = Gate(self.core.settings.timeout).deadline
+                yield from self.proves_plain(deadline)  # for your next try
+                raise
             except psycopg.Error as error:
-                self.takes_plain(error, was_plain=was_plain)  # your next try has that form
                 if kind_of(error) is not FailureKind.COLLISION:
                     raise
                 with suppress(psycopg.Error):  # without a look-up, the driver's error is raised

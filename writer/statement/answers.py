@@ -81,7 +81,7 @@ class StoredEntity(msgspec.Struct, frozen=True):
 def entity_of(key: Mapping[str, str], rows: Sequence[Row]) -> StoredEntity | None:
     """Return the entity of a key from the answer of its query, or None if no event touched it."""
     for version, data in rows:
-        return StoredEntity(key["entity_type"], key["entity_id"], version, data)
+        return StoredEntity(key["entity_type"], key["entity_id"], int(version), data)
     return None
 
 

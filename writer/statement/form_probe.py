@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import uuid4
 
-from dsql_outbox.outbox import DEFAULT_SOURCE, Event, numbered, parse_event
+from dsql_outbox.outbox import DEFAULT_SOURCE, Entity, Event, numbered, parse_event
 from dsql_outbox.schema import statement
 
 from .parameters import Parameters, PreparedEvent, batch_parameters, one_parameters, prepare
@@ -28,6 +28,18 @@ def proofs(schema: str, events: Sequence[Event]) -> Mapping[str, Proof]:
         "single": [(one, one_parameters(first, 1)), (many, batch_parameters(others, 1))],
         "plain": [(query.query, parameters) for query, parameters in plain],
     }
+
+
+def proof_event(*entities: Entity) -> Event:
+    """Return an event of such a proof, of entities that nobody else changes."""
+    return Event.new("Outbox Proof", "OutboxProof", entities)
+
+
+def single_proof(schema: str) -> Statements:
+    """Return the statements that write new events in the single form."""
+    first, second = (Entity("OutboxProof", str(uuid4()), {}) for _ in range(2))
+    found = proofs(schema, [proof_event(first), proof_event(first, second)])["single"]
+    return [(numbered("write_proof", query), parameters) for query, parameters in found]
 
 
 def _prepared(event: Event) -> PreparedEvent:

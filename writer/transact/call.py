@@ -300,8 +300,10 @@ class Run(FunctionRun, Generic[T]):
         """The events that this run appends."""
         self.unfinished = 0
         """The number of appends that were called and have not finished."""
+        self.is_refused = False
+        """Whether an append in the single form was refused."""
         self.needs_plain = False
-        """Whether a server has refused the single form of an append, which the next run leaves."""
+        """Whether the server refuses that form to the writer itself: the next run leaves it."""
         self._made = 0
         self._appended: set[UUID] = set()
         self._collision: tuple[UUID, Exception] | None = None

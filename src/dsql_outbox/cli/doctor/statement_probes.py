@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import psycopg
 
-from dsql_outbox.outbox import NO_SUCH_FORM, Entity, Event, array_literal
+from dsql_outbox.outbox import NO_SUCH_FORM, Entity, array_literal
 from dsql_outbox.publisher import RowId, burial_proofs, failure_proofs, read_proofs, row_keys
 from dsql_outbox.schema import statement
-from dsql_outbox.writer import proofs
+from dsql_outbox.writer import proof_event, proofs
 
 from .examined_database import ExaminedDatabase, bare
 from .finding import Finding, refused
@@ -31,7 +31,9 @@ def write_forms(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether a write is one statement, or several in one round trip: both forms, on rows."""
     first, second = (Entity("OutboxProof", str(uuid4()), {}) for _ in range(2))
     refusals: dict[str, psycopg.Error | None] = {}
-    for form, statements in proofs(visit.schema, [_event(first), _event(first, second)]).items():
+    for form, statements in proofs(
+        visit.schema, [proof_event(first), proof_event(first, second)]
+    ).items():
         with _rolled_back(visit):
             refusals[form] = _refusal(visit, statements)
     lost = "no event can be stored"
@@ -151,7 +153,7 @@ def cost_proofs(
 ) -> Iterator[tuple[str, bytes, Mapping[str, Any]]]:
     """Ten statements of writers and publishers, by their names, on `rows` and new ones."""
     entity, buried, deleted = Entity("OutboxProof", str(uuid4()), {}), rows[:_READ], rows[-_READ:]
-    one, batch = proofs(schema, [_event(entity) for _ in range(1 + _READ)])["single"]
+    one, batch = proofs(schema, [proof_event(entity) for _ in range(1 + _READ)])["single"]
     read = read_proofs(schema, rows[_READ], _READ)
     record, find = failure_proofs(schema, deleted)
     ids = {"ids": array_literal(row.event_id for row in deleted)}
@@ -206,7 +208,7 @@ def _rolled_back(visit: ExaminedDatabase) -> Generator[None]:
 def written(visit: ExaminedDatabase) -> Generator[Sequence[RowId]]:
     """Messages of one new entity, in a transaction that is rolled back: their keys in order."""
     entity = Entity("OutboxProof", str(uuid4()), {})
-    events = [_event(entity) for _ in range(_WRITTEN)]
+    events = [proof_event(entity) for _ in range(_WRITTEN)]
     forms = proofs(visit.schema, events)
     with _rolled_back(visit):
         if _refusal(visit, forms["plain"]):
@@ -219,7 +221,3 @@ def written(visit: ExaminedDatabase) -> Generator[Sequence[RowId]]:
             "record_entity", {"entity_type": entity.type, "entity_id": entity.id}
         )
         yield sorted(RowId(shard, position, str(each)) for each, *_, position, _ in found)
-
-
-def _event(*entities: Entity) -> Event:
-    return Event.new("Outbox Proof", "OutboxProof", entities)
