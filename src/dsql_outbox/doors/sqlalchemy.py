@@ -456,8 +456,14 @@ class _TransactConnection(Connection):
 
     detach = close
 
-    def invalidate(self, exception: BaseException | None = None) -> None:  # noqa: ARG002
-        self._joined.refuse(_TOOK_CONNECTION)
+    def invalidate(self, exception: BaseException | None = None) -> None:
+        """Refuse the call of a function.
+
+        With an exception, it is SQLAlchemy's own, after a cancellation, Ctrl-C or a lost
+        connection: the exception goes on to the caller, and `transact` judges the connection.
+        """
+        if exception is None:
+            self._joined.refuse(_TOOK_CONNECTION)
 
 
 def _require_sessions(writer: object, sessions: object) -> None:
