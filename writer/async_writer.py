@@ -147,7 +147,11 @@ class AsyncWriter(WriterBase):
         self, connection: AsyncJoinable, event: EventSource, *, expected_version: int | None = None
     ) -> Receipt:
         joined = await async_driver_connection(connection)
-        return await self._perform(self._programs.append_to(joined, event, expected_version))
+        try:
+            return await self._perform(self._programs.append_to(joined, event, expected_version))
+        except BaseException:
+            await self._perform(self._programs.fail(joined))
+            raise
 
     async def stream(
         self,

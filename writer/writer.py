@@ -26,7 +26,11 @@ from dsql_outbox.writer.program.call_arguments import (
     require_function,
     require_version,
 )
-from dsql_outbox.writer.program.foreign_connections import Joinable, driver_connection
+from dsql_outbox.writer.program.foreign_connections import (
+    Joinable,
+    driver_connection,
+    undo_block,
+)
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
@@ -141,7 +145,12 @@ class Writer(WriterBase):
         self, connection: Joinable, event: EventSource, *, expected_version: int | None = None
     ) -> Receipt:
         joined = driver_connection(connection)
-        return self._perform(self._programs.append_to(joined, event, expected_version))
+        try:
+            return self._perform(self._programs.append_to(joined, event, expected_version))
+        except BaseException:
+            undo_block(connection)
+            self._perform(self._programs.fail(joined))
+            raise
 
     def stream(
         self,

@@ -118,10 +118,13 @@ class WriterBase(ABC):
         the form of a write, on a connection of the writer. A stored id is looked up
         on such a connection too.
 
-        Raises `InvalidEvent` before anything is sent, `DuplicateEvent`, `StaleVersion`,
-        `SchemaError`, or the driver's exceptions, unchanged. Raises
-        `psycopg.ProgrammingError` if the connection is in autocommit mode and has no
-        open transaction, and `TypeError` for another driver.
+        Raises `InvalidEvent`, `DuplicateEvent`, `StaleVersion`, `SchemaError`, or the driver's
+        exceptions, unchanged. After any error your transaction has failed: it can only be
+        rolled back, so that no row is stored without its event.
+
+        Raises `psycopg.ProgrammingError` if the connection is in autocommit mode and has no
+        open transaction, `TransactionMisused` if the session uses several connections, and
+        `TypeError` for another driver.
         """
 
     @abstractmethod

@@ -5,6 +5,8 @@ Their objects are recognised by their methods, and any other object is returned 
 protocols say which objects `append_to` takes.
 """
 
+from collections.abc import Collection
+from contextlib import suppress
 from inspect import iscoroutinefunction
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
@@ -12,6 +14,10 @@ from weakref import WeakKeyDictionary
 import psycopg
 
 from dsql_outbox.outbox import TransactionMisused
+from dsql_outbox.schema.named_statements import read_sql
+
+APPEND_FAILED: Final = read_sql("statements", "append_failed")
+"""Fails the transaction in which it runs."""
 
 _ANOTHER: Final = (
     "append_to: the session uses another connection than that of the event, and the two would not "
@@ -55,6 +61,10 @@ class DjangoConnection(Protocol):
 
     in_atomic_block: bool
     connection: Any
+
+    def set_rollback(self, rollback: bool) -> None:
+        """Let the block of `atomic` end in a rollback."""
+        ...
 
     def validate_no_broken_transaction(self) -> None:
         """Raise Django's error if the block of `atomic` will be rolled back."""
@@ -114,7 +124,7 @@ async def async_driver_connection(given: Any) -> Any:
         return given
     if _is_session(given) and iscoroutinefunction(given.connection):
         connection = await given.connection()
-        _require_alone(given, connection.sync_connection)
+        await connection.run_sync(lambda sync: _require_alone(given, sync))
         return await _async_driver_of(connection)
     return await _async_driver_of(given) if hasattr(given, "get_raw_connection") else given
 
@@ -146,6 +156,15 @@ def _driver_of_django(connection: DjangoConnection) -> Any:
     return connection.connection
 
 
+def undo_block(given: Any) -> None:
+    """Let a block of Django's `atomic` end in a rollback, without its `on_commit` hooks.
+
+    An error of `append_to` does not pass through Django, which looks at no transaction status.
+    """
+    if getattr(given, "in_atomic_block", False):
+        given.set_rollback(True)
+
+
 _alone: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 """The connection of each transaction of a session that holds an event."""
 
@@ -157,23 +176,44 @@ def _require_alone(given: Any, connection: Any) -> None:
     one after the other.
     """
     from sqlalchemy import event  # noqa: PLC0415 - the session has imported it
-    from sqlalchemy.orm import Session  # noqa: PLC0415
 
     session: Any = given() if hasattr(given, "registry") else given
     session = getattr(session, "sync_session", session)
     transaction = session.get_transaction()
-    if hasattr(transaction, "connections"):
-        is_alone = transaction.connections == {connection}
-    else:  # before SQLAlchemy 2.1.7 nothing tells the connections
-        is_alone = session.__class__.get_bind is Session.get_bind
-    if not is_alone:
+    found = _connections_of(transaction)
+    if found != {connection}:
+        _fail(found)
         raise TransactionMisused(_ANOTHER)
     _alone[transaction] = connection
     if not event.contains(session, "after_begin", _refuse_another):
         event.listen(session, "after_begin", _refuse_another)
 
 
-def _refuse_another(session: Any, _transaction: object, connection: object) -> None:
+def _refuse_another(session: Any, _transaction: object, connection: Any) -> None:
     """Fail the statement that begins another connection beside an event."""
-    if _alone.get(session.get_transaction(), connection) is not connection:
+    own = _alone.get(session.get_transaction(), connection)
+    if own is not connection:
+        _fail([own, connection])
         raise TransactionMisused(_ANOTHER)
+
+
+def _connections_of(transaction: Any) -> Collection[Any]:
+    """Return the connections of a session's transaction."""
+    if hasattr(transaction, "connections"):
+        found: Collection[Any] = transaction.connections
+        return found
+    entries = transaction._connections.values()  # noqa: SLF001 - before SQLAlchemy 2.1.7
+    return {connection for connection, *_ in entries}
+
+
+def _fail(connections: Collection[Any]) -> None:
+    """Fail the transactions of SQLAlchemy's connections. Each statement after that fails too.
+
+    A caller who swallows the refusal would otherwise commit one without the other. A ROLLBACK
+    would not do: what the caller writes next would be committed alone.
+    """
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - as above
+
+    for connection in connections:
+        with suppress(SQLAlchemyError):
+            connection.exec_driver_sql(APPEND_FAILED)

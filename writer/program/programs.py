@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.pq import PipelineStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from dsql_outbox.outbox import (
     NO_SUCH_FORM,
@@ -22,6 +22,7 @@ from dsql_outbox.outbox import (
     Query,
     Receipt,
     TakeTurn,
+    TransactionMisused,
     Turn,
     Turns,
     WriterClosed,
@@ -50,6 +51,7 @@ from .call_arguments import (
     require_on_duplicate,
     require_version,
 )
+from .foreign_connections import APPEND_FAILED
 from .stream import EntityStream
 from .write_many import Many
 
@@ -218,6 +220,20 @@ class Programs(Attempts):
                     joined.refuse((yield from self._connections.lend(find)), error)
                 raise
             return joined.receipt(stored)
+
+    def fail(self, connection: Any) -> Program[None]:
+        """Fail the caller's transaction after an error of `append_to`, if the server has not.
+
+        A caller who swallows the error would otherwise commit the rows without their event.
+        A ROLLBACK would not do: what the caller writes next would be committed alone.
+        """
+        kind: type[Any] = self._callers
+        is_theirs = isinstance(connection, kind)
+        if not is_theirs or connection.info.transaction_status is TransactionStatus.INERROR:
+            return
+        with suppress(psycopg.Error, TransactionMisused):  # no transaction is open, or it failed
+            require_transaction(connection, "append_to", "nothing would fail")
+            yield Query(connection, APPEND_FAILED.encode())
 
     def read_page(self, stream: EntityStream) -> Program[None]:
         """Read the next page of a stream."""

@@ -157,7 +157,7 @@ WHO_RUNS = {
         *("target_known", "target_list", "topic_page", "waiting_find"),
         *("verify", "waiting_first", "waiting_page", "waiting_payload"),
     ),
-    "anybody": ("doctor",),
+    "anybody": ("append_failed", "doctor"),
     "owner": (
         *("dsql_jobs", "events_present", "migration_record", "operation_record", "schema_create"),
         *("schema_drop", "shards_add", "shards_present", "table_drop", "targets_default"),

@@ -56,7 +56,7 @@ def test_append_and_append_to_check_the_expected_version_before_they_send(
     with Writer(Database(proxy.url), formed(QUICK)) as writer, psycopg.connect(url) as mine:
         with pytest.raises((TypeError, ValueError), match=r"expected_version (takes|must)"):
             writer.append_to(mine, event, expected_version=version)
-        assert mine.info.transaction_status is TransactionStatus.IDLE
+        assert mine.info.transaction_status is TransactionStatus.INERROR
         with pytest.raises((TypeError, ValueError), match=r"expected_version (takes|must)"):
             writer.transact(lambda tx: tx.append(event, expected_version=version))
     assert not any("INSERT" in sql for sql in proxy.statements)

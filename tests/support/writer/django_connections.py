@@ -1,0 +1,24 @@
+"""Django's connection to the database of a test."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import django
+import django.db
+import pytest
+from django.conf import settings
+from psycopg.conninfo import conninfo_to_dict
+
+
+@pytest.fixture
+def django_connection(url: str) -> Iterator[Any]:
+    """``django.db.connection``."""
+    given = conninfo_to_dict(url)
+    names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST"}
+    database = {theirs: given.get(ours, "") for ours, theirs in names.items()}
+    database |= {"ENGINE": "django.db.backends.postgresql", "PORT": given["port"]}
+    if not settings.configured:
+        settings.configure(DATABASES={"default": database})
+        django.setup()
+    yield django.db.connection
+    django.db.connection.close()
