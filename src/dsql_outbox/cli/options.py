@@ -14,8 +14,8 @@ def option(flag: str, *more: str, **attributes: Any) -> Callable[[Command], Comm
     Its help shows that variable and the default.
     """
     variable = f"DSQL_OUTBOX_{flag.removeprefix('--').replace('-', '_').upper()}"
-    attributes = {"envvar": variable, "show_default": True} | attributes
-    return click.option(flag, *more, show_envvar=True, **attributes)
+    shown: dict[str, Any] = {"envvar": variable, "show_default": True, **attributes}
+    return click.option(flag, *more, show_envvar=True, **shown)
 
 
 def log_options(command: Command) -> Command:
