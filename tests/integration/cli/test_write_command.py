@@ -210,7 +210,7 @@ def test_another_event_under_a_stored_id_is_no_duplicate_but_a_failure(
     found = {failure["eventId"]: failure for failure in failures(done.err)}
     assert sorted(found) == sorted(ids(others))
     assert {(f["error"], f["sameContent"]) for f in found.values()} == {("DuplicateEvent", False)}
-    assert "1 duplicates, 2 failed (2 with the id of another event) in" in done.err
+    assert "1 duplicate, 2 failed (2 with the id of another event) in" in done.err
 
 
 def test_a_malformed_input_stores_what_comes_before_and_says_where_it_breaks(

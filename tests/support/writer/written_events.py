@@ -11,8 +11,8 @@ import msgspec
 from dsql_outbox.outbox import Receipt
 
 SUMMARY = re.compile(
-    r"(?P<stored>[\d,]+) stored \((?P<retried>\d+) after retries, (?P<conflicts>\d+) conflicts\), "
-    r"(?P<duplicates>\d+) duplicates, (?P<failed>\d+) failed"
+    r"(?P<stored>[\d,]+) stored \((?P<retried>\d+) after retries, (?P<conflicts>\d+) conflicts?\), "
+    r"(?P<duplicates>\d+) duplicates?, (?P<failed>\d+) failed"
     r"(?: \(\d+ with the id of another event\))? in \d+\.\d s"
 )
 

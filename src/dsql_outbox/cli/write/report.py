@@ -11,6 +11,7 @@ import anyio
 import msgspec
 import psycopg
 
+from dsql_outbox.cli.output import counted
 from dsql_outbox.observability import Fact, WriteEnded, visible_json
 from dsql_outbox.outbox import DuplicateEvent, Receipt, told
 
@@ -64,8 +65,9 @@ class Tally:
         """The last line of a run."""
         other = f" ({self.other_content:,} with the id of another event)"
         return (
-            f"{self.stored:,} stored ({self.retried:,} after retries, {self.conflicts:,} "
-            f"conflicts), {self.duplicates:,} duplicates, {self.failed:,} failed"
+            f"{self.stored:,} stored ({self.retried:,} after retries, "
+            f"{counted(self.conflicts, 'conflict')}), {counted(self.duplicates, 'duplicate')}, "
+            f"{self.failed:,} failed"
             f"{other if self.other_content else ''} in {self.seconds:.1f} s"
         )
 
@@ -73,10 +75,10 @@ class Tally:
         """The progress, with the share of the input that was read if it is known."""
         rate = (self.stored + self.duplicates) / max(self.seconds, 0.001)
         read = "" if share is None else f"{share:.0%} read  "
-        known = f"{self.duplicates:,} duplicates  " if self.duplicates else ""
+        known = f"{counted(self.duplicates, 'duplicate')}  " if self.duplicates else ""
         return (
             f"{read}{self.stored:,} stored  {known}{rate:,.0f}/s  "
-            f"{self.conflicts:,} conflicts  {self.failed:,} failed"
+            f"{counted(self.conflicts, 'conflict')}  {self.failed:,} failed"
         )
 
 
