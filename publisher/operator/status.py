@@ -10,9 +10,9 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox import DEFAULT_TARGET, is_unreachable
+from dsql_outbox.outbox import DEFAULT_TARGET, TARGET_SHARDS, is_unreachable
 from dsql_outbox.publisher.leases.liveness import is_alive
-from dsql_outbox.publisher.targets import TargetKind, TargetState
+from dsql_outbox.publisher.targets import TargetKind, TargetState, shard_name
 
 from .fills import FillProgress, fill_progress
 from .replay import rows_estimate
@@ -203,6 +203,11 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     paused_topics: tuple[PausedTopic, ...]
     targets: tuple[TargetStatus, ...] = ()
     archive: ArchiveStatus | None = None
+
+    def shard_name(self, shard: int) -> str:
+        """Return the name of a shard: ``3``, or ``lake/3`` outside of the default target."""
+        ranges = ((each.first_shard // TARGET_SHARDS, each.name) for each in self.targets)
+        return shard_name(shard, dict(ranges).get(shard // TARGET_SHARDS))
 
 
 class Counts(NamedTuple):

@@ -15,7 +15,7 @@ import msgspec
 from dsql_outbox.outbox import TARGET_SHARDS, SettingsError, array_literal, subject_key
 from dsql_outbox.publisher.outbox_rows import REPLAY_HEADER, read_headers
 from dsql_outbox.publisher.session import OperatorSession
-from dsql_outbox.publisher.targets import TargetRow, require_target
+from dsql_outbox.publisher.targets import TargetRow, require_target, shard_name
 
 from .selection import STATES, Selection, State
 
@@ -75,6 +75,11 @@ class UndeliveredMessage(msgspec.Struct, frozen=True, kw_only=True, rename="came
     def blocked(self) -> bool:
         """Whether it waits for an operator."""
         return self.state == "failing" and self.retry_at is None
+
+    @property
+    def shard_name(self) -> str:
+        """The name of its shard: ``3``, or ``lake/3`` outside of the default target."""
+        return shard_name(self.shard, self.target)
 
     @property
     def since(self) -> datetime:

@@ -13,6 +13,7 @@ import pytest
 from anyio import to_thread
 from click.testing import CliRunner
 from httpx import AsyncClient
+from tests.support.commands import run
 from tests.support.console_clients import browsing
 from tests.support.database_roles import as_role
 from tests.support.publisher.archived_events import archive
@@ -233,6 +234,15 @@ async def test_a_message_of_another_target_names_it_in_its_commands(
         assert "topics resume --target=lake -- events.CarMoved" in await text(
             browser, f"/events/{written_later.id}"
         )
+        with psycopg.connect(url) as connection:
+            found = connection.execute("SELECT shard FROM outbox.outbox WHERE shard >= 1024")
+            ((shard,),) = found.fetchall()
+        name = f"lake/{shard - 1024}"
+        assert f"in shard {name} at position" in await text(browser, f"/events/{written_later.id}")
+        assert f'data-label="Shard">{name}</th>' in await text(browser, "/")
+        words = ("messages", "show", written_later.id, "--database", url)
+        shown = (await to_thread.run_sync(partial(run, *words))).out.decode()
+        assert re.search(rf"^shard, position +{name}, ", shown, re.MULTILINE)
         async with Targets(database) as targets:
             await targets.pause("lake", "repairs")
         await browser.get("/")

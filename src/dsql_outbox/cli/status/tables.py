@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dsql_outbox.cli.output import counted, duration, filled_state, without_places
 from dsql_outbox.observability import visible
-from dsql_outbox.outbox import TARGET_SHARDS
 from dsql_outbox.publisher import (
     REMEDIES,
     ArchiveStatus,
@@ -52,7 +51,7 @@ def tables_of(now: Status, *more: tuple[str, str]) -> list[TextTable]:
         tables.append(TextTable(("paused topic", "by", "for", "reason"), paused))
     if now.stranded:
         rows = [
-            (_shard_name(now, s.shard), "all" if s.position is None else str(s.position), s.reason)
+            (now.shard_name(s.shard), "all" if s.position is None else str(s.position), s.reason)
             for s in now.stranded
         ]
         tables.append(TextTable(("stranded in shard", "position", "reason"), rows))
@@ -113,18 +112,10 @@ def _publisher_row(seen: Seen) -> tuple[str, ...]:
     return owner, "yes" if seen.alive else "no", f"{duration(seen.seen_seconds)} ago"
 
 
-def _shard_name(now: Status, shard: int) -> str:
-    """The number of a shard; within its target, if that is another than the default one."""
-    for target in now.targets:
-        if target.first_shard and 0 <= shard - target.first_shard < TARGET_SHARDS:
-            return f"{target.name}/{shard - target.first_shard}"
-    return str(shard)
-
-
 def _shard_row(now: Status, shard: Shard) -> tuple[str, ...]:
     oldest, ends = shard.oldest_seconds, shard.lease_seconds
     return (
-        _shard_name(now, shard.shard),
+        now.shard_name(shard.shard),
         "-" if oldest is None else duration(oldest),
         shard.owner or "-",
         "-" if ends is None else duration(ends) if ends > 0 else "over",
@@ -153,7 +144,7 @@ def _failure_rows(now: Status) -> Iterator[tuple[str, ...]]:
         retry = found.retry_seconds
         yield (
             str(found.event_id),
-            _shard_name(now, found.shard),
+            now.shard_name(found.shard),
             str(found.attempts),
             "blocked" if retry is None else f"in {duration(retry)}",
             without_places(found.error),
