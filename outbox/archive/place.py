@@ -1,6 +1,7 @@
 """Where archive files are: a folder, or a prefix of an S3 bucket."""
 
 import os
+import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from errno import ELOOP
@@ -20,6 +21,8 @@ _MAX_NAME: Final = 1024
 
 _MAX_FACTS: Final = 64 << 10
 """The most bytes of a marker or a manifest."""
+
+_SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MAKE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -67,8 +70,11 @@ def open_place(name: str, *, is_recorded: bool = False) -> ArchivePlace:
         from .s3_place import open_s3  # noqa: PLC0415 - boto3 is slow, and an extra
 
         return open_s3(name, is_recorded=is_recorded)
-    if not name or "://" in name or name.startswith("s3:"):
-        raise SettingsError(f"an archive is FOLDER or s3://BUCKET/PREFIX, got {name!r}")
+    if not name or _SCHEME.match(name):
+        raise SettingsError(
+            f"an archive is FOLDER or s3://BUCKET/PREFIX, got {name!r}; "
+            "write ./ before a folder whose name has a colon"
+        )
     try:
         folder = Path(name).resolve()
         str(folder).encode()

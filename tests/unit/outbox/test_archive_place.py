@@ -135,10 +135,22 @@ def test_the_manifest_of_another_file_is_not_removed_as_a_file(place: ArchivePla
     assert read_manifest(place, facts.file) == (STORE, facts)
 
 
-@pytest.mark.parametrize("name", ["a\0b", "\udc80", "", "s3:/x", "http://x", "file:///x", "s3://B"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a\0b", "\udc80", "", "s3:/x", "http://x", "file:///x", "s3://B"),
+        *("file:arch", "gs:a/b", "S3:x"),
+    ],
+)
 def test_what_cannot_be_the_name_of_a_place_is_refused(name: str) -> None:
     with pytest.raises(SettingsError):
         open_place(name)
+
+
+def test_a_folder_may_have_a_colon_behind_its_path(tmp_path: Path) -> None:
+    folder = tmp_path / "file:arch"
+    assert open_place(str(folder)).name == str(folder)
+    assert open_place("./a:b").name == str(Path("a:b").resolve())
 
 
 def test_a_folder_of_links_in_a_circle_is_no_place(tmp_path: Path) -> None:
