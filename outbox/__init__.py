@@ -41,7 +41,7 @@ from dsql_outbox.outbox.database.exchange import (
     unprepared,
 )
 from dsql_outbox.outbox.database.fork import OneProcess, call_in_children
-from dsql_outbox.outbox.database.target import Isolation
+from dsql_outbox.outbox.database.target import APPLICATION, Isolation
 from dsql_outbox.outbox.event.erasure import EntityErasure, Erased, Fields
 from dsql_outbox.outbox.event.event import Entity, EntityHeader, Event, EventHeader, JsonEvent
 from dsql_outbox.outbox.event.event_parser import (
@@ -174,6 +174,7 @@ from .settings import (
 )
 
 __all__ = [
+    "APPLICATION",
     "AT_ONCE",
     "CONFLICTS",
     "DEFAULT_SCHEMA",

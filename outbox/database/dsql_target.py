@@ -3,6 +3,7 @@
 AWS's connector (`dsql_core`) signs the token.
 """
 
+import os
 import re
 import ssl
 import threading
@@ -18,7 +19,7 @@ from psycopg import pq
 from dsql_outbox.outbox.errors import MissingExtra, SettingsError
 
 from .fork import call_in_children
-from .target import DEAD_LINK, ConnectParameters, Endpoint, is_port
+from .target import APPLICATION, DEAD_LINK, ConnectParameters, Endpoint, is_port
 
 _URL: Final = re.compile(
     r"dsql://(?P<user>[^:@/?#]+)"
@@ -172,7 +173,7 @@ def _tls(roots: str) -> ConnectParameters:
     return {
         "sslmode": "verify-full",
         "sslrootcert": roots,
-        "application_name": "dsql-outbox",
+        "application_name": os.environ.get("PGAPPNAME", APPLICATION),
         **DEAD_LINK,
         **direct,
     }

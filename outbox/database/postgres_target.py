@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.redaction import has_unclear_login
 
-from .target import DEAD_LINK, ConnectParameters, Endpoint, Isolation, is_port
+from .target import APPLICATION, DEAD_LINK, ConnectParameters, Endpoint, Isolation, is_port
 
 _LEVELS: Final = {
     "read committed": IsolationLevel.READ_COMMITTED,
@@ -95,7 +95,7 @@ class PostgresTarget:
         if not all(is_port(port) for port in str(found.get("port") or "").split(",") if port):
             raise SettingsError("the port of the database URL is 1 to 65535")
         given: ConnectParameters = {k: v for k, v in found.items() if v is not None}
-        self._parameters = {"application_name": "dsql-outbox"} | DEAD_LINK | given
+        self._parameters = {"fallback_application_name": APPLICATION} | DEAD_LINK | given
         # libpq ignores PGOPTIONS if the parameter `options` is given, so merge them here.
         self._options = str(self._parameters.pop("options", os.environ.get("PGOPTIONS", "")))
         self._isolation = isolation

@@ -24,6 +24,9 @@ the Unix domain ignores them, and so does a system that lacks them.
 """
 
 
+APPLICATION: Final = "dsql-outbox"
+"""The name of a session in ``pg_stat_activity``, unless the URL or PGAPPNAME has another."""
+
 CLIENT_ENCODING: Final = "utf-8"
 """The client encoding of every session, as Python names it.
 

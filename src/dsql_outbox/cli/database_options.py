@@ -1,5 +1,6 @@
 """The options that name a database, and how a command opens it."""
 
+import os
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
@@ -9,7 +10,7 @@ from typing import Any, Final
 import click
 import psycopg
 
-from dsql_outbox.outbox import DEFAULT_SCHEMA, Database, Isolation, told
+from dsql_outbox.outbox import APPLICATION, DEFAULT_SCHEMA, Database, Isolation, told
 from dsql_outbox.schema import Duty, apply, grant_command, lacking_rights
 
 from .logs import logs_on_stderr
@@ -18,6 +19,7 @@ from .output import occupy_standard
 from .signals import interruptible
 
 _EMBEDDED: Final = "embedded:"
+_NAME: Final = "PGAPPNAME"  # libpq's
 _TIMEOUT: Final = 5.0  # seconds to look at the rights of a role
 
 schema_option: Final = click.option(
@@ -65,6 +67,7 @@ def with_database(
         def run(*, database: str | None, schema: str, **options: Any) -> None:
             occupy_standard()
             with ExitStack() as stack:
+                stack.enter_context(_named_sessions(click.get_current_context()))
                 if advice is not None:
                     stack.enter_context(interruptible(advice))
                 # Before the database is opened: in JSON its error is a record, too.
@@ -83,6 +86,20 @@ def with_database(
         return database_options(log_options(run) if log_flags else run)
 
     return decorate
+
+
+@contextmanager
+def _named_sessions(context: click.Context) -> Generator[None]:
+    """Name the sessions after the command, in ``pg_stat_activity``, unless PGAPPNAME does."""
+    if _NAME in os.environ:
+        yield
+        return
+    command = context.command_path.partition(" ")[2] or context.info_name
+    os.environ[_NAME] = f"{APPLICATION} {command}"
+    try:
+        yield
+    finally:
+        del os.environ[_NAME]
 
 
 def grant_for(database: Database, duty: Duty) -> str | None:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from tests.support.brokers.slow_broker import SlowBroker
 from tests.support.commands import Command, run
+from tests.support.outbox_databases import KEEPER
 from tests.support.telemetry.scrapes import base_url, get, get_json
 from tests.support.waiting import wait_until
 
@@ -215,6 +216,24 @@ def test_on_the_loopback_a_page_of_another_site_may_not_read_it(
             assert get(base + path, Host=f"evil.example:{port}")[0] == status
             for host in ("localhost", f"127.0.0.1:{port}", "[::1]:1", "127.9.9.9"):
                 assert get(base + path, Host=host)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"), [({}, "dsql-outbox publish"), ({"PGAPPNAME": "relay-7"}, "relay-7")]
+)
+def test_its_sessions_have_the_name_of_the_command(
+    url: str, tmp_path: Path, variable: dict[str, str], name: str
+) -> None:
+    names = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"
+    with (
+        publish(url, f"jsonl:{tmp_path}/out", **variable),
+        psycopg.connect(url, autocommit=True, application_name="") as connection,
+    ):
+
+        def others() -> set[str]:
+            return {found for (found,) in connection.execute(names)} - {"", KEEPER}
+
+        wait_until(lambda: others() == {name}, timeout=10)
 
 
 def test_told_to_end_it_is_not_ready_and_still_alive(url: str, broker: SlowBroker) -> None:

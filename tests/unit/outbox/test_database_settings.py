@@ -185,7 +185,7 @@ def test_connections_commit_by_themselves_and_find_dead_links() -> None:
         "autocommit": True,
         "client_encoding": "utf-8",
         "connect_timeout": 10,
-        "application_name": "dsql-outbox",
+        "fallback_application_name": "dsql-outbox",
         "tcp_user_timeout": 10_000,
         "keepalives": 1,
         "keepalives_idle": 10,
