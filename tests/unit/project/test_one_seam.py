@@ -20,7 +20,6 @@ CLASSES = (
 MEANING = re.compile(rf"[\"'](?:{STATES})[\"']|\berrors\.(?:{CLASSES})\b")
 
 EXCUSES = {
-    "observability/log_hook.py": "the name that a conflict without a class has in the log",
     "observability/metric_names.py": "the values that an attribute of a metric may have",
     "outbox/errors.py": "a docstring: what a caller may catch",
     "src/dsql_outbox/cli/doctor/conflict_probes.py": "a probe that expects one state",
