@@ -104,7 +104,7 @@ class MissingExtra(OutboxError, ImportError):
 
 
 class SchemaError(OutboxError):
-    """The tables are missing, or differ from those that this version needs.
+    """The tables are missing, differ from those that this version needs, or belong to a stranger.
 
     In the database: nothing. Call again: after `dsql-outbox schema apply`.
 

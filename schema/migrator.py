@@ -24,6 +24,7 @@ from dsql_outbox.outbox import (
 from .commands import apply_command, drop_command
 from .named_statements import compose, execute, statement
 from .operation import operation
+from .ownership import refuse_others
 from .tables import Shape, expected, migrations, read_shape
 
 MAX_SHARDS: Final = TARGET_SHARDS
@@ -74,13 +75,16 @@ def apply(
     are recorded as an operation, with `reason` and `user`; the default is that of the process.
 
     Raises `SettingsError` if `shards` is below the present number or out of range,
-    `SchemaError` if the tables are older than version 1, and the driver's errors.
+    `SchemaError` if the tables are older than version 1 or belong to another role, and the
+    driver's errors.
     """
     if shards is not None:
         require_shards(shards)
     schema = database.schema
     with database.connect() as connection:
         shape = read_shape(connection, schema)
+        # Before any row is read: a view of a stranger runs code when it is read.
+        refuse_others(connection, schema)
         recorded = read_recorded(connection, schema, shape or {})
         if older := older_text(schema, recorded):
             raise SchemaError(older)
@@ -95,6 +99,7 @@ def apply(
         for migration in todo:
             told(migration.label)
             execute(connection, migration.ddl(schema))
+            refuse_others(connection, schema)  # another role may have made it just before us
             execute(connection, migration.record(schema))
         # Counted again: another migrator may have added shards meanwhile.
         count, highest, leases = _wanted_shards(connection, schema, expected(), shards)

@@ -98,13 +98,17 @@ def check(database: Database, *, as_json: bool, **roles: str | None) -> None:
     """Report how the tables differ from what this version needs.
 
     The exit code is 1 if they differ. Each line ends with what corrects the
-    difference. For the roles given, it also reports the rights that
-    they lack, and those that they have but do not need.
+    difference. For the roles given, it also reports the rights that they lack,
+    and those that they have but do not need. Notes name the owner's triggers,
+    rules, policies and options, and do not change the exit code.
     """
     drifts = check_schema(database, Roles(**roles))
-    lines = [drift.text for drift in drifts] or [f"schema {database.schema}: no difference"]
+    lines = [f"note: {drift.text}" if drift.is_note else drift.text for drift in drifts]
+    is_same = all(drift.is_note for drift in drifts)
+    if is_same:
+        lines.append(f"schema {database.schema}: no difference")
     json_line(drifts) if as_json else say_all(lines)
-    if drifts:
+    if not is_same:
         raise click.exceptions.Exit(FAILED)
 
 

@@ -130,6 +130,16 @@ def test_a_missing_column_fails_with_its_type(url: str, sql: psycopg.Connection[
     assert (told["schema"]["text"], told["schema"]["remedy"]) == (text, "alter the table")
 
 
+@pytest.mark.postgres_only("DSQL has no rules")
+def test_what_the_owner_has_added_is_told_and_fails_nothing(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    sql.execute("CREATE RULE twice AS ON INSERT TO outbox.inbox DO ALSO NOTHING")
+    done = run(url)
+    assert done.exit_code == 0
+    assert "ok       schema       outbox.inbox has the rule twice" in done.stdout
+
+
 def test_messages_in_a_shard_without_a_lease_fail(url: str, sql: psycopg.Connection[Any]) -> None:
     sql.execute(
         """INSERT INTO outbox.outbox VALUES (9, 1, gen_random_uuid(), 0, 'Car', 'c', 1, 't',

@@ -140,9 +140,16 @@ WHO_RUNS = {
         *("failure_page", "fill", "letter", "migrations_recorded", "outbox_bury"),
         *("archive_named_file", "archive_page", "archived_events", "event_lock", "job_row"),
         *("operation", "record_payload"),
-        *("replay", "rights_present", "roles_present", "rows_estimate"),
+        *("replay", "rights_present", "roles_acting", "roles_present", "rows_estimate"),
         "subject_events",
-        *("schema_shape", "shard_list", "shards_orphaned", "status"),
+        *(
+            "schema_owners",
+            "schema_shape",
+            "schema_triggers",
+            "shard_list",
+            "shards_orphaned",
+            "status",
+        ),
         *("target_", "topic", "transactions", "verify", "waiting"),
     ),
     "archivist": (

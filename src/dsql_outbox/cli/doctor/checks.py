@@ -100,7 +100,10 @@ def search_path(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 def schema(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether the tables are as this version needs them."""
-    drifts = [drift for drift in visit.drifts if drift.part != "shard"]
+    found = [drift for drift in visit.drifts if drift.part != "shard"]
+    for note in (drift for drift in found if drift.is_note):
+        yield Finding("schema", "ok", note.text)
+    drifts = [drift for drift in found if not drift.is_note]
     for drift in drifts:
         yield _drifted("schema", drift.text)
     if not drifts:

@@ -1,0 +1,117 @@
+"""Who owns the tables: their owner's triggers, rules and defaults run as the role that writes."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from dsql_outbox.outbox import Connection, SchemaError, array_literal
+
+from .drift import Drift, Part
+from .named_statements import execute, read, statement
+from .tables import expected
+
+_SHOWN: Final = 3
+
+
+class Owned(NamedTuple):
+    """A row of ``schema_owners``."""
+
+    relation: str | None
+    kind: Part
+    owner: str
+    is_trusted: bool
+    me: str
+    may_all: bool
+    has_more: bool
+    has_row_security: bool
+    options: str | None
+
+    def name_in(self, schema: str) -> str:
+        """The name in messages."""
+        return schema if self.relation is None else f"{schema}.{self.relation}"
+
+
+class _More(NamedTuple):
+    """A row of ``schema_triggers``."""
+
+    relation: str
+    part: Part
+    name: str
+
+
+def refuse_others(connection: Connection, schema: str) -> None:
+    """Raise `SchemaError` if another role owns the schema or one of our tables and views in it.
+
+    The owner must be the current role, a role that it is a member of, or a superuser.
+    """
+    others = _of_others(connection, _read_owned(connection, schema))
+    if others:
+        owner, me = others[0].owner, others[0].me
+        theirs = [f"{each.kind} {each.name_in(schema)}" for each in others if each.owner == owner]
+        more = f" and {len(theirs) - _SHOWN} more" if len(theirs) > _SHOWN else ""
+        raise SchemaError(
+            f"role {owner} owns {', '.join(theirs[:_SHOWN])}{more}, and role {me} is no member "
+            "of it: an owner can let code run as each role that reads or writes. Drop what a "
+            f"stranger has made; if {owner} is the owner of your tables, run this as that role"
+        )
+
+
+def owner_drifts(connection: Connection, schema: str) -> Iterator[Drift]:
+    """What belongs to another role, and notes on what an owner has added.
+
+    If one other role owns all, that is a note: the role of an operator owns nothing. A superuser
+    must not read the tables of another role, as `refuse_others` says.
+    """
+    owned = _read_owned(connection, schema)
+    others = _of_others(connection, owned)
+    of_tables = Counter(each.owner for each in others if each.relation is not None)
+    is_looking = of_tables.total() == sum(each.relation is not None for each in owned) > 0
+    if is_looking and not owned[0].may_all:
+        ((owner, _),) = of_tables.most_common(1)
+        others = [each for each in others if each.owner != owner]
+        me = owned[0].me
+        text = f"role {owner} owns the tables of schema {schema}, and role {me} is no member of it"
+        yield Drift("note", "schema", schema, text)
+    for each in others:
+        text = (
+            f"role {each.owner} owns {each.kind} {each.name_in(schema)}, and can let code run as "
+            "each role that uses it: drop it if a stranger has made it, else let one role own all"
+        )
+        yield Drift("different", each.kind, each.relation or schema, text)
+    yield from _notes(connection, schema, owned)
+
+
+def _notes(connection: Connection, schema: str, owned: Sequence[Owned]) -> Iterator[Drift]:
+    for each in owned:
+        name = each.name_in(schema)
+        if each.has_row_security:
+            text = f"row security is on for {name}: roles see and write what its policies allow"
+            yield Drift("note", "table", each.relation or "", text)
+        if each.options:
+            yield Drift("note", "view", each.relation or "", f"{name} has options: {each.options}")
+    if any(each.has_more for each in owned):
+        query = statement("schema_triggers", schema)
+        for found in read(connection, query, _More, _names(schema)):
+            name = f"{schema}.{found.relation}"
+            text = f"{name} has the {found.part} {found.name}, which is not of this version"
+            yield Drift("note", found.part, f"{found.relation}.{found.name}", text)
+
+
+def _read_owned(connection: Connection, schema: str) -> list[Owned]:
+    """Who owns the schema and what is ours in it. The schema public is the database's, not ours."""
+    rows = read(connection, statement("schema_owners", schema), Owned, _names(schema))
+    return [each for each in rows if each.relation is not None or schema != "public"]
+
+
+def _of_others(connection: Connection, owned: Collection[Owned]) -> list[Owned]:
+    """What belongs to a role as which the current one may not act."""
+    others = [each for each in owned if not each.is_trusted]
+    if others:
+        query = statement("roles_acting", "")
+        acting = {role for (role,) in execute(connection, query).fetchall()}
+        others = [each for each in others if each.owner not in acting]
+    return others
+
+
+def _names(schema: str) -> dict[str, str]:
+    return {"schema": schema, "names": array_literal(expected())}
