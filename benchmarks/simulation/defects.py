@@ -399,6 +399,17 @@ def delete_what_failed() -> AbstractContextManager[Any]:
     return patch.object(Applier, "_ended", ended)
 
 
+def keep_the_suspect() -> AbstractContextManager[Any]:
+    """The message that failed a batch of a model stays in the next ones."""
+    right = Applier._batch
+
+    def batch(applier: Applier) -> Any:
+        with patch.object(applier, "_suspects", ()):
+            return right(applier)
+
+    return patch.object(Applier, "_batch", batch)
+
+
 def pause_for_all_targets() -> AbstractContextManager[Any]:
     """A topic that is paused for one target is paused for each."""
     right = Tables.paused_topics
@@ -446,6 +457,7 @@ DEFECTS: Final[dict[str, Defect]] = {
         discard_by_the_clock,
         delete_before_the_function,
         delete_what_failed,
+        keep_the_suspect,
         pause_for_all_targets,
         give_up_early,
         give_up_late,

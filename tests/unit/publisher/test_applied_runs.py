@@ -9,6 +9,7 @@ from tests.support.publisher.virtual_relay import MemoryOutbox, OneShard, in_vir
 
 from dsql_outbox.outbox import AsyncConnection, Message
 from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher.burial import Letter
 from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay import applier
 from dsql_outbox.publisher.relay.applier import Nowhere
@@ -21,10 +22,11 @@ HOT, OTHERS = 200, 30
 class Model(MemoryOutbox):
     """An outbox whose transactions apply messages to a model."""
 
-    def __init__(self, sick: int, times: int) -> None:
+    def __init__(self, sick: int, times: float) -> None:
         super().__init__()
         self.committed: list[list[str]] = []
         """The messages of each transaction that has committed."""
+        self.letters: list[Letter] = []
         self._sick, self._left = sick, times
         self.insert([*chain("hot", [*range(1, HOT + 1)])])
         self.insert([row(f"other-{n}", HOT + n) for n in range(1, OTHERS + 1)])
@@ -56,11 +58,16 @@ class Model(MemoryOutbox):
         self.committed.append(changes)
         return True
 
+    async def bury(self, letters: Collection[Letter]) -> None:
+        """See `Store.bury`."""
+        await self.delete([each.row for each in letters])
+        self.letters += letters
+
 
 async def applied(store: Model) -> None:
-    settings = PublisherSettings(backoff_base=1.0)
+    settings = PublisherSettings(backoff_base=1.0, attempts=3)
     relay = Relay(store, Nowhere(), settings, OneShard(), apply=store.function)  # type: ignore[arg-type]
-    with anyio.fail_after(3_000):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(relay.run)
             while store.rows:  # noqa: ASYNC110 - the time is virtual
@@ -86,3 +93,19 @@ def test_a_hot_subject_is_applied_in_order_and_others_take_turns(
     # They are not behind the run of the hot one, nor behind its failure.
     last = max(flat.index(each) for each in others)
     assert last < (64 if batch == 4 else HOT)
+
+
+@pytest.mark.parametrize("batch", [64, 4])
+@pytest.mark.parametrize("sick", [2, 5, 30, 64, 130])
+def test_a_message_in_the_middle_of_a_run_that_always_fails_is_given_up_alone(
+    monkeypatch: pytest.MonkeyPatch, sick: int, batch: int
+) -> None:
+    """Those before it in its run are applied, and those behind it after its burial."""
+    monkeypatch.setattr(applier, "_BATCH", batch)
+    store = Model(sick, float("inf"))
+    in_virtual_time(applied(store))
+    assert [(each.row.position, each.attempts) for each in store.letters] == [(sick, 3)]
+    flat = [each for transaction in store.committed for each in transaction]
+    hot = [each for each in flat if each.startswith("Car/hot ")]
+    assert hot == [f"Car/hot {n}" for n in range(1, HOT + 1) if n != sick]
+    assert len(flat) == HOT + OTHERS - 1
