@@ -121,9 +121,9 @@ class RelayState:
     def drop(self, subject: Subject, again_at: float) -> None:
         """Drop the rows of a subject from its busy row on; a failed row is due `again_at`."""
         self.queues.drop(subject)
-        hold = subject.hold
-        if hold is not None and hold.retry_at <= self.clock():  # else it is still in `retry_times`
-            hold.retry_at = again_at
+        if (hold := subject.hold) is not None:
+            if hold.retry_at <= self.clock():
+                hold.retry_at = again_at
             self.retry_times.add(subject, hold)
 
     def let_go(self, subject: Subject, row: RowId) -> None:
@@ -135,11 +135,9 @@ class RelayState:
         subject.shard.forget_if_idle(subject)
 
     def _go_on(self, subject: Subject) -> None:
-        """Let a subject go on after a row that left it, maybe with a failed row that is due."""
+        """Let a subject go on after a row that left it, maybe with a failed row at its time."""
         self.queues.go_on(subject)
-        hold = subject.hold
-        if hold is not None and not subject.rows and hold.retry_at < (now := self.clock()):
-            hold.retry_at = now  # an older entry is out of date then
+        if (hold := subject.hold) is not None and not subject.rows:
             self.retry_times.add(subject, hold)
 
     def next_at(self, now: float) -> float:

@@ -17,15 +17,20 @@ class _Entry(NamedTuple):
 
 
 class RetryTimes:
-    """The failed rows of all shards, by the time of their next attempt."""
+    """The failed rows of all shards, by the time of their next attempt.
+
+    It forgets a row whose subject has rows in memory. Such a subject adds the row again when it
+    has none left.
+    """
 
     def __init__(self) -> None:
         self._heap: list[_Entry] = []
         self._numbers = count()
 
     def add(self, subject: Subject, hold: Hold) -> None:
-        """Have a row tried at its time. A blocked row waits for an operator."""
-        if hold.retry_at < float("inf"):
+        """Have a row tried at its time, if it is not listed. Blocked ones wait for an operator."""
+        if hold.listed_at != hold.retry_at < float("inf"):
+            hold.listed_at = hold.retry_at
             heappush(self._heap, _Entry(hold.retry_at, next(self._numbers), subject, hold))
 
     def take_due(self, now: float, most: int, size: int) -> list[Subject]:
@@ -39,7 +44,7 @@ class RetryTimes:
             is_valid = _is_valid(first)
             if is_valid and due and first.hold.size > size:
                 break
-            heappop(self._heap)
+            self._pop()
             if is_valid:
                 size -= first.hold.size
                 subject = first.subject
@@ -53,8 +58,13 @@ class RetryTimes:
             first = self._heap[0]
             if _is_valid(first):
                 return max(0.0, first.retry_at - now)
-            heappop(self._heap)
+            self._pop()
         return float("inf")
+
+    def _pop(self) -> None:
+        entry = heappop(self._heap)
+        if entry.hold.listed_at == entry.retry_at:
+            entry.hold.listed_at = None
 
 
 def _is_valid(entry: _Entry) -> bool:
@@ -62,7 +72,7 @@ def _is_valid(entry: _Entry) -> bool:
     subject, hold = entry.subject, entry.hold
     return (
         subject.hold is hold
-        and hold.retry_at == entry.retry_at
+        and hold.listed_at == hold.retry_at == entry.retry_at
         and not subject.busy
         and not subject.rows
         and not subject.shard.is_lost

@@ -25,7 +25,8 @@ class Hold(msgspec.Struct):
     """A row that failed `attempts` times; its subject waits until `retry_at`.
 
     `retry_at` is a time of the event loop's clock; infinity when blocked. `size` is in bytes.
-    `is_stored` says that the database knows this failure.
+    `is_stored` says that the database knows this failure. `listed_at` is the `retry_at` with which
+    `RetryTimes` has the row, or None.
     """
 
     id: RowId
@@ -33,6 +34,7 @@ class Hold(msgspec.Struct):
     retry_at: float
     size: int = 0
     is_stored: bool = False
+    listed_at: float | None = None
 
 
 class Subject:
