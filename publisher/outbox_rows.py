@@ -72,7 +72,8 @@ class OutboxRow(msgspec.Struct, gc=False):
 
     `predecessor` says whether the previous row of the subject was in the same snapshot. `key`
     is the subject, whose messages are sent in order; `size` is in bytes, once the row is in
-    memory; only `Rows.move` changes `stage`. A program with a writer's rights can insert any
+    memory; `share` names the part of the memory that it takes room of, its topic's as a rule;
+    only `Rows.move` changes `stage`. A program with a writer's rights can insert any
     row, so every value may be wrong.
     """
 
@@ -91,11 +92,13 @@ class OutboxRow(msgspec.Struct, gc=False):
     id: RowId = _NO_ID
     key: str = ""
     size: int = 0
+    share: str = ""
     is_replay: bool = False
     stage: Stage = "outbox"
 
     def __post_init__(self) -> None:
         """Compute the primary key and the subject, which are used many times."""
+        self.share = self.topic
         self.id = RowId(self.shard, self.position, self.event_id)
         self.key = subject_key(self.subject_type, self.subject_id)
         self.is_replay = _REPLAY_NAME in self.headers

@@ -129,8 +129,11 @@ class Applier:
             self._state.give_back(earlier)
         for row in subject.busy:
             self._state.rows.move(row, "applying")
-        self._waiting[subject.key] = subject
         self.waiting += len(subject.busy)
+        if subject.busy_hold is None:
+            self._waiting[subject.key] = subject
+        else:  # it has its time, and would maybe fail a batch again
+            self._set_aside(subject)
 
     async def apply(self) -> None:
         """Apply one batch. Raises the driver's error if the database fails, keeping the rest."""
@@ -236,8 +239,11 @@ class Applier:
         """Apply a suspect alone, beside the batches, once no row is before it."""
         if len(subject.busy) == 1 and subject.key in self._suspects:
             self._suspects.remove(subject.key)
-            self._aside[subject.key] = self._waiting.pop(subject.key)
-            self._start(partial(self._apply_aside, subject))
+            self._set_aside(self._waiting.pop(subject.key))
+
+    def _set_aside(self, subject: Subject) -> None:
+        self._aside[subject.key] = subject
+        self._start(partial(self._apply_aside, subject))
 
     def _step_back(self, subject: Subject) -> None:
         """Let a message that met an outage wait for it with the others."""

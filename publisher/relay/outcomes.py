@@ -71,7 +71,7 @@ class Outcomes:
         if isinstance(outcome, NotAttempted) or self._is_left(subject.shard, outcome):
             if state.topics.found:
                 state.topics.missed(subject.busy_row.id)
-            is_crowded = state.queues.is_crowded(subject.busy_row.topic)
+            is_crowded = state.queues.is_crowded(subject.busy_row)
             if is_crowded and not subject.shard.is_lost:
                 # Or what cannot be sent leaves no room for others.
                 state.drop(subject, state.clock() + REST)

@@ -16,6 +16,7 @@ from dsql_outbox.publisher.settings import PublisherSettings
 
 from .memory.queues import passed_over
 from .memory.scans import Scan, Sweep, Tail
+from .memory.shares import RETRIES
 from .memory.subjects import Hold, Shard, Subject
 from .state import RelayState
 from .store import HEAD, Range, RangeRead, Reading, RowPlace, Store
@@ -24,9 +25,6 @@ logger: Final = logging.getLogger("dsql_outbox")
 
 _REFRESH: Final = 10.0
 """Seconds after which changes of failures and topics by an operator are noticed."""
-
-_FULL: Final = 1.0
-"""Seconds after which a failed row of a topic without room in memory is tried again."""
 
 _CHECKED: Final = 1_000
 """Failed rows that are compared with the tables at a time."""
@@ -101,8 +99,7 @@ class Reader:
             self._share()
             # With so many subjects ready, more rows would only wait in memory.
             self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
-            is_full = self._state.waits_for_room
-            wait = self._settings.idle_max if is_full else await self._read()
+            wait = await self._read()
         except psycopg.Error as error:
             kind = kind_of(error)
             if kind in LASTING:
@@ -194,22 +191,36 @@ class Reader:
         shards, shares = state.shards.values(), state.rows.shares
         opened = shares.review(state.clock())
         state.queues.make_room(shards)
+        full = shares.full_topics
         for shard in shards:
-            shard.leave_topics(shares.full)
+            shard.leave_topics(full)
             for topic in opened:
                 shard.reopen_topic(topic)
         if shares.waits_for_deletion:
             state.to_settle.set()
 
     async def _read(self) -> float:
+        """Read what there is room for. A failed row has room also if its topic has none."""
         state = self._state
         began = state.clock()
-        asked = self._plan(began)
+        full = state.rows.shares.full_topics
+        keys = self._keys(began)
+        if state.waits_for_room:
+            news = await self._ask(keys)
+            return max(self._settings.idle_min, min(self._settings.idle_max, state.next_at(began)))
+        news = 0
+        if keys and full:
+            news, keys = await self._ask(keys), []
+        news += await self._ask(self._few([*keys, *self._ranges(began, full)]), full)
+        return self._wait(state.clock(), news)
+
+    async def _ask(self, asked: Collection[_Asked], full: Collection[str] = ()) -> int:
+        """Read some ranges, passing over `full` topics. Returns how many rows were new."""
         if not asked:
-            return self._wait(began, news=0)
-        full = state.rows.shares.full
-        topics = {*state.topics.passed_over(began), *full}
-        passed = passed_over(state.shards.values(), topics)
+            return 0
+        state = self._state
+        began = state.clock()
+        passed = passed_over(state.shards.values(), {*state.topics.passed_over(began), *full})
         for each in asked:
             if each.kind != "key":  # what was wanted of a subject may belong to such a topic, too
                 each.shard.pass_topics(full, each.range.after)
@@ -227,13 +238,12 @@ class Reader:
         # Grow slowly after an error has halved it. A slow link would not bear more rows.
         if state.clock() - began < _LATE / 2:
             self._rows = min(self._settings.batch_rows, self._rows + max(1, self._rows // 8))
-        return self._wait(state.clock(), news)
+        return news
 
-    def _plan(self, now: float) -> list[_Asked]:
-        """The ranges to read now, those that order depends on first."""
+    def _ranges(self, now: float, full: Collection[str]) -> list[_Asked]:
+        """The ranges of the scans to read now, those that order depends on first."""
         shards = self._state.shards.values()
-        full = self._state.rows.shares.full
-        asked = self._keys(now)
+        asked: list[_Asked] = []
         again = {shard: place for shard in shards if (place := shard.ask_again(full)) is not None}
         sweeps = [shard for shard in shards if shard.sweep.is_due(now)]
         backs = [shard for shard in shards if shard.back.is_running]
@@ -256,7 +266,7 @@ class Reader:
         for shard, tail in tails:
             rows = share["tail"] if tail.is_behind else resting
             asked.append(self._range("tail", shard, tail, tail.place, rows))
-        return self._few(asked)
+        return asked
 
     def _few(self, asked: list[_Asked]) -> list[_Asked]:
         """As many ranges as rows can be read, if these are fewer than usual; they take turns.
@@ -275,7 +285,8 @@ class Reader:
         """The failed rows whose time has come, and those to try a paused topic with."""
         state, most = self._state, max(1, self._rows // _DUE)
         size = self._settings.batch_bytes * most // self._settings.batch_rows
-        due = state.retry_times.take_due(now, most, size)
+        is_full = RETRIES in state.rows.shares.full
+        due = [] if is_full else state.retry_times.take_due(now, most, size)
         asked = [self._key(subject.shard, subject.holds[0].id, subject) for subject in due]
         for row in state.topics.probes(now):
             shard = state.shards.get(row.shard)
@@ -366,8 +377,8 @@ class Reader:
             self._state.let_go(subject, hold.id)
         elif subject.rows or any(self._state.topics.takes(row, now) for row in found.rows):
             subject.close()  # it is in memory, or waits for rows before it
-        else:  # its topic is paused, is tried with another row, or has no room
-            hold.retry_at = now + (_FULL if self._state.rows.shares.full else _REFRESH)
+        else:  # its topic is paused, or is tried with another row
+            hold.retry_at = now + _REFRESH
             self._hold_again(subject, hold)
 
     def _check_probe(self, each: _Asked, found: RangeRead) -> None:

@@ -9,6 +9,7 @@ from dsql_outbox.publisher.outbox_rows import RowId, Stage
 from .memory.queues import Queues
 from .memory.retry_times import RetryTimes
 from .memory.rows import Rows
+from .memory.shares import RETRIES
 from .memory.subjects import Shard, Subject
 from .memory.topics import TopicPauses
 
@@ -142,7 +143,8 @@ class RelayState:
 
     def next_at(self, now: float) -> float:
         """Seconds until a failed row or a paused topic may be tried; maybe infinity."""
-        return min(self.retry_times.wait(now), self.topics.next_at(now))
+        is_full = RETRIES in self.rows.shares.full
+        return min(math.inf if is_full else self.retry_times.wait(now), self.topics.next_at(now))
 
     def resume_topics(self) -> None:
         """Read all shards from the head, since rows of a topic were passed over."""

@@ -24,7 +24,7 @@ from dsql_outbox.publisher.outbox_rows import OutboxRow, Stage
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, RowPlace, SubjectName
 
 from .rows import Rows
-from .shares import OWN
+from .shares import OWN, RETRIES
 from .subjects import Shard, Subject
 from .topics import TopicPauses
 
@@ -39,7 +39,7 @@ class Queues:
         self._rows = rows
         self._shares = rows.shares
         self._ready: dict[str, deque[Subject]] = {}
-        """The subjects that can send a row, by the topic of it; the topics take turns."""
+        """The subjects that can send a row, by the share of it: topics and `RETRIES` take turns."""
         self._limited: set[str] = set()
         """The topics that had as many rows on their way as they may, when rows were taken."""
         self._resting: deque[tuple[float, Subject]] = deque()
@@ -52,9 +52,9 @@ class Queues:
         ready = [len(of) for topic, of in self._ready.items() if topic not in self._limited]
         return self._shares.is_full or sum(ready) >= subjects
 
-    def is_crowded(self, topic: str) -> bool:
-        """Whether a row of this topic that cannot be sent takes the room of others."""
-        return self._shares.is_full or topic in self._shares.full
+    def is_crowded(self, row: OutboxRow) -> bool:
+        """Whether this row, which cannot be sent now, takes the room of others."""
+        return self._shares.is_full or row.share in self._shares.full
 
     # --- read --------------------------------------------------------------------------
 
@@ -101,6 +101,8 @@ class Queues:
 
     def _add(self, subject: Subject, row: OutboxRow) -> None:
         row.size = row.bytes()
+        if subject.hold is not None and subject.hold.id == row.id:
+            row.share = RETRIES
         self._rows.move(row, "waiting")
         subject.rows.append(row)
         if not subject.busy and len(subject.rows) == 1:
@@ -160,7 +162,7 @@ class Queues:
         while ready:
             subject = ready.popleft()
             # It may have been dropped or lost meanwhile, or have another first row and turn.
-            is_next = subject.rows and not subject.busy and subject.rows[0].topic == topic
+            is_next = subject.rows and not subject.busy and subject.rows[0].share == topic
             if is_next and (longest := may_send(subject)):
                 subject.begin(min(longest, room))
                 for row in subject.busy:
@@ -173,7 +175,7 @@ class Queues:
     def _is_ready(self, subject: Subject) -> None:
         """Let a subject wait for the turn of its first row, if it has one."""
         if subject.rows:
-            self._ready.setdefault(subject.rows[0].topic, deque()).append(subject)
+            self._ready.setdefault(subject.rows[0].share, deque()).append(subject)
 
     def cut(self, subject: Subject, at: int) -> None:
         """Let the rows of a run from the index `at` on wait again."""

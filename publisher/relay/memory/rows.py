@@ -23,9 +23,9 @@ class Counted(NamedTuple):
     """What a row of a stage counts as; a step changes each book by the difference."""
 
     memory: int = 0
-    """It takes room in the memory, and in the share of its topic."""
+    """It takes room in the memory, and in its share of it."""
     busy: int = 0
-    """Its subject waits for it, and it takes one of the topic's places on the way."""
+    """Its subject waits for it, and it takes one of its share's places on the way."""
     done: int = 0
     """Only its DELETE is missing."""
     in_flight: int = 0
@@ -116,9 +116,9 @@ class Rows:
             self.know(row)
             self.shares.add(row)
         if busy:
-            self._uses[row.topic].busy += busy
+            self._uses[row.share].busy += busy
         if done:
-            self._uses[row.topic].done += done
+            self._uses[row.share].done += done
         if in_flight:
             self.in_flight += in_flight
         if memory < 0:

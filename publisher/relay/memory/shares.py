@@ -12,14 +12,21 @@ that part if it is smaller.
 
 A topic above its share is *full*: reads pass over its rows until it uses half of its share.
 Messages on their way cannot be taken back. So a topic may have some in any case, within its share.
+
+The rows that failed before have a share of their own, as if they were one more topic. Each has a
+time, and must not wait for it behind the backlog of its topic.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import msgspec
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow
+
+RETRIES: Final = "\0"
+"""The share of the rows that failed before; no topic has this name, since no text in the database
+has a NUL."""
 
 MAX_ROWS: Final = 20_000
 MAX_BYTES: Final = 32 << 20
@@ -71,8 +78,9 @@ class Shares:
         self.rows = 0
         self.size = 0
         self.uses: dict[str, Use] = {}
+        """By topic, and by `RETRIES`, which is one more."""
         self.full: set[str] = set()
-        """The topics that use all that they may; reads pass over them."""
+        """Those that use all that they may."""
         self._level = 1.0
         """The largest share, if all credits together are more than there is."""
         self._spare = _SPARE
@@ -84,6 +92,11 @@ class Shares:
         return self.rows >= MAX_ROWS or self.size >= MAX_BYTES
 
     @property
+    def full_topics(self) -> Collection[str]:
+        """The full ones whose rows reads pass over."""
+        return self.full - {RETRIES}
+
+    @property
     def waits_for_deletion(self) -> bool:
         """Whether a full topic has little else than rows to delete."""
         full = (self.uses.get(topic) for topic in self.full)
@@ -93,9 +106,9 @@ class Shares:
         """Record that a row came into memory."""
         self.rows += 1
         self.size += row.size
-        use = self.uses.get(row.topic)
+        use = self.uses.get(row.share)
         if use is None:
-            use = self.uses[row.topic] = Use(self._now)
+            use = self.uses[row.share] = Use(self._now)
         use.rows += 1
         use.size += row.size
 
@@ -103,15 +116,15 @@ class Shares:
         """Record that a row left the memory."""
         self.rows -= 1
         self.size -= row.size
-        use = self.uses[row.topic]
+        use = self.uses[row.share]
         use.rows -= 1
         use.size -= row.size
         if not use.rows:
-            del self.uses[row.topic]
+            del self.uses[row.share]
 
     def answered(self, row: OutboxRow) -> None:
         """Record that the broker took or judged a row on its way."""
-        use = self.uses[row.topic]
+        use = self.uses[row.share]
         use.is_heard = use.has_spare = True
         if use.credit < _MOST:
             part = max(1 / MAX_ROWS, row.size / MAX_BYTES)

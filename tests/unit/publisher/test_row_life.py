@@ -63,15 +63,15 @@ class AuditedRows(Rows):
 
     def _audit(self) -> None:
         counted = [(each, STAGES[each.stage]) for each in self.copies]
-        topics, shards = Counter[tuple[str, str]](), Counter[int]()
+        shares, shards = Counter[tuple[str, str]](), Counter[int]()
         for each, one in counted:
             parts = {"rows": one.memory, "size": each.size, "busy": one.busy, "done": one.done}
-            topics.update({(each.topic, name): number for name, number in parts.items()})
+            shares.update({(each.share, name): number for name, number in parts.items()})
             shards[each.shard] += one.unsettled
         uses = self.shares.uses
         names = ("rows", "size", "busy", "done")
-        found = {(topic, name): getattr(uses[topic], name) for topic in uses for name in names}
-        assert found == topics
+        found = {(share, name): getattr(uses[share], name) for share in uses for name in names}
+        assert found == shares
         assert self.shares.rows == len(self.copies)
         assert self.shares.size == sum(each.size for each in self.copies)
         assert self.in_flight == sum(one.in_flight for _, one in counted)
