@@ -378,8 +378,8 @@ class Reader:
         elif subject.rows or any(self._state.topics.takes(row, now) for row in found.rows):
             subject.close()  # it is in memory, or waits for rows before it
         else:  # its topic is paused, or is tried with another row
-            hold.retry_at = now + _REFRESH
-            self._hold_again(subject, hold)
+            self._state.put_off(subject, hold, now + _REFRESH)
+            subject.close()
 
     def _check_probe(self, each: _Asked, found: RangeRead) -> None:
         """See whether the row to try a topic with is there, and was admitted."""

@@ -10,7 +10,7 @@ from .memory.queues import Queues
 from .memory.retry_times import RetryTimes
 from .memory.rows import Rows
 from .memory.shares import RETRIES
-from .memory.subjects import Shard, Subject
+from .memory.subjects import Hold, Shard, Subject
 from .memory.topics import TopicPauses
 
 
@@ -124,8 +124,14 @@ class RelayState:
         self.queues.drop(subject)
         if (hold := subject.hold) is not None:
             if hold.retry_at <= self.clock():
-                hold.retry_at = again_at
-            self.retry_times.add(subject, hold)
+                self.put_off(subject, hold, again_at)
+            else:
+                self.retry_times.add(subject, hold)
+
+    def put_off(self, subject: Subject, hold: Hold, until: float) -> None:
+        """Have a row tried later, whose time has come; or when a topic takes messages again."""
+        hold.retry_at, hold.is_put_off = until, True
+        self.retry_times.add(subject, hold)
 
     def let_go(self, subject: Subject, row: RowId) -> None:
         """Drop the hold of a row that failed earlier: it is delivered, dead or gone."""
@@ -147,9 +153,18 @@ class RelayState:
         return min(math.inf if is_full else self.retry_times.wait(now), self.topics.next_at(now))
 
     def resume_topics(self) -> None:
-        """Read all shards from the head, since rows of a topic were passed over."""
+        """Read all shards from the head, since rows of a topic were passed over.
+
+        Failed rows that were put off are due, since the topic of a row is not known before it is
+        read. Those of other topics are put off again.
+        """
         self.stalled_since = None
         now = self.clock()
         for shard in self.shards.values():
             shard.sweep.restart(now)
+            for subject in shard.subjects.values():
+                if (hold := subject.hold) is not None and hold.is_put_off:
+                    hold.is_put_off = False
+                    hold.retry_at = min(hold.retry_at, now)
+                    self.retry_times.add(subject, hold)
         self.to_read.set()

@@ -26,7 +26,8 @@ class Hold(msgspec.Struct):
 
     `retry_at` is a time of the event loop's clock; infinity when blocked. `size` is in bytes.
     `is_stored` says that the database knows this failure. `listed_at` is the `retry_at` with which
-    `RetryTimes` has the row, or None.
+    `RetryTimes` has the row, or None. `is_put_off` says that its time had come, but the row could
+    not be sent, for example because its topic is paused.
     """
 
     id: RowId
@@ -35,6 +36,7 @@ class Hold(msgspec.Struct):
     size: int = 0
     is_stored: bool = False
     listed_at: float | None = None
+    is_put_off: bool = False
 
 
 class Subject:
