@@ -40,6 +40,7 @@ from dsql_outbox.outbox import (
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
+from dsql_outbox.publisher.relay.memory.breaker import Breaker
 from dsql_outbox.publisher.relay.relay import Relay, Relayed
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.traced_sink import TracedSink
@@ -80,8 +81,9 @@ class Publisher:
     `sink` is a URL as for `open_sink`, a function without arguments that returns a sink or an
     asynchronous context manager that opens one, or an open sink. A sink of a URL or a function
     is opened by the publisher, and opened again after it failed. While the broker is out of
-    reach the publisher waits, also at its start. An open sink must connect again by itself, and
-    an error of it other than `SinkUnavailable` ends the publisher.
+    reach the publisher waits. It takes no shards before its sink was open once. An open sink
+    must connect again by itself, and an error of it other than `SinkUnavailable` ends the
+    publisher.
 
     Any number of publishers, in any number of processes, share the shards
     (docs/relay.md). The constructor does no I/O. `run` relays until `stop`;
@@ -143,6 +145,7 @@ class Publisher:
             busy=self._busy_shards,
             progresses=self._progresses,
             table=SqlLeaseTable(database, self._settings, self._found_paused, target),
+            has_sink=self._kept is None,
         )
         self._relay: Relay | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -256,6 +259,8 @@ class Publisher:
             )
             async with nullcontext() if self._kept is None else self._kept.kept():
                 try:
+                    if self._kept is not None and self._kept.has_opened:
+                        self._leases.sink_opened()
                     await self._leases.open()
                     started()
                     await self._relay_until_stopped(
@@ -278,6 +283,7 @@ class Publisher:
         error: Exception | None = None
         try:
             async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._take_part)
                 tasks.start_soon(self._report, relay)
                 tasks.start_soon(self._sweep)
                 if until_empty:
@@ -292,6 +298,24 @@ class Publisher:
             self._tell(relay)
         if error is not None:
             raise error
+
+    async def _take_part(self) -> None:
+        """Open the sink, if that has failed so far, and then take shards.
+
+        Others reach their brokers meanwhile, so this publisher must not take shards from them: its
+        URL may name a broker that does not exist.
+        """
+        if self._kept is None or self._kept.has_opened:
+            return
+        settings = self._settings
+        breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
+
+        def next_wait() -> float:
+            breaker.failed(now := anyio.current_time())
+            return breaker.wait(now)
+
+        await self._kept.first_open(next_wait)
+        self._leases.sink_opened()
 
     def _wake(self) -> None:
         if self._relay is not None:
@@ -332,7 +356,9 @@ class Publisher:
                 wait = self._settings.idle_min
                 continue
             with anyio.move_on_after(left):
-                if await self._is_done(self._leases.shards if only_own else None):
+                # It has no shards of its own yet while it waits for its broker.
+                knows_own = only_own and self._leases.takes_part
+                if await self._is_done(self._leases.shards if knows_own else None):
                     break
             wait = min(self._settings.idle_max, 2 * wait)
         self.stop()
@@ -379,7 +405,7 @@ class Publisher:
     def _state(self, relay: Relay) -> _State:
         leases = self._leases
         return _State(
-            sink_available=relay.is_sink_available,
+            sink_available=leases.has_sink and relay.is_sink_available,
             database_available=relay.is_database_available,
             leases_kept=leases.are_kept,
             unowned=leases.unowned,

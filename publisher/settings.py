@@ -82,7 +82,7 @@ class PublisherSettings:
 
     broker_patience: float = 30.0
     """Seconds. If only this publisher cannot reach the broker for so long, it leaves its shards
-    to others."""
+    to others. It takes none before it has reached the broker once."""
 
     drain: float = 20.0
     """Seconds that the running calls of the sink may take after `stop`. Raise it if the broker is

@@ -161,9 +161,9 @@ class ModelLeaseTable:
         self._wire = wire
         self._limit = limit
 
-    async def announce(self, owner: str) -> None:
+    async def announce(self, owner: str, *, waits: bool) -> None:
         """See `LeaseTable.announce`."""
-        await self._run(self._tables.announce(owner))
+        await self._run(self._tables.announce(owner, waits=waits))
 
     async def withdraw(self, owner: str) -> None:
         """See `LeaseTable.withdraw`."""

@@ -62,7 +62,8 @@ class Leases:
     moment when `may_send` allowed it, or a row whose outcome is not settled.
     `progresses` answers whether the relay works, which an idle relay does. Without progress
     the leases are not renewed. `clock` must not stop while the machine is suspended. A
-    simulation passes its own clock, `table` and `owner`.
+    simulation passes its own clock, `table` and `owner`. With `has_sink` False no shard is
+    taken before `sink_opened`.
 
     Leases are opened once: a publisher that starts again needs new ones, with a new name.
     """
@@ -78,8 +79,9 @@ class Leases:
         clock: Callable[[], float] = boot_time,
         table: LeaseTable | None = None,
         owner: str | None = None,
+        has_sink: bool = True,
     ) -> None:
-        self._own = Ownership(owner or new_owner(), settings)
+        self._own = Ownership(owner or new_owner(), settings, has_sink=has_sink)
         self._table = table or SqlLeaseTable(database, settings)
         self._beats = Beats(
             self._own,
@@ -102,12 +104,19 @@ class Leases:
         self._closing = False
         self._answered = True
         self._answered_at = -math.inf
+        self.takes_part = False
+        """Whether this publisher has looked for shards since it has a sink."""
         self._bounds: dict[anyio.CancelScope, Mapping[int, int]] = {}
 
     @property
     def shards(self) -> frozenset[int]:
         """The shards that this publisher owned when the database answered last."""
         return self._own.shards
+
+    @property
+    def has_sink(self) -> bool:
+        """Whether the sink was open at any time."""
+        return self._own.has_sink
 
     @property
     def are_kept(self) -> bool:
@@ -215,6 +224,11 @@ class Leases:
         """Record that the broker answered."""
         self._own.sink_worked()
 
+    def sink_opened(self) -> None:
+        """Record that the sink is open, and take part immediately."""
+        self._own.sink_worked()
+        self._poke.set()
+
     async def _undo_open(self) -> None:
         """Give back the shards of the first beat, since nothing will relay them."""
         self._closing = True
@@ -238,9 +252,11 @@ class Leases:
         return not self._closing
 
     async def _beat(self) -> float:
+        had_sink = self._own.has_sink
         with tables_expected(self._schema):
             again = await self._beats.beat()
         self._answered_at = self._clock()
+        self.takes_part |= had_sink
         return again
 
     async def _try_beat(self) -> float:

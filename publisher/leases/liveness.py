@@ -23,13 +23,14 @@ class Lease(NamedTuple):
 class Peer(NamedTuple):
     """A publisher that announced itself at `seen_at`, `age` seconds before the read.
 
-    `lease` is the length of its leases in seconds.
+    `lease` is the length of its leases in seconds. One that `waits` for its broker gets no share.
     """
 
     owner: str
     seen_at: float
     age: float
     lease: float
+    waits: bool = False
 
 
 class Snapshot(NamedTuple):
@@ -64,8 +65,9 @@ class _Seen(NamedTuple):
 
 
 class OtherPublishers:
-    """The publishers beside `owner` that get a share: alive, and seen with two announcements.
+    """The publishers beside `owner` that get a share.
 
+    They are alive, reach their brokers, and were seen with two announcements.
     A publisher that crashes after each start announces itself once per start.
     Without the second announcement, the others would release shards for it
     that it never takes.
@@ -83,7 +85,8 @@ class OtherPublishers:
         for peer in peers:
             owner = peer.owner
             seen = _seen(before.get(owner), peer.seen_at, now)
-            if owner == self._owner or not is_alive(max(peer.age, now - seen.since), peer.lease):
+            is_silent = not is_alive(max(peer.age, now - seen.since), peer.lease)
+            if owner == self._owner or is_silent or peer.waits:
                 continue
             self._seen[owner] = seen
             if owner in names or before.get(owner, seen).value != peer.seen_at:

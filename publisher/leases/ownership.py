@@ -56,9 +56,12 @@ class _Held:
 
 
 class Ownership:
-    """The shards of one publisher; `owner` names this incarnation and is never used again."""
+    """The shards of one publisher; `owner` names this incarnation and is never used again.
 
-    def __init__(self, owner: str, settings: PublisherSettings) -> None:
+    `has_sink` says that its sink is open. Until then it gets no share, however long that lasts.
+    """
+
+    def __init__(self, owner: str, settings: PublisherSettings, *, has_sink: bool = True) -> None:
         self.owner = owner
         self._settings = settings
         self._held: dict[int, _Held] = {}
@@ -67,6 +70,7 @@ class Ownership:
         self._watched = WatchedLeases(settings.grace)
         self._failing_since: float | None = None
         self._rest_until: float | None = None
+        self.has_sink = has_sink
         self.stop_by = math.inf
         """When every call of the sink must have ended; infinity before `stop`."""
 
@@ -106,8 +110,9 @@ class Ownership:
             self._failing_since = now
 
     def sink_worked(self) -> None:
-        """Record that the broker answered."""
+        """Record that the broker answered, or that the sink was opened for the first time."""
         self._failing_since = self._rest_until = None
+        self.has_sink = True
 
     def stop(self, now: float) -> None:
         """Stop sending. Messages in flight may take `drain` seconds more."""
@@ -138,7 +143,7 @@ class Ownership:
     @property
     def is_able(self) -> bool:
         """Whether this publisher may announce itself: it is not stopped, and its broker works."""
-        return not self.is_stopping and self._failing_since is None
+        return not self.is_stopping and self.has_sink and self._failing_since is None
 
     def renewal(self, busy: Collection[int]) -> dict[int, int]:
         """The leases to renew, with their epochs: all but those to release now."""
@@ -212,7 +217,7 @@ class Ownership:
         Each gets the quotient. The remainder goes to those whose names come first: all
         publishers know the same names, so they agree, and the shares add up to `shards`.
         """
-        if self.is_stopping or self._rest_until is not None:
+        if self.is_stopping or not self.has_sink or self._rest_until is not None:
             return 0
         others = self._others.names
         quotient, rest = divmod(shards, len(others) + 1)
@@ -222,7 +227,7 @@ class Ownership:
     def _rest(self, now: float) -> None:
         """Leave the shards to others while only this publisher cannot reach the broker.
 
-        A publisher whose broker fails does not announce itself, so the others can
+        A publisher whose broker fails announces that it waits, so the others can
         reach theirs. A publisher without shards sends nothing and so cannot find its
         broker working again. After a rest it therefore counts as able.
         """

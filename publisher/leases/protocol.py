@@ -30,8 +30,11 @@ class LeaseTable(Protocol):
     then have run, may still run, or may never run.
     """
 
-    async def announce(self, owner: str) -> None:
-        """Record that a publisher is alive and able to send, and how long its leases last."""
+    async def announce(self, owner: str, *, waits: bool) -> None:
+        """Record that a publisher is alive, and how long its leases last.
+
+        Unless it `waits` for its broker, it is able to send.
+        """
         ...
 
     async def withdraw(self, owner: str) -> None:
@@ -137,14 +140,17 @@ class Beats:
         """Do a beat in steps.
 
         The announcement comes last: others leave a share to a publisher that is
-        announced, so one that cannot take shards must not announce itself.
+        announced, so one that cannot take shards must not announce itself. That it waits for
+        its broker comes first, so that others take its share sooner.
         """
         own, table = self._own, self._table
-        if not self._is_able():
+        if own.is_stopping or not self._progresses():
             await table.withdraw(own.owner)
+        elif not own.is_able:
+            await table.announce(own.owner, waits=True)
         again = await self._act(await table.look(), renews=True)
         if self._is_able():
-            await table.announce(own.owner)
+            await table.announce(own.owner, waits=False)
         return again
 
     async def _act(self, seen: Snapshot, *, renews: bool = False) -> float:

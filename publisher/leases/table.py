@@ -55,10 +55,11 @@ class SqlLeaseTable:
         self._target = target
         self._is_refused = False
 
-    async def announce(self, owner: str) -> None:
+    async def announce(self, owner: str, *, waits: bool) -> None:
         """See `LeaseTable.announce`."""
         parameters = {
             "owner": owner,
+            "waits": waits,
             "lease": self._settings.lease,
             "paused": self._topics(),
             "target": self._target,
@@ -189,6 +190,7 @@ class _LeaseRow(NamedTuple):
     seen_at: Any
     age: Any
     lease_seconds: Any
+    waits: Any
     renewed: bool = False
 
 
@@ -197,7 +199,7 @@ def _snapshot(found: Iterable[_LeaseRow]) -> Snapshot:
     peers: list[Peer] = []
     for row in found:
         if row.shard is None:
-            peers.append(Peer(row.owner, row.seen_at, row.age, row.lease_seconds))
+            peers.append(Peer(row.owner, row.seen_at, row.age, row.lease_seconds, row.waits))
         else:
             # A row that another program made may have an owner, and no end of its lease.
             ends = -math.inf if row.owner is None or row.expires_in is None else row.expires_in

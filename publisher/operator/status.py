@@ -82,7 +82,8 @@ class Seen(msgspec.Struct, frozen=True, rename="camel"):
 
     `lease_seconds` is how long its leases last. `paused` are the topics that it has paused by
     itself, because the broker takes no messages there. `target` is set if it is another than the
-    default one.
+    default one. It has waited for its broker for `waiting_seconds`, and takes no shards meanwhile;
+    None: it reaches its broker.
     """
 
     owner: str
@@ -91,6 +92,12 @@ class Seen(msgspec.Struct, frozen=True, rename="camel"):
     lease_seconds: float
     paused: tuple[str, ...] = ()
     target: str | msgspec.UnsetType = msgspec.UNSET
+    waiting_seconds: float | None = None
+
+    @property
+    def relays(self) -> bool:
+        """Whether it is alive and reaches its broker."""
+        return self.alive and self.waiting_seconds is None
 
 
 class Stranded(msgspec.Struct, frozen=True, rename="camel"):
@@ -320,13 +327,22 @@ class _SeenRow(NamedTuple):
     lease_seconds: float
     paused: str
     target: str
+    waiting: float | None
 
     def seen_of(self) -> Seen:
         """The publisher of this row."""
         alive = is_alive(self.seen, self.lease_seconds)
         paused = _names(self.paused)
         target = msgspec.UNSET if self.target == DEFAULT_TARGET else self.target
-        return Seen(self.owner, alive, round(self.seen, 3), self.lease_seconds, paused, target)
+        return Seen(
+            self.owner,
+            alive,
+            round(self.seen, 3),
+            self.lease_seconds,
+            paused,
+            target,
+            _seconds(self.waiting),
+        )
 
 
 class _TargetRow(NamedTuple):

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Final, cast
 
@@ -48,7 +48,8 @@ class KeptSink:
     """Opens a sink for the time of `kept`, again when it failed, and publishes to it.
 
     It waits for nothing: a call that finds no open sink asks for one, and the breaker of the
-    relay says when the next call comes. `decorate` is applied to each sink that was opened.
+    relay says when the next call comes. Before the sink was open for the first time nothing is
+    relayed, so `first_open` asks. `decorate` is applied to each sink that was opened.
     """
 
     system = "kept"
@@ -58,6 +59,8 @@ class KeptSink:
         self._decorate = decorate
         self._sink: Sink | None = None
         self._failure: SinkUnavailable | None = None
+        self.has_opened = False
+        """Whether the sink was open at any time."""
         self._attempt: anyio.CancelScope | None = None
         self._wanted = anyio.Event()  # somebody asks for an open sink
         self._tried = anyio.Event()  # it is open, or the attempt that was asked for has failed
@@ -78,6 +81,20 @@ class KeptSink:
         """
         async with in_background(self._keep, self._end):
             yield
+
+    async def first_open(self, next_wait: Callable[[], float]) -> None:
+        """Wait until the sink was open at some time, or until `give_up`.
+
+        `next_wait` returns the seconds until the next attempt, after each one that failed.
+        """
+        while not (self.has_opened or self._is_over):
+            if self._failure is not None:
+                seconds = next_wait()
+                text = "Cannot open the sink, the next attempt is in %g s: %s"
+                logger.warning(text, seconds, self._failure)
+                await anyio.sleep(seconds)
+            with suppress(SinkUnavailable):
+                await self._opened(wait=True)
 
     def give_up(self) -> None:
         """Open no more: calls that find no open sink get `SinkUnavailable`."""
@@ -139,6 +156,7 @@ class KeptSink:
         try:
             async with _manager(self._factory()) as sink:
                 self._sink, self._failure, is_open = self._decorate(sink), None, True
+                self.has_opened = True
                 self._tried.set()
                 started()
                 await self._lost.wait()
@@ -154,7 +172,7 @@ class KeptSink:
             self._failed(_raised(error))
 
     def _failed(self, failure: SinkUnavailable) -> None:
-        if self._failure is None:  # else it was told before
+        if self._failure is None and self.has_opened:  # else it was told before
             logger.warning("Publisher opens its sink again: %s", failure)
         self._failure = failure
 

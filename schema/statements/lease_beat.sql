@@ -12,14 +12,14 @@ WITH renewed AS (
   VALUES (%(owner)s, clock_timestamp(), %(lease)s::float8, %(paused)s::text, %(target)s)
   ON CONFLICT (owner) DO UPDATE SET
     seen_at = EXCLUDED.seen_at, lease_seconds = EXCLUDED.lease_seconds,
-    paused = EXCLUDED.paused
+    paused = EXCLUDED.paused, waiting_since = NULL
 )
 SELECT l.shard, l.owner, l.epoch,
   (extract(epoch FROM l.expires_at) - extract(epoch FROM clock_timestamp()))::float8
     AS expires_in,
   extract(epoch FROM l.expires_at)::float8 AS expires_at,
   NULL::float8 AS seen_at, NULL::float8 AS age, NULL::float8 AS lease_seconds,
-  r.shard IS NOT NULL AS renewed
+  NULL::boolean AS waits, r.shard IS NOT NULL AS renewed
 FROM {schema}.outbox_targets t
 JOIN {schema}.outbox_leases l ON l.shard BETWEEN t.first_shard AND t.first_shard + 1023
 LEFT JOIN renewed r ON r.shard = l.shard
@@ -27,6 +27,6 @@ WHERE t.name = %(target)s
 UNION ALL
 SELECT NULL, p.owner, NULL, NULL, NULL, extract(epoch FROM p.seen_at)::float8,
   (extract(epoch FROM clock_timestamp()) - extract(epoch FROM p.seen_at))::float8,
-  p.lease_seconds, false
+  p.lease_seconds, p.waiting_since IS NOT NULL, false
 FROM {schema}.outbox_publishers p
 WHERE p.target = %(target)s

@@ -1,2 +1,2 @@
--- Withdraw a publisher that stops or cannot reach its broker: it gets no share.
+-- Withdraw a publisher that stops or makes no progress: it gets no share.
 DELETE FROM {schema}.outbox_publishers WHERE owner = %(owner)s

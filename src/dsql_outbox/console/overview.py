@@ -112,7 +112,7 @@ def _values(console: Console) -> dict[str, Any]:
         else datetime.fromtimestamp(reading.counted_at, UTC).strftime("%H:%M:%S"),
         "blocked": _BLOCKED,
         "dead": _DEAD,
-        "alive": sum(each.alive for each in status.publishers),
+        "alive": sum(each.relays for each in status.publishers),
     }
 
 

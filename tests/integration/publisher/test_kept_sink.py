@@ -110,8 +110,12 @@ async def test_a_broker_that_comes_late_is_waited_for(
         writer.write(event("car"))
         await broker.memory.published(1)
     assert broker.opened == broker.closed == 1
-    assert caplog.text.count("Publisher opens its sink again: not yet 0") == 1
-    assert "for the broker: not yet 2" in caplog.text
+    told = [r.getMessage() for r in caplog.records if r.name == "dsql_outbox"]
+    assert [text for text in told if "sink" in text] == [
+        "Cannot open the sink, the next attempt is in 0.1 s: not yet 0",
+        "Cannot open the sink, the next attempt is in 0.2 s: the sink raised CancelledError",
+        "Cannot open the sink, the next attempt is in 0.4 s: not yet 2",
+    ]
 
 
 @pytest.mark.parametrize("harm", ["raises", "ends"])
@@ -166,15 +170,18 @@ async def test_a_stop_does_not_wait_for_an_opening(database: Database, broker: B
 async def test_a_probe_opens_the_sink_of_an_idle_publisher(
     database: Database, broker: Broker
 ) -> None:
-    broker.refusals = [SinkUnavailable("not yet")]
     health = Health()
     publisher = Publisher(database, broker.open, quick_settings(), hooks=[health])
     probe = HealthProbe(database, health)
     async with publisher, anyio.create_task_group() as tasks:
+        broker.refusals = [SinkUnavailable("not yet")]
+        broker.ended.set()
+        await until(lambda: broker.closed == 1)
         probe.watch(publisher.sink)
         tasks.start_soon(probe.run)
         await until(lambda: health.broker == "cannot be reached")
-        await until(lambda: broker.opened == 1)
+        probe.watch(publisher.sink)
+        await until(lambda: broker.opened == 2)
         probe.watch(publisher.sink)
         await until(lambda: health.ready().ready)
         tasks.cancel_scope.cancel()

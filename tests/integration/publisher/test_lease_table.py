@@ -101,7 +101,7 @@ async def test_a_lease_that_nobody_renewed_can_be_taken_whatever_the_clock_of_th
 
 
 async def test_a_look_tells_times_by_the_clock_of_the_database(table: SqlLeaseTable) -> None:
-    await table.announce("a")
+    await table.announce("a", waits=False)
     await table.take("a", {1: 0}, {})
     seen = await table.look()
     assert [(each.shard, each.owner, each.epoch) for each in sorted(seen.leases)] == [

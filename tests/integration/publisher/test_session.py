@@ -52,7 +52,8 @@ async def test_each_statement_of_a_transaction_ends(
     proxy: PostgresProxy, operator: OperatorSession, matching: str
 ) -> None:
     async def work(transaction: OperatorTransaction) -> int:
-        parameters = {"owner": "a", "lease": 1.0, "paused": "[]", "target": "default"}
+        parameters: dict[str, object] = {"owner": "a", "lease": 1.0, "paused": "[]"}
+        parameters |= {"target": "default", "waits": False}
         return await transaction.count("publisher_announce", parameters)
 
     proxy.stall(1, matching=matching)

@@ -195,7 +195,8 @@ class Cluster:
     @property
     def has_announced_dead(self) -> bool:
         """Whether a publisher that has ended is announced."""
-        return not self.tables.seen_at.keys() <= {member.name for member in self.members}
+        announced = self.tables.seen_at.keys() - self.tables.waiting
+        return not announced <= {member.name for member in self.members}
 
     def rights(self) -> dict[str, set[int]]:
         """The shards of each publisher."""

@@ -42,6 +42,8 @@ class Tables:
         self.on_take: Callable[[Row], None] = _nothing
         """Sees each lease that is taken, as it was before."""
         self.seen_at: dict[str, float] = {}
+        self.waiting: set[str] = set()
+        """The publishers that are announced as waiting for their broker."""
         self.settings: dict[str, PublisherSettings] = {}
         """Of every publisher that there ever was: what its statements say."""
         self.on_way: dict[str, Mapping[int, int]] = {}
@@ -53,11 +55,18 @@ class Tables:
         """Owner and epoch of each shard."""
         return {shard: (row.owner, row.epoch) for shard, row in self.leases.items()}
 
-    async def announce(self, owner: str) -> None:
-        await Statement(lambda: self.seen_at.update({owner: self._clock()}))
+    async def announce(self, owner: str, *, waits: bool) -> None:
+        await Statement(lambda: self._announce(owner, waits=waits))
 
     async def withdraw(self, owner: str) -> None:
         await Statement(lambda: self.seen_at.pop(owner, None))
+
+    def _announce(self, owner: str, *, waits: bool) -> None:
+        self.seen_at[owner] = self._clock()
+        if waits:
+            self.waiting.add(owner)
+        else:
+            self.waiting.discard(owner)
 
     async def look(self) -> Snapshot:
         return await Statement(self._look)  # type: ignore[no-any-return]
@@ -71,7 +80,7 @@ class Tables:
 
         def apply() -> Renewed:
             seen = self._look()
-            self.seen_at[owner] = self._clock()
+            self._announce(owner, waits=False)
             renewed = self._changed(epochs, lambda row: row.owner == owner, self._extend)
             return Renewed(renewed, seen)
 
@@ -147,7 +156,10 @@ class Tables:
             Lease(s, r.owner, r.epoch, r.expires_at - now, r.expires_at if r.owner else None)
             for s, r in self.leases.items()
         ]
-        peers = [Peer(o, at, now - at, self._lease(o)) for o, at in self.seen_at.items()]
+        peers = [
+            Peer(o, at, now - at, self._lease(o), o in self.waiting)
+            for o, at in self.seen_at.items()
+        ]
         return Snapshot(leases, peers)
 
 

@@ -46,9 +46,9 @@ class Scripted:
         if name in self.broken:
             raise TimeoutError(name)
 
-    async def announce(self, owner: str) -> None:
+    async def announce(self, owner: str, *, waits: bool) -> None:
         assert owner == "me"
-        self._note("announce")
+        self._note("wait" if waits else "announce")
 
     async def withdraw(self, owner: str) -> None:
         assert owner == "me"
@@ -132,6 +132,18 @@ async def test_without_progress_it_does_not_announce_itself() -> None:
     assert await relay.beat() == ["withdraw", "look"]
     relay.progresses = True
     assert await relay.beat() == ["renew_and_look"]
+
+
+async def test_while_its_broker_fails_it_announces_that_it_waits_and_withdraws_at_its_end() -> None:
+    own = own_with(0)
+    relay = Relay(own, Scripted(Snapshot(mine(0), [])))
+    own.sink_failed(0.0)
+    assert await relay.beat() == ["wait", "look", "renew"]
+    own.sink_worked()
+    assert await relay.beat() == ["renew_and_look"]
+    own.sink_failed(1.0)
+    own.stop(1.0)
+    assert await relay.beat() == ["withdraw", "look", "release"]
 
 
 async def test_a_beat_that_changes_nothing_is_one_statement() -> None:

@@ -42,6 +42,29 @@ def test_what_is_free_is_taken_up_to_the_share() -> None:
     assert len(look(own, leases, 0, "you").take) == 3
 
 
+def test_a_publisher_whose_sink_was_never_open_takes_no_shard_however_long_that_lasts() -> None:
+    own = Ownership("me", SETTINGS, has_sink=False)
+    leases = [Lease(shard, None, 0, FREE) for shard in range(5)]
+    for now in (0, 40, 4_000):
+        assert not look(own, leases, now).take
+        assert not own.is_able
+        assert own.unowned(now) == 0
+    own.sink_worked()
+    assert own.is_able
+    assert len(look(own, leases, 4_001).take) == 5
+
+
+def test_who_waits_for_its_broker_gets_no_share_until_it_was_seen_twice_without_waiting() -> None:
+    own = own_with(0, 1, 2, 3)
+    leases = mine(0, 1, 2, 3)
+    kept = []
+    for now, waits in ((1, True), (4, True), (7, False), (10, False), (13, True)):
+        own.plan(Snapshot(leases, [Peer("you", now, 0, 10, waits)]), now)
+        kept.append(own.unowned(now) + len(own.owned(now)))
+        own.took(dict.fromkeys(range(4), 6), range(4), now)
+    assert kept == [4, 4, 4, 2, 4]
+
+
 @pytest.mark.parametrize(("shards", "names"), [(16, 10), (16, 3), (4, 5), (1, 1), (6, 6), (0, 2)])
 def test_shares_differ_by_one_at_most_and_add_up_to_all_shards(shards: int, names: int) -> None:
     owners = [f"p{n}" for n in range(names)]

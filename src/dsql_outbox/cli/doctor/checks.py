@@ -154,7 +154,7 @@ def opening(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 def relay(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether a publisher is alive, and how long messages wait."""
-    alive = sum(seen.alive for seen in visit.status.publishers)
+    alive = sum(seen.relays for seen in visit.status.publishers)
     yield judge_relay(alive, visit.status.oldest_seconds)
 
 

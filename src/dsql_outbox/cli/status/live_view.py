@@ -30,8 +30,8 @@ _UNKNOWN: Final = "unknown"
 class Look(msgspec.Struct, frozen=True, rename="camel"):
     """One reading. `rates` is None if unknown, `status` if the database cannot be reached.
 
-    `breaker` is ``open`` if a publisher that owns shards no longer announces
-    itself, because its broker cannot be reached or because it stops; else
+    `breaker` is ``open`` if a publisher that owns shards waits for its broker, or
+    no longer announces itself because it stops; else
     ``closed``, or ``unknown`` if no publisher owns a shard.
     """
 
@@ -76,13 +76,14 @@ async def _look(database: Database, meter: Meter) -> Look:
 def _breaker(now: Status) -> str:
     """Derive the breaker's state from the tables.
 
-    A publisher that cannot reach its broker deletes its announcement immediately, but
-    keeps its leases for a while. So an owner without an announcement means open.
+    A publisher that cannot reach its broker announces immediately that it waits, but
+    keeps its leases for a while. So an owner that waits, or that is not announced, means open.
     """
     owners = {s.owner for s in now.shards if s.owner is not None and (s.lease_seconds or 0) > 0}
     if not owners:
         return _UNKNOWN
-    return "closed" if owners <= {seen.owner for seen in now.publishers} else "open"
+    able = {seen.owner for seen in now.publishers if seen.waiting_seconds is None}
+    return "closed" if owners <= able else "open"
 
 
 @contextmanager
@@ -116,7 +117,7 @@ def _line(look: Look) -> str:
         "stranded": len(now.stranded),
         "shards": len(now.shards),
         "leased": sum((shard.lease_seconds or 0) > 0 for shard in now.shards),
-        "publishers": sum(seen.alive for seen in now.publishers),
+        "publishers": sum(seen.relays for seen in now.publishers),
         "breaker": look.breaker,
     }
     return " ".join(f"{name}={value}" for name, value in parts.items())

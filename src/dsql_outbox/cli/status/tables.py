@@ -71,7 +71,9 @@ def _summary(now: Status) -> Iterator[tuple[str, str]]:
     yield "dead letters", count_of(now.dead_letters.count, more=now.dead_letters.more)
     leased = sum((shard.lease_seconds or 0) > 0 for shard in now.shards)
     yield "shards", f"{len(now.shards)}, {leased} leased"
-    yield "publishers", f"{sum(seen.alive for seen in now.publishers)} alive"
+    alive = f"{sum(seen.relays for seen in now.publishers)} alive"
+    away = sum(seen.alive and not seen.relays for seen in now.publishers)
+    yield "publishers", alive + (f", {away} waiting for the broker" if away else "")
     if now.archive is not None:
         yield "archive", _archive_text(now.archive)
 
@@ -109,7 +111,10 @@ def _target_row(target: TargetStatus) -> tuple[str, ...]:
 
 def _publisher_row(seen: Seen) -> tuple[str, ...]:
     owner = f"{seen.owner} of {seen.target}" if seen.target else seen.owner
-    return owner, "yes" if seen.alive else "no", f"{duration(seen.seen_seconds)} ago"
+    state = "yes" if seen.alive else "no"
+    if seen.alive and seen.waiting_seconds is not None:
+        state = f"waits for its broker, {duration(seen.waiting_seconds)}"
+    return owner, state, f"{duration(seen.seen_seconds)} ago"
 
 
 def _shard_row(now: Status, shard: Shard) -> tuple[str, ...]:
