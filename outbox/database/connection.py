@@ -8,11 +8,12 @@ attempt ends immediately with its outcome in doubt, which the writer resolves.
 import math
 import os
 import re
+import socket
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cached_property
-from threading import Event
+from threading import Event, Lock
 from time import monotonic
 from typing import Any, Self, TypeVar
 
@@ -20,7 +21,7 @@ import psycopg
 from psycopg import IsolationLevel, sql, waiting
 from psycopg.abc import PQGen, PQGenConn
 from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.pq.abc import PGresult
+from psycopg.pq.abc import PGconn, PGresult
 
 from dsql_outbox.outbox.interrupt import is_interrupt
 
@@ -37,6 +38,10 @@ _BEGIN = {
     IsolationLevel.READ_COMMITTED: b"BEGIN ISOLATION LEVEL READ COMMITTED",
     IsolationLevel.REPEATABLE_READ: b"BEGIN ISOLATION LEVEL REPEATABLE READ",
 }
+
+_CLOSED = "the connection is closed"
+
+_BUSY = "another exchange runs in this session: run one after the other"
 
 _SAID_OF_READ_ONLY = (b"in_hot_standby", b"default_transaction_read_only")
 
@@ -89,6 +94,68 @@ OnError = Callable[[psycopg.Error, int], None]
 """Called with an error of a connection, and the `TransactionStatus` before the error."""
 
 
+class _Session:
+    """A session of libpq, shared by the connection that owns it and the one that was lent.
+
+    One exchange runs at a time. libpq crashes the process if a thread closes a session while
+    another one is in it. So `drop` closes a session in which no exchange runs. Otherwise it shuts
+    the socket down, which ends the exchange soon, and the end of the exchange closes the session.
+    """
+
+    def __init__(self, pgconn: PGconn) -> None:
+        self._pgconn = pgconn
+        self._exchange = Lock()
+        self._closing = Lock()
+        self.is_dropped = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an exchange runs."""
+        return self._exchange.locked()
+
+    def begin(self, *, may_wait: bool) -> None:
+        """Begin an exchange. Raises `InterfaceError` if another one runs and it may not wait."""
+        while not self._exchange.acquire(blocking=False):
+            if self.is_dropped:
+                raise psycopg.OperationalError(_CLOSED)
+            if not may_wait:
+                raise psycopg.InterfaceError(_BUSY)
+            if self._exchange.acquire(timeout=_INTERVAL):
+                return
+
+    def end(self) -> None:
+        """End the exchange, and close the session if that was to be done meanwhile."""
+        self._exchange.release()
+        if self.is_dropped:
+            self.drop()
+
+    def drop(self) -> None:
+        """Close the session now or, if an exchange runs, at the end of it."""
+        self.is_dropped = True  # first: from here on, the end of an exchange closes the session
+        if self._exchange.acquire(blocking=False):
+            try:
+                self.finish()
+            finally:
+                self._exchange.release()
+        else:
+            self._shut_down()
+
+    def finish(self) -> None:
+        """Close the session. Only for the thread or task whose exchange runs."""
+        self.is_dropped = True
+        with self._closing:
+            self._pgconn.finish()
+
+    def _shut_down(self) -> None:
+        """End the socket in both directions. It stays open, so its number stays ours."""
+        with self._closing, suppress(psycopg.Error, OSError):
+            number = self._pgconn.socket
+            # libpq may close the socket meanwhile, and another one may get its number.
+            with socket.socket(fileno=os.dup(number)) as found:
+                if self._pgconn.socket == number:
+                    found.shutdown(socket.SHUT_RDWR)
+
+
 class _ConnectionBase(psycopg.BaseConnection[Any]):
     """The attributes and methods that both kinds of connection share.
 
@@ -115,6 +182,8 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     """Receives each error of the database or driver before the code that ran the statement does."""
     is_over: bool = False
     """Whether it was lent, and the block that lent it has ended."""
+    was_busy: bool = False
+    """Whether an exchange ran on it when that block ended."""
     names_savepoints: bool = False
     """Whether it was lent, and a statement since then may have begun a savepoint."""
 
@@ -122,9 +191,10 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
         return _until_deadline(super()._connect_gen(conninfo))
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, pgconn: PGconn, *args: Any) -> None:
         self._pid = os.getpid()
+        self._session = _Session(pgconn)
+        super().__init__(pgconn, *args)
 
     @property
     def is_inherited(self) -> bool:
@@ -134,14 +204,15 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     @property
     def closed(self) -> bool:
         """Whether the connection is unusable: closed, inherited by a fork, or lent and returned."""
-        return self.is_over or self.is_inherited or super().closed
+        return self.is_over or self.is_inherited or self._session.is_dropped or super().closed
 
     @contextmanager
     def lent(self, before_send: BeforeSend, on_error: OnError) -> Generator[Self]:
         """Yield another object for this session, for code of the user during the block.
 
         Factories, adapters and blocks of the user's code end with this object. After the block
-        `before_send` still judges each statement on it, and must refuse it.
+        `before_send` still judges each statement on it, and must refuse it. If a statement
+        runs at the end of the block, as in another thread, the session is closed.
         """
         # psycopg's constructor takes the session over: it sets the handlers of the libpq object.
         notices = self.pgconn.notice_handler, self.pgconn.notify_handler
@@ -153,12 +224,17 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         try:
             yield lent
         finally:
+            # In this order: an exchange that begins from now on is refused.
             lent.is_over = True
+            if self._session.is_busy:
+                lent.was_busy = True
+                self.drop()
             self.prepare_threshold, self.prepared_max = prepared
             self.pgconn.notice_handler, self.pgconn.notify_handler = notices
 
     def share(self, owner: "_ConnectionBase") -> None:
         """Take over the state of the session from the connection that owns it."""
+        self._session = owner._session  # noqa: SLF001 - of the same class
         self._autocommit, self._read_only = owner.autocommit, owner.read_only
         self._isolation_level = owner.isolation_level
         self._prepared = owner._prepared  # noqa: SLF001 - its names are those of the session
@@ -199,19 +275,41 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
             self.before_send(TransactionStatus.IDLE)
 
     def drop(self) -> None:
-        """Close the socket immediately, without a message that would wait for an answer."""
+        """Close the session immediately, and end an exchange that runs in it."""
         if not self.is_inherited:
-            self.pgconn.finish()
+            self._session.drop()
+
+    def finish(self) -> None:
+        """Close the session in the middle of its own exchange."""
+        if not self.is_inherited:
+            self._session.finish()
 
     def abandon(self, exchange: PQGen[Any]) -> None:
-        """Close the socket in the middle of an exchange."""
-        self.drop()
+        """Close the session in the middle of an exchange, and end the exchange."""
+        self.finish()
         with suppress(psycopg.Error):  # the end of a pipeline looks for more answers
             exchange.close()
 
-    def _require_own(self) -> None:
+    def _begin(self, *, may_wait: bool) -> int:
+        """Begin an exchange, unless `before_send` refuses it. Return the status before it."""
         if self.is_inherited:
             raise psycopg.OperationalError(_INHERITED)
+        if self.is_over:
+            self._admit()  # at once: it must not wait for the exchange of another run
+        self._session.begin(may_wait=may_wait)
+        try:
+            # A run cannot end from here to the end of the exchange, in which psycopg encodes the
+            # parameters. That may take long.
+            return self._admit()
+        except BaseException:
+            self._session.end()
+            raise
+
+    def _admit(self) -> int:
+        before = self.pgconn.transaction_status
+        if self.before_send is not None:
+            self.before_send(before)
+        return before
 
     @property
     def accepts_writes(self) -> bool:
@@ -238,12 +336,14 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     def is_clean(self) -> bool:
         """Whether another piece of work may have the session. If not, it has to be closed.
 
-        It is idle and in no pipeline, and has the client encoding that it was opened with, UTF-8.
+        It is idle and in no pipeline, no exchange runs in it, and it has the client encoding that
+        it was opened with, UTF-8.
         Whoever keeps sessions asks this at the end of each work, and nobody else judges them.
         """
         found = self.pgconn
         return (
             not self.closed
+            and not self._session.is_busy
             and found.transaction_status == TransactionStatus.IDLE
             and found.pipeline_status == PipelineStatus.OFF
             and self.info.encoding == CLIENT_ENCODING
@@ -277,6 +377,12 @@ class Connection(_ConnectionBase, psycopg.Connection[Any]):
 
     lent_cursor = _LentCursor
 
+    def close(self) -> None:
+        """Close the session, as psycopg does; if a thread is in it, as soon as it leaves."""
+        if not self.closed:
+            self._closed = True
+            self.drop()
+
     def commit(self) -> None:
         """Commit. Refused on a connection that was lent."""
         self.refuse_end()
@@ -289,10 +395,7 @@ class Connection(_ConnectionBase, psycopg.Connection[Any]):
 
         Raises `OperationalError` at the deadline, and closes the connection.
         """
-        self._require_own()
-        before = self.pgconn.transaction_status
-        if self.before_send is not None:
-            self.before_send(before)
+        before = self._begin(may_wait=True)
         try:
             left = _left(self.deadline, timeout)
             return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=left)
@@ -303,12 +406,20 @@ class Connection(_ConnectionBase, psycopg.Connection[Any]):
             if is_interrupt(error):
                 self.abandon(gen)
             raise
+        finally:
+            self._session.end()
 
 
 class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
     """An asynchronous connection."""
 
     lent_cursor = _LentAsyncCursor
+
+    async def close(self) -> None:
+        """Close the session, as psycopg does; if a task is in it, as soon as it leaves."""
+        if not self.closed:
+            self._closed = True
+            self.drop()
 
     async def commit(self) -> None:
         """Commit. Refused on a connection that was lent."""
@@ -322,10 +433,7 @@ class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
 
         Raises `OperationalError` at the deadline, and closes the connection.
         """
-        self._require_own()
-        before = self.pgconn.transaction_status
-        if self.before_send is not None:
-            self.before_send(before)
+        before = self._begin(may_wait=False)
         try:
             left = _left(self.deadline, timeout)
             return await waiting.wait_async(
@@ -338,6 +446,8 @@ class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
             if is_interrupt(error):
                 self.abandon(gen)
             raise
+        finally:
+            self._session.end()
 
 
 @contextmanager
@@ -391,7 +501,7 @@ def _told(
     names the deadline.
     """
     if isinstance(error, psycopg.OperationalError) and _is_over(connection.deadline):
-        connection.drop()
+        connection.finish()
         late = psycopg.OperationalError(_TOO_LATE)
         late.__cause__, error = error, late
     if connection.on_error is not None:

@@ -119,6 +119,8 @@ class FunctionRun:
 
     def note_failure(self, error: psycopg.Error, before: int) -> None:
         """Record an error of the connection, and the transaction status `before` it."""
+        if self.is_over:  # of a statement that ran when the run ended, which is a misuse
+            return
         self.forget_undone(before)
         self.failures.append(error)
         self._is_lost = self._handle is not None and self._handle.closed
@@ -173,6 +175,8 @@ class FunctionRun:
     @property
     def _status(self) -> TransactionStatus:
         """The transaction status. An open pipeline is a statement that runs."""
+        if self._lent.was_busy:
+            return TransactionStatus.ACTIVE
         status = self._lent.info.transaction_status
         if status is TransactionStatus.INTRANS and self._lent.pgconn.pipeline_status:
             return TransactionStatus.ACTIVE

@@ -1,17 +1,25 @@
 """What the function leaves of its session: it is clean when the next call gets it, or closed."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
+from itertools import count
 from typing import Any
 
+import anyio
 import psycopg
 import pytest
+from psycopg.adapt import Dumper
+from psycopg.pq import TransactionStatus
+from tests.support.publisher.running_relays import until
 from tests.support.waiting import wait_until
 from tests.support.writer.callers import QUICK
 
 from dsql_outbox.inbox import AsyncInbox, Inbox
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox import Database, TransactionMisused
 from dsql_outbox.writer import AsyncWriter, Writer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres_only("pg_stat_activity")]
@@ -135,3 +143,207 @@ def test_no_call_of_a_thread_commits_what_a_failed_one_left_in_a_pipeline(
             assert inbox.once("m2", second).ran
             assert inbox.once("m1", second).ran
     assert calls_with_rows(rows) == ([2] if ways == "transact" else [2, 2])
+
+
+class SlowText:
+    """A parameter that takes as long to encode as `is_encoded` is not set."""
+
+    def __init__(self) -> None:
+        self.is_begun = threading.Event()
+        self.is_encoded = threading.Event()
+
+
+class SlowDumper(Dumper):
+    """Encodes a `SlowText`."""
+
+    def dump(self, obj: SlowText) -> bytes:
+        obj.is_begun.set()
+        obj.is_encoded.wait(60)
+        return b"1"
+
+
+class LateThread:
+    """A thread of a function, whose statement is being encoded when the function ends."""
+
+    def __init__(self, connection: Any) -> None:
+        self.error: BaseException | None = None
+        self._value = SlowText()
+        connection.adapters.register_dumper(SlowText, SlowDumper)
+        self._thread = threading.Thread(target=self._insert, args=(connection,))
+        self._thread.start()
+        assert self._value.is_begun.wait(60)
+
+    def _insert(self, connection: Any) -> None:
+        try:
+            connection.execute(
+                "INSERT INTO public.effects_by_call VALUES (%s::text::int)", (self._value,)
+            )
+        except BaseException as error:  # noqa: BLE001 - the test looks at it
+            self.error = error
+
+    def end(self) -> None:
+        """Let it send its statement, and wait until it is over."""
+        self._value.is_encoded.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+
+@contextmanager
+def calling(url: str, ways: str) -> Generator[Callable[[Callable[[Any], None]], Any]]:
+    """Calls functions of a connection in a thread, in `transact` or `once`."""
+    if ways == "transact":
+        with Writer(Database(url), QUICK) as writer:
+            yield lambda function: writer.transact(lambda each: function(each.connection))
+    else:
+        numbers = count()
+        with Inbox(Database(url), "mailer") as inbox:
+            yield lambda function: inbox.once(f"m{next(numbers)}", function)
+
+
+@pytest.mark.parametrize("ends", ["returns", "raises"])
+@pytest.mark.parametrize("ways", ["transact", "once"])
+def test_a_statement_that_is_encoded_when_its_run_ends_is_never_sent(
+    rows: str, ways: str, ends: str
+) -> None:
+    """Neither does the end of the run wait for it: the thread is held until the next call runs."""
+    late: list[LateThread] = []
+
+    def first(connection: Any) -> None:
+        late.append(LateThread(connection))
+        if ends == "raises":
+            raise LookupError
+
+    def second(connection: Any) -> None:
+        late[0].end()
+        connection.execute("INSERT INTO public.effects_by_call VALUES (2)")
+
+    with calling(rows, ways) as call:
+        with pytest.raises(TransactionMisused if ends == "returns" else LookupError):
+            call(first)
+        call(second)
+    assert isinstance(late[0].error, psycopg.OperationalError)
+    assert calls_with_rows(rows) == [2]
+
+
+@pytest.mark.parametrize("ways", ["transact", "once"])
+def test_a_thread_that_waits_for_the_server_when_its_run_ends_is_woken(
+    rows: str, ways: str
+) -> None:
+    ended: list[BaseException] = []
+
+    def sleep(connection: Any) -> None:
+        try:
+            connection.execute("SELECT pg_sleep(600)")
+        except psycopg.Error as error:
+            ended.append(error)
+
+    def function(connection: Any) -> None:
+        threads.append(threading.Thread(target=sleep, args=(connection,)))
+        threads[0].start()
+        wait_until(lambda: connection.info.transaction_status is TransactionStatus.ACTIVE)
+        raise LookupError
+
+    threads: list[threading.Thread] = []
+    with calling(rows, ways) as call, pytest.raises(LookupError):
+        call(function)
+    threads[0].join(60)
+    assert [type(each) for each in ended] == [psycopg.OperationalError]
+
+
+async def test_a_task_that_waits_for_the_server_when_its_run_ends_is_woken(rows: str) -> None:
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def function(connection: psycopg.AsyncConnection[Any]) -> None:
+        tasks.append(asyncio.create_task(connection.execute("SELECT pg_sleep(600)")))  # type: ignore[arg-type]
+        await until(lambda: connection.info.transaction_status is TransactionStatus.ACTIVE)
+        raise LookupError
+
+    async with AsyncInbox(Database(rows), "mailer") as inbox:
+        with pytest.raises(LookupError):
+            await inbox.once("m1", function)
+        with anyio.fail_after(60), pytest.raises(psycopg.OperationalError):
+            await tasks[0]
+
+
+@pytest.mark.parametrize("ways", ["transact", "once"])
+def test_a_thread_that_goes_on_after_its_run_changes_no_call(rows: str, ways: str) -> None:
+    """Each call ends with its own error, at once, and leaves nothing."""
+    threads: list[threading.Thread] = []
+
+    def go_on(connection: Any) -> None:
+        with suppress(psycopg.Error, TransactionMisused):
+            while True:
+                connection.execute("INSERT INTO public.effects_by_call VALUES (1)")
+
+    def function(connection: Any) -> None:
+        threads.append(threading.Thread(target=go_on, args=(connection,)))
+        threads[-1].start()
+        connection.execute("SELECT 1")
+        raise LookupError
+
+    with calling(rows, ways) as call:
+        for _ in range(60):
+            with pytest.raises(LookupError):
+                call(function)
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+        call(lambda connection: connection.execute("SELECT 1"))
+    assert calls_with_rows(rows) == []
+
+
+_CRASHES = """
+import sys, threading
+from contextlib import suppress
+from random import Random
+from dsql_outbox import Database, Writer
+from dsql_outbox.inbox import Inbox
+
+url, ways, seed = sys.argv[1:]
+random, threads = Random(seed), []
+
+
+def function(connection):
+    is_begun = threading.Event()
+    text = "x" * random.randrange(2_000_000, 4_000_000)
+
+    def send():
+        with suppress(Exception):
+            while True:
+                is_begun.set()
+                connection.execute("SELECT length(%s)", (text,))
+
+    threads.append(threading.Thread(target=send))
+    threads[-1].start()
+    is_begun.wait()
+    if random.random() < 0.5:
+        connection.execute("SELECT 1")
+    raise LookupError
+
+
+with Writer(Database(url)) as writer, Inbox(Database(url), "mailer") as inbox:
+    for n in range(40):
+        with suppress(LookupError):
+            if ways == "transact":
+                writer.transact(lambda each: function(each.connection))
+            else:
+                inbox.once(f"m{n}", function)
+for thread in threads:
+    thread.join()
+print("done")
+"""
+
+
+@pytest.mark.parametrize(("ways", "seed"), [("transact", "1"), ("once", "2")])
+def test_a_thread_in_libpq_when_its_run_ends_does_not_crash_the_process(
+    rows: str, ways: str, seed: str
+) -> None:
+    """It sends parameters of 2 to 4 MB, so libpq has it most of the time."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _CRASHES, rows, ways, seed],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
