@@ -25,11 +25,12 @@ _LONG: Final = 5.0
 Then another one begins beside it for the next call, if the limit allows it.
 """
 
-_PAUSE: Final = 1.0
-"""Seconds between two closings of a kept connection that another call waits for.
+PAUSE: Final = 1.0
+"""Seconds between two closings of a kept connection that is wanted.
 
-Calls with and without the search path of the role use different connections. If each closed
-those of the other kind for its turn, connections would be opened all the time.
+Another call waits for it, or one has used it within so many seconds. Calls with and without the
+search path of the role use different connections. If each closed those of the other kind for its
+turn, connections would be opened all the time.
 """
 
 
@@ -156,6 +157,10 @@ class Shelf(Generic[C]):
         self._foreseen: Counter[bool] = Counter()
         self._is_closed = False
         self._closed_wanted_at = -math.inf
+        self._has_no_taker = False
+        """Whether no call that waits can use what is kept. Then no look through all of them."""
+        self.holds_back = False
+        """Whether a call waits for the end of a pause between two closings."""
 
     def has_room(self, kept: int = 0) -> bool:
         """Return whether another connection may be opened beside so many kept ones."""
@@ -171,6 +176,8 @@ class Shelf(Generic[C]):
         """Let a call wait for a connection."""
         with self._lock:
             self._waiting.add(waiter)
+            if not waiter.needs_no_new or any(map(waiter.accepts, self._kept)):
+                self._has_no_taker = False
 
     def leave(self, waiter: Waiter[C]) -> None:
         """End a wait. The next call may have what this one got too late."""
@@ -179,16 +186,17 @@ class Shelf(Generic[C]):
             connection, waiter.connection = waiter.connection, None
             if connection is not None and connection in self._in_use:
                 self._in_use.discard(connection)
-                self._kept.append(connection)
+                self._put_aside(connection)
 
     def serve(self) -> Sequence[Opening]:
         """Answer the calls that can have a connection now, and return the openings to start."""
         with self._lock:
             begun: list[Opening] = []
+            self.holds_back = False
             # First what is kept goes to calls that it fits. The rest makes room for the others.
-            for makes_room in (self._may_make_room, self._made_room):
+            for others_first in (True, False):
                 covering = Counter(o.role_path for o in self._openings if o.is_promising)
-                for waiter in list(self._first_in_line(covering, begun, makes_room)):
+                for waiter in self._first_in_line(covering, begun, others_first=others_first):
                     self._waiting.discard(waiter)
                     waiter.wake()
             if self._is_closed:
@@ -242,6 +250,7 @@ class Shelf(Generic[C]):
             is_ours = opening in self._openings
             waiter = self._first_waiting(opening)
             self._openings.discard(opening)
+            self._has_no_taker = False
             if is_ours and waiter is not None:
                 self._waiting.discard(waiter)
                 self._in_use.add(connection)
@@ -249,7 +258,7 @@ class Shelf(Generic[C]):
                 waiter.wake()
             elif is_ours:
                 connection.kept_at = time()
-                self._kept.append(connection)
+                self._put_aside(connection)
         if not is_ours:
             connection.drop()
 
@@ -259,6 +268,7 @@ class Shelf(Generic[C]):
             waiter = self._first_waiting(opening)
             is_told = opening in self._openings and error is not None
             self._openings.discard(opening)
+            self._has_no_taker = False
             if is_told and waiter is not None:
                 self._waiting.discard(waiter)
                 waiter.error = error
@@ -287,7 +297,7 @@ class Shelf(Generic[C]):
             is_kept = is_ours and _lasts(connection) and connection.is_clean
             self._in_use.discard(connection)
             if is_kept:
-                self._kept.append(connection)
+                self._put_aside(connection)
         if not is_kept:
             connection.drop()
 
@@ -326,11 +336,12 @@ class Shelf(Generic[C]):
         fitting = (w for w in self._waiting if w.role_path == opening.role_path)
         return next((w for w in fitting if not (w.is_gone or w.is_answered)), None)
 
+    def _put_aside(self, connection: C) -> None:
+        self._kept.append(connection)
+        self._has_no_taker = False
+
     def _first_in_line(
-        self,
-        covering: "Counter[bool]",
-        begun: list[Opening],
-        makes_room: "Callable[[Waiter[C]], bool]",
+        self, covering: "Counter[bool]", begun: list[Opening], *, others_first: bool
     ) -> "list[Waiter[C]]":
         """Return the calls that got a connection, and begin openings for those that did not.
 
@@ -348,12 +359,14 @@ class Shelf(Generic[C]):
                 answered.append(waiter)
             elif covering[waiter.role_path] > 0:
                 covering[waiter.role_path] -= 1
-            elif makes_room(waiter):
+            elif self._has_made_room(waiter, others_first=others_first):
                 opening = Opening(role_path=waiter.role_path)
                 self._openings.add(opening)
                 begun.append(opening)
-            elif not self._kept:
+            elif not self._kept or self._has_no_taker:
                 break
+        else:
+            self._has_no_taker = not others_first
         return answered
 
     def _kept_for(self, waiter: Waiter[C]) -> C | None:
@@ -371,26 +384,28 @@ class Shelf(Generic[C]):
                 connection.drop()
         return None
 
-    def _may_make_room(self, waiter: Waiter[C]) -> bool:
-        """Make room for a call, or let calls behind it have what is kept.
+    def _has_made_room(self, waiter: Waiter[C], *, others_first: bool) -> bool:
+        """Make room for a call, by closing the connection kept longest, if that may be.
 
-        A call goes first if its kind has no connection, if it needs one that is new, or if the
-        last closing of a connection that another call wants was long ago.
+        A call whose kind has connections in use can wait for one of them. Then a kept connection
+        that is wanted is closed for it only after a pause, and with `others_first` any one.
         """
-        if self.has_room(len(self._kept)) or not self._kept:
-            return self._made_room(waiter)
-        kinds = {each.role_path for each in self._in_use} | {o.role_path for o in self._openings}
-        has_turn = waiter.role_path in kinds and waiter.needs_no_new
-        if has_turn and monotonic() < self._closed_wanted_at + _PAUSE:
+        if self.has_room(len(self._kept)):
+            return True
+        if not self._kept:
             return False
-        if any(other.accepts(self._kept[0]) for other in self._waiting):
-            self._closed_wanted_at = monotonic()
-        return self._made_room(waiter)
-
-    def _made_room(self, _waiter: Waiter[C]) -> bool:
-        """Close the connection kept longest if another open one would exceed the limit."""
-        if self._kept and not self.has_room(len(self._kept)):
-            self._kept.popleft().drop()
+        oldest, now = self._kept[0], monotonic()
+        kinds = {each.role_path for each in self._in_use} | {o.role_path for o in self._openings}
+        can_wait = waiter.role_path in kinds and waiter.needs_no_new
+        is_wanted = self._was_idle_for(oldest) < PAUSE or any(
+            other.accepts(oldest) for other in self._waiting
+        )
+        if can_wait and (others_first or is_wanted) and now < self._closed_wanted_at + PAUSE:
+            self.holds_back = True
+            return False
+        if is_wanted:
+            self._closed_wanted_at = now
+        self._kept.popleft().drop()
         return self.has_room()
 
     def _drop_kept(self) -> None:
@@ -398,9 +413,13 @@ class Shelf(Generic[C]):
             self._kept.pop().drop()
 
     def _was_idle_briefly(self, connection: C) -> bool:
-        # By the wall clock, since a monotonic clock may stop in a frozen Lambda. If the clock
-        # was set back, the idle time is unknown, and the connection is not reused.
-        return self._max_idle is None or 0 <= time() - connection.kept_at <= self._max_idle
+        # If the clock was set back, the idle time is unknown, and the connection is not reused.
+        return self._max_idle is None or 0 <= self._was_idle_for(connection) <= self._max_idle
+
+    @staticmethod
+    def _was_idle_for(connection: C) -> float:
+        # By the wall clock, since a monotonic clock may stop in a frozen Lambda.
+        return time() - connection.kept_at
 
 
 def _is(kind: FailureKind, error: BaseException) -> bool:

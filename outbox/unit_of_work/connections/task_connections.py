@@ -12,7 +12,7 @@ from dsql_outbox.outbox.unit_of_work.loops import do_async, perform_async
 from dsql_outbox.outbox.unit_of_work.primitives import Open, Primitive, Program, Sleep
 
 from .lender import Lender, Owner, require_time, seconds_left
-from .shelf import Opening, Shelf, Waiter
+from .shelf import PAUSE, Opening, Shelf, Waiter
 
 T = TypeVar("T")
 
@@ -59,6 +59,7 @@ class AsyncConnections(Lender[AsyncConnection]):
         super()._begin()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[Opening, asyncio.Task[None]] = {}
+        self._will_look = False
 
     def enter_loop(self) -> asyncio.AbstractEventLoop:
         """Serve the running event loop in place of the former one, whose calls may never end.
@@ -76,7 +77,7 @@ class AsyncConnections(Lender[AsyncConnection]):
                 )
             self._shelf.forget_calls()
             self._tasks.clear()
-            self._loop = loop
+            self._loop, self._will_look = loop, False
         return loop
 
     async def perform(self, program: Program[T]) -> T:
@@ -121,6 +122,17 @@ class AsyncConnections(Lender[AsyncConnection]):
             with self._foreseen(primitive.meanwhile):
                 return await do_async(primitive)
         return await do_async(primitive)
+
+    def _serve(self) -> None:
+        super()._serve()
+        # A thread that waits looks again by itself. For a task nothing may happen until then.
+        if self._shelf.holds_back and self._loop is not None and not self._will_look:
+            self._will_look = True
+            self._loop.call_later(PAUSE, self._look_again)
+
+    def _look_again(self) -> None:
+        self._will_look = False
+        self._serve()
 
     def _start(self, opening: Opening) -> None:
         loop = self.enter_loop()

@@ -6,12 +6,19 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
+import anyio
 import psycopg
 import pytest
 from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.outbox.unit_of_work.connections import lender, shelf, thread_connections
+from dsql_outbox.outbox.unit_of_work.connections import (
+    lender,
+    shelf,
+    task_connections,
+    thread_connections,
+)
+from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
 
 MODULES = {lender.__file__, shelf.__file__, thread_connections.__file__}
@@ -127,3 +134,30 @@ def test_a_connection_that_was_lost_frees_its_place(connections: Connections) ->
     del taken
     waiting.join(5)
     assert not waiting.is_alive()
+
+
+class UnconnectedTasks(Unconnected):
+    """The same for tasks."""
+
+    async def connect_async(self, *, role_path: bool = False, **_: Any) -> Any:
+        return Opened(role_path=role_path)
+
+
+@pytest.mark.anyio
+async def test_a_task_gets_the_place_of_an_idle_connection_although_nothing_happens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its kind has a connection, which is in use for as long as the test wants."""
+    monkeypatch.setattr(shelf, "_silent", lambda _: True)
+    for module in (shelf, task_connections):
+        monkeypatch.setattr(module, "PAUSE", 0.2)
+    database = UnconnectedTasks("host=nowhere")
+    connections = AsyncConnections("writer", database, 3, keep_failed=True, max_idle=None)
+    used = [await connections.take(fresh=False, deadline=None, role_path=True)]
+    for each in [await connections.take(fresh=False, deadline=None) for _ in range(2)]:
+        connections.give_back(each)
+    with anyio.fail_after(30):
+        used += [
+            await connections.take(fresh=False, deadline=None, role_path=True) for _ in range(2)
+        ]
+    assert [each.closed for each in used] == [False] * 3

@@ -1,6 +1,9 @@
 """Which call gets which connection, in random schedules of calls, openings and failures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -72,11 +75,14 @@ class Model:
         assert len(alive) + len(self.openings) <= self.limit
         covered = [opening.role_path for opening in self.openings]
         has_room = len(self.used) + len(self.openings) < self.limit
-        for waiter in self.waiting:
-            if waiter.role_path not in covered:
-                assert not has_room
-                break
-            covered.remove(waiter.role_path)
+        kinds = {each.role_path for _, each in self.used} | set(covered)
+        for waiter in self.shelf._waiting:  # in their order, as openings cover them
+            if waiter.role_path in covered:
+                covered.remove(waiter.role_path)
+            elif has_room:  # what takes it is wanted, and the call can have one that is in use
+                assert self.shelf.holds_back
+                assert waiter.role_path in kinds
+                assert waiter.needs_no_new or waiter.is_late
 
     def ask(self) -> None:
         role_path, fresh = self.random.random() < 0.3, self.random.random() < 0.3
@@ -142,6 +148,8 @@ def test_whatever_happens_no_place_is_lost_and_no_call_is_forgotten(
     monkeypatch.setattr(shelf, "_silent", is_open)
     for seed in range(50 * block, 50 * block + 50):
         random = Random(seed)
+        pause = random.choice([0.0, 60.0])
+        monkeypatch.setattr(shelf, "PAUSE", pause)
         model = Model(random)
         run(model, random.choices(["ask", "leave", "open", "end", "die"], [5, 2, 3, 4, 1], k=80))
         for _ in range(1_000):  # from now on all goes on, and all calls are answered
@@ -150,7 +158,7 @@ def test_whatever_happens_no_place_is_lost_and_no_call_is_forgotten(
             run(model, ["open", "end"])
         assert not model.waiting, f"seed {seed}"
         run(model, ["ask"] * model.limit)
-        assert len(model.used) + len(model.openings) == model.limit
+        assert pause or len(model.used) + len(model.openings) == model.limit
 
 
 @pytest.mark.parametrize("pause", [60.0, 0.0])
@@ -159,7 +167,7 @@ def test_calls_of_two_kinds_rarely_close_each_others_connections(
 ) -> None:
     """More calls of both kinds wait than connections exist, and each kind has one."""
     monkeypatch.setattr(shelf, "_silent", is_open)
-    monkeypatch.setattr(shelf, "_PAUSE", pause)
+    monkeypatch.setattr(shelf, "PAUSE", pause)
     kept: Shelf[Any] = Shelf(3, keep_failed=False, max_idle=None)
     calls = [waiting(role_path=n % 5 < 2) for n in range(30)]
     for waiter in calls:
@@ -175,6 +183,88 @@ def test_calls_of_two_kinds_rarely_close_each_others_connections(
             kept.keep(used.pop(0))
     assert not calls
     assert openings <= 6 if pause else openings > 6, openings
+
+
+class Clock:
+    """Time that passes from one event to the next."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = count()
+
+    def at(self, seconds: float, act: Callable[[], None]) -> None:
+        """Have something done so many seconds from now."""
+        heappush(self._events, (self.now + seconds, next(self._number), act))
+
+    def run(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        ends = self.now + seconds
+        while self._events and self._events[0][0] < ends:
+            self.now, _, act = heappop(self._events)
+            act()
+        self.now = ends
+
+
+class Callers:
+    """Callers that each make one call after the other, for a shelf of ten connections."""
+
+    def __init__(self, clock: Clock, kind: Callable[[int], bool], random: Random) -> None:
+        self.openings = 0
+        self.longest_wait = 0.0
+        self._clock, self._kind, self._random = clock, kind, random
+        self._shelf: Shelf[Any] = Shelf(10, keep_failed=False, max_idle=None)
+
+    def call(self, caller: int) -> None:
+        asked_at = self._clock.now
+
+        def begin() -> None:
+            self.longest_wait = max(self.longest_wait, self._clock.now - asked_at)
+            self._clock.at(self._random.uniform(0.002, 0.02), end)
+
+        def end() -> None:
+            self._shelf.keep(waiter.connection)
+            self._serve()
+            self.call(caller)
+
+        waiter: Waiter[Any] = Waiter(
+            begin, fresh=False, role_path=self._kind(caller), deadline=None
+        )
+        self._shelf.ask(waiter)
+        self._serve()
+
+    def _serve(self) -> None:
+        for opening in self._shelf.serve():
+            self.openings += 1
+            self._clock.at(0.02, partial(self._open, opening))
+
+    def _open(self, opening: Opening) -> None:
+        self._shelf.opened(opening, Opened(role_path=opening.role_path))
+        self._serve()
+
+
+@pytest.mark.parametrize("callers", [7, 10, 12, 24])
+@pytest.mark.parametrize("kinds", ["own", "any", "later"])
+def test_callers_of_two_kinds_open_a_connection_a_second_at_most(
+    monkeypatch: pytest.MonkeyPatch, callers: int, kinds: str
+) -> None:
+    """Each has a kind of its own, or calls now and then with each, or all change theirs once."""
+    clock, random = Clock(), Random(callers)
+    monkeypatch.setattr(shelf, "_silent", is_open)
+    monkeypatch.setattr(shelf, "monotonic", lambda: clock.now)
+    monkeypatch.setattr(shelf, "time", lambda: clock.now)
+
+    def kind(caller: int) -> bool:
+        if kinds == "later":
+            return clock.now > 102
+        return caller % 2 == 0 if kinds == "own" else random.random() < 0.5
+
+    all_callers = Callers(clock, kind, random)
+    for caller in range(callers):
+        clock.at(0.001 * caller, partial(all_callers.call, caller))
+    clock.run(4.0)
+    assert all_callers.openings <= 10 + (10 if kinds == "later" else 4)
+    assert all_callers.longest_wait < 1.0
 
 
 def test_a_call_that_has_little_time_left_is_served_after_the_others(
