@@ -291,7 +291,8 @@ class RelayProgress(msgspec.Struct, frozen=True):
     It reports several times a second while it works, and every few seconds as a sign of life.
     `failed` attempts failed, `dead` messages were given up, `deleted` rows left the outbox as
     delivered. `statements` is how many statements it ran; None if they were not counted.
-    `held` subjects wait behind a failed row now, and `paused` topics take no messages.
+    `held` subjects wait behind a failed row now. The `paused` topics take no messages: at most
+    50 are named, and there are `paused_more` others.
     `unowned` shards of its share cannot be sent now. `leases_kept` says whether the database
     answered its leases lately, `database_available` whether it answered the last statements.
     """
@@ -305,6 +306,7 @@ class RelayProgress(msgspec.Struct, frozen=True):
     held: int = 0
     sink_available: bool = True
     paused: Sequence[str] = ()
+    paused_more: int = 0
     unowned: int = 0
     leases_kept: bool = True
     database_available: bool = True

@@ -41,6 +41,7 @@ from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
+from dsql_outbox.publisher.relay.memory.topics import NamedTopics
 from dsql_outbox.publisher.relay.relay import Relay, Relayed
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.traced_sink import TracedSink
@@ -324,8 +325,8 @@ class Publisher:
     def _busy_shards(self) -> set[int]:
         return set() if self._relay is None else self._relay.busy_shards
 
-    def _found_paused(self) -> list[str]:
-        return [] if self._relay is None else self._relay.found_paused
+    def _found_paused(self) -> NamedTopics:
+        return NamedTopics([], 0) if self._relay is None else self._relay.found_paused
 
     def _progresses(self) -> bool:
         return self._relay is None or self._relay.progresses
@@ -413,7 +414,7 @@ class Publisher:
 
     def _tell(self, relay: Relay) -> None:
         now, statements = relay.relayed, self._store.statements
-        done = now - self._told
+        done, paused = now - self._told, relay.paused_topics
         self._told_state = state = self._state(relay)
         emit(
             self._hooks,
@@ -425,7 +426,8 @@ class Publisher:
                 dead=done.dead,
                 statements=statements - self._told_statements,
                 held=relay.held,
-                paused=relay.paused_topics,
+                paused=paused.names,
+                paused_more=paused.more,
                 **state._asdict(),
             ),
         )

@@ -169,7 +169,7 @@ class RelayInstruments:
         self._deleted.add(fact.deleted)
         self._dead.add(fact.dead)
         self._held.set(fact.held)
-        self._paused.set(len(fact.paused))
+        self._paused.set(len(fact.paused) + fact.paused_more)
         self._relay_reaches = fact.sink_available
         self._set_available()
         if fact.statements is not None:

@@ -1,7 +1,7 @@
 """The statements of the lease protocol, on a connection that nothing else uses."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,7 +36,8 @@ class SqlLeaseTable:
     Every call runs one autocommit statement. It takes `renew` seconds at most and
     raises the driver's error when there was no answer by then. Because the connection is not
     shared, neither a slow statement of the relay nor a slow broker delays a renewal.
-    `paused` returns the topics to announce, which this publisher has paused by itself.
+    `paused` returns the topics to announce, which this publisher has paused by itself: some
+    names, and how many more there are.
     It sees the leases and the publishers of one `target`.
     """
 
@@ -44,7 +45,7 @@ class SqlLeaseTable:
         self,
         database: Database,
         settings: PublisherSettings,
-        paused: Callable[[], Collection[str]] = tuple,
+        paused: Callable[[], tuple[Sequence[str], int]] = lambda: ((), 0),
         target: str = DEFAULT_TARGET,
     ) -> None:
         self._database = database
@@ -155,7 +156,8 @@ class SqlLeaseTable:
         }
 
     def _topics(self) -> str:
-        return msgspec.json.encode(list(self._paused())).decode()
+        names, more = self._paused()
+        return msgspec.json.encode([*names, more] if more else names).decode()
 
     async def _retried(
         self, name: str, parameters: Mapping[str, Any], rows: AsyncRowFactory[T]

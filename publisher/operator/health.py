@@ -37,7 +37,8 @@ class Ready(msgspec.Struct, frozen=True):
 
     The relay is ``ok`` if it owns its share of the shards, and has renewed them lately.
 
-    `paused` names the topics that take no messages. The others are relayed, so it is
+    `paused` names the topics that take no messages, at most 50, and there are `paused_more`
+    such topics without a name. The others are relayed, so it is
     ready in spite of them. So it is if messages fail, at the sink or in a read model's
     function: `held` is how many subjects wait behind one.
     """
@@ -47,6 +48,7 @@ class Ready(msgspec.Struct, frozen=True):
     broker: str
     relay: str
     paused: Sequence[str] = ()
+    paused_more: int = 0
     held: int = 0
 
 
@@ -87,7 +89,9 @@ class Health:
         parts = (self._database_state(), self._broker_state(), self._relay_state())
         last = self._progress or RelayProgress()
         ready = all(part == OK for part in parts)
-        return Ready(ready, *parts, paused=last.paused, held=last.held)
+        return Ready(
+            ready, *parts, paused=last.paused, paused_more=last.paused_more, held=last.held
+        )
 
     def _database_state(self) -> str:
         is_refused = self._progress is not None and not self._progress.database_available

@@ -30,7 +30,7 @@ _WINDOW: Final = 5  # looks per rate: PostgreSQL updates its counters only now a
 _PUBLISHERS: Final = 100
 _TOPICS: Final = 100
 
-_decode_names: Final = msgspec.json.Decoder(tuple[str, ...]).decode
+_decode_paused: Final = msgspec.json.Decoder(tuple[str | int, ...]).decode
 
 _NO_LEASE: Final = "the shard has no lease row; see dsql-outbox schema check"
 _NO_POSITION: Final = "the position is below 1; the shard's publisher makes it a dead letter"
@@ -81,7 +81,8 @@ class Seen(msgspec.Struct, frozen=True, rename="camel"):
     """A publisher that announced itself `seen_seconds` ago; alive if that is within its lease.
 
     `lease_seconds` is how long its leases last. `paused` are the topics that it has paused by
-    itself, because the broker takes no messages there. `target` is set if it is another than the
+    itself, because the broker takes no messages there, at most 50, and there are `paused_more`
+    others. `target` is set if it is another than the
     default one. It has waited for its broker for `waiting_seconds`, and takes no shards meanwhile;
     None: it reaches its broker.
     """
@@ -93,6 +94,7 @@ class Seen(msgspec.Struct, frozen=True, rename="camel"):
     paused: tuple[str, ...] = ()
     target: str | msgspec.UnsetType = msgspec.UNSET
     waiting_seconds: float | None = None
+    paused_more: int = 0
 
     @property
     def relays(self) -> bool:
@@ -332,7 +334,7 @@ class _SeenRow(NamedTuple):
     def seen_of(self) -> Seen:
         """The publisher of this row."""
         alive = is_alive(self.seen, self.lease_seconds)
-        paused = _names(self.paused)
+        paused, more = _paused(self.paused)
         target = msgspec.UNSET if self.target == DEFAULT_TARGET else self.target
         return Seen(
             self.owner,
@@ -342,6 +344,7 @@ class _SeenRow(NamedTuple):
             paused,
             target,
             _seconds(self.waiting),
+            more,
         )
 
 
@@ -419,12 +422,17 @@ class _FailureRow(NamedTuple):
         )
 
 
-def _names(paused: str) -> tuple[str, ...]:
-    """The topics in a JSON array; none if another program wrote it in another form."""
+def _paused(text: str) -> tuple[tuple[str, ...], int]:
+    """The topics in a JSON array, and the number of others, its last element.
+
+    There are none if another program wrote it in another form.
+    """
     try:
-        return _decode_names(paused)
+        found = _decode_paused(text)
     except msgspec.MsgspecError:
-        return ()
+        return (), 0
+    names = tuple(each for each in found if isinstance(each, str))
+    return names, sum(each for each in found if isinstance(each, int))
 
 
 def _failures(rows: Sequence[_FailureRow]) -> FailureCounts:

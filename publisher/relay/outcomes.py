@@ -134,13 +134,17 @@ class Outcomes:
     def _refused(self, subject: Subject, error: str) -> None:
         """Pause the topic of a row, which is not at fault."""
         state, row = self._state, subject.busy_row
-        if state.topics.refused(row, state.clock()):
-            logger.warning("Topic %s takes no messages now: %s", row.topic, error)
+        left_out = state.topics.refused(row, state.clock())
+        if left_out is not None:
+            more = f"; {left_out:,} more topics were refused before" if left_out else ""
+            logger.warning("Topic %s takes no messages now: %s%s", row.topic, error, more)
         # A row that failed earlier is tried again when the topic may work.
         state.drop(subject, state.clock() + self._settings.breaker_open)
 
     def _topic_works(self, row: OutboxRow) -> None:
         self._state.rows.shares.answered(row)
-        if self._state.topics.found and self._state.topics.worked(row.topic):
-            logger.info("Topic %s takes messages again", row.topic)
+        pause = self._state.topics.worked(row.topic) if self._state.topics.found else None
+        if pause is not None:
+            if pause.is_told:
+                logger.info("Topic %s takes messages again", row.topic)
             self._state.resume_topics()

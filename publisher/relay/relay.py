@@ -15,6 +15,7 @@ from dsql_outbox.publisher.sinks import Sink
 
 from .applier import Applier, Apply
 from .memory.breaker import Breaker
+from .memory.topics import NamedTopics
 from .outcomes import Outcomes
 from .reader import Reader
 from .sender import Sender
@@ -166,14 +167,15 @@ class Relay:
         return self._reader.failing_since is None and self._settler.failing_since is None
 
     @property
-    def paused_topics(self) -> list[str]:
-        """The topics that take no messages now, sorted; ``*`` if the whole target is paused."""
-        return sorted(name or "*" for name in self._state.topics.names)
+    def paused_topics(self) -> NamedTopics:
+        """The topics that take no messages now; ``*`` if the whole target is paused."""
+        names, more = self._state.topics.named()
+        return NamedTopics([name or "*" for name in names], more)
 
     @property
-    def found_paused(self) -> list[str]:
-        """Those of them that the broker refused, sorted."""
-        return sorted(self._state.topics.found)
+    def found_paused(self) -> NamedTopics:
+        """Those of them that the broker refused."""
+        return self._state.topics.named_found()
 
     @property
     def held(self) -> int:

@@ -111,7 +111,7 @@ class Sender:
     def _take(self, most: int, free: int) -> list[Subject]:
         """Take runs of subjects, up to `most` rows; `free` rows more may be on their way."""
         state, now = self._state, self._state.clock()
-        topics, are_paused = state.topics, bool(state.topics.names)
+        topics, are_paused = state.topics, state.topics.are_paused
         allowed: dict[Shard, bool] = {}
         longest = MAX_RUN if keeps_prefix(self._sink) else 1
 

@@ -3,7 +3,7 @@
 -- - lease_seconds: how long its leases last (`--lease`). It counts as alive for that long after it
 --   was seen.
 -- - paused: the topics that it has paused itself because the broker refused them, a JSON array of
---   names.
+--   at most 50 names. If there are more, their number is its last element.
 -- - target: the target whose messages it relays.
 -- - waiting_since: since when it waits for its broker; NULL while it reaches it. A publisher that waits
 --   gets no share of the shards.

@@ -70,7 +70,7 @@ class Queues:
 
         `looked` is the position from which on this read looks for rows again, if it does.
         """
-        admitted, known, are_paused = 0, self._rows.known, bool(topics.names)
+        admitted, known, are_paused = 0, self._rows.known, topics.are_paused
         for row in rows:
             if row.id in known or (are_paused and not topics.takes(row, now)):
                 continue

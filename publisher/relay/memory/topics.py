@@ -2,31 +2,57 @@
 
 Either the broker answered `Unavailable` for a topic, or an operator paused it. Its rows are
 passed over. A topic that the broker refused is tried with one message at a time.
+
+A writer chooses topics, so there may be any number that no broker takes. All that grows with them
+has a limit: the topics that are tried in a time, passed over in a read, kept in memory, named to
+others, and logged. A topic beyond a limit is refused again when one of its rows comes by.
 """
 
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final
+from heapq import nsmallest
+from itertools import islice
+from typing import Final, NamedTuple
 
 from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
-
-from .breaker import Breaker
 
 WHOLE: Final = ""
 """Stands among the topics that an operator paused for all of them: the target is paused."""
 
+MAX_TRIED: Final = 100
+"""The most topics that are tried in the time of one pause; with more, each pause lasts longer."""
+
+MAX_PASSED: Final = 1_000
+"""The most refused topics that a read passes over; a row of another one is read in vain."""
+
+MAX_PAUSES: Final = 10_000
+"""The most refused topics that are kept in memory."""
+
+MAX_NAMED: Final = 50
+"""The most topics that are named to others, who learn the number of the rest."""
+
 _TELL: Final = 60.0
 """Seconds between two log lines about one topic."""
 
+_LINES: Final = 10
+"""The most log lines in that time about all topics."""
+
+
+class NamedTopics(NamedTuple):
+    """Some topics in the order of their names, and how many `more` there are."""
+
+    names: list[str]
+    more: int
+
 
 class Pause:
-    """A topic that the broker refuses, and the row that it is tried with."""
+    """A topic that the broker refuses, and the row that it is tried with after `retry_at`."""
 
-    def __init__(self, breaker: Breaker, row: RowId) -> None:
-        self.breaker = breaker
-        self.probe: RowId | None = row
+    def __init__(self) -> None:
+        self.retry_at = float("-inf")
+        self.probe: RowId | None = None
         self.is_probing = False
-        self.told_at = float("-inf")
+        self.is_told = False
 
 
 class TopicPauses:
@@ -35,20 +61,33 @@ class TopicPauses:
     def __init__(self, open_for: float) -> None:
         self._open_for = open_for
         self._pauses: dict[str, Pause] = {}
+        self._probed: dict[RowId, str] = {}
+        """The topics of the rows that topics are tried with."""
+        self._lines = _Lines()
         self.by_operator: Mapping[str, str] = {}
         """The topics that an operator paused, with the reasons."""
 
     @property
-    def names(self) -> AbstractSet[str]:
-        """All topics that are paused."""
-        if not self.by_operator:
-            return self._pauses.keys()
-        return self._pauses.keys() | self.by_operator.keys()
+    def are_paused(self) -> bool:
+        """Whether any topic is paused."""
+        return bool(self._pauses or self.by_operator)
 
     @property
     def found(self) -> AbstractSet[str]:
         """The topics that the broker refused."""
         return self._pauses.keys()
+
+    def named(self) -> NamedTopics:
+        """The topics that are paused, first those that an operator paused."""
+        found = self._pauses.keys() - self.by_operator.keys()
+        names = sorted(self.by_operator)[:MAX_NAMED]
+        names += nsmallest(MAX_NAMED - len(names), found)
+        return NamedTopics(names, len(self.by_operator) + len(found) - len(names))
+
+    def named_found(self) -> NamedTopics:
+        """The topics that the broker refused."""
+        names = nsmallest(MAX_NAMED, self._pauses)
+        return NamedTopics(names, len(self._pauses) - len(names))
 
     def takes(self, row: OutboxRow, now: float) -> bool:
         """Whether a row may be admitted: its topic is not paused, or it is tried with this row."""
@@ -57,58 +96,104 @@ class TopicPauses:
         pause = self._pauses.get(row.topic)
         if pause is None:
             return True
-        return pause.probe in {None, row.id} and not pause.breaker.wait(now)
+        return pause.probe in {None, row.id} and pause.retry_at <= now
 
     def choose(self, row: OutboxRow) -> None:
         """Record that a row is admitted: if its topic is paused, it is the one to try it with."""
         if pause := self._pauses.get(row.topic):
-            pause.probe = row.id
+            self._set_probe(row.topic, pause, row.id)
 
     def passed_over(self, now: float) -> Collection[str]:
-        """The topics whose rows no read shall return now."""
-        tried = {
+        """The topics whose rows no read shall return now, or the first of very many."""
+        resting = (
             topic
             for topic, pause in self._pauses.items()
-            if not pause.is_probing and not pause.breaker.wait(now)
-        }
-        return self.names - (tried - self.by_operator.keys())
+            if pause.is_probing or now < pause.retry_at
+        )
+        return {*self.by_operator, *islice(resting, MAX_PASSED)}
 
     def probes(self, now: float) -> list[RowId]:
         """The rows to try now."""
-        due = (p for p in self._pauses.values() if not p.is_probing and not p.breaker.wait(now))
-        return [pause.probe for pause in due if pause.probe is not None]
+        due = (p.probe for p in self._pauses.values() if not p.is_probing and p.retry_at <= now)
+        return list(islice((row for row in due if row is not None), MAX_TRIED))
 
     def next_at(self, now: float) -> float:
         """Seconds until the next topic may be tried; infinity if none is paused."""
-        waits = (p.breaker.wait(now) for p in self._pauses.values() if not p.is_probing)
-        return min(waits, default=float("inf"))
+        times = (p.retry_at for p in self._pauses.values() if not p.is_probing)
+        return max(0.0, min(times, default=float("inf")) - now)
 
     def sending(self, row: OutboxRow) -> None:
         """Record that a row is sent: if its topic is paused, it is the one to try it with."""
         if pause := self._pauses.get(row.topic):
-            pause.probe, pause.is_probing = row.id, True
+            self._set_probe(row.topic, pause, row.id)
+            pause.is_probing = True
 
-    def refused(self, row: OutboxRow, now: float) -> bool:
-        """Record that the broker refused the topic of a row. Returns whether to log that."""
+    def refused(self, row: OutboxRow, now: float) -> int | None:
+        """Record that the broker refused the topic of a row.
+
+        Returns None, or that it is to be logged: how many topics were left out of the log.
+        """
         pause = self._pauses.get(row.topic)
         if pause is None:
-            pause = Pause(Breaker(failures=1, open_for=self._open_for), row.id)
-            self._pauses[row.topic] = pause
-            pause.breaker.failed(now)
-        elif pause.probe == row.id:
+            if len(self._pauses) >= MAX_PAUSES:
+                self._end(next(iter(self._pauses)))
+            pause = self._pauses[row.topic] = Pause()
+            self._set_probe(row.topic, pause, row.id)
+        if pause.probe == row.id:  # else it was sent before the topic was paused
             pause.is_probing = False
-            pause.breaker.failed(now)
-        is_due = now - pause.told_at >= _TELL
-        if is_due:
-            pause.told_at = now
-        return is_due
+            pause.retry_at = now + self._open_for * max(1.0, len(self._pauses) / MAX_TRIED)
+        left_out = self._lines.take(row.topic, now)
+        pause.is_told |= left_out is not None
+        return left_out
 
-    def worked(self, topic: str) -> bool:
-        """Record that the broker took or judged a message. Returns whether the topic was paused."""
-        return self._pauses.pop(topic, None) is not None
+    def worked(self, topic: str) -> Pause | None:
+        """Record that the broker took or judged a message. Returns the pause that ends."""
+        return self._end(topic)
 
     def missed(self, row: RowId) -> None:
         """Record that the row to try a topic with is gone, or was not sent."""
-        for pause in self._pauses.values():
-            if pause.probe == row:
-                pause.probe, pause.is_probing = None, False
+        topic = self._probed.get(row)
+        if topic is not None:
+            pause = self._pauses[topic]
+            self._set_probe(topic, pause, None)
+            pause.is_probing = False
+
+    def _set_probe(self, topic: str, pause: Pause, row: RowId | None) -> None:
+        if pause.probe is not None:
+            del self._probed[pause.probe]
+        pause.probe = row
+        if row is not None:
+            self._probed[row] = topic
+
+    def _end(self, topic: str) -> Pause | None:
+        pause = self._pauses.pop(topic, None)
+        if pause is not None:
+            self._set_probe(topic, pause, None)
+        return pause
+
+
+class _Lines:
+    """Which refusals to log: one per topic and `_TELL` seconds, and `_LINES` of all topics."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
+        self._left_out: set[str] = set()
+        self._before = 0
+        self._ends_at = float("-inf")
+
+    def take(self, topic: str, now: float) -> int | None:
+        """Return None, or that a line is due: how many topics the time before it left out."""
+        if now >= self._ends_at:
+            self._told = {name: at for name, at in self._told.items() if now - at < _TELL}
+            self._before, self._left_out = len(self._left_out), set[str]()
+            self._ends_at = now + _TELL
+        if topic in self._told:
+            return None
+        if len(self._told) >= _LINES:
+            if len(self._left_out) < MAX_PAUSES:
+                self._left_out.add(topic)
+            return None
+        self._told[topic] = now
+        self._left_out.discard(topic)
+        left_out, self._before = self._before, 0
+        return left_out

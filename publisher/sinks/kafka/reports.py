@@ -73,6 +73,10 @@ _BROKER: Final = frozenset(
 _DELIVERED: Final = Delivered()
 
 
+_MOST: Final = 10_000
+"""The most topics whose last stored message is kept; a writer may use any number of them."""
+
+
 class Heard:
     """The stored messages of all calls: the number of the last one per topic."""
 
@@ -83,7 +87,10 @@ class Heard:
     def note(self, topic: str) -> None:
         """Record that a message of the topic was stored."""
         self.count += 1
+        self._topics.pop(topic, None)
         self._topics[topic] = self.count
+        if len(self._topics) > _MOST:
+            del self._topics[next(iter(self._topics))]  # the one that was heard longest ago
 
     def since(self, count: int, topic: str) -> bool:
         """Whether a message of the topic was stored after the first `count` messages."""

@@ -35,6 +35,7 @@ They are far below the time after which a broker forgets a producer (a day by de
 end so that a key moves soon after its topic got more partitions.
 """
 _PLACES: Final = 10_000  # keys whose partitions are kept
+_TOPICS: Final = 10_000  # topics that get no runs for a while
 _CHOSEN_BY_KEY: Final = -1
 
 
@@ -82,6 +83,8 @@ class Runs:
 
     def rest(self, topics: Iterable[str]) -> None:
         """Send no runs to these topics for a while."""
+        if len(self._resting) >= _TOPICS:
+            self._resting.clear()
         self._resting |= dict.fromkeys(topics, _now() + REST)
 
     async def send(

@@ -152,6 +152,7 @@ def test_it_is_not_ready_while_the_broker_is_down_and_ready_again_after(
                 "broker": "cannot be reached",
                 "relay": "ok",
                 "paused": [],
+                "paused_more": 0,
                 "held": 0,
             },
         )

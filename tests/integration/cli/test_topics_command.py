@@ -65,12 +65,13 @@ def test_status_shows_what_an_operator_and_what_publishers_paused(
     url: str, sql: psycopg.Connection[Any]
 ) -> None:
     run("topics pause", "events.A", "--reason", "ticket 77", url=url)
-    add_publisher(sql, "alive", '["events.B"]', 0)
+    add_publisher(sql, "alive", '["events.B", 4700]', 0)
     add_publisher(sql, "dead", '["events.C"]', 60)
     lines = run("status", url=url).stdout.splitlines()
     at = next(n for n, line in enumerate(lines) if line.startswith("paused topic"))
-    table = lines[at : at + 3]
-    assert [line.split("  ")[0] for line in table] == ["paused topic", "events.A", "events.B"]
+    table = lines[at : at + 4]
+    named = ["paused topic", "events.A", "events.B", "and 4,700 more"]
+    assert [line.split("  ")[0] for line in table] == named
     assert table[1].endswith("ticket 77")
     assert "alive" in table[2]
     assert not any("events.C" in line for line in lines)

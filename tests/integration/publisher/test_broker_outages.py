@@ -10,10 +10,10 @@ import pytest
 from tests.support.publisher.running_relays import count, event, quick_settings, relayed, until
 
 from dsql_outbox.observability import Fact, RelayProgress, WriteEnded
-from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import Answer, Publisher, Retry, Unavailable
+from dsql_outbox.outbox import Database, Entity, Event, Message
+from dsql_outbox.publisher import Answer, Health, Publisher, Retry, StatusReader, Unavailable
 from dsql_outbox.testing import MemorySink
-from dsql_outbox.writer import Writer
+from dsql_outbox.writer import Writer, WriterSettings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
@@ -145,3 +145,41 @@ async def test_a_topic_that_takes_nothing_is_tried_with_one_message_and_hides_no
         await sink.published(60)
     assert count(sql, "outbox") == count(sql, "outbox_failures") == count(sql, "dead_letters") == 0
     assert {message.attempt for message in sink.messages} == {1}
+
+
+async def test_topics_that_nobody_takes_lengthen_no_row_no_answer_and_no_status(
+    database: Database, sql: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    topics = [f"{'bad.' * 30}{n}" for n in range(700)]
+    with Writer(database, WriterSettings(any_topic=True)) as writer:
+        writer.write_many(
+            [
+                Event.new("Car Created", "CarCreated", [Entity("Car", topic)], topic=topic)
+                for topic in topics
+            ]
+        )
+    health, refused = Health(), set[str]()
+    health.database = health.broker = "ok"
+
+    class Stream(MemorySink):
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+            for index, message in enumerate(messages):
+                refused.add(message.topic)
+                answer(index, Unavailable("no stream takes it"))
+
+    def row() -> str:
+        ((paused,),) = sql.execute("SELECT paused FROM outbox.outbox_publishers").fetchall()
+        return str(paused)
+
+    quick = quick_settings(breaker_open=60.0, lease=1.0)
+    async with Publisher(database, Stream(), quick, hooks=[health]):
+        await until(lambda: len(refused) == len(topics))
+        await until(lambda: row().endswith(",650]"))
+        await until(lambda: health.ready().paused_more == 650)
+        async with StatusReader(database) as reader:
+            (seen,) = (await reader.read()).publishers
+        assert list(seen.paused) == health.ready().paused == sorted(topics)[:50]
+        assert seen.paused_more == 650
+        assert len(row()) < 50 * (len(topics[-1]) + 4)
+    lines = [r.getMessage() for r in caplog.records if "takes no messages" in r.getMessage()]
+    assert len(lines) == 10

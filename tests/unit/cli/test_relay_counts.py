@@ -47,6 +47,9 @@ def test_only_some_topics_are_shown_and_the_paused_are_named(counts: RelayCounts
     assert len(lines) == 11
     assert lines[-2].strip() == "and 992 topics more", "a thousand are counted"
     assert lines[-1] == "paused: topic-1"
+    counts(RelayProgress(paused=tuple("abcdefghijkl"), paused_more=4_700))
+    line = CountsText(counts).view().splitlines()[-1]
+    assert line == "paused: a, b, c, d, e, f, g, h and 4,704 more"
 
 
 def test_the_line_of_a_log_changes_only_with_the_counts(counts: RelayCounts) -> None:

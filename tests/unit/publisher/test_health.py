@@ -138,7 +138,7 @@ def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Cl
     health(RelayProgress(paused=["events.A"]))
     assert routes["/readyz"]() == (
         200,
-        b'{"ready":true,"database":"ok","broker":"ok","relay":"ok","paused":["events.A"],"held":0}\n',
+        b'{"ready":true,"database":"ok","broker":"ok","relay":"ok","paused":["events.A"],"paused_more":0,"held":0}\n',
         "application/json",
     )
     clock.now = STUCK + 1

@@ -6,6 +6,7 @@ import pytest
 from dsql_outbox.observability import RelayProgress
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, Relayed, publisher
+from dsql_outbox.publisher.relay.memory.topics import NamedTopics
 from dsql_outbox.testing import MemorySink
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +19,7 @@ class StuckRelay:
     is_sink_available = True
     is_database_available = True
     held = 0
-    paused_topics = ("events.A",)
+    paused_topics = NamedTopics(["events.A"], 0)
 
     def __init__(self, times: int) -> None:
         self.left = times
@@ -39,7 +40,7 @@ async def test_a_relay_is_silent_until_it_progresses(
         left: list[int] = []
 
         def take(fact: object) -> None:
-            assert fact == RelayProgress(statements=0, paused=("events.A",), leases_kept=False)
+            assert fact == RelayProgress(statements=0, paused=["events.A"], leases_kept=False)
             left.append(relay.left)
             tasks.cancel_scope.cancel()
 

@@ -1,8 +1,10 @@
 """Topics that take no messages: paused, tried with one message at a time, resumed."""
 
+import pytest
 from tests.support.publisher.given_rows import row
 
-from dsql_outbox.publisher.relay.memory.topics import TopicPauses
+from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.relay.memory.topics import MAX_TRIED, TopicPauses
 
 SICK, OTHER = row("a", 1, topic="sick"), row("b", 2, topic="sick")
 
@@ -15,7 +17,7 @@ def paused() -> TopicPauses:
 
 def test_a_refused_topic_is_passed_over_until_it_may_be_tried() -> None:
     topics = paused()
-    assert topics.names == {"sick"}
+    assert topics.named() == (["sick"], 0)
     assert topics.passed_over(0.0) == {"sick"}
     assert topics.passed_over(5.1) == set()
 
@@ -70,7 +72,72 @@ def test_a_topic_that_worked_is_paused_no_more() -> None:
 def test_one_line_per_topic_and_minute() -> None:
     topics = TopicPauses(5.0)
     told = [topics.refused(SICK, float(second)) for second in range(0, 130, 10)]
-    assert told == [True, *[False] * 5, True, *[False] * 5, True]
+    assert told == [0, *[None] * 5, 0, *[None] * 5, 0]
+
+
+def test_a_topic_that_works_and_fails_by_turns_has_one_line_per_minute_too() -> None:
+    topics, told = TopicPauses(5.0), []
+    for second in range(0, 130, 10):
+        told.append(topics.refused(SICK, float(second)))
+        assert topics.worked("sick")
+    assert [each for each in told if each is not None] == [0, 0, 0]
+
+
+# --- more topics than anybody wants to hear of -------------------------------------------
+
+MANY = [row(f"c{n}", n, topic=f"bad.{n:05}") for n in range(1, 5_001)]
+
+
+def test_of_very_many_topics_only_some_are_tried_in_a_time() -> None:
+    """As the relay: what is due is sent, and refused again."""
+    topics, tried = TopicPauses(5.0), list[tuple[float, RowId]]()
+    rows = {each.id: each for each in MANY}
+    for each in MANY:
+        topics.refused(each, 0.0)
+    for tenth in range(1, 6_000):
+        now = tenth / 10
+        for probe in topics.probes(now):
+            topics.sending(rows[probe])
+            topics.refused(rows[probe], now)
+            tried.append((now, probe))
+    for began in range(0, 600, 5):
+        assert sum(began <= now < began + 5 for now, _ in tried) <= 2 * MAX_TRIED
+    assert {probe for _, probe in tried} == rows.keys(), "they take turns"
+
+
+def test_few_topics_are_tried_as_often_beside_each_other_as_alone() -> None:
+    topics = TopicPauses(5.0)
+    for each in MANY[:MAX_TRIED]:
+        topics.refused(each, 0.0)
+    assert topics.next_at(0.0) == 5.0
+    assert len(topics.probes(5.0)) == MAX_TRIED
+
+
+def test_what_is_told_of_very_many_topics_has_a_limit() -> None:
+    topics = TopicPauses(5.0)
+    topics.by_operator = {"events.mine": "repair", "bad.00001": "never"}
+    lines = [topics.refused(each, 1.0) for each in MANY]
+    assert [line for line in lines if line is not None] == [0] * 10
+    assert topics.named().names[:3] == ["bad.00001", "events.mine", "bad.00002"]
+    assert (len(topics.named().names), topics.named().more) == (50, 4_951)
+    assert (len(topics.named_found().names), topics.named_found().more) == (50, 4_950)
+    assert len(topics.passed_over(1.0)) <= 1_000 + len(topics.by_operator)
+    later = [topics.refused(each, 61.0) for each in MANY[::-1]]
+    assert [line for line in later if line is not None] == [4_990, *[0] * 9]
+
+
+def test_the_oldest_pause_gives_way_when_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dsql_outbox.publisher.relay.memory.topics.MAX_PAUSES", 100)
+    topics = TopicPauses(5.0)
+    for each in MANY:
+        topics.refused(each, 0.0)
+        topics.sending(each)
+        topics.missed(each.id)
+    assert len(topics.found) == 100
+    assert topics.takes(MANY[0], 0.1), "it is tried again when it comes by"
+    assert not topics.takes(MANY[-1], 0.1)
 
 
 def test_what_an_operator_paused_is_never_tried() -> None:

@@ -23,6 +23,7 @@ class RelayCounts:
         self.delivered = self.failed = self.dead = 0
         self.lag = 0.0
         self.paused: tuple[str, ...] = ()
+        self.paused_more = 0
         self.topics: Counter[str] = Counter()
 
     def __call__(self, fact: Fact, /) -> None:
@@ -35,7 +36,7 @@ class RelayCounts:
             self.delivered += fact.delivered
             self.failed += fact.failed
             self.dead += fact.dead
-            self.paused = tuple(fact.paused)
+            self.paused, self.paused_more = tuple(fact.paused), fact.paused_more
 
     def _count(self, fact: PublishEnded) -> None:
         is_known = fact.topic in self.topics or len(self.topics) < _TOPICS
@@ -99,8 +100,11 @@ class CountsText:
             yield f"{'':>12}  {'':>8}    and {len(counts) - _SHOWN:,} topics more"
 
     def _paused(self) -> Iterator[str]:
-        if self._counts.paused:
-            yield f"paused: {', '.join(self._counts.paused)}"
+        paused = self._counts.paused
+        left = max(0, len(paused) - _SHOWN) + self._counts.paused_more
+        if paused:
+            more = f" and {left:,} more" if left else ""
+            yield f"paused: {', '.join(paused[:_SHOWN])}{more}"
 
     def _look(self) -> _Look:
         # The event loop counts in another thread, and may add a topic during a copy.

@@ -18,7 +18,7 @@ from dsql_outbox.observability import visible
 from dsql_outbox.outbox import Database, is_unreachable, told
 from dsql_outbox.publisher import Meter, Rates, Status, StatusReader
 
-from .tables import count_of, paused_names, rich, tables_of
+from .tables import count_of, paused_count, rich, tables_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -113,7 +113,7 @@ def _line(look: Look) -> str:
         "failing": count_of(now.failures.count, more=now.failures.more),
         "blocked": now.failures.blocked,
         "dead": count_of(now.dead_letters.count, more=now.dead_letters.more),
-        "paused_topics": len(paused_names(now)),
+        "paused_topics": paused_count(now),
         "stranded": len(now.stranded),
         "shards": len(now.shards),
         "leased": sum((shard.lease_seconds or 0) > 0 for shard in now.shards),

@@ -46,7 +46,7 @@ def tables_of(now: Status, *more: tuple[str, str]) -> list[TextTable]:
     ]
     if shards:
         tables.append(TextTable(("shard", "oldest", "leased by", "lease ends in"), shards))
-    paused = list(_paused_rows(now))
+    paused = [*_paused_rows(now), *_unnamed_rows(now)]
     if paused:
         tables.append(TextTable(("paused topic", "by", "for", "reason"), paused))
     if now.stranded:
@@ -127,9 +127,10 @@ def _shard_row(now: Status, shard: Shard) -> tuple[str, ...]:
     )
 
 
-def paused_names(now: Status) -> set[str]:
-    """The topics that an operator or a living publisher has paused."""
-    return {row[0] for row in _paused_rows(now)}
+def paused_count(now: Status) -> str:
+    """How many topics an operator or a living publisher has paused."""
+    names = {row[0] for row in _paused_rows(now)}
+    return count_of(len(names), more=any(_unnamed_rows(now)))
 
 
 def _paused_rows(now: Status) -> Iterator[tuple[str, ...]]:
@@ -142,6 +143,13 @@ def _paused_rows(now: Status) -> Iterator[tuple[str, ...]]:
         for name in seen.paused if seen.alive else ():
             of = f" of {seen.target}" if seen.target else ""
             yield name + of, seen.owner, "-", "the broker takes no messages there"
+
+
+def _unnamed_rows(now: Status) -> Iterator[tuple[str, ...]]:
+    """The numbers of topics that publishers have paused without naming them."""
+    for seen in now.publishers:
+        if seen.alive and seen.paused_more:
+            yield f"and {seen.paused_more:,} more", seen.owner, "-", "as above"
 
 
 def _failure_rows(now: Status) -> Iterator[tuple[str, ...]]:
