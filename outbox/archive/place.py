@@ -178,9 +178,8 @@ class FolderPlace:
             path = self._folder / file
             written = path.with_name(f"{file}.part")
             self._make_folder()
-            written.unlink(missing_ok=True)  # of a killed write, or a link that somebody has put
             try:
-                with os.fdopen(os.open(written, _MAKE, 0o600), "wb") as stream:
+                with os.fdopen(_open_new(written), "wb") as stream:
                     stream.write(data)
                     stream.flush()
                     os.fsync(stream.fileno())
@@ -224,6 +223,14 @@ class FolderPlace:
             told = error.strerror or type(error).__name__
             told = "it is a symbolic link" if error.errno == ELOOP else told
             raise ArchiveError(file, self.name, told) from error
+
+
+def _open_new(path: Path) -> int:
+    """Make a file, in the place of what a killed write left, or of a link that somebody has put."""
+    with suppress(FileExistsError):
+        return os.open(path, _MAKE, 0o600)
+    path.unlink()
+    return os.open(path, _MAKE, 0o600)
 
 
 def _sync(folder: Path) -> None:
