@@ -1,7 +1,7 @@
 """Who owns the tables: their owner's triggers, rules and defaults run as the role that writes."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from dsql_outbox.outbox import Connection, SchemaError, array_literal
@@ -44,8 +44,8 @@ def refuse_others(connection: Connection, schema: str) -> None:
 
     The owner must be the current role, a role that it is a member of, or a superuser.
     """
-    others = _of_others(connection, _read_owned(connection, schema))
-    if others:
+    owned = _read_owned(connection, schema)
+    if others := _of_others(owned, _acting(connection, owned)):
         owner, me = others[0].owner, others[0].me
         theirs = [f"{each.kind} {each.name_in(schema)}" for each in others if each.owner == owner]
         more = f" and {len(theirs) - _SHOWN} more" if len(theirs) > _SHOWN else ""
@@ -59,14 +59,16 @@ def refuse_others(connection: Connection, schema: str) -> None:
 def owner_drifts(connection: Connection, schema: str) -> Iterator[Drift]:
     """What belongs to another role, and notes on what an owner has added.
 
-    If one other role owns all, that is a note: the role of an operator owns nothing. A superuser
-    must not read the tables of another role, as `refuse_others` says.
+    A role that owns none of the tables, as that of an operator, gets a note that names their owner.
+    A superuser must not read the tables of another role, as `refuse_others` says.
     """
     owned = _read_owned(connection, schema)
-    others = _of_others(connection, owned)
-    of_tables = Counter(each.owner for each in others if each.relation is not None)
-    is_looking = of_tables.total() == sum(each.relation is not None for each in owned) > 0
-    if is_looking and not owned[0].may_all:
+    acting = _acting(connection, owned)
+    others = _of_others(owned, acting)
+    tables = [each for each in owned if each.relation is not None]
+    of_tables = Counter(each.owner for each in _of_others(tables, acting))
+    is_looking = not any(each.owner in acting or each.may_all for each in tables)
+    if of_tables and is_looking:
         ((owner, _),) = of_tables.most_common(1)
         others = [each for each in others if each.owner != owner]
         me = owned[0].me
@@ -103,14 +105,16 @@ def _read_owned(connection: Connection, schema: str) -> list[Owned]:
     return [each for each in rows if each.relation is not None or schema != "public"]
 
 
-def _of_others(connection: Connection, owned: Collection[Owned]) -> list[Owned]:
-    """What belongs to a role as which the current one may not act."""
-    others = [each for each in owned if not each.is_trusted]
-    if others:
-        query = statement("roles_acting", "")
-        acting = {role for (role,) in execute(connection, query).fetchall()}
-        others = [each for each in others if each.owner not in acting]
-    return others
+def _acting(connection: Connection, owned: Collection[Owned]) -> set[str]:
+    """The current role and, if they matter, the roles that it is a member of."""
+    if all(each.is_trusted for each in owned):
+        return {each.me for each in owned}
+    query = statement("roles_acting", "")
+    return {role for (role,) in execute(connection, query).fetchall()}
+
+
+def _of_others(owned: Iterable[Owned], acting: Container[str]) -> list[Owned]:
+    return [each for each in owned if not each.is_trusted and each.owner not in acting]
 
 
 def _names(schema: str) -> dict[str, str]:

@@ -204,6 +204,8 @@ def test_one_relation_of_another_role_is_a_difference_for_everybody(owners: Owne
         assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "schema outbox: no difference")
         assert f"note: role {owners.deployer} owns the tables of schema outbox" in done.stdout
 
+        owners.execute("ALTER TABLE outbox.inbox OWNER TO CURRENT_USER")  # a superuser
+        assert differences(check(operator)) == [note]
         owners.execute(f"ALTER TABLE outbox.entities OWNER TO {owners.stranger}")
         different = ("different", "table", "entities")
         assert differences(check(owners.database(owners.deployer))) == [different]
