@@ -45,7 +45,7 @@ FAILURES: Final = 10_000
 
 T = TypeVar("T")
 
-ROW_COLUMNS: Final = OutboxRow.__struct_fields__[:-5]
+ROW_COLUMNS: Final = OutboxRow.__struct_fields__[: OutboxRow.__struct_fields__.index("id")]
 """The columns of ``outbox_read`` between the number of the range and whether it is cut.
 
 They are the fields of a row but for the computed ones. A row is decoded by position, because
