@@ -8,10 +8,11 @@ from uuid import UUID
 import msgspec
 from anyio import to_thread
 
-from dsql_outbox.outbox import ArchivedEvent, ArchivePlace, array_literal
+from dsql_outbox.outbox import ArchivedEvent, ArchiveFile, ArchivePlace, array_literal
 from dsql_outbox.publisher.operator.tool import OperationEntry
 from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
 
+from .archive import MAX_ROWS
 from .job import LifeJob, refuse_filling
 from .rewrite import ArchiveRow, archive_rows, place_of, rewrite
 from .run import LifeRun
@@ -72,31 +73,42 @@ class ForgetRun(LifeRun[ForgetProgress]):
 
     async def _forget(self, job: LifeJob, row: ArchiveRow) -> None:
         place, events = await self._read(row)
+        facts: ArchiveFile | None = row.facts
         old = self._old(events)
-        named = await self._named(self._session, old)
-        while True:
-            gone = old - named
-            if not gone:
-                self._count(0, len(named))
-                return
+        named, done = await self._named(self._session, old), 0
+        while facts is not None and (gone := await self._fitting(events, old - named)):
             kept = [event for event in events if event.id not in gone]
             forgotten = [event for event in events if event.id in gone]
-            await self._forget_replays(gone)
             try:
-                await rewrite(
+                facts = await rewrite(
                     self._session,
                     job,
                     place,
-                    row.facts,
+                    facts,
                     kept,
-                    work=partial(self._delete, row.facts.number, forgotten),
+                    work=partial(self._delete, facts.number, forgotten),
                     forgotten=len(gone),
                 )
             except _NamedNow as error:
                 named |= error.ids
                 continue
-            self._count(len(gone), len(named))
-            return
+            events, old, done = kept, old - gone, done + len(gone)
+        self._count(done, len(named))
+
+    async def _fitting(
+        self, events: Sequence[ArchivedEvent], wanted: Collection[UUID]
+    ) -> frozenset[UUID]:
+        """The first of the wanted events: as many as one transaction may delete, or one."""
+        ids = {"event_ids": array_literal(wanted)}
+        replays: dict[UUID, int] = dict(await self._session.rows("forget_counts", ids))  # type: ignore[arg-type]
+        fitting, rows = set[UUID](), 0
+        for event in events:
+            if event.id in wanted:
+                rows += 1 + len(touches_of(event.id, event.touches)) + replays.get(event.id, 0)
+                if fitting and rows > MAX_ROWS:
+                    break
+                fitting.add(event.id)
+        return frozenset(fitting)
 
     async def _delete(
         self, number: int, events: Sequence[ArchivedEvent], transaction: OperatorTransaction
@@ -109,12 +121,9 @@ class ForgetRun(LifeRun[ForgetProgress]):
             raise _NamedNow(named)
         touches = [each for event in events for each in touches_of(event.id, event.touches)]
         await transaction.count("forget_headers", header_keys(touches))
+        # Not before: they keep the numbers that are used, and say where a replay waits.
+        await transaction.count("forget_replays", ids)
         await transaction.change("forget_events", ids | {"number": number}, len(events))
-
-    async def _forget_replays(self, ids: Collection[UUID]) -> None:
-        asked = {"event_ids": array_literal(ids)}
-        while await self._session.count("forget_replays", asked):
-            pass
 
     async def _named(
         self, reader: OperatorSession | OperatorTransaction, ids: Collection[UUID]

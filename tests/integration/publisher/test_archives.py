@@ -719,6 +719,72 @@ async def test_an_event_that_a_row_names_since_it_was_looked_at_is_not_forgotten
     assert texts(sql, folder).keys() == {one, young}
 
 
+async def test_a_forget_that_fails_keeps_the_numbers_of_replays(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A number that is used again would be a dedupe id that the broker knows."""
+    one = writer.write(event("a")).event_id
+    await sent(database)
+    cut = datetime.now(UTC)
+    writer.write(event("b"))
+
+    async def replayed() -> list[int | None]:
+        async with Messages(database) as tool:
+            which = Selection(ids=(one,))
+            found = [each.replay async for each in tool.replay(which, archive=[str(folder)])]
+        await sent(database)
+        return found
+
+    assert await replayed() == [1]
+    await archive(database, folder)
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        Meanwhile(patch, full)
+        with pytest.raises(OSError, match="No space left"):
+            await forget(database, folder, cut)
+    assert await replayed() == [2]
+    assert (await forget(database, folder, cut)).events == 1
+    assert count(sql, "outbox_replays") == 0
+
+
+async def test_events_with_many_replays_are_forgotten_in_several_transactions(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dsql_outbox.publisher.life.forget.MAX_ROWS", 6)
+    ids = [writer.write(event(c)).event_id for c in "abcd"]
+    await sent(database)
+    for number, event_id in [*((n, ids[1]) for n in range(9)), (0, ids[2]), (0, ids[3])]:
+        sql.execute(
+            "INSERT INTO outbox.outbox_replays VALUES (%s, %s, 1, '', 'me', now())",
+            (event_id, number),
+        )
+    await archive(database, folder)
+    write, files_written = ArchiveFile.write, list[int]()
+
+    def written(facts: ArchiveFile, *arguments: Any) -> None:
+        files_written.append(facts.events)
+        write(facts, *arguments)
+
+    monkeypatch.setattr(ArchiveFile, "write", written)
+    done = await forget(database, folder)
+    assert (done.events, done.kept, done.files) == (4, 0, 1)
+    assert sorted(files_written, reverse=True) == files_written
+    assert 1 <= len(files_written) <= 3, "a, the one of nine replays alone, and two at once"
+    assert count(sql, "outbox_replays") == count(sql, "business_events") == 0
+    assert archives(folder) == []
+
+
 def texts_or_letters(sql: psycopg.Connection, to: str) -> Any:
     """As `texts`, without the rule that no dead letter may name an archived event."""
     letters = sql.execute("DELETE FROM outbox.dead_letters RETURNING *").fetchall()
