@@ -107,7 +107,7 @@ def test_it_runs_counts_and_goes_on_after_a_kill(folder: Path) -> None:
             assert browser.get(ready["console"]).url.path == "/"
             assert token == password_in(ready)
         told = pasted(ready["sample"])
-        conflicts = re.search(r"(\d+) conflicts\)", told)
+        conflicts = re.search(r"(\d+) conflicts?\)", told)
         counts = counted_until_delivered(command, 20)
         assert conflicts is not None
         assert counts["conflicts"] == int(conflicts[1])
