@@ -27,6 +27,9 @@ from .operation import operation
 from .ownership import refuse_others
 from .tables import Shape, expected, migrations, read_shape
 
+RECORDS: Final = "schema_migrations"
+"""The table of the applied migrations, which the first one makes."""
+
 MAX_SHARDS: Final = TARGET_SHARDS
 """Each target has a range of shards of this width."""
 
@@ -99,8 +102,12 @@ def apply(
         for migration in todo:
             told(migration.label)
             execute(connection, migration.ddl(schema))
-            refuse_others(connection, schema)  # another role may have made it just before us
+            # Another role may have made it just before us, so we ask before we write a row.
+            if migration.name == RECORDS:
+                refuse_others(connection, schema)
             execute(connection, migration.record(schema))
+        if todo:
+            refuse_others(connection, schema)
         # Counted again: another migrator may have added shards meanwhile.
         count, highest, leases = _wanted_shards(connection, schema, expected(), shards)
         if 0 < highest < count:
@@ -150,7 +157,7 @@ def remove(database: Database) -> list[str]:
 
 def read_recorded(connection: Connection, schema: str, shape: Shape) -> dict[int, Recorded]:
     """The recorded migrations of a schema, by version; `shape` are its tables and views."""
-    if "schema_migrations" not in shape:
+    if RECORDS not in shape:
         return {}
     rows = execute(connection, statement("migrations_recorded", schema)).fetchall()
     return {row[0]: Recorded(*row) for row in rows}

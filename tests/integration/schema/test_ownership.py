@@ -150,16 +150,23 @@ def test_a_view_of_a_stranger_is_not_read(
     assert owners.execute("SELECT * FROM outbox.log") == []
 
 
-def test_a_table_that_appears_in_the_middle_is_refused(owners: Owners) -> None:
+@pytest.mark.parametrize(("statement", "table"), [(2, "schema_migrations"), (9, "inbox")])
+def test_a_table_that_appears_in_the_middle_is_refused_before_it_gets_a_row(
+    owners: Owners, statement: int, table: str
+) -> None:
     owners.execute(f"GRANT CREATE ON SCHEMA public TO {owners.deployer}, {owners.stranger}")
+    made = next(each for each in migrations() if each.name == table)
 
     def squat(number: int) -> None:
-        if number == 9:
-            owners.execute("CREATE TABLE public.inbox (consumer text)", owners.stranger)
+        if number == statement:
+            owners.execute(made.ddl("public").decode(), owners.stranger)
+            granted = f"GRANT ALL ON public.{table} TO {owners.deployer}"
+            owners.execute(granted, owners.stranger)
 
     database = WatchedDatabase(as_role(owners.url, owners.deployer), "public", before=squat)
-    with pytest.raises(SchemaError, match=r"owns table public\.inbox, and"):
+    with pytest.raises(SchemaError, match=f"owns table public.{table}, and"):
         apply(database)
+    assert owners.execute(f"SELECT count(*) FROM public.{table}") == [(0,)]
 
 
 def test_a_relation_of_any_kind_with_our_name_has_an_owner(owners: Owners) -> None:
