@@ -100,6 +100,9 @@ class _Session:
     One exchange runs at a time. libpq crashes the process if a thread closes a session while
     another one is in it. So `drop` closes a session in which no exchange runs. Otherwise it shuts
     the socket down, which ends the exchange soon, and the end of the exchange closes the session.
+
+    An interrupt between `begin` and the block that ends with `end` leaves the session busy. Then
+    it is not clean, and is closed as an object that nobody has.
     """
 
     def __init__(self, pgconn: PGconn) -> None:

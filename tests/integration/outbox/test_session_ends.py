@@ -142,6 +142,8 @@ def test_no_call_of_a_thread_commits_what_a_failed_one_left_in_a_pipeline(
             until_none_is_open(rows)
             assert inbox.once("m2", second).ran
             assert inbox.once("m1", second).ran
+    with pytest.raises(TransactionMisused):
+        kept[0].__exit__(None, None, None)
     assert calls_with_rows(rows) == ([2] if ways == "transact" else [2, 2])
 
 
@@ -248,6 +250,7 @@ def test_a_thread_that_waits_for_the_server_when_its_run_ends_is_woken(
         call(function)
     threads[0].join(60)
     assert [type(each) for each in ended] == [psycopg.OperationalError]
+    assert "deadline" not in str(ended[0])
 
 
 async def test_a_task_that_waits_for_the_server_when_its_run_ends_is_woken(rows: str) -> None:
@@ -261,8 +264,9 @@ async def test_a_task_that_waits_for_the_server_when_its_run_ends_is_woken(rows:
     async with AsyncInbox(Database(rows), "mailer") as inbox:
         with pytest.raises(LookupError):
             await inbox.once("m1", function)
-        with anyio.fail_after(60), pytest.raises(psycopg.OperationalError):
+        with anyio.fail_after(60), pytest.raises(psycopg.OperationalError) as woken:
             await tasks[0]
+    assert "deadline" not in str(woken.value)
 
 
 @pytest.mark.parametrize("ways", ["transact", "once"])

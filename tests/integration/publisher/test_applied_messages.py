@@ -10,15 +10,21 @@ from typing import Literal
 import anyio
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 from tests.support.publisher.running_relays import count, event, only_model, running, until
 
-from dsql_outbox.outbox import AsyncConnection, Database, Message, SettingsError
+from dsql_outbox.outbox import AsyncConnection, Database, Message, SettingsError, command
 from dsql_outbox.publisher import Answer, Apply, Publisher, PublisherSettings, session
 from dsql_outbox.publisher import publisher as publisher_module
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
+
+
+CANCELS = pytest.mark.postgres_only("the endpoint passes no cancel on, so a sleep keeps its locks")
+
+SLEEP = b"SELECT pg_sleep(600)"
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +128,29 @@ async def test_a_message_that_fails_its_batch_is_applied_alone_and_the_others_go
     done = await applying(database, apply, attempts=1, batch_rows=500).run(until_empty=True)
     assert (done.delivered, done.dead, len(model(sql))) == (29, 1, 29)
     assert max(calls.values()) <= most
+
+
+@CANCELS
+async def test_a_message_that_fails_beside_its_own_statement_stops_no_other(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    """A task of the function is in the session as it raises, and is woken."""
+    given(writer)
+    tasks: list[asyncio.Task[object]] = []
+
+    async def apply(connection: AsyncConnection, message: Message) -> None:
+        await count_move(connection, message)
+        if message.key == "Car/car-7":
+            tasks.append(asyncio.create_task(connection.wait(command(connection, SLEEP))))
+            await until(lambda: connection.info.transaction_status is TransactionStatus.ACTIVE)
+            raise LookupError
+
+    with anyio.fail_after(60):
+        done = await applying(database, apply, attempts=1).run(until_empty=True)
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (done.delivered, done.dead) == (11, 1)
+    assert model(sql).keys() == {f"Car/car-{n}" for n in range(12) if n != 7}
+    assert {type(end) for end in ends} == {psycopg.OperationalError}
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
@@ -267,8 +296,6 @@ RAISE = "DO $$ BEGIN RAISE EXCEPTION 'secret' USING errcode = '{}'; END $$"
 
 
 SLOW = "SELECT pg_sleep(60)"
-
-CANCELS = pytest.mark.postgres_only("the endpoint passes no cancel on, so a sleep keeps its locks")
 
 
 async def await_a_cancelled_task() -> None:
