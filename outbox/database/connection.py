@@ -341,7 +341,8 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
 
         It is idle and in no pipeline, no exchange runs in it, and it has the client encoding that
         it was opened with, UTF-8.
-        Whoever keeps sessions asks this at the end of each work, and nobody else judges them.
+        The shelf and the lasting connection ask this at the end of each work. Nothing else
+        judges a session.
         """
         found = self.pgconn
         return (

@@ -22,7 +22,7 @@ def commit(connection: Any) -> Program[None]:
 def roll_back(connection: Any) -> Program[None]:
     """End an open transaction, if that is possible, so that the session is clean again.
 
-    Whoever keeps the session looks whether it is: libpq refuses a ROLLBACK in a pipeline.
+    The keeper of the session looks whether it is: libpq refuses a ROLLBACK in a pipeline.
     """
     if connection.info.transaction_status in _OPEN:
         with suppress(psycopg.Error):
