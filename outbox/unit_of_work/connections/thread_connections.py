@@ -1,5 +1,6 @@
 """Connections for threads, and the loop that performs a program in a thread."""
 
+import _thread
 import threading
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -63,16 +64,28 @@ class Connections(Lender[Connection]):
         return do(primitive)
 
     def _start(self, opening: Opening) -> None:
+        try:
+            _thread.start_new_thread(self._start_thread, (self._shelf, opening))
+        except RuntimeError:  # as Python ends, or at the limit of threads
+            self._open(self._shelf, opening)
+
+    def _start_thread(self, shelf: Shelf[Connection], opening: Opening) -> None:
+        """Start the thread of an opening, beside the call that wants it.
+
+        `Thread.start` waits for the new thread. Until that runs, CPython 3.11 takes it for the
+        one that started it. An exception set for a thread, such as a time limit, would end the
+        new thread then, and the call would wait without a limit.
+        """
         thread = threading.Thread(
             target=self._open_and_end,
-            args=(self._shelf, opening),
+            args=(shelf, opening),
             name=f"connection of a dsql_outbox {self._owner}",
             daemon=True,
         )
         try:
             thread.start()
-        except RuntimeError:  # as Python ends, or at the limit of threads
-            self._open(self._shelf, opening)
+        except RuntimeError:
+            self._open_and_end(shelf, opening)
 
     def _open_and_end(self, shelf: Shelf[Connection], opening: Opening) -> None:
         try:

@@ -1,0 +1,62 @@
+"""Calls that are interrupted at any point leave nothing taken: the next call works."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.pq import PGconn
+from tests.support.checkout import ROOT
+
+from dsql_outbox.outbox import Connection
+
+pytestmark = pytest.mark.client
+
+LIMIT = 300
+"""Seconds after which a program of interrupted calls is ended."""
+
+
+def after(way: str, url: str, *modules: str) -> dict[str, Any]:
+    """What a program of interrupted calls tells at its end."""
+    program = [sys.executable, "-m", "tests.support.writer.interrupted_calls"]
+    run = subprocess.run(
+        [*program, way, url, *modules], cwd=ROOT, capture_output=True, check=True, timeout=LIMIT
+    )
+    told: dict[str, Any] = json.loads(run.stdout)
+    return told
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [("turns", "call", "programs"), pytest.param((), marks=pytest.mark.slow)],
+    ids=["what holds turns", "all modules"],
+)
+def test_after_an_interrupt_at_any_point_the_next_call_has_its_turn(
+    url: str, modules: tuple[str, ...]
+) -> None:
+    told = after("points", url, *modules)
+    assert told["points"] > 50
+    assert told["failed"] == []
+
+
+@pytest.mark.slow
+def test_after_signals_at_random_moments_each_next_call_has_its_turn(url: str) -> None:
+    told = after("signals", url)
+    assert told["interrupted"] > 50
+    assert told["failed"] == []
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="it needs one processor")
+def test_an_exception_set_for_a_thread_makes_no_call_wait_for_ever(url: str) -> None:
+    """As the time limits of Dramatiq and stopit do it."""
+    assert after("threads", url) == {"hang": 0}
+
+
+def test_a_connection_that_an_interrupt_keeps_from_being_built_appears_closed(url: str) -> None:
+    """Python asks it at its end, and would print an error that nobody can catch."""
+    connection = Connection.__new__(Connection)
+    psycopg.BaseConnection.__init__(connection, PGconn.connect(url.encode()))
+    assert connection.closed

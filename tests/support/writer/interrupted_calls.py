@@ -1,0 +1,176 @@
+"""A program: interrupts calls of a writer, and prints as JSON what that left behind.
+
+    python -m tests.support.writer.interrupted_calls points|signals|threads URL [MODULE ..]
+
+It is a process of its own, since it sets the profiler, signal handlers or the functions that start
+threads, and since a call that hangs must end with it.
+"""
+
+import _thread
+import ctypes
+import json
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context
+from itertools import count
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+from typing import Any, Final, Self
+
+import psycopg
+
+import dsql_outbox
+from dsql_outbox.outbox import Database, Entity, Event, OutboxError, Receipt
+from dsql_outbox.writer import Transaction, Writer, WriterSettings
+
+NAMES: Final = [("Car", f"CAR-{n}") for n in range(3)]
+
+SETTINGS: Final = WriterSettings(backlog_check=None, conflict_report=None)
+
+PACKAGE: Final = str(Path(dsql_outbox.__file__).parent)
+
+SIGNALS: Final = 1000
+
+THREADS: Final = 4
+
+
+class Interrupt(BaseException):
+    """What ends a call from outside."""
+
+
+def call(writer: Writer, **options: Any) -> Receipt:
+    """Append an event in the turn of its entities."""
+    entities = [Entity(*name, {}) for name in NAMES]
+
+    def function(transaction: Transaction) -> Receipt:
+        return transaction.append(Event.new("Car Moved", "CarMoved", entities))
+
+    return writer.transact(function, entities=NAMES, **options)
+
+
+class Interrupted:
+    """Raises `Interrupt` at the `point`-th time at which Python could call a signal handler.
+
+    That is when a function begins or goes on, and when one that is written in C has returned.
+    """
+
+    def __init__(self, point: int, modules: list[str]) -> None:
+        self._left = point
+        self._modules = modules
+        self.place = ""
+
+    def __enter__(self) -> Self:
+        sys.setprofile(self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _look(self, frame: FrameType, happened: str, _: object) -> None:
+        file = frame.f_code.co_filename
+        module = Path(file).stem
+        is_point = happened in ("call", "c_return") and file.startswith(PACKAGE)
+        if self.place or not is_point or (self._modules and module not in self._modules):
+            return
+        self._left -= 1
+        if self._left < 0:
+            self.place = f"{module}:{frame.f_lineno} {frame.f_code.co_name}"
+            raise Interrupt
+
+
+def points(url: str, modules: list[str]) -> dict[str, Any]:
+    """Interrupt a call at each point of these modules, and call again. Tell what failed then."""
+    failed: list[str] = []
+    writer = Writer(Database(url), SETTINGS)
+    for point in count():
+        interrupted = Interrupted(point, modules)
+
+        def calls(interrupted: Interrupted = interrupted, writer: Writer = writer) -> None:
+            call(writer)
+            try:
+                with interrupted:
+                    call(writer)
+            except Interrupt:
+                pass
+            call(writer, timeout=2)
+
+        try:
+            Context().run(calls)
+        except (psycopg.Error, OutboxError) as error:
+            failed.append(f"{interrupted.place}: {error}")
+            writer = Writer(Database(url), SETTINGS)
+        if not interrupted.place:
+            return {"points": point, "failed": failed}
+    raise AssertionError
+
+
+def signals(url: str, _: list[str]) -> dict[str, Any]:
+    """Interrupt calls at random by a signal handler, and call again. Tell what failed then."""
+
+    def handler(*_: object) -> None:
+        raise Interrupt
+
+    chance = random.Random(20261130)
+    signal.signal(signal.SIGALRM, handler)
+    interrupted = 0
+    failed: list[str] = []
+    with Writer(Database(url), SETTINGS) as writer:
+        call(writer)
+        began = monotonic()
+        call(writer)
+        length = monotonic() - began
+        for _ in range(SIGNALS):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 1.5 * length))
+                call(writer)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupt:
+                interrupted += 1
+            try:
+                call(writer, timeout=5)
+            except (psycopg.Error, OutboxError) as error:
+                failed.append(str(error))
+    return {"interrupted": interrupted, "failed": failed}
+
+
+def threads(url: str, _: list[str]) -> dict[str, Any]:
+    """Set an exception for a thread that has just started the one that opens its connection.
+
+    Tell how many calls hang. On one processor the new thread has hardly begun by then.
+    """
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    start, mine = _thread.start_new_thread, threading.local()
+
+    def start_and_interrupt(function: Callable[..., Any], given: tuple[Any, ...]) -> int:
+        started = start(function, given)
+        if vars(mine).pop("is_caller", False):
+            ident = ctypes.c_ulong(_thread.get_ident())
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(Interrupt))
+        return started
+
+    def run(writer: Writer) -> None:
+        mine.is_caller = True
+        with suppress(Interrupt):
+            call(writer, timeout=5)
+
+    calls = [
+        threading.Thread(target=run, args=(Writer(Database(url), SETTINGS),), daemon=True)
+        for _ in range(THREADS)
+    ]
+    _thread.start_new_thread = start_and_interrupt  # type: ignore[assignment]
+    vars(threading)["_start_new_thread"] = start_and_interrupt
+    for each in calls:
+        each.start()
+        each.join(10)
+    return {"hang": sum(each.is_alive() for each in calls)}
+
+
+if __name__ == "__main__":
+    way = {"points": points, "signals": signals, "threads": threads}[sys.argv[1]]
+    sys.stdout.write(json.dumps(way(sys.argv[2], sys.argv[3:])))
