@@ -105,6 +105,11 @@ class FunctionRun:
             finally:
                 self.is_over = True
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether the function runs now."""
+        return self._handle is not None and not self.is_over
+
     def admit(self, status: int) -> None:
         """Refuse a statement outside the transaction: it would be stored, or join another run."""
         if self.is_over:

@@ -3,9 +3,8 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from functools import partial
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import psycopg
@@ -14,6 +13,12 @@ from psycopg.rows import tuple_row
 from .primitives import Exchange, Invoke, Primitive, Program, Query, Sleep, TakeTurn
 
 T = TypeVar("T")
+
+_LOOK: Final = 5.0
+"""Seconds after which a call that waits for its turn looks again: an interrupted one wakes nobody.
+
+A call that comes later finds the turn of the interrupted one gone at once.
+"""
 
 
 def perform(program: Program[T], do: Callable[[Primitive], Any]) -> T:
@@ -61,9 +66,12 @@ def do(primitive: Primitive) -> Any:
         case Sleep(seconds):
             return sleep(seconds)
         case TakeTurn(turns, turn, deadline):
-            came = threading.Lock()
-            came.acquire()
-            return turns.join(turn, came.release) or came.acquire(timeout=_seconds(deadline))
+            woken = threading.Event()
+            has_come = turns.join(turn, woken.set)
+            while not has_come and (seconds := _seconds(deadline)):
+                woken.wait(seconds)
+                has_come = turns.has_come(turn)
+            return has_come
         case _:
             raise TypeError(f"{primitive} needs a lender of connections")
 
@@ -83,20 +91,17 @@ async def do_async(primitive: Primitive) -> Any:
         case Sleep(seconds):
             return await anyio.sleep(seconds)
         case TakeTurn(turns, turn, deadline):
-            wakes: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            if not turns.join(turn, partial(_wake, wakes)):
-                with anyio.move_on_after(None if deadline is None else _seconds(deadline)):
-                    await wakes
-            return not turn.in_front
+            awoken = asyncio.Event()
+            has_come = turns.join(turn, awoken.set)
+            while not has_come and (seconds := _seconds(deadline)):
+                with anyio.move_on_after(seconds):
+                    await awoken.wait()
+                has_come = turns.has_come(turn)
+            return has_come
         case _:
             raise TypeError(f"{primitive} needs a lender of connections")
 
 
 def _seconds(deadline: float | None) -> float:
-    """Return the seconds until the deadline, as a lock takes them: -1 means without a limit."""
-    return -1 if deadline is None else min(max(0.0, deadline - monotonic()), threading.TIMEOUT_MAX)
-
-
-def _wake(wakes: "asyncio.Future[None]") -> None:
-    if not wakes.done():
-        wakes.set_result(None)
+    """Return the seconds until the deadline or the next look, whichever comes first."""
+    return _LOOK if deadline is None else min(max(0.0, deadline - monotonic()), _LOOK)

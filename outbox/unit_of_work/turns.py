@@ -3,11 +3,15 @@
 A call joins the lines of all its entities at once, and its turn comes when it is the first of
 each. It only ever waits for calls that came before it, so calls that name the same entities in
 another order cannot wait for each other, and none is overtaken.
+
+The lines hold the turns weakly, so a turn ends with its call, even if an interrupt keeps the call
+from leaving. Then nobody wakes the calls behind it: each looks again from time to time.
 """
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from weakref import ref
 
 EntityKey = tuple[str, str]
 """An entity's type and id."""
@@ -16,15 +20,16 @@ EntityKey = tuple[str, str]
 class Turn:
     """The place of one call in the lines of its entities.
 
-    `in_front` is the number of lines in which other calls are before it. `wake` is called once,
-    when there is none any more, unless that was so from the start.
+    `has_lost` tells whether the call has lost a conflict. `wake` is called when the turn has
+    come, once or more often, unless that was so from the start.
     """
 
-    __slots__ = ("entities", "in_front", "wake")
+    __slots__ = ("__weakref__", "entities", "has_left", "has_lost", "wake")
 
-    def __init__(self, entities: Collection[EntityKey]) -> None:
+    def __init__(self, entities: Collection[EntityKey], has_lost: Callable[[], bool]) -> None:
         self.entities = frozenset(entities)
-        self.in_front = 0
+        self.has_lost = has_lost
+        self.has_left = False
         self.wake: Callable[[], None] = _nobody
 
 
@@ -33,46 +38,56 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._lines: dict[EntityKey, OrderedDict[Turn, None]] = {}
+        self._lines: dict[EntityKey, OrderedDict[ref[Turn], None]] = {}
 
     def join(self, turn: Turn, wake: Callable[[], None]) -> bool:
         """Join the lines. Return whether the turn is there already, else `wake` follows."""
         with self._lock:
             turn.wake = wake
             for key in turn.entities:
-                line = self._lines.setdefault(key, OrderedDict())
-                turn.in_front += bool(line)
-                line[turn] = None
-            return not turn.in_front
+                self._lines.setdefault(key, OrderedDict())[ref(turn)] = None
+            return self._has_come(turn)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no call has a turn."""
-        return not self._lines
+    def has_come(self, turn: Turn) -> bool:
+        """Whether the turn of a call that has joined the lines is there."""
+        with self._lock:
+            return self._has_come(turn)
 
-    def has_line(self, entities: Collection[EntityKey]) -> bool:
-        """Whether a call has the turn of one of these entities, or waits for it."""
-        return any(key in self._lines for key in entities)
+    def has_loser(self, entities: Collection[EntityKey]) -> bool:
+        """Whether a call in one of these lines has lost a conflict."""
+        if not self._lines:  # without the lock: most calls end here
+            return False
+        with self._lock:
+            places = (place for key in entities for place in self._lines.get(key, ()))
+            return any(
+                turn.has_lost() for place in places if (turn := place()) and not turn.has_left
+            )
 
     def leave(self, turn: Turn) -> None:
         """Leave the lines, in which the turn may have been or still waits."""
+        turn.has_left = True  # first, so that an interrupt in what follows cannot keep its place
         with self._lock:
             for key in turn.entities:
-                line = self._lines.get(key)
-                if line is None or turn not in line:
-                    continue
-                was_first = next(iter(line)) is turn
-                del line[turn]
-                if not line:
-                    del self._lines[key]
-                elif was_first:
-                    _advance(next(iter(line)))
+                if (line := self._lines.get(key)) is not None:
+                    line.pop(ref(turn), None)
+            for key in turn.entities:
+                first = self._first(key)
+                if first is not None and self._has_come(first):
+                    first.wake()
 
+    def _has_come(self, turn: Turn) -> bool:
+        return all(self._first(key) is turn for key in turn.entities)
 
-def _advance(turn: Turn) -> None:
-    turn.in_front -= 1
-    if not turn.in_front:
-        turn.wake()
+    def _first(self, key: EntityKey) -> Turn | None:
+        """Return the first in a line, behind those whose calls are gone, which are forgotten."""
+        line = self._lines.get(key)
+        while line:
+            place = next(iter(line))
+            if (turn := place()) is not None and not turn.has_left:
+                return turn
+            del line[place]
+        self._lines.pop(key, None)
+        return None
 
 
 def _nobody() -> None:

@@ -343,7 +343,9 @@ class TurnActs(WriteActs):
     """The acts of a `write`. After a conflict, it takes the turn of its entities until it ends.
 
     The next calls then stand behind it from the start, or each would meet it once, and might win.
-    Without conflicts nobody waits. With a counted budget the schedule is the user's: no turns.
+    A call that stands behind one counts as another that lost: it would have met it. Without
+    conflicts no `write` waits, not for a `transact` either. With a counted budget the schedule
+    is the user's: no turns.
     """
 
     def __init__(self, attempts: Attempts, gate: Gate, turns: Turns) -> None:
@@ -356,14 +358,13 @@ class TurnActs(WriteActs):
         """Wait for the turn, which comes before the deadline or never."""
         if self._turn is not None or not self._takes_turns:
             return True
-        self._turn = Turn([entity for pending in batch for entity in pending.entities])
+        entities = [entity for pending in batch for entity in pending.entities]
+        self._turn = Turn(entities, has_lost=lambda: True)
         return bool((yield TakeTurn(self._turns, self._turn, self._gate.deadline)))
 
     def follow(self, pending: Pending) -> Program[bool]:
-        """Wait behind the calls that take turns of the event's entities now, if there are any."""
-        if not self._takes_turns or self._turns.is_empty:
-            return True
-        if not self._turns.has_line(pending.entities):
+        """Wait behind the calls of the event's entities, if one of them has lost a conflict."""
+        if not self._takes_turns or not self._turns.has_loser(pending.entities):
             return True
         try:
             return (yield from self.take_turn([pending]))

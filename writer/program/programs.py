@@ -155,7 +155,7 @@ class Programs(Attempts):
         self, call: Call[Any], gate: Gate, entities: Collection[EntityKey] = ()
     ) -> Program[None]:
         """Run the function of a call until the call is settled, in the turn of its entities."""
-        turn = Turn(entities)
+        turn = Turn(entities, has_lost=lambda: call.conflicts > 0)
         try:
             if entities:
                 yield from self._take(turn, call, gate)

@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from time import monotonic, time_ns
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4, uuid5
+from weakref import ref
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -76,8 +77,6 @@ class Call(Work, Generic[T]):
         self.fence: UUID | None = None
         """The fence of the run in doubt, if it has one."""
         self.in_doubt = False
-        self.is_inside = True
-        """Whether its function may be running."""
         self.fingerprints: dict[UUID, bytes] = {}
         self.winner: Run[T] | None = None
         self.error: Exception | None = None
@@ -101,6 +100,11 @@ class Call(Work, Generic[T]):
     def conflicts(self) -> int:
         """The number of runs that ended in a conflict so far."""
         return self._journal.conflicts
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether its function runs now."""
+        return self._run is not None and self._run.is_inside
 
     @property
     def is_open(self) -> bool:
@@ -406,14 +410,17 @@ def _not_awaited(appends: int) -> TransactionMisused:
     )
 
 
-_open: ContextVar[tuple[Call[Any], ...]] = ContextVar("dsql_outbox_transact", default=())
-"""The calls whose functions are running in this context. A task that they start inherits it."""
+_open: ContextVar[tuple[ref[Call[Any]], ...]] = ContextVar("dsql_outbox_transact", default=())
+"""The calls in whose functions this context may be. A task that they start inherits it.
+
+It holds them weakly: an interrupt may keep a call from taking itself out.
+"""
 
 
 def require_outermost(core: Core, method: str) -> None:
     """Raise `TransactionMisused` for a call inside a `transact` of the same writer."""
-    calls = _open.get()
-    if calls and any(call.core is core and call.is_inside for call in calls):
+    calls = (call for each in _open.get() if (call := each()) is not None)
+    if any(call.core is core and call.is_inside for call in calls):
         raise TransactionMisused(
             f"{method} inside transact of the same writer would be another transaction: "
             "use connection and append of the open one"
@@ -433,10 +440,9 @@ def require_plain(function: Callable[[Any], object]) -> None:
 @contextmanager
 def opened(call: Call[Any]) -> Generator[None]:
     """Make `call` the innermost call of the block, and its span the current span."""
-    token = _open.set((*_open.get(), call))
+    token = _open.set((*_open.get(), ref(call)))
     try:
         with call.scopes:
             yield
     finally:
-        call.is_inside = False
         _open.reset(token)

@@ -192,6 +192,41 @@ def test_a_write_that_lost_a_conflict_waits_for_its_turn_and_others_behind_it(
         assert not writer._programs._turns._lines
 
 
+def test_a_write_waits_for_no_transact_that_has_met_no_conflict(url: str) -> None:
+    settings = formed(WriterSettings(backlog_check=None))
+    with Writer(Database(url), settings) as writer, turn_held(writer):
+        waiting = in_background(
+            partial(writer.transact, _appended(moved(CARS)), entities=CARS, timeout=TIMEOUT)
+        )
+        waits(writer, 1)
+        receipt = writer.write(moved(CARS[:2]), timeout=TIMEOUT / 2)
+        assert (receipt.attempts, receipt.conflicts, waiting.done()) == (1, 0, False)
+    assert isinstance(waiting.result(TIMEOUT), Receipt)
+
+
+def test_a_write_waits_for_a_transact_that_has_lost_a_conflict(outbox_proxy: OutboxProxy) -> None:
+    runs: list[Transaction] = []
+    ends = threading.Event()
+
+    def function(transaction: Transaction) -> Receipt:
+        runs.append(transaction)
+        if len(runs) == 2:
+            assert ends.wait(TIMEOUT)
+        return transaction.append(moved(CARS[:1]))
+
+    settings = formed(WriterSettings(backlog_check=None))
+    with Writer(outbox_proxy.database, settings) as writer:
+        writer.write(moved(CARS))
+        outbox_proxy.conflicts(1)
+        first = in_background(partial(writer.transact, function, entities=CARS[:1]))
+        wait_until(lambda: len(runs) == 2)
+        second = in_background(partial(writer.write, moved(CARS[:1])))
+        waits(writer, 1)
+        ends.set()
+        receipts = [each.result(TIMEOUT) for each in (first, second)]
+    assert [each.conflicts for each in receipts] == [1, 0]
+
+
 def test_a_write_whose_turn_does_not_come_in_time_ends_with_its_conflict_if_it_has_one(
     outbox_proxy: OutboxProxy, tables: Tables
 ) -> None:
@@ -212,10 +247,11 @@ def test_a_write_whose_turn_does_not_come_in_time_ends_with_its_conflict_if_it_h
 
 
 def test_a_write_that_is_cancelled_in_the_line_is_told_and_frees_its_place(
-    url: str, facts: Facts, tables: Tables
+    outbox_proxy: OutboxProxy, facts: Facts, tables: Tables
 ) -> None:
     async def run() -> None:
-        async with AsyncWriter(Database(url), formed(WriterSettings()), hooks=[facts]) as writer:
+        database, settings = outbox_proxy.database, formed(WriterSettings(backlog_check=None))
+        async with AsyncWriter(database, settings, hooks=[facts]) as writer:
             begun, ends = asyncio.Event(), asyncio.Event()
 
             async def slow(transaction: AsyncTransaction) -> Receipt:
@@ -225,13 +261,17 @@ def test_a_write_that_is_cancelled_in_the_line_is_told_and_frees_its_place(
 
             running = asyncio.create_task(writer.transact(slow, entities=CARS[:1]))
             await begun.wait()
-            waiting = asyncio.create_task(writer.write(moved(CARS[:1])))
             lines = writer._programs._turns._lines
+            outbox_proxy.conflicts(1)
+            lost = asyncio.create_task(writer.write(moved(CARS[:1])))
             await until(lambda: len(lines[CARS[0]]) == 2)
-            waiting.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await waiting
-            assert len(facts.of(WriteEnded)) == 1
+            waiting = asyncio.create_task(writer.write(moved(CARS[:1])))
+            await until(lambda: len(lines[CARS[0]]) == 3)
+            for task in (waiting, lost):
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert [ended.attempts for ended in facts.of(WriteEnded)] == [0, 1]
             assert len(lines[CARS[0]]) == 1
             ends.set()
             await running
