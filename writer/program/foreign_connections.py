@@ -7,6 +7,7 @@ protocols say which objects `append_to` takes.
 
 from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
@@ -124,7 +125,7 @@ async def async_driver_connection(given: Any) -> Any:
         return given
     if _is_session(given) and iscoroutinefunction(given.connection):
         connection = await given.connection()
-        await connection.run_sync(lambda sync: _require_alone(given, sync))
+        await connection.run_sync(partial(_require_alone, given))
         return await _async_driver_of(connection)
     return await _async_driver_of(given) if hasattr(given, "get_raw_connection") else given
 
