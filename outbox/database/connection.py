@@ -183,7 +183,6 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     """May refuse a statement. Every exchange of psycopg passes through `wait`, which calls it."""
     on_error: OnError | None = None
     """Receives each error of the database or driver before the code that ran the statement does."""
-    _pid: int | None = None  # until it is built: an interrupt may end that early
     is_over: bool = False
     """Whether it was lent, and the block that lent it has ended."""
     was_busy: bool = False

@@ -55,8 +55,20 @@ def test_an_exception_set_for_a_thread_makes_no_call_wait_for_ever(url: str) -> 
     assert after("threads", url) == {"hang": 0}
 
 
-def test_a_connection_that_an_interrupt_keeps_from_being_built_appears_closed(url: str) -> None:
+def test_a_connection_that_an_interrupt_keeps_from_being_built_tells_whether_it_is_closed(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Python asks it at its end, and would print an error that nobody can catch."""
-    connection = Connection.__new__(Connection)
-    psycopg.BaseConnection.__init__(connection, PGconn.connect(url.encode()))
-    assert connection.closed
+    built: list[psycopg.BaseConnection[Any]] = []
+
+    def interrupted(self: psycopg.BaseConnection[Any], pgconn: PGconn) -> None:
+        self.pgconn = pgconn
+        built.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(psycopg.BaseConnection, "__init__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Connection(PGconn.connect(url.encode()))
+    assert not built[0].closed
+    built[0].pgconn.finish()
+    assert built[0].closed
