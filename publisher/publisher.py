@@ -43,6 +43,7 @@ from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
 from dsql_outbox.publisher.relay.memory.topics import NamedTopics
 from dsql_outbox.publisher.relay.relay import Relay, Relayed
+from dsql_outbox.publisher.relay.sifter import Sifter
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.traced_sink import TracedSink
 
@@ -84,7 +85,7 @@ class Publisher:
     is opened by the publisher, and opened again after it failed. While the broker is out of
     reach the publisher waits. It takes no shards before its sink was open once. An open sink
     must connect again by itself, and an error of it other than `SinkUnavailable` ends the
-    publisher.
+    publisher, unless it is about one message.
 
     Any number of publishers, in any number of processes, share the shards
     (docs/relay.md). The constructor does no I/O. `run` relays until `stop`;
@@ -134,7 +135,7 @@ class Publisher:
             target_metrics(named(target)),
             *given,
         )
-        traced = partial(TracedSink, hooks=self._hooks, settings=self._settings)
+        traced = partial(TracedSink, hooks=self._hooks, settings=self._settings, sifter=Sifter())
         self._kept = None if factory is None else KeptSink(factory, traced)
         self._sink = self._kept or traced(cast("Sink", given_sink))
         self._apply = apply

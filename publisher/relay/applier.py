@@ -17,6 +17,7 @@ import anyio
 import psycopg
 
 from dsql_outbox.outbox import CONFLICTS, AsyncConnection, Message, kind_of
+from dsql_outbox.publisher.first_errors import FirstErrors
 from dsql_outbox.publisher.outbox_rows import Fault, RowId
 from dsql_outbox.publisher.session import CallTimedOut, FunctionFailed
 from dsql_outbox.publisher.sinks import Answer, Delivered, Retry
@@ -49,9 +50,6 @@ _ASIDE: Final = 3
 
 While as many hang, the next one that fails a batch waits. The batches go on.
 """
-
-_KINDS: Final = 20
-"""The most kinds of failures of a function that are logged."""
 
 
 class Nowhere:
@@ -103,7 +101,7 @@ class Applier:
         self._ends_at = float("inf")
         self._scopes: dict[Subject | None, anyio.CancelScope] = {}
         """Those of the transactions that run, by the subject that is aside, or None."""
-        self._told: set[str] = set()
+        self._first = FirstErrors()
 
     @property
     def is_done(self) -> bool:
@@ -328,19 +326,11 @@ class Applier:
             self._settled(subject)
             return
         failure = error if isinstance(error, FunctionFailed) else FunctionFailed(error)
-        self._tell(row, failure)
+        text = "The function to apply failed for event %s: %s (later ones are not logged)"
+        self._first.log(text, FunctionFailed(failure.error), failure.error, row.event_id)
         if self._waits(subject):
             self._remove(subject)
             self._fail(subject, Retry(failure.report))
-
-    def _tell(self, row: RowId, failure: FunctionFailed) -> None:
-        """Log the first failure of each kind with its traceback, but without the error's text."""
-        kind = str(failure)
-        if kind not in self._told and len(self._told) < _KINDS:
-            self._told.add(kind)
-            without_text = FunctionFailed(failure.error).with_traceback(failure.error.__traceback__)
-            text = "The function to apply failed for event %s: %s (later ones are not logged)"
-            logger.warning(text, row.event_id, kind, exc_info=without_text)
 
 
 def _is_outage(error: Exception | None) -> TypeGuard[psycopg.Error]:

@@ -37,6 +37,8 @@ from dsql_outbox.publisher.sinks import (
     keeps_prefix,
 )
 
+from .sifter import Sifter
+
 _RESULTS: dict[type[Outcome], PublishResult] = {
     Delivered: "delivered",
     Retry: "retry",
@@ -50,11 +52,18 @@ class TracedSink:
     """A sink that reports each message to hooks, and adds their trace context to its headers.
 
     It also checks the answers of the decorated sink. `settings` decide what follows a failed
-    message.
+    message, and `sifter`, which the sinks of a publisher share, which message an error is about.
     """
 
-    def __init__(self, sink: Sink, hooks: Iterable[Hook], settings: PublisherSettings) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        hooks: Iterable[Hook],
+        settings: PublisherSettings,
+        sifter: Sifter | None = None,
+    ) -> None:
         self._sink = sink
+        self._sifter = sifter or Sifter()
         self._settings = settings
         self._hooks = tuple(hooks)
         self.system = sink.system
@@ -94,7 +103,7 @@ class TracedSink:
 
     async def _publish(self, messages: Sequence[Message], answer: Answer) -> None:
         try:
-            await self._sink.publish(messages, answer)
+            await self._sifter.publish(self._sink, messages, answer)
         except asyncio.CancelledError as error:
             if is_being_cancelled():
                 raise

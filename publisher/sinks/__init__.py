@@ -13,7 +13,7 @@ after the scheme of its URLs. The names of this package are for such sinks, too
 """
 
 from .cloudevents import attributes, binary_headers, decode_value, encode_value
-from .kept_sink import KeptSink, SinkFactory, SinkSource, sink_factory
+from .kept_sink import KeptSink, SinkFactory, SinkSource, raised_by_sink, sink_factory
 from .port import (
     MAX_RUN,
     MAX_RUN_BYTES,
@@ -58,6 +58,7 @@ __all__ = [
     "known_schemes",
     "open_sink",
     "parameters",
+    "raised_by_sink",
     "seconds",
     "sink_factory",
     "split_hosts",

@@ -11,7 +11,7 @@ from anyio import CapacityLimiter, to_thread
 from dsql_outbox.outbox import Message, SinkUnavailable
 
 from .cloudevents import binary_headers
-from .port import Answer, Delivered
+from .port import Answer, Delivered, Rejected, key_runs
 
 
 class _MessageLine(msgspec.Struct):
@@ -23,7 +23,7 @@ class _MessageLine(msgspec.Struct):
 
 
 def json_line(message: Message) -> bytes:
-    """One message as one JSON object and a line feed."""
+    """One message as one JSON object and a line feed. Raises `UnicodeError` if it is no UTF-8."""
     headers = binary_headers(message, "ce-")
     line = _MessageLine(message.topic, message.key, headers, message.payload.decode())
     return msgspec.json.encode(line) + b"\n"
@@ -42,12 +42,24 @@ class LineSink:
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         """Append the messages. Raises `SinkUnavailable` when the write fails.
 
-        Of a call that failed, a prefix of the messages may be stored.
+        A message that is no text is rejected, and ends its run. Of a call that failed, a prefix of
+        the messages may be stored.
         """
-        lines = b"".join(map(json_line, messages))
-        await to_thread.run_sync(self._append, lines, limiter=self._one_at_a_time)
-        for index in range(len(messages)):
+        lines: dict[int, bytes] = {}
+        rejected: list[int] = []
+        for run in key_runs(messages):
+            for index in run:
+                try:
+                    lines[index] = json_line(messages[index])
+                except UnicodeError:
+                    rejected.append(index)
+                    break
+        data = b"".join(lines.values())
+        await to_thread.run_sync(self._append, data, limiter=self._one_at_a_time)
+        for index in lines:
             answer(index, Delivered())
+        for index in rejected:  # behind the messages before it in its run
+            answer(index, Rejected("a line of JSON takes only UTF-8"))
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 import anyio
 
 from dsql_outbox.outbox import Message, OutboxError, SinkUnavailable, is_being_cancelled, wrong_type
+from dsql_outbox.publisher.first_errors import FirstErrors
 from dsql_outbox.publisher.supervision import in_background
 
 from .port import Answer, Sink, keeps_prefix
@@ -66,6 +67,7 @@ class KeptSink:
         self._tried = anyio.Event()  # it is open, or the attempt that was asked for has failed
         self._lost = anyio.Event()  # it is to be closed
         self._is_over = False
+        self._first = FirstErrors()
 
     @property
     def keeps_prefix(self) -> bool:
@@ -115,14 +117,14 @@ class KeptSink:
             await sink.publish(messages, answer)
         except OutboxError:
             raise
-        except Exception as error:
-            lost = _raised(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, another sink may work
+            lost = raised_by_sink(error)
             if sink is self._sink:  # one sink may fail many calls
                 self._sink, self._failure, self._tried = None, lost, anyio.Event()
                 self._lost.set()
-                # The text of the error may quote a message; its traceback does not.
-                place = type(lost), lost, error.__traceback__
-                logger.exception("Publisher opens its sink again: %s", lost, exc_info=place)
+                # The relay logs each wait for it, with the reason.
+                text = "Publisher opens its sink again: %s (later ones are not logged)"
+                self._first.log(text, lost, error)
             raise lost from None
 
     async def _opened(self, *, wait: bool) -> Sink:
@@ -163,13 +165,13 @@ class KeptSink:
         except asyncio.CancelledError as error:
             if is_being_cancelled():
                 raise
-            self._failed(_raised(error))  # something that the sink awaited was cancelled
+            self._failed(raised_by_sink(error))  # something that the sink awaited was cancelled
         except SinkUnavailable as error:
             self._failed(error)
         except Exception as error:
             if self._is_over or not is_open:
                 raise
-            self._failed(_raised(error))
+            self._failed(raised_by_sink(error))
 
     def _failed(self, failure: SinkUnavailable) -> None:
         if self._failure is None and self.has_opened:  # else it was told before
@@ -185,5 +187,8 @@ def _manager(made: Sink | AbstractAsyncContextManager[Sink]) -> AbstractAsyncCon
     return made if isinstance(made, AbstractAsyncContextManager) else nullcontext(made)
 
 
-def _raised(error: BaseException) -> SinkUnavailable:
+def raised_by_sink(error: BaseException) -> SinkUnavailable:
+    """An unexpected error of a sink, by the name of its class: its text may quote a message."""
+    while isinstance(error, BaseExceptionGroup):  # of the tasks of the sink
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return SinkUnavailable(f"the sink raised {type(error).__name__}")

@@ -95,8 +95,10 @@ class Sink(Protocol):
 
         Raises `SinkUnavailable` when the broker as a whole failed and not a message or a
         topic. Earlier answers stand. The relay sends the other messages again later, and
-        counts no attempt for them. Every call ends within a time limit of the sink. A call
-        without messages asks whether the broker can be reached.
+        counts no attempt for them. After any other error it sends them in smaller calls, and a
+        message that raises alone, while others get through, counts as `Retry`. Every call ends
+        within a time limit of the sink. A call without messages asks whether the broker can be
+        reached.
         """
         ...
 

@@ -10,7 +10,7 @@ from tests.support.brokers.readable_brokers import stdout_to
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher.sinks import Delivered
+from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected
 from dsql_outbox.testing.sink_contract import new_message, published
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +37,25 @@ async def test_a_line_is_one_object_with_the_event_as_text(tmp_path: Path) -> No
         },
         "payload": '{"a": 1}',
     }
+
+
+async def test_a_message_that_is_no_text_is_rejected_and_ends_its_run(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    payloads = [b"1", b"2", b"\xff\x80", b"4"]
+    messages = [
+        *(new_message(key="Loan/1", payload=each) for each in payloads),
+        *(new_message(key="Loan/2", payload=each) for each in payloads[2:]),
+        new_message(key="Loan/3", payload=b"5"),
+    ]
+
+    async with open_sink(f"jsonl:{path}") as sink:
+        outcomes = await published(sink, messages)
+
+    rejected = Rejected("a line of JSON takes only UTF-8")
+    rest = NotAttempted()
+    assert outcomes == [Delivered(), Delivered(), rejected, rest, rejected, rest, Delivered()]
+    lines = [json.loads(line)["payload"] for line in path.read_text().splitlines()]
+    assert lines == ["1", "2", "5"]
 
 
 async def test_the_name_of_the_file_and_each_message_are_synced_to_disk(

@@ -46,13 +46,16 @@ class MessageForm:
 
 def entry_or_rejection(index: int, message: Message, form: MessageForm) -> Entry | Rejected:
     """The entry of a message, or why the service would refuse or change it."""
-    entry = make_entry(index, message, form)
+    try:
+        entry = make_entry(index, message, form)
+    except UnicodeDecodeError:
+        return Rejected(f"{form.service} takes only UTF-8")
     rule = broken_rule(entry, form)
     return Rejected(rule) if rule else entry
 
 
 def make_entry(index: int, message: Message, form: MessageForm) -> Entry:
-    """The entry of the message with this index.
+    """The entry of the message with this index. Raises `UnicodeDecodeError` if it is no UTF-8.
 
     FIFO queues and topics get a group id and the message's dedupe id.
     """

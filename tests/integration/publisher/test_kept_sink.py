@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
+import psycopg
 import pytest
 from tests.support.publisher.running_relays import event, quick_settings, until
 
@@ -27,6 +28,8 @@ class Broker:
         self.opened = self.closed = 0
         self.refusals: list[BaseException] = []
         self.defects: list[Exception] = []
+        self.raises_for = ""
+        """The key of the messages for which each call raises."""
         self.ended = anyio.Event()
         self.answers = True
 
@@ -61,6 +64,8 @@ class _Breaking:
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         if messages and self._broker.defects:
             raise self._broker.defects.pop(0)
+        if any(message.key == self._broker.raises_for for message in messages):
+            raise TypeError(SECRET)
         await self._broker.memory.publish(messages, answer)
 
 
@@ -139,6 +144,33 @@ async def test_a_sink_that_fails_is_closed_and_opened_again(
     assert broker.opened == broker.closed == 2
     assert "Publisher opens its sink again: " in caplog.text
     assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_a_message_for_which_a_sink_raises_fails_and_the_others_are_sent(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    broker: Broker,
+    caplog: pytest.LogCaptureFixture,
+    is_open: bool,
+) -> None:
+    """Neither does the publisher wait for the broker, nor is the sink opened again."""
+    broker.raises_for = "Car/car-77"
+    bad = [writer.write(event(f"car-{n}", m)) for n in range(300) for m in range(2)][2 * 77]
+    source = _Breaking(broker) if is_open else broker.open
+    settings = quick_settings(attempts=3, topics={})
+    with anyio.fail_after(60):
+        done = await Publisher(database, source, settings).run(until_empty=True)
+    assert (done.delivered, done.dead, done.failed) == (598, 2, 4)
+    assert len(broker.memory.messages) == 598
+    letters = sql.execute("SELECT event_id, error, attempts FROM outbox.dead_letters").fetchall()
+    assert (bad.event_id, "the sink raised TypeError", 3) in letters
+    assert broker.opened == broker.closed == (0 if is_open else 1)
+    assert SECRET not in caplog.text
+    assert "for the broker" not in caplog.text
+    assert str(bad.event_id) in caplog.text
+    assert len(caplog.records) < 20
 
 
 async def test_an_open_sink_that_fails_ends_the_publisher(

@@ -12,9 +12,11 @@ from dsql_outbox.publisher.sinks.aws.batch_client import MAX_ENTRIES, Entry, cut
 from dsql_outbox.publisher.sinks.aws.message_entry import (
     MessageForm,
     broken_rule,
+    entry_or_rejection,
     group_id,
     make_entry,
 )
+from dsql_outbox.publisher.sinks.port import Rejected
 from dsql_outbox.testing.sink_contract import new_message
 
 MAX_BYTES = 1 << 20
@@ -78,6 +80,16 @@ def test_a_character_that_sqs_would_not_keep_is_named(character: str) -> None:
     rule = broken_rule(make_entry(0, message, STANDARD), STANDARD)
 
     assert rule == f"SQS takes no character U+{ord(character):04X}"
+
+
+@pytest.mark.parametrize("form", [STANDARD, FIFO])
+@pytest.mark.parametrize("payload", [b"\xff\xfe", b"Obj\x01\x04\x80{}", "Zoë".encode("latin-1")])
+def test_a_payload_that_is_no_text_is_rejected_without_its_bytes(
+    payload: bytes, form: MessageForm
+) -> None:
+    found = entry_or_rejection(0, new_message(payload=payload), form)
+
+    assert found == Rejected(f"{form.service} takes only UTF-8")
 
 
 def test_a_topic_with_such_a_character_is_named_too() -> None:

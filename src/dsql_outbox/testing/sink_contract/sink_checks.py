@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from dsql_outbox.outbox import SinkUnavailable
-from dsql_outbox.publisher import Delivered, NotAttempted
+from dsql_outbox.publisher import Delivered, NotAttempted, Rejected
 from dsql_outbox.publisher.sinks import MAX_RUN, MAX_RUN_BYTES
 
 from .readable_broker import OpenStage, ReadableBroker
@@ -58,6 +58,24 @@ class SinkContract:
 
     async def test_the_largest_payload_arrives(self, broker: ReadableBroker) -> None:
         await _arrives(broker, b'"' + b"x" * (broker.max_payload - 2) + b'"')
+
+    async def test_bytes_that_are_no_text_arrive_or_are_rejected(
+        self, broker: ReadableBroker
+    ) -> None:
+        other = new_message(key="Loan/2")
+        binary = new_message(key="Loan/1", payload=b"\x00\xff\xfe\n{")
+
+        async with broker.open() as sink:
+            outcomes = await published(sink, [binary, other])
+
+        stored = {each.event_id: each.payload for each in await broker.stored()}
+        assert outcomes[1] == Delivered()
+        assert other.event_id in stored
+        if outcomes[0] == Delivered():
+            assert stored[binary.event_id] == binary.payload
+        else:
+            assert isinstance(outcomes[0], Rejected)
+            assert binary.event_id not in stored
 
     async def test_headers_arrive_and_no_value_adds_one(self, broker: ReadableBroker) -> None:
         key = 'Loan/"7"%\r\nce-forged: yes\r\n\r\n😀'
