@@ -208,8 +208,8 @@ class OutcomeUnknown(OutboxError):
     returns a receipt or raises `DuplicateEvent`. HTTP 503 with Retry-After. The
     `__cause__` is the driver's exception.
 
-    A `transact` without an event outside of savepoints has no such id: `event_id` is
-    that of the call, as in its spans. Look for its rows before you call again.
+    A `transact` without an event has no such id: `event_id` is that of the call, as in its
+    spans. Look for its rows before you call again.
 
         >>> with Writer(database) as writer:
         ...     try:

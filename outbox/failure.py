@@ -276,6 +276,20 @@ def refuses_form(error: BaseException) -> bool:
     return isinstance(error, NO_SUCH_FORM) and "cached plan" not in str(error)
 
 
+def answers_commit(error: Exception) -> bool:
+    """Return whether an error that means a lost connection is an answer to COMMIT: it failed.
+
+    A deferred trigger of the caller may raise such an error, or another server that it asks. If
+    ours were lost, the error would be of severity FATAL, or the driver's own. 08007 says itself
+    that nobody knows.
+    """
+    if not isinstance(error, psycopg.Error):
+        return False
+    sqlstate = error.sqlstate or ""
+    is_answer = error.diag.severity_nonlocalized == "ERROR"
+    return is_answer and sqlstate.startswith("08") and sqlstate != "08007"
+
+
 def is_unreachable(error: Exception) -> bool:
     """Return whether the database cannot be reached or accepts no writes, for now or at all."""
     return kind_of(error) in _UNREACHABLE

@@ -27,10 +27,14 @@ from dsql_outbox.outbox import (
     AsyncConnection,
     Database,
     FunctionRun,
+    GuardFailed,
+    Guards,
     LastingConnection,
     Moved,
     TransactionMisused,
-    command,
+    answers_commit,
+    begin,
+    commands,
     commit,
     do_async,
     is_being_cancelled,
@@ -39,7 +43,8 @@ from dsql_outbox.outbox import (
     roll_back,
     tables_expected,
 )
-from dsql_outbox.schema import statement
+from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.schema import guards, statement
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGcancelConn
@@ -140,6 +145,7 @@ class OperatorSession:
         self._connection = LastingConnection(
             database, read_only=read_only, needs_primary=needs_primary
         )
+        self._guards = guards(database.schema, "run_mark", "run_guard", "outbox_guard")
         self._turn = asyncio.Lock()  # a statement must not become part of another's transaction
 
     @property
@@ -175,18 +181,25 @@ class OperatorSession:
         _, count = await self._run(name, tuple_row, parameters, literals)
         return count
 
-    async def transaction(self, work: Callable[["OperatorTransaction"], Awaitable[T]]) -> T:
+    async def transaction(
+        self,
+        work: Callable[["OperatorTransaction"], Awaitable[T]],
+        *,
+        deleted: RowId | None = None,
+    ) -> T:
         """Run `work` in a transaction; after a conflict or `Moved`, run all of it again.
 
-        Each statement has its own time, so the transaction may take longer. Raises
-        `FunctionFailed` if the transaction failed because of a function that `work` called.
+        Each statement has its own time, so the transaction may take longer. Work that calls
+        functions of the user deletes the row `deleted` first, which must still be deleted at
+        the end. Raises `FunctionFailed` if the transaction failed because of a function.
         """
 
         async def run(connection: AsyncConnection) -> T:
             transaction = OperatorTransaction(connection, self._database.schema)
+            ends = _Ends(connection, self._guards, deleted)
             _give_time(connection)
             try:
-                await connection.wait(command(connection, connection.begin))
+                await ends.begin()
                 value = await work(transaction)
             except BaseException as error:
                 if isinstance(error, Exception):  # in a cancellation nothing can be waited for
@@ -196,7 +209,8 @@ class OperatorSession:
                 if not isinstance(error, (psycopg.Error, Moved)):
                     await transaction.cancel_statement()
                 raise
-            await _commit(connection, after_function=transaction.has_called)
+            _give_time(connection)
+            await ends.commit()
             return value
 
         return await self._retried(run)
@@ -257,8 +271,6 @@ class OperatorTransaction:
     def __init__(self, connection: AsyncConnection, schema: str) -> None:
         self._connection = connection
         self._schema = schema
-        self.has_called = False
-        """Whether a function of the user has run in it."""
         self._canceller: PGcancelConn | None = None
 
     async def call(
@@ -269,7 +281,6 @@ class OperatorTransaction:
         Raises `FunctionFailed`, and the driver's error if the connection was lost or the
         transaction met a conflict.
         """
-        self.has_called = True
         if self._canceller is None and capabilities.has_cancel_safe():
             self._canceller = self._connection.pgconn.cancel_conn()
         run = FunctionRun("apply")
@@ -337,6 +348,53 @@ class OperatorTransaction:
         return await _reader(self._connection, rows).execute(query, parameters)
 
 
+class _Ends:
+    """BEGIN and COMMIT of a transaction: with the mark and the guards of a run, if it has one."""
+
+    def __init__(self, connection: AsyncConnection, guards: Guards, deleted: RowId | None) -> None:
+        self._connection = connection
+        self._guards = guards
+        self._run = FunctionRun("apply")
+        self._own = None if deleted is None else _key_of(deleted)
+
+    async def begin(self) -> None:
+        """Begin the transaction."""
+        connection = self._connection
+        send = partial(commands, connection)
+        if self._own is None:
+            await connection.wait(send([connection.begin]))
+        else:
+            await perform_async(begin(connection, self._guards, self._run.id, send), do_async)
+
+    async def commit(self) -> None:
+        """Commit, and look at the answer.
+
+        After a function of the user, the server may refuse the COMMIT because of the function's
+        changes, as for a deferred constraint, and a guard because the function has ended the
+        transaction.
+        """
+        connection = self._connection
+        if self._own is None:
+            await perform_async(commit(connection), do_async)
+            return
+        statements = self._guards.end(connection, self._run.id, self._own)
+        try:
+            await perform_async(commit(connection, statements), do_async)
+        except GuardFailed as failed:
+            raise self._judged(self._run.guarded(failed.error).error) from None
+        except psycopg.Error as error:
+            raise self._judged(error) from error
+
+    @staticmethod
+    def _judged(error: Exception) -> Exception:
+        is_ours = kind_of(error) in CONFLICTS | OUTAGES and not answers_commit(error)
+        return error if is_ours else FunctionFailed(error)
+
+
+def _key_of(row: RowId) -> dict[str, str]:
+    return {"shard": str(row.shard), "position": str(row.position), "event_id": row.event_id}
+
+
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -365,21 +423,6 @@ def _reader(connection: AsyncConnection, rows: AsyncRowFactory[T]) -> psycopg.As
     cursor = connection.cursor(row_factory=rows)
     cursor.adapters.register_loader("timestamptz", NearestTime)
     return cursor
-
-
-async def _commit(connection: AsyncConnection, *, after_function: bool) -> None:
-    """Commit, and look at the answer.
-
-    After a function of the user, the server may refuse the COMMIT because of the function's
-    changes, as for a deferred constraint.
-    """
-    _give_time(connection)
-    try:
-        await perform_async(commit(connection), do_async)
-    except psycopg.Error as error:
-        if after_function and kind_of(error) not in CONFLICTS | OUTAGES:
-            raise FunctionFailed(error) from error
-        raise
 
 
 def _give_time(connection: AsyncConnection) -> None:

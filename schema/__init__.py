@@ -13,7 +13,7 @@ from .commands import apply_command, grant_command
 from .comparison import check
 from .drift import Drift
 from .migrator import Applied, apply, ddl, remove
-from .named_statements import statement
+from .named_statements import guards, statement
 from .operation import Verb, operation
 from .roles import DUTIES, Duty, Granted, Roles, grant, grants, is_dsql, lacking_rights
 
@@ -32,6 +32,7 @@ __all__ = [
     "grant",
     "grant_command",
     "grants",
+    "guards",
     "is_dsql",
     "lacking_rights",
     "operation",

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from functools import lru_cache, partial
 from importlib.resources import files
+from string import Formatter
 from typing import Any, Final, LiteralString, TypeVar, cast
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from dsql_outbox.outbox import MIGRATION, Connection
+from dsql_outbox.outbox import MIGRATION, Connection, Guards
 
 T = TypeVar("T")
 
@@ -46,6 +47,19 @@ def compose(name: str, schema: str, /, **parts: sql.Composable) -> bytes:
     """As `statement`, for names that stand for identifiers or other pieces of SQL."""
     text = sql.SQL(read_sql("statements", name))
     return text.format(schema=sql.Identifier(schema), **parts).as_bytes(None)
+
+
+@lru_cache(maxsize=32)
+def guards(schema: str, mark: str, of_mark: str, own: str) -> Guards:
+    """The statements of these names around the runs of a body, for the tables of a schema."""
+    return Guards(*(_with_places(name, schema) for name in (mark, of_mark, own)))
+
+
+def _with_places(name: str, schema: str) -> bytes:
+    """A statement with ``%(name)s`` in the place of each literal, for `with_literals`."""
+    fields = {field for _, field, _, _ in Formatter().parse(read_sql("statements", name)) if field}
+    places = {field: sql.Placeholder(field) for field in fields - {"schema"}}
+    return compose(name, schema, **places)
 
 
 def execute(

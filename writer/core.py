@@ -30,7 +30,7 @@ from dsql_outbox.outbox import (
     schema_error,
     unprepared,
 )
-from dsql_outbox.schema import statement
+from dsql_outbox.schema import guards, statement
 from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.statement.answers import Row, Stored, stored_events, targets_of
@@ -73,6 +73,7 @@ class Core:
         self.entity = statement("entity_state", database.schema)
         self.stream = statement("event_stream", database.schema)
         self.archived = statement("archived_events", database.schema)
+        self.guards = guards(database.schema, "run_mark", "run_guard", "event_guard")
         self.layout = statement("write_layout", database.schema)
         layout = numbered("write_layout", self.layout)
         self.probe: Statements = [(layout, {}), *write_probe(database.schema)]

@@ -98,7 +98,7 @@ class WriterBase(ABC):
 
         If the connection was lost at the commit, `function` runs again if its first event is
         not stored, and must append that event first. Raises `OutcomeUnknown` if it does not, or
-        if the lost run appended no event outside of a savepoint. `OutcomeUnknown` also takes the
+        if the lost run appended no event. `OutcomeUnknown` also takes the
         place of any error, those of `function` included, that ends the call while the lost run
         may have been committed.
         """

@@ -9,7 +9,7 @@ import math
 import os
 import re
 import socket
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cached_property
@@ -21,7 +21,7 @@ import psycopg
 from psycopg import IsolationLevel, sql, waiting
 from psycopg.abc import PQGen, PQGenConn
 from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.pq.abc import PGconn, PGresult
+from psycopg.pq.abc import PGconn
 
 from dsql_outbox.outbox.interrupt import is_interrupt
 
@@ -47,22 +47,10 @@ _SAID_OF_READ_ONLY = (b"in_hot_standby", b"default_transaction_read_only")
 
 _INHERITED = "a connection belongs to the process that opened it: this is a forked child"
 
-_CHAIN = re.compile(
-    rb"(?:\A|;)\s*(?:/\*.*?\*/\s*|--[^\n]*\n\s*)*(?:COMMIT|END|ROLLBACK|ABORT)\b[^;]*\bCHAIN\b",
-    re.IGNORECASE | re.DOTALL,
-)
-"""A statement that ends a transaction and begins another one, which the status does not show."""
-
 _COMMIT = re.compile(
     rb"\A\s*(?:/\*.*?\*/\s*|--[^\n]*\n\s*)*(?:COMMIT|END)\b", re.IGNORECASE | re.DOTALL
 )
 """A statement that would store what code of the user is told to be not stored."""
-
-_SAVEPOINT = re.compile(rb"\bSAVEPOINT\b", re.IGNORECASE)
-
-_BEGAN = {b"BEGIN", b"START TRANSACTION"}
-
-_NO_CHAIN = re.compile(rb"\bNO\s+CHAIN\b|\bTO\b", re.IGNORECASE)
 
 C = TypeVar("C")
 
@@ -187,8 +175,8 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     """Whether it was lent, and the block that lent it has ended."""
     was_busy: bool = False
     """Whether an exchange ran on it when that block ended."""
-    names_savepoints: bool = False
-    """Whether it was lent, and a statement since then may have begun a savepoint."""
+    takes_marks: bool = False
+    """Whether the server may take a mark: a setting of our own that ends with its transaction."""
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:
@@ -245,9 +233,9 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         self.deadline, self.role_path = owner.deadline, owner.role_path
 
     @property
-    def may_be_in_savepoint(self) -> bool:
-        """Whether what it sends now may be rolled back without the end of the transaction."""
-        return self.names_savepoints or self.has_open_block
+    def is_lent(self) -> bool:
+        """Whether code of the user got it for a transaction of the library."""
+        return self.before_send is not None
 
     @property
     def has_open_block(self) -> bool:
@@ -255,21 +243,12 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         return self._num_transactions > 0  # psycopg shows it nowhere else
 
     def judge(self, query: Any) -> None:
-        """Note a SAVEPOINT. Let `before_send` refuse a COMMIT or CHAIN."""
+        """Let `before_send` refuse a COMMIT, which would store what is told to be not stored."""
         strings = getattr(query, "strings", None)  # of a template, from Python 3.14 on
         text = query.as_bytes(self) if isinstance(query, sql.Composable) else query
         text = " ".join(strings) if strings else text
         text = text.encode() if isinstance(text, str) else text
-        if not isinstance(text, bytes):
-            return
-        self.names_savepoints = self.names_savepoints or bool(_SAVEPOINT.search(text))
-        chains = any(not _NO_CHAIN.search(found[0]) for found in _CHAIN.finditer(text))
-        if chains or _COMMIT.match(text):
-            self.refuse_end()
-
-    def require_no_begin(self, results: Sequence[PGresult]) -> None:
-        """Let `before_send` judge what began a transaction, in a text of several statements."""
-        if len(results) > 1 and any(each.command_status in _BEGAN for each in results):
+        if isinstance(text, bytes) and _COMMIT.match(text):
             self.refuse_end()
 
     def refuse_end(self) -> None:
@@ -360,9 +339,7 @@ class _LentCursor(psycopg.Cursor[Any]):
     def execute(self, query: Any, *args: Any, **options: Any) -> Self:
         own: Any = self.connection
         own.judge(query)
-        super().execute(query, *args, **options)
-        own.require_no_begin(self._results)
-        return self
+        return super().execute(query, *args, **options)
 
 
 class _LentAsyncCursor(psycopg.AsyncCursor[Any]):
@@ -371,9 +348,7 @@ class _LentAsyncCursor(psycopg.AsyncCursor[Any]):
     async def execute(self, query: Any, *args: Any, **options: Any) -> Self:
         own: Any = self.connection
         own.judge(query)
-        await super().execute(query, *args, **options)
-        own.require_no_begin(self._results)
-        return self
+        return await super().execute(query, *args, **options)
 
 
 class Connection(_ConnectionBase, psycopg.Connection[Any]):

@@ -250,6 +250,7 @@ class Database:
         lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - not a secret
         connection.retires_at = monotonic() + lifetime
         connection.prepares = self._prepare
+        connection.takes_marks = self._target.takes_marks
         return connection
 
     def __str__(self) -> str:

@@ -116,6 +116,11 @@ class DsqlTarget:
         """None: Aurora DSQL has one isolation level, so no transaction names it."""
 
     @property
+    def takes_marks(self) -> bool:
+        """False: Aurora DSQL refuses all but a few settings."""
+        return False
+
+    @property
     def password_may_change(self) -> bool:
         """False: a token is signed here, and `renew` answers for it."""
         return False

@@ -137,6 +137,35 @@ def command(connection: "psycopg.BaseConnection[Any]", text: bytes) -> "PQGen[st
     return tag_of(result)
 
 
+def commands(
+    connection: "psycopg.BaseConnection[Any]", texts: Sequence[bytes]
+) -> "PQGen[str | None]":
+    """Return a generator that runs statements without rows, as `command` does, in one text."""
+    return command(connection, b"; ".join(texts))
+
+
+def script(connection: "psycopg.BaseConnection[Any]", text: bytes) -> "PQGen[list[PGresult]]":
+    """Return a generator that runs several statements in one simple query.
+
+    It returns the results up to the first error, which the server answers in place of the rest.
+    """
+    connection.pgconn.send_query(text)
+    return (yield from _fetched(connection.pgconn))
+
+
+def with_literals(query: bytes, values: Mapping[str, str]) -> bytes:
+    """Put each value in the place of its ``%(name)s``, for a statement in a `script`."""
+    return _PARAMETER.sub(lambda found: _literal(values[found[1].decode()]), query)
+
+
+def _literal(text: str) -> bytes:
+    """Return a literal in ASCII, which a session reads alike whatever its settings are."""
+    plain = text.replace("\\", r"\\").replace("'", "''")
+    return b"E'%s'" % "".join(
+        each if each.isascii() else f"\\U{ord(each):08x}" for each in plain
+    ).encode("ascii")
+
+
 def encoding_of(connection: "psycopg.BaseConnection[Any]") -> str:
     """Return the encoding in which psycopg sends texts: UTF-8 to a session with SQL_ASCII."""
     found = connection.info.encoding
@@ -184,14 +213,18 @@ def _prepare(connection: "Connection | AsyncConnection", query: NumberedQuery) -
 
 
 def _result(connection: "psycopg.BaseConnection[Any]", wanted: ExecStatus) -> "PQGen[PGresult]":
-    pgconn = connection.pgconn
-    if pgconn.flush():  # rare: libpq already tried to send everything
-        yield from generators.send(pgconn)
-    results: list[PGresult] = yield from generators.fetch_many(pgconn)
+    results = yield from _fetched(connection.pgconn)
     for result in results:
         if result.status != wanted:
             raise errors.error_from_result(result, connection.info.encoding)
     return results[-1]
+
+
+def _fetched(pgconn: "PGconn") -> "PQGen[list[PGresult]]":
+    if pgconn.flush():  # rare: libpq already tried to send everything
+        yield from generators.send(pgconn)
+    results: list[PGresult] = yield from generators.fetch_many(pgconn)
+    return results
 
 
 def _pipeline(

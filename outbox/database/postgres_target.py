@@ -109,6 +109,11 @@ class PostgresTarget:
             return None
         return _LEVELS[self._isolation]
 
+    @property
+    def takes_marks(self) -> bool:
+        """True: PostgreSQL keeps a setting with a dot in its name for whoever sets it."""
+        return True
+
     def parameters(self, *, role_path: bool = False) -> ConnectParameters:
         """Return the parameters of the URL, with the session settings in `options`."""
         options = [self._options]

@@ -82,6 +82,11 @@ class Target(Protocol):
         ...
 
     @property
+    def takes_marks(self) -> bool:
+        """Whether a transaction may have settings of the library's own."""
+        ...
+
+    @property
     def endpoint(self) -> Endpoint:
         """The host, the port and the database, without any secret."""
         ...

@@ -3,27 +3,45 @@
 `transact`, `once` and `apply` call a function of the user
 between their BEGIN and COMMIT: that is an open attempt. The function may swallow an error of the
 database, end the transaction, lose or close the connection, or keep the connection. Then a
-COMMIT would store less than the caller believes.
+COMMIT would store less than the caller believes. What the client can see of that, `FunctionRun`
+judges here; the rest is for the guards before COMMIT.
 """
 
-from collections.abc import Callable, Generator
+import re
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import contextmanager
+from itertools import starmap
 from typing import Any, Final, NamedTuple, TypeVar
+from uuid import uuid4
 
 import psycopg
+from psycopg import errors
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.errors import TransactionMisused
-from dsql_outbox.outbox.failure import CONFLICTS, DatabaseFailure, FailureKind, kind_of, unwrap
+from dsql_outbox.outbox.failure import (
+    CONFLICTS,
+    DatabaseFailure,
+    FailureKind,
+    answers_commit,
+    kind_of,
+    unwrap,
+)
 
-from .commit import commit, roll_back
+from .commit import GuardFailed, Guards, commit, roll_back
 from .gate import Gate
 from .primitives import Invoke, Program
 
 C = TypeVar("C", bound=Connection | AsyncConnection)
 
 _NOT_OURS: Final = {TransactionStatus.IDLE, TransactionStatus.ACTIVE}
+
+_LAZY: Final = (Generator, AsyncGenerator, map, filter, starmap)
+"""Values that call code of the user when they are read, which is after the run."""
+
+_UNDONE: Final = re.compile(r"undone (?P<found>\d+) of (?P<number>\d+)")
+"""The text in the failing cast of a guard whose rows are not all there."""
 
 
 class Verdict(NamedTuple):
@@ -52,6 +70,8 @@ class FunctionRun:
 
     def __init__(self, caller: str) -> None:
         self._caller = caller
+        self.id = uuid4().hex
+        """The id of the run, which its rows and the mark of its transaction have."""
         self.is_over = False
         self.value: Any = None
         self.failures: list[psycopg.Error] = []
@@ -62,7 +82,7 @@ class FunctionRun:
         """The last misuse of the transaction."""
 
     def complete(
-        self, connection: C, function: Callable[[C], object], gate: Gate
+        self, connection: C, function: Callable[[C], object], gate: Gate, guards: Guards
     ) -> Program[DatabaseFailure | None]:
         """Call the function in the open transaction of a connection, judge the run, and commit.
 
@@ -71,9 +91,8 @@ class FunctionRun:
         """
         verdict = self.end((yield from self.invoke(connection, function)))
         if verdict is None:
-            # Nothing is stored before this point, so only from here on is the outcome in doubt.
-            gate.admit("COMMIT", connection, TransactionStatus.INTRANS)
-            yield from commit(connection)
+            verdict = yield from self._commit(connection, gate, guards)
+        if verdict is None:
             return None
         yield from roll_back(connection)
         if verdict.is_functions:
@@ -81,6 +100,46 @@ class FunctionRun:
                 FailureKind.FATAL, verdict.error, None, None, for_caller=verdict.for_caller
             )
         raise RunFailed(verdict) from verdict.error
+
+    def _commit(self, connection: C, gate: Gate, guards: Guards) -> Program[Verdict | None]:
+        """Commit behind the guards of the run. Return why the server did not."""
+        statements = guards.end(connection, self.id, self.own)
+        # Nothing is stored before this point, so only from here on is the outcome in doubt.
+        gate.admit("COMMIT", connection, TransactionStatus.INTRANS)
+        try:
+            yield from commit(connection, statements)
+        except GuardFailed as failed:
+            gate.sent = False
+            return self.guarded(failed.error)
+        except psycopg.Error as error:
+            if not answers_commit(error) or connection.closed:
+                raise
+            return Verdict(error, error, is_functions=True)
+        return None
+
+    @property
+    def own(self) -> Mapping[str, str] | None:
+        """What the run has stored itself, for the guard of it; None without any."""
+        return None
+
+    def guarded(self, error: psycopg.Error) -> Verdict:
+        """Judge the error of a guard, which has kept the transaction from its COMMIT."""
+        if not isinstance(error, errors.InvalidTextRepresentation):
+            return Verdict(error, error, is_functions=False)
+        if undone := _UNDONE.search(str(error)):
+            found, number = undone["found"], int(undone["number"])
+            events = "event is" if number == 1 else "events are"
+            misuse = TransactionMisused(
+                f"the function given to {self._caller} has rolled back what it appended, as to a "
+                f"savepoint: {found} of {number} {events} left, and nothing is stored; append "
+                "outside of savepoints and of connection.transaction()"
+            )
+        else:
+            misuse = self.misused(
+                "has ended the transaction itself and begun another one: what it committed is "
+                "stored, and nothing else"
+            )
+        return Verdict(misuse, misuse, is_functions=True)
 
     def invoke(self, connection: C, function: Callable[[C], object]) -> Program[Exception | None]:
         """Call the function with a handle of the connection. `value` is its result.
@@ -90,9 +149,19 @@ class FunctionRun:
         with self.lent(connection) as handle:
             try:
                 self.value = yield Invoke(function, handle)
+                self._require_eager()
             except Exception as error:  # noqa: BLE001 - `end` decides
                 return error
         return None
+
+    def _require_eager(self) -> None:
+        """Raise `TypeError` for a value that has run nothing yet, as ``map(append, events)``."""
+        if isinstance(self.value, _LAZY):
+            kind = type(self.value).__name__
+            raise TypeError(
+                f"the function given to {self._caller} returned a {kind}, which runs nothing until "
+                "it is read, after the transaction: nothing is stored; return a list"
+            )
 
     @contextmanager
     def lent(self, connection: C) -> Generator[C]:
@@ -166,11 +235,6 @@ class FunctionRun:
             f"the transaction failed here, and the function given to {self._caller} continued"
         )
         return Verdict(first, first, is_functions=False)
-
-    @property
-    def may_be_in_savepoint(self) -> bool:
-        """Whether what the run sends now may be undone although the transaction commits."""
-        return self._lent.may_be_in_savepoint
 
     @property
     def _lent(self) -> Connection | AsyncConnection:

@@ -173,6 +173,7 @@ class SqlStore:
     ) -> bool:
         """See `Store.apply`. The number of deleted rows is the fence against other publishers."""
         self._require()
+        first = next(iter(rows))
         seconds = session.CALL_TIMEOUT if is_aside else session.SHARED_CALL_TIMEOUT
 
         async def run(transaction: OperatorTransaction) -> None:
@@ -184,9 +185,9 @@ class SqlStore:
         try:
             if is_aside:
                 with self._aside() as aside:
-                    await aside.transaction(run)
+                    await aside.transaction(run, deleted=first)
             else:
-                await self._changes.transaction(run)
+                await self._changes.transaction(run, deleted=first)
         except _RowGone:
             return False
         return True

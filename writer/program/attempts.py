@@ -29,7 +29,8 @@ from dsql_outbox.outbox import (
     Turns,
     Values,
     array_literal,
-    command,
+    begin,
+    commands,
     exchange,
     is_interrupt,
     on_connection,
@@ -189,9 +190,10 @@ class Attempts:
 
     def _run(self, run: Run[Any], gate: Gate, connection: _Own) -> Program[DatabaseFailure | None]:
         yield from self.require_shards(connection)
-        yield Exchange(connection, command(connection, connection.begin))
+        send = partial(commands, connection)
+        yield from begin(connection, self.core.guards, run.id, send)
         function = partial(run.call.function, run)
-        failure = yield from run.complete(connection, function, gate)
+        failure = yield from run.complete(connection, function, gate, self.core.guards)
         gate.wrote = failure is None
         return failure
 

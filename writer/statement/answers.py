@@ -23,8 +23,8 @@ _COLUMNS_OF_ONE: Final = 4
 """
 
 _BAD_CAST: Final = "22P02"
-_STALE: Final = re.compile(r'"stale (?P<id>[0-9a-f-]{36}) (?P<actual>-?\d+)"')
-"""The text in the failing cast of a write statement. The server quotes it in every language."""
+_STALE: Final = re.compile(r"\bstale (?P<id>[0-9a-f-]{36}) (?P<actual>-?\d+)")
+"""The text in the failing cast of a write statement. Each language has its own quotes around it."""
 
 _touched: Final = msgspec.json.Decoder(tuple[Touched, ...])
 

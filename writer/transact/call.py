@@ -6,12 +6,12 @@ connection is lost. So only a failure at COMMIT leaves the outcome in doubt. Eve
 stored it. The next run must append the same event first. Then two runs cannot both
 commit, because the second one collides.
 
-This event is the *fence*. An event appended in a savepoint is none, because the function may roll
-it back and still commit the rest.
+This event is the *fence*. A guard before COMMIT fails if the function has rolled back any event
+to a savepoint, so a run that committed has stored its fence.
 """
 
 import inspect
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic, time_ns
@@ -36,11 +36,13 @@ from dsql_outbox.outbox import (
     ParsedEvent,
     Program,
     Receipt,
+    StaleVersion,
     TransactionMisused,
     Verdict,
     Work,
     kind_of,
     next_connection,
+    plain_array,
 )
 from dsql_outbox.writer.attempt.acts import Acts
 from dsql_outbox.writer.attempt.journal import Journal, attempt_outcome
@@ -152,7 +154,7 @@ class Call(Work, Generic[T]):
         if failure.kind is FailureKind.IN_DOUBT:
             run = self._current
             self.in_doubt, self.fence = True, run.fence
-            self._lost[run.write_id] = run
+            self._lost[run.id] = run
         self._run_ended(attempt_outcome(failure), failure)
 
     def after(self, failure: DatabaseFailure) -> Program[Again]:
@@ -296,9 +298,8 @@ class Run(FunctionRun, Generic[T]):
         super().__init__("transact")
         self.call = call
         self.number = number
-        self.write_id = uuid4().hex
         self.fence: UUID | None = None
-        """The id of the first event that is stored if the run commits."""
+        """The id of the event that the run appended first."""
         self.started_ns = time_ns()
         self.events: list[ParsedEvent] = []
         """The events that this run appends."""
@@ -311,6 +312,7 @@ class Run(FunctionRun, Generic[T]):
         self._made = 0
         self._appended: set[UUID] = set()
         self._collision: tuple[UUID, Exception] | None = None
+        self._stale: StaleVersion | None = None
 
     def next_event_id(self) -> UUID:
         """Return the next event id. Every run of a call gets the same ids in the same order."""
@@ -327,9 +329,9 @@ class Run(FunctionRun, Generic[T]):
         call = self.call
         event, topic = call.core.parse(source)
         pending = appended(
-            call.core, event, topic, self.write_id, call.scopes, expected_version=expected_version
+            call.core, event, topic, self.id, call.scopes, expected_version=expected_version
         )
-        if self.fence is None and not self.may_be_in_savepoint:
+        if self.fence is None:
             call.require_fence(pending.id)
         call.fingerprints[pending.id] = event.fingerprint
         self.events.append(event)
@@ -361,9 +363,11 @@ class Run(FunctionRun, Generic[T]):
         A unique violation that is not recorded concerns a table of the caller.
         """
         self.forget_undone(before)
-        lasts = not self.may_be_in_savepoint
         try:
             yield
+        except StaleVersion as stale:
+            self._stale = stale
+            raise
         except psycopg.Error as error:
             if kind_of(error) is FailureKind.COLLISION:
                 if event_id in self._appended:
@@ -372,8 +376,16 @@ class Run(FunctionRun, Generic[T]):
                 self._collision = event_id, error
             raise
         self._appended.add(event_id)
-        if self.fence is None and lasts:
+        if self.fence is None:
             self.fence = event_id
+
+    @property
+    def own(self) -> Mapping[str, str] | None:
+        """The events of the run, for the guard of them."""
+        if not self._appended:
+            return None
+        number = str(len(self._appended))
+        return {"number": number, "ids": plain_array(self._appended), "write_id": self.id}
 
     def collided(self) -> UUID | None:
         """Return the event whose append violated a unique key, if that ended this run."""
@@ -392,6 +404,8 @@ class Run(FunctionRun, Generic[T]):
                 self.call.require_fence(self.fence)
             except OutcomeUnknown as unknown:
                 return Verdict(unknown, unknown, is_functions=True)
+        elif self._stale is not None and verdict.for_caller is self._stale.__cause__:
+            return verdict._replace(for_caller=self._stale)  # the function has swallowed it
         return verdict
 
 

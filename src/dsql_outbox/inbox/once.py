@@ -9,8 +9,7 @@ the function runs again, unless the row says that the lost run committed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Generic, Literal, TypeVar
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 import psycopg
@@ -29,6 +28,7 @@ from dsql_outbox.outbox import (
     NumberedQuery,
     Program,
     Spending,
+    begin,
     numbered,
     on_connection,
     pipeline,
@@ -37,9 +37,13 @@ from dsql_outbox.outbox import (
     schema_error,
     unprepared,
 )
-from dsql_outbox.schema import statement
+from dsql_outbox.schema import guards, statement
 
 from .received import Received
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGresult
 
 T = TypeVar("T")
 
@@ -78,6 +82,7 @@ class Statements:
     def __init__(self, database: Database, consumer: str) -> None:
         self.schema = database.schema
         self.consumer = consumer
+        self.guards = guards(database.schema, "run_mark", "run_guard", "inbox_guard")
         self.remember, self.find, self.advance, self.page, self.forget = (
             numbered(name, statement(name, database.schema))
             for name in (
@@ -88,6 +93,19 @@ class Statements:
                 "inbox_forget",
             )
         )
+
+
+class _Run(FunctionRun):
+    """A run that remembers the message by this key."""
+
+    def __init__(self, key: Mapping[str, str]) -> None:
+        super().__init__("once")
+        self._key = key
+
+    @property
+    def own(self) -> Mapping[str, str]:
+        """The memory of the message, for the guard of it."""
+        return {**self._key, "run_id": self.id}
 
 
 class OnceCall(BudgetedWork[Handled[T]]):
@@ -112,15 +130,14 @@ class OnceCall(BudgetedWork[Handled[T]]):
         self._message = message
         self._function = function
         self._on_gap = on_gap
-        self._run = FunctionRun("once")
-        self._run_id = ""
+        self._run = _Run(self._key)
         self._order: Order | None = None
         self._lost: dict[str, Handled[T]] = {}
         """The results of the runs in doubt, by run id."""
 
     def begin(self) -> None:
         """Begin another run, with an id of its own."""
-        self._run, self._run_id, self._order = FunctionRun("once"), uuid4().hex, None
+        self._run, self._order = _Run(self._key), None
 
     def attempt(self, *, fresh: bool) -> Program[DatabaseFailure | None]:
         """Run the function in a transaction, unless the message was handled before."""
@@ -136,7 +153,7 @@ class OnceCall(BudgetedWork[Handled[T]]):
     def failed(self, failure: DatabaseFailure) -> None:
         """Keep the result of a run in doubt: the next run finds its row, if it committed."""
         if failure.kind is FailureKind.IN_DOUBT:
-            self._lost[self._run_id] = self._result
+            self._lost[self._run.id] = self._result
 
     def broken(self, error: Exception) -> None:
         """End the call with an error, which says so if a run is in doubt."""
@@ -157,7 +174,8 @@ class OnceCall(BudgetedWork[Handled[T]]):
             yield from roll_back(connection)
             return order
         self._order = order
-        failure = yield from self._run.complete(connection, self._function, self._gate)
+        guards = self._statements.guards
+        failure = yield from self._run.complete(connection, self._function, self._gate, guards)
         return failure or self._result
 
     def _begin(self, connection: Any) -> Program[Order | Handled[T] | DatabaseFailure | None]:
@@ -165,21 +183,25 @@ class OnceCall(BudgetedWork[Handled[T]]):
 
         If it was remembered before, return the result of the call.
         """
-        opening = self._opening(self._run_id)
+        opening = self._opening()
         sent = [(query, query.encode(values)) for query, values in opening]
-        begin = (unprepared(connection.begin), ())
+
+        def send(texts: Sequence[bytes]) -> "PQGen[list[PGresult]]":
+            return pipeline(connection, [*((unprepared(text), ()) for text in texts), *sent])
+
         try:
-            results = yield Exchange(connection, pipeline(connection, [begin, *sent]))
+            results = yield from begin(connection, self._statements.guards, self._run.id, send)
         except psycopg.Error:
             # An inbox keeps connections that are healthy. One in a failed transaction is not.
             yield from roll_back(connection)
             raise
-        if not results[1].ntuples:
+        remembered, *others = results[-len(sent) :]
+        if not remembered.ntuples:
             return (yield from self._handled_before(connection))
-        return self._place(results[2:])
+        return self._place(others)
 
-    def _opening(self, run_id: str) -> list[tuple[NumberedQuery, Mapping[str, str]]]:
-        remember = self._statements.remember, self._key | {"run_id": run_id}
+    def _opening(self) -> list[tuple[NumberedQuery, Mapping[str, str]]]:
+        remember = self._statements.remember, self._run.own
         if not self._follows:
             return [remember]
         assert self._message is not None  # noqa: S101 - only a message follows another

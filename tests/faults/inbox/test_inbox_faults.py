@@ -41,7 +41,7 @@ def test_a_commit_that_is_lost_while_another_handles_the_message_did_not_run(
 
     def meanwhile(run: int) -> None:
         if run == inbox.runs and not other.runs:
-            proxy.before(lambda: other.once("a"), matching="inbox")
+            proxy.before(lambda: other.once("a"), matching='INSERT INTO "outbox".inbox')
 
     proxy.cut("before", matching="COMMIT")
     assert inbox.once("a", at_run=meanwhile) == Handled(ran=False)

@@ -113,10 +113,11 @@ def finish(client: SyncClient, way: str) -> None:
     else:
         client.execute("BEGIN")
         client.execute(INSERT, [1])
-        client.execute("COMMIT", prepare=way == "prepared")
+        before = "SELECT ';' -- no; end\n; " if way == "text" else ""
+        client.execute(f"{before}COMMIT".encode(), prepare=way == "prepared")
 
 
-@pytest.mark.parametrize("way", ["simple", "prepared", "pipeline"])
+@pytest.mark.parametrize("way", ["simple", "prepared", "pipeline", "text"])
 def test_a_refused_commit_is_rolled_back(
     client: SyncClient, proxy: PostgresProxy, url: str, way: str
 ) -> None:
@@ -131,6 +132,21 @@ def test_a_refused_commit_is_rolled_back(
             other.execute("LOCK TABLE t")
             assert other.execute("SELECT count(*) FROM t").fetchone() == (0,)
     finish(client, way)
+    assert rows(url) == [1]
+
+
+def test_each_statement_of_a_text_is_listed_and_those_before_a_refused_one_run(
+    client: SyncClient, proxy: PostgresProxy, url: str
+) -> None:
+    proxy.reset_counts()
+    proxy.refuse(matching="VALUES (2)")
+    with pytest.raises(SerializationFailure, match=CONFLICT):
+        client.execute("INSERT INTO t VALUES (1); COMMIT; INSERT INTO t VALUES (2);")
+    assert [sql.strip() for sql in proxy.statements] == [
+        *("INSERT INTO t VALUES (1)", "COMMIT", "INSERT INTO t VALUES (2)")
+    ]
+    assert proxy.round_trips == 1
+    client.rollback()
     assert rows(url) == [1]
 
 

@@ -156,7 +156,7 @@ class _Watched(Link):
             if message.kind == wire.PARSE:
                 self._noted.add(wire.parsed_statement(message)[1])
             elif message.kind == wire.QUERY:
-                self._noted.add(wire.query_text(message))
+                self._noted.update(wire.statements(wire.query_text(message)))
         self.to_server(data)
 
 

@@ -70,6 +70,11 @@ def refusal(sql: str) -> Violation | None:
     return _stored_type(said) or _lateral(said)
 
 
+def is_setting(sql: str) -> bool:
+    """Whether a statement is a SET."""
+    return _SET.match(outline(tokens(sql))) is not None
+
+
 def refusal_of_mode(sql: str) -> Violation | None:
     """The error of a statement that is known with ASYNC only, a word that PostgreSQL lacks."""
     if not _VALIDATES.match(outline(tokens(sql))):

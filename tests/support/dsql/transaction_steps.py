@@ -9,7 +9,7 @@ from dsql_outbox.testing.proxy import wire_protocol as wire
 from dsql_outbox.testing.proxy.client_session import Batch
 from dsql_outbox.testing.proxy.wire_protocol import WireMessage
 
-from .cluster_rules import CONFLICT, MEMORY, Violation
+from .cluster_rules import CONFLICT, MEMORY, Violation, kind_of
 
 SYNC: Final = WireMessage(wire.SYNC, b"")
 _ENDS: Final = {wire.SYNC, wire.FLUSH}
@@ -17,6 +17,7 @@ _HAVE_SQL: Final = {wire.PARSE, wire.QUERY}
 _NOTICE: Final = b"N"
 _EXISTS: Final = {"42P06", "42P07", "42701"}  # a schema, a relation, a column
 _RESULTS: Final = {wire.DESCRIBE_OR_ROW, wire.CLOSE_OR_COMPLETE}  # DataRow, CommandComplete
+_BOUNDS: Final = {"begin", "commit", "rollback"}
 _NOT_SQL: Final = "refused_by_the_rules"
 
 
@@ -72,12 +73,19 @@ class Step(NamedTuple):
 
 
 def steps(batch: Batch) -> Iterator[Step]:
-    """The batch in pieces that run one statement each."""
+    """The batch in pieces that run one statement each.
+
+    A Query of several statements is one piece, unless it begins or ends a transaction.
+    """
     sql = dict(batch.statements)
     piece: list[WireMessage] = []
     running = ""
     for place, message in enumerate(batch.messages):
         if message.kind in _ENDS:
+            continue
+        texts = [text for at, text in batch.statements if at == place]
+        if message.kind == wire.QUERY and any(kind_of(text) in _BOUNDS for text in texts):
+            yield from (Step([wire.query(text)], text) for text in texts)
             continue
         piece.append(message)
         running = sql.get(place, running)

@@ -49,6 +49,7 @@ EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         frozenset({"row lock"}),
     ),
     "doctor_row_lock": ("the doctor asks what a row lock does", frozenset({"row lock"})),
+    "run_mark": (_POSTGRES, frozenset({"set"})),
     "status_counters": (
         "PostgreSQL's statistics: `status` goes without them elsewhere",
         frozenset({"type"}),

@@ -4,7 +4,7 @@ import pytest
 
 from dsql_outbox.schema.named_statements import names, read_sql
 from dsql_outbox.testing.proxy.faults import holds, is_commit
-from dsql_outbox.testing.proxy.wire_protocol import without_comments
+from dsql_outbox.testing.proxy.wire_protocol import statements, without_comments
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,24 @@ def test_other_statements_are_not_taken_for_a_commit(sql: str) -> None:
 def test_an_explained_write_is_no_write_whatever_comment_it_has() -> None:
     assert not holds("INSERT")("/* plan */ EXPLAIN INSERT INTO t VALUES (1)")
     assert holds("INSERT")("/* EXPLAIN */ insert INTO t VALUES (1)")
+
+
+@pytest.mark.parametrize(
+    ("sql", "found"),
+    [
+        ("SELECT 1", ["SELECT 1"]),
+        ("SELECT 1;", ["SELECT 1;"]),
+        (" ; -- none", [" ; -- none"]),
+        ("SELECT 1; COMMIT", ["SELECT 1", " COMMIT"]),
+        ("SELECT ';'; COMMIT;", ["SELECT ';'", " COMMIT"]),
+        (r"SELECT E'\';'; COMMIT", [r"SELECT E'\';'", " COMMIT"]),
+        ('SELECT ";" FROM t;COMMIT', ['SELECT ";" FROM t', "COMMIT"]),
+        (
+            "/* ; /* ; */ ; */ SELECT 1 -- ;\n; COMMIT",
+            ["/* ; /* ; */ ; */ SELECT 1 -- ;\n", " COMMIT"],
+        ),
+        ("DO $x$ BEGIN; END $x$; SELECT 1", ["DO $x$ BEGIN; END $x$", " SELECT 1"]),
+    ],
+)
+def test_a_text_is_split_where_a_statement_ends(sql: str, found: list[str]) -> None:
+    assert list(statements(sql)) == found

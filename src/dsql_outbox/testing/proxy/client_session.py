@@ -39,7 +39,7 @@ class Batch:
     """The messages that a client sent up to a Sync, a Flush or a simple Query.
 
     `statements` holds, per statement that it runs, the index of its Bind or Query
-    in `messages` and its SQL.
+    in `messages` and its SQL. A Query may run several.
     """
 
     messages: Sequence[WireMessage]
@@ -161,7 +161,8 @@ class ClientSession(Link):
                 case wire.BIND:
                     yield place, self._prepared.get(wire.bound_statement(message), "")
                 case wire.QUERY:
-                    yield place, wire.query_text(message)
+                    for each in wire.statements(wire.query_text(message)):
+                        yield place, each
                 case _:
                     pass
 

@@ -211,14 +211,21 @@ def _place(batch: Batch, wanted: Callable[[str], bool]) -> int | None:
 def _refused(batch: Batch, wanted: Callable[[str], bool]) -> Batch:
     """The batch, with the first statement that is `wanted` replaced by one that fails.
 
-    For a prepared statement this replaces the Bind, not the Parse. So the server
+    The statements before it in a Query run. For a prepared statement this replaces the Bind,
+    not the Parse. So the server
     still prepares it, and the client can use it again.
     """
     messages = list(batch.messages)
-    place = _place(batch, wanted)
-    assert place is not None  # noqa: S101 - the rule applied
-    make = wire.query if messages[place].kind == wire.QUERY else wire.parse
-    messages[place] = make(_REFUSED)
+    place, refused = next(each for each in batch.statements if wanted(each[1]))
+    texts = [sql for at, sql in batch.statements if at == place]
+    if messages[place].kind != wire.QUERY:
+        messages[place] = wire.parse(_REFUSED)
+    elif len(texts) == 1:
+        messages[place] = wire.query(_REFUSED)
+    else:  # the server reads the whole text before it runs the first statement
+        known = texts.index(refused)
+        texts[known] = f"SELECT {_REFUSED}"
+        messages[place] = wire.query("; ".join(texts))
     return Batch(messages)
 
 

@@ -52,7 +52,10 @@ class PostgresProxy(TcpProxy):
 
     @property
     def statements(self) -> list[str]:
-        """The SQL that clients ran, in order; a prepared statement appears once per execution."""
+        """The SQL that clients ran, in order; a prepared statement appears once per execution.
+
+        A text of several statements appears as these.
+        """
         return list(self._script.statements)
 
     def reset_counts(self) -> None:

@@ -135,6 +135,7 @@ _PART: Final = re.compile(
     | \$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$
     | (?P<line>--[^\n]*)
     | (?P<block>/\*)
+    | (?P<end>;)
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -152,6 +153,20 @@ def without_comments(sql: str) -> str:
         kept += [sql[start : part.start()], " " if is_comment else part[0]]
         start = end
     return "".join([*kept, sql[start:]])
+
+
+@lru_cache(maxsize=512)
+def statements(sql: str) -> tuple[str, ...]:
+    """Return the statements of a text. One alone is the whole text."""
+    pieces: list[str] = []
+    start = at = 0
+    while (part := _PART.search(sql, at)) is not None:
+        at = _end_of_block(sql, part.end()) if part["block"] else part.end()
+        if part["end"]:
+            pieces.append(sql[start : part.start()])
+            start = at
+    found = [each for each in (*pieces, sql[start:]) if without_comments(each).strip()]
+    return tuple(found) if len(found) > 1 else (sql,)
 
 
 def _end_of_block(sql: str, start: int) -> int:
