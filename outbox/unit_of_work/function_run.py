@@ -37,7 +37,7 @@ C = TypeVar("C", bound=Connection | AsyncConnection)
 
 _NOT_OURS: Final = {TransactionStatus.IDLE, TransactionStatus.ACTIVE}
 
-_LAZY: Final = (Generator, AsyncGenerator, map, filter, starmap)
+_LAZY: Final[tuple[type[object], ...]] = (Generator, AsyncGenerator, map, filter, starmap)
 """Values that call code of the user when they are read, which is after the run."""
 
 _UNDONE: Final = re.compile(r"undone (?P<found>\d+) of (?P<number>\d+)")
@@ -101,7 +101,9 @@ class FunctionRun:
             )
         raise RunFailed(verdict) from verdict.error
 
-    def _commit(self, connection: C, gate: Gate, guards: Guards) -> Program[Verdict | None]:
+    def _commit(
+        self, connection: Connection | AsyncConnection, gate: Gate, guards: Guards
+    ) -> Program[Verdict | None]:
         """Commit behind the guards of the run. Return why the server did not."""
         statements = guards.end(connection, self.id, self.own)
         # Nothing is stored before this point, so only from here on is the outcome in doubt.
@@ -156,11 +158,12 @@ class FunctionRun:
 
     def _require_eager(self) -> None:
         """Raise `TypeError` for a value that has run nothing yet, as ``map(append, events)``."""
-        if isinstance(self.value, _LAZY):
-            kind = type(self.value).__name__
+        value: object = self.value
+        kind = type(value)
+        if issubclass(kind, _LAZY):
             raise TypeError(
-                f"the function given to {self._caller} returned a {kind}, which runs nothing until "
-                "it is read, after the transaction: nothing is stored; return a list"
+                f"the function given to {self._caller} returned a {kind.__name__}, which runs "
+                "nothing until it is read, after the transaction: nothing is stored; return a list"
             )
 
     @contextmanager
