@@ -111,6 +111,31 @@ async def test_fastapi(shop: dict[str, Any], url: str, tmp_path: Path) -> None:
     assert [a.json()["status"] for a in answers] == ["committed", "duplicate"]
 
 
+async def test_an_endpoint_that_is_called_twice_gives_its_own_answer_twice(
+    shop: dict[str, Any], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
+    with psycopg.connect(url) as connection:
+        connection.execute("ALTER TABLE loans ALTER id TYPE text")
+    for program in blocks("fastapi.md")[4:6]:
+        await ran(shop, program)
+    key = "5f0c6a1e-6c3e-4a0a-9f43-2d8c1a5b7e91"
+    async with served(shop["app"]) as server:
+
+        async def pay(path: str, amount: int) -> tuple[int, Any]:
+            header = {"Idempotency-Key": key}
+            answer = await server.client.post(path, json={"amount": amount}, headers=header)
+            return answer.status_code, answer.json()
+
+        answers = [await pay("/payments/7", 100) for _ in range(2)]
+        assert answers == [(201, {"payment": key, "loan": "7", "amount": 100})] * 2
+        code, receipt = await pay("/loans/7/payments", 100)
+        assert (code, receipt["status"]) == (201, "duplicate")
+        assert (await pay("/payments/7", 200))[0] == 409
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT balance FROM loans").fetchall() == [(8900,)]
+
+
 async def test_sqlalchemy(shop: dict[str, Any], stored: Callable[[], list[str]], url: str) -> None:
     await ran(shop, """
 class Base(DeclarativeBase): ...
