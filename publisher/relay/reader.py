@@ -99,7 +99,8 @@ class Reader:
             self._share()
             # With so many subjects ready, more rows would only wait in memory.
             self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
-            wait = await self._read()
+            is_full = self._state.waits_for_room
+            wait = self._settings.idle_max if is_full else await self._read()
         except psycopg.Error as error:
             kind = kind_of(error)
             if kind in LASTING:
@@ -200,14 +201,11 @@ class Reader:
             state.to_settle.set()
 
     async def _read(self) -> float:
-        """Read what there is room for. A failed row has room also if its topic has none."""
+        """Read once. A failed row has room also if its topic has none."""
         state = self._state
         began = state.clock()
         full = state.rows.shares.full_topics
         keys = self._keys(began)
-        if state.waits_for_room:
-            news = await self._ask(keys)
-            return max(self._settings.idle_min, min(self._settings.idle_max, state.next_at(began)))
         news = 0
         if keys and full:
             news, keys = await self._ask(keys), []
