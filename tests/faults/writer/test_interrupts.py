@@ -15,7 +15,7 @@ from dsql_outbox.outbox import Connection
 
 pytestmark = pytest.mark.client
 
-LIMIT = 300
+LIMIT = 550
 """Seconds after which a program of interrupted calls is ended."""
 
 
