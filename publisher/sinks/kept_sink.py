@@ -112,7 +112,7 @@ class KeptSink:
         which is then closed, to be opened again. Errors of this library are raised as they are,
         since opening again does not cure them.
         """
-        sink = self._sink or await self._opened(wait=bool(messages))
+        sink = await self._opened(wait=bool(messages))
         try:
             await sink.publish(messages, answer)
         except OutboxError:
@@ -129,6 +129,8 @@ class KeptSink:
 
     async def _opened(self, *, wait: bool) -> Sink:
         """Ask for an open sink. A probe waits for the first attempt only: it has little time."""
+        if self._sink is not None:  # while it is open, no attempt would end
+            return self._sink
         if self._tried.is_set() and not self._is_over:
             self._tried = anyio.Event()
             self._wanted.set()

@@ -121,7 +121,7 @@ async def test_the_application_starts_without_its_broker_and_relays_when_it_come
         answer = await server.client.post("/")
         assert answer.status_code == 200
         await until(server, lambda ready: ready["broker"] == "cannot be reached", status=503)
-        assert "Publisher opens its sink again: " in caplog.text
+        assert "Cannot open the sink, the next attempt is in " in caplog.text
         await anyio.to_thread.run_sync(nats_server.start)
         await until(server, lambda ready: ready["ready"], status=200)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -12,6 +12,7 @@ from tests.support.publisher.running_relays import event, quick_settings, until
 
 from dsql_outbox.outbox import Database, Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import Answer, Health, HealthProbe, Publisher, Sink
+from dsql_outbox.publisher.sinks import KeptSink
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
@@ -233,3 +234,26 @@ async def test_what_is_no_sink_is_refused(database: Database, wrong: object) -> 
 async def test_a_wrong_url_is_refused_at_once(database: Database, url: str) -> None:
     with pytest.raises(SettingsError):
         Publisher(database, url)
+
+
+async def test_a_sink_that_a_probe_has_opened_is_open_for_whoever_waits_for_it() -> None:
+    broker = Broker()
+    broker.refusals = [SinkUnavailable("away"), SinkUnavailable("away")]
+    kept = KeptSink(broker.open, lambda sink: sink)
+    rests = anyio.Event()
+
+    def next_wait() -> float:
+        rests.set()
+        return 0.01
+
+    async with kept.kept():
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(kept.first_open, next_wait)
+                await rests.wait()
+                while not kept.has_opened:  # as the probe of /readyz asks
+                    with suppress(SinkUnavailable):
+                        await kept.publish([], lambda *_: None)
+                    await anyio.lowlevel.checkpoint()
+        await kept.publish([], lambda *_: None)
+    assert broker.opened == broker.closed == 1
