@@ -227,7 +227,8 @@ class Leases:
     def sink_opened(self) -> None:
         """Record that the sink is open, and take part immediately."""
         self._own.sink_worked()
-        self._poke.set()
+        if self._task is not None:  # else the first beat is still to come
+            self._poke.set()
 
     async def _undo_open(self) -> None:
         """Give back the shards of the first beat, since nothing will relay them."""

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 
 from dsql_outbox import Database, MissingExtra, Publisher, PublisherSettings, SettingsError
-from dsql_outbox.observability import Fact, Hook, ShardsChanged, WriteEnded
+from dsql_outbox.observability import Fact, Hook, RelayProgress, ShardsChanged, WriteEnded
 from dsql_outbox.outbox import (
     given_hooks,
     given_settings,
@@ -182,32 +182,38 @@ class _Relay:
         Messages that wait are counted after the leases are given back. A doorbell that
         came before that may have found no shard, so its message is in this count.
         """
-        owned, runs = _Owned(), list[Relayed]()
+        seen, runs = _Seen(), list[Relayed]()
         async with StatusReader(self._database) as status:
             while True:
-                runs.append(await self._relay(owned, ends))
+                runs.append(await self._relay(seen, ends))
                 left = await status.read_waiting()
                 if not left.count or not runs[-1].delivered or monotonic() >= ends:
                     break
-        return _invocation(runs, left, owned.most, has_time=monotonic() < ends)
+        return _invocation(runs, left, seen, has_time=monotonic() < ends)
 
-    async def _relay(self, owned: "_Owned", ends: float) -> Relayed:
-        hooks = [*self._hooks, owned]
+    async def _relay(self, seen: "_Seen", ends: float) -> Relayed:
+        hooks = [*self._hooks, seen]
         publisher = Publisher(self._database, self._sink, self._settings, hooks=hooks)
         return await publisher.run(
             until_empty="own", max_wait=self._max_wait, max_seconds=max(0.0, ends - monotonic())
         )
 
 
-class _Owned:
-    """A hook that remembers the highest number of shards that were owned."""
+class _Seen:
+    """A hook that remembers the highest number of shards that were owned, and the broker's state.
+
+    A publisher that does not reach its broker takes no shard.
+    """
 
     def __init__(self) -> None:
-        self.most = 0
+        self.shards = 0
+        self.reaches_broker = True
 
     def __call__(self, fact: Fact, /) -> None:
         if isinstance(fact, ShardsChanged):
-            self.most = max(self.most, len(fact.owned))
+            self.shards = max(self.shards, len(fact.owned))
+        elif isinstance(fact, RelayProgress):
+            self.reaches_broker = fact.sink_available
 
     def skips_successes(self) -> bool:
         """Messages are of no interest, so the relay makes no facts of them."""
@@ -215,11 +221,11 @@ class _Owned:
 
 
 def _invocation(
-    runs: Sequence[Relayed], left: Bounded, shards: int, *, has_time: bool
+    runs: Sequence[Relayed], left: Bounded, seen: _Seen, *, has_time: bool
 ) -> Invocation:
     return Invocation(
-        ended=_ending(left, shards, has_time=has_time),
-        shards=shards,
+        ended=_ending(left, seen, has_time=has_time),
+        shards=seen.shards,
         delivered=sum(run.delivered for run in runs),
         failed=sum(run.failed for run in runs),
         dead=sum(run.dead for run in runs),
@@ -228,10 +234,10 @@ def _invocation(
     )
 
 
-def _ending(left: Bounded, shards: int, *, has_time: bool) -> Ending:
+def _ending(left: Bounded, seen: _Seen, *, has_time: bool) -> Ending:
     if not left.count:
         return "empty"
-    if not shards:
+    if not seen.shards and seen.reaches_broker:
         return "no shard"
     return "waiting" if has_time else "time"
 
