@@ -7,7 +7,6 @@ protocols say which objects `append_to` takes.
 
 from collections.abc import Collection
 from contextlib import suppress
-from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
@@ -112,9 +111,7 @@ def driver_connection(given: Any) -> Any:
     if _is_session(given):
         if iscoroutinefunction(given.connection):
             return given
-        connection = given.connection()
-        _require_alone(given, connection)
-        return _driver_of(connection)
+        return _driver_of(_only_connection_of(_session_of(given)))
     is_sync = hasattr(given, "in_transaction") and not hasattr(given, "get_raw_connection")
     return _driver_of(given) if is_sync else given
 
@@ -124,9 +121,9 @@ async def async_driver_connection(given: Any) -> Any:
     if _is_final(given):
         return given
     if _is_session(given) and iscoroutinefunction(given.connection):
-        connection = await given.connection()
-        await connection.run_sync(partial(_require_alone, given))
-        return await _async_driver_of(connection)
+        session = _session_of(given)
+        await session.run_sync(_only_connection_of)
+        return await _async_driver_of(await session.connection())
     return await _async_driver_of(given) if hasattr(given, "get_raw_connection") else given
 
 
@@ -170,16 +167,24 @@ _alone: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 """The connection of each transaction of a session that holds an event."""
 
 
-def _require_alone(given: Any, connection: Any) -> None:
-    """Raise `TransactionMisused` if the session has another connection, now or later.
+def _session_of(given: Any) -> Any:
+    """Return the session that a scoped session has now."""
+    return given() if hasattr(given, "registry") else given
 
-    A session with `binds`, or whose `get_bind` chooses an engine, commits its connections
-    one after the other.
+
+def _only_connection_of(session: Any) -> Any:
+    """Return the connection of a session. An error fails what the session has begun.
+
+    Raises `TransactionMisused` if the session has another connection, now or later: a session
+    with `binds`, or whose `get_bind` chooses an engine, commits them one after the other.
     """
     from sqlalchemy import event  # noqa: PLC0415 - the session has imported it
 
-    session: Any = given() if hasattr(given, "registry") else given
-    session = getattr(session, "sync_session", session)
+    try:
+        connection = session.connection()
+    except BaseException:  # such as of `binds` without an engine for what is no mapper
+        _fail(_connections_of(session.get_transaction()))
+        raise
     transaction = session.get_transaction()
     found = _connections_of(transaction)
     if found != {connection}:
@@ -188,6 +193,7 @@ def _require_alone(given: Any, connection: Any) -> None:
     _alone[transaction] = connection
     if not event.contains(session, "after_begin", _refuse_another):
         event.listen(session, "after_begin", _refuse_another)
+    return connection
 
 
 def _refuse_another(session: Any, _transaction: object, connection: Any) -> None:
@@ -199,7 +205,9 @@ def _refuse_another(session: Any, _transaction: object, connection: Any) -> None
 
 
 def _connections_of(transaction: Any) -> Collection[Any]:
-    """Return the connections of a session's transaction."""
+    """Return the connections of a session's transaction, if it has begun one."""
+    if transaction is None:
+        return set()
     if hasattr(transaction, "connections"):
         found: Collection[Any] = transaction.connections
         return found

@@ -12,11 +12,12 @@ import pytest
 from django.db import transaction
 from django.db.transaction import TransactionManagementError
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError, UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
-from tests.support.sqlalchemy_units import of_driver
+from sqlalchemy.util import await_only
+from tests.support.sqlalchemy_units import Own, of_driver
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, formed
 from tests.support.writer.checked_tables import Tables
@@ -114,6 +115,41 @@ async def test_after_an_error_nothing_of_an_async_transaction_can_be_committed(
                 await session.execute(text(ROW.decode()))
             await session.commit()
         assert (own_rows(own), ids(own)) == (0, {STORED}), name
+
+
+@pytest.mark.anyio
+@pytest.mark.client
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_after_an_error_of_the_session_itself_its_rows_cannot_be_committed(
+    own: Tables, url: str, kind: str
+) -> None:
+    """A session with an engine for its rows alone has no connection for the event."""
+    create: Any = create_async_engine if kind == "async" else create_engine
+    engine = create(of_driver(url), poolclass=NullPool)
+    session = Session(binds={Own: getattr(engine, "sync_engine", engine)})
+
+    def work(append_to: Callable[[], Any]) -> None:
+        session.add(Own(n=1))
+        session.flush()
+        with pytest.raises(UnboundExecutionError):
+            append_to()
+        session.commit()
+
+    if kind == "sync":
+        with Writer(Database(url), formed(QUICK)) as writer:
+            work(lambda: writer.append_to(session, workload_s.car_created()))
+    else:
+        async with AsyncWriter(Database(url), formed(QUICK)) as async_writer:
+            given = AsyncSession(engine)
+            given.sync_session = session
+            await given.run_sync(
+                lambda _: work(
+                    lambda: await_only(async_writer.append_to(given, workload_s.car_created()))
+                )
+            )
+            await given.close()
+    session.close()
+    assert (own_rows(own), ids(own)) == (0, set())
 
 
 @pytest.mark.client
