@@ -137,10 +137,7 @@ class FunctionRun:
                 "outside of savepoints and of connection.transaction()"
             )
         else:
-            misuse = self.misused(
-                "has ended the transaction itself and begun another one: what it committed is "
-                "stored, and nothing else"
-            )
+            misuse = self.ended_itself()
         return Verdict(misuse, misuse, is_functions=True)
 
     def invoke(self, connection: C, function: Callable[[C], object]) -> Program[Exception | None]:
@@ -218,6 +215,13 @@ class FunctionRun:
             f"let {self._caller} begin, commit and roll back"
         )
         return self.misuse
+
+    def ended_itself(self) -> TransactionMisused:
+        """Record that the transaction is not the one of the run, and return the misuse."""
+        return self.misused(
+            "has ended the transaction itself and begun another one: what it committed is "
+            "stored, and nothing else"
+        )
 
     def end(self, raised: Exception | None) -> Verdict | None:
         """Judge the run after the function returned or raised. None: the transaction commits."""

@@ -7,7 +7,8 @@ stored it. The next run must append the same event first. Then two runs cannot b
 commit, because the second one collides.
 
 This event is the *fence*. A guard before COMMIT fails if the function has rolled back any event
-to a savepoint, so a run that committed has stored its fence.
+to a savepoint, so a run that committed has stored its fence. The look-up reads the run's other
+events too: a function that commits by a statement of its own may have stored a part of them.
 """
 
 import inspect
@@ -225,16 +226,23 @@ class Call(Work, Generic[T]):
 
     def _look_up(self, event_id: UUID) -> Program[DatabaseFailure | None]:
         """Settle the call if the event is stored, by a run of this call or by another call."""
-        present = yield from self._acts.look_up([event_id])
+        of_lost = {each for run in self._lost.values() for each in run.appended}
+        present = yield from self._acts.look_up({event_id} | of_lost)
         if isinstance(present, DatabaseFailure):
             return present
         found = present.get(event_id)
         if found is None:
             return None
-        if found.write_id in self._lost:
+        if (run := self._lost.get(found.write_id)) is not None:
             if self._is_running:
                 self._run_ended("resolved")
-            self._win(self._lost[found.write_id])
+            # Without an answer, nobody knows whether a guard has failed. What the function itself
+            # committed may be a part of the run.
+            stored = {each for each, its in present.items() if its.write_id == run.id}
+            if run.appended <= stored:
+                self._win(run)
+            else:
+                self._settle(run.ended_itself())
         else:
             same = found.has_content(self.fingerprints[event_id])
             # Behind another first event, a receipt would hide that the first one is not stored.
@@ -310,7 +318,8 @@ class Run(FunctionRun, Generic[T]):
         self.needs_plain = False
         """Whether the server refuses that form to the writer itself: the next run leaves it."""
         self._made = 0
-        self._appended: set[UUID] = set()
+        self.appended: set[UUID] = set()
+        """The ids of the events whose append succeeded."""
         self._collision: tuple[UUID, Exception] | None = None
         self._stale: StaleVersion | None = None
 
@@ -370,22 +379,22 @@ class Run(FunctionRun, Generic[T]):
             raise
         except psycopg.Error as error:
             if kind_of(error) is FailureKind.COLLISION:
-                if event_id in self._appended:
+                if event_id in self.appended:
                     self.misuse = _appended_twice(event_id)
                     raise self.misuse from None
                 self._collision = event_id, error
             raise
-        self._appended.add(event_id)
+        self.appended.add(event_id)
         if self.fence is None:
             self.fence = event_id
 
     @property
     def own(self) -> Mapping[str, str] | None:
         """The events of the run, for the guard of them."""
-        if not self._appended:
+        if not self.appended:
             return None
-        number = str(len(self._appended))
-        return {"number": number, "ids": plain_array(self._appended), "write_id": self.id}
+        number = str(len(self.appended))
+        return {"number": number, "ids": plain_array(self.appended), "write_id": self.id}
 
     def collided(self) -> UUID | None:
         """Return the event whose append violated a unique key, if that ended this run."""

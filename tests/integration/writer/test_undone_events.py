@@ -206,6 +206,27 @@ def test_nothing_happens_twice_if_the_answer_is_lost(
     assert (own_rows(own), ids(own)) == (0, set())
 
 
+@pytest.mark.parametrize("where", ["before", "after_sent"])
+def test_a_part_that_the_function_committed_is_no_receipt_if_the_answer_is_lost(
+    proxy: PostgresProxy, own: Tables, where: Any
+) -> None:
+    """The first event proves which run was committed, and not that all of the run was."""
+    first, second = workload_s.car_created("CAR-1"), workload_s.car_created("CAR-2")
+
+    def function(transaction: Transaction) -> None:
+        transaction.append(first)
+        behind_another(transaction.connection, b"COMMIT AND CHAIN")
+        transaction.append(second)
+        proxy.cut(where, matching="COMMIT")
+
+    with (
+        Writer(Database(proxy.url), formed(QUICK)) as writer,
+        pytest.raises(TransactionMisused, match="what it committed is stored"),
+    ):
+        writer.transact(function)
+    assert ids(own) == {first.id}
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("way", ["execute", "stream", "factory", "client", "raw", "block"])
 async def test_an_event_that_was_undone_fails_the_call_of_a_task(
