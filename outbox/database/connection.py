@@ -197,6 +197,11 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         """Whether the connection is unusable: closed, inherited by a fork, or lent and returned."""
         return self.is_over or self.is_inherited or self._session.is_dropped or super().closed
 
+    @property
+    def was_closed(self) -> bool:
+        """Whether `close` was called on it, while it was open."""
+        return self._closed
+
     @contextmanager
     def lent(self, before_send: BeforeSend, on_error: OnError) -> Generator[Self]:
         """Yield another object for this session, for code of the user during the block.

@@ -197,7 +197,8 @@ class FunctionRun:
             return
         self.forget_undone(before)
         self.failures.append(error)
-        self._is_lost = self._handle is not None and self._handle.closed
+        handle = self._handle
+        self._is_lost = handle is not None and handle.closed and not handle.was_closed
 
     def forget_undone(self, status: int) -> None:
         """Forget the recorded errors if the transaction is healthy.

@@ -147,6 +147,44 @@ def test_no_call_of_a_thread_commits_what_a_failed_one_left_in_a_pipeline(
     assert calls_with_rows(rows) == ([2] if ways == "transact" else [2, 2])
 
 
+@pytest.mark.parametrize("swallows", [True, False])
+@pytest.mark.parametrize("ways", ["transact", "once"])
+def test_a_connection_that_a_thread_of_the_function_closed_is_no_outage(
+    rows: str, ways: str, *, swallows: bool
+) -> None:
+    """The function would close the next one too, so it does not run again."""
+    runs: list[int] = []
+
+    def closing(connection: Any) -> None:
+        runs.append(1)
+        thread = threading.Thread(target=_close_when_asleep, args=(rows, connection))
+        thread.start()
+        try:
+            with suppress(*[psycopg.Error] if swallows else []):
+                connection.execute("SELECT pg_sleep(60)")
+        finally:
+            thread.join()
+
+    error = TransactionMisused if swallows else psycopg.OperationalError
+    database = Database(rows)
+    if ways == "transact":
+        with Writer(database, QUICK) as writer, pytest.raises(error):
+            writer.transact(lambda each: closing(each.connection))
+    else:
+        with Inbox(database, "mailer") as inbox, pytest.raises(error):
+            inbox.once("m1", closing)
+    assert len(runs) == 1
+
+
+def _close_when_asleep(url: str, connection: Any) -> None:
+    asleep = "SELECT FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND pid = %s"
+    pid = connection.info.backend_pid
+    with psycopg.connect(url, autocommit=True) as sql:
+        wait_until(lambda: sql.execute(asleep, (pid,)).rowcount)
+        connection.close()
+        sql.execute("SELECT pg_terminate_backend(%s)", (pid,))  # it would sleep on
+
+
 class SlowText:
     """A parameter that takes as long to encode as `is_encoded` is not set."""
 
