@@ -5,6 +5,7 @@ answer. On a dead link this took ten seconds. These connections close the socket
 attempt ends immediately with its outcome in doubt, which the writer resolves.
 """
 
+import asyncio
 import math
 import os
 import re
@@ -17,6 +18,7 @@ from threading import Event, Lock
 from time import monotonic
 from typing import Any, Self, TypeVar
 
+import anyio
 import psycopg
 from psycopg import IsolationLevel, sql, waiting
 from psycopg.abc import PQGen, PQGenConn
@@ -42,6 +44,11 @@ _BEGIN = {
 _CLOSED = "the connection is closed"
 
 _BUSY = "another exchange runs in this session: run one after the other"
+
+_INSIDE = (
+    "another statement of this connection did not end before the deadline: run none inside of its "
+    "stream() or copy(), which would wait for itself"
+)
 
 _SAID_OF_READ_ONLY = (b"in_hot_standby", b"default_transaction_read_only")
 
@@ -147,6 +154,45 @@ class _Session:
                     found.shutdown(socket.SHUT_RDWR)
 
 
+class _LentLock:
+    """The lock that psycopg holds during a statement, of a connection that was lent.
+
+    psycopg also holds it for all of `stream` and `copy`. A statement inside of these waits for
+    itself, with psycopg's own lock for ever. This one is waited for until the deadline of the run.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        self._lock = Lock()
+        self._deadline = deadline
+
+    def __enter__(self) -> None:
+        left = _left(self._deadline, None)
+        if not self._lock.acquire(timeout=-1 if left is None else left):
+            raise psycopg.OperationalError(_INSIDE)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class _LentAsyncLock:
+    """As `_LentLock`, for tasks."""
+
+    def __init__(self, deadline: float | None) -> None:
+        self._lock = asyncio.Lock()
+        self._deadline = deadline
+
+    async def __aenter__(self) -> None:
+        if self._lock.locked():
+            with anyio.move_on_after(_left(self._deadline, None)):
+                await self._lock.acquire()
+                return
+            raise psycopg.OperationalError(_INSIDE)
+        await self._lock.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class _ConnectionBase(psycopg.BaseConnection[Any]):
     """The attributes and methods that both kinds of connection share.
 
@@ -217,6 +263,7 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         lent.share(self)
         lent.before_send, lent.on_error = before_send, on_error
         lent.cursor_factory = lent.lent_cursor
+        lent.lock = lent.lent_lock(self.deadline)
         try:
             yield lent
         finally:
@@ -360,6 +407,7 @@ class Connection(_ConnectionBase, psycopg.Connection[Any]):
     """A synchronous connection."""
 
     lent_cursor = _LentCursor
+    lent_lock = _LentLock
 
     def close(self) -> None:
         """Close the session, as psycopg does; if a thread is in it, as soon as it leaves."""
@@ -398,6 +446,7 @@ class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
     """An asynchronous connection."""
 
     lent_cursor = _LentAsyncCursor
+    lent_lock = _LentAsyncLock
 
     async def close(self) -> None:
         """Close the session, as psycopg does; if a task is in it, as soon as it leaves."""

@@ -16,11 +16,12 @@ from psycopg.adapt import Dumper
 from psycopg.pq import TransactionStatus
 from tests.support.publisher.running_relays import until
 from tests.support.waiting import wait_until
+from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK
 
 from dsql_outbox.inbox import AsyncInbox, Inbox
 from dsql_outbox.outbox import Database, TransactionMisused
-from dsql_outbox.writer import AsyncWriter, Writer
+from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.postgres_only("pg_stat_activity")]
 
@@ -145,6 +146,47 @@ def test_no_call_of_a_thread_commits_what_a_failed_one_left_in_a_pipeline(
     with pytest.raises(TransactionMisused):
         kept[0].__exit__(None, None, None)
     assert calls_with_rows(rows) == ([2] if ways == "transact" else [2, 2])
+
+
+SERIES = "SELECT generate_series(1, 9)"
+
+
+@pytest.mark.parametrize("way", ["stream", "copy"])
+def test_an_append_inside_a_statement_ends_with_the_time_of_the_call(rows: str, way: str) -> None:
+    """psycopg's lock is held for all of `stream` and `copy`."""
+
+    def function(transaction: Transaction) -> None:
+        cursor = transaction.connection.cursor()
+        if way == "stream":
+            for _ in cursor.stream(SERIES):
+                transaction.append(workload_s.car_created())
+        else:
+            with cursor.copy("COPY public.effects_by_call FROM STDIN"):
+                transaction.append(workload_s.car_created())
+
+    with Writer(Database(rows), QUICK) as writer:
+        with pytest.raises(psycopg.OperationalError, match="inside of its stream"):
+            writer.transact(function, timeout=0.5)
+        writer.transact(lambda each: each.append(workload_s.car_created()))
+
+
+@pytest.mark.parametrize("way", ["stream", "copy"])
+async def test_an_append_of_a_task_inside_a_statement_ends_with_the_time_of_the_call(
+    rows: str, way: str
+) -> None:
+    async def function(transaction: AsyncTransaction) -> None:
+        cursor = transaction.connection.cursor()
+        if way == "stream":
+            async for _ in cursor.stream(SERIES):
+                await transaction.append(workload_s.car_created())
+        else:
+            async with cursor.copy("COPY public.effects_by_call FROM STDIN"):
+                await transaction.append(workload_s.car_created())
+
+    async with AsyncWriter(Database(rows), QUICK) as writer:
+        with pytest.raises(psycopg.OperationalError, match="inside of its stream"):
+            await writer.transact(function, timeout=0.5)
+        await writer.transact(lambda each: each.append(workload_s.car_created()))
 
 
 @pytest.mark.parametrize("swallows", [True, False])
