@@ -161,9 +161,9 @@ def with_literals(query: bytes, values: Mapping[str, str]) -> bytes:
 def _literal(text: str) -> bytes:
     """Return a literal in ASCII, which a session reads alike whatever its settings are."""
     plain = text.replace("\\", r"\\").replace("'", "''")
-    return b"E'%s'" % "".join(
-        each if each.isascii() else f"\\U{ord(each):08x}" for each in plain
-    ).encode("ascii")
+    if not plain.isascii():
+        plain = "".join(each if each.isascii() else f"\\U{ord(each):08x}" for each in plain)
+    return b"E'%s'" % plain.encode("ascii")
 
 
 def encoding_of(connection: "psycopg.BaseConnection[Any]") -> str:
