@@ -6,15 +6,20 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import msgspec
+
 from dsql_outbox.servers import free_port
 from dsql_outbox.servers.server_process import ServerProcess
-from dsql_outbox.traces import OLDEST_JAEGER
 
 from .parts import MissingPart
+
+T = TypeVar("T")
+
+_SECONDS: Final = 10.0
 
 
 class Jaeger(NamedTuple):
@@ -22,6 +27,11 @@ class Jaeger(NamedTuple):
 
     otlp_url: str
     query_url: str
+
+    def get(self, path: str, kind: type[T]) -> T:
+        """Return the answer to a request. Raises `HTTPError`, as for a trace it does not have."""
+        with urlopen(f"{self.query_url}{path}", timeout=_SECONDS) as answer:
+            return msgspec.json.decode(answer.read(), type=kind, strict=False)
 
 
 @contextmanager
@@ -81,5 +91,5 @@ def _program() -> str:
     """``JAEGER``, or the one on the PATH. Raises `MissingPart`."""
     named = os.environ.get("JAEGER") or shutil.which("jaeger")
     if named is None:
-        raise MissingPart(f"Jaeger: set JAEGER=/path/to/jaeger ({OLDEST_JAEGER} or newer)")
+        raise MissingPart("Jaeger: set JAEGER=/path/to/jaeger (2.0 or newer)")
     return named

@@ -54,7 +54,9 @@ Exit codes:
     help="Ask for no token: every user of this machine may read all events, and so may whoever "
     "a proxy on this machine lets in.",
 )
-@option("--jaeger", metavar="URL", help="The base URL of Jaeger 2, to draw traces from.")
+@option(
+    "--jaeger", metavar="URL", help="The base URL of Jaeger 2, to link each event to its traces."
+)
 @option(
     "--interval",
     type=click.FloatRange(min=0, min_open=True),

@@ -102,7 +102,6 @@ _COMMANDS: Final = {
     "verify": Subcommand("verify", "Compare the stored events with each other."),
     "operations": Subcommand("operations", "List what operators did: who, when, what and why."),
     "inbox": Subcommand("inbox", "Forget old messages of a consumer's inbox."),
-    "trace": Subcommand("trace", "Draw the trace of an event, from Jaeger or a file."),
 }
 
 

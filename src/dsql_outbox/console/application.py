@@ -24,12 +24,12 @@ from dsql_outbox.outbox import (
     require_database,
     require_positive,
 )
-from dsql_outbox.traces import check_url
 
 from . import message_list, record_pages
 from .access import LIFETIME, Access
 from .console_state import Console, console_of
 from .guard import Guard
+from .jaeger_page import require_base_url
 from .layout import page
 from .overview import conflicts, live, overview
 from .problems import database_problem, http_problem, outbox_problem
@@ -56,7 +56,7 @@ def console_app(  # noqa: PLR0913 - one argument per setting
     not mark the requests that it forwards.
 
     `hosts` are the names, beside those of the loopback, that a request may have in
-    its Host header. `jaeger` is the base URL of Jaeger 2, from which traces are read.
+    its Host header. `jaeger` is the base URL of Jaeger 2, to which the page of an event links.
     `interval` is the time in seconds between two reads of the status.
 
     Raises `SettingsError` unless exactly one of `token` and `open_to_this_machine` is given, for
@@ -71,7 +71,7 @@ def console_app(  # noqa: PLR0913 - one argument per setting
         )
     require_positive("console_app", {"interval": interval})
     if jaeger is not None:
-        check_url(jaeger := jaeger.rstrip("/"))
+        jaeger = require_base_url(jaeger)
     access = Access(token)
     console = Console(database, access=access, jaeger=jaeger, interval=interval)
     app = Starlette(

@@ -57,11 +57,6 @@ class Commands:
         """Print the conflict report."""
         return self._command("status", "--conflicts", "--hours", str(hours))
 
-    def trace(self, event_id: UUID, jaeger: str | None) -> str:
-        """Draw the trace of an event in a terminal."""
-        place = ["--jaeger", jaeger] if jaeger else []
-        return shown(["dsql-outbox", "trace", str(event_id), *place])
-
     def _command(self, *words: str) -> str:
         at = words.index("--") if "--" in words else len(words)
         return shown(["dsql-outbox", *words[:at], *self._schema, *words[at:]])

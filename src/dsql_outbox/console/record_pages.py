@@ -1,45 +1,23 @@
 """The pages of an event and of an entity, and the search that finds them."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-import msgspec
-from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from dsql_outbox.outbox import OutboxError, SettingsError, parse_subject_key, told
+from dsql_outbox.outbox import SettingsError, parse_subject_key
 from dsql_outbox.publisher import Messages, Selection, UndeliveredMessage
-from dsql_outbox.traces import (
-    Sent,
-    TreeRow,
-    page_of,
-    sent_of,
-    spans_of_jaeger,
-    traces_of,
-    tree_rows,
-)
 
 from .console_state import console_of
+from .jaeger_page import traces_page
 from .layout import link, page
 from .problems import problem
 
 _ROWS: Final = 50
 _KEPT: Final = 10
-_LOOKBACK: Final = timedelta(hours=1)
-_COLUMNS: Final = 100
-
-
-class Trace(msgspec.Struct, frozen=True):
-    """A trace of an event: the lines of its tree, its deliveries, and its page in Jaeger."""
-
-    trace_id: str
-    page: str
-    rows: Sequence[TreeRow]
-    sent: Sequence[Sent]
 
 
 async def search(request: Request) -> Response:
@@ -68,7 +46,6 @@ async def event(request: Request) -> Response:
         title = "No such event"
         return problem(request, HTTPStatus.NOT_FOUND, title, f"No event {event_id} is stored here.")
     wants_payload = "payload" in request.query_params
-    jaeger = console.jaeger if "trace" in request.query_params else None
     status = console.sampler.latest
     targets = () if status is None else status.status.targets
     return page(
@@ -87,10 +64,7 @@ async def event(request: Request) -> Response:
         ],
         replays=await console.records.replays(event_id),
         payload=await console.records.payload(event_id) if wants_payload else None,
-        jaeger=console.jaeger,
-        wants_trace=jaeger is not None,
-        trace_command=console.commands.trace(event_id, console.jaeger),
-        **await _traces(jaeger, event_id, found.saved_date if found else None),
+        traces_page=traces_page(console.jaeger, event_id) if console.jaeger else None,
     )
 
 
@@ -133,31 +107,6 @@ async def _where(
         async for each in messages.find(Selection(ids=tuple(event_ids))):
             found[each.event_id].append(each)
     return found
-
-
-async def _traces(jaeger: str | None, event_id: UUID, saved: datetime | None) -> dict[str, Any]:
-    if jaeger is None:
-        return {"traces": [], "trace_fault": None, "sent": []}
-    since = (saved or datetime.now(UTC) - timedelta(days=7)) - _LOOKBACK
-    try:
-        traces = await to_thread.run_sync(_read_traces, jaeger, event_id, since)
-    except OutboxError as error:
-        return {"traces": [], "trace_fault": told(error), "sent": []}
-    sent = [each for trace in traces for each in trace.sent]
-    return {"traces": traces, "trace_fault": None, "sent": sent}
-
-
-def _read_traces(jaeger: str, event_id: UUID, since: datetime) -> list[Trace]:
-    found = traces_of(event_id, spans_of_jaeger(jaeger, str(event_id), since))
-    return [
-        Trace(
-            trace_id,
-            page_of(jaeger, trace_id),
-            tree_rows(spans, width=_COLUMNS),
-            sent_of(event_id, spans),
-        )
-        for trace_id, spans in found.items()
-    ]
 
 
 def _uuid(text: str) -> UUID | None:

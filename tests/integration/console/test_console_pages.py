@@ -1,11 +1,12 @@
 """What the pages of the console show, on a real database."""
 
+import json
 import re
 from functools import partial
 from html import unescape
 from pathlib import Path
 from shlex import split
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import anyio
 import psycopg
@@ -19,7 +20,6 @@ from tests.support.database_roles import as_role
 from tests.support.publisher.archived_events import archive
 from tests.support.publisher.given_up_messages import event, relay_all
 from tests.support.publisher.running_relays import relayed
-from tests.support.telemetry.jaeger_server import Jaeger, serving
 
 from dsql_outbox.cli import main
 from dsql_outbox.console.operator_commands import Commands
@@ -106,7 +106,7 @@ async def test_an_event_says_where_it_is(url: str) -> None:
         await text(browser, "/nowhere", 404)
 
 
-async def test_an_archived_event_names_its_file_here_and_in_trace(url: str, tmp_path: Path) -> None:
+async def test_an_archived_event_names_its_file(url: str, tmp_path: Path) -> None:
     (old,) = written(url, event("a"))
     await relay_all(Database(url), MemorySink())
     done = await archive(Database(url), tmp_path / "archive")
@@ -116,11 +116,6 @@ async def test_an_archived_event_names_its_file_here_and_in_trace(url: str, tmp_
         page = await text(browser, f"/events/{old.id}")
     where = f"in file <code>{file.name}</code> of <code>{file.parent}</code>"
     assert f"bytes are {where}" in page
-    (spans := tmp_path / "spans.json").touch()
-    words = ["trace", str(old.id), "--file", str(spans), "--database", url]
-    told = await to_thread.run_sync(partial(CliRunner().invoke, main, words))
-    assert told.exit_code == 1, "without a trace, too"
-    assert told.stdout == f"archived in {file.name} of {file.parent}\n"
 
 
 async def test_an_entity_has_its_state_and_its_history_page_by_page(url: str) -> None:
@@ -279,36 +274,6 @@ async def test_the_numbers_are_true_where_a_reading_cuts_them(url: str) -> None:
     assert "1,103 messages are blocked" in page
 
 
-async def test_an_event_that_left_says_when_it_was_sent_if_its_trace_does(url: str) -> None:
-    (made,) = written(url, event("a"))
-    await relayed(Database(url), MemorySink())
-    attributes = {
-        "outbox.event.id": str(made.id),
-        "outbox.publish.result": "delivered",
-        "messaging.system": "kafka",
-        "messaging.destination.name": "car-moves",
-    }
-    span = {
-        "traceId": f"{7:032x}",
-        "spanId": f"{8:016x}",
-        "name": "publish events.CarMoved",
-        "startTimeUnixNano": "1795000000000000000",
-        "endTimeUnixNano": "1795000001000000000",
-        "attributes": [{"key": k, "value": {"stringValue": v}} for k, v in attributes.items()],
-    }
-    failed = span | {"spanId": f"{9:016x}", "attributes": span["attributes"][:1]}
-    with serving(Jaeger({"loans": [failed, span]})) as jaeger:
-        async with browsing(Database(url), jaeger=jaeger.url) as browser:
-            page = await text(browser, f"/events/{made.id}")
-            assert "The outbox does not keep the time, but its trace may" in page
-            page = await text(browser, f"/events/{made.id}?trace=1")
-    where = page.partition("Where it is now")[2].partition("</ul>")[0]
-    assert where.count("It was sent") == 1
-    assert "to kafka <code>car-moves</code> at" in where
-    assert "2026-11-18 11:06:41" in where
-    assert "It is no longer in the outbox." in where
-
-
 async def test_a_payload_is_shown_on_demand_and_never_logged(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -377,25 +342,16 @@ async def test_hostile_text_stays_text(url: str) -> None:
     assert "# a name has control characters" in pages[0]
 
 
-async def test_a_trace_is_drawn_as_in_the_terminal_with_a_link_to_jaeger(url: str) -> None:
+async def test_an_event_links_to_its_traces_in_jaeger(url: str) -> None:
     (made,) = written(url, event("a"))
-    span = {
-        "traceId": f"{7:032x}",
-        "spanId": f"{8:016x}",
-        "name": "outbox.write",
-        "startTimeUnixNano": "1000000",
-        "endTimeUnixNano": "9000000",
-        "attributes": [{"key": "outbox.event.id", "value": {"stringValue": str(made.id)}}],
-    }
-    with serving(Jaeger({"loans": [span]})) as jaeger:
-        async with browsing(Database(url), jaeger=jaeger.url) as browser:
-            assert not jaeger.queries
-            page = await text(browser, f"/events/{made.id}?trace=1")
-    assert f'href="{jaeger.url}/trace/{7:032x}"' in page
-    assert "outbox.write" in page
-    assert "━" in page
-    async with browsing(Database(url), jaeger="http://127.0.0.1:9") as browser:
-        assert "Jaeger cannot be reached" in await text(browser, f"/events/{made.id}?trace=1")
+    async with browsing(Database(url), jaeger="http://jaeger.example:16686/") as browser:
+        page = (await browser.get(f"/events/{made.id}")).text
+    (link,) = re.findall(r'href="(http://jaeger[^"]*)"', page)
+    address, _, query = unescape(link).partition("?")
+    assert address == "http://jaeger.example:16686/search"
+    search = parse_qs(query)
+    assert json.loads(search["tags"][0]) == {"outbox.event.id": str(made.id)}
+    assert search["service"] == ["dsql-outbox-publish"]
 
 
 async def test_a_reader_sees_every_page_and_a_role_without_rights_sees_what_it_lacks(

@@ -4,23 +4,16 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from click.testing import CliRunner
-from rich.console import Console
 from tests.support.telemetry.dashboards import alerts, panels
 from tests.support.telemetry.event_trace import checks
-from tests.support.telemetry.jaeger_server import Jaeger, serving
-from tests.support.telemetry.otlp_files import save, spans_by_service
 from tests.support.telemetry.promql import asked, evaluate
 from tests.support.telemetry.received_spans import view_received
 from tests.support.telemetry.watched_run import CONFLICTS, PLAIN, Watched, run, spans_to
 from tests.support.writer import workload_s
 
-from dsql_outbox.cli import main
-from dsql_outbox.cli.trace_drawing import render_tree
 from dsql_outbox.observability import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
@@ -54,24 +47,6 @@ def test_a_conflicted_write_is_one_trace_to_the_consumer(watched: Watched) -> No
     found = list(checks(watched.trace, CONFLICTS))
     assert len(found) == 12
     assert [check.text for check in found if not check.held] == []
-
-
-def test_the_command_draws_what_was_received_from_a_file_and_from_jaeger(
-    watched: Watched, receiver: OtlpReceiver, tmp_path: Path
-) -> None:
-    console = Console(width=80)
-    with console.capture() as capture:
-        console.print(render_tree(watched.trace, width=80))
-    save(receiver.requests, path := tmp_path / "spans.json")
-    command = ["trace", str(watched.event_id)]
-    from_file = CliRunner().invoke(main, [*command, "--file", str(path)])
-    services = spans_by_service(receiver.requests)
-    assert set(services) == {"writer", "dsql-outbox-publish", "consumer"}
-    with serving(Jaeger(services)) as jaeger:
-        from_jaeger = CliRunner().invoke(main, [*command, "--jaeger", jaeger.url])
-    assert from_file.stdout.endswith(capture.get())
-    link = f"{jaeger.url}/trace/{watched.trace[0].trace_id}\n"
-    assert from_jaeger.stdout == from_file.stdout + link
 
 
 def test_what_queries_name_is_emitted(watched: Watched) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from dsql_outbox.cli.demo.span_tree import SpanView
 from dsql_outbox.observability import attributes as names
-from dsql_outbox.traces import SpanView
 
 _CLOCK = 1_000_000  # nanoseconds: times go through microseconds, and two processes
 

@@ -6,7 +6,7 @@ from typing import Any
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 
-from dsql_outbox.traces import SpanView
+from dsql_outbox.cli.demo.span_tree import SpanView
 
 
 def view_received(spans: Iterable[OtlpSpan]) -> list[SpanView]:

@@ -29,12 +29,12 @@ from tests.support.telemetry.received_spans import view_received
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 
+from dsql_outbox.cli.demo.span_tree import SpanView
 from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.metering import measure
 from dsql_outbox.observability import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.testing import OtlpReceiver, OutboxProxy
-from dsql_outbox.traces import SpanView
 from dsql_outbox.writer import Writer, WriterSettings
 
 from .promql import Scrape, scrape

@@ -14,9 +14,9 @@ from rich.console import Console
 from tests.support.telemetry.received_spans import view_received
 
 from dsql_outbox.cli.demo.report import show_page
-from dsql_outbox.cli.trace_drawing import render_tree
+from dsql_outbox.cli.demo.span_tree import SpanView, view_recorded
+from dsql_outbox.cli.demo.trace_drawing import render_tree
 from dsql_outbox.observability import AttemptEnded, TraceFacts, WriteEnded, WriteStarted
-from dsql_outbox.traces import SpanView, view_recorded
 
 MS = 1_000_000
 T0 = 1_700_000_000_000_000_000

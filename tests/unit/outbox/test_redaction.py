@@ -83,7 +83,7 @@ def test_a_url_is_shown_as_its_hosts(url: str, shown: str) -> None:
         ["status", "--database", f"postgresql://me:a?{SECRET}@h/x"],
         ["status", "--database", f"{SECRET}:me@h"],
         *(
-            ["trace", "0" * 32, "--jaeger", f"http://{login}@127.0.0.1:1"]
+            ["console", "--database", "x", "--jaeger", f"http://{login}@127.0.0.1:1"]
             for login in (f"me:{SECRET}", f"me:a/{SECRET}", f"me:a?{SECRET}", f"me:a#{SECRET}")
         ),
     ],

@@ -12,9 +12,12 @@ from typing import Any
 import click
 import pytest
 import yaml
+from rich.console import Console
 from tests.support.checkout import ROOT
 
 from dsql_outbox.cli import main
+from dsql_outbox.cli.demo.report import show_page
+from dsql_outbox.cli.demo.span_tree import SpanView
 from dsql_outbox.cli.telemetry import otel_environment
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -141,9 +144,10 @@ def test_prometheus_scrapes_where_the_publisher_listens() -> None:
     assert (ROOT / "observability" / "prometheus" / rules).is_file()
 
 
-def test_jaeger_is_where_the_trace_command_looks_for_it() -> None:
-    (default,) = (p.default for p in leaf_command(main, ["trace"])[0].params if p.name == "jaeger")
-    assert default == "http://localhost:16686"
+def test_jaeger_is_where_the_demo_says(capsys: pytest.CaptureFixture[str]) -> None:
+    span = SpanView("7", "8", None, "outbox.write", "INTERNAL", 1, 2)
+    show_page(Console(width=200), "http://localhost:4318", [span], [])
+    assert "http://localhost:16686/trace/" in capsys.readouterr().out
     assert "127.0.0.1:16686:16686" in SERVICES["jaeger"]["ports"]
 
 

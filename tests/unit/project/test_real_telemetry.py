@@ -13,8 +13,8 @@ from benchmarks.real_telemetry.trace_checks import (
 )
 from msgspec.structs import replace
 
+from dsql_outbox.cli.demo.span_tree import SpanView
 from dsql_outbox.observability import attributes as names
-from dsql_outbox.traces import SpanView
 
 EVENT = UUID(int=7)
 SERVER = {names.DB_NAMESPACE: "d.outbox", names.SERVER_ADDRESS: "h", names.SERVER_PORT: 5432}

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from tests.support.telemetry.event_trace import checks
 
-from dsql_outbox.traces import SpanView
+from dsql_outbox.cli.demo.span_tree import SpanView
 
 MS, WRITE = 1_000_000, "outbox.write"
 

@@ -17,10 +17,10 @@ from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.tracing import record_spans
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
-from dsql_outbox.traces import view_recorded
 
 from .report import counting, show, show_page, trace_of
 from .results import Results, checks
+from .span_tree import view_recorded
 from .stages import TOPIC_PREFIX, read_back, stored_ids, write_and_relay
 from .workload import EVENT_TYPES, SHAPES, TURNS
 

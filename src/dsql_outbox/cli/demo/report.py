@@ -2,19 +2,22 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
-from dsql_outbox.cli.trace_drawing import render_tree
 from dsql_outbox.observability import attributes as names
-from dsql_outbox.traces import SpanView, jaeger_beside, page_of
 
 from .results import Check, Results, Written, percentile
+from .span_tree import SpanView
 from .stages import Progress
+from .trace_drawing import render_tree
 from .workload import EVENT_TYPES, SHAPES
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+_JAEGER_PORT: Final = 16686
 
 
 def show(
@@ -47,9 +50,14 @@ def show_page(
     if lost:
         text = f"No server accepted the spans at {otlp}: {', '.join(lost)}"
     else:
-        page = page_of(jaeger_beside(otlp), trace[0].trace_id)
-        text = f"In Jaeger: {page}"
+        text = f"In Jaeger: {_jaeger_beside(otlp)}/trace/{trace[0].trace_id}"
     console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _jaeger_beside(otlp: str) -> str:
+    """Return the base URL of a Jaeger that takes spans at this URL, at its usual port."""
+    host = urlsplit(otlp).hostname or "localhost"
+    return f"http://{f'[{host}]' if ':' in host else host}:{_JAEGER_PORT}"
 
 
 def _table(results: Results) -> "Table":

@@ -55,11 +55,4 @@ if (live) {
   listen();
 }
 
-for (const part of document.querySelectorAll("[data-load]")) {
-  fetch(part.dataset.load)
-    .then((answer) => (answer.ok ? answer.text() : Promise.reject(answer)))
-    .then((html) => swap(html, part.dataset.parts))
-    .catch(() => {});
-}
-
 prepare(document);

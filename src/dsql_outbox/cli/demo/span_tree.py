@@ -3,9 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
-from uuid import UUID
 
 import msgspec
 
@@ -26,7 +24,7 @@ _DONE: Final = frozenset({"committed", "resolved", "delivered"})
 Kind = Literal["head", "span", "wait", "done", "failed"]
 
 
-class SpanView(msgspec.Struct, frozen=True, rename="camel"):
+class SpanView(msgspec.Struct, frozen=True):
     """The part of a span that the tree shows; ids are hexadecimal, times Unix nanoseconds."""
 
     trace_id: str
@@ -194,44 +192,3 @@ def _label(span: SpanView) -> str:
     name = span.name.removesuffix(f" {number}")
     words = (name, number, _outcome(span), _consequence(span), *codes)
     return visible(" ".join(str(word) for word in words if word))
-
-
-def traces_of(event_id: UUID, spans: Iterable[SpanView]) -> dict[str, list[SpanView]]:
-    """The traces in which a span names the event, by trace id; repeated spans appear once."""
-    traces: dict[str, dict[str, SpanView]] = defaultdict(dict)
-    wanted: set[str] = set()
-    for span in spans:
-        traces[span.trace_id][span.span_id] = span
-        if names_event(span, event_id):
-            wanted.add(span.trace_id)
-    return {trace_id: list(traces[trace_id].values()) for trace_id in sorted(wanted)}
-
-
-def names_event(span: SpanView, event_id: UUID) -> bool:
-    """Whether an attribute of the span is the id of the event."""
-    found = (span.attributes.get(n) for n in (names.EVENT_ID, names.MESSAGING_MESSAGE_ID))
-    return str(event_id) in found
-
-
-class Sent(msgspec.Struct, frozen=True, rename="camel"):
-    """A delivery of an event, as a trace tells it: where it went, and when the broker had it."""
-
-    system: str
-    destination: str
-    at: datetime
-
-
-def sent_of(event_id: UUID, spans: Iterable[SpanView]) -> list[Sent]:
-    """The deliveries of an event in a trace, the first one first."""
-    found = [
-        Sent(
-            str(span.attributes.get(names.MESSAGING_SYSTEM, "")),
-            str(span.attributes.get(names.MESSAGING_DESTINATION, "")),
-            datetime.fromtimestamp(span.end_ns / 1e9, UTC),
-        )
-        for span in spans
-        if names_event(span, event_id)
-        and span.attributes.get(names.PUBLISH_RESULT) == "delivered"
-        and 0 <= span.end_ns < 1 << 64  # so that a datetime has it
-    ]
-    return sorted(found, key=lambda each: each.at)

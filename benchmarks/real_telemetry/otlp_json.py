@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from .span_tree import SpanView
+from dsql_outbox.cli.demo.span_tree import SpanView
 
 _KINDS: Final = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _ERROR: Final = (2, "STATUS_CODE_ERROR")

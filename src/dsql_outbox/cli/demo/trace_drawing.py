@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from dsql_outbox.traces import SpanView, TreeRow, tree_rows
+from .span_tree import SpanView, TreeRow, tree_rows
 
 if TYPE_CHECKING:
     from rich.text import Text
