@@ -36,7 +36,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help chaos demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm console-check zip
+.PHONY: help chaos cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -113,6 +113,10 @@ console-check: $(VENV)/.dev $(VENV)/.browser ## time each page of the console on
 
 zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm64.zip
 	$(BIN)/python examples/lambda/package.py
+
+cluster-report: $(VENV)/.dev ## ask a cluster of Aurora DSQL what no documentation answers (DATABASE=dsql://.. REPORT=report.md HOUR=1)
+	@test -n "$(DATABASE)" || { echo "cluster-report needs DATABASE=URL" >&2; exit 2; }
+	@$(BIN)/python -m benchmarks.cluster "$(DATABASE)" "$(or $(REPORT),report.md)" $(if $(HOUR),--hour)
 
 bench-peers: $(VENV)/.dev $(VENV)/.peers ## writer and relay beside bare drivers, pgbench and other libraries (ONLY=batch,relay; OPTIONS=--json)
 	@$(BIN)/python -m benchmarks.peers $(if $(ONLY),--only $(ONLY)) $(OPTIONS)

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from benchmarks.cluster.statements import query
 from psycopg import errors
 from tests.support.dsql import cluster_rules
 from tests.support.dsql.cluster_rules import BURST, CROWD, MAX_BYTES, RATE, kind_of
@@ -14,7 +15,6 @@ from tests.support.dsql.governed import GovernedPostgres
 from tests.support.dsql.refusals import UNCACHED_IDENTITY, UNCACHED_SEQUENCE
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.schema import statement
 from dsql_outbox.testing.proxy import wire_protocol as wire
 
 Session = psycopg.Connection[Any]
@@ -382,7 +382,7 @@ def test_a_query_that_needs_more_memory_than_it_may_is_refused(
     governed: GovernedPostgres,
 ) -> None:
     limit = "-c temp_file_limit=4096"  # a part of what the endpoint gives, so that it is quick
-    few, many = (statement("doctor_memory", "records", rows=rows) for rows in (100, 20_000))
+    few, many = (query("memory", "records", rows=rows) for rows in (100, 20_000))
     with psycopg.connect(governed.url, options=limit) as session:
         assert session.execute(few).fetchone() == (99,)
         with pytest.raises(errors.ProgramLimitExceeded) as refused:

@@ -172,8 +172,8 @@ WHO_RUNS = {
         "view_drop",
     ),
 }
-"""By their first words; the owner migrates, and runs the demo and the proof of
-`doctor`, which otherwise asks as anybody, and says what it may not see."""
+"""By their first words; the owner migrates and runs the demo. `doctor` asks as anybody, and says
+what it may not see."""
 
 LITERALS = {
     "ids": "{}",

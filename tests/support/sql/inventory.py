@@ -4,13 +4,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, lru_cache
 from string import Formatter
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, Literal, LiteralString, NamedTuple, cast
 
+from benchmarks.cluster.statements import REPORT_STATEMENTS
 from psycopg import sql
 
 from dsql_outbox.outbox import numbered
-from dsql_outbox.schema import statement
-from dsql_outbox.schema.named_statements import compose, names, read_sql
+from dsql_outbox.schema.named_statements import compose, names, read_sql, render
 from dsql_outbox.schema.roles import DUTIES, grants
 from dsql_outbox.schema.tables import migrations
 
@@ -48,7 +48,7 @@ EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         "what names an event locks it, so that no archive takes its bytes meanwhile",
         frozenset({"row lock"}),
     ),
-    "doctor_row_lock": ("the doctor asks what a row lock does", frozenset({"row lock"})),
+    "report row_lock": ("the report asks what a row lock does", frozenset({"row lock"})),
     "run_mark": (_POSTGRES, frozenset({"set"})),
     "status_counters": (
         "PostgreSQL's statistics: `status` goes without them elsewhere",
@@ -77,7 +77,7 @@ _EXPLAINED: Final[Mapping[str, tuple[str, ...]]] = {
         *("outbox_delete", "outbox_bury"),
     ),
 }
-"""The statements that a writer asks for the form of a write, and those whose cost doctor asks."""
+"""The statements that a writer explains for the form of a write, and those of doctor and report."""
 
 
 @lru_cache(maxsize=1 << 16)
@@ -103,21 +103,26 @@ def inventory() -> tuple[Entry, ...]:
 def _entries() -> Iterator[Entry]:
     for name in names("statements"):
         if name not in _COMPOSED:
-            yield _entry(name, lambda schema, fill, name=name: _filled(name, schema, fill))
+            text = read_sql("statements", name)
+            yield _entry(name, lambda schema, fill, text=text: _filled(text, schema, fill))
+    for name, text in REPORT_STATEMENTS.items():
+        make = lambda schema, fill, text=text: _filled(text, schema, fill)  # noqa: E731 - as above
+        yield _entry(f"report {name}", make, ("report",))
     for explain, explained in _EXPLAINED.items():
         for name in explained:
+            text = read_sql("statements", name)
             yield _entry(
                 f"{explain} {name}",
-                lambda schema, fill, name=name, explain=explain: (
+                lambda schema, fill, text=text, explain=explain: (
                     b"%s %s"
                     % (
                         explain.encode(),
-                        _filled(name, schema, fill)
+                        _filled(text, schema, fill)
                         if "VERBOSE" in explain
-                        else _filled(name, schema, fill).lower(),
+                        else _filled(text, schema, fill).lower(),
                     )
                 ),
-                ("doctor",) if "VERBOSE" in explain else doors(name),
+                ("doctor", "report") if "VERBOSE" in explain else doors(name),
             )
     for migration in migrations():
         name = f"{migration.version:04}_{migration.name}"
@@ -166,10 +171,9 @@ def _wire(query: bytes) -> str:
     return numbered("", query).text.decode() if b"%(" in query else query.decode()
 
 
-def _filled(name: str, schema: str, fill: _Fill) -> bytes:
-    text = read_sql("statements", name)
+def _filled(text: LiteralString, schema: str, fill: _Fill) -> bytes:
     fields = {field for _, field, _, _ in Formatter().parse(text) if field} - {"schema"}
-    return statement(name, schema, **{field: fill(field) for field in fields})
+    return render(text, schema, **{field: fill(field) for field in fields})
 
 
 def _example(field: str) -> int | str:

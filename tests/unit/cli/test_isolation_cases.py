@@ -1,9 +1,8 @@
 """Hermitage's cases: each judgement turns when the anomaly of its case is seen."""
 
 import pytest
-
-from dsql_outbox.cli.doctor.proof.isolation import judge_cases
-from dsql_outbox.cli.doctor.proof.isolation_cases import (
+from benchmarks.cluster.isolation import judge_cases
+from benchmarks.cluster.isolation_cases import (
     CASES,
     Case,
     Ran,

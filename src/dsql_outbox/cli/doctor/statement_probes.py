@@ -3,14 +3,13 @@
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from math import inf
 from typing import Any, Final
 from uuid import uuid4
 
 import psycopg
 
 from dsql_outbox.outbox import NO_SUCH_FORM, Entity, array_literal
-from dsql_outbox.publisher import RowId, burial_proofs, failure_proofs, read_proofs, row_keys
+from dsql_outbox.publisher import RowId, burial_proofs, read_proofs, row_keys
 from dsql_outbox.schema import statement
 from dsql_outbox.writer import proof_event, proofs
 
@@ -18,7 +17,7 @@ from .examined_database import ExaminedDatabase, bare
 from .finding import Finding, refused
 
 _WRITTEN: Final = 40
-_READ: Final = 5
+READ: Final = 5
 """The rows of a shard that the probes write, and how many of them they read."""
 
 _Steps = Sequence[tuple[bytes, Mapping[str, Any]]]
@@ -42,14 +41,14 @@ def write_forms(visit: ExaminedDatabase) -> Iterator[Finding]:
 
 def read_forms(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether one statement reads several shards, or each is read by its own."""
-    refusals = _proved(visit, lambda rows: read_proofs(visit.schema, rows[-_READ - 1], _READ))
+    refusals = _proved(visit, lambda rows: read_proofs(visit.schema, rows[-READ - 1], READ))
     lost = "no publisher can work here"
     yield judge_forms("lateral read", refusals, "one read for all shards", "publishers", lost)
 
 
 def burial_forms(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether a dead letter is made by one statement, or by several."""
-    refusals = _proved(visit, lambda rows: burial_proofs(visit.schema, rows[-_READ:]))
+    refusals = _proved(visit, lambda rows: burial_proofs(visit.schema, rows[-READ:]))
     lost = "no message can become a dead letter"
     yield judge_forms("burial", refusals, "a dead letter is one statement", "publishers", lost)
 
@@ -92,7 +91,7 @@ def rows_read(visit: ExaminedDatabase) -> Iterator[Finding]:
     found: list[int | None] = []
     for form in ("single", "plain"):
         with written(visit) as rows:
-            ((query, parameters),) = read_proofs(visit.schema, rows[-_READ - 1], _READ)[form]
+            ((query, parameters),) = read_proofs(visit.schema, rows[-READ - 1], READ)[form]
             with suppress(*NO_SUCH_FORM):  # `lateral read` reports it
                 found.append(most_rows(analyzed(visit, query, parameters)))
     yield judge_rows_read(found)
@@ -121,53 +120,18 @@ def most_rows(plan: Sequence[str]) -> int | None:
 
 
 def judge_rows_read(found: Sequence[int | None]) -> Finding:
-    """Judge reads of `_READ` of `_WRITTEN` rows by the most rows that each of them looked at."""
+    """Judge reads of `READ` of `_WRITTEN` rows by the most rows that each of them looked at."""
     name, counts = "row comparison", [count for count in found if count is not None]
     if not counts:
         return Finding(name, "unknown", "EXPLAIN ANALYZE reports no rows")
     most = max(counts)
-    values = {"asked": _READ, "read": most, "present": _WRITTEN}
-    if most <= 2 * _READ:
-        text = f"bounds what is read: {most} rows looked at for {_READ} of {_WRITTEN}"
+    values = {"asked": READ, "read": most, "present": _WRITTEN}
+    if most <= 2 * READ:
+        text = f"bounds what is read: {most} rows looked at for {READ} of {_WRITTEN}"
         return Finding(name, "ok", text, values=values)
-    text = f"{most} rows are looked at for {_READ}: those before its place are read and thrown away"
+    text = f"{most} rows are looked at for {READ}: those before its place are read and thrown away"
     remedy = "a relay reads a shard's head again and again: keep the backlog short"
     return Finding(name, "warn", text, remedy, values=values)
-
-
-def infinity(visit: ExaminedDatabase) -> Iterator[Finding]:
-    """Whether a message that waits for an operator, without end, is stored and found as such."""
-    with written(visit) as rows:
-        (store, find) = failure_proofs(visit.schema, rows[-_READ:])
-        visit.connection.execute(*store)
-        waits = [row[-1] for row in visit.connection.execute(*find).fetchall()]
-    if waits == [inf] * _READ:
-        yield Finding("infinity", "ok", "works: a blocked message is stored and found")
-        return
-    text = f"a blocked message waits for {waits} s instead of infinity"
-    yield Finding("infinity", "fail", text, "use another database")
-
-
-def cost_proofs(
-    schema: str, rows: Sequence[RowId]
-) -> Iterator[tuple[str, bytes, Mapping[str, Any]]]:
-    """Ten statements of writers and publishers, by their names, on `rows` and new ones."""
-    entity, buried, deleted = Entity("OutboxProof", str(uuid4()), {}), rows[:_READ], rows[-_READ:]
-    one, batch = proofs(schema, [proof_event(entity) for _ in range(1 + _READ)])["single"]
-    read = read_proofs(schema, rows[_READ], _READ)
-    record, find = failure_proofs(schema, deleted)
-    ids = {"ids": array_literal(row.event_id for row in deleted)}
-    key = {"entity_type": entity.type, "entity_id": entity.id}
-    yield "write", *one
-    yield "batch of 5", *batch
-    yield "read", *read["single"][0]
-    yield "plain read", *read["plain"][0]
-    yield "record failures", *record
-    yield "find failures", *find
-    yield "find events", statement("event_find", schema), ids
-    yield "entity", statement("entity_state", schema), key
-    yield "delete 5", statement("outbox_delete", schema), row_keys(deleted)
-    yield "bury 5", *burial_proofs(schema, buried)["single"][0]
 
 
 def _proved(

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import msgspec
 from psycopg import ConnectionInfo, pq
 
+from dsql_outbox.cli.doctor.finding import Finding, Report, Value
 from dsql_outbox.observability import visible
 
-from .finding import Finding, Report, Value
-from .proof.isolation import NAME as ISOLATION
-from .proof.isolation_cases import CASES
+from .isolation import NAME as ISOLATION
+from .isolation_cases import CASES
 
 
 class DatedReport(msgspec.Struct, frozen=True):

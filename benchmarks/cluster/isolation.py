@@ -14,6 +14,7 @@ from dsql_outbox.cli.doctor.finding import Finding, Value
 from dsql_outbox.outbox import Connection
 
 from .isolation_cases import CASES, FIRST_ROWS, Case, Ran, Result, Rows, Step, judge
+from .statements import ask
 
 NAME: Final = "isolation cases"
 """The name of the finding with the result of each case."""
@@ -87,12 +88,20 @@ class _CaseRun:
         """Run all steps and return the outcome. Raises the driver's errors."""
         for session in self._sessions:
             session.connection.deadline = monotonic() + PATIENCE
-        self._visit.connection.deadline = monotonic() + PATIENCE
+        visit = self._visit
+        visit.connection.deadline = monotonic() + PATIENCE
         for key, value in FIRST_ROWS.items():
-            self._visit.rows("doctor_row_add", shard=self._shard, position=key, flag=value)
+            ask(
+                visit.connection,
+                visit.schema,
+                "row_add",
+                shard=self._shard,
+                position=key,
+                flag=value,
+            )
         reads = [self._submit(step) for step in case.steps()]
         done = [read.result() for read in reads]
-        left = self._visit.rows("doctor_rows", shard=self._shard)
+        left = ask(visit.connection, visit.schema, "rows", shard=self._shard)
         return Ran(done, self._committed, _by_key(left))
 
     def _submit(self, step: Step) -> Future[Rows | None]:
@@ -114,7 +123,7 @@ class _CaseRun:
         self._begun.add(session)
         connection = self._sessions[session - 1].connection
         run(connection, self._visit.schema, "doctor_begin")
-        run(connection, self._visit.schema, "doctor_rows", shard=self._shard)
+        ask(connection, self._visit.schema, "rows", shard=self._shard)
 
     def _answer(self, step: Step) -> Rows | None:
         """The rows that a step reads; None if it reads none, or its transaction has failed."""
@@ -138,7 +147,7 @@ class _CaseRun:
         if step.name == "ROLLBACK":
             connection.rollback()
             return None
-        rows = run(connection, self._visit.schema, step.name, shard=self._shard, **step.literals)
+        rows = ask(connection, self._visit.schema, step.name, shard=self._shard, **step.literals)
         return None if step.expected is None else _by_key(rows)
 
 

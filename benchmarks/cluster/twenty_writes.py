@@ -14,6 +14,8 @@ from dsql_outbox.publisher import Answer, Delivered, Publisher
 from dsql_outbox.schema import statement
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
+from .statements import query
+
 _NAME: Final = "20 writes"
 _WRITES: Final = 20
 _CARS: Final = 5
@@ -62,8 +64,8 @@ async def _write(writer: AsyncWriter, database: Database, n: int) -> list[Receip
 async def _entities_held(database: Database) -> AsyncGenerator[None]:
     """Keep writes waiting during the block, so that they meet; Aurora DSQL lets them pass."""
     async with await database.connect_async() as connection:
-        for name in ("doctor_begin", "doctor_entities_hold"):
-            await connection.execute(statement(name, database.schema))
+        await connection.execute(statement("doctor_begin", database.schema))
+        await connection.execute(query("entities_hold", database.schema))
         yield
         await connection.rollback()
 

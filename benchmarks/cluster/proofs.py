@@ -10,10 +10,11 @@ from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase, failure
 from dsql_outbox.cli.doctor.finding import Finding
 from dsql_outbox.cli.logs import quiet
 from dsql_outbox.outbox import AT_ONCE, Database, FailureKind, OutboxError, kind_of
-from dsql_outbox.schema import apply, remove, statement
+from dsql_outbox.schema import apply, remove
 
 from .hot_storm import hot_storm
 from .hour import hour
+from .statements import query
 from .takeover import take_over
 from .twenty_writes import twenty_writes
 
@@ -28,7 +29,7 @@ def scratch_schema(visit: ExaminedDatabase, address: str) -> Generator[Database]
     Raises `OutboxError` if the schema exists already, and the driver's errors.
     """
     database = Database(address, schema=SCRATCH, isolation="repeatable read")
-    create = statement("doctor_schema_create", SCRATCH)
+    create = query("schema_create", SCRATCH)
     try:
         AT_ONCE.run(lambda: visit.connection.execute(create))
     except psycopg.Error as error:

@@ -95,11 +95,11 @@ def _serial(steps: Sequence[Step], committed: Sequence[int]) -> Rows:
 
 def _apply(rows: dict[int, int], step: Step) -> None:
     match step.name, [*step.literals.values()]:
-        case (("doctor_row_set" | "doctor_row_add"), [key, value]):
+        case (("row_set" | "row_add"), [key, value]):
             rows[key] = value
-        case "doctor_rows_raise", []:
+        case "rows_raise", []:
             rows.update({key: value + 10 for key, value in rows.items()})
-        case "doctor_rows_remove", [value]:
+        case "rows_remove", [value]:
             for key in [key for key, found in rows.items() if found == value]:
                 del rows[key]
         case _:
@@ -107,14 +107,14 @@ def _apply(rows: dict[int, int], step: Step) -> None:
 
 
 _VERBS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "read": ("doctor_row", ("position",)),
-    "all": ("doctor_rows", ()),
-    "divisible": ("doctor_rows_divisible", ("divisor",)),
-    "lock": ("doctor_row_lock", ("position",)),
-    "set": ("doctor_row_set", ("position", "flag")),
-    "add": ("doctor_row_add", ("position", "flag")),
-    "raise": ("doctor_rows_raise", ()),
-    "remove": ("doctor_rows_remove", ("flag",)),
+    "read": ("row", ("position",)),
+    "all": ("rows", ()),
+    "divisible": ("rows_divisible", ("divisor",)),
+    "lock": ("row_lock", ("position",)),
+    "set": ("row_set", ("position", "flag")),
+    "add": ("row_add", ("position", "flag")),
+    "raise": ("rows_raise", ()),
+    "remove": ("rows_remove", ("flag",)),
     "commit": ("COMMIT", ()),
     "abort": ("ROLLBACK", ()),
 }

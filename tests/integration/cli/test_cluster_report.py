@@ -1,4 +1,4 @@
-"""``dsql-outbox doctor --probe --report``: what it tries, what it writes, and what it leaves."""
+"""``make cluster-report``: what it tries, what it writes, and what it leaves."""
 
 import json
 import os
@@ -14,18 +14,19 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from benchmarks.cluster import hot_storm, hour, isolation, probes, takeover
+from benchmarks.cluster.__main__ import main
+from benchmarks.cluster.isolation_cases import CASES
+from benchmarks.cluster.probes import REPORTED
+from benchmarks.cluster.proofs import HOUR, PROOFS, SCRATCH, proved
+from benchmarks.cluster.report_file import Place, dated, markdown, write_report
 from tests.support.checkout import ROOT
-from tests.support.doctor_runs import found, run
 from tests.support.dsql.server import ON_DSQL
 
-from dsql_outbox.cli.doctor import cluster_probes, conflict_probes
-from dsql_outbox.cli.doctor.command import CHECKS, HOUR, PROBES, PROOFS, REPORTED
+from dsql_outbox.cli.doctor import conflict_probes
+from dsql_outbox.cli.doctor.command import CHECKS, PROBES
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
 from dsql_outbox.cli.doctor.finding import Finding, Report, Value, refused
-from dsql_outbox.cli.doctor.proof import hot_storm, hour, isolation, takeover
-from dsql_outbox.cli.doctor.proof.isolation_cases import CASES
-from dsql_outbox.cli.doctor.proof.proofs import SCRATCH, proved
-from dsql_outbox.cli.doctor.report_file import Place, dated, markdown, write_report
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.testing import PostgresProxy
 
@@ -36,17 +37,24 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(takeover, "_LEASE", 1.0)
     monkeypatch.setattr(hot_storm, "WRITERS", 5)
     if not ON_DSQL:
-        monkeypatch.setattr(cluster_probes, "_ROWS_IN_MEMORY", 100)
+        monkeypatch.setattr(probes, "_ROWS_IN_MEMORY", 100)
 
 
 def test_the_page_explains_what_a_report_adds() -> None:
     page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
-    for name in (*REPORTED, *PROOFS):
+    for name in (*REPORTED, isolation.NAME, *PROOFS):
         assert re.search(rf"^ok       {name} ", page, re.MULTILINE), name
-    for name in (*REPORTED, *PROOFS, *HOUR):
+    for name in (*REPORTED, isolation.NAME, *PROOFS, *HOUR):
         assert f"| `{name}` |" in page, name
     assert f"{len(CASES)} schedules" in page
     assert SCRATCH in page
+
+
+def reported(url: str, file: Path) -> dict[str, dict[str, Any]]:
+    """Write a report, and return its findings by name."""
+    main([url, str(file)])
+    lines = file.read_text().split("```jsonl\n")[1].split("```")[0].splitlines()
+    return {found["name"]: found for found in map(json.loads, lines[1:])}
 
 
 def has_scratch(sql: psycopg.Connection[Any]) -> bool:
@@ -57,8 +65,8 @@ def test_a_report_holds_every_finding_and_the_scratch_schema_is_removed(
     url: str, sql: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     file = tmp_path / "report.md"
-    told = found(run(url, "--probe", "--json", "--report", str(file)))
-    proofs = [*REPORTED, *PROOFS]
+    told = reported(url, file)
+    proofs = [*REPORTED, isolation.NAME, *PROOFS]
     assert list(told) == [*CHECKS, *PROBES, *proofs]
     unpriced = {"statement costs", "compression"} if ON_DSQL else set()
     assert {name for name in proofs if told[name]["verdict"] != "ok"} == unpriced
@@ -171,30 +179,25 @@ def test_a_scratch_schema_that_is_there_is_left_alone_and_named(
     url: str, sql: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     sql.execute(f"CREATE SCHEMA {SCRATCH}")
-    told = found(run(url, "--probe", "--json", "--report", str(tmp_path / "report.md")))
+    told = reported(url, tmp_path / "report.md")
     assert told["scratch schema"]["verdict"] == "unknown"
     assert told["scratch schema"]["text"].endswith(f"DROP SCHEMA {SCRATCH} CASCADE")
     assert has_scratch(sql)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--report", "r.md"], "--report needs --probe"),
-        (["--probe", "--hour"], "--hour needs --report"),
-        (["--probe", "--report", "/nowhere/r.md"], "the folder /nowhere does not exist"),
-    ],
-)
 def test_a_report_that_cannot_be_written_is_refused_before_any_work(
-    words: list[str], said: str
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = run("postgresql://127.0.0.1:1/x", *words)
-    assert done.exit_code == 2
-    assert said in done.stderr
+    with pytest.raises(SystemExit) as raised:
+        main(["postgresql://127.0.0.1:1/x", "/nowhere/r.md"])
+    assert raised.value.code == 2
+    assert "the folder /nowhere does not exist" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling link", "pipe"])
-def test_a_report_follows_no_link(url: str, tmp_path: Path, kind: str) -> None:
+def test_a_report_follows_no_link(
+    url: str, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, target = tmp_path / "report.md", tmp_path / "target"
     if kind == "pipe":
         os.mkfifo(file)
@@ -202,8 +205,12 @@ def test_a_report_follows_no_link(url: str, tmp_path: Path, kind: str) -> None:
         file.symlink_to(target)
     if kind == "link":
         target.write_text("of another user")
-    done = run(url, "--probe", "--report", str(file))
-    assert (done.exit_code, "is a link or no regular file" in done.stderr) == (2, True)
+    with pytest.raises(SystemExit) as raised:
+        main([url, str(file)])
+    assert (raised.value.code, "is a link or no regular file" in capsys.readouterr().err) == (
+        2,
+        True,
+    )
     assert kind != "link" or target.read_text() == "of another user"
 
 
@@ -277,6 +284,6 @@ def test_lost_writes_are_a_failure_of_the_hour_and_of_the_storm() -> None:
 def test_the_answer_to_a_query_over_its_memory_is_told(proxy: PostgresProxy, sqlstate: str) -> None:
     proxy.refuse(1, sqlstate=sqlstate, message="more than allowed", matching="generate_series")
     with ExaminedDatabase(Database(proxy.url)) as visit:
-        (told,) = cluster_probes.memory_limit(visit)
+        (told,) = probes.memory_limit(visit)
     assert (told.verdict, told.sqlstate) == ("ok", sqlstate)
     assert told.values["message"] == "more than allowed"

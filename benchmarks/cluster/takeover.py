@@ -125,7 +125,7 @@ def _publisher(schema: str, address: str, file: Path) -> Generator[subprocess.Po
     command = [sys.executable, "-m", "dsql_outbox", "publish", "--sink", f"jsonl:{file}"]
     # In the environment, because every user of this machine can read a command line.
     login = {"DSQL_OUTBOX_DATABASE": address, "DSQL_OUTBOX_SCHEMA": schema}
-    process = subprocess.Popen(  # noqa: S603 - a command of ours
+    process = subprocess.Popen(
         [*command, "--lease", str(_LEASE)],
         env=os.environ | login,
         stdin=subprocess.DEVNULL,

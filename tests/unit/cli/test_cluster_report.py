@@ -8,13 +8,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from benchmarks.cluster.__main__ import kept
+from benchmarks.cluster.probes import dpu, judge_costs
+from benchmarks.cluster.report_file import Place, dated, markdown, place_of
+from benchmarks.cluster.takeover import SentMessage, judge_takeover
+from benchmarks.cluster.twenty_writes import judge_writes
 
-from dsql_outbox.cli.doctor.cluster_probes import dpu, judge_costs
-from dsql_outbox.cli.doctor.command import _kept
 from dsql_outbox.cli.doctor.finding import Finding, Report
-from dsql_outbox.cli.doctor.proof.takeover import SentMessage, judge_takeover
-from dsql_outbox.cli.doctor.proof.twenty_writes import judge_writes
-from dsql_outbox.cli.doctor.report_file import Place, dated, markdown, place_of
 from dsql_outbox.outbox import Message, Receipt
 
 RECEIPTS = [
@@ -90,7 +90,7 @@ def test_a_report_has_all_that_was_found_however_the_run_ends(tmp_path: Path) ->
     file = tmp_path / "report.md"
     names = ["clock", "storm", "hour"]
     with pytest.raises(KeyboardInterrupt):
-        list(_kept(found(), names, "outbox", Place({"db.example": "HOST"}, None), file))
+        list(kept(found(), names, "outbox", Place({"db.example": "HOST"}, None), file))
     page = file.read_text()
     assert "Not complete. Still to come: hour." in page
     about, *lines = map(json.loads, page.split("```jsonl\n")[1].split("```")[0].splitlines())
