@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dsql_outbox.cli import main
+from dsql_outbox.cli.demo.span_tree import SpanView
+from dsql_outbox.cli.demo.trace_drawing import render_tree
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import Publisher, Rejected, Retry
 from dsql_outbox.testing import MemorySink
@@ -80,23 +82,11 @@ def test_the_log_of_publish_has_no_forged_line(url: str, nats_url: str) -> None:
     assert not [line for line in done.output.splitlines() if line.startswith("2026-01-01 ERROR")]
 
 
-def test_a_trace_shows_no_control_character(tmp_path: Path) -> None:
-    event_id = "7b6f5b1c-0000-4000-8000-000000000001"
-    span = {
-        "traceId": "0" * 31 + "1",
-        "spanId": "0" * 15 + "1",
-        "name": f"publish {HOSTILE}",
-        "kind": 4,
-        "startTimeUnixNano": "1",
-        "endTimeUnixNano": "2",
-        "attributes": [{"key": "outbox.event.id", "value": {"stringValue": event_id}}],
-    }
-    file = tmp_path / "spans.json"
-    file.write_text(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}))
-    done = CliRunner().invoke(main, ["trace", event_id, "--file", str(file)])
-    assert done.exit_code == 0, done.output
-    assert "publish Moved" in done.output
-    assert not DANGEROUS & set(done.output)
+def test_a_drawn_trace_shows_no_control_character() -> None:
+    span = SpanView("7", "8", None, f"publish {HOSTILE}", "PRODUCER", 1, 2)
+    drawn = render_tree([span]).plain
+    assert "publish Moved" in drawn
+    assert not DANGEROUS & set(drawn)
 
 
 def test_an_error_shows_the_rows_of_nobody(url: str, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from uuid import UUID
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests.support.commands import Command, invoke, lines, run
+from tests.support.commands import invoke, lines, run
 from tests.support.writer.written_events import SUMMARY, event, failures, ids, receipts, summary
 
 from dsql_outbox.cli import main
-from dsql_outbox.cli.write.inputs import MAX_DOCUMENT_BYTES
+from dsql_outbox.cli.write.inputs import MAX_LINE_BYTES
 from dsql_outbox.testing import OtlpReceiver, PostgresProxy
 
 
@@ -40,19 +40,18 @@ def test_a_receipt_line_has_stable_names(url: str) -> None:
     assert line["entities"] == [{"entityType": "Car", "entityId": "car-1", "version": 1}]
 
 
-def test_files_and_standard_input_in_any_form_are_kept_byte_for_byte(
+def test_files_and_standard_input_are_kept_byte_for_byte(
     url: str, sql: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
-    one, many = tmp_path / "one.json", tmp_path / "many.json"
-    pretty = event("a", indent=4).replace(b"\n", b"\r\n")
-    array = [event("b", separators=(",", ":")), event("c", indent=1)]
+    one, many = tmp_path / "one.jsonl", tmp_path / "many.jsonl"
+    spaced, lean = event("a", separators=(" ,\t", " : ")), event("b", separators=(",", ":"))
+    one.write_bytes(b"  " + spaced + b" \r\n")
+    many.write_bytes(b"\n\n" + lean + b"\n")
     stdin = [event("d"), event("e")]
-    one.write_bytes(pretty)
-    many.write_bytes(b" [\n" + b" ,\n\n".join(array) + b"\n]\n")
     done = invoke("write", one, "-", many, "--database", url, stdin=b"\n\n".join(stdin))
-    assert (done.code, len(receipts(done.out))) == (0, 5)
+    assert (done.code, len(receipts(done.out))) == (0, 4)
     stored = sql.execute("SELECT event_data::text FROM outbox.business_events").fetchall()
-    assert sorted(text.encode() for (text,) in stored) == sorted([pretty, *array, *stdin])
+    assert sorted(text.encode() for (text,) in stored) == sorted([spaced, lean, *stdin])
 
 
 def test_topic_and_headers_are_those_of_every_event(url: str, sql: psycopg.Connection[Any]) -> None:
@@ -102,29 +101,19 @@ def test_a_file_that_is_named_again_has_an_outcome_for_each_of_its_events(
     duplicates += [f["eventId"] for f in failed if f["sameContent"]]
     assert sorted(duplicates) == sorted(3 * ids(three))
     if on_duplicate == "error":
-        assert {(f["input"], f["record"]) for f in failed} == {
+        assert {(f["input"], f["line"]) for f in failed} == {
             (str(name), n) for name in (again, "-") for n in (1, 2, 3)
         }
     assert (done.code, len(failed)) == ((1, 9) if on_duplicate == "error" else (0, 0))
     assert "stopped" not in done.err
 
 
-def test_events_with_the_same_subject_are_stored_in_the_order_of_input(
-    proxy: PostgresProxy,
-) -> None:
-    first = [event("car", n) for n in range(4)]
-    others = [event(f"other-{n}") for n in range(8)]
-    held = proxy.hold()
-    with Command("write", "--database", proxy.url, "--workers", 3) as command:
-        command.feed(first[0] + b"\n")
-        held.arrived()
-        command.feed(lines([*first[1:], *others]))
-        overtaking = receipts(command.line())[0].event_id
-        held.release()
-        done = command.finish()
-    assert str(overtaking) in ids(others)
-    versions = {str(r.event_id): r.entities[0].version for r in receipts(done.out)}
-    assert [versions[mine] for mine in ids(first)] == [1, 2, 3, 4]
+def test_events_are_stored_in_the_order_of_input(url: str) -> None:
+    events = [event(f"car-{n % 3}", n) for n in range(40)]
+    done = invoke("write", "--database", url, "--batch", 7, stdin=lines(events))
+    assert [str(r.event_id) for r in receipts(done.out)] == ids(events)
+    versions = [receipt.entities[0].version for receipt in receipts(done.out)]
+    assert versions == [1 + n // 3 for n in range(40)]
 
 
 def test_nothing_to_read_is_no_failure(url: str) -> None:
@@ -135,7 +124,7 @@ def test_nothing_to_read_is_no_failure(url: str) -> None:
 
 def test_conflicts_and_retries_are_counted_and_logged(proxy: PostgresProxy) -> None:
     proxy.refuse(2)
-    done = invoke("write", "--database", proxy.url, "--workers", 1, stdin=lines([event(), event()]))
+    done = invoke("write", "--database", proxy.url, "--batch", 1, stdin=lines([event(), event()]))
     assert done.code == 0
     assert [(r.attempts, r.conflicts) for r in receipts(done.out)] == [(3, 2), (1, 0)]
     assert summary(done.err) == {
@@ -150,22 +139,20 @@ def test_a_failed_event_is_named_and_the_others_are_stored(proxy: PostgresProxy)
     proxy.refuse(2)
     events = [event(), event(), event()]
     stream = lines([events[0], b'{"eventHeader": 1}', events[1], events[2]])
-    flags = ["--workers", 1, "--max-retries", 1]
+    flags = ["--max-retries", 1]
     done = invoke("write", "--database", proxy.url, *flags, stdin=stream)
     assert done.code == 1
     assert [str(r.event_id) for r in receipts(done.out)] == ids(events[1:])
-    found = {failure["record"]: failure for failure in failures(done.err)}
+    found = {failure["line"]: failure for failure in failures(done.err)}
     assert found[1] == {
         "eventId": ids(events)[0],
         "error": "SerializationFailure",
         "message": "change conflicts with another transaction, please retry: (OC000)",
         "input": "-",
-        "record": 1,
-        "byte": 0,
+        "line": 1,
     }
     assert found[2]["eventId"] is None
     assert found[2]["error"] == "InvalidEvent"
-    assert found[2]["byte"] == len(events[0]) + 1
     assert found.keys() == {1, 2}
     assert summary(done.err)["failed"] == 2
     assert "stopped" not in done.err
@@ -213,54 +200,51 @@ def test_another_event_under_a_stored_id_is_no_duplicate_but_a_failure(
     assert "1 duplicate, 2 failed (2 with the id of another event) in" in done.err
 
 
-def test_a_malformed_input_stores_what_comes_before_and_says_where_it_breaks(
+def test_a_line_that_is_no_event_is_named_and_the_others_are_stored(
     url: str, tmp_path: Path
 ) -> None:
-    broken, never = tmp_path / "broken.json", tmp_path / "never.json"
-    first = event("a")
-    broken.write_bytes(first + b"\noops")
-    never.write_bytes(event("b"))
-    done = invoke("write", broken, never, "--database", url)
-    assert (done.code, len(receipts(done.out))) == (1, 1)
+    broken, other = tmp_path / "broken.jsonl", tmp_path / "other.jsonl"
+    broken.write_bytes(event("a") + b"\noops\n{\n\n" + event("b"))
+    other.write_bytes(event("c"))
+    done = invoke("write", broken, other, "--database", url)
+    assert (done.code, len(receipts(done.out))) == (1, 3)
+    found = failures(done.err)
+    assert [(each["error"], each["line"]) for each in found] == [
+        ("InvalidEvent", 2),
+        ("InvalidEvent", 3),
+    ]
+    assert "stopped" not in done.err
+
+
+def test_a_document_that_is_no_lines_stores_nothing_and_says_how_to_make_lines(
+    url: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "array.json"
+    path.write_bytes(b"[" + event("a") + b"," + b" " * MAX_LINE_BYTES + event("b") + b"]")
+    done = invoke("write", path, "--database", url)
+    assert (done.code, done.out) == (1, b"")
     (failure,) = failures(done.err)
-    at = len(first) + 1
-    assert failure == {
-        "eventId": None,
-        "error": "MalformedInput",
-        "message": f"byte {at}: expected an event, found o",
-        "input": str(broken),
-        "record": 2,
-        "byte": at,
-    }
-    assert done.err.endswith(f"stopped after record 1 of {broken}\n")
-
-
-def test_an_array_is_stored_whole_or_not_at_all(url: str, tmp_path: Path) -> None:
-    cut_off, over = tmp_path / "cut_off.json", tmp_path / "over.json"
-    cut_off.write_bytes(b"[" + event("a") + b",")
-    over.write_bytes(b"[" + event("a") + b"," + b" " * MAX_DOCUMENT_BYTES + event("b") + b"]")
-    for broken, said in ((cut_off, "does not end"), (over, f"the limit of {MAX_DOCUMENT_BYTES} ")):
-        done = invoke("write", broken, "--database", url)
-        assert (done.code, done.out) == (1, b"")
-        (failure,) = failures(done.err)
-        assert said in failure["message"]
+    assert (failure["error"], failure["line"]) == ("LineTooLong", 1)
+    assert "`jq -c`" in failure["message"]
+    assert "stopped before the first line" in done.err
 
 
 def test_missing_tables_end_it_with_the_command_to_run(database_url: str) -> None:
     done = invoke("write", "--database", database_url, stdin=lines([event("a"), event("b")]))
     assert (done.code, done.out, failures(done.err)) == (78, b"", [])
     assert "run `dsql-outbox schema apply`" in done.err
-    assert "write again from record 1 of -" in done.err
+    assert "write again from line 1 of -" in done.err
 
 
 def test_an_unreachable_database_ends_it_and_says_where_to_go_on(proxy: PostgresProxy) -> None:
     proxy.pause_listening()
     events = lines(event(f"car-{n}") for n in range(300))
-    done = invoke("write", "--database", proxy.url, "--max-outage", 0, stdin=events)
+    flags = ["--max-outage", 0, "--batch", 4]
+    done = invoke("write", "--database", proxy.url, *flags, stdin=events)
     assert (done.code, done.out) == (69, b"")
-    assert 1 <= len(failures(done.err)) <= 4, "those in flight, and none of the rest"
+    assert len(failures(done.err)) == 4, "those of one transaction, and none of the rest"
     assert {failure["error"] for failure in failures(done.err)} == {"OperationalError"}
-    assert "stopped: the database cannot be reached; write again from record 1 of -" in done.err
+    assert "stopped: the database cannot be reached; write again from line 1 of -" in done.err
     assert "Traceback" not in done.err
 
 
@@ -290,7 +274,7 @@ def test_every_flag_can_be_set_in_the_environment(proxy: PostgresProxy) -> None:
     env = {
         "DSQL_OUTBOX_DATABASE": proxy.url,
         "DSQL_OUTBOX_SCHEMA": "outbox",
-        "DSQL_OUTBOX_WORKERS": "1",
+        "DSQL_OUTBOX_BATCH": "1",
         "DSQL_OUTBOX_MAX_RETRIES": "0",
         "DSQL_OUTBOX_MAX_OUTAGE": "0",
         "DSQL_OUTBOX_ON_DUPLICATE": "return",
@@ -305,7 +289,7 @@ def test_every_flag_can_be_set_in_the_environment(proxy: PostgresProxy) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--workers", "0"], "Invalid value for '--workers'"),
+        (["--batch", "0"], "Invalid value for '--batch'"),
         (["--max-retries", "-1"], "Invalid value for '--max-retries'"),
         (["--on-duplicate", "ignore"], "Invalid value for '--on-duplicate'"),
         (["nowhere.json"], "File 'nowhere.json' does not exist"),
@@ -322,4 +306,4 @@ def test_wrong_usage_is_one_line_and_exit_code_2(words: list[str], message: str)
 def test_the_help_has_an_example_and_the_promise_of_order() -> None:
     done = CliRunner().invoke(main, ["write", "--help"])
     assert "dsql-outbox write events.jsonl --database" in done.stdout
-    assert "same subject (their first" in done.stdout
+    assert "in the order of input" in done.stdout

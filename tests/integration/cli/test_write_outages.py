@@ -37,7 +37,7 @@ def test_a_storm_is_summed_up_before_the_command_ends(
     """JSON, so that what lines stand for can be added up."""
     monkeypatch.setattr(log_facts._writes, "_interval", 60.0)
     proxy.refuse(60)
-    flags = ["--workers", 1, "--log-format", "json", "--max-retries", 0]
+    flags = ["--batch", 1, "--log-format", "json", "--max-retries", 0]
     done = invoke("write", "--database", proxy.url, *flags, stdin=lines(event() for _ in range(60)))
     found = [json.loads(line) for line in done.err.splitlines()]
     counts = [line["count"] for line in found if line.get("level") == "ERROR"]
@@ -51,8 +51,8 @@ def test_a_server_without_writes_ends_it_with_69_and_the_place_to_go_on(
 ) -> None:
     """During a failover. Without the stop, every event of the rest would fail alone."""
     proxy.refuse(1000, sqlstate="25006", message="cannot execute INSERT in a read-only transaction")
-    flags = ["--workers", 2, "--batch", 1]
+    flags = ["--batch", 1]
     done = invoke("write", "--database", proxy.url, *flags, stdin=lines(event() for _ in range(60)))
     assert (done.code, done.out) == (69, b"")
-    assert "stopped: the database accepts no writes; write again from record 1 of -" in done.err
+    assert "stopped: the database accepts no writes; write again from line 1 of -" in done.err
     assert 1 <= done.err.count('"error":"ReadOnlySqlTransaction"') <= 4

@@ -39,7 +39,7 @@ def test_a_signal_ends_reading_and_says_where(url: str, number: signal.Signals, 
         done = command.wait()
     assert (done.code, done.out) == (code, b"")
     assert summary(done.err)["stored"] == 3
-    assert done.err.endswith("stopped after record 3 of -\n")
+    assert done.err.endswith("stopped after line 3 of -\n")
 
 
 def test_a_signal_lets_what_was_read_be_stored(proxy: PostgresProxy) -> None:
@@ -56,7 +56,7 @@ def test_a_signal_lets_what_was_read_be_stored(proxy: PostgresProxy) -> None:
     stored = [receipt.entities[0].version for receipt in receipts(done.out)]
     assert stored == list(range(1, len(stored) + 1))
     assert len(stored) >= 1
-    assert done.err.endswith(f"stopped after record {len(stored)} of -\n")
+    assert done.err.endswith(f"stopped after line {len(stored)} of -\n")
 
 
 def test_a_second_ctrl_c_stops_at_once_and_says_where_to_go_on(proxy: PostgresProxy) -> None:
@@ -73,9 +73,7 @@ def test_a_second_ctrl_c_stops_at_once_and_says_where_to_go_on(proxy: PostgresPr
         held.drop()
     assert (done.code, done.out) == (130, b"")
     assert summary(done.err)["stored"] == 1
-    assert done.err.endswith(
-        "stopped; write again from record 2 of -, with --on-duplicate return\n"
-    )
+    assert done.err.endswith("stopped; write again from line 2 of -, with --on-duplicate return\n")
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(url: str) -> None:
@@ -87,7 +85,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(url: str) -> None:
         done = command.wait()
     assert done.code == 1
     assert summary(done.err)["stored"] == 2
-    assert done.err.endswith("stopped after record 2 of -: cannot write the result: Broken pipe\n")
+    assert done.err.endswith("stopped after line 2 of -: cannot write the result: Broken pipe\n")
     assert "Traceback" not in done.err
 
 
@@ -105,7 +103,7 @@ def test_a_reader_that_does_not_read_does_not_keep_ctrl_c_from_working(url: str)
         command.signal(signal.SIGINT)
         done = command.wait()
     assert done.code == 130
-    assert "write again from record 1 of -" in done.err
+    assert "write again from line 1 of -" in done.err
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&- >&-"])
@@ -144,7 +142,7 @@ def test_a_terminal_shows_the_progress_and_whole_lines_above_it(url: str, tmp_pa
     assert "100% read" in shown
     assert summary(shown)["stored"] == 2
     (failure,) = [line for line in shown.splitlines() if '"InvalidEvent"' in line]
-    assert json.loads(failure[failure.index("{") :])["record"] == 2
+    assert json.loads(failure[failure.index("{") :])["line"] == 2
 
 
 def _everything(descriptor: int) -> bytes:

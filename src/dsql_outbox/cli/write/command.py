@@ -27,7 +27,7 @@ from .inputs import Inputs
 from .loader import Loader, WriteOutcome
 from .report import Reporter, Tally
 
-_WORKERS: Final = 4
+_BATCH: Final = 500
 _TIMEOUT: Final = 30.0
 """Seconds that a transaction and its retries take at most, unless an outage may last longer."""
 _SERVICE: Final = "dsql-outbox-write"
@@ -58,15 +58,9 @@ Exit codes:
     type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
 )
 @option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=_WORKERS,
-    help="The number of concurrent transactions, each on its own connection.",
-)
-@option(
     "--batch",
     type=click.IntRange(min=1),
-    default=1,
+    default=_BATCH,
     metavar="EVENTS",
     help="The largest number of events per transaction. A transaction takes the events that "
     "were read, and does not wait for more.",
@@ -106,7 +100,6 @@ def write(
     *,
     files: tuple[str, ...],
     database: Database,
-    workers: int,
     batch: int,
     max_retries: int | None,
     max_outage: float,
@@ -115,24 +108,20 @@ def write(
     headers: Sequence[str],
     log_format: LogFormat,
 ) -> None:
-    """Store events, each in its own transaction, or up to --batch of them in one.
+    """Store events in the order of input, up to --batch of them in one transaction.
 
     Reads JSON Lines, one event per line, from each FILE, and from standard
-    input for "-" or without a FILE. A FILE may also be one JSON document: an
-    event of several lines, or an array of events. Every event is stored byte for
-    byte. JSON Lines may be endless. A document is read whole, up to 16 MiB, and
-    none of it is stored if it is not valid JSON.
+    input for "-" or without a FILE. Every event is stored byte for byte. The
+    input may be endless. Make lines of another JSON document by `jq -c`.
 
     Prints one JSON receipt per line on standard output, and one JSON object per
-    line on standard error for each event that is not stored. Lines appear as
-    soon as a result is known, not in the order of input.
+    line on standard error for each event that is not stored, as soon as the
+    result is known.
 
-    Events with the same subject (their first entity) are stored in the order of
-    input; a failed event does not hold the later ones back.
-
-    With --batch, each transaction takes what has been read so far, so slow input
-    is not delayed. If single events make a transaction fail, it is split. To
-    resume a load that was interrupted, run it again with --on-duplicate return.
+    Each transaction takes what has been read so far, so slow input is not
+    delayed. If single events make a transaction fail, it is split, and a failed
+    event does not hold the later ones back. To resume a load that was
+    interrupted, run it again with --on-duplicate return.
 
     Ctrl-C stops reading and stores what was read; a second one stops immediately. If the
     database is out of reach for longer than --max-outage, the command stops reading. In both
@@ -143,7 +132,7 @@ def write(
         timeout=max(_TIMEOUT, max_outage),
         max_retries=max_retries,
         max_outage=max_outage,
-        max_connections=workers,
+        max_connections=1,
     )
     with exporting() as exports:
         record_spans(exports, _SERVICE)
@@ -180,7 +169,7 @@ async def _store(
 
         with _progress(tally, inputs) if is_shown else nullcontext() as print_above:
             report = Reporter(tally, print_above)
-            storing = Loader(store, inputs, report, settings.max_connections, batch=batch)
+            storing = Loader(store, inputs, report, batch=batch)
             interruption = Interruption(storing.stop)
             await interruption.run(storing.run)
     stop_line = storing.stop_line()

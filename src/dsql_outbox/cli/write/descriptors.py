@@ -13,12 +13,12 @@ from typing import Final
 
 import anyio
 
-_CHUNK: Final = 1 << 16  # bytes
+_CHUNK: Final = 1 << 18  # bytes: some hundred events, which share a transaction
 _NEVER_BLOCKS: Final = 4096  # bytes that a writable pipe takes at once: PIPE_BUF on Linux, pipe(7)
 
 
 async def read_chunks(descriptor: int) -> AsyncGenerator[bytes]:
-    """Read to the end and yield chunks of at most 65536 bytes. Raises `OSError`."""
+    """Read to the end and yield chunks of at most 262144 bytes. Raises `OSError`."""
     can_wait = _can_wait(descriptor)
     while True:
         if can_wait:

@@ -16,7 +16,7 @@ from dsql_outbox.observability import Fact, WriteEnded, visible_json
 from dsql_outbox.outbox import DuplicateEvent, Receipt, told
 
 from .descriptors import write_all
-from .inputs import InputLocation
+from .inputs import Line
 
 
 @dataclass
@@ -91,17 +91,16 @@ _encoder: Final = msgspec.json.Encoder()
 class FailureLine(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """An event that is not stored, or an input that cannot be read any further.
 
-    `error` is the name of the exception's type. `record` (from 1) and `byte`
-    (from 0) are the event's location in `input`. `same_content` is given only for
-    a `DuplicateEvent`: whether the event stored under this id has the same content.
+    `error` is the name of the exception's type. `line` is the number of the event's line
+    in `input`, from 1. `same_content` is given only for a `DuplicateEvent`: whether the
+    event stored under this id has the same content.
     """
 
     event_id: UUID | None
     error: str
     message: str
     input: str
-    record: int
-    byte: int
+    line: int
     same_content: bool | None = None
 
 
@@ -122,14 +121,16 @@ class Reporter:
             self._tally.add(receipt)
         await self._print(STDOUT, receipts)
 
-    async def failed(self, place: InputLocation, event_id: UUID | None, error: Exception) -> None:
+    async def failed(self, line: Line, event_id: UUID | None, error: Exception) -> None:
         """Report an event that is not stored, or whose outcome is unknown.
 
         Raises `OSError` if standard error cannot be written to.
         """
         self._tally.add_failed(error)
         same = error.same_content if isinstance(error, DuplicateEvent) else None
-        failure = FailureLine(event_id, type(error).__name__, told(error), *place, same)
+        failure = FailureLine(
+            event_id, type(error).__name__, told(error), line.input, line.number, same
+        )
         await self._print(STDERR, [failure])
 
     async def _print(self, descriptor: int, values: Sequence[msgspec.Struct]) -> None:
