@@ -40,17 +40,18 @@ def render(text: LiteralString, schema: str, /, **literals: int | str) -> bytes:
 @lru_cache(maxsize=256)
 def statement(name: str, schema: str, /, **literals: int | str) -> bytes:
     """The statement ``schema/statements/<name>.sql`` for the tables of a schema, ready to run."""
-    return render(_without_heading(read_sql("statements", name)), schema, **literals)
+    return render(_with_short_heading(read_sql("statements", name)), schema, **literals)
 
 
-def _without_heading(text: LiteralString) -> LiteralString:
-    """Leave out the comment at the head, which is for readers of the file.
+def _with_short_heading(text: LiteralString) -> LiteralString:
+    """Leave the first line of the comment at the head, by which a DBA recognizes the statement.
 
     psycopg keeps the parts of a statement up to 4,096 bytes, and else takes each text apart anew.
     """
-    while text.startswith("--"):
-        text = text.partition("\n")[2]
-    return text
+    first, end, rest = text.partition("\n")
+    while rest.startswith("--"):
+        rest = rest.partition("\n")[2]
+    return first + end + rest
 
 
 def compose(name: str, schema: str, /, **parts: sql.Composable) -> bytes:

@@ -20,5 +20,7 @@ def django_connection(url: str) -> Iterator[Any]:
     if not settings.configured:
         settings.configure(DATABASES={"default": database})
         django.setup()
+    # Django reads its settings once, and another test of this process had another database.
+    django.db.connection.settings_dict.update(database)
     yield django.db.connection
     django.db.connection.close()
