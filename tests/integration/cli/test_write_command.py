@@ -216,6 +216,19 @@ def test_a_line_that_is_no_event_is_named_and_the_others_are_stored(
     assert "stopped" not in done.err
 
 
+@pytest.mark.parametrize("document", [b"[%s,\n%s]", b"{\n%s\n%s}"], ids=["array", "object"])
+def test_an_input_of_which_no_line_is_an_event_says_how_to_make_lines(
+    url: str, document: bytes
+) -> None:
+    broken = document % (b'"a"', b'"b"')
+    done = invoke("write", "--database", url, stdin=broken)
+    assert (done.code, done.out) == (1, b"")
+    assert "jq -c '.[]'" in done.err.splitlines()[-1]
+    mixed = invoke("write", "--database", url, stdin=event("a") + b"\n" + broken)
+    assert (mixed.code, len(receipts(mixed.out))) == (1, 1)
+    assert "jq" not in mixed.err
+
+
 def test_a_document_that_is_no_lines_stores_nothing_and_says_how_to_make_lines(
     url: str, tmp_path: Path
 ) -> None:

@@ -174,7 +174,7 @@ async def _store(
             await interruption.run(storing.run)
     stop_line = storing.stop_line()
     advice = await to_thread.run_sync(grant_for, database, "writer") if tally.forbidden else None
-    for line in filter(None, (tally.summary(), stop_line, advice)):
+    for line in filter(None, (tally.summary(), stop_line, tally.hint(), advice)):
         announce(line)
     if storing.schema_error is not None:
         raise storing.schema_error

@@ -13,7 +13,7 @@ import psycopg
 
 from dsql_outbox.cli.output import counted
 from dsql_outbox.observability import Fact, WriteEnded, visible_json
-from dsql_outbox.outbox import DuplicateEvent, Receipt, told
+from dsql_outbox.outbox import DuplicateEvent, InvalidEvent, Receipt, told
 
 from .descriptors import write_all
 from .inputs import Line
@@ -30,6 +30,8 @@ class Tally:
     retried: int = 0
     duplicates: int = 0
     failed: int = 0
+    invalid: int = 0
+    """How many of the failed lines are no valid events."""
     other_content: int = 0
     """How many of the failed events have the id of a different stored event."""
     conflicts: int = 0
@@ -53,6 +55,7 @@ class Tally:
     def add_failed(self, error: Exception) -> None:
         """Count an event that is not stored, or whose outcome is unknown."""
         self.failed += 1
+        self.invalid += isinstance(error, InvalidEvent)
         self.other_content += isinstance(error, DuplicateEvent) and not error.same_content
         self.forbidden += isinstance(error, psycopg.errors.InsufficientPrivilege)
 
@@ -69,6 +72,15 @@ class Tally:
             f"{counted(self.conflicts, 'conflict')}), {counted(self.duplicates, 'duplicate')}, "
             f"{self.failed:,} failed"
             f"{other if self.other_content else ''} in {self.seconds:.1f} s"
+        )
+
+    def hint(self) -> str | None:
+        """Return how to make lines of an input of which no line is an event."""
+        if not self.invalid or self.invalid < self.failed or self.stored or self.duplicates:
+            return None
+        return (
+            "no line is an event: write one event per line, as `jq -c .` makes them of documents, "
+            "and `jq -c '.[]'` of an array"
         )
 
     def brief(self, share: float | None = None) -> str:
