@@ -1,4 +1,4 @@
-"""Who owns the tables: their owner's triggers, rules and defaults run as the role that writes."""
+"""The owners of the tables: an owner's triggers, rules and defaults run as the role that writes."""
 
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
@@ -100,7 +100,7 @@ def _notes(connection: Connection, schema: str, owned: Sequence[Owned]) -> Itera
 
 
 def _read_owned(connection: Connection, schema: str) -> list[Owned]:
-    """Who owns the schema and what is ours in it. The schema public is the database's, not ours."""
+    """The owners of the schema and our relations. The schema public is the database's, not ours."""
     rows = read(connection, statement("schema_owners", schema), Owned, _names(schema))
     return [each for each in rows if each.relation is not None or schema != "public"]
 

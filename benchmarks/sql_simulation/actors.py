@@ -1,4 +1,4 @@
-"""Who works on the outbox in a schedule: publishers, writers, operators, fills and forget jobs.
+"""The actors of a schedule: publishers, writers, operators, fills and forget jobs.
 
 They use the classes of the library. A publisher settles any row that there is or was, and names
 any epoch that it once had, as statements do that were sent long ago.

@@ -180,7 +180,7 @@ LITERALS = {
     **dict.fromkeys(("event_id", "run_id", "write_id"), str(UUID(int=0))),
     **dict.fromkeys(("consumer", "source", "dedupe_id"), "text"),
 }
-"""What stands in a statement of which a server reads the values when it plans it."""
+"""The text of a statement whose values a server reads when it plans it."""
 
 FIELD = re.compile(r"(?<!\{)\{(\w+)\}")
 NAMES = sorted(file.stem for file in Path(dsql_outbox.schema.__file__).parent.glob("statements/*"))
