@@ -378,16 +378,22 @@ def discard_by_the_clock() -> AbstractContextManager[Any]:
     return patch.object(Tables, "discard", discard)
 
 
-def delete_before_the_function() -> AbstractContextManager[Any]:
+@contextmanager
+def delete_before_the_function() -> Generator[None]:
     """The rows of a model are deleted before its function, in a transaction of their own."""
-    right = ModelStore._transaction
+    right, right_have, gone = ModelStore._transaction, Tables.have, set[Any]()
 
     async def transaction(store: ModelStore, rows: Sequence[Any], calls: Any, limit: float) -> bool:
         await store.delete(rows)
-        with patch.object(Tables, "have", lambda *_: True):
-            return await right(store, rows, calls, limit)
+        gone.update(rows)
+        return await right(store, rows, calls, limit)
 
-    return patch.object(ModelStore, "_transaction", transaction)
+    def have(tables: Tables, rows: Sequence[Any]) -> bool:
+        return gone.issuperset(rows) or right_have(tables, rows)
+
+    # Both for all of the block: patches of tasks that overlap would not be taken back.
+    with patch.object(ModelStore, "_transaction", transaction), patch.object(Tables, "have", have):
+        yield
 
 
 def delete_what_failed() -> AbstractContextManager[Any]:
