@@ -2,9 +2,9 @@
 
 `main` is the table of subcommands. `database_options` opens the database of a
 command. `exit_codes` turns errors into one line and an exit code. `options`,
-`filters`, `output` and `trace_drawing` hold shared options and printing. `relay/` runs the
-relay for `publish` and `dev`. `logs`, `signals` and `telemetry/` set up the parts that a program
-needs and a library leaves to its caller.
+`filters` and `output` hold shared options and printing. `sample_events` are those of `demo` and
+`dev`. `relay/` runs the relay for `publish` and `dev`. `logs`, `signals` and `telemetry/` set up
+the parts that a program needs and a library leaves to its caller.
 
 Importing this package raises `MissingExtra` without click and rich.
 """

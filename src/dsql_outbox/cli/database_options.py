@@ -114,9 +114,7 @@ def grant_for(database: Database, duty: Duty) -> str | None:
 
 
 @contextmanager
-def open_database(
-    url: str | None, schema: str, isolation: Isolation | None = None
-) -> Generator[Database]:
+def open_database(url: str | None, schema: str) -> Generator[Database]:
     """Open the database at `url`, during the block.
 
     For ``embedded:``, start a PostgreSQL server, create the tables, and stop the
@@ -125,7 +123,7 @@ def open_database(
     Raises `click.UsageError` without a URL, `SettingsError` for an invalid one,
     and `MissingExtra` when no embedded server is installed.
     """
-    with open_bare_database(url, schema, isolation) as database:
+    with open_bare_database(url, schema) as database:
         if _is_embedded(url):
             apply(database)
         yield database

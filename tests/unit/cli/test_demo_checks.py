@@ -7,12 +7,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from dsql_outbox.cli.demo.results import Arrived, Results, Written, checks, percentile
-from dsql_outbox.cli.demo.workload import EVENT_TYPES, SHAPES, TURNS, Shape, make_event
+from dsql_outbox.cli.demo.stages import TURNS
+from dsql_outbox.cli.sample_events import EVENT_TYPES, SHAPES, Shape, make_event
 from dsql_outbox.outbox import Receipt, Touched
 
 
 def written(shape: Shape, kind: int, turn: int) -> Written:
-    event = make_event(EVENT_TYPES[kind], shape, shape, turn)
+    event = make_event(EVENT_TYPES[kind], shape, f"{shape}-{turn}", turn)
     version = kind + 1 if shape == "hot" else 1
     touched = tuple(Touched(e.type, e.id, version) for e in event.entities)
     receipt = Receipt(event.id, "committed", 2, 1, 1, touched)
@@ -77,10 +78,10 @@ def test_a_hot_run_without_conflict_is_void(results: Results) -> None:
 
 
 def test_the_workload_has_five_events_of_each_type_and_five_shared_cars() -> None:
-    hot = [make_event(kind, "hot", "r", t) for kind in EVENT_TYPES for t in range(TURNS)]
+    hot = [make_event(kind, "hot", f"r-{t}", t) for kind in EVENT_TYPES for t in range(TURNS)]
     assert len(hot) == 20
     assert {e.entities[0].id for e in hot} == {f"CAR-r-{n}" for n in range(5)}
-    distinct = [make_event(k, "distinct", "r", t) for k in EVENT_TYPES for t in range(TURNS)]
+    distinct = [make_event(k, "distinct", f"r-{t}", t) for k in EVENT_TYPES for t in range(TURNS)]
     assert len({e.entities[0].id for e in distinct}) == 20
 
 

@@ -14,8 +14,7 @@ from rich.console import Console
 from tests.support.telemetry.received_spans import view_received
 
 from dsql_outbox.cli.demo.report import show_page
-from dsql_outbox.cli.demo.span_tree import SpanView, view_recorded
-from dsql_outbox.cli.demo.trace_drawing import render_tree
+from dsql_outbox.cli.demo.span_tree import SpanView, render_tree, view_recorded
 from dsql_outbox.observability import AttemptEnded, TraceFacts, WriteEnded, WriteStarted
 
 MS = 1_000_000

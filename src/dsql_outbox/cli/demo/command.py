@@ -2,37 +2,29 @@
 
 import asyncio
 import sys
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
-from dsql_outbox.cli.database_options import open_database
+from dsql_outbox.cli.database_options import open_bare_database
 from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.logs import quiet
 from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.tracing import record_spans
-from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 
 from .report import counting, show, show_page, trace_of
-from .results import Results, checks
+from .results import checks
 from .span_tree import view_recorded
-from .stages import TOPIC_PREFIX, read_back, stored_ids, write_and_relay
-from .workload import EVENT_TYPES, SHAPES, TURNS
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from .stages import STREAM, stored_ids, write_relay_and_read_back
 
 _SCHEMA: Final = "outbox_demo"
 """A schema of its own, because the demo must not relay messages of a real outbox."""
 
 _LEFT: Final = f"events written to a --database stay there, in the schema {_SCHEMA}"
-
-_STREAM: Final = "OUTBOX_DEMO"
 
 
 @click.command()
@@ -63,57 +55,31 @@ def demo(database: str, sink: str | None, otlp: str | None) -> None:
 
     if sink is not None and not sink.startswith(("nats://", "tls://")):
         raise click.UsageError("--sink must be nats://, because the demo reads messages back")
-    console = Console(width=_width())
+    # At most 80 columns, also on a wider terminal.
+    width = min(80, get_terminal_size().columns) if sys.stdout.isatty() else 80
+    console = Console(width=width, highlight=False)
     memory = memory_exporter()
-    results = Results()
     with ExitStack() as stack:
         stack.enter_context(quiet())
-        store = stack.enter_context(_started_database(console, database))
-        sink_url = stack.enter_context(_started_sink(console, sink))
+        # Conflicts occur as on Aurora DSQL, whose only isolation level this is.
+        opened = open_bare_database(database, _SCHEMA, "repeatable read")
+        store = stack.enter_context(opened)
+        apply(store)
+        is_ours = database.startswith("embedded:")
+        console.print(f"database  {'PostgreSQL, embedded' if is_ours else store}")
+        if (broker := sink) is None:
+            from dsql_outbox.servers import NatsServer  # noqa: PLC0415 - only without --sink
+
+            broker = stack.enter_context(NatsServer()).url
+        console.print(f"broker    NATS JetStream, {f'stream {STREAM}' if sink else 'embedded'}")
         with exporting() as exports:
             record_spans(exports, "dsql-outbox-demo", endpoint=otlp, exporters=[memory])
-            _run(console, store, sink_url, results)
-        wanted = {written.event.id for written in results.written}
-        found = checks(results, *stored_ids(store, wanted))
+            with counting(console) as (written, delivered):
+                results = asyncio.run(write_relay_and_read_back(store, broker, written, delivered))
+        found = checks(results, *stored_ids(store, results.ids()))
     trace = trace_of(results.most_retried(), view_recorded(memory.get_finished_spans()))
     show(console, results, found, trace)
     if otlp is not None and trace:
         show_page(console, otlp, trace, exports.lost)
     if not all(check.held for check in found):
         raise SystemExit(FAILED)
-
-
-def _run(console: "Console", database: Database, sink_url: str, results: Results) -> None:
-    total = len(SHAPES) * len(EVENT_TYPES) * TURNS
-    with counting(console, total) as progress:
-        asyncio.run(write_and_relay(database, sink_url, results, progress))
-    wanted = {w.event.id for w in results.written}
-    results.arrived.extend(asyncio.run(read_back(sink_url, _STREAM, wanted)))
-
-
-def _width() -> int:
-    """The columns of the report: those of a narrow terminal, else 80."""
-    return min(80, get_terminal_size().columns) if sys.stdout.isatty() else 80
-
-
-@contextmanager
-def _started_database(console: "Console", url: str) -> Generator[Database]:
-    # Conflicts occur as on Aurora DSQL, whose only isolation level this is.
-    with open_database(url, _SCHEMA, "repeatable read") as database:
-        apply(database)
-        name = "PostgreSQL, embedded" if url.startswith("embedded:") else str(database)
-        console.print(f"database  {name}", highlight=False)
-        yield database
-
-
-@contextmanager
-def _started_sink(console: "Console", url: str | None) -> Generator[str]:
-    with ExitStack() as stack:
-        if url is None:
-            from dsql_outbox.servers import NatsServer  # noqa: PLC0415 - only without --sink
-
-            url = stack.enter_context(NatsServer()).url
-            console.print("broker    NATS JetStream, embedded")
-        else:
-            console.print(f"broker    NATS JetStream, stream {_STREAM}")
-        yield f"{url}{'&' if '?' in url else '?'}stream={_STREAM}&subjects={TOPIC_PREFIX}.>"

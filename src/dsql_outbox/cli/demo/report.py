@@ -2,16 +2,16 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from dsql_outbox.cli.sample_events import EVENT_TYPES, SHAPES
 from dsql_outbox.observability import attributes as names
 
 from .results import Check, Results, Written, percentile
-from .span_tree import SpanView
-from .stages import Progress
-from .trace_drawing import render_tree
-from .workload import EVENT_TYPES, SHAPES
+from .span_tree import SpanView, render_tree
+from .stages import TURNS, Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,11 +27,11 @@ def show(
     console.print(_table(results))
     console.print()
     for line in _numbers(results):
-        console.print(line, highlight=False)
+        console.print(line)
     console.print()
     for check in found:
         mark = "[green]ok[/]  " if check.held else "[red]FAIL[/]"
-        console.print(f"  {mark} {check.text}: {check.found}", highlight=False)
+        console.print(f"  {mark} {check.text}: {check.found}")
     console.print()
     _show_trace(console, results.most_retried(), trace)
 
@@ -51,7 +51,7 @@ def show_page(
         text = f"No server accepted the spans at {otlp}: {', '.join(lost)}"
     else:
         text = f"In Jaeger: {_jaeger_beside(otlp)}/trace/{trace[0].trace_id}"
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    console.print(text, soft_wrap=True, markup=False)
 
 
 def _jaeger_beside(otlp: str) -> str:
@@ -106,53 +106,24 @@ def _latency(seconds: Sequence[float]) -> str:
 def _show_trace(console: "Console", written: Written, trace: Sequence[SpanView]) -> None:
     if written.receipt is None:
         return
-    console.print(
-        f"The most retried event, {written.event.id}: {written.receipt.attempts} attempts",
-        highlight=False,
-    )
+    attempts = f"{written.receipt.attempts} attempts"
+    console.print(f"The most retried event, {written.event.id}: {attempts}")
     console.print(render_tree(trace, width=console.width))
 
 
 @contextmanager
-def counting(console: "Console", total: int) -> Generator[tuple[Progress, Progress]]:
-    """Show how many of `total` events are written and delivered.
+def counting(console: "Console") -> Generator[tuple[Progress, Progress]]:
+    """Show how many events are written and delivered: as bars, elsewhere as two lines at the end.
 
     Yields two functions, for written and for delivered, that add to the counts.
     """
-    if console.is_terminal:
-        with _bars(console, total) as progress:
-            yield progress
-        return
-    counts = {"written": 0, "delivered": 0}
+    from rich import progress  # noqa: PLC0415 - rich takes 60 ms to import
 
-    def counter(name: str) -> Progress:
-        def count(more: int) -> None:
-            counts[name] += more
-
-        return count
-
-    yield counter("written"), counter("delivered")
-    for name, count in counts.items():
-        console.print(f"{name:<9} {count} events", highlight=False)
-
-
-@contextmanager
-def _bars(console: "Console", total: int) -> Generator[tuple[Progress, Progress]]:
-    from rich import progress  # noqa: PLC0415 - 60 ms, for terminals
-
-    columns = (
-        progress.TextColumn("{task.description}"),
-        progress.BarColumn(bar_width=min(50, console.width - 20)),
-        progress.MofNCompleteColumn(),
-    )
-    with progress.Progress(*columns, console=console) as bars:
-
-        def bar(name: str) -> Progress:
-            task = bars.add_task(f"{name:<9}", total=total)
-
-            def advance(more: int) -> None:
-                bars.advance(task, more)
-
-            return advance
-
-        yield bar("written"), bar("delivered")
+    name = progress.TextColumn("{task.description:<9}")
+    number = progress.TextColumn("{task.completed:.0f} events")
+    bar = progress.BarColumn(bar_width=min(50, console.width - 20))
+    columns = (bar, progress.MofNCompleteColumn()) if console.is_terminal else (number,)
+    total = len(SHAPES) * len(EVENT_TYPES) * TURNS
+    with progress.Progress(name, *columns, console=console) as bars:
+        tasks = bars.add_task("written", total=total), bars.add_task("delivered", total=total)
+        yield partial(bars.advance, tasks[0]), partial(bars.advance, tasks[1])

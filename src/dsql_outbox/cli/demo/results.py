@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from uuid import UUID
 
+from dsql_outbox.cli.sample_events import Shape
 from dsql_outbox.outbox import Event, Receipt
-
-from .workload import Shape
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,10 @@ class Results:
     written: list[Written] = field(default_factory=list)
     arrived: list[Arrived] = field(default_factory=list)
 
+    def ids(self) -> set[UUID]:
+        """The ids of the events that were written, stored or not."""
+        return {w.event.id for w in self.written}
+
     def of(self, shape: Shape, event_type: str) -> list[Written]:
         """The writes of one shape and type."""
         return [
@@ -50,9 +53,8 @@ class Results:
 
     def conflicts(self, shape: Shape | None = None) -> int:
         """How many conflicts the writes of one shape met, or of all."""
-        return sum(
-            w.receipt.conflicts for w in self.written if w.receipt and shape in {None, w.shape}
-        )
+        receipts = (w.receipt for w in self.written if shape in {None, w.shape})
+        return sum(receipt.conflicts for receipt in receipts if receipt)
 
     def arrivals_of(self, writes: Iterable[Written]) -> int:
         """How many of these events arrived at least once."""

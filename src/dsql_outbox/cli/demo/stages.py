@@ -10,6 +10,7 @@ from uuid import UUID
 
 import psycopg
 
+from dsql_outbox.cli.sample_events import EVENT_TYPES, SHAPES, EventType, Shape, make_event
 from dsql_outbox.observability import Fact, PublishEnded
 from dsql_outbox.outbox import Database, Receipt, array_literal
 from dsql_outbox.publisher import Publisher
@@ -17,20 +18,45 @@ from dsql_outbox.schema import statement
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 from .results import Arrived, Results, Written
-from .workload import EVENT_TYPES, SHAPES, TURNS, EventType, Shape, make_event
 
 Progress = Callable[[int], None]
 """Takes the number of events that a stage has finished since the last call."""
 
-TOPIC_PREFIX: Final = "outbox-demo"
-_TOPIC: Final = f"{TOPIC_PREFIX}.{{event_type}}"
+TURNS: Final = 5
+"""Each of the four workers, one per type, writes this many events of each shape."""
+
+_PREFIX: Final = "outbox-demo"
+_TOPIC: Final = f"{_PREFIX}.{{event_type}}"
+STREAM: Final = "OUTBOX_DEMO"
 
 _TRIES: Final = 5
 """How often the hot shape is written at most: it is repeated until two writes conflict."""
 
 
-async def write_all(database: Database, run: str, results: Results, progress: Progress) -> None:
-    """Write the workload in both shapes; repeat the hot one until two writes have conflicted."""
+async def write_relay_and_read_back(
+    database: Database, broker: str, written: Progress, delivered: Progress
+) -> Results:
+    """Write all events while a publisher relays them; with the outbox empty, read them back.
+
+    `broker` is the URL of a NATS server. `written` and `delivered` count the events.
+    """
+
+    def count(fact: Fact) -> None:
+        if isinstance(fact, PublishEnded) and fact.result == "delivered":
+            delivered(1)
+
+    sink = f"{broker}{'&' if '?' in broker else '?'}stream={STREAM}&subjects={_PREFIX}.>"
+    results = Results()
+    async with Publisher(database, sink, hooks=[count]):
+        await _write_all(database, results, written)
+    await Publisher(database, sink, hooks=[count]).run(until_empty=True)
+    results.arrived.extend(await _read_back(broker, results.ids()))
+    return results
+
+
+async def _write_all(database: Database, results: Results, progress: Progress) -> None:
+    """Write both shapes; repeat the hot one until two writes have conflicted."""
+    run = f"{int(time() * 1000) & 0xFFFFFF:06x}"  # makes the entity ids of this run unique
     settings = replace(WriterSettings.origin(), topic=_TOPIC)
     async with AsyncWriter(database, settings) as writer:
         for shape in SHAPES:
@@ -44,7 +70,10 @@ async def write_all(database: Database, run: str, results: Results, progress: Pr
 async def _write_shape(
     writer: AsyncWriter, shape: Shape, run: str, progress: Progress
 ) -> list[Written]:
-    """Write one shape with four workers, one per event type; they start each turn together."""
+    """Write one shape with a worker per event type; they start each turn together.
+
+    In the shape `hot` the events of a turn have the same car.
+    """
     gate = asyncio.Barrier(len(EVENT_TYPES))
 
     async def worker(kind: EventType) -> list[Written]:
@@ -63,7 +92,7 @@ async def _write_shape(
 async def _write(
     writer: AsyncWriter, kind: EventType, shape: Shape, run: str, turn: int
 ) -> Written:
-    event = make_event(kind, shape, run, turn)
+    event = make_event(kind, shape, f"{run}-{turn}", turn)
     started = perf_counter()
     receipt: Receipt | None = None
     with suppress(psycopg.Error):  # the event is lost, and the report shows it
@@ -71,39 +100,19 @@ async def _write(
     return Written(shape, event, receipt, perf_counter() - started)
 
 
-async def write_and_relay(
-    database: Database, sink_url: str, results: Results, progress: tuple[Progress, Progress]
-) -> None:
-    """Write all events while a publisher relays, then relay until the outbox is empty."""
-    written, delivered = progress
-
-    def count(fact: Fact) -> None:
-        if isinstance(fact, PublishEnded) and fact.result == "delivered":
-            delivered(1)
-
-    async with Publisher(database, sink_url, hooks=[count]):
-        await write_all(database, new_run(), results, written)
-    await Publisher(database, sink_url, hooks=[count]).run(until_empty=True)
-
-
-async def read_back(sink_url: str, stream: str, wanted: set[UUID]) -> list[Arrived]:
-    """The messages of `stream` whose event ids are in `wanted`, in the broker's order."""
+async def _read_back(broker: str, wanted: set[UUID]) -> list[Arrived]:
+    """The messages whose event ids are in `wanted`, in the broker's order."""
     import nats  # noqa: PLC0415 - an extra, and needed for NATS only
 
-    url = sink_url.partition("?")[0]
-    client: Any = await nats.connect(url)  # pyright: ignore[reportUnknownMemberType]
+    client: Any = await nats.connect(broker.partition("?")[0])  # pyright: ignore[reportUnknownMemberType]
     try:
         jetstream = client.jetstream()
-        left = (await jetstream.stream_info(stream)).state.messages
+        left = (await jetstream.stream_info(STREAM)).state.messages
         subscription = await jetstream.subscribe(
-            f"{TOPIC_PREFIX}.>", stream=stream, ordered_consumer=True
+            f"{_PREFIX}.>", stream=STREAM, ordered_consumer=True
         )
-        arrived: list[Arrived] = []
-        for _ in range(left):
-            found = _arrived(await subscription.next_msg(timeout=5))
-            if found.event_id in wanted:
-                arrived.append(found)
-        return arrived
+        arrived = [_arrived(await subscription.next_msg(timeout=5)) for _ in range(left)]
+        return [message for message in arrived if message.event_id in wanted]
     finally:
         await client.close()
 
@@ -127,8 +136,3 @@ def stored_ids(database: Database, wanted: set[UUID]) -> tuple[list[UUID], int]:
             statement("events_present", database.schema), {"ids": array_literal(wanted)}
         ).fetchall()
     return [event_id for event_id, _ in rows], sum(waiting for _, waiting in rows)
-
-
-def new_run() -> str:
-    """A short text that makes the entity ids of this run unique."""
-    return f"{int(time() * 1000) & 0xFFFFFF:06x}"

@@ -1,7 +1,6 @@
 """The command `dev`: its options."""
 
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from random import SystemRandom
 from typing import Final
@@ -10,6 +9,7 @@ from uuid import uuid4
 import click
 
 from dsql_outbox.cli.options import option
+from dsql_outbox.cli.sample_events import PAYMENT, make_event
 
 from .dev_lines import DevLines
 
@@ -19,16 +19,10 @@ _random: Final = SystemRandom()
 
 def sample_events(count: int) -> Iterator[bytes]:
     """Make `count` new events as JSON, each with a random id and one of five cars."""
-    from dsql_outbox.outbox import Entity, Event  # noqa: PLC0415 - slow to import
-
     for _ in range(count):
-        car = f"CAR-{_random.randint(1, _CARS)}"
-        amount = str(Decimal(_random.randint(10_000, 90_000)) / 100)
-        entities = [
-            Entity("LoanPayment", f"PAY-{uuid4()}", {"carId": car, "amount": amount}),
-            Entity("Car", car, {"lastPayment": amount}),
-        ]
-        yield Event.new("Loan Payment Submitted", "LoanPaymentSubmitted", entities).to_json()
+        car = str(_random.randint(1, _CARS))
+        number = _random.randint(1, 500)
+        yield make_event(PAYMENT, "hot", str(uuid4()), number, car=car).to_json()
 
 
 @click.command(

@@ -1,8 +1,8 @@
-"""The demo's workload: 20 events, 5 of each of four types, written by 4 workers at once.
+"""Events about cars, which `demo` writes and `dev --sample` prints.
 
 In the shape `distinct` every event has an entity of its own and refers to others
-only by attributes. In the shape `hot` the workers share 5 cars: the four events
-of a turn have the same car as their subject, so their transactions conflict.
+only by attributes. In the shape `hot` the subject of every event is a car. Events with the
+same car conflict when they are written at once.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,11 @@ from dsql_outbox.outbox import Entity, Event
 Shape = Literal["distinct", "hot"]
 
 SHAPES: Final[tuple[Shape, ...]] = ("distinct", "hot")
-TURNS: Final = 5
 
 
 @dataclass(frozen=True)
 class EventType:
-    """One of the four types of events; `attributes` makes those of its entity in turn n."""
+    """One of the four types of events; `attributes` makes those of its entity from a number."""
 
     event_name: str
     event_type: str
@@ -44,20 +43,25 @@ def _service(car: str, n: int) -> dict[str, object]:
     return {"carId": car, "amountPaid": f"{180 + n}.40", "description": "Annual inspection"}
 
 
+PAYMENT: Final = EventType(
+    "Loan Payment Submitted", "LoanPaymentSubmitted", "LoanPayment", "PAY", _payment
+)
 EVENT_TYPES: Final = (
     EventType("Car Created", "CarCreated", "Car", "CAR", _car),
     EventType("Loan Created", "LoanCreated", "Loan", "LOAN", _loan),
-    EventType("Loan Payment Submitted", "LoanPaymentSubmitted", "LoanPayment", "PAY", _payment),
+    PAYMENT,
     EventType("Car Service Done", "CarServiceDone", "ServiceRecord", "SRV", _service),
 )
 
 
-def make_event(kind: EventType, shape: Shape, run: str, turn: int) -> Event:
-    """The event of one type in one turn; `run` makes its entity ids unique to this run."""
-    car = f"CAR-{run}-{turn}"
-    own_id = f"{kind.prefix}-{run}-{turn}"
-    own = Entity(kind.entity_type, own_id, kind.attributes(car, turn))
+def make_event(kind: EventType, shape: Shape, key: str, n: int, *, car: str | None = None) -> Event:
+    """An event of one type. `key` makes the id of its entity, and `car` that of its car.
+
+    Without `car`, the car has the key of the entity.
+    """
+    car_id = f"CAR-{car or key}"
+    own = Entity(kind.entity_type, f"{kind.prefix}-{key}", kind.attributes(car_id, n))
     if shape == "distinct" or kind.entity_type == "Car":
         return Event.new(kind.event_name, kind.event_type, [own])
-    shared = Entity("Car", car, {"lastEvent": kind.event_type})
+    shared = Entity("Car", car_id, {"lastEvent": kind.event_type})
     return Event.new(kind.event_name, kind.event_type, [shared, own])
