@@ -24,7 +24,7 @@ import pytest
 from tests.support.commands import Command
 from tests.support.waiting import wait_until
 
-from dsql_outbox.cli.dev.folder_lock import locked
+from dsql_outbox.cli.dev.dev_servers import locked
 
 LONG = 60.0
 
@@ -112,6 +112,8 @@ def test_it_runs_counts_and_goes_on_after_a_kill(folder: Path) -> None:
         assert conflicts is not None
         assert counts["conflicts"] == int(conflicts[1])
         assert counts["deadLetters"] == counts["failed"] == 0
+        pasted(ready["sample"])  # what has left the outbox since is counted no second time
+        counted_until_delivered(command, 20)
 
         with Command("dev", folder) as second:
             ended = second.finish()
@@ -181,14 +183,27 @@ def test_the_first_line_comes_before_the_slow_imports() -> None:
 
 
 def test_a_folder_whose_killed_owner_nobody_has_reaped_is_waited_for(tmp_path: Path) -> None:
-    killed = subprocess.Popen(["true"])
-    wait_until(lambda: is_gone(killed.pid))
-    (tmp_path / "dev.pid").write_text(str(killed.pid))
-    with (tmp_path / "dev.pid").open() as server:  # one that inherited the lock, and stops
+    script = (
+        "import sys; from pathlib import Path; from dsql_outbox.cli.dev.dev_servers import locked\n"
+        "with locked(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"\n"
+        owner.kill()
+        wait_until(lambda: is_gone(owner.pid))
+        server = os.open(tmp_path, os.O_RDONLY)  # one that inherited the lock, and stops
         fcntl.flock(server, fcntl.LOCK_EX)
-        stops = Timer(0.2, fcntl.flock, (server, fcntl.LOCK_UN))
-        stops.start()
+        stopped = []
+
+        def stop() -> None:
+            stopped.append(server)
+            os.close(server)
+
+        Timer(0.2, stop).start()
         with locked(tmp_path):
+            assert stopped == [server]
             assert (tmp_path / "dev.pid").read_text() == str(os.getpid())
-        stops.join()
-    killed.wait()

@@ -1,11 +1,16 @@
 """The lines of `dev`: at every width, in a pipe, and with a log that is being written."""
 
+import asyncio
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from dsql_outbox.cli.dev.activity import Counts, _ConflictLog
+from dsql_outbox.cli.dev.activity import Activity, Counts, _ConflictLog
 from dsql_outbox.cli.dev.dev_lines import DevAddresses, DevLines
+from dsql_outbox.cli.relay.relay_counts import RelayCounts
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import Bounded, StatusReader
 
 PLACES = DevAddresses(
     database="postgresql://postgres:secret@127.0.0.1:15432/postgres",
@@ -54,3 +59,17 @@ def test_conflicts_are_counted_from_the_end_of_the_log_line_by_line(tmp_path: Pa
         file.write("P01 ERROR:  deadlock\nnow [1] SQLSTATE 00000 LOG:  SQLSTATE 40001\n")
         file.write("now [1] SQLSTATE ZZ999 ERROR:  of an extension\n")
     assert log.count() == 2
+
+
+def test_a_message_that_leaves_the_outbox_while_it_is_read_is_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "server.log").touch()
+    relayed = RelayCounts()
+
+    class Reader:
+        async def read_waiting(self) -> Bounded:
+            relayed.deleted += 1  # the row that this read has seen
+            return Bounded(1, more=False)
+
+    activity = Activity(Database("postgresql://host/name"), tmp_path / "server.log", relayed)
+    reader = cast("StatusReader", Reader())
+    assert asyncio.run(activity._count_written(reader)) == 1

@@ -1,4 +1,4 @@
-"""Counts the activity of an outbox: by a hook, by the outbox table and by PostgreSQL's log."""
+"""Counts the activity of an outbox: by its relay, its table and PostgreSQL's log."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import anyio
 import msgspec
 import psycopg
 
-from dsql_outbox.observability import Fact, RelayProgress
+from dsql_outbox.cli.relay.relay_counts import RelayCounts
 from dsql_outbox.outbox import CONFLICTS, Database, is_unreachable, kind_of
 from dsql_outbox.publisher import StatusReader
 
@@ -45,25 +45,15 @@ class Counts(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Activity:
-    """Counts since its creation; a hook of the publisher."""
+    """Counts since its creation."""
 
-    def __init__(self, database: Database, log: Path) -> None:
+    def __init__(self, database: Database, log: Path, relayed: RelayCounts) -> None:
         """`log` is the log of a PostgreSQL server with `LOG_SETTINGS`."""
         self._database = database
         self._log = _ConflictLog(log)
-        self._progress = RelayProgress()
+        self._relayed = relayed
         self._waited = 0
         self.counts = Counts()
-
-    def __call__(self, fact: Fact, /) -> None:
-        """Add the relay's work."""
-        if isinstance(fact, RelayProgress):
-            self._progress = RelayProgress(
-                delivered=self._progress.delivered + fact.delivered,
-                deleted=self._progress.deleted + fact.deleted,
-                failed=self._progress.failed + fact.failed,
-                dead=self._progress.dead + fact.dead,
-            )
 
     async def watch(self, tell: Callable[[Counts], None]) -> None:
         """Report each change of the counts, at most twice per second, until cancelled.
@@ -84,7 +74,7 @@ class Activity:
 
     async def _look(self, reader: StatusReader) -> Counts:
         written = max(self.counts.written, await self._count_written(reader))
-        done = self._progress
+        done = self._relayed
         return Counts(written, done.delivered, done.failed, self._log.count(), done.dead)
 
     async def _count_written(self, reader: StatusReader) -> int:
@@ -93,13 +83,14 @@ class Activity:
         0 if that is not known: more messages wait than are counted, or the database is out of
         reach.
         """
+        # Before the read: a row that leaves during it is not counted twice.
+        left = self._relayed.deleted + self._relayed.dead
         try:
             waiting = await reader.read_waiting()
         except psycopg.Error as error:
             if is_unreachable(error):
                 return 0
             raise
-        left = self._progress.deleted + self._progress.dead
         return 0 if waiting.more else left + waiting.count - self._waited
 
 

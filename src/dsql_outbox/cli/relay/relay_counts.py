@@ -20,7 +20,7 @@ class RelayCounts:
     """A hook that counts messages. `lag` is the age in seconds of the message last sent."""
 
     def __init__(self) -> None:
-        self.delivered = self.failed = self.dead = 0
+        self.delivered = self.deleted = self.failed = self.dead = 0
         self.lag = 0.0
         self.paused: tuple[str, ...] = ()
         self.paused_more = 0
@@ -34,6 +34,7 @@ class RelayCounts:
             self._count(fact)
         elif isinstance(fact, RelayProgress):
             self.delivered += fact.delivered
+            self.deleted += fact.deleted
             self.failed += fact.failed
             self.dead += fact.dead
             self.paused, self.paused_more = tuple(fact.paused), fact.paused_more
