@@ -309,8 +309,7 @@ class Publisher:
         """
         if self._kept is None or self._kept.has_opened:
             return
-        settings = self._settings
-        breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
+        breaker = Breaker()
 
         def next_wait() -> float:
             breaker.failed(now := anyio.current_time())

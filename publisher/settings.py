@@ -66,15 +66,6 @@ class PublisherSettings:
     backoff_cap: float = 300.0
     """The longest wait between two attempts of a message, in seconds."""
 
-    breaker_failures: int = 5
-    """Failures of the broker in a row after which the publisher pauses. They count against no
-    message, however long they last. Raise it if single calls fail often while the broker is
-    up."""
-
-    breaker_open: float = 5.0
-    """Seconds of that pause, after which one message is sent as a probe. Raise it if probes
-    disturb a broker that is down. A message may wait for so long after the broker is back."""
-
     lease: float = DEFAULT_LEASE
     """Seconds that a lease lasts, by which one publisher owns a shard. `renew`, `margin` and
     `grace` follow from it. After a crash others take over within 1.2 times the lease. Lower it if
@@ -112,22 +103,13 @@ class PublisherSettings:
                 "batch_bytes": self.batch_bytes,
                 "head_interval": self.head_interval,
                 "idle_min": self.idle_min,
-                "breaker_failures": self.breaker_failures,
-                "breaker_open": self.breaker_open,
                 "lease": self.lease,
                 "broker_patience": self.broker_patience,
                 "drain": self.drain,
             },
         )
         require_not_negative(owner, {"idle_max": self.idle_max})
-        require_whole(
-            owner,
-            {
-                "batch_rows": self.batch_rows,
-                "batch_bytes": self.batch_bytes,
-                "breaker_failures": self.breaker_failures,
-            },
-        )
+        require_whole(owner, {"batch_rows": self.batch_rows, "batch_bytes": self.batch_bytes})
         if self.batch_rows * 2 > MAX_TRANSACTION_ROWS:
             raise SettingsError(
                 f"{owner}.batch_rows must be {MAX_TRANSACTION_ROWS // 2} at most: "

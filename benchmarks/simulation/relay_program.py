@@ -12,7 +12,8 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.relay import sender
 from dsql_outbox.publisher.relay.applier import Nowhere
-from dsql_outbox.publisher.relay.memory import queues, shares, subjects
+from dsql_outbox.publisher.relay.memory import breaker, queues, shares, subjects
+from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.relay import Relay
 from dsql_outbox.publisher.settings import PublisherSettings
 
@@ -24,6 +25,9 @@ _DATABASE: Final = Database("postgresql://nobody@nowhere/none")
 """The leases take the name of the schema from it; nothing connects."""
 
 _LIMITS: Final = (
+    (breaker, "FAILURES", 3),
+    (breaker, "OPEN_FOR", 2),
+    (TopicPauses, "PAUSE", 2),
     (subjects, "MAX_WAITING", 4),
     (subjects, "_RUNS", 2),
     (shares, "MAX_ROWS", 40),

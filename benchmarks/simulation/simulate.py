@@ -63,8 +63,6 @@ def settings_of(schedule: Schedule) -> PublisherSettings:
         attempts=3,
         backoff_base=0.5,
         backoff_cap=2,
-        breaker_failures=3,
-        breaker_open=2,
         broker_patience=6,
         drain=4,
         on_dead_letter="block" if schedule.block else "release",

@@ -139,7 +139,7 @@ class Outcomes:
             more = f"; {left_out:,} more topics were refused before" if left_out else ""
             logger.warning("Topic %s takes no messages now: %s%s", row.topic, error, more)
         # A row that failed earlier is tried again when the topic may work.
-        state.drop(subject, state.clock() + self._settings.breaker_open)
+        state.drop(subject, state.clock() + state.topics.PAUSE)
 
     def _topic_works(self, row: OutboxRow) -> None:
         self._state.rows.shares.answered(row)

@@ -60,12 +60,11 @@ class Relay:
         apply: Apply | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self._state = RelayState(loop.time, topic_open_for=settings.breaker_open)
+        self._state = RelayState(loop.time)
         self._state.rows.on_idle = leases.shard_is_idle
         self._settler = Settler(self._state, store, settings, leases)
-        breaker = Breaker(failures=settings.breaker_failures, open_for=settings.breaker_open)
         outcomes = Outcomes(self._state, self._settler, settings)
-        self._sender = Sender(self._state, sink, leases, outcomes, breaker)
+        self._sender = Sender(self._state, sink, leases, outcomes, Breaker())
         self._applier: Applier | None = None
         if apply is not None:
             self._applier = self._settler.applier = Applier(

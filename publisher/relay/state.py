@@ -53,13 +53,13 @@ class Wake:
 class RelayState:
     """The rows in memory, and the counts of those that left it. `clock` is in seconds."""
 
-    def __init__(self, clock: Callable[[], float], *, topic_open_for: float) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.shards: dict[int, Shard] = {}
         self.rows = Rows()
         self.queues = Queues(self.rows)
         self.retry_times = RetryTimes()
-        self.topics = TopicPauses(topic_open_for)
+        self.topics = TopicPauses()
         self.to_read = Wake()
         self.to_send = Wake()
         self.to_settle = Wake()

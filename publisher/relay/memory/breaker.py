@@ -7,6 +7,14 @@ a probe, and its answer decides (M. Nygard, "Release It!", Circuit Breaker).
 
 from typing import Final
 
+FAILURES: Final = 5
+"""Failures in a row that open the breaker, after 1.5 s of single tries; a restart is often over
+by then."""
+
+OPEN_FOR: Final = 5.0
+"""Seconds from one probe to the next: few calls for a broker that is down, and no message waits
+longer than this after it is back."""
+
 _FIRST_WAIT: Final = 0.1
 """Seconds after the first failure, doubled after each; a reconnect is often this quick."""
 
@@ -14,9 +22,7 @@ _FIRST_WAIT: Final = 0.1
 class Breaker:
     """The breaker of one sink; times are seconds of the monotonic clock."""
 
-    def __init__(self, *, failures: int, open_for: float) -> None:
-        self._limit = failures
-        self._open_for = open_for
+    def __init__(self) -> None:
         self._failures = 0
         self._retry_at = float("-inf")
 
@@ -37,6 +43,5 @@ class Breaker:
     def failed(self, now: float) -> None:
         """Record that the broker could not be reached."""
         self._failures += 1
-        short = _FIRST_WAIT * 2.0 ** min(self._failures - 1, 64)
-        is_open = self._failures >= self._limit
-        self._retry_at = now + (self._open_for if is_open else min(short, self._open_for))
+        is_open = self._failures >= FAILURES
+        self._retry_at = now + (OPEN_FOR if is_open else _FIRST_WAIT * 2 ** (self._failures - 1))

@@ -58,8 +58,11 @@ class Pause:
 class TopicPauses:
     """The topics that take no messages; times are of the event loop's clock."""
 
-    def __init__(self, open_for: float) -> None:
-        self._open_for = open_for
+    PAUSE: Final = 5.0
+    """Seconds between two tries of a refused topic, with one message each: the others wait no
+    longer than this after the topic takes messages again."""
+
+    def __init__(self) -> None:
         self._pauses: dict[str, Pause] = {}
         self._probed: dict[RowId, str] = {}
         """The topics of the rows that topics are tried with."""
@@ -141,7 +144,7 @@ class TopicPauses:
             self._set_probe(row.topic, pause, row.id)
         if pause.probe == row.id:  # else it was sent before the topic was paused
             pause.is_probing = False
-            pause.retry_at = now + self._open_for * max(1.0, len(self._pauses) / MAX_TRIED)
+            pause.retry_at = now + self.PAUSE * max(1.0, len(self._pauses) / MAX_TRIED)
         left_out = self._lines.take(row.topic, now)
         pause.is_told |= left_out is not None
         return left_out

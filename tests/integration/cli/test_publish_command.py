@@ -20,6 +20,7 @@ from dsql_outbox.cli import main
 from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.outbox import Database, Entity, Event, redacted
 from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher.relay.memory import breaker
 from dsql_outbox.testing import NatsServer, OtlpReceiver, PostgresProxy
 from dsql_outbox.writer import Writer, WriterSettings
 
@@ -167,16 +168,20 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_nothing(
 
 @pytest.mark.anyio
 async def test_a_broker_that_is_not_there_yet_is_waited_for(
-    url: str, writer: Writer, nats_server: NatsServer, caplog: pytest.LogCaptureFixture
+    url: str,
+    writer: Writer,
+    nats_server: NatsServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(breaker, "OPEN_FOR", 0.05)
     writer.write(event("car-1"))
     nats_server.stop()
     sink = f"{nats_server.url}?stream=EVENTS&timeout=0.3"
-    settings = PublisherSettings(breaker_open=0.05)
-    relaying = RelayRun(Database(url), sink, settings, until_empty=True)
+    relaying = RelayRun(Database(url), sink, PublisherSettings(), until_empty=True)
     async with anyio.create_task_group() as group:
         group.start_soon(relaying.run)
-        told = "Cannot open the sink, the next attempt is in 0.05 s: "
+        told = "Cannot open the sink, the next attempt is in 0.1 s: "
         warned = partial(wait_until, lambda: told in caplog.text)
         await anyio.to_thread.run_sync(warned)
         await anyio.to_thread.run_sync(nats_server.start)
@@ -194,7 +199,7 @@ def test_a_signal_ends_the_wait_for_a_broker(url: str, nats_server: NatsServer) 
         command.signal(signal.SIGINT)
         done = command.wait()
     assert done.code == 0
-    assert monotonic() - asked < PublisherSettings.breaker_open
+    assert monotonic() - asked < breaker.OPEN_FOR
     assert done.err.endswith("relayed 0, failed 0, dead 0\n" + LEFT)
 
 

@@ -12,6 +12,8 @@ from tests.support.publisher.running_relays import count, event, quick_settings,
 from dsql_outbox.observability import Fact, RelayProgress, WriteEnded
 from dsql_outbox.outbox import Database, Entity, Event, Message
 from dsql_outbox.publisher import Answer, Health, Publisher, Retry, StatusReader, Unavailable
+from dsql_outbox.publisher.relay.memory import breaker
+from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer, WriterSettings
 
@@ -34,12 +36,14 @@ class FlakySink(MemorySink):
 
 
 async def test_an_outage_of_the_broker_burns_no_attempt_and_ends_with_one_probe(
-    database: Database, writer: Writer, sql: psycopg.Connection
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(breaker, "FAILURES", 3)
+    monkeypatch.setattr(breaker, "OPEN_FOR", 0.5)
     writer.write_many([event(f"car-{n}", n) for n in range(30)])
     sink = FlakySink()
     available: list[bool] = []
-    quick = quick_settings(breaker_failures=3, breaker_open=0.5, attempts=2)
+    quick = quick_settings(attempts=2)
 
     def watch(fact: Fact, /) -> None:
         if isinstance(fact, RelayProgress):
@@ -116,8 +120,10 @@ async def test_a_failure_goes_on_with_the_new_owner(
 
 
 async def test_a_topic_that_takes_nothing_is_tried_with_one_message_and_hides_no_other(
-    database: Database, writer: Writer, sql: psycopg.Connection
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(TopicPauses, "PAUSE", 0.1)
+
     class Missing(MemorySink):
         """A broker that lacks the stream of one topic."""
 
@@ -136,7 +142,7 @@ async def test_a_topic_that_takes_nothing_is_tried_with_one_message_and_hides_no
     sql.execute("UPDATE outbox.outbox SET topic = 'bad'")
     writer.write_many([event(f"good-{n}", n) for n in range(30)])
     sink = Missing()
-    async with Publisher(database, sink, quick_settings(breaker_open=0.1, attempts=1)):
+    async with Publisher(database, sink, quick_settings(attempts=1)):
         await sink.published(30)
         assert {message.topic for message in sink.messages} == {"events.CarCreated"}
         first = sink.asked
@@ -148,7 +154,10 @@ async def test_a_topic_that_takes_nothing_is_tried_with_one_message_and_hides_no
 
 
 async def test_topics_that_nobody_takes_lengthen_no_row_no_answer_and_no_status(
-    database: Database, sql: psycopg.Connection, caplog: pytest.LogCaptureFixture
+    database: Database,
+    sql: psycopg.Connection,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     topics = [f"{'bad.' * 30}{n}" for n in range(700)]
     with Writer(database, WriterSettings(any_topic=True)) as writer:
@@ -171,7 +180,8 @@ async def test_topics_that_nobody_takes_lengthen_no_row_no_answer_and_no_status(
         ((paused,),) = sql.execute("SELECT paused FROM outbox.outbox_publishers").fetchall()
         return str(paused)
 
-    quick = quick_settings(breaker_open=60.0, lease=1.0)
+    monkeypatch.setattr(TopicPauses, "PAUSE", 60.0)
+    quick = quick_settings(lease=1.0)
     async with Publisher(database, Stream(), quick, hooks=[health]):
         await until(lambda: len(refused) == len(topics))
         await until(lambda: row().endswith(",650]"))

@@ -10,6 +10,7 @@ from tests.support.publisher.running_relays import count, event, relayed, runnin
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Retry
+from dsql_outbox.publisher.relay.memory import breaker
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -255,13 +256,15 @@ async def test_a_wait_after_a_failure_is_forgotten_with_its_shard(
 
 
 async def test_when_only_ones_own_broker_fails_another_gets_the_shards(
-    database: Database, writer: Writer, sql: psycopg.Connection
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken, works = MemorySink(), MemorySink()
     broken.down = True
     for n in range(20):
         writer.write(event(f"car-{n}"))
-    patient = settings(broker_patience=0.5, breaker_open=0.1)
+    monkeypatch.setattr(breaker, "FAILURES", 1)
+    monkeypatch.setattr(breaker, "OPEN_FOR", 0.1)
+    patient = settings(broker_patience=0.5)
     async with running(*(Publisher(database, sink, patient) for sink in (broken, works))):
         await until(lambda: len(works.messages) == 20)
         assert list(owners(sql).values()) == [SHARDS]

@@ -19,7 +19,7 @@ from dsql_outbox.publisher import (
     Retry,
 )
 from dsql_outbox.publisher.relay import sender
-from dsql_outbox.publisher.relay.memory import shares
+from dsql_outbox.publisher.relay.memory import breaker, shares
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
@@ -131,7 +131,7 @@ async def test_a_long_queue_of_one_subject_lets_those_behind_it_pass(
 
 
 async def test_a_probe_is_not_always_the_message_that_no_part_of_the_broker_takes(
-    database: Database, writer: Writer
+    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def decide(messages: Sequence[Message]) -> list[Outcome]:
         outcomes = [NotAttempted() if "bad" in m.key else Delivered() for m in messages]
@@ -141,8 +141,9 @@ async def test_a_probe_is_not_always_the_message_that_no_part_of_the_broker_take
 
     writer.write(event("bad"))
     sink = Answering(decide)
-    quick = PublisherSettings(breaker_failures=2, breaker_open=0.05)
-    async with Publisher(database, sink, quick):
+    monkeypatch.setattr(breaker, "FAILURES", 1)
+    monkeypatch.setattr(breaker, "OPEN_FOR", 0.05)
+    async with Publisher(database, sink):
         await until(lambda: sink.calls >= 3)
         writer.write_many(good(10))
         await until(lambda: sink.good() == 10)

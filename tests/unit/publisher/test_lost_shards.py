@@ -69,7 +69,7 @@ def settler_of(state: RelayState) -> Settler:
 
 @pytest.mark.parametrize("outcome", ["given up", "applied", "acknowledged"])
 async def test_a_row_that_was_to_be_settled_twice_leaves_no_shard_busy(outcome: str) -> None:
-    state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
+    state = RelayState(asyncio.get_running_loop().time)
     settler = settler_of(state)
     applier = Applier(state, settler._store, nothing, _ignore, settler.recover)
     settler.applier = applier if outcome == "applied" else None
@@ -89,7 +89,7 @@ async def test_a_row_that_was_to_be_settled_twice_leaves_no_shard_busy(outcome: 
 
 async def test_a_message_that_is_applied_aside_does_not_outlast_its_shard() -> None:
     """Its transaction holds the row, which the next one is to delete."""
-    state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
+    state = RelayState(asyncio.get_running_loop().time)
     ends: list[str] = []
 
     class Slow(Tables):
@@ -145,7 +145,7 @@ async def test_a_failure_is_settled_before_a_shard_that_drains_is_handed_over(
         async def bury(self, letters: Collection[Letter]) -> None:
             settled.extend(f"buried after {each.attempts}" for each in letters)
 
-    state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
+    state = RelayState(asyncio.get_running_loop().time)
     settings, leases = PublisherSettings(), Lasting(last=lasts)
     settler = Settler(state, Notes(), settings, leases)  # type: ignore[arg-type]
     subject = sent(state, 1)
@@ -166,7 +166,7 @@ async def test_a_blocked_row_that_no_table_knows_is_tried_again(*, lasts: bool) 
     class Notes(Tables):
         async def record(self, failures: Collection[Failure]) -> None: ...
 
-    state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
+    state = RelayState(asyncio.get_running_loop().time)
     settings, leases = PublisherSettings(on_dead_letter="block"), Lasting(last=lasts)
     settler = Settler(state, Notes(), settings, leases)  # type: ignore[arg-type]
     subject = sent(state, 1)
@@ -178,7 +178,7 @@ async def test_a_blocked_row_that_no_table_knows_is_tried_again(*, lasts: bool) 
 
 async def test_messages_are_buried_while_others_keep_coming_to_be_applied() -> None:
     """Each transaction that applies messages brings another message."""
-    state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
+    state = RelayState(asyncio.get_running_loop().time)
     buried: list[int] = []
 
     class Stream(Tables):

@@ -16,7 +16,7 @@ from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.store import RangeRead, RowPlace
 
 NOW = 1_000.0
-NO_TOPICS = TopicPauses(1.0)
+NO_TOPICS = TopicPauses()
 
 
 def shard(*, sweeping: bool = False) -> Shard:
@@ -200,7 +200,7 @@ def test_what_is_held_is_passed_over_from_the_failed_row_on() -> None:
 
 
 def test_rows_of_a_paused_topic_are_left_out_and_no_news() -> None:
-    queues, one, topics = Queues(Rows()), shard(), TopicPauses(1.0)
+    queues, one, topics = Queues(Rows()), shard(), TopicPauses()
     topics.by_operator = {"sick": "repair"}
     assert admit(queues, one, [row("a", 1, topic="sick"), row("b", 2)], topics=topics) == 1
     assert sent(queues) == [2]

@@ -57,7 +57,7 @@ async def test_a_server_without_memory_is_asked_for_half_of_the_rows_until_it_an
 ) -> None:
     """By the documents Aurora DSQL answers 53200 then, and it was seen to answer 54000."""
     store = ShortOfMemory(60, error)
-    state = RelayState(asyncio.get_running_loop().time, topic_open_for=1.0)
+    state = RelayState(asyncio.get_running_loop().time)
     reader = Reader(state, store, OneShard(), SETTINGS)  # type: ignore[arg-type]
     running = asyncio.create_task(reader.run())
     await store.answered.wait()

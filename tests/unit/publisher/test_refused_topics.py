@@ -9,8 +9,8 @@ from tests.support.publisher.given_rows import row
 from tests.support.publisher.virtual_relay import MemoryOutbox, in_virtual_time, relay_until
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher import Answer, Delivered, PublisherSettings, Retry, Unavailable
-from dsql_outbox.publisher.relay.memory.topics import MAX_TRIED
+from dsql_outbox.publisher import Answer, Delivered, Retry, Unavailable
+from dsql_outbox.publisher.relay.memory.topics import MAX_TRIED, TopicPauses
 from dsql_outbox.publisher.relay.relay import Relay
 
 BAD = 800
@@ -85,7 +85,7 @@ def test_very_many_topics_that_are_taken_again_are_delivered_in_the_end() -> Non
 
 @pytest.mark.parametrize("topics", [1, 7])
 def test_a_topic_that_works_and_fails_by_turns_is_logged_once_a_minute(
-    caplog: pytest.LogCaptureFixture, topics: int
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, topics: int
 ) -> None:
     """As one that is deleted under load: refused, a report about a message, refused."""
     store, tries = MemoryOutbox(), Counter[str]()
@@ -101,9 +101,9 @@ def test_a_topic_that_works_and_fails_by_turns_is_logged_once_a_minute(
     store.insert(
         [row(f"t{n}-{k}", 10 * n + k + 1, topic=f"t{n}") for n in range(topics) for k in range(9)]
     )
-    quick = PublisherSettings(breaker_open=0.2)
+    monkeypatch.setattr(TopicPauses, "PAUSE", 0.2)
     in_virtual_time(
-        relay_until(store, Wavering(), lambda: min(tries.values(), default=0) > 20, settings=quick),
+        relay_until(store, Wavering(), lambda: min(tries.values(), default=0) > 20),
         now=5_000.0,
     )
     lines = Counter(r.getMessage() for r in caplog.records if "takes no messages" in r.getMessage())

@@ -221,7 +221,7 @@ class Life(RuleBasedStateMachine):
         self.now = 1_000.0
         self.tables, self.lease = Tables(), Lease()
         self.aside: list[Callable[[], Awaitable[None]]] = []
-        self.state = RelayState(lambda: self.now, topic_open_for=1.0)
+        self.state = RelayState(lambda: self.now)
         settled = PublisherSettings(attempts=2, backoff_base=1)
         parts: tuple[object, ...] = (self.tables, settled, self.lease)
         self.settler = Settler(self.state, *parts)  # type: ignore[arg-type]
@@ -235,7 +235,7 @@ class Life(RuleBasedStateMachine):
                 self.settler.recover,
             )
             self.settler.applier.begin(self.aside.append)
-        breaker = Breaker(failures=5, open_for=1.0)
+        breaker = Breaker()
         sink = SimpleNamespace(keeps_prefix=True)
         self.sender = Sender(self.state, sink, self.lease, self.outcomes, breaker)  # type: ignore[arg-type]
         self.shard = self.state.shards[0] = Shard(0, 1, Sweep(1.0))

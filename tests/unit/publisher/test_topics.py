@@ -10,7 +10,7 @@ SICK, OTHER = row("a", 1, topic="sick"), row("b", 2, topic="sick")
 
 
 def paused() -> TopicPauses:
-    topics = TopicPauses(5.0)
+    topics = TopicPauses()
     topics.refused(SICK, 0.0)
     return topics
 
@@ -70,13 +70,13 @@ def test_a_topic_that_worked_is_paused_no_more() -> None:
 
 
 def test_one_line_per_topic_and_minute() -> None:
-    topics = TopicPauses(5.0)
+    topics = TopicPauses()
     told = [topics.refused(SICK, float(second)) for second in range(0, 130, 10)]
     assert told == [0, *[None] * 5, 0, *[None] * 5, 0]
 
 
 def test_a_topic_that_works_and_fails_by_turns_has_one_line_per_minute_too() -> None:
-    topics, told = TopicPauses(5.0), []
+    topics, told = TopicPauses(), []
     for second in range(0, 130, 10):
         told.append(topics.refused(SICK, float(second)))
         assert topics.worked("sick")
@@ -90,7 +90,7 @@ MANY = [row(f"c{n}", n, topic=f"bad.{n:05}") for n in range(1, 5_001)]
 
 def test_of_very_many_topics_only_some_are_tried_in_a_time() -> None:
     """As the relay: what is due is sent, and refused again."""
-    topics, tried = TopicPauses(5.0), list[tuple[float, RowId]]()
+    topics, tried = TopicPauses(), list[tuple[float, RowId]]()
     rows = {each.id: each for each in MANY}
     for each in MANY:
         topics.refused(each, 0.0)
@@ -106,7 +106,7 @@ def test_of_very_many_topics_only_some_are_tried_in_a_time() -> None:
 
 
 def test_few_topics_are_tried_as_often_beside_each_other_as_alone() -> None:
-    topics = TopicPauses(5.0)
+    topics = TopicPauses()
     for each in MANY[:MAX_TRIED]:
         topics.refused(each, 0.0)
     assert topics.next_at(0.0) == 5.0
@@ -114,7 +114,7 @@ def test_few_topics_are_tried_as_often_beside_each_other_as_alone() -> None:
 
 
 def test_what_is_told_of_very_many_topics_has_a_limit() -> None:
-    topics = TopicPauses(5.0)
+    topics = TopicPauses()
     topics.by_operator = {"events.mine": "repair", "bad.00001": "never"}
     lines = [topics.refused(each, 1.0) for each in MANY]
     assert [line for line in lines if line is not None] == [0] * 10
@@ -130,7 +130,7 @@ def test_the_oldest_pause_gives_way_when_there_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("dsql_outbox.publisher.relay.memory.topics.MAX_PAUSES", 100)
-    topics = TopicPauses(5.0)
+    topics = TopicPauses()
     for each in MANY:
         topics.refused(each, 0.0)
         topics.sending(each)
