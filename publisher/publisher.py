@@ -63,6 +63,9 @@ _REPORT: Final = 0.1
 _SIGN_OF_LIFE: Final = 5.0
 """Seconds between two `RelayProgress` facts while nothing happens."""
 
+_FIRST_LOOK: Final = 0.01
+"""Seconds until the first look whether all is relayed. Looks that ask the database follow after
+waits that double up to `idle_max`."""
 
 UntilEmpty = bool | Literal["own"]
 """When `Publisher.run` ends: not by itself, with an empty outbox, or when its shards are empty."""
@@ -346,7 +349,7 @@ class Publisher:
     async def _stop_when_empty(self, relay: Relay, max_wait: float | None, only_own: bool) -> None:
         """Stop when no message waits, or none could be sent for `max_wait` seconds."""
         limit = float("inf") if max_wait is None else max_wait
-        wait = self._settings.idle_min
+        wait = first = min(_FIRST_LOOK, self._settings.idle_max)
         while True:
             await anyio.sleep(wait)
             stalled_for = relay.stalled_for
@@ -354,7 +357,7 @@ class Publisher:
             if stalled_for is not None and left <= 0:
                 break
             if not relay.is_empty:
-                wait = self._settings.idle_min
+                wait = first
                 continue
             with anyio.move_on_after(left):
                 # It has no shards of its own yet while it waits for its broker.

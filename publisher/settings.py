@@ -8,7 +8,6 @@ from typing import Final
 from dsql_outbox.outbox import (
     MAX_TRANSACTION_ROWS,
     SettingsError,
-    require_not_negative,
     require_positive,
     require_whole,
 )
@@ -42,18 +41,9 @@ class PublisherSettings:
     """About how many bytes one read returns. Lower it if payloads are large and the process has
     little memory."""
 
-    head_interval: float = 1.0
-    """Seconds between two sweeps of a shard from its head, or more if a sweep takes long. A sweep
-    finds the rows of transactions that commit late. Raise it if statements cost money and such
-    rows may wait longer."""
-
-    idle_min: float = 0.01
-    """Seconds of the first wait without work, doubled for each later one. Raise it if a trickle
-    of messages causes too many reads."""
-
     idle_max: float = 1.0
-    """The longest wait between two reads of an idle publisher, in seconds. Raise it if statements
-    cost money."""
+    """The longest wait between two reads of an idle publisher, in seconds. The first wait without
+    work is 10 ms, and each later one is twice as long. Raise it if statements cost money."""
 
     attempts: int = 300
     """Attempts after which a message is given up. With the default waits they take 24 hours, so
@@ -101,22 +91,18 @@ class PublisherSettings:
             {
                 "batch_rows": self.batch_rows,
                 "batch_bytes": self.batch_bytes,
-                "head_interval": self.head_interval,
-                "idle_min": self.idle_min,
+                "idle_max": self.idle_max,
                 "lease": self.lease,
                 "broker_patience": self.broker_patience,
                 "drain": self.drain,
             },
         )
-        require_not_negative(owner, {"idle_max": self.idle_max})
         require_whole(owner, {"batch_rows": self.batch_rows, "batch_bytes": self.batch_bytes})
         if self.batch_rows * 2 > MAX_TRANSACTION_ROWS:
             raise SettingsError(
                 f"{owner}.batch_rows must be {MAX_TRANSACTION_ROWS // 2} at most: "
                 f"one transaction may change {MAX_TRANSACTION_ROWS} rows"
             )
-        if self.idle_max < self.idle_min:
-            raise SettingsError(f"{owner}.idle_max must not be below idle_min, {self.idle_min:g} s")
         rules = self._own_rules()
         rules.require_valid(owner)
         object.__setattr__(self, "topics", dict(self.topics))  # the caller may change its own

@@ -10,9 +10,9 @@ import anyio
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher.leases.keeper import Leases
-from dsql_outbox.publisher.relay import sender
+from dsql_outbox.publisher.relay import reader, sender
 from dsql_outbox.publisher.relay.applier import Nowhere
-from dsql_outbox.publisher.relay.memory import breaker, queues, shares, subjects
+from dsql_outbox.publisher.relay.memory import breaker, queues, scans, shares, subjects
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.relay import Relay
 from dsql_outbox.publisher.settings import PublisherSettings
@@ -25,6 +25,7 @@ _DATABASE: Final = Database("postgresql://nobody@nowhere/none")
 """The leases take the name of the schema from it; nothing connects."""
 
 _LIMITS: Final = (
+    (reader, "_FIRST_WAIT", 0.25),
     (breaker, "FAILURES", 3),
     (breaker, "OPEN_FOR", 2),
     (TopicPauses, "PAUSE", 2),
@@ -41,10 +42,13 @@ _LIMITS: Final = (
 
 
 @contextmanager
-def small_limits() -> Generator[None]:
-    """Make the limits of the relay so small that small schedules reach them."""
+def small_limits(sweeps: float) -> Generator[None]:
+    """Make the limits of the relay so small that small schedules reach them.
+
+    `sweeps` is the shortest rest of a sweep in seconds.
+    """
     with ExitStack() as stack:
-        for module, name, limit in _LIMITS:
+        for module, name, limit in (*_LIMITS, (scans, "_REST", sweeps)):
             stack.enter_context(patch.object(module, name, limit))
         yield
 

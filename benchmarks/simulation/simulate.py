@@ -58,8 +58,6 @@ def settings_of(schedule: Schedule) -> PublisherSettings:
     """The settings of all publishers of a run."""
     return PublisherSettings(
         batch_rows=5,
-        idle_min=0.25,
-        head_interval=schedule.sweeps,
         attempts=3,
         backoff_base=0.5,
         backoff_cap=2,

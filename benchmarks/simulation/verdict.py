@@ -15,7 +15,7 @@ from .tally import Tally
 
 def verdict(schedule: Schedule, defect: str | None = None) -> tuple[History, list[str]]:
     """Run the relay, with a planted defect or none."""
-    with small_limits(), DEFECTS[defect]() if defect else nullcontext():
+    with small_limits(schedule.sweeps), DEFECTS[defect]() if defect else nullcontext():
         run = Run(schedule)
         history = run()
     broken = judge(history, terms_of(schedule.of_target(0)))

@@ -23,6 +23,10 @@ from .store import HEAD, Range, RangeRead, Reading, RowPlace, Store
 
 logger: Final = logging.getLogger("dsql_outbox")
 
+_FIRST_WAIT: Final = 0.01
+"""Seconds of the first wait without work, doubled for each later one up to `idle_max`. After one
+message the next often comes soon; a message alone costs eight reads more."""
+
 _REFRESH: Final = 10.0
 """Seconds after which changes of failures and topics by an operator are noticed."""
 
@@ -76,7 +80,8 @@ class Reader:
         self._leases = leases
         self._settings = settings
         self._rows = settings.batch_rows
-        self._idle = settings.idle_min
+        self._first_wait = min(_FIRST_WAIT, settings.idle_max)
+        self._idle = self._first_wait
         self._refreshed_at = float("-inf")
         self._turn = 0
         self._unchecked: list[tuple[Subject, Hold]] = []
@@ -87,7 +92,7 @@ class Reader:
         """Read until the relay stops. Raises the driver's error if it is a lasting one."""
         while not self._state.is_stopping:
             if await self._state.to_read.wait(await self._step()):
-                self._idle = self._settings.idle_min
+                self._idle = self._first_wait
 
     async def _step(self) -> float:
         """Read once. Returns the seconds to wait before the next read."""
@@ -144,7 +149,7 @@ class Reader:
             state.shards |= shards
 
     def _new_shard(self, number: int, epoch: int) -> Shard:
-        return Shard(number, epoch, Sweep(self._settings.head_interval))
+        return Shard(number, epoch, Sweep())
 
     async def _refresh(self) -> None:
         """Every `_REFRESH` seconds, notice what an operator has changed."""
@@ -407,12 +412,12 @@ class Reader:
         if is_behind:
             return 0.0
         if news:
-            self._idle = settings.idle_min
-            return settings.idle_min
+            self._idle = self._first_wait
+            return self._idle
         idle, self._idle = self._idle, min(settings.idle_max, self._idle * 2)
         if idle < settings.idle_max:  # publishers that start together soon read at other times
             idle *= random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
-        return min(idle, max(settings.idle_min, state.next_at(now)))
+        return min(idle, max(self._first_wait, state.next_at(now)))
 
 
 def _shares(rows: int, **counts: int) -> dict[str, int]:

@@ -27,6 +27,10 @@ _OVERLAP: Final = 1_000_000
 _PASS: Final = 0.05
 """Seconds after which the tail begins again; until then it reads what comes after its end."""
 
+_REST: Final = 1.0
+"""The shortest rest of a sweep in seconds. A row that was committed late may wait for so long; an
+idle publisher reads about as often in any case."""
+
 _SHARE: Final = 20
 """A sweep rests for this many times its duration, so it takes a twentieth of the time."""
 
@@ -40,8 +44,7 @@ _MAX_VISITS: Final = 1_000
 class Scan:
     """A way through a shard that continues by key from `place`.
 
-    `is_running` says that rows after `place` may not have been seen. `rest` is the
-    shortest time in seconds between the end of a sweep and the next.
+    `is_running` says that rows after `place` may not have been seen.
     """
 
     def __init__(self, place: RowPlace) -> None:
@@ -61,12 +64,11 @@ class Scan:
 
 
 class Sweep(Scan):
-    """The scan of all rows of a shard, again and again; `rest` is its shortest rest in seconds."""
+    """The scan of all rows of a shard, again and again, with a rest after each time."""
 
-    def __init__(self, rest: float) -> None:
+    def __init__(self) -> None:
         super().__init__(HEAD)
         self.is_running = False  # `is_due` begins it, and notes when
-        self._rest = rest
         self._began = 0.0
         self._next_at = float("-inf")
         self.is_short = False
@@ -93,7 +95,7 @@ class Sweep(Scan):
         self.note(found, rows)
         if not self.is_running:
             rest = min(_LONGEST, _SHARE * (now - self._began))
-            self._next_at = now + max(self._rest, rest)
+            self._next_at = now + max(_REST, rest)
 
 
 class Return(Scan):

@@ -20,6 +20,7 @@ from tests.support.writer.checked_tables import Tables
 from dsql_outbox.outbox import DEFAULT_SHARDS, Database, Entity, Event
 from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.publisher.operator.health_probe import EVERY
+from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.reader import _REFRESH as REFRESH
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
@@ -205,7 +206,12 @@ def test_what_a_written_event_costs_is_on_the_page(
     ("line", "waiting"), [("relay, one alone", 1), ("relay, a batch of 500, each", 4_000)]
 )
 async def test_what_a_relayed_event_costs_is_on_the_page(
-    line: str, waiting: int, url: str, tables: Tables, proxy: PostgresProxy
+    line: str,
+    waiting: int,
+    url: str,
+    tables: Tables,
+    proxy: PostgresProxy,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with Writer(Database(url)) as writer:
         writer.write_many([event(n) for n in range(waiting)])
@@ -213,7 +219,8 @@ async def test_what_a_relayed_event_costs_is_on_the_page(
     before = changed(tables)
     sink = MemorySink()
     # Looks for new rows are no part of an event's cost. There are more on a slow machine.
-    seldom = PublisherSettings(idle_min=5.0, idle_max=5.0)
+    monkeypatch.setattr(reader, "_FIRST_WAIT", 5.0)
+    seldom = PublisherSettings(idle_max=5.0)
     await Publisher(Database(proxy.url), sink, seldom).run(until_empty=True)
     counts = kinds(proxy.statements)
     assert (changed(tables) - before)["outbox del"] == len(sink.messages) == waiting
@@ -235,7 +242,7 @@ async def test_what_an_idle_hour_costs_is_on_the_page(
     proxy: PostgresProxy,
 ) -> None:
     """What runs is counted at the wire, at twenty times the speed; how often is settings."""
-    quick = PublisherSettings(idle_min=0.05, idle_max=0.05, lease=0.5)
+    quick = PublisherSettings(idle_max=0.05, lease=0.5)
     before = changed(tables)
     async with Publisher(Database(proxy.url), MemorySink(), quick):
         with anyio.fail_after(60):
@@ -293,8 +300,8 @@ def test_no_table_has_an_index_beside_its_key_to_be_written(tables: Tables) -> N
 
 
 def test_what_events_that_come_alone_cost_more_is_on_the_page() -> None:
-    """After a second pause of `idle_min` they double up to `idle_max`, with a read after each."""
-    pauses = [DEFAULTS.idle_min, DEFAULTS.idle_min]
+    """After a second pause of 10 ms they double up to `idle_max`, with a read after each."""
+    pauses = [reader._FIRST_WAIT, reader._FIRST_WAIT]
     while pauses[-1] * 2 < DEFAULTS.idle_max:
         pauses.append(pauses[-1] * 2)
     more = len(pauses)

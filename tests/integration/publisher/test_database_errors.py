@@ -22,7 +22,7 @@ from dsql_outbox.writer import Writer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
-QUICK = PublisherSettings(lease=1.0, idle_max=0.05, head_interval=0.1)
+QUICK = PublisherSettings(lease=1.0, idle_max=0.05)
 PASS = ["25006", "54000", "57P03"]
 LEASES = "WITH renewed AS"
 READ = "o.payload"

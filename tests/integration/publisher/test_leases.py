@@ -10,6 +10,7 @@ from tests.support.publisher.running_relays import count, event, relayed, runnin
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Retry
+from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.memory import breaker
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
@@ -100,10 +101,11 @@ async def test_who_stops_releases_at_once(database: Database, sql: psycopg.Conne
 
 
 async def test_who_gets_a_shard_looks_at_it_at_once(
-    database: Database, writer: Writer, sql: psycopg.Connection
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = MemorySink()
-    sleepy = settings(idle_min=60.0, idle_max=60.0)
+    monkeypatch.setattr(reader, "_FIRST_WAIT", 60.0)
+    sleepy = settings(idle_max=60.0)
     first, second = (Publisher(database, sink, sleepy) for _ in range(2))
     async with running(second):
         async with running(first):

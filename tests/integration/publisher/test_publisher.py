@@ -184,9 +184,12 @@ async def test_failures_without_a_message_are_swept_away_by_one_publisher(
 # --- waking, and what rest costs -------------------------------------------------------
 
 
-async def test_the_doorbell_wakes_a_publisher_that_sleeps(database: Database) -> None:
+async def test_the_doorbell_wakes_a_publisher_that_sleeps(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_FIRST_WAIT", 30.0)
     sink = MemorySink()
-    publisher = Publisher(database, sink, quick_settings(idle_min=30.0, idle_max=30.0))
+    publisher = Publisher(database, sink, quick_settings(idle_max=30.0))
     async with publisher, AsyncWriter(database, hooks=[publisher.doorbell]) as writer:
         await writer.write(event("car"))
         await until(lambda: len(sink.messages) == 1)
@@ -202,9 +205,11 @@ async def test_the_doorbell_wakes_a_publisher_that_sleeps(database: Database) ->
 async def test_an_idle_second_costs_a_read_a_second_and_three_statements_a_renewal(
     outbox_url: str,
     database: Database,  # noqa: ARG001 - the tables
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Counted at the wire over a time that passes twenty times as fast."""
-    quick = PublisherSettings(idle_min=0.05, idle_max=0.05, lease=2.0)
+    monkeypatch.setattr(reader, "_FIRST_WAIT", 0.05)
+    quick = PublisherSettings(idle_max=0.05, lease=2.0)
     with PostgresProxy(outbox_url) as proxy:
         async with Publisher(Database(proxy.url), MemorySink(), quick):
             began = monotonic()

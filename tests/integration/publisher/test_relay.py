@@ -27,6 +27,7 @@ from dsql_outbox.publisher import (
     Sink,
 )
 from dsql_outbox.publisher.relay import relay as relay_module
+from dsql_outbox.publisher.relay.memory import scans
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RowPlace
 from dsql_outbox.schema import statement
@@ -123,12 +124,16 @@ def late(outbox_url: str) -> Iterator[tuple[psycopg.Connection, UUID]]:
 
 
 async def test_a_late_commit_is_found_behind_what_was_read(
-    database: Database, writer: Writer, late: tuple[psycopg.Connection, UUID]
+    database: Database,
+    writer: Writer,
+    late: tuple[psycopg.Connection, UUID],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Positions come from a clock, commits in any order: a cursor alone would lose the row."""
+    monkeypatch.setattr(scans, "_REST", 0.05)
     slow, event_id = late
     sink = MemorySink()
-    async with Publisher(database, sink, PublisherSettings(head_interval=0.05)):
+    async with Publisher(database, sink):
         writer.write(event("other"))
         await sink.published(1)
         slow.commit()
@@ -137,11 +142,15 @@ async def test_a_late_commit_is_found_behind_what_was_read(
 
 
 async def test_a_late_commit_goes_before_its_successor_which_makes_it_found(
-    database: Database, writer: Writer, late: tuple[psycopg.Connection, UUID]
+    database: Database,
+    writer: Writer,
+    late: tuple[psycopg.Connection, UUID],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(scans, "_REST", 3600.0)
     slow, event_id = late
     sink = MemorySink()
-    async with Publisher(database, sink, PublisherSettings(head_interval=3600.0)):
+    async with Publisher(database, sink):
         writer.write(event("other"))
         await sink.published(1)
         slow.commit()
@@ -269,7 +278,7 @@ async def test_run_waits_no_longer_than_told_for_a_broker_that_is_away(
 
 
 async def test_run_waits_no_longer_than_told_while_many_messages_fail(
-    database: Database, writer: Writer
+    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A look at all of them takes several reads, and is no sign that one can be sent."""
     events = [event(f"{n}") for n in range(300)]
@@ -277,7 +286,8 @@ async def test_run_waits_no_longer_than_told_while_many_messages_fail(
     sink = MemorySink()
     for each in events:
         sink.fail(each.id, Retry("no"))
-    settings = PublisherSettings(batch_rows=50, backoff_base=60, backoff_cap=60, head_interval=0.1)
+    monkeypatch.setattr(scans, "_REST", 0.1)
+    settings = PublisherSettings(batch_rows=50, backoff_base=60, backoff_cap=60)
     with anyio.fail_after(60):
         done = await Publisher(database, sink, settings).run(until_empty=True, max_wait=1)
     assert done.failed == len(events)

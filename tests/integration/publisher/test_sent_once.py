@@ -17,6 +17,7 @@ from dsql_outbox.publisher import (
     Retry,
 )
 from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.relay.memory import scans
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -75,7 +76,7 @@ async def test_a_dead_letter_lets_the_rest_of_its_subject_go(
 
 
 async def test_what_died_while_the_next_rows_were_read_is_not_sent_once_more(
-    database: Database, writer: Writer, sql: psycopg.Connection
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts: list[int] = []
 
@@ -89,9 +90,8 @@ async def test_what_died_while_the_next_rows_were_read_is_not_sent_once_more(
     writer.write_many([dead, *(event(f"good-{n}") for n in range(2_000))])
     sink = Slow()
     sink.fail(dead.id, *[Retry("no")] * 10)
-    quick = PublisherSettings(
-        batch_rows=50, attempts=3, backoff_base=0.05, backoff_cap=0.05, head_interval=0.001
-    )
+    monkeypatch.setattr(scans, "_REST", 0.001)
+    quick = PublisherSettings(batch_rows=50, attempts=3, backoff_base=0.05, backoff_cap=0.05)
     done = await Publisher(database, sink, quick).run(until_empty=True)
     assert (done.delivered, done.dead) == (2_000, 1)
     assert attempts == [1, 2, 3]

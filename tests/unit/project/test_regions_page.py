@@ -5,7 +5,7 @@ from tests.support.checkout import ROOT
 from tests.support.publisher.lease_model import SKEW
 
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher.relay.memory.scans import _LONGEST, _OVERLAP
+from dsql_outbox.publisher.relay.memory.scans import _LONGEST, _OVERLAP, _REST
 from dsql_outbox.writer import WriterSettings
 
 PAGE = " ".join((ROOT / "docs" / "dsql.md").read_text().split())
@@ -30,6 +30,6 @@ def test_the_page_has_the_numbers_of_the_settings(said: str) -> None:
 def test_the_page_says_how_late_a_row_may_be_and_how_long_it_waits_then() -> None:
     assert _OVERLAP == 1_000_000
     assert "more than a second after its position" in PAGE
-    assert (P.head_interval, _LONGEST) == (1.0, 60.0)
+    assert (_REST, _LONGEST) == (1.0, 60.0)
     assert "a second in general and at most a minute" in PAGE
     assert f"for {W.timeout:g} s (`timeout`)" in PAGE

@@ -47,7 +47,7 @@ async def nothing(_connection: AsyncConnection, _message: Message) -> None: ...
 
 def sent(state: RelayState, epoch: int, n: int = 1) -> Subject:
     """The subject of a row that was read under an epoch, and sent."""
-    shard = Shard(0, epoch, Sweep(1.0))
+    shard = Shard(0, epoch, Sweep())
     state.queues.admit(shard, [row(f"a{n}", n)], state.clock(), state.topics, None)
     (subject,) = state.queues.take(1, free=10_000, of=100_000, may_send=lambda _: True)
     return subject

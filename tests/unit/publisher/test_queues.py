@@ -20,7 +20,7 @@ NO_TOPICS = TopicPauses()
 
 
 def shard(*, sweeping: bool = False) -> Shard:
-    made = Shard(0, 1, Sweep(1.0))
+    made = Shard(0, 1, Sweep())
     made.sweep.is_running = sweeping
     return made
 

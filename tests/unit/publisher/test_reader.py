@@ -8,13 +8,14 @@ import pytest
 from psycopg import errors
 
 from dsql_outbox.publisher import PublisherSettings
+from dsql_outbox.publisher.relay.memory import scans
 from dsql_outbox.publisher.relay.reader import Reader
 from dsql_outbox.publisher.relay.state import RelayState
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RangeRead, Reading
 
 pytestmark = pytest.mark.anyio
 
-SETTINGS = PublisherSettings(batch_rows=400, idle_min=0.001, idle_max=0.001, head_interval=0.001)
+SETTINGS = PublisherSettings(batch_rows=400, idle_max=0.001)
 
 
 class ShortOfMemory:
@@ -53,9 +54,10 @@ class OneShard:
 
 @pytest.mark.parametrize("error", [errors.OutOfMemory, errors.ProgramLimitExceeded])
 async def test_a_server_without_memory_is_asked_for_half_of_the_rows_until_it_answers(
-    error: type[psycopg.Error],
+    error: type[psycopg.Error], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the documents Aurora DSQL answers 53200 then, and it was seen to answer 54000."""
+    monkeypatch.setattr(scans, "_REST", 0.001)
     store = ShortOfMemory(60, error)
     state = RelayState(asyncio.get_running_loop().time)
     reader = Reader(state, store, OneShard(), SETTINGS)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ ROW = RowId(0, 7, str(UUID(int=7)))
 
 def held(times: RetryTimes, retry_at: float) -> Subject:
     """A subject that a failed row holds back."""
-    subject = Shard(0, 1, Sweep(1.0)).subject(SubjectName("Car", "a"), "Car/a")
+    subject = Shard(0, 1, Sweep()).subject(SubjectName("Car", "a"), "Car/a")
     subject.holds.append(Hold(ROW, 1, retry_at))
     times.add(subject, subject.holds[0])
     return subject

@@ -238,7 +238,7 @@ class Life(RuleBasedStateMachine):
         breaker = Breaker()
         sink = SimpleNamespace(keeps_prefix=True)
         self.sender = Sender(self.state, sink, self.lease, self.outcomes, breaker)  # type: ignore[arg-type]
-        self.shard = self.state.shards[0] = Shard(0, 1, Sweep(1.0))
+        self.shard = self.state.shards[0] = Shard(0, 1, Sweep())
         self.lost: list[Shard] = []
         self.in_flight: list[Subject] = []
         self.reading: tuple[Shard, list[OutboxRow]] | None = None
@@ -343,7 +343,7 @@ class Life(RuleBasedStateMachine):
         self.lost.append(self.shard)
         self.lease.epoch += is_taken_again
         self.lease.lasts = True
-        self.shard = self.state.shards[0] = Shard(0, self.lease.epoch, Sweep(1.0))
+        self.shard = self.state.shards[0] = Shard(0, self.lease.epoch, Sweep())
         for each in self.tables.failures.values():
             one = self.tables.rows[each.row]
             name = SubjectName(one.subject_type, one.subject_id)

@@ -32,7 +32,7 @@ REPLAY = '{"replay":"1"}'
 
 
 def in_queues(rows: Sequence[OutboxRow]) -> tuple[Queues, Shard]:
-    queues, shard = Queues(Rows()), Shard(0, 1, Sweep(1.0))
+    queues, shard = Queues(Rows()), Shard(0, 1, Sweep())
     queues.admit(shard, rows, 0.0, TopicPauses(), None)
     return queues, shard
 

@@ -13,7 +13,7 @@ def found(position: int, *, rows: int = 0, cut: bool = False) -> RangeRead:
 
 
 def test_a_sweep_goes_on_by_key_and_rests_when_it_has_seen_all() -> None:
-    sweep = Sweep(1.0)
+    sweep = Sweep()
     assert sweep.is_due(0.0)
     sweep.read(found(50, rows=10, cut=True), 10, 0.01)
     assert (sweep.place.position, sweep.is_due(0.01)) == (50, True)
@@ -24,7 +24,7 @@ def test_a_sweep_goes_on_by_key_and_rests_when_it_has_seen_all() -> None:
 
 
 def test_a_long_sweep_takes_a_twentieth_of_the_time() -> None:
-    sweep = Sweep(1.0)
+    sweep = Sweep()
     assert sweep.is_due(0.0)
     sweep.read(found(50, cut=True), 10, 1.0)
     sweep.read(found(90), 10, 2.0)
@@ -33,14 +33,14 @@ def test_a_long_sweep_takes_a_twentieth_of_the_time() -> None:
 
 
 def test_the_first_sweep_lasts_from_its_first_read() -> None:
-    sweep = Sweep(1.0)
+    sweep = Sweep()
     assert sweep.is_due(5_000.0)
     sweep.read(found(90), 10, 5_000.0)
     assert sweep.is_due(5_001.0)
 
 
 def test_an_outage_is_no_part_of_the_duration_of_a_sweep() -> None:
-    sweep = Sweep(1.0)
+    sweep = Sweep()
     assert sweep.is_due(0.0)
     sweep.read(found(50, cut=True), 10, 0.1)
     sweep.interrupted(40.0)
@@ -49,7 +49,7 @@ def test_an_outage_is_no_part_of_the_duration_of_a_sweep() -> None:
 
 
 def test_a_sweep_rests_a_minute_at_most() -> None:
-    sweep = Sweep(1.0)
+    sweep = Sweep()
     assert sweep.is_due(0.0)
     sweep.read(found(90), 10, 100.0)
     assert not sweep.is_due(159.0)
@@ -57,7 +57,7 @@ def test_a_sweep_rests_a_minute_at_most() -> None:
 
 
 def test_a_sweep_can_begin_again_at_once() -> None:
-    sweep = Sweep(1.0)
+    sweep = Sweep()
     sweep.read(found(90), 10, 0.0)
     sweep.restart(0.1)
     assert sweep.is_due(0.1)
@@ -111,7 +111,7 @@ def test_a_tail_rests_when_two_passes_found_nothing_new() -> None:
 
 
 def test_a_scan_that_finds_little_looks_at_more_rows_up_to_a_bound() -> None:
-    sweep = Sweep(1.0)
+    sweep = Sweep()
     seen = []
     for n in range(12):
         seen.append(sweep.visits(100))
