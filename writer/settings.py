@@ -40,16 +40,12 @@ class WriterSettings:
 
     timeout: float | None = 30.0
     """Seconds that a call may take, unless it has its own `timeout=`. In `write_many` it is the
-    limit of each transaction. None: no limit; then `max_retries` and `max_schema_changes` need
-    numbers. Lower it if your callers wait for less."""
+    limit of each transaction. None: no limit; then `max_retries` needs a number, and changes of
+    the schema (OC001) are retried ten times. Lower it if your callers wait for less."""
 
     max_retries: int | None = None
     """Retries of a conflict with data. None: until the time of the call is over. Set it if a call
     should rather fail early."""
-
-    max_schema_changes: int | None = None
-    """Retries of a conflict with a change of the schema. None: until the time of the call is
-    over."""
 
     base: float = 0.1
     """Seconds of the wait after a first failure, doubled for each later one."""
@@ -131,7 +127,7 @@ class WriterSettings:
             >>> settings.max_retries, settings.jitter, settings.timeout
             (3, 0.0, None)
         """
-        return cls(timeout=None, max_retries=3, max_schema_changes=10, jitter=0.0)
+        return cls(timeout=None, max_retries=3, jitter=0.0)
 
     def __post_init__(self) -> None:
         """Raise `SettingsError` for an invalid value."""
@@ -139,21 +135,19 @@ class WriterSettings:
         require_positive(
             owner, {"base": self.base, "cap": self.cap, "max_connections": self.max_connections}
         )
-        counts = {"max_retries": self.max_retries, "max_schema_changes": self.max_schema_changes}
-        counted = {name: count for name, count in counts.items() if count is not None}
+        counts = {"max_connections": self.max_connections, "coalesce": self.coalesce}
+        if self.max_retries is not None:
+            counts["max_retries"] = self.max_retries
         require_not_negative(
             owner,
             {
-                **counted,
+                **counts,
                 "jitter": self.jitter,
                 "max_outage": self.max_outage,
-                "coalesce": self.coalesce,
                 "backlog_warn": self.backlog_warn,
             },
         )
-        require_whole(
-            owner, {**counted, "max_connections": self.max_connections, "coalesce": self.coalesce}
-        )
+        require_whole(owner, counts)
         optional = {
             "timeout": self.timeout,
             "max_idle": self.max_idle,
@@ -161,10 +155,10 @@ class WriterSettings:
             "conflict_report": self.conflict_report,
         }
         require_positive(owner, {k: v for k, v in optional.items() if v is not None})
-        if self.timeout is None and len(counted) < len(counts):
+        if self.timeout is None and self.max_retries is None:
             raise SettingsError(
-                f"{owner}(timeout=None) needs max_retries and max_schema_changes: "
-                "else nothing would end the retries of a conflict"
+                f"{owner}(timeout=None) needs max_retries: else nothing would end the retries of "
+                "a conflict"
             )
         # The default of max_outage may be longer: a short timeout alone is a fine setting.
         if self.timeout is not None and self.max_outage > max(self.timeout, _MAX_OUTAGE):

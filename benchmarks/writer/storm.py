@@ -40,7 +40,6 @@ def _policy(
     return WriterSettings(
         timeout=None,
         max_retries=retries,
-        max_schema_changes=10,
         base=base,
         cap=cap,
         jitter=jitter,

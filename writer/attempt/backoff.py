@@ -18,12 +18,17 @@ from dsql_outbox.writer.settings import WriterSettings
 _REASONS: Final[Sequence[RetryReason]] = ("schema change", "conflict", "outage")
 _SCHEMA_CHANGE, _CONFLICT = 0, 1
 
+_MOST_CHANGES: Final = 10
+"""Retries of a conflict with a change of the schema, if no time limit ends them. A session meets
+each change once, so one migration seldom takes as many."""
+
 
 def budgets_of(settings: WriterSettings) -> Sequence[Budget]:
     """Return the budgets of a writer's calls, in the order of `_REASONS`."""
     base, cap, jitter = settings.base, settings.cap, settings.jitter
+    changes = _MOST_CHANGES if settings.timeout is None else None
     return (
-        Budget({FailureKind.SCHEMA_CHANGED}, settings.max_schema_changes, base, cap, jitter),
+        Budget({FailureKind.SCHEMA_CHANGED}, changes, base, cap, jitter),
         Budget(RACES, settings.max_retries, base, cap, jitter),
         Budget(OUTAGES, base=base, cap=cap, jitter=jitter, lasts=settings.max_outage),
     )

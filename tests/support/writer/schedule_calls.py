@@ -72,7 +72,6 @@ def _call(number: int, ids: Sequence[UUID], random: Random) -> Call:
         timeout=random.choice([None, None, 0.03, 0.2]),
         settings=WriterSettings(
             timeout=None,
-            max_schema_changes=10,
             base=0.001,
             cap=0.01,
             max_outage=0.2,

@@ -207,7 +207,7 @@ def test_the_less_time_a_call_has_left_the_shorter_it_waits(left: float, longest
 
 def test_a_storm_loses_fewer_events_than_with_waits_that_only_grow() -> None:
     """In virtual time: the calls that have waited longest try most often."""
-    grow = WriterSettings(max_retries=10**6, max_schema_changes=10**6)
+    grow = WriterSettings(max_retries=10**6)
     found = {
         settings: [simulated_storm(settings, 20, 30, 0.06, seed) for seed in range(3)]
         for settings in (WriterSettings(), grow)

@@ -12,7 +12,6 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert WriterSettings() == WriterSettings(
         timeout=30.0,
         max_retries=None,
-        max_schema_changes=None,
         base=0.1,
         cap=2.0,
         jitter=1.0,
@@ -29,9 +28,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 def test_the_origin_retries_three_times_after_100_200_and_400_ms() -> None:
     settings = WriterSettings.origin()
-    assert settings == WriterSettings(
-        timeout=None, max_retries=3, max_schema_changes=10, jitter=0.0
-    )
+    assert settings == WriterSettings(timeout=None, max_retries=3, jitter=0.0)
     assert (settings.base, settings.cap) == (0.1, 2.0)
 
 
@@ -39,11 +36,9 @@ def test_the_origin_retries_three_times_after_100_200_and_400_ms() -> None:
     ("setting", "text"),
     [
         ({"timeout": 0}, "timeout must be above 0, got 0"),
-        ({"timeout": None}, "timeout=None. needs max_retries and max_schema_changes"),
-        ({"timeout": None, "max_retries": 3}, "needs max_retries and max_schema_changes"),
+        ({"timeout": None}, "timeout=None. needs max_retries: else nothing would end the retries"),
         ({"max_outage": 45}, "max_outage=45 is over timeout=30, which ends each call before"),
         ({"max_retries": -1}, "max_retries must be 0 or more, got -1"),
-        ({"max_schema_changes": -1}, "max_schema_changes must be 0 or more, got -1"),
         ({"base": 0}, "base must be above 0, got 0"),
         ({"cap": -1.0}, "cap must be above 0"),
         ({"jitter": -0.1}, "jitter must be 0 or more"),
