@@ -145,7 +145,7 @@ class OperatorSession:
         self._connection = LastingConnection(
             database, read_only=read_only, needs_primary=needs_primary
         )
-        self._guards = guards(database.schema, "run_mark", "run_guard", "outbox_guard")
+        self._guards = guards(database.schema, "outbox_guard")
         self._turn = asyncio.Lock()  # a statement must not become part of another's transaction
 
     @property
@@ -174,9 +174,7 @@ class OperatorSession:
         rows, _ = await self._run(name, class_row(kind), parameters, literals)
         return rows
 
-    async def count(
-        self, name: str, parameters: Mapping[str, object] | None = None, **literals: int
-    ) -> int:
+    async def count(self, name: str, parameters: Mapping[str, object], **literals: int) -> int:
         """Run one named statement as its own transaction. Returns how many rows it changed."""
         _, count = await self._run(name, tuple_row, parameters, literals)
         return count

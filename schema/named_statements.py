@@ -61,9 +61,9 @@ def compose(name: str, schema: str, /, **parts: sql.Composable) -> bytes:
 
 
 @lru_cache(maxsize=32)
-def guards(schema: str, mark: str, of_mark: str, own: str) -> Guards:
-    """The statements of these names around the runs of a body, for the tables of a schema."""
-    return Guards(*(_with_places(name, schema) for name in (mark, of_mark, own)))
+def guards(schema: str, own: str) -> Guards:
+    """The statements around the runs of a body, of which `own` is the name of the body's guard."""
+    return Guards(*(_with_places(name, schema) for name in ("run_mark", "run_guard", own)))
 
 
 def _with_places(name: str, schema: str) -> bytes:

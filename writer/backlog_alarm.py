@@ -60,9 +60,7 @@ class Alarm:
     short-lived process pays nothing.
     """
 
-    def __init__(
-        self, database: Database, settings: WriterSettings, hooks: Iterable[Hook] = ()
-    ) -> None:
+    def __init__(self, database: Database, settings: WriterSettings, hooks: Iterable[Hook]) -> None:
         self.query = statement("backlog_age", database.schema)
         self._interval = settings.backlog_check
         self._limit = settings.backlog_warn

@@ -73,7 +73,7 @@ class Core:
         self.entity = statement("entity_state", database.schema)
         self.stream = statement("event_stream", database.schema)
         self.archived = statement("archived_events", database.schema)
-        self.guards = guards(database.schema, "run_mark", "run_guard", "event_guard")
+        self.guards = guards(database.schema, "event_guard")
         self.layout = statement("write_layout", database.schema)
         layout = numbered("write_layout", self.layout)
         self.probe: Statements = [(layout, {}), *write_probe(database.schema)]
@@ -100,7 +100,7 @@ class Core:
         gate: Gate,
         *,
         on_duplicate: OnDuplicate,
-        expected_version: int | None = None,
+        expected_version: int | None,
         settled: Callable[[WriteOutcome], None] | None = None,
         quiet: Scopes | None = None,
     ) -> Pending:

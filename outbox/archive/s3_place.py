@@ -14,7 +14,7 @@ _URL: Final = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/([^?#]*))?
 _FORM: Final = "an archive in S3 is s3://BUCKET/PREFIX[?region=REGION&endpoint=URL]"
 
 
-def open_s3(name: str, *, is_recorded: bool = False) -> "S3Place":
+def open_s3(name: str, *, is_recorded: bool) -> "S3Place":
     """The place with a name. Raises `SettingsError` for a malformed one, and `MissingExtra`.
 
     Requests are signed and have the session's token, so the row of a name that `is_recorded` must

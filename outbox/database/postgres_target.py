@@ -70,7 +70,7 @@ class PostgresTarget:
     """
 
     def __init__(
-        self, url: str, isolation: Isolation | None, password: Callable[[], str] | None = None
+        self, url: str, isolation: Isolation | None, password: Callable[[], str] | None
     ) -> None:
         try:
             found = conninfo_to_dict(url)

@@ -237,7 +237,7 @@ class SqlStore:
         found = await self._rows("topic_list", {"target": self._target})
         return {topic: reason for topic, reason in found}  # noqa: C416 - rows are no pairs to mypy
 
-    async def is_done(self, shards: Collection[int] | None = None) -> bool:
+    async def is_done(self, shards: Collection[int] | None) -> bool:
         """Whether no message waits, except for those that wait for an operator.
 
         `shards` are those that count; None: all of the target.

@@ -47,7 +47,7 @@ class StreamCheck:
     are old enough to be forgotten may be missing.
     """
 
-    def __init__(self, *, may_miss: bool = False) -> None:
+    def __init__(self, *, may_miss: bool) -> None:
         self._may_miss = may_miss
         self._last: HeaderRow | None = None
         self._position: int | None = 0

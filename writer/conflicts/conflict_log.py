@@ -104,9 +104,7 @@ class ConflictLog:
     `store` and `prune` are the statements for a report that `due` or `last` returned.
     """
 
-    def __init__(
-        self, database: Database, settings: WriterSettings, hooks: Iterable[Hook] = ()
-    ) -> None:
+    def __init__(self, database: Database, settings: WriterSettings, hooks: Iterable[Hook]) -> None:
         self.store = statement("conflicts_store", database.schema)
         self.prune = statement("conflicts_prune", database.schema)
         self._interval = settings.conflict_report

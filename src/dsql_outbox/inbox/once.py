@@ -82,7 +82,7 @@ class Statements:
     def __init__(self, database: Database, consumer: str) -> None:
         self.schema = database.schema
         self.consumer = consumer
-        self.guards = guards(database.schema, "run_mark", "run_guard", "inbox_guard")
+        self.guards = guards(database.schema, "inbox_guard")
         self.remember, self.find, self.advance, self.page, self.forget = (
             numbered(name, statement(name, database.schema))
             for name in (

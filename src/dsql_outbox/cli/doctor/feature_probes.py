@@ -9,7 +9,7 @@ import psycopg
 from .conflict_probes import first_inserts, first_upserts, updates
 from .cost_probes import async_index, commit, large_message, metering
 from .examined_database import ExaminedDatabase, run
-from .finding import Finding, Verdict, refused
+from .finding import Finding, refused
 from .statement_probes import arrays, burial_forms, read_forms, rows_read, write_forms
 
 Probe = Callable[[ExaminedDatabase], Iterator[Finding]]
@@ -28,7 +28,7 @@ def pipeline(visit: ExaminedDatabase) -> Iterator[Finding]:
         ended = connection.execute("COMMIT")
     rows = [(ended.statusmessage, *visit.rows("doctor_count", position=position)[0])]
     works = "works, COMMIT included: one round trip"
-    yield _answered("pipeline", [("COMMIT", 1)], rows, works, otherwise="fail")
+    yield _answered("pipeline", [("COMMIT", 1)], rows, works)
 
 
 def json_exact(visit: ExaminedDatabase) -> Iterator[Finding]:
@@ -40,20 +40,13 @@ def json_exact(visit: ExaminedDatabase) -> Iterator[Finding]:
         yield refused("json", "fail", text, error, "use another database")
         return
     same = "exact: order, spaces, repeated keys, \\u0000, lone surrogates, 1e200000"
-    yield _answered("json", [(_EXACT,)], rows, same, otherwise="fail")
+    yield _answered("json", [(_EXACT,)], rows, same)
 
 
-def _answered(
-    name: str,
-    expected: Sequence[object],
-    rows: Sequence[object],
-    works: str,
-    *,
-    otherwise: Verdict = "warn",
-) -> Finding:
+def _answered(name: str, expected: Sequence[object], rows: Sequence[object], works: str) -> Finding:
     if list(rows) == expected:
         return Finding(name, "ok", works)
-    return Finding(name, otherwise, f"answered {_text(rows)} instead of {_text(expected)}")
+    return Finding(name, "fail", f"answered {_text(rows)} instead of {_text(expected)}")
 
 
 def _text(rows: Sequence[object]) -> str:

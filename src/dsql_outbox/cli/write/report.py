@@ -83,7 +83,7 @@ class Tally:
             "and `jq -c '.[]'` of an array"
         )
 
-    def brief(self, share: float | None = None) -> str:
+    def brief(self, share: float | None) -> str:
         """The progress, with the share of the input that was read if it is known."""
         rate = (self.stored + self.duplicates) / max(self.seconds, 0.001)
         read = "" if share is None else f"{share:.0%} read  "
