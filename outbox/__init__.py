@@ -16,7 +16,7 @@ from .database import (
 from dsql_outbox.outbox.archive.archive_file import ArchiveFile, read_manifest, remove_file
 from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
 from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
-from dsql_outbox.outbox.archive.file_rules import MARKER, new_file_name
+from dsql_outbox.outbox.archive.file_rules import new_file_name
 from dsql_outbox.outbox.archive.place import ArchivePlace, claim, open_place, open_recorded
 from dsql_outbox.outbox.database.array_literals import (
     array_literal,
@@ -30,7 +30,6 @@ from dsql_outbox.outbox.database.exchange import (
     NumberedQuery,
     Rows,
     Values,
-    command,
     commands,
     encoding_of,
     exchange,
@@ -43,8 +42,8 @@ from dsql_outbox.outbox.database.exchange import (
 )
 from dsql_outbox.outbox.database.fork import OneProcess, call_in_children
 from dsql_outbox.outbox.database.target import APPLICATION, Isolation
-from dsql_outbox.outbox.event.erasure import EntityErasure, Erased, Fields
-from dsql_outbox.outbox.event.event import Entity, EntityHeader, Event, EventHeader, JsonEvent
+from dsql_outbox.outbox.event.erasure import EntityErasure, Fields
+from dsql_outbox.outbox.event.event import Entity, Event, JsonEvent
 from dsql_outbox.outbox.event.event_parser import (
     EventSource,
     ParsedEvent,
@@ -82,7 +81,6 @@ from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.outbox.unit_of_work.loops import do_async, perform_async
 from dsql_outbox.outbox.unit_of_work.primitives import (
     Exchange,
-    Open,
     Program,
     Query,
     Sleep,
@@ -163,7 +161,6 @@ from .settings import (
     DEFAULT_TARGET,
     MAX_ENTITY_ID,
     MAX_ENTITY_TYPE,
-    MAX_EVENT_BYTES,
     MAX_NAME,
     MAX_SOURCE,
     MAX_TRANSACTION_BYTES,
@@ -189,10 +186,8 @@ __all__ = [
     "DOCTOR",
     "INBOX",
     "LASTING",
-    "MARKER",
     "MAX_ENTITY_ID",
     "MAX_ENTITY_TYPE",
-    "MAX_EVENT_BYTES",
     "MAX_NAME",
     "MAX_SOURCE",
     "MAX_TRANSACTION_BYTES",
@@ -225,12 +220,9 @@ __all__ = [
     "Entity",
     "EntityConflicts",
     "EntityErasure",
-    "EntityHeader",
     "EntityKey",
-    "Erased",
     "Event",
     "EventArchived",
-    "EventHeader",
     "EventSource",
     "EventTooLarge",
     "Exchange",
@@ -253,7 +245,6 @@ __all__ = [
     "Moved",
     "NumberedQuery",
     "OneProcess",
-    "Open",
     "OutboxError",
     "OutcomeUnknown",
     "ParsedEvent",
@@ -287,7 +278,6 @@ __all__ = [
     "call_in_children",
     "claim",
     "classify",
-    "command",
     "commands",
     "commit",
     "decode_conflicts",

@@ -23,14 +23,12 @@ from dsql_outbox.publisher.operator.conflicts import (
     ConflictReader,
     ConflictReport,
     ContendedEntity,
-    Remedy,
 )
-from dsql_outbox.publisher.operator.event_pages import Place
 from dsql_outbox.publisher.operator.fills import FillProgress
-from dsql_outbox.publisher.operator.health import Alive, Health, Ready
+from dsql_outbox.publisher.operator.health import Health, Ready
 from dsql_outbox.publisher.operator.health_probe import DatabaseProbe, HealthProbe
-from dsql_outbox.publisher.operator.letter_groups import LetterGroup, LetterGroups
-from dsql_outbox.publisher.operator.messages import MAX_RETRIED, Messages, Predecessor
+from dsql_outbox.publisher.operator.letter_groups import LetterGroup
+from dsql_outbox.publisher.operator.messages import MAX_RETRIED, Messages
 from dsql_outbox.publisher.operator.operations import Operation, Operations
 from dsql_outbox.publisher.operator.replay import Replay, ReplayProgress
 from dsql_outbox.publisher.operator.requeue import Handled
@@ -38,9 +36,7 @@ from dsql_outbox.publisher.operator.selection import STATES, Selection
 from dsql_outbox.publisher.operator.status import (
     ArchiveStatus,
     Bounded,
-    Counters,
     Counts,
-    FailedMessage,
     FailureCounts,
     Meter,
     Rates,
@@ -48,26 +44,21 @@ from dsql_outbox.publisher.operator.status import (
     Shard,
     Status,
     StatusReader,
-    Stranded,
     TargetStatus,
 )
-from dsql_outbox.publisher.operator.targets import DroppedTarget, Target, Targets
+from dsql_outbox.publisher.operator.targets import Target, Targets
 from dsql_outbox.publisher.operator.tool import Operator
 from dsql_outbox.publisher.operator.topic_pauses import PausedTopic, Topics
-from dsql_outbox.publisher.operator.undelivered import Page, UndeliveredMessage
+from dsql_outbox.publisher.operator.undelivered import UndeliveredMessage
 from dsql_outbox.publisher.records import (
-    EntityRecord,
-    EventRecord,
     Records,
-    ReplayRecord,
-    VersionRecord,
 )
 from dsql_outbox.publisher.relay.applier import Apply
 from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.publisher.verification.finding import Finding
-from dsql_outbox.publisher.verification.verifier import Verification, Verifier, VerifyProgress
+from dsql_outbox.publisher.verification.verifier import Verifier, VerifyProgress
 
-from .form_proofs import burial_proofs, failure_proofs, read_proofs
+from .form_proofs import burial_proofs, read_proofs
 from .outbox_rows import RowId, row_keys
 from .publisher import Publisher
 from .settings import PublisherSettings
@@ -89,14 +80,13 @@ from .sinks import (
     sink_factory,
 )
 from .targets import TargetKind, TargetRow, named, require_target
-from .topic_settings import FailureRules, TopicSettings
+from .topic_settings import TopicSettings
 
 __all__ = [
     "MAX_HOURS",
     "MAX_RETRIED",
     "REMEDIES",
     "STATES",
-    "Alive",
     "Answer",
     "Apply",
     "ArchiveProgress",
@@ -107,19 +97,13 @@ __all__ = [
     "ConflictReader",
     "ConflictReport",
     "ContendedEntity",
-    "Counters",
     "Counts",
     "DatabaseProbe",
     "Delivered",
     "Destination",
-    "DroppedTarget",
-    "EntityRecord",
     "EraseProgress",
     "EraseRun",
-    "EventRecord",
-    "FailedMessage",
     "FailureCounts",
-    "FailureRules",
     "FillProgress",
     "Finding",
     "ForgetProgress",
@@ -128,7 +112,6 @@ __all__ = [
     "Health",
     "HealthProbe",
     "LetterGroup",
-    "LetterGroups",
     "Messages",
     "Meter",
     "NotAttempted",
@@ -136,10 +119,7 @@ __all__ = [
     "Operations",
     "Operator",
     "Outcome",
-    "Page",
     "PausedTopic",
-    "Place",
-    "Predecessor",
     "Publisher",
     "PublisherSettings",
     "Rates",
@@ -147,10 +127,8 @@ __all__ = [
     "Records",
     "Rejected",
     "Relayed",
-    "Remedy",
     "Replay",
     "ReplayProgress",
-    "ReplayRecord",
     "Retry",
     "RowId",
     "Seen",
@@ -161,7 +139,6 @@ __all__ = [
     "SinkSource",
     "Status",
     "StatusReader",
-    "Stranded",
     "Target",
     "TargetKind",
     "TargetRow",
@@ -171,14 +148,11 @@ __all__ = [
     "Topics",
     "Unavailable",
     "UndeliveredMessage",
-    "Verification",
     "Verifier",
     "VerifyProgress",
-    "VersionRecord",
     "attributes",
     "burial_proofs",
     "erasure_id",
-    "failure_proofs",
     "known_schemes",
     "named",
     "open_sink",

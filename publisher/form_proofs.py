@@ -7,8 +7,8 @@ from dsql_outbox.schema import statement
 
 from .burial import Letter, burial_parameters
 from .outbox_rows import RowId, row_keys
-from .relay.sql_store import failure_parameters, range_parameters, read_parameters
-from .relay.store import Failure, PassedOver, Range, RowPlace
+from .relay.sql_store import range_parameters, read_parameters
+from .relay.store import PassedOver, Range, RowPlace
 
 Proof = Sequence[tuple[bytes, dict[str, Any]]]
 """Statements with their parameters, in the order in which they are sent."""
@@ -33,10 +33,3 @@ def burial_proofs(schema: str, rows: Sequence[RowId]) -> Mapping[str, Proof]:
         "single": [(statement("outbox_bury", schema), letters)],
         "plain": [(copy, letters), (delete, keys)],
     }
-
-
-def failure_proofs(schema: str, rows: Sequence[RowId]) -> Proof:
-    """Return the statement that blocks the messages of these rows, and the one that finds them."""
-    failures = failure_parameters([Failure(row, "", 1, None) for row in rows])
-    find = statement("failure_find", schema)
-    return [(statement("failure_record", schema), failures), (find, row_keys(rows))]

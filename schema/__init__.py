@@ -12,14 +12,13 @@
 from .commands import apply_command, grant_command
 from .comparison import check
 from .drift import Drift
-from .migrator import Applied, apply, ddl, remove
+from .migrator import apply, ddl, remove
 from .named_statements import guards, statement
 from .operation import Verb, operation
 from .roles import DUTIES, Duty, Granted, Roles, grant, grants, is_dsql, lacking_rights
 
 __all__ = [
     "DUTIES",
-    "Applied",
     "Drift",
     "Duty",
     "Granted",

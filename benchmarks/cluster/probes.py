@@ -14,7 +14,9 @@ from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
 from dsql_outbox.cli.doctor.finding import Finding, Value, refused
 from dsql_outbox.cli.doctor.statement_probes import READ, analyzed, written
 from dsql_outbox.outbox import Entity, FailureKind, array_literal, kind_of
-from dsql_outbox.publisher import RowId, burial_proofs, failure_proofs, read_proofs, row_keys
+from dsql_outbox.publisher import RowId, burial_proofs, read_proofs, row_keys
+from dsql_outbox.publisher.relay.sql_store import failure_parameters
+from dsql_outbox.publisher.relay.store import Failure
 from dsql_outbox.schema import statement
 from dsql_outbox.writer import proof_event, proofs
 
@@ -95,6 +97,13 @@ def infinity(visit: ExaminedDatabase) -> Iterator[Finding]:
         return
     text = f"a blocked message waits for {waits} s instead of infinity"
     yield Finding("infinity", "fail", text, "use another database")
+
+
+def failure_proofs(schema: str, rows: Sequence[RowId]) -> Sequence[tuple[bytes, dict[str, Any]]]:
+    """The statement that blocks the messages of these rows, and the one that finds them."""
+    failures = failure_parameters([Failure(row, "", 1, None) for row in rows])
+    find = statement("failure_find", schema)
+    return [(statement("failure_record", schema), failures), (find, row_keys(rows))]
 
 
 def cost_proofs(

@@ -29,13 +29,12 @@ from .port import (
     WrongAnswer,
     keeps_prefix,
 )
-from .registry import SINK_GROUP, SinkOpener, known_schemes, open_sink
+from .registry import known_schemes, open_sink
 from .url import parameters, seconds, split_hosts, split_login
 
 __all__ = [
     "MAX_RUN",
     "MAX_RUN_BYTES",
-    "SINK_GROUP",
     "Answer",
     "Delivered",
     "Destination",
@@ -46,7 +45,6 @@ __all__ = [
     "Retry",
     "Sink",
     "SinkFactory",
-    "SinkOpener",
     "SinkSource",
     "Unavailable",
     "WrongAnswer",

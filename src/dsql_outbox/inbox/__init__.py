@@ -12,7 +12,7 @@ See docs/inbox.md.
 from .async_inbox import AsyncInbox
 from .broker_messages import from_kafka, from_nats, from_sqs
 from .inbox import Inbox
-from .once import Handled, OnGap, Order
+from .once import Handled
 from .pruning import Pruned
 from .received import Received
 from .sqs_handler import sqs_handler
@@ -21,8 +21,6 @@ __all__ = [
     "AsyncInbox",
     "Handled",
     "Inbox",
-    "OnGap",
-    "Order",
     "Pruned",
     "Received",
     "from_kafka",

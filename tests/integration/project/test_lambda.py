@@ -26,7 +26,7 @@ from tests.support.writer import workload_s
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.written_events import event
 
-from dsql_outbox.outbox import MAX_EVENT_BYTES
+from dsql_outbox.outbox.settings import MAX_EVENT_BYTES
 from dsql_outbox.testing import OutboxProxy
 
 __all__ = ["load_function"]

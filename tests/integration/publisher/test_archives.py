@@ -23,7 +23,6 @@ from tests.support.verified import findings_in
 
 from dsql_outbox.erasures import Erasures
 from dsql_outbox.outbox import (
-    MARKER,
     ArchiveError,
     ArchiveFile,
     Database,
@@ -37,6 +36,7 @@ from dsql_outbox.outbox import (
     open_place,
 )
 from dsql_outbox.outbox.archive import place as places
+from dsql_outbox.outbox.archive.file_rules import MARKER
 from dsql_outbox.publisher import (
     Messages,
     Operation,

@@ -17,7 +17,6 @@ from dsql_outbox.cli.status.tables import tables_of
 from dsql_outbox.outbox import Database, Entity, Event, Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import (
     Apply,
-    DroppedTarget,
     Messages,
     Publisher,
     Rejected,
@@ -27,6 +26,7 @@ from dsql_outbox.publisher import (
     Targets,
 )
 from dsql_outbox.publisher.operator import targets as operator_targets
+from dsql_outbox.publisher.operator.targets import DroppedTarget
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink

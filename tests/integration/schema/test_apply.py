@@ -16,7 +16,6 @@ from tests.support.watched_databases import Crash, WatchedDatabase, reads
 
 from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
 from dsql_outbox.schema import (
-    Applied,
     Roles,
     apply,
     check,
@@ -26,6 +25,7 @@ from dsql_outbox.schema import (
     remove,
     statement,
 )
+from dsql_outbox.schema.migrator import Applied
 from dsql_outbox.schema.tables import expected, migrations, read_shape
 
 LABELS = tuple(migration.label for migration in migrations())

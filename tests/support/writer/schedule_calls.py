@@ -12,7 +12,8 @@ from uuid import UUID
 import anyio
 from tests.support.waiting import wait_until
 
-from dsql_outbox.outbox import Database, Entity, Event, EventHeader, OutcomeUnknown, Receipt
+from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt
+from dsql_outbox.outbox.event.event import EventHeader
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
 
 from .callers import outcome_of

@@ -12,7 +12,6 @@ import msgspec
 import pytest
 
 from dsql_outbox.outbox import (
-    MARKER,
     ArchivedEvent,
     ArchiveError,
     ArchiveFile,
@@ -26,6 +25,7 @@ from dsql_outbox.outbox import (
     remove_file,
 )
 from dsql_outbox.outbox.archive import archive_file
+from dsql_outbox.outbox.archive.file_rules import MARKER
 from dsql_outbox.outbox.archive.s3_place import S3Place
 
 FILE = "000000007-0123456789ab.jsonl.zst"

@@ -10,7 +10,6 @@ from uuid import UUID
 import pytest
 
 from dsql_outbox.outbox import (
-    MAX_EVENT_BYTES,
     Entity,
     Event,
     EventTooLarge,
@@ -19,6 +18,7 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.outbox.event import json_faults
 from dsql_outbox.outbox.event.event import EventHeader
+from dsql_outbox.outbox.settings import MAX_EVENT_BYTES
 
 ID = "0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101"
 MARKER = "5ecret-paylo4d"

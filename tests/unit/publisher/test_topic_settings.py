@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from dsql_outbox.outbox import SettingsError
-from dsql_outbox.publisher import FailureRules, PublisherSettings, TopicSettings
+from dsql_outbox.publisher import PublisherSettings, TopicSettings
+from dsql_outbox.publisher.topic_settings import FailureRules
 
 LOANS = TopicSettings(attempts=3, on_dead_letter="block")
 

@@ -38,11 +38,11 @@ from dsql_outbox.observability import (
 )
 from dsql_outbox.outbox import (
     DuplicateEvent,
-    Open,
     OutcomeUnknown,
     Receipt,
     StaleVersion,
 )
+from dsql_outbox.outbox.unit_of_work.primitives import Open
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.statement.answers import Stored
 
