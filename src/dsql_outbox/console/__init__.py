@@ -3,7 +3,7 @@
 - `console_app` makes the application, `serve_console` serves it.
 - `guard` refuses foreign hosts and clients; `access` checks the token and limits wrong ones.
 - `sampler` reads the status at intervals, and `samples` keeps the data of the charts.
-- `overview`, `event_pages`, `entity_pages` and `message_lists` answer requests.
+- `overview`, `record_pages` and `message_list` answer requests.
 - `operator_commands` are the commands to copy, `charts` the drawings, and `layout` fills
   the templates.
 """
