@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from dsql_outbox.observability import BacklogAge, BacklogUnread, Fact, Hook, emit
+from dsql_outbox.observability import BacklogAge, BacklogUnread, Hook, emit
 from dsql_outbox.outbox import Database, call_in_children
 from dsql_outbox.schema import statement
 
@@ -88,8 +88,4 @@ class Alarm:
         forbidden = isinstance(error, psycopg.errors.InsufficientPrivilege)
         switched_off = forbidden and self._turns.switch_off()
         with suppress(Exception):  # the error may come from a hook, which would raise again
-            emit(self._hooks, _unread(error, sqlstate, switched_off=switched_off))
-
-
-def _unread(error: Exception, sqlstate: str | None, *, switched_off: bool) -> Fact:
-    return BacklogUnread(type(error).__name__, sqlstate, switched_off)
+            emit(self._hooks, BacklogUnread(type(error).__name__, sqlstate, switched_off))

@@ -135,14 +135,10 @@ class ConflictLog:
         self.counts.retry()
         sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
         with suppress(Exception):  # the error may come from a hook, which would raise again
-            emit(self._hooks, _unstored(error, sqlstate, switched_off=switched_off))
+            emit(self._hooks, ConflictsUnstored(type(error).__name__, sqlstate, switched_off))
 
 
 def _is_lasting(error: Exception) -> bool:
     """Return whether a missing right or table makes every later report fail too."""
     forbidden = isinstance(error, psycopg.errors.InsufficientPrivilege)
     return forbidden or schema_defect(error) is not None
-
-
-def _unstored(error: Exception, sqlstate: str | None, *, switched_off: bool) -> ConflictsUnstored:
-    return ConflictsUnstored(type(error).__name__, sqlstate, switched_off)
