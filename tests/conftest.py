@@ -93,6 +93,15 @@ def quick_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture
+def folder(quick_folder: Path) -> Iterator[Path]:
+    """A folder that every user may enter, unlike pytest's own when root runs the tests."""
+    with TemporaryDirectory(dir=quick_folder) as name:
+        path = Path(name)
+        path.chmod(0o755)
+        yield path
+
+
 @pytest.fixture(scope="session")
 def postgres(quick_folder: Path) -> Iterator[EmbeddedPostgres]:
     """A PostgreSQL server for all tests."""

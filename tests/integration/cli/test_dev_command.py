@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 from threading import Timer
 from time import monotonic
 from typing import Any
@@ -27,15 +25,6 @@ from tests.support.waiting import wait_until
 from dsql_outbox.cli.dev.dev_servers import locked
 
 LONG = 60.0
-
-
-@pytest.fixture
-def folder(quick_folder: Path) -> Iterator[Path]:
-    """A folder that every user may enter, because root's PostgreSQL runs as another one."""
-    path = Path(mkdtemp(dir=quick_folder))
-    path.chmod(0o755)
-    yield path
-    rmtree(path)
 
 
 @contextmanager

@@ -4,9 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -21,15 +20,6 @@ from dsql_outbox.schema.tables import migrations
 BIN = Path(sys.executable).parent
 COUNT = len(migrations())
 CLOSED = "postgresql://me:s3cret@127.0.0.1:1/postgres"
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that all may enter: started by root, PostgreSQL runs as nobody."""
-    with TemporaryDirectory(prefix="outbox-test-") as name:
-        path = Path(name)
-        path.chmod(0o755)
-        yield path
 
 
 def run(*words: str, env: Mapping[str, str] | None = None) -> Result:

@@ -11,6 +11,7 @@ import anyio
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
+from tests.support.publisher.applying_process import count_move
 from tests.support.publisher.running_relays import count, event, only_model, running, until
 
 from dsql_outbox.outbox import AsyncConnection, Database, Message, SettingsError
@@ -33,16 +34,6 @@ def moves(database: Database, sql: psycopg.Connection) -> None:
     """A read model: how often each car moved, and the last version of it."""
     anyio.run(only_model, database, "moves")
     sql.execute("CREATE TABLE moves (car text PRIMARY KEY, number int NOT NULL, last int NOT NULL)")
-
-
-async def count_move(connection: AsyncConnection, message: Message) -> None:
-    version = int(message.headers["sequence"])
-    await connection.execute(
-        "INSERT INTO public.moves AS m VALUES (%s, 1, %s) ON CONFLICT (car)"
-        " DO UPDATE SET number = m.number + 1,"
-        " last = CASE WHEN m.last = excluded.last - 1 THEN excluded.last ELSE -1 END",
-        (message.key, version),
-    )
 
 
 def applying(database: Database, function: Apply = count_move, **settings: float) -> Publisher:

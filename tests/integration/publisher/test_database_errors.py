@@ -30,14 +30,6 @@ FAILURES = "outbox_failures f"
 SETTLE = 'DELETE FROM "outbox".outbox o'
 
 
-@pytest.fixture
-def proxy(database: Database, outbox_url: str) -> Iterator[PostgresProxy]:
-    """A proxy in front of the tables of `database`."""
-    del database
-    with PostgresProxy(outbox_url) as proxy:
-        yield proxy
-
-
 @asynccontextmanager
 async def relaying(url: str, sink: MemorySink, *hooks: Hook) -> AsyncGenerator[Publisher]:
     """A publisher that runs until the end of the block, whose error the block raises."""

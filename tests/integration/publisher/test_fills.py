@@ -56,12 +56,6 @@ async def targets(database: Database) -> AsyncGenerator[Targets]:
 
 
 @pytest.fixture
-def proxy(outbox_url: str) -> Iterator[PostgresProxy]:
-    with PostgresProxy(outbox_url) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def holder(outbox_url: str) -> Iterator[psycopg.Connection]:
     """A connection whose transactions are the test's."""
     with psycopg.connect(outbox_url) as connection:
@@ -73,9 +67,9 @@ def wrong(sql: psycopg.Connection, name: str) -> list[Any]:
     return sql.execute(WRONG, (name,)).fetchall()
 
 
-def state(sql: psycopg.Connection, name: str) -> str | None:
-    query = "SELECT state FROM outbox.outbox_targets WHERE name = %s"
-    row = sql.execute(query, (name,)).fetchone()
+def state(sql: psycopg.Connection) -> str | None:
+    query = "SELECT state FROM outbox.outbox_targets WHERE name = 'lake'"
+    row = sql.execute(query).fetchone()
     return row and row[0]
 
 
@@ -207,12 +201,12 @@ async def test_writers_that_know_nothing_of_the_target_are_waited_for_and_filled
             group.start_soon(to_thread.run_sync, writer.write, event("hot", 3))
             await until(lambda: bool(sql.execute(blocked).fetchall()))
             group.start_soon(add)
-            await until(lambda: state(sql, "lake") == "opening")
+            await until(lambda: state(sql) == "opening")
             writer.append_to(holder, event("hot", 2))
             writer.append_to(early, event("early", 1))
             holder.commit()
             await anyio.sleep(0.5)
-            assert (added, state(sql, "lake")) == ([], "opening")
+            assert (added, state(sql)) == ([], "opening")
             writer.write(event("other"))
             early.commit()
     writer.write_many([event("hot", 4), event("early", 2)])
@@ -273,7 +267,7 @@ async def test_a_page_of_a_worker_that_was_stopped_does_not_commit_beside_the_ne
                     scope.cancel()
 
             await targets.add("lake", from_start=True, filled=stop_at_a_page)
-        assert state(sql, "lake") == "filling"
+        assert state(sql) == "filling"
         await to_thread.run_sync(held.release)
     assert [each.read for each in told] == [14, 21, 28, 30]
     (_, found) = await targets.list()
@@ -317,7 +311,7 @@ async def test_a_call_that_is_cancelled_leaves_the_fill_to_the_next_at_once(
     write(writer, 60)
     with anyio.CancelScope() as scope:
         await targets.add("lake", from_start=True, filled=lambda _: scope.cancel())
-    assert state(sql, "lake") == "filling"
+    assert state(sql) == "filling"
     with pytest.raises(SettingsError, match="lake is being filled from the start: add it with"):
         await targets.add("lake")
     (_, shown) = await targets.list()
@@ -347,7 +341,7 @@ async def test_a_target_that_is_dropped_while_it_is_filled_keeps_nothing(
         await to_thread.run_sync(held.arrived)
         async with anyio.create_task_group() as dropping:
             dropping.start_soon(targets.drop, "lake")
-            await until(lambda: state(sql, "lake") == "dropped")
+            await until(lambda: state(sql) == "dropped")
             await to_thread.run_sync(held.release)
     assert told == []
     found = sql.execute("SELECT shard >= 1024, count(*) FROM outbox.outbox GROUP BY 1").fetchall()

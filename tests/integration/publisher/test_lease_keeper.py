@@ -1,7 +1,7 @@
 """The leases as a relay uses them, on one real PostgreSQL: a task, scopes, and what ends them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Iterator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -54,14 +54,6 @@ async def relay(database: Database) -> AsyncGenerator[Relay]:
     relay = Relay(database)
     async with opened(relay):
         yield relay
-
-
-@pytest.fixture
-def proxy(database: Database, outbox_url: str) -> Iterator[PostgresProxy]:
-    """A proxy in front of the tables of `database`."""
-    del database
-    with PostgresProxy(outbox_url) as proxy:
-        yield proxy
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """The statements of the lease protocol on one real PostgreSQL, in both forms."""
 
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 
 import psycopg
 import pytest
@@ -24,14 +24,6 @@ async def table(database: Database) -> AsyncGenerator[SqlLeaseTable]:
     table = SqlLeaseTable(database, QUICK)
     yield table
     table.drop()
-
-
-@pytest.fixture
-def proxy(database: Database, outbox_url: str) -> Iterator[PostgresProxy]:
-    """A proxy in front of the tables of `database`."""
-    del database
-    with PostgresProxy(outbox_url) as proxy:
-        yield proxy
 
 
 @pytest.fixture

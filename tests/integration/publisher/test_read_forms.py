@@ -1,6 +1,6 @@
 """The relay reads in the form that the database takes, and both return the same."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from random import Random
 from uuid import UUID
 
@@ -27,14 +27,6 @@ READ = "AS end_position"
 """Only the statement that reads several ranges has it."""
 
 TOPICS = ("cars", "vans")
-
-
-@pytest.fixture
-def proxy(database: Database, outbox_url: str) -> Iterator[PostgresProxy]:
-    """A proxy in front of the tables of `database`."""
-    del database
-    with PostgresProxy(outbox_url) as proxy:
-        yield proxy
 
 
 def written(database: Database) -> None:

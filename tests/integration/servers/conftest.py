@@ -1,10 +1,7 @@
 """Folders for the embedded servers."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from shutil import rmtree
 from subprocess import run
-from tempfile import mkdtemp
 
 import pytest
 
@@ -19,15 +16,6 @@ def temporary_files_in_the_quick_folder(
     """Make temporary files where a new database is quick."""
     monkeypatch.setenv("TMPDIR", str(quick_folder))
     monkeypatch.setattr("tempfile.tempdir", None)
-
-
-@pytest.fixture
-def folder(quick_folder: Path) -> Iterator[Path]:
-    """A folder that every user may enter, unlike pytest's own when root runs the tests."""
-    path = Path(mkdtemp(dir=quick_folder))
-    path.chmod(0o755)
-    yield path
-    rmtree(path)
 
 
 @pytest.fixture(scope="session")

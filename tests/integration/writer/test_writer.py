@@ -6,6 +6,7 @@ from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
+from tests.support.telemetry.skipping_hook import SkippingHook
 from tests.support.writer import workload_s
 from tests.support.writer.callers import TIMEOUT, Facts, OpenWriter, in_background, outcome_of
 from tests.support.writer.checked_tables import Tables
@@ -13,7 +14,6 @@ from tests.support.writer.checked_tables import Tables
 from dsql_outbox.observability import (
     AttemptEnded,
     DatabaseServer,
-    Fact,
     PoolCounts,
     RetryScheduled,
     TransactionEnded,
@@ -331,23 +331,10 @@ def test_a_transaction_is_told_once_for_all_its_events_with_the_connections(
         assert {each.pool.counts() for each in told} == {PoolCounts(2, 0, 0, 3)}
 
 
-class Skipping:
-    """A hook that skips successes, and keeps what it is told nevertheless."""
-
-    def __init__(self) -> None:
-        self.facts: list[Fact] = []
-
-    def __call__(self, fact: Fact) -> None:
-        self.facts.append(fact)
-
-    def skips_successes(self) -> bool:
-        return True
-
-
 def test_hooks_that_all_skip_successes_are_told_of_failures_only(
     open_writer: OpenWriter, proxy: PostgresProxy
 ) -> None:
-    skipping = Skipping()
+    skipping = SkippingHook()
     writer = open_writer(proxy.url, hooks=[skipping])
     writer.write(workload_s.car_created())
     assert skipping.facts == []
@@ -363,6 +350,6 @@ def test_hooks_that_all_skip_successes_are_told_of_failures_only(
 def test_one_hook_that_does_not_skip_successes_is_enough_for_all_facts(
     open_writer: OpenWriter, url: str, facts: Facts
 ) -> None:
-    skipping = Skipping()
+    skipping = SkippingHook()
     open_writer(url, hooks=[skipping, facts]).write(workload_s.car_created())
     assert skipping.facts == facts.all != []

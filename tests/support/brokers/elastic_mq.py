@@ -4,8 +4,11 @@ import os
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
+
+from tests.support.waiting import listens
 
 from dsql_outbox.servers.server_process import ServerProcess
 
@@ -31,7 +34,7 @@ class ElasticMq(SqsServer):
         process = self._process = ServerProcess(
             self._name, ["sh", "-c", 'exec "$@" >&2', "sh", *command], scratch / "sqs.log"
         )
-        process.wait_until_ready(self._listens)
+        process.wait_until_ready(partial(listens, self.port))
         return process
 
     @contextmanager

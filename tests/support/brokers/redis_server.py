@@ -2,12 +2,13 @@
 
 import shutil
 import signal
-import socket
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 import pytest
 from redis import Redis
+from tests.support.waiting import listens
 
 from dsql_outbox.publisher.sinks import attributes
 from dsql_outbox.servers.server_process import EmbeddedServer, ServerProcess, free_port
@@ -45,15 +46,8 @@ class RedisServer(EmbeddedServer):
         process = self._process = ServerProcess(
             self._name, [PROGRAM, *place, "--save", ""], scratch / "redis.log"
         )
-        process.wait_until_ready(self._listens)
+        process.wait_until_ready(partial(listens, self.port))
         return process
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
 
 
 class RedisBroker(ReadableBroker):

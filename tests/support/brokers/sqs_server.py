@@ -2,12 +2,11 @@
 
 import json
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ from uuid import uuid4
 
 import boto3
 from tests.support.stand_ins import StandIn
+from tests.support.waiting import listens
 
 from dsql_outbox.servers.server_process import EmbeddedServer, ServerProcess, free_port
 
@@ -74,15 +74,8 @@ class SqsServer(EmbeddedServer):
         process = self._process = ServerProcess(
             self._name, [sys.executable, "-m", "moto.server", *place], scratch / "sqs.log"
         )
-        process.wait_until_ready(self._listens)
+        process.wait_until_ready(partial(listens, self.port))
         return process
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-        except OSError:
-            return False
-        return True
 
 
 @cache  # to make one takes ten times as long as a call

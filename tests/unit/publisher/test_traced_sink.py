@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
+from tests.support.telemetry.skipping_hook import SkippingHook
 
 from dsql_outbox.observability import (
     Fact,
@@ -248,21 +249,8 @@ async def test_a_header_of_a_hook_that_no_broker_need_take_is_the_fault_of_no_me
     assert [f.result for f in ended(scope)] == ["not_attempted"]
 
 
-class Skipping:
-    """A hook that skips deliveries, and keeps what it is told nevertheless."""
-
-    def __init__(self) -> None:
-        self.facts: list[Fact] = []
-
-    def __call__(self, fact: Fact) -> None:
-        self.facts.append(fact)
-
-    def skips_successes(self) -> bool:
-        return True
-
-
 async def test_hooks_that_all_skip_deliveries_are_told_of_failures_only() -> None:
-    skipping = Skipping()
+    skipping = SkippingHook()
     sink = AnsweringSink((0, Delivered()), (1, Retry("no")))
     assert await outcomes(sink, 2, skipping, log_facts) == {0: Delivered(), 1: Retry("no")}
     assert sink.sent == [message(0), message(1)]
@@ -270,7 +258,7 @@ async def test_hooks_that_all_skip_deliveries_are_told_of_failures_only() -> Non
 
 
 async def test_one_hook_that_does_not_skip_deliveries_is_enough_for_all_facts() -> None:
-    skipping, other = Skipping(), Carrying()
+    skipping, other = SkippingHook(), Carrying()
     await outcomes(AnsweringSink((0, Delivered())), 1, skipping, other.hook)
     assert [type(fact) for fact in other.facts] == [PublishStarted, PublishEnded]
     assert skipping.facts == other.facts
