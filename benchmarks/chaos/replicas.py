@@ -28,7 +28,6 @@ class Replica:
     """One instance of the adapter. After `kill`, `start` begins a new process."""
 
     def __init__(self, instance: int, environment: dict[str, str], log: IO[bytes]) -> None:
-        self._instance = instance
         self._environment = environment | {"BENCH_INSTANCE_ID": str(instance)}
         self._log = log
         self._process: Process | None = None

@@ -75,12 +75,10 @@ class Arrival(NamedTuple):
     p99: float
 
 
-def arrival(
-    server: EmbeddedPostgres, broker: NatsServer, a_second: int, seconds: float, options: str = ""
-) -> Arrival:
+def arrival(server: EmbeddedPostgres, broker: NatsServer, a_second: int, seconds: float) -> Arrival:
     """Insert events at a constant rate while two publishers relay them."""
     url = new_database(server, "arriving")
-    words = ["publish", "--database", url, "--sink", f"{broker.url}?{STREAM}", *options.split()]
+    words = ["publish", "--database", url, "--sink", f"{broker.url}?{STREAM}"]
     asyncio.run(_emptied(broker.url))
     with ExitStack() as stack:
         for _ in range(2):

@@ -1,6 +1,5 @@
 """The function of a read model, and the connection that it gets: what it does wrong, and when."""
 
-from collections import Counter
 from typing import Final
 
 import anyio
@@ -35,7 +34,6 @@ class Function:
     def __init__(self, broker: Broker, publisher: str) -> None:
         self._broker = broker
         self._publisher = publisher
-        self._runs: Counter[str] = Counter()
 
     async def __call__(self, handle: AppliedHandle, message: Message) -> None:
         """Apply a message, or fail in the way of the schedule."""

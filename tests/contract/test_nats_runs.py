@@ -23,8 +23,8 @@ COMMIT = b"Nats-Batch-Commit"
 
 
 @asynccontextmanager
-async def requests(server: NatsServer, subject: str = "events.>") -> AsyncGenerator[list[Any]]:
-    """The messages that clients send to the subject."""
+async def requests(server: NatsServer) -> AsyncGenerator[list[Any]]:
+    """The messages that clients send to the stream."""
     heard: list[Any] = []
 
     async def hear(message: Any) -> None:
@@ -32,7 +32,7 @@ async def requests(server: NatsServer, subject: str = "events.>") -> AsyncGenera
 
     client: Any = await nats.connect(server.url)  # pyright: ignore[reportUnknownMemberType]
     try:
-        subscription = await client.subscribe(subject, cb=hear)
+        subscription = await client.subscribe("events.>", cb=hear)
         await client.flush()
         yield heard
         await client.flush()
@@ -61,10 +61,10 @@ def run(length: int, key: str = "Loan/1") -> list[Message]:
     return [new_message(key) for _ in range(length)]
 
 
-async def ids(broker: NatsBroker, key: str = "Loan/1") -> list[str]:
-    """The events of the key in the stream, in its order."""
+async def ids(broker: NatsBroker) -> list[str]:
+    """The events of a loan in the stream, in its order."""
     found = [stored.headers for stored in await broker.stored()]
-    return [headers["id"] for headers in found if headers["subject"] == key]
+    return [headers["id"] for headers in found if headers["subject"] == "Loan/1"]
 
 
 def wanted(messages: Sequence[Message]) -> list[str]:

@@ -49,8 +49,8 @@ def sqs() -> Generator[ScriptedSqs]:
         yield server
 
 
-def url(sqs: ScriptedSqs, queue: str = "events") -> str:
-    return f"sqs://{queue}?region=eu-west-1&timeout=2&endpoint={sqs.endpoint}"
+def url(sqs: ScriptedSqs) -> str:
+    return f"sqs://events?region=eu-west-1&timeout=2&endpoint={sqs.endpoint}"
 
 
 def failed(entry: dict[str, str], code: str, *, sender: bool) -> dict[str, object]:

@@ -12,15 +12,15 @@ from dsql_outbox.outbox import Database
 
 @asynccontextmanager
 async def browsing(
-    database: Database, *, host: str = "localhost", client: str = "127.0.0.1", **settings: Any
+    database: Database, *, client: str = "127.0.0.1", **settings: Any
 ) -> AsyncGenerator[httpx.AsyncClient]:
-    """A client at an address, which names a host; `settings` are those of the console.
+    """A client at an address, which asks for localhost; `settings` are those of the console.
 
     Without a token, the console is open to this machine.
     """
     app = console_app(database, open_to_this_machine="token" not in settings, **settings)
     transport = httpx.ASGITransport(app=app, client=(client, 50_000))
-    async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as browser:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
         try:
             yield browser
         finally:

@@ -1,6 +1,6 @@
 """Inboxes for threads and for asyncio, called in the same way."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -108,7 +108,6 @@ def new_received(
     key: str = "Loan/1",
     event_id: UUID | None = None,
     replay: int | None = None,
-    headers: Mapping[str, str] | None = None,
     source: str = "/dsql-outbox",
 ) -> Received:
     """A received message with an id of its own."""
@@ -126,6 +125,6 @@ def new_received(
         previous_position=previous,
         replay=replay,
         trace={},
-        headers=dict(headers or {}),
+        headers={},
         data=b"{}",
     )

@@ -26,7 +26,7 @@ auth_type = scram-sha-256
 auth_file = {users}
 admin_users = {user}
 pool_mode = transaction
-default_pool_size = {sessions}
+default_pool_size = 3
 max_client_conn = 500
 query_wait_timeout = 20
 log_connections = 0
@@ -37,14 +37,13 @@ log_disconnections = 0
 class PgBouncer(EmbeddedServer):
     """pgbouncer in front of the server of `url`, in transaction mode, as a context manager.
 
-    At most `sessions` of the server's serve all clients of a database, who log in as
+    At most three of the server's sessions serve all clients of a database, who log in as
     the user of `url`. Started by root it runs as PostgreSQL does.
     """
 
-    def __init__(self, url: str, *, sessions: int = 3) -> None:
+    def __init__(self, url: str) -> None:
         super().__init__("pgbouncer", None, signal.SIGINT)
         self._server = {name: str(value) for name, value in conninfo_to_dict(url).items()}
-        self._sessions = sessions
         self._port = free_port()
 
     def url(self, database: str) -> str:
@@ -65,9 +64,7 @@ class PgBouncer(EmbeddedServer):
         folder.mkdir(mode=0o711, exist_ok=True)
         users, config = folder / "users.txt", folder / "pgbouncer.ini"
         _write(users, f'"{self._server["user"]}" "{self._server["password"]}"\n')
-        text = _CONFIG.format(
-            **self._server, own_port=self._port, users=users, sessions=self._sessions
-        )
+        text = _CONFIG.format(**self._server, own_port=self._port, users=users)
         _write(config, text)
         command = [PROGRAM, str(config)]
         process = ServerProcess("pgbouncer", command, folder / "server.log", **server_options())

@@ -4,7 +4,6 @@ import fcntl
 import os
 import pty
 import select
-import signal
 import struct
 import subprocess
 import termios
@@ -76,10 +75,6 @@ class Terminal:
     def press_ctrl_c(self) -> None:
         """Type Ctrl-C: the terminal shows ^C and sends SIGINT."""
         os.write(self._ours, _CTRL_C)
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal."""
-        self._process.send_signal(number)
 
     def finish(self) -> int:
         """Read to the end and return the exit code."""

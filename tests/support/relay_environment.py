@@ -42,9 +42,9 @@ class Environment:
         found: dict[str, Any] = json.loads(self._command.line())
         return found
 
-    def invoke(self, seconds: float = 60.0) -> dict[str, Any]:
+    def invoke(self) -> dict[str, Any]:
         """Invoke it, and wait for the answer."""
-        self.begin(seconds)
+        self.begin()
         return self.answer()
 
     def signal(self, number: signal.Signals) -> None:

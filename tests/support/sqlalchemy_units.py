@@ -38,9 +38,9 @@ def of_driver(url: str, driver: str = "psycopg") -> str:
     return url.replace("postgresql://", f"postgresql+{driver}://")
 
 
-def event_of(append: Any, car: str = "CAR-1") -> Event:
+def event_of(append: Any) -> Event:
     """An event whose id is the call's."""
-    event: Event = append.new_event("Car Created", "CarCreated", [Entity("Car", car)])
+    event: Event = append.new_event("Car Created", "CarCreated", [Entity("Car", "CAR-1")])
     return event
 
 

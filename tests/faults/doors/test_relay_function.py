@@ -43,11 +43,11 @@ class World:
         made = Environment(self.url, sink or self.broker.url, **settings)
         return self._environments.enter_context(made)
 
-    def write(self, each: int, cars: int = CARS) -> None:
+    def write(self, each: int) -> None:
         """Write events; those of one car after each other."""
         with Writer(Database(self.url)) as writer:
-            writer.write_many(event(f"{car}", n) for n in range(each) for car in range(cars))
-        self.written.update({f"Car/{car}": each for car in range(cars)})
+            writer.write_many(event(f"{car}", n) for n in range(each) for car in range(CARS))
+        self.written.update({f"Car/{car}": each for car in range(CARS)})
 
     def waiting(self) -> int:
         return self._count("SELECT count(*) FROM outbox.outbox")

@@ -75,7 +75,7 @@ async def test_a_caller_cancelled_while_the_server_works_leaves_no_transaction(
 ) -> None:
     """Fact 23: the server finds out when it is done, and nothing waits for it."""
     async with AsyncWriter(Database(proxy.url), QUICK) as writer:
-        with tables.locked("Car", "CAR-1"), Tables(url) as watch:
+        with tables.locked("CAR-1"), Tables(url) as watch:
             task = asyncio.create_task(writer.write(workload_s.car_created()))
             await until(lambda: watch.blocked() == 1)
             assert await cancel(task) < SOON

@@ -112,7 +112,7 @@ def test_a_lost_attempt_that_is_still_at_work_is_fenced_by_the_next_ones_insert(
     proxy.cut("after_sent")
     database = Database(proxy.url, isolation=isolation)  # type: ignore[arg-type]
     caller = open_writer(database, hooks=[facts])
-    with tables.locked("Car", "CAR-1"), Tables(url) as watch:
+    with tables.locked("CAR-1"), Tables(url) as watch:
         pending = in_background(partial(caller.write, event))
         wait_until(lambda: watch.blocked() == 2)
     receipt = pending.result(TIMEOUT)
@@ -130,7 +130,7 @@ def test_a_session_ended_by_the_server_leaves_doubt_that_is_resolved(
     """57P01, as a failover or an operator sends it."""
     event = workload_s.car_created()
     caller = open_writer(url, hooks=[facts])
-    with tables.locked("Car", "CAR-1"), Tables(url) as watch:
+    with tables.locked("CAR-1"), Tables(url) as watch:
         pending = in_background(partial(caller.write, event))
         wait_until(lambda: watch.blocked() == 1)
         watch.execute(

@@ -176,7 +176,7 @@ def test_a_call_that_waits_for_an_opening_takes_what_comes_back_first(
     proxy.let_go()
     caller.write(workload_s.car_created())
     proxy.hold_up()
-    with tables.locked("Car", "CAR-1"):  # no transaction ends before all calls wait
+    with tables.locked("CAR-1"):  # no transaction ends before all calls wait
         calls = [
             in_background(partial(caller.write, workload_s.car_created("CAR-1"))) for _ in range(8)
         ]

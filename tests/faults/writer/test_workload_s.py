@@ -130,7 +130,7 @@ def race(caller: Caller, events: Sequence[Event]) -> Outcomes:
 
 def collide(caller: Caller, events: Sequence[Event], tables: Tables, url: str) -> Outcomes:
     """Write events that touch car 0, which all of them wait for before the first gets it."""
-    with tables.locked("Car", "CAR-0"), Tables(url) as watch:
+    with tables.locked("CAR-0"), Tables(url) as watch:
         running = Running([partial(write, caller, event) for event in events])
         wait_until(lambda: watch.blocked() == len(events))
     return {event.id: outcome for event, outcome in zip(events, running.results(), strict=True)}

@@ -104,10 +104,10 @@ def backfill(url: str, *options: str) -> "subprocess.Popen[str]":
     )
 
 
-def brought(url: str, *options: str, code: int = 0) -> int:
+def brought(url: str, *options: str) -> int:
     with backfill(url, *options) as process:
         said = process.communicate(timeout=60)[1]
-    assert process.returncode == code, said
+    assert process.returncode == 0, said
     return int(re.findall(r"^brought (\d+), refused", said, re.MULTILINE)[0])
 
 

@@ -90,8 +90,8 @@ class Cost:
         return self.read + self.write + self.cpu
 
 
-def event(n: int, entities: int = 1, size: int = EVENT_BYTES) -> Event:
-    """An event of exactly `size` bytes."""
+def event(n: int, entities: int = 1) -> Event:
+    """An event of exactly `EVENT_BYTES`."""
 
     def made(fill: int) -> Event:
         first = Entity("Loan", f"LOAN-{n:06}", {"balance": "9000.00", "note": "x" * fill})
@@ -99,8 +99,8 @@ def event(n: int, entities: int = 1, size: int = EVENT_BYTES) -> Event:
         return Event.new("Loan Created", "LoanCreated", [first, *others], created_date=CREATED)
 
     short = len(made(0).to_json())
-    found = made(size - short)
-    assert len(found.to_json()) == size
+    found = made(EVENT_BYTES - short)
+    assert len(found.to_json()) == EVENT_BYTES
     return found
 
 

@@ -116,10 +116,10 @@ async def world(outbox_url: str, nats_server: NatsServer) -> AsyncGenerator[Worl
     await client.close()
 
 
-async def until(state: Callable[[], bool], seconds: float = 60.0) -> float:
+async def until(state: Callable[[], bool]) -> float:
     """Wait for a state; returns for how many seconds."""
     began = monotonic()
-    with anyio.fail_after(seconds):
+    with anyio.fail_after(60):
         while not state():  # noqa: ASYNC110 - the state is that of other processes
             await anyio.sleep(0.005)
     return monotonic() - began

@@ -138,12 +138,10 @@ async def test_coalesced_calls_in_flight_and_queued_end_normally(
 # Event loops
 
 
-def in_new_loop(
-    call: Callable[[], Coroutine[Any, Any, T]], *, abandon: bool = False, timeout: float = TIMEOUT
-) -> T:
+def in_new_loop(call: Callable[[], Coroutine[Any, Any, T]], *, abandon: bool = False) -> T:
     """Run a call in an event loop of its own, which with `abandon` cancels no task at its end."""
     if not abandon:
-        return asyncio.run(asyncio.wait_for(call(), timeout))
+        return asyncio.run(asyncio.wait_for(call(), TIMEOUT))
     loop = asyncio.new_event_loop()
     try:
         return loop.run_until_complete(call())

@@ -107,7 +107,7 @@ async def test_calls_wait_for_the_transaction_in_flight_and_share_the_next(
     url: str, tables: Tables, facts: Facts
 ) -> None:
     async with open_writer(url, ONE_LANE, facts) as writer:
-        with tables.locked("Car", "CAR-1"):
+        with tables.locked("CAR-1"):
             first = asyncio.create_task(writer.write(on("CAR-1")))
             await until_blocked(url)
             others = [asyncio.create_task(writer.write(on(f"CAR-{n}"))) for n in range(2, 12)]
@@ -226,7 +226,7 @@ async def test_callers_beyond_the_bound_wait_for_room_in_their_order(
     monkeypatch.setattr(coalescer, "_PATIENCE", 60.0)  # the transaction keeps its lane
     monkeypatch.setattr(coalescer, "MOST_QUEUED", 4)
     async with open_writer(url, ONE_LANE) as writer:
-        with tables.locked("Car", "CAR-1"):
+        with tables.locked("CAR-1"):
             calls = [asyncio.create_task(writer.write(on("CAR-1"))) for _ in range(20)]
             await until_blocked(url)
             assert writer._coalescer is not None

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dsql_outbox.outbox import Connection, Database, NumberedQuery, numbered
+from dsql_outbox.outbox import Connection, Database, numbered
 from dsql_outbox.outbox.database.exchange import PREPARE_AFTER, exchange
 
 pytestmark = pytest.mark.postgres_only("asks pg_prepared_statements, and prepares in SQL")
@@ -18,8 +18,8 @@ def connection(database_url: str) -> Iterator[Connection]:
         yield connection
 
 
-def answer(connection: Connection, query: NumberedQuery = QUERY) -> bytes | None:
-    ((found,),) = connection.wait(exchange(connection, query, query.encode({"value": "x"})))
+def answer(connection: Connection) -> bytes | None:
+    ((found,),) = connection.wait(exchange(connection, QUERY, QUERY.encode({"value": "x"})))
     return found  # type: ignore[no-any-return]
 
 

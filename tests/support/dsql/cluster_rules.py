@@ -166,7 +166,6 @@ class Transactions:
     clock: Callable[[], float]
     _seen: int = field(init=False)
     _since: float = 0.0
-    _rows_before: int = 0
     _ran: set[str] = field(default_factory=set)
     _changes_schema: bool = False
     doomed: bool = False
@@ -175,9 +174,9 @@ class Transactions:
     def __post_init__(self) -> None:
         self._seen = self.catalog.version
 
-    def begin(self, rows: int) -> None:
-        """A transaction begins, when the session's counter of changed rows stands at `rows`."""
-        self._since, self._rows_before = self.clock(), rows
+    def begin(self) -> None:
+        """A transaction begins."""
+        self._since = self.clock()
         self._ran = set()
         self._changes_schema = self.doomed = False
 
@@ -199,7 +198,7 @@ class Transactions:
 
     def wrote(self, rows: int) -> Violation | None:
         """Whether the statement fails after which the counter of changed rows stands at `rows`."""
-        return ROWS if rows - self._rows_before > MAX_ROWS else None
+        return ROWS if rows > MAX_ROWS else None
 
     def at_commit(self, size: int) -> Violation | None:
         """Whether the COMMIT of so many bytes fails."""

@@ -336,7 +336,7 @@ class _GovernedSession(ClientSession):
 
     def _before(self, sql: str, kind: str) -> Violation | None:
         if self._state == _IDLE:
-            self._rules.begin(0)  # a transaction of this statement alone
+            self._rules.begin()  # a transaction of this statement alone
         return refusal(sql) or self._rules.before(kind)
 
     async def _perform(self, step: Step, *, alone: bool) -> Answer:
@@ -468,7 +468,7 @@ class _GovernedSession(ClientSession):
         counter, log = changed.texts[:2]
         self._rows, self._counter, self._tables = 0, int(counter), []
         self._log = self._log_before = int(log)
-        self._rules.begin(0)
+        self._rules.begin()
 
     async def _roll_back(self) -> None:
         await self._ask("ROLLBACK")

@@ -10,7 +10,6 @@ def row(
     position: int,
     *,
     previous: int = 0,
-    shard: int = 0,
     topic: str = "t",
     headers: str = "{}",
     payload: str = "{}",
@@ -18,7 +17,7 @@ def row(
 ) -> OutboxRow:
     """A row of a car; `waits` says whether the predecessor is in its snapshot."""
     return OutboxRow(
-        shard=shard,
+        shard=0,
         position=position,
         event_id=str(UUID(int=max(0, position))),
         previous_position=previous,

@@ -76,8 +76,8 @@ _STARTS: Final = (
 _OBJECTS: Final = r"(or replace )?(schema|table|view|(unique )?index|role|domain|function)"
 
 
-def _says(pattern: str, flags: int = 0) -> Callable[[str], bool]:
-    found = re.compile(pattern, flags)
+def _says(pattern: str) -> Callable[[str], bool]:
+    found = re.compile(pattern)
     return lambda text: found.search(text) is not None
 
 

@@ -158,9 +158,9 @@ class Running(Generic[T]):
     def __init__(self, calls: Iterable[Callable[[], T]]) -> None:
         self._futures = [_started(call) for call in calls]
 
-    def results(self, timeout: float = TIMEOUT) -> list[T]:
+    def results(self) -> list[T]:
         """What the calls returned, in order; raises what one of them raised."""
-        return [future.result(timeout) for future in self._futures]
+        return [future.result(TIMEOUT) for future in self._futures]
 
 
 def _started(call: Callable[[], T]) -> "Future[T]":

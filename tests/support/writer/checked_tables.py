@@ -23,15 +23,13 @@ EVENT_COLUMNS: LiteralString = """SELECT id, write_id, subject_type, subject_id,
     WHERE %(id)s::uuid IS NULL OR id = %(id)s"""
 HEADERS: LiteralString = """SELECT entity_type, entity_id, entity_version, event_id,
     header_data::text AS data, header_size AS size FROM outbox.event_headers
-    WHERE %(id)s::uuid IS NULL OR event_id = %(id)s
     ORDER BY entity_type, entity_id, entity_version"""
 MESSAGES: LiteralString = """SELECT event_id, shard, position, previous_position, subject_type,
     subject_id, subject_version, topic, payload, payload_size, headers::text AS headers
     FROM outbox.outbox
     WHERE %(id)s::uuid IS NULL OR event_id = %(id)s"""
 ENTITIES: LiteralString = """SELECT entity_type, entity_id, version, shard, position, event_id,
-    entity_data::text AS data FROM outbox.entities
-    WHERE %(id)s::uuid IS NULL OR event_id = %(id)s"""
+    entity_data::text AS data FROM outbox.entities"""
 OTHERS: LiteralString = f"""SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
     AND application_name <> '{KEEPER}'"""
@@ -68,17 +66,17 @@ class Tables:
         """Rows of business_events."""
         return self._rows(EVENT_COLUMNS, event_id)
 
-    def headers(self, event_id: UUID | None = None) -> list[Row]:
+    def headers(self) -> list[Row]:
         """Rows of event_headers, each entity's in version order."""
-        return self._rows(HEADERS, event_id)
+        return self.execute(HEADERS)
 
     def messages(self, event_id: UUID | None = None) -> list[Row]:
         """Rows of outbox."""
         return self._rows(MESSAGES, event_id)
 
-    def entities(self, event_id: UUID | None = None) -> list[Row]:
-        """Rows of entities; with an id, those that this event changed last."""
-        return self._rows(ENTITIES, event_id)
+    def entities(self) -> list[Row]:
+        """Rows of entities."""
+        return self.execute(ENTITIES)
 
     def others(self) -> int:
         """How many other sessions are connected to this database."""
@@ -98,15 +96,15 @@ class Tables:
         return self._count(BLOCKED)
 
     @contextmanager
-    def locked(self, entity_type: str, entity_id: str) -> Iterator[None]:
-        """Keep everybody from writing one entity, whether it exists or not, for a while."""
+    def locked(self, car: str) -> Iterator[None]:
+        """Keep everybody from writing one car, whether it exists or not, for a while."""
         with self.connection.transaction(force_rollback=True):
             self.connection.execute(
                 "INSERT INTO outbox.entities (entity_type, entity_id, version, shard, position,"
                 " previous_position, entity_data, event_id, created_at, updated_at)"
-                " VALUES (%s, %s, 0, 0, 0, 0, '{}', gen_random_uuid(), now(), now())"
+                " VALUES ('Car', %s, 0, 0, 0, 0, '{}', gen_random_uuid(), now(), now())"
                 " ON CONFLICT (entity_type, entity_id) DO UPDATE SET updated_at = now()",
-                (entity_type, entity_id),
+                (car,),
             )
             yield
 

@@ -11,8 +11,8 @@ from dsql_outbox.console.samples import History, Sample
 from dsql_outbox.publisher import Selection
 
 
-def sample(at: float, waiting: int = 0, written: float | None = 1.5) -> Sample:
-    return Sample(at, waiting, False, 0.0, written, None, None)
+def sample(at: float, waiting: int = 0) -> Sample:
+    return Sample(at, waiting, False, 0.0, 1.5, None, None)
 
 
 def test_the_history_keeps_the_first_and_the_latest_in_bounded_memory() -> None:

@@ -37,8 +37,8 @@ def in_queues(rows: Sequence[OutboxRow]) -> tuple[Queues, Shard]:
     return queues, shard
 
 
-def take(queues: Queues, *, most: int = 500, free: int = 8_000, longest: int = 64) -> list[Subject]:
-    return queues.take(most, free=free, of=8_000, may_send=lambda _: longest)
+def take(queues: Queues, *, most: int = 500, longest: int = 64) -> list[Subject]:
+    return queues.take(most, free=8_000, of=8_000, may_send=lambda _: longest)
 
 
 @pytest.mark.parametrize(
