@@ -16,13 +16,23 @@ _WIDE: Final = {"width": 1200, "height": 900}
 _NARROW: Final = {"width": 400, "height": 860}
 _TAGS: Final = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"]
 _RULES: Final = {"runOnly": {"type": "tag", "values": _TAGS}}
-PICTURED: Final = frozenset(
+MAIN: Final = frozenset(
     {
         *("overview", "event behind others", "entity", "dead letters", "failures", "conflicts"),
         "a role without rights",
     }
 )
-"""The pages of which docs/pictures has screenshots."""
+"""The pages that a brief look sees."""
+PICTURED: Final = frozenset(
+    {
+        ("overview", "narrow"),
+        ("event behind others", "dark"),
+        ("entity", "narrow"),
+        ("dead letters", "light"),
+        ("a role without rights", "light"),
+    }
+)
+"""The looks of pages that docs/console.md shows."""
 
 _OPTIONS: Final = ("--no-sandbox", "--disable-background-networking", "--disable-gpu")
 
@@ -85,7 +95,7 @@ class Looking:
 
     async def picture(self, page: "Page", name: str, kind: str) -> None:
         """Save a screenshot, if that is asked for."""
-        if self._pictures is not None and name in PICTURED:
+        if self._pictures is not None and (name, kind) in PICTURED:
             self._pictures.mkdir(parents=True, exist_ok=True)
             file = f"console-{name.replace(' ', '-')}-{kind}.png"
             await page.screenshot(path=self._pictures / file)
@@ -112,7 +122,7 @@ class Looking:
 async def look(
     url: str, bare: str, shown: Shown, pictures: Path | None, *, brief: bool
 ) -> list[str]:
-    """Look at every page, or at those of the pictures only, and return the faults.
+    """Look at every page, or at the main ones only, and return the faults.
 
     `bare` is the URL of a console whose role has no rights.
     """
@@ -120,7 +130,7 @@ async def look(
         looking = Looking(browser, pictures)
         pages = [(name, url + path.removeprefix("/")) for name, path in shown.pages()]
         pages.append(("a role without rights", bare))
-        pages = [each for each in pages if each[0] in PICTURED or not brief]
+        pages = [each for each in pages if each[0] in MAIN or not brief]
         for name, address in pages:
             await _look_at(looking, name, address)
         await _live(looking, url)
