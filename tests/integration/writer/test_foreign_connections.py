@@ -129,7 +129,7 @@ def test_two_sessions_in_conflict_and_the_loser_runs_its_block_again(
             else:
                 return
 
-    Running([lambda: block("CAR-1"), lambda: block("CAR-2")]).results(TIMEOUT)
+    Running([lambda: block("CAR-1"), lambda: block("CAR-2")]).results()
     assert len(retried) == 1
     assert own.execute("SELECT n FROM own") == [{"n": 2}]
     assert len(ids(own)) == 2

@@ -158,7 +158,7 @@ def test_real_conflicts_on_the_callers_own_table_lose_no_update(
                 except errors.SerializationFailure as error:
                     retryable.append(is_retryable(error))
 
-    Running([lambda n=n: call(n) for n in range(4)]).results(TIMEOUT)  # type: ignore[misc]
+    Running([lambda n=n: call(n) for n in range(4)]).results()  # type: ignore[misc]
     assert own.execute("SELECT n FROM own") == [{"n": 20}]
     assert sum(conflicts) > 0
     assert all(retryable)

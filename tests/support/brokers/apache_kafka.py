@@ -31,7 +31,7 @@ class ApacheKafka:
     """
 
     def __init__(
-        self, folder: Path, nodes: int, *, makes_topics: bool, settings: Sequence[str] = ()
+        self, folder: Path, nodes: int, *, makes_topics: bool, settings: Sequence[str]
     ) -> None:
         self._folder = folder
         self._makes_topics = makes_topics
