@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 import psycopg
 
-from dsql_outbox.outbox import APPLICATION, DEFAULT_SCHEMA, Database, Isolation, told
+from dsql_outbox.outbox import APPLICATION, DEFAULT_SCHEMA, Database, Isolation, is_unicode, told
 from dsql_outbox.schema import Duty, apply, grant_command, lacking_rights
 
 from .logs import logs_on_stderr
@@ -146,7 +146,7 @@ def database_address(url: str | None) -> Generator[str]:
     """
     if not url:
         raise click.UsageError("no database: give --database URL or set DSQL_OUTBOX_DATABASE")
-    if not _is_utf_8(url):
+    if not is_unicode(url):
         raise click.UsageError("the database URL is not UTF-8: write other bytes as %XX")
     if not _is_embedded(url):
         yield url
@@ -157,15 +157,6 @@ def database_address(url: str | None) -> Generator[str]:
     no_tcp = {"listen_addresses": ""}
     with EmbeddedPostgres(Path(folder) if folder else None, settings=no_tcp) as server:
         yield server.socket_url
-
-
-def _is_utf_8(text: str) -> bool:
-    """Whether a text from the command line or the environment was UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_embedded(url: str | None) -> bool:
