@@ -1,7 +1,6 @@
 """The fill of a target: it gets each stored event once, beside writers, whatever is stopped."""
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -47,19 +46,6 @@ STAGES = ["INSERT", "COMMIT"] if ON_DSQL else ["INSERT"]
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
     monkeypatch.setattr(fills, "PAGE_ROWS", 7)
-
-
-@pytest.fixture
-async def targets(database: Database) -> AsyncGenerator[Targets]:
-    async with Targets(database) as targets:
-        yield targets
-
-
-@pytest.fixture
-def holder(outbox_url: str) -> Iterator[psycopg.Connection]:
-    """A connection whose transactions are the test's."""
-    with psycopg.connect(outbox_url) as connection:
-        yield connection
 
 
 def wrong(sql: psycopg.Connection, name: str) -> list[Any]:

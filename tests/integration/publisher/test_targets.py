@@ -1,7 +1,7 @@
 """Targets on the real tables: each has its own way, from its opening to its end."""
 
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
@@ -42,19 +42,6 @@ LAKE_VERSIONS = """SELECT subject_version::int FROM outbox.outbox
 def _quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "_REFRESH", 0.05)
     monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
-
-
-@pytest.fixture
-async def targets(database: Database) -> AsyncGenerator[Targets]:
-    async with Targets(database) as targets:
-        yield targets
-
-
-@pytest.fixture
-def holder(outbox_url: str) -> Iterator[psycopg.Connection]:
-    """A connection whose transactions are the test's."""
-    with psycopg.connect(outbox_url) as connection:
-        yield connection
 
 
 def lake(sql: psycopg.Connection, subject: str) -> list[int]:
