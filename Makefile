@@ -11,10 +11,10 @@ UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNL
 XDIST  := -n $(or $(WORKERS),3) --dist worksteal
 # COVERAGE=1 measures branches, also in the commands that tests start. The floor is in pyproject.toml.
 PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) $(XDIST) -m "not slow and not pooler and not package and not site"
-# ROOM=writer selects the tests of one room. The contract of all sinks belongs to the publisher.
+# ROOM=writer selects the tests of one room. The contract of all sinks belongs to the brokers.
 KINDS  := tests/unit tests/integration tests/faults
 ROOMS  := $(sort $(filter-out __pycache__,$(notdir $(patsubst %/,%,$(wildcard $(addsuffix /*/,$(KINDS)))))))
-TESTS  := $(wildcard $(foreach room,$(ROOM),$(addsuffix /$(room),$(KINDS)))) $(if $(filter publisher,$(ROOM)),tests/contract)
+TESTS  := $(wildcard $(foreach room,$(ROOM),$(addsuffix /$(room),$(KINDS)))) $(if $(filter brokers,$(ROOM)),tests/contract)
 SYNC   := $(UV) sync --quiet --frozen --inexact
 
 # pip and uv keep what they download in the user's cache. A user without a home gets one in .venv.

@@ -7,94 +7,20 @@ metrics. `attributes` and `metric_names` define every name that they use.
 The folders grafana/ and prometheus/ hold dashboards and alert rules.
 """
 
-from dsql_outbox.observability.otel.metrics import MetricFacts, metric_facts, target_metrics
-from dsql_outbox.observability.otel.spans import TraceFacts, trace_facts
+from dsql_outbox.observability.otel.metrics import MetricFacts
+from dsql_outbox.observability.otel.spans import TraceFacts
 
-from . import attributes, metric_names
-from .facts import (
-    AttemptEnded,
-    AttemptOutcome,
-    BacklogAge,
-    BacklogUnread,
-    BatchedWrite,
-    BatchEnded,
-    BrokerProbed,
-    ConflictsUnstored,
-    DatabaseServer,
-    Fact,
-    LifeJobs,
-    PoolCounts,
-    PublishConsequence,
-    PublishEnded,
-    PublishResult,
-    PublishStarted,
-    RelayProgress,
-    RetriesExhausted,
-    RetryBudget,
-    RetryReason,
-    RetryScheduled,
-    ShardsChanged,
-    StuckCounts,
-    TransactionEnded,
-    TransactionFailure,
-    TransactionStarted,
-    WriteEnded,
-    WriteExhausted,
-    WriteStarted,
-    WriteStatus,
-)
-from .hooks import Hook, Scope, Scopes, emit, skips_successes
+from .facts import Fact
+from .hooks import Hook, Scope
 from .json_logs import JsonFormatter
-from .log_hook import LogFacts, log_facts
-from .shown_text import duration, visible, visible_json
+from .log_hook import LogFacts
 
 __all__ = [
-    "AttemptEnded",
-    "AttemptOutcome",
-    "BacklogAge",
-    "BacklogUnread",
-    "BatchEnded",
-    "BatchedWrite",
-    "BrokerProbed",
-    "ConflictsUnstored",
-    "DatabaseServer",
     "Fact",
     "Hook",
     "JsonFormatter",
-    "LifeJobs",
     "LogFacts",
     "MetricFacts",
-    "PoolCounts",
-    "PublishConsequence",
-    "PublishEnded",
-    "PublishResult",
-    "PublishStarted",
-    "RelayProgress",
-    "RetriesExhausted",
-    "RetryBudget",
-    "RetryReason",
-    "RetryScheduled",
     "Scope",
-    "Scopes",
-    "ShardsChanged",
-    "StuckCounts",
     "TraceFacts",
-    "TransactionEnded",
-    "TransactionFailure",
-    "TransactionStarted",
-    "WriteEnded",
-    "WriteExhausted",
-    "WriteStarted",
-    "WriteStatus",
-    "attributes",
-    "duration",
-    "emit",
-    "log_facts",
-    "metric_facts",
-    "metric_names",
-    "skips_successes",
-    "target_metrics",
-    "trace_facts",
-    "visible",
-    "visible_json",
 ]

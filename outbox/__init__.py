@@ -5,7 +5,10 @@ The chapter `event` is the event as a producer makes it, and its check.
 `errors` defines every exception of the library. `failure` decides what an error of
 the database means.
 The chapter `database` is the way to the database. `settings` holds its limits.
-`unit_of_work` is a transaction from its connection to the answer to COMMIT.
+`unit_of_work` is a transaction from its connection to the answer to COMMIT. `archive` is
+the files that archived events are in.
+
+The names below are for users. Other code imports a name from the module that defines it.
 """
 
 from .database import (
@@ -13,91 +16,9 @@ from .database import (
 )
 
 # isort: split
-from dsql_outbox.outbox.archive.archive_file import ArchiveFile, read_manifest, remove_file
-from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
-from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
-from dsql_outbox.outbox.archive.file_rules import new_file_name
-from dsql_outbox.outbox.archive.place import ArchivePlace, claim, open_place, open_recorded
-from dsql_outbox.outbox.database.array_literals import (
-    array_literal,
-    json_array,
-    plain_array,
-    text_array,
-)
-from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
-from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database, require_database
-from dsql_outbox.outbox.database.exchange import (
-    NumberedQuery,
-    Rows,
-    Values,
-    commands,
-    encoding_of,
-    exchange,
-    numbered,
-    pipeline,
-    pipeline_inside,
-    rows_of,
-    tag_of,
-    unprepared,
-)
-from dsql_outbox.outbox.database.fork import OneProcess, call_in_children
-from dsql_outbox.outbox.database.target import APPLICATION, Isolation
-from dsql_outbox.outbox.event.erasure import EntityErasure, Fields
+from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.event.event import Entity, Event, JsonEvent
-from dsql_outbox.outbox.event.event_parser import (
-    EventSource,
-    ParsedEvent,
-    ParsedTouch,
-    parse_event,
-    require_event,
-)
-from dsql_outbox.outbox.event.own_headers import parse_headers
-from dsql_outbox.outbox.unit_of_work.budget import (
-    AT_ONCE,
-    DOCTOR,
-    INBOX,
-    MIGRATION,
-    OPERATOR,
-    Budget,
-    BudgetedWork,
-    Spending,
-    retried,
-)
-from dsql_outbox.outbox.unit_of_work.commit import (
-    GuardFailed,
-    Guards,
-    begin,
-    commit,
-    require_committed,
-    require_transaction,
-    roll_back,
-)
-from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
-from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
-from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
-from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
-from dsql_outbox.outbox.unit_of_work.gate import Gate
-from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
-from dsql_outbox.outbox.unit_of_work.loops import do_async, perform_async
-from dsql_outbox.outbox.unit_of_work.primitives import (
-    Exchange,
-    Program,
-    Query,
-    Sleep,
-    TakeTurn,
-)
-from dsql_outbox.outbox.unit_of_work.turns import EntityKey, Turn, Turns
-from dsql_outbox.outbox.unit_of_work.work import (
-    Again,
-    Work,
-    attempted,
-    next_connection,
-    on_connection,
-    settle,
-)
 
-from .arguments import given_hooks, given_settings, require_seconds, wrong_type
-from .contention import EntityConflicts, WriterConflicts, decode_conflicts, encode_conflicts
 from .errors import (
     ArchiveError,
     DuplicateEvent,
@@ -117,229 +38,34 @@ from .errors import (
     UnreadableMessage,
     WriterClosed,
 )
-from .failure import (
-    CONFLICTS,
-    LASTING,
-    NO_SUCH_FORM,
-    OUTAGES,
-    PASSING,
-    RACES,
-    RETRIED,
-    DatabaseFailure,
-    FailureKind,
-    Moved,
-    answers_commit,
-    classify,
-    is_retryable,
-    is_unreachable,
-    kind_of,
-    refuses_form,
-    schema_defect,
-    schema_error,
-    tables_expected,
-    text_of,
-)
-from .interrupt import is_being_cancelled, is_interrupt
-from .message import (
-    RESERVED_HEADERS,
-    TRACE_HEADERS,
-    Message,
-    broken_header,
-    listed_key,
-    message_headers,
-    parse_subject_key,
-    reserved_subject,
-    subject_key,
-    topic_fault,
-    topic_name_fault,
-)
-from .receipt import JsonStruct, Receipt, Touched
-from .redaction import has_unclear_login, redacted, told
-from .settings import (
-    DEFAULT_SHARDS,
-    DEFAULT_SOURCE,
-    DEFAULT_TARGET,
-    MAX_ENTITY_ID,
-    MAX_ENTITY_TYPE,
-    MAX_NAME,
-    MAX_SOURCE,
-    MAX_TRANSACTION_BYTES,
-    MAX_TRANSACTION_ROWS,
-    TARGET_SHARDS,
-    is_source,
-    is_unicode,
-    require_not_negative,
-    require_positive,
-    require_source,
-    require_text,
-    require_whole,
-)
+from .failure import is_retryable
+from .message import Message
+from .receipt import Receipt, Touched
 
 __all__ = [
-    "APPLICATION",
-    "AT_ONCE",
-    "CONFLICTS",
-    "DEFAULT_SCHEMA",
-    "DEFAULT_SHARDS",
-    "DEFAULT_SOURCE",
-    "DEFAULT_TARGET",
-    "DOCTOR",
-    "INBOX",
-    "LASTING",
-    "MAX_ENTITY_ID",
-    "MAX_ENTITY_TYPE",
-    "MAX_NAME",
-    "MAX_SOURCE",
-    "MAX_TRANSACTION_BYTES",
-    "MAX_TRANSACTION_ROWS",
-    "MIGRATION",
-    "NO_SUCH_FORM",
-    "OPERATOR",
-    "OUTAGES",
-    "PASSING",
-    "RACES",
-    "RESERVED_HEADERS",
-    "RETRIED",
-    "TARGET_SHARDS",
-    "TRACE_HEADERS",
-    "Again",
     "ArchiveError",
-    "ArchiveFile",
-    "ArchivePlace",
-    "ArchiveReader",
-    "ArchivedEvent",
-    "AsyncConnection",
-    "AsyncConnections",
-    "Budget",
-    "BudgetedWork",
-    "Connection",
-    "Connections",
     "Database",
-    "DatabaseFailure",
     "DuplicateEvent",
     "Entity",
-    "EntityConflicts",
-    "EntityErasure",
-    "EntityKey",
     "Event",
     "EventArchived",
-    "EventSource",
     "EventTooLarge",
-    "Exchange",
-    "FailureKind",
-    "Fields",
-    "FunctionRun",
-    "Gate",
-    "GuardFailed",
-    "Guards",
     "InvalidEvent",
-    "Isolation",
     "JobRefused",
     "JsonEvent",
-    "JsonStruct",
-    "LastingConnection",
-    "Lender",
     "Message",
     "MessageGap",
     "MissingExtra",
-    "Moved",
-    "NumberedQuery",
-    "OneProcess",
     "OutboxError",
     "OutcomeUnknown",
-    "ParsedEvent",
-    "ParsedTouch",
-    "Program",
-    "Query",
     "Receipt",
-    "Rows",
     "SchemaError",
     "SettingsError",
     "SinkUnavailable",
-    "Sleep",
-    "Spending",
     "StaleVersion",
-    "TakeTurn",
     "Touched",
     "TransactionMisused",
-    "Turn",
-    "Turns",
     "UnreadableMessage",
-    "Values",
-    "Verdict",
-    "Work",
     "WriterClosed",
-    "WriterConflicts",
-    "answers_commit",
-    "array_literal",
-    "attempted",
-    "begin",
-    "broken_header",
-    "call_in_children",
-    "claim",
-    "classify",
-    "commands",
-    "commit",
-    "decode_conflicts",
-    "do_async",
-    "encode_conflicts",
-    "encoding_of",
-    "exchange",
-    "given_hooks",
-    "given_settings",
-    "has_unclear_login",
-    "is_being_cancelled",
-    "is_interrupt",
     "is_retryable",
-    "is_source",
-    "is_unicode",
-    "is_unreachable",
-    "json_array",
-    "kind_of",
-    "listed_key",
-    "message_headers",
-    "new_file_name",
-    "next_connection",
-    "numbered",
-    "on_connection",
-    "open_place",
-    "open_recorded",
-    "parse_event",
-    "parse_headers",
-    "parse_subject_key",
-    "perform_async",
-    "pipeline",
-    "pipeline_inside",
-    "plain_array",
-    "read_manifest",
-    "redacted",
-    "refuses_form",
-    "remove_file",
-    "require_committed",
-    "require_database",
-    "require_event",
-    "require_not_negative",
-    "require_positive",
-    "require_seconds",
-    "require_source",
-    "require_text",
-    "require_transaction",
-    "require_whole",
-    "reserved_subject",
-    "retried",
-    "roll_back",
-    "rows_of",
-    "schema_defect",
-    "schema_error",
-    "settle",
-    "subject_key",
-    "tables_expected",
-    "tag_of",
-    "text_array",
-    "text_of",
-    "told",
-    "topic_fault",
-    "topic_name_fault",
-    "unprepared",
-    "wrong_type",
 ]

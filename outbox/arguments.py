@@ -7,7 +7,7 @@ It never quotes a value that may belong to an event.
 import math
 from typing import Any, TypeVar
 
-from dsql_outbox.observability import Hook
+from dsql_outbox.observability.hooks import Hook
 
 T = TypeVar("T")
 

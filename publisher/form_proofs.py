@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dsql_outbox.schema import statement
-
-from .burial import Letter, burial_parameters
-from .outbox_rows import RowId, row_keys
-from .relay.sql_store import range_parameters, read_parameters
-from .relay.store import PassedOver, Range, RowPlace
+from dsql_outbox.publisher.relay.sql_store import range_parameters, read_parameters
+from dsql_outbox.publisher.relay.store import PassedOver, Range, RowPlace
+from dsql_outbox.schema.burial import Letter, burial_parameters
+from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.outbox_rows import RowId, row_keys
 
 Proof = Sequence[tuple[bytes, dict[str, Any]]]
 """Statements with their parameters, in the order in which they are sent."""

@@ -12,31 +12,18 @@ from typing import Final, Literal, NamedTuple, Self, cast
 import anyio
 import psycopg
 
-from dsql_outbox.observability import (
-    Fact,
-    Hook,
-    LogFacts,
-    RelayProgress,
-    ShardsChanged,
-    WriteEnded,
-    emit,
-    target_metrics,
-    trace_facts,
-)
-from dsql_outbox.outbox import (
-    DEFAULT_TARGET,
-    LASTING,
-    Database,
-    OneProcess,
-    OutboxError,
-    SettingsError,
-    given_hooks,
-    given_settings,
-    kind_of,
-    require_database,
-    require_seconds,
-    told,
-)
+from dsql_outbox.observability.facts import Fact, RelayProgress, ShardsChanged, WriteEnded
+from dsql_outbox.observability.hooks import Hook, emit
+from dsql_outbox.observability.log_hook import LogFacts
+from dsql_outbox.observability.otel.metrics import target_metrics
+from dsql_outbox.observability.otel.spans import trace_facts
+from dsql_outbox.outbox.arguments import given_hooks, given_settings, require_seconds
+from dsql_outbox.outbox.database.database import Database, require_database
+from dsql_outbox.outbox.database.fork import OneProcess
+from dsql_outbox.outbox.errors import OutboxError, SettingsError
+from dsql_outbox.outbox.failure import LASTING, kind_of
+from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
@@ -46,11 +33,12 @@ from dsql_outbox.publisher.relay.relay import Relay, Relayed
 from dsql_outbox.publisher.relay.sifter import Sifter
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.traced_sink import TracedSink
+from dsql_outbox.publisher.sinks.kept_sink import KeptSink, SinkSource, sink_factory
+from dsql_outbox.publisher.sinks.port import Sink
+from dsql_outbox.schema.target_rows import named
 
 from .settings import PublisherSettings
-from .sinks import KeptSink, Sink, SinkSource, sink_factory
 from .supervision import in_background
-from .targets import named
 
 logger: Final = logging.getLogger("dsql_outbox")
 

@@ -5,12 +5,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final
 
-from dsql_outbox.outbox import (
-    MAX_TRANSACTION_ROWS,
-    SettingsError,
-    require_positive,
-    require_whole,
-)
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS, require_positive, require_whole
 
 from .topic_settings import FailureRules, OnDeadLetter, TopicSettings, require_valid_topics
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, Literal, NamedTuple
 
-from dsql_outbox.observability import PublishConsequence
-from dsql_outbox.outbox import SettingsError, require_positive, require_whole
+from dsql_outbox.observability.facts import PublishConsequence
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.settings import require_positive, require_whole
 
 OnDeadLetter = Literal["release", "block"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from shlex import quote
 
-from dsql_outbox.outbox import DEFAULT_SCHEMA
+from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA
 
 
 def apply_command(schema: str, shards: int | None = None) -> str:

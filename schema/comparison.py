@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from dsql_outbox.outbox import Connection, Database
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.database.database import Database
 
 from .commands import apply_command
 from .drift import Drift

@@ -12,14 +12,10 @@ from typing import Final
 import msgspec
 from psycopg import sql
 
-from dsql_outbox.outbox import (
-    DEFAULT_SHARDS,
-    TARGET_SHARDS,
-    Connection,
-    Database,
-    SchemaError,
-    SettingsError,
-)
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import SchemaError, SettingsError
+from dsql_outbox.outbox.settings import DEFAULT_SHARDS, TARGET_SHARDS
 
 from .commands import apply_command, drop_command
 from .named_statements import compose, execute, statement

@@ -10,7 +10,9 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from dsql_outbox.outbox import MIGRATION, Connection, Guards
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.unit_of_work.budget import MIGRATION
+from dsql_outbox.outbox.unit_of_work.commit import Guards
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from getpass import getuser
 from typing import Literal
 
-from dsql_outbox.outbox import SettingsError
+from dsql_outbox.outbox.errors import SettingsError
 
 Verb = Literal[
     "archive",

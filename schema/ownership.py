@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from dsql_outbox.outbox import Connection, SchemaError, array_literal
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.errors import SchemaError
 
 from .drift import Drift, Part
 from .named_statements import execute, read, statement

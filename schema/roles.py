@@ -14,15 +14,11 @@ import msgspec
 import psycopg
 from psycopg import sql
 
-from dsql_outbox.outbox import (
-    Connection,
-    Database,
-    FailureKind,
-    SchemaError,
-    SettingsError,
-    array_literal,
-    kind_of,
-)
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import SchemaError, SettingsError
+from dsql_outbox.outbox.failure import FailureKind, kind_of
 
 from .commands import apply_command, grant_command
 from .drift import Drift

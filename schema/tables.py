@@ -15,7 +15,7 @@ from typing import Final, Literal, LiteralString, NamedTuple
 
 import msgspec
 
-from dsql_outbox.outbox import Connection
+from dsql_outbox.outbox.database.connection import Connection
 
 from .named_statements import names, read, read_sql, render, statement
 

@@ -16,7 +16,7 @@ from tests.support.dsql.server import ON_DSQL, postgres_server, refuse_unknown
 from tests.support.outbox_databases import OutboxDatabases
 from tests.support.pairs import leave_one_kind, leave_pairs
 
-from dsql_outbox.observability import log_facts
+from dsql_outbox.observability.log_hook import log_facts
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
 ROOM: Final = 1 << 30  # bytes

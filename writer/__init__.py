@@ -9,28 +9,22 @@ room `outbox` decides the meaning of a database error (`failure`), and what may 
 (`unit_of_work.gate`).
 """
 
-from dsql_outbox.writer.attempt.pending import OnDuplicate
 from dsql_outbox.writer.program.stream import StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
-from dsql_outbox.writer.statement.form_probe import proof_event, proofs
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, Transaction
 
 from .async_writer import AsyncWriter
-from .http_status import HttpAnswer, http_status
+from .http_status import http_status
 from .settings import WriterSettings
 from .writer import Writer
 
 __all__ = [
     "AsyncTransaction",
     "AsyncWriter",
-    "HttpAnswer",
-    "OnDuplicate",
     "StoredEntity",
     "StoredEvent",
     "Transaction",
     "Writer",
     "WriterSettings",
     "http_status",
-    "proof_event",
-    "proofs",
 ]

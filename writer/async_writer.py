@@ -7,20 +7,16 @@ from typing import Any, Literal, Self, TypeVar, overload
 import psycopg
 from anyio import to_thread
 
-from dsql_outbox.observability import Hook
-from dsql_outbox.outbox import (
-    ArchiveReader,
-    AsyncConnection,
-    AsyncConnections,
-    Database,
-    EntityKey,
-    EventSource,
-    Receipt,
-    call_in_children,
-    given_hooks,
-    given_settings,
-    require_database,
-)
+from dsql_outbox.observability.hooks import Hook
+from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
+from dsql_outbox.outbox.arguments import given_hooks, given_settings
+from dsql_outbox.outbox.database.connection import AsyncConnection
+from dsql_outbox.outbox.database.database import Database, require_database
+from dsql_outbox.outbox.database.fork import call_in_children
+from dsql_outbox.outbox.event.event_parser import EventSource
+from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
+from dsql_outbox.outbox.unit_of_work.turns import EntityKey
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.coalesce.coalescer import Coalescer
 from dsql_outbox.writer.program.call_arguments import (

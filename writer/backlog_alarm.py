@@ -14,9 +14,11 @@ from typing import Any
 
 import psycopg
 
-from dsql_outbox.observability import BacklogAge, BacklogUnread, Hook, emit
-from dsql_outbox.outbox import Database, call_in_children
-from dsql_outbox.schema import statement
+from dsql_outbox.observability.facts import BacklogAge, BacklogUnread
+from dsql_outbox.observability.hooks import Hook, emit
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.database.fork import call_in_children
+from dsql_outbox.schema.named_statements import statement
 
 from .settings import WriterSettings
 

@@ -5,34 +5,22 @@ from collections.abc import Callable, Iterable, Sequence
 from os import urandom
 from typing import Final
 
-from dsql_outbox.observability import (
-    DatabaseServer,
-    Fact,
-    Hook,
-    Scopes,
-    WriteStarted,
-    emit,
-    log_facts,
-    metric_facts,
-    skips_successes,
-    trace_facts,
-)
-from dsql_outbox.outbox import (
-    Database,
-    EventSource,
-    Gate,
-    NumberedQuery,
-    ParsedEvent,
-    Receipt,
-    SchemaError,
-    numbered,
-    parse_event,
-    schema_error,
-    unprepared,
-)
-from dsql_outbox.schema import guards, statement
+from dsql_outbox.observability.facts import DatabaseServer, Fact, WriteStarted
+from dsql_outbox.observability.hooks import Hook, Scopes, emit, skips_successes
+from dsql_outbox.observability.log_hook import log_facts
+from dsql_outbox.observability.otel.metrics import metric_facts
+from dsql_outbox.observability.otel.spans import trace_facts
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.database.exchange import NumberedQuery, numbered, unprepared
+from dsql_outbox.outbox.errors import SchemaError
+from dsql_outbox.outbox.event.event_parser import EventSource, ParsedEvent, parse_event
+from dsql_outbox.outbox.failure import schema_error
+from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.unit_of_work.gate import Gate
+from dsql_outbox.schema.named_statements import guards, statement
 from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
+from dsql_outbox.writer.conflicts.conflict_log import ConflictLog
 from dsql_outbox.writer.statement.answers import Row, Stored, stored_events, targets_of
 from dsql_outbox.writer.statement.chunks import ONE_TARGET, refuse_unsendable
 from dsql_outbox.writer.statement.form_probe import single_proof, write_probe
@@ -45,7 +33,6 @@ from dsql_outbox.writer.statement.parameters import (
 from dsql_outbox.writer.statement.plain import Plain, Statements
 
 from .backlog_alarm import Alarm
-from .conflicts.conflict_log import ConflictLog
 from .settings import WriterSettings
 from .topic_template import topic_of
 

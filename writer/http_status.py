@@ -2,18 +2,15 @@
 
 from typing import NamedTuple
 
-from dsql_outbox.outbox import (
-    OUTAGES,
-    RACES,
+from dsql_outbox.outbox.errors import (
     DuplicateEvent,
     EventTooLarge,
-    FailureKind,
     InvalidEvent,
     OutcomeUnknown,
     StaleVersion,
     WriterClosed,
-    kind_of,
 )
+from dsql_outbox.outbox.failure import OUTAGES, RACES, FailureKind, kind_of
 
 
 class HttpAnswer(NamedTuple):

@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 
-from dsql_outbox.outbox import (
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.settings import (
     DEFAULT_SOURCE,
-    SettingsError,
     require_not_negative,
     require_positive,
     require_source,

@@ -3,7 +3,10 @@
 import string
 from typing import Final
 
-from dsql_outbox.outbox import MAX_NAME, InvalidEvent, ParsedEvent, SettingsError, topic_fault
+from dsql_outbox.outbox.errors import InvalidEvent, SettingsError
+from dsql_outbox.outbox.event.event_parser import ParsedEvent
+from dsql_outbox.outbox.message import topic_fault
+from dsql_outbox.outbox.settings import MAX_NAME
 
 _PATHS: Final = {
     "event_type": "eventHeader.eventType",

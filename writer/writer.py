@@ -6,31 +6,23 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 import psycopg
 
-from dsql_outbox.observability import Hook
-from dsql_outbox.outbox import (
-    ArchiveReader,
-    Connection,
-    Connections,
-    Database,
-    EntityKey,
-    EventSource,
-    Receipt,
-    SettingsError,
-    given_hooks,
-    given_settings,
-    require_database,
-)
+from dsql_outbox.observability.hooks import Hook
+from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
+from dsql_outbox.outbox.arguments import given_hooks, given_settings
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.database.database import Database, require_database
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.event.event_parser import EventSource
+from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
+from dsql_outbox.outbox.unit_of_work.turns import EntityKey
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.program.call_arguments import (
     listed_entities,
     require_function,
     require_version,
 )
-from dsql_outbox.writer.program.foreign_connections import (
-    Joinable,
-    driver_connection,
-    undo_block,
-)
+from dsql_outbox.writer.program.foreign_connections import Joinable, driver_connection, undo_block
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity

@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from typing import Any
 
-from dsql_outbox.outbox import EventSource, Receipt
+from dsql_outbox.outbox.event.event_parser import EventSource
+from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.program.stream import StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity

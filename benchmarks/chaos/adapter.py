@@ -34,8 +34,9 @@ from dsql_outbox import (
     Receipt,
     WriterSettings,
 )
+from dsql_outbox.operations import StatusReader
 from dsql_outbox.outbox import Message, OutboxError
-from dsql_outbox.publisher import Answer, Delivered, StatusReader
+from dsql_outbox.publisher import Answer, Delivered
 from dsql_outbox.schema import apply
 
 SYSTEM: Final = "dsql-outbox"

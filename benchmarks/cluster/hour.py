@@ -7,7 +7,9 @@ import psycopg
 
 from dsql_outbox.cli.doctor.examined_database import run
 from dsql_outbox.cli.doctor.finding import Finding, Value
-from dsql_outbox.outbox import Connection, Database, Entity, Event, OutboxError, told
+from dsql_outbox.outbox import Database, Entity, Event, OutboxError
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.redaction import told
 from dsql_outbox.writer import Writer
 
 NAME: Final = "hour"

@@ -11,7 +11,7 @@ import psycopg
 from dsql_outbox.cli.doctor.conflict_probes import waits
 from dsql_outbox.cli.doctor.examined_database import PATIENCE, ExaminedDatabase, run
 from dsql_outbox.cli.doctor.finding import Finding, Value
-from dsql_outbox.outbox import Connection
+from dsql_outbox.outbox.database.connection import Connection
 
 from .isolation_cases import CASES, FIRST_ROWS, Case, Ran, Result, Rows, Step, judge
 from .statements import ask

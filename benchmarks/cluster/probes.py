@@ -13,12 +13,15 @@ import psycopg
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
 from dsql_outbox.cli.doctor.finding import Finding, Value, refused
 from dsql_outbox.cli.doctor.statement_probes import READ, analyzed, written
-from dsql_outbox.outbox import Entity, FailureKind, array_literal, kind_of
-from dsql_outbox.publisher import RowId, burial_proofs, read_proofs, row_keys
+from dsql_outbox.outbox import Entity
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.failure import FailureKind, kind_of
+from dsql_outbox.publisher.form_proofs import burial_proofs, read_proofs
 from dsql_outbox.publisher.relay.sql_store import failure_parameters
 from dsql_outbox.publisher.relay.store import Failure
-from dsql_outbox.schema import statement
-from dsql_outbox.writer import proof_event, proofs
+from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.outbox_rows import RowId, row_keys
+from dsql_outbox.writer.statement.form_probe import proof_event, proofs
 
 from .statements import ask
 

@@ -9,8 +9,11 @@ import psycopg
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase, failure
 from dsql_outbox.cli.doctor.finding import Finding
 from dsql_outbox.cli.logs import quiet
-from dsql_outbox.outbox import AT_ONCE, Database, FailureKind, OutboxError, kind_of
-from dsql_outbox.schema import apply, remove
+from dsql_outbox.outbox import Database, OutboxError
+from dsql_outbox.outbox.failure import FailureKind, kind_of
+from dsql_outbox.outbox.unit_of_work.budget import AT_ONCE
+from dsql_outbox.schema import apply
+from dsql_outbox.schema.migrator import remove
 
 from .hot_storm import hot_storm
 from .hour import hour

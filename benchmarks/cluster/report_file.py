@@ -14,7 +14,7 @@ import msgspec
 from psycopg import ConnectionInfo, pq
 
 from dsql_outbox.cli.doctor.finding import Finding, Report, Value
-from dsql_outbox.observability import visible
+from dsql_outbox.observability.shown_text import visible
 
 from .isolation import NAME as ISOLATION
 from .isolation_cases import CASES

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final, LiteralString, cast
 
 from dsql_outbox.cli.doctor.examined_database import bare
-from dsql_outbox.outbox import Connection
+from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.schema.named_statements import render
 
 REPORT_STATEMENTS: Final = {

@@ -16,7 +16,8 @@ import msgspec
 
 from dsql_outbox.cli.doctor.examined_database import run
 from dsql_outbox.cli.doctor.finding import Finding
-from dsql_outbox.outbox import Connection, Database, Entity, Event, OutboxError, Receipt
+from dsql_outbox.outbox import Database, Entity, Event, OutboxError, Receipt
+from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.writer import Writer, WriterSettings
 
 _NAME: Final = "take-over"

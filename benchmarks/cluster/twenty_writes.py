@@ -11,7 +11,7 @@ import psycopg
 from dsql_outbox.cli.doctor.finding import Finding
 from dsql_outbox.outbox import Database, Entity, Event, Message, Receipt
 from dsql_outbox.publisher import Answer, Delivered, Publisher
-from dsql_outbox.schema import statement
+from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 from .statements import query

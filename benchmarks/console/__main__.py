@@ -25,7 +25,8 @@ from tests.support.database_roles import as_role, made_roles
 
 from dsql_outbox.console import serve_console
 from dsql_outbox.outbox import Database
-from dsql_outbox.schema import Roles, apply, grant
+from dsql_outbox.schema import apply
+from dsql_outbox.schema.roles import Roles, grant
 from dsql_outbox.testing import EmbeddedPostgres
 
 COME: Final = """

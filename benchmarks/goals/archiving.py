@@ -15,7 +15,9 @@ from typing import Final
 import psycopg
 from benchmarks.relay.rows import new_database
 
-from dsql_outbox.outbox import ArchiveFile, Database, Entity, Event, open_place
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.outbox.archive.archive_file import ArchiveFile
+from dsql_outbox.outbox.archive.place import open_place
 from dsql_outbox.writer import Writer
 
 from .conditions import Conditions

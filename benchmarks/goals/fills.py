@@ -8,8 +8,10 @@ import psycopg
 from benchmarks.relay.rows import NullSink, new_database
 from benchmarks.sample_event import sample_events
 
-from dsql_outbox.outbox import AsyncConnection, Database, Message
-from dsql_outbox.publisher import Answer, Publisher, Targets
+from dsql_outbox.operations import Targets
+from dsql_outbox.outbox import Database, Message
+from dsql_outbox.outbox.database.connection import AsyncConnection
+from dsql_outbox.publisher import Answer, Publisher
 from dsql_outbox.writer import AsyncWriter, Writer
 
 from .conditions import Conditions

@@ -19,8 +19,9 @@ from tests.support.writer.refusing_server import refuse
 from tests.support.writer.slow_openings import SlowOpenings
 
 from dsql_outbox import AsyncWriter, Database, Entity, Event, Receipt, Writer
-from dsql_outbox.cli import main
-from dsql_outbox.doors.fastapi import Outbox, OutboxWriter, install_error_handlers
+from dsql_outbox.cli.main import main
+from dsql_outbox.doors.fastapi import OutboxWriter
+from dsql_outbox.doors.starlette import Outbox, install_error_handlers
 
 from .conditions import Conditions
 from .goal import Goal, Line

@@ -8,7 +8,7 @@ import psycopg
 from benchmarks.relay.doorbell import hold
 from benchmarks.relay.rows import Rows, arrive, new_database
 
-from dsql_outbox.observability import Fact, ShardsChanged
+from dsql_outbox.observability.facts import Fact, ShardsChanged
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.testing import PostgresProxy
 

@@ -12,7 +12,7 @@ from benchmarks.relay.rows import new_database
 from benchmarks.sample_event import sample_events
 from benchmarks.writer.statement_parameters import batch
 
-from dsql_outbox.schema import statement
+from dsql_outbox.schema.named_statements import statement
 
 from .conditions import Conditions
 

@@ -12,16 +12,13 @@ from benchmarks.relay.rows import Rows, fill, new_database
 from benchmarks.sample_event import event
 from benchmarks.writer.statement_parameters import SHARDS
 
-from dsql_outbox.outbox import (
-    TARGET_SHARDS,
-    AsyncConnection,
-    Database,
-    Message,
-    SinkUnavailable,
-    plain_array,
-)
-from dsql_outbox.publisher import Answer, Publisher, Targets
-from dsql_outbox.schema import statement
+from dsql_outbox.operations import Targets
+from dsql_outbox.outbox import Database, Message, SinkUnavailable
+from dsql_outbox.outbox.database.array_literals import plain_array
+from dsql_outbox.outbox.database.connection import AsyncConnection
+from dsql_outbox.outbox.settings import TARGET_SHARDS
+from dsql_outbox.publisher import Answer, Publisher
+from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 

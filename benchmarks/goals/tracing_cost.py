@@ -11,7 +11,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from dsql_outbox.observability import TraceFacts
+from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.writer import Writer
 

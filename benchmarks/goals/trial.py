@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 
-from dsql_outbox.observability import Hook
+from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Delivered, Publisher, PublisherSettings, Retry
 

@@ -8,9 +8,8 @@ from typing import Any, Final
 import psycopg
 from benchmarks.relay.rows import new_database
 
-from dsql_outbox.erasures import Erasures
+from dsql_outbox.operations import Erasures, Verifier
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher import Verifier
 from dsql_outbox.writer import Writer
 
 from .conditions import Conditions

@@ -7,7 +7,8 @@ from typing import Final
 
 import psycopg
 
-from dsql_outbox.outbox import AsyncConnection, Message
+from dsql_outbox.outbox import Message
+from dsql_outbox.outbox.database.connection import AsyncConnection
 
 from .check import Delivery
 from .load import digest

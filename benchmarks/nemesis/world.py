@@ -12,8 +12,9 @@ import nats
 import psycopg
 from nats.js.api import AckPolicy, ConsumerConfig, StorageType, StreamConfig
 
-from dsql_outbox.outbox import Database, subject_key
-from dsql_outbox.publisher import Targets
+from dsql_outbox.operations import Targets
+from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.publisher.sinks import decode_value
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer

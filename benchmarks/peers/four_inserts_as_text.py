@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.peers.four_inserts import COLUMNS, columns
 
-from dsql_outbox.outbox import array_literal
+from dsql_outbox.outbox.database.array_literals import array_literal
 
 
 def batch_parameters(events: Sequence[bytes]) -> dict[str, str]:

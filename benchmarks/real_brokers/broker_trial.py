@@ -17,8 +17,8 @@ from benchmarks.nemesis.fleet import Fleet
 from benchmarks.nemesis.load import Load, digest
 from benchmarks.nemesis.world import drained, stored
 
+from dsql_outbox.operations import StatusReader
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import StatusReader
 from dsql_outbox.writer import AsyncWriter
 
 from .place import CARS, VANS, Fault, Place

@@ -12,8 +12,7 @@ from urllib.request import urlopen
 
 import msgspec
 
-from dsql_outbox.servers import free_port
-from dsql_outbox.servers.server_process import ServerProcess
+from dsql_outbox.servers.server_process import ServerProcess, free_port
 
 from .parts import MissingPart
 

@@ -17,8 +17,7 @@ import yaml
 from tests.support.checkout import ROOT
 from tests.support.telemetry.dashboards import OBSERVABILITY
 
-from dsql_outbox.servers import free_port
-from dsql_outbox.servers.server_process import ServerProcess
+from dsql_outbox.servers.server_process import ServerProcess, free_port
 
 from .parts import MissingPart
 

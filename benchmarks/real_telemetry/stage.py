@@ -19,7 +19,7 @@ from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.metering import measure
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.schema import apply
-from dsql_outbox.servers import free_port
+from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OutboxProxy
 from dsql_outbox.writer import Writer, WriterSettings
 

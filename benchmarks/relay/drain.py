@@ -10,9 +10,10 @@ from uuid import UUID
 import psycopg
 from benchmarks.writer.statement_parameters import SHARDS
 
-from dsql_outbox.outbox import Database, array_literal, plain_array
+from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.database.array_literals import array_literal, plain_array
 from dsql_outbox.publisher import Publisher, PublisherSettings
-from dsql_outbox.schema import statement
+from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.testing import EmbeddedPostgres
 
 from .rows import BATCH, NullSink, Rows, fill, new_database

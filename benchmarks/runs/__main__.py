@@ -25,9 +25,9 @@ from typing import Final
 from tests.support.brokers.apache_kafka import ApacheKafka, apache_kafka
 from tests.support.brokers.java_servers import MissingJava
 
+from dsql_outbox.brokers.kafka import runs
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Sink
-from dsql_outbox.publisher.sinks.kafka import runs
 
 from .bare_producer import BareProducer
 from .kafka_faults import EXPIRING, Fault, copies, faults

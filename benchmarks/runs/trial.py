@@ -11,14 +11,7 @@ from time import monotonic
 from typing import ClassVar, Final, NamedTuple
 
 from dsql_outbox.outbox import Message, SinkUnavailable
-from dsql_outbox.publisher.sinks import (
-    MAX_RUN,
-    MAX_RUN_BYTES,
-    Delivered,
-    Outcome,
-    Rejected,
-    Sink,
-)
+from dsql_outbox.publisher.sinks import MAX_RUN, MAX_RUN_BYTES, Delivered, Outcome, Rejected, Sink
 from dsql_outbox.testing.sink_contract import new_message
 
 _SUBJECTS: Final = 3

@@ -6,7 +6,7 @@ import anyio
 import psycopg
 
 from dsql_outbox.outbox import Message, TransactionMisused
-from dsql_outbox.publisher.session import CallTimedOut
+from dsql_outbox.schema.session import CallTimedOut
 
 from .broker import Broker
 from .history import Sent

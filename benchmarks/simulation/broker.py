@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import anyio
 
 from dsql_outbox.outbox import Message, SinkUnavailable
-from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.sinks.port import (
     Answer,
     Delivered,
@@ -18,6 +17,7 @@ from dsql_outbox.publisher.sinks.port import (
     Retry,
     Unavailable,
 )
+from dsql_outbox.schema.outbox_rows import RowId
 
 from .history import Answered, Arrival, History
 from .machines import World

@@ -11,11 +11,10 @@ from unittest.mock import PropertyMock, patch
 
 from anyio import CancelScope
 
-from dsql_outbox.outbox import LASTING, FailureKind
+from dsql_outbox.operations.replay_positions import Candidate, Placed, Places
+from dsql_outbox.outbox.failure import LASTING, FailureKind
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.ownership import Ownership
-from dsql_outbox.publisher.operator.replay_positions import Candidate, Placed, Places
-from dsql_outbox.publisher.outbox_rows import OutboxRow
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.applier import Applier
 from dsql_outbox.publisher.relay.memory.scans import Tail
@@ -26,14 +25,9 @@ from dsql_outbox.publisher.relay.reader import Reader
 from dsql_outbox.publisher.relay.relay import Relay
 from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.publisher.relay.store import PassedOver, Range, Reading, StoredFailure
-from dsql_outbox.publisher.sinks.port import (
-    Delivered,
-    NotAttempted,
-    Outcome,
-    Retry,
-    Unavailable,
-)
+from dsql_outbox.publisher.sinks.port import Delivered, NotAttempted, Outcome, Retry, Unavailable
 from dsql_outbox.publisher.topic_settings import FailureRules
+from dsql_outbox.schema.outbox_rows import OutboxRow
 
 from . import broker
 from .outbox_model import Origin, Tables

@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import NamedTuple
 
-from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import SubjectName
+from dsql_outbox.schema.outbox_rows import RowId
 
 
 class Committed(NamedTuple):

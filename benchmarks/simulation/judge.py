@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import SubjectName
+from dsql_outbox.schema.outbox_rows import RowId
 
 from .broker import LIMIT
 from .history import Answered, Changed, Committed, History, Sent

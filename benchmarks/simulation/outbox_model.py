@@ -12,9 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from dsql_outbox.outbox import TARGET_SHARDS
-from dsql_outbox.publisher.burial import Letter
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.outbox.settings import TARGET_SHARDS
 from dsql_outbox.publisher.relay.store import (
     Failure,
     PassedOver,
@@ -26,6 +24,8 @@ from dsql_outbox.publisher.relay.store import (
     StoredWait,
     SubjectName,
 )
+from dsql_outbox.schema.burial import Letter
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 from .history import Answered, Arrival, Changed, Committed, History
 

@@ -9,7 +9,7 @@ from typing import Final
 import psycopg
 from tests.support.publisher.lease_tables import Tables as LeaseTables
 
-from dsql_outbox.outbox import LASTING, kind_of
+from dsql_outbox.outbox.failure import LASTING, kind_of
 from dsql_outbox.publisher.settings import PublisherSettings
 
 from .applied import Function

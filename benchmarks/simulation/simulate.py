@@ -9,9 +9,9 @@ from typing import Final
 
 from tests.support.publisher.lease_tables import Tables as LeaseTables
 
-from dsql_outbox.outbox import TARGET_SHARDS
-from dsql_outbox.publisher.session import CALL_TIMEOUT
+from dsql_outbox.outbox.settings import TARGET_SHARDS
 from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.schema.session import CALL_TIMEOUT
 
 from .broker import Broker
 from .history import History

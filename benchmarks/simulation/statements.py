@@ -9,11 +9,8 @@ import anyio
 import psycopg
 from tests.support.publisher.lease_tables import Tables as LeaseTables
 
-from dsql_outbox.outbox import AsyncConnection
-from dsql_outbox.publisher.burial import Letter
-from dsql_outbox.publisher.leases.liveness import Snapshot
+from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher.leases.protocol import Renewed
-from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.store import (
     Failure,
     PassedOver,
@@ -22,7 +19,10 @@ from dsql_outbox.publisher.relay.store import (
     StoredFailure,
     StoredWait,
 )
-from dsql_outbox.publisher.session import (
+from dsql_outbox.schema.burial import Letter
+from dsql_outbox.schema.liveness import Snapshot
+from dsql_outbox.schema.outbox_rows import RowId
+from dsql_outbox.schema.session import (
     CALL_TIMEOUT,
     SHARED_CALL_TIMEOUT,
     CallTimedOut,

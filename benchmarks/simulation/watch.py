@@ -7,7 +7,7 @@ from tests.support.publisher.lease_tables import Row as LeaseRow
 from tests.support.publisher.lease_tables import Tables as LeaseTables
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.schema.outbox_rows import RowId
 
 from .history import History, Sent
 from .machines import Machine

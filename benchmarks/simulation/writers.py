@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from dsql_outbox.outbox import TARGET_SHARDS
-from dsql_outbox.publisher.operator.replay_positions import Candidate, Places
-from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.operations.replay_positions import Candidate, Places
+from dsql_outbox.outbox.settings import TARGET_SHARDS
 from dsql_outbox.publisher.relay.store import SubjectName
+from dsql_outbox.schema.outbox_rows import RowId
 
 from .broker import Broker, Illness
 from .machines import World

@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, Final
 from uuid import UUID
 
+from dsql_outbox.operations import Archives, Messages, Selection, Targets
 from dsql_outbox.outbox import (
     ArchiveError,
     Database,
@@ -24,10 +25,7 @@ from dsql_outbox.outbox import (
     JobRefused,
     SettingsError,
 )
-from dsql_outbox.publisher import Archives, Messages, Selection, Targets
-from dsql_outbox.publisher.burial import Letter
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
-from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import (
     HEAD,
@@ -37,6 +35,8 @@ from dsql_outbox.publisher.relay.store import (
     RowPlace,
     SubjectName,
 )
+from dsql_outbox.schema.burial import Letter
+from dsql_outbox.schema.outbox_rows import RowId
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 from .expected import SETTINGS, WAITS, Done

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from typing import Final, LiteralString, NamedTuple
 from unittest.mock import patch
 
-from dsql_outbox.schema import named_statements, statement
+from dsql_outbox.schema import named_statements
+from dsql_outbox.schema.named_statements import statement
 
 
 class Defect(NamedTuple):

@@ -12,10 +12,9 @@ from benchmarks.simulation.outbox_model import NewRow, Origin, Tables
 from tests.support.publisher.lease_tables import Row as LeaseRow
 from tests.support.publisher.lease_tables import Tables as LeaseTables
 
-from dsql_outbox.outbox import TARGET_SHARDS
+from dsql_outbox.outbox.settings import TARGET_SHARDS
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.protocol import Renewed
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.relay.store import (
     Failure,
     Reading,
@@ -23,6 +22,7 @@ from dsql_outbox.publisher.relay.store import (
     StoredWait,
     SubjectName,
 )
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 from .snapshot import Snapshot, ours
 

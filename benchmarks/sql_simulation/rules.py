@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from itertools import pairwise
 
-from dsql_outbox.outbox import TARGET_SHARDS
-from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.outbox.settings import TARGET_SHARDS
+from dsql_outbox.schema.outbox_rows import RowId
 
 from .expected import Done
 from .snapshot import Event, Snapshot, ours

@@ -10,11 +10,11 @@ from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
 import psycopg
-from tests.support.publisher.archived_events import archive, texts
+from tests.support.operations.archived_events import archive, texts
 
+from dsql_outbox.operations import fills
+from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.outbox import ArchiveError, Database
-from dsql_outbox.publisher.operator import fills
-from dsql_outbox.publisher.operator import targets as operator_targets
 from dsql_outbox.writer import Writer
 
 from .actors import ACTORS, SUBJECTS, Act, Publisher, World, event_of, lapse, new_event

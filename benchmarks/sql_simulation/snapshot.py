@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 
-from dsql_outbox.outbox import TARGET_SHARDS
-from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.outbox.settings import TARGET_SHARDS
+from dsql_outbox.schema.outbox_rows import RowId
 
 _QUERIES: Final = {
     "clock": "SELECT extract(epoch FROM clock_timestamp())::float8",

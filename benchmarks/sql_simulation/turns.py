@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import psycopg
 
-from dsql_outbox.outbox import AsyncConnection
+from dsql_outbox.outbox.database.connection import AsyncConnection
 
 _SOON: Final = 0.003
 """Seconds in which a statement that meets no lock usually has its answer."""

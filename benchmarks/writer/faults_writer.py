@@ -25,8 +25,8 @@ from tests.support.writer.checked_tables import Tables
 from tests.support.writer.schedules import Tally, prepare_database, run_schedule
 from tests.support.writer.slow_openings import SlowOpenings
 
-from dsql_outbox.outbox import DEFAULT_SCHEMA
-from dsql_outbox.schema import ddl
+from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA
+from dsql_outbox.schema.migrator import ddl
 from dsql_outbox.testing import EmbeddedPostgres
 
 SLICE = 50

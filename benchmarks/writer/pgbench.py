@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.sample_event import SUBJECTS, event
 from benchmarks.writer.statement_parameters import single
 
-from dsql_outbox.schema import statement
+from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.servers.postgres_account import server_options
 from dsql_outbox.servers.postgres_programs import server_programs
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import psycopg
 
 from dsql_outbox import Database, WriterSettings
-from dsql_outbox.outbox import DatabaseFailure, FailureKind
+from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind
 from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
 
 _CONFLICT: Final = DatabaseFailure(

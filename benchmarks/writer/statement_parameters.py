@@ -6,7 +6,7 @@ It is the only part of the benchmarks that knows how the writer prepares an even
 from collections.abc import Iterable, Mapping
 from uuid import uuid4
 
-from dsql_outbox.outbox import parse_event
+from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.writer.statement.parameters import (
     PreparedEvent,
     batch_parameters,

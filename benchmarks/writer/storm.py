@@ -27,7 +27,7 @@ from dsql_outbox import (
     Receipt,
     WriterSettings,
 )
-from dsql_outbox.observability import Fact, RetryScheduled
+from dsql_outbox.observability.facts import Fact, RetryScheduled
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
 

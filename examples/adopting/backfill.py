@@ -29,13 +29,9 @@ from dsql_outbox import (
     Transaction,
     Writer,
 )
-from dsql_outbox.outbox import (
-    MAX_TRANSACTION_BYTES,
-    MAX_TRANSACTION_ROWS,
-    ParsedEvent,
-    array_literal,
-    parse_event,
-)
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.event.event_parser import ParsedEvent, parse_event
+from dsql_outbox.outbox.settings import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_ROWS
 
 # What it leaves out was brought in this run.
 PAGE = """SELECT id, at::text, at < clock_timestamp() - %s * interval '1 second' AS settled,

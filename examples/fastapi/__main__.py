@@ -19,9 +19,10 @@ import nats
 from nats.js.api import StreamConfig
 
 from dsql_outbox import Database
-from dsql_outbox.publisher import Targets
+from dsql_outbox.operations import Targets
 from dsql_outbox.schema import apply
-from dsql_outbox.servers import EmbeddedPostgres, NatsServer
+from dsql_outbox.servers.nats_server import NatsServer
+from dsql_outbox.servers.postgres_server import EmbeddedPostgres
 
 TABLES = Path(__file__).with_name("tables.sql")
 STREAM = StreamConfig(name="ORDERS", subjects=["events.>"])

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from dsql_outbox.outbox.failure import RACES, DatabaseFailure, classify
 from dsql_outbox.outbox.interrupt import is_interrupt
+from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 
-from .connections.lender import Lender
 from .function_run import RunFailed
 from .gate import Gate
 from .primitives import Open, Program, Sleep

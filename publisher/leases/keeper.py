@@ -14,15 +14,9 @@ from typing import Final
 import anyio
 import psycopg
 
-from dsql_outbox.outbox import (
-    LASTING,
-    Database,
-    OutboxError,
-    SchemaError,
-    kind_of,
-    tables_expected,
-    text_of,
-)
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import OutboxError, SchemaError
+from dsql_outbox.outbox.failure import LASTING, kind_of, tables_expected, text_of
 from dsql_outbox.publisher.settings import PublisherSettings
 
 from .ownership import Ownership

@@ -22,8 +22,13 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from dsql_outbox.publisher.settings import PublisherSettings
-
-from .liveness import Lease, OtherPublishers, Snapshot, WatchedLeases, is_forgotten
+from dsql_outbox.schema.liveness import (
+    Lease,
+    OtherPublishers,
+    Snapshot,
+    WatchedLeases,
+    is_forgotten,
+)
 
 REST: Final = 10
 """A publisher that left its shards to others rests for this many times `broker_patience`."""

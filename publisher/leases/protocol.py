@@ -10,7 +10,8 @@ share, without ever sending a message.
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
-from .liveness import Snapshot
+from dsql_outbox.schema.liveness import Snapshot
+
 from .ownership import Ownership
 
 

@@ -9,22 +9,18 @@ import msgspec
 import psycopg
 from psycopg.rows import AsyncRowFactory, class_row, scalar_row, tuple_row
 
-from dsql_outbox.outbox import (
-    AT_ONCE,
-    CONFLICTS,
-    DEFAULT_TARGET,
-    NO_SUCH_FORM,
-    AsyncConnection,
-    Database,
-    LastingConnection,
-    OneProcess,
-    array_literal,
-    kind_of,
-)
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.database.connection import AsyncConnection
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.database.fork import OneProcess
+from dsql_outbox.outbox.failure import CONFLICTS, NO_SUCH_FORM, kind_of
+from dsql_outbox.outbox.settings import DEFAULT_TARGET
+from dsql_outbox.outbox.unit_of_work.budget import AT_ONCE
+from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.publisher.settings import PublisherSettings
-from dsql_outbox.schema import statement
+from dsql_outbox.schema.liveness import PRUNE_AFTER, Lease, Peer, Snapshot
+from dsql_outbox.schema.named_statements import statement
 
-from .liveness import PRUNE_AFTER, Lease, Peer, Snapshot
 from .protocol import Renewed
 
 T = TypeVar("T")

@@ -16,13 +16,15 @@ from typing import Final, TypeGuard
 import anyio
 import psycopg
 
-from dsql_outbox.outbox import CONFLICTS, AsyncConnection, Message, kind_of
+from dsql_outbox.outbox.database.connection import AsyncConnection
+from dsql_outbox.outbox.failure import CONFLICTS, kind_of
+from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.first_errors import FirstErrors
-from dsql_outbox.publisher.outbox_rows import Fault, RowId
-from dsql_outbox.publisher.session import CallTimedOut, FunctionFailed
-from dsql_outbox.publisher.sinks import Answer, Delivered, Retry
+from dsql_outbox.publisher.relay.memory.subjects import Subject
+from dsql_outbox.publisher.sinks.port import Answer, Delivered, Retry
+from dsql_outbox.schema.outbox_rows import Fault, RowId
+from dsql_outbox.schema.session import CallTimedOut, FunctionFailed
 
-from .memory.subjects import Subject
 from .state import RelayState
 from .store import Store
 

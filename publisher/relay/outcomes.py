@@ -3,9 +3,9 @@
 import logging
 from typing import Final
 
-from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow
+from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.settings import PublisherSettings
-from dsql_outbox.publisher.sinks import (
+from dsql_outbox.publisher.sinks.port import (
     Delivered,
     NotAttempted,
     Outcome,
@@ -13,8 +13,8 @@ from dsql_outbox.publisher.sinks import (
     Retry,
     Unavailable,
 )
+from dsql_outbox.schema.outbox_rows import Fault, OutboxRow
 
-from .memory.subjects import Hold, Shard, Subject
 from .settler import Settler
 from .state import RelayState
 

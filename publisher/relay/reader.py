@@ -9,15 +9,16 @@ from uuid import UUID
 import psycopg
 from anyio.lowlevel import checkpoint
 
-from dsql_outbox.outbox import LASTING, FailureKind, kind_of, subject_key, text_of
+from dsql_outbox.outbox.failure import LASTING, FailureKind, kind_of, text_of
+from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.publisher.leases.keeper import Leases
-from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher.relay.memory.queues import passed_over
+from dsql_outbox.publisher.relay.memory.scans import Scan, Sweep, Tail
+from dsql_outbox.publisher.relay.memory.shares import RETRIES
+from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.schema.outbox_rows import RowId
 
-from .memory.queues import passed_over
-from .memory.scans import Scan, Sweep, Tail
-from .memory.shares import RETRIES
-from .memory.subjects import Hold, Shard, Subject
 from .state import RelayState
 from .store import HEAD, Range, RangeRead, Reading, RowPlace, Store
 

@@ -10,12 +10,12 @@ import msgspec
 import psycopg
 
 from dsql_outbox.publisher.leases.keeper import Leases
+from dsql_outbox.publisher.relay.memory.breaker import Breaker
+from dsql_outbox.publisher.relay.memory.topics import NamedTopics
 from dsql_outbox.publisher.settings import PublisherSettings
-from dsql_outbox.publisher.sinks import Sink
+from dsql_outbox.publisher.sinks.port import Sink
 
 from .applier import Applier, Apply
-from .memory.breaker import Breaker
-from .memory.topics import NamedTopics
 from .outcomes import Outcomes
 from .reader import Reader
 from .sender import Sender

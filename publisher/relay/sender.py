@@ -11,10 +11,12 @@ import anyio.lowlevel
 from anyio import create_task_group, move_on_after
 from anyio.abc import TaskGroup
 
-from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.outbox.errors import SinkUnavailable
+from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.leases.keeper import Leases
-from dsql_outbox.publisher.outbox_rows import Fault
-from dsql_outbox.publisher.sinks import (
+from dsql_outbox.publisher.relay.memory.breaker import Breaker
+from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
+from dsql_outbox.publisher.sinks.port import (
     MAX_RUN,
     Delivered,
     NotAttempted,
@@ -22,9 +24,8 @@ from dsql_outbox.publisher.sinks import (
     Sink,
     keeps_prefix,
 )
+from dsql_outbox.schema.outbox_rows import Fault
 
-from .memory.breaker import Breaker
-from .memory.subjects import Shard, Subject
 from .outcomes import REST, Outcomes
 from .state import RelayState
 

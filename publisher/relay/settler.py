@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import psycopg
 
-from dsql_outbox.outbox import LASTING, MAX_TRANSACTION_ROWS, kind_of, text_of
-from dsql_outbox.publisher.burial import Letter
+from dsql_outbox.outbox.failure import LASTING, kind_of, text_of
+from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
 from dsql_outbox.publisher.leases.keeper import Leases
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.schema.burial import Letter
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
-from .memory.subjects import Hold, Shard, Subject
 from .state import RelayState
 from .store import Failure, Store
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Final
 
-from dsql_outbox.outbox import Message, OutboxError
+from dsql_outbox.outbox.errors import OutboxError
+from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.first_errors import FirstErrors
-from dsql_outbox.publisher.sinks import Answer, Delivered, Outcome, Retry, Sink, raised_by_sink
+from dsql_outbox.publisher.sinks.kept_sink import raised_by_sink
+from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, Retry, Sink
 
 _MOST: Final = 5
 """The most calls in a row that raise and deliver nothing, before the rest is not attempted."""

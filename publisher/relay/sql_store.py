@@ -8,24 +8,19 @@ from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox import (
-    DEFAULT_TARGET,
-    MAX_TRANSACTION_ROWS,
-    NO_SUCH_FORM,
-    TARGET_SHARDS,
-    AsyncConnection,
-    Database,
-    OneProcess,
-    SchemaError,
-    array_literal,
-    plain_array,
-)
-from dsql_outbox.publisher import session
-from dsql_outbox.publisher.backlog import has_backlog
-from dsql_outbox.publisher.burial import Burial, Letter
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId, row_keys
-from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
-from dsql_outbox.publisher.targets import TargetKind, TargetRow, require_target
+from dsql_outbox.outbox.database.array_literals import array_literal, plain_array
+from dsql_outbox.outbox.database.connection import AsyncConnection
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.database.fork import OneProcess
+from dsql_outbox.outbox.errors import SchemaError
+from dsql_outbox.outbox.failure import NO_SUCH_FORM
+from dsql_outbox.outbox.settings import DEFAULT_TARGET, MAX_TRANSACTION_ROWS, TARGET_SHARDS
+from dsql_outbox.schema import session
+from dsql_outbox.schema.backlog import has_backlog
+from dsql_outbox.schema.burial import Burial, Letter
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId, row_keys
+from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.target_rows import TargetKind, TargetRow, require_target
 
 from .store import (
     Failure,

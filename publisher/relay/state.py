@@ -4,14 +4,13 @@ import asyncio
 import math
 from collections.abc import Callable
 
-from dsql_outbox.publisher.outbox_rows import RowId, Stage
-
-from .memory.queues import Queues
-from .memory.retry_times import RetryTimes
-from .memory.rows import Rows
-from .memory.shares import RETRIES
-from .memory.subjects import Hold, Shard, Subject
-from .memory.topics import TopicPauses
+from dsql_outbox.publisher.relay.memory.queues import Queues
+from dsql_outbox.publisher.relay.memory.retry_times import RetryTimes
+from dsql_outbox.publisher.relay.memory.rows import Rows
+from dsql_outbox.publisher.relay.memory.shares import RETRIES
+from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
+from dsql_outbox.publisher.relay.memory.topics import TopicPauses
+from dsql_outbox.schema.outbox_rows import RowId, Stage
 
 
 class Wake:

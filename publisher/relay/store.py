@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from dsql_outbox.outbox import AsyncConnection
-from dsql_outbox.publisher.burial import Letter
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.outbox.database.connection import AsyncConnection
+from dsql_outbox.schema.burial import Letter
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 
 class RowPlace(NamedTuple):

@@ -5,25 +5,18 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from dsql_outbox.observability import (
-    Hook,
+from dsql_outbox.observability.facts import (
     PublishConsequence,
     PublishEnded,
     PublishResult,
     PublishStarted,
-    Scopes,
-    skips_successes,
 )
-from dsql_outbox.outbox import (
-    TRACE_HEADERS,
-    Message,
-    SettingsError,
-    SinkUnavailable,
-    broken_header,
-    is_being_cancelled,
-)
+from dsql_outbox.observability.hooks import Hook, Scopes, skips_successes
+from dsql_outbox.outbox.errors import SettingsError, SinkUnavailable
+from dsql_outbox.outbox.interrupt import is_being_cancelled
+from dsql_outbox.outbox.message import TRACE_HEADERS, Message, broken_header
 from dsql_outbox.publisher.settings import PublisherSettings
-from dsql_outbox.publisher.sinks import (
+from dsql_outbox.publisher.sinks.port import (
     Answer,
     Delivered,
     Destination,

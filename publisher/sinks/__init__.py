@@ -1,11 +1,10 @@
-"""The port to a broker, and the sinks that implement it.
+"""The port to a broker, and the sinks that need none.
 
 - `port` is the contract: `Sink`, and the outcomes of a message.
 - `registry` opens the sink of a URL; `url` parses the common parts of such URLs.
 - `kept_sink` opens the sink of a publisher, and opens it again.
 - `cloudevents` turns the attributes of a message into headers, by the CloudEvents rules.
-- `nats`, `kafka`, `sqs`, `sns`, `eventbridge`, `jsonl` and `stdout` are one sink each.
-  `aws` is the part that the sinks of AWS share, `json_lines` that of the last two.
+- `jsonl` and `stdout` are the sinks that need no broker, `json_lines` their common part.
 
 Another package adds a sink by an entry point of the group ``dsql_outbox.sinks``, named
 after the scheme of its URLs. The names of this package are for such sinks, too

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
-from dsql_outbox.outbox import TRACE_HEADERS, Message
+from dsql_outbox.outbox.message import TRACE_HEADERS, Message
 
 # Section 3.1.3.2, header values: "space, double-quote, percent and any character
 # outside the printable ASCII range of U+0021-U+007E" are percent-encoded as UTF-8.

@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 from anyio import CapacityLimiter, to_thread
 
-from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.outbox.errors import SinkUnavailable
+from dsql_outbox.outbox.message import Message
 
 from .cloudevents import binary_headers
 from .port import Answer, Delivered, Rejected, key_runs

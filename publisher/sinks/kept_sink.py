@@ -10,7 +10,10 @@ from typing import Any, Final, cast
 
 import anyio
 
-from dsql_outbox.outbox import Message, OutboxError, SinkUnavailable, is_being_cancelled, wrong_type
+from dsql_outbox.outbox.arguments import wrong_type
+from dsql_outbox.outbox.errors import OutboxError, SinkUnavailable
+from dsql_outbox.outbox.interrupt import is_being_cancelled
+from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.first_errors import FirstErrors
 from dsql_outbox.publisher.supervision import in_background
 

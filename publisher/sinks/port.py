@@ -6,7 +6,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from dsql_outbox.outbox import Message, OutboxError
+from dsql_outbox.outbox.errors import OutboxError
+from dsql_outbox.outbox.message import Message
 
 
 class Delivered(msgspec.Struct, frozen=True):

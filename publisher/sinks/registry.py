@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import EntryPoints, entry_points
 from typing import Final, Protocol, cast
 
-from dsql_outbox.outbox import SettingsError
+from dsql_outbox.outbox.errors import SettingsError
 
 from .port import Sink
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from dsql_outbox.outbox import SettingsError
+from dsql_outbox.outbox.errors import SettingsError
 
 from .json_lines import LineSink, unavailable_as, write_all
 from .port import Sink

@@ -6,7 +6,9 @@ from collections.abc import Collection
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from dsql_outbox.outbox import SettingsError, has_unclear_login, is_unicode
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.redaction import has_unclear_login
+from dsql_outbox.outbox.settings import is_unicode
 
 _NAME: Final = re.compile(r"(?:\w(?:[\w-]{0,61}\w)?\.)*\w(?:[\w-]{0,61}\w)?\.?")
 """A name that DNS can hold, or an IPv4 address; services of Docker may have a ``_``."""

@@ -13,7 +13,7 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _interrupt)
-        from dsql_outbox.cli import main as command  # noqa: PLC0415 - it may be missing
+        from dsql_outbox.cli.main import main as command  # noqa: PLC0415 - it may be missing
 
         command(prog_name="dsql-outbox")
     except ImportError as error:

@@ -12,8 +12,9 @@ from tests.support.sql.lint import Linted, lint, main
 from tests.support.sql.senders import sources
 from tests.support.sql.tokens import canonical, statements
 
-from dsql_outbox.outbox import numbered
-from dsql_outbox.schema import ddl, statement
+from dsql_outbox.outbox.database.exchange import numbered
+from dsql_outbox.schema.migrator import ddl
+from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.schema.roles import grants
 
 SENDING = {"execute", "executemany", "stream", "copy"}

@@ -16,10 +16,12 @@ from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, with_workers
 from tests.support.writer.checked_tables import Tables
 
+from dsql_outbox.operations import Messages, Selection
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
-from dsql_outbox.publisher import Messages, Publisher, Selection
-from dsql_outbox.publisher.session import OperatorSession
-from dsql_outbox.schema import apply, check
+from dsql_outbox.publisher import Publisher
+from dsql_outbox.schema import apply
+from dsql_outbox.schema.comparison import check
+from dsql_outbox.schema.session import OperatorSession
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Transaction, Writer
 

@@ -18,8 +18,8 @@ from tests.support.writer.callers import QUICK, TIMEOUT, OpenWriter, formed, in_
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.fixtures import open_writer
 
-from dsql_outbox.cli import main
-from dsql_outbox.observability import Fact, ShardsChanged
+from dsql_outbox.cli.main import main
+from dsql_outbox.observability.facts import Fact, ShardsChanged
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.outbox.database import database as connecting
 from dsql_outbox.publisher import Publisher

@@ -11,15 +11,9 @@ import pytest
 from tests.support.brokers.running_broker import BROKERS
 from tests.support.publisher.running_relays import count, event, running, until
 
+from dsql_outbox.operations import Messages, Selection
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import (
-    Delivered,
-    Messages,
-    Publisher,
-    PublisherSettings,
-    Rejected,
-    Selection,
-)
+from dsql_outbox.publisher import Delivered, Publisher, PublisherSettings, Rejected
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.testing.sink_contract import ReadableBroker, new_message, published
 from dsql_outbox.writer import Writer

@@ -8,7 +8,8 @@ from cloudevents.core.bindings import http, kafka
 from tests.support.brokers.kafka_reader import read_all
 from tests.support.brokers.readable_brokers import KafkaBroker, NatsBroker
 
-from dsql_outbox.outbox import TRACE_HEADERS, Message
+from dsql_outbox.outbox import Message
+from dsql_outbox.outbox.message import TRACE_HEADERS
 from dsql_outbox.testing.sink_contract import new_message, published
 
 pytestmark = pytest.mark.anyio

@@ -11,6 +11,8 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 from tests.support.brokers.kafka_mock import INIT_PRODUCER_ID, MockKafka
 
+from dsql_outbox.brokers.kafka import client
+from dsql_outbox.brokers.kafka.reports import outcome_of
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import (
@@ -21,8 +23,6 @@ from dsql_outbox.publisher.sinks import (
     Retry,
     Unavailable,
 )
-from dsql_outbox.publisher.sinks.kafka import client
-from dsql_outbox.publisher.sinks.kafka.reports import outcome_of
 from dsql_outbox.testing.sink_contract import Answers, deliver, new_message, published
 
 # --- a report that does not come through -----------------------------------------------

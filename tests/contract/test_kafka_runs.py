@@ -10,10 +10,10 @@ from tests.support.brokers.kafka_mock import MockKafka
 from tests.support.brokers.kafka_reader import read_all, read_partitions
 from tests.support.brokers.readable_brokers import kafka_attributes
 
+from dsql_outbox.brokers.kafka.runs import Run, Runs
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import MAX_RUN, Delivered, Rejected, Unavailable
-from dsql_outbox.publisher.sinks.kafka.runs import Run, Runs
 from dsql_outbox.testing.sink_contract import Answers, new_message, published
 from dsql_outbox.testing.sink_contract.sent_messages import deliver_runs
 
@@ -191,7 +191,7 @@ async def test_a_run_that_was_cancelled_is_given_up(kafka_mock: MockKafka) -> No
 async def test_runs_go_as_a_whole_again_when_the_topic_has_rested(
     kafka_cluster: MockKafka, one_per_request: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dsql_outbox.publisher.sinks.kafka.runs.REST", 0.0)
+    monkeypatch.setattr("dsql_outbox.brokers.kafka.runs.REST", 0.0)
     kafka_cluster.make_topic("one.X")
 
     async with open_sink(f"kafka://{kafka_cluster.bootstrap}?{one_per_request}") as sink:

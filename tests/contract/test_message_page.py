@@ -26,7 +26,8 @@ from tests.support.brokers.readable_brokers import (
 from tests.support.checkout import ROOT
 from tests.support.outbox_databases import OutboxDatabases
 
-from dsql_outbox.outbox import TRACE_HEADERS, Database, Entity, Event, Message
+from dsql_outbox.outbox import Database, Entity, Event, Message
+from dsql_outbox.outbox.message import TRACE_HEADERS
 from dsql_outbox.publisher import Publisher
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.testing.sink_contract import ReadableBroker, published

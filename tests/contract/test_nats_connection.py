@@ -12,10 +12,10 @@ import pytest
 from tests.support.brokers.nats_cluster import custom_server
 from tests.support.brokers.readable_brokers import NatsBroker
 
+from dsql_outbox.brokers.nats import open_nats
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
-from dsql_outbox.publisher.sinks.nats import open_nats
 from dsql_outbox.testing import NatsServer, TcpProxy
 from dsql_outbox.testing.sink_contract import Before, deliver, in_order, new_message, published
 

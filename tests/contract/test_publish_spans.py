@@ -17,7 +17,7 @@ from tests.support.brokers.readable_brokers import (
     SqsBroker,
 )
 
-from dsql_outbox.observability import TraceFacts
+from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay.traced_sink import TracedSink
 from dsql_outbox.testing.sink_contract import ReadableBroker, new_message, published

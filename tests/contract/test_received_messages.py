@@ -5,7 +5,8 @@ from tests.support.brokers.kafka_reader import read_all
 from tests.support.brokers.readable_brokers import KafkaBroker, NatsBroker, SqsBroker
 
 from dsql_outbox.inbox import Received, from_kafka, from_nats, from_sqs
-from dsql_outbox.outbox import TRACE_HEADERS, Message
+from dsql_outbox.outbox import Message
+from dsql_outbox.outbox.message import TRACE_HEADERS
 from dsql_outbox.testing.sink_contract.readable_broker import ReadableBroker
 from dsql_outbox.testing.sink_contract.sent_messages import new_message, published
 

@@ -21,7 +21,8 @@ import psycopg
 import pytest
 from tests.support.checkout import ROOT
 
-from dsql_outbox.servers import NatsServer, free_port
+from dsql_outbox.servers.nats_server import NatsServer
+from dsql_outbox.servers.server_process import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -21,12 +21,7 @@ from dsql_outbox.publisher import Unavailable, open_sink
 from dsql_outbox.publisher.sinks.registry import installed_sinks
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import TcpProxy
-from dsql_outbox.testing.sink_contract import (
-    OpenStage,
-    SinkContract,
-    new_message,
-    published,
-)
+from dsql_outbox.testing.sink_contract import OpenStage, SinkContract, new_message, published
 
 pytestmark = pytest.mark.slow
 

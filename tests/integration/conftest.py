@@ -8,7 +8,7 @@ from tests.support.publisher.running_relays import sql, writer
 from tests.support.writer.fixtures import facts, open_writer, portal, proxy, tables, url
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.schema import Roles, grant
+from dsql_outbox.schema.roles import Roles, grant
 
 __all__ = [
     "facts",

@@ -15,7 +15,7 @@ from typing import IO, Any, Literal, NamedTuple, Self
 from click.testing import CliRunner
 from tests.support.warm_process import fork
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 
 _TIMEOUT = 60.0  # seconds; a safety net
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from dsql_outbox.schema import DUTIES, Roles
+from dsql_outbox.schema.roles import DUTIES, Roles
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from click.testing import CliRunner, Result
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 
 
 def run(url: str, *words: str) -> Result:

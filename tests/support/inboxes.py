@@ -11,7 +11,8 @@ from anyio.from_thread import BlockingPortal
 from tests.support.dsql.server import KINDS
 
 from dsql_outbox.inbox import AsyncInbox, Handled, Inbox, Received
-from dsql_outbox.outbox import Database, parse_subject_key
+from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.message import parse_subject_key
 
 OpenInbox = Callable[..., "InboxCaller"]
 

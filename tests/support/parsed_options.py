@@ -5,7 +5,7 @@ from typing import Any
 import click
 import pytest
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 
 
 def command_of(words: list[str]) -> tuple[click.Command, list[str]]:

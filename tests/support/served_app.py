@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from dsql_outbox.servers import free_port
+from dsql_outbox.servers.server_process import free_port
 
 
 class Served:

@@ -14,7 +14,7 @@ from tests.support.dsql.server import KINDS
 
 from dsql_outbox import AsyncWriter, Database, Entity, Event, Receipt, Writer, WriterSettings
 from dsql_outbox.doors.sqlalchemy import AsyncAppend, transact
-from dsql_outbox.observability import Hook
+from dsql_outbox.observability.hooks import Hook
 
 from .writer.callers import QUICK, formed
 

@@ -2,8 +2,9 @@
 
 from contextlib import aclosing
 
+from dsql_outbox.operations import Verifier
+from dsql_outbox.operations.verification.finding import Finding
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Finding, Verifier
 
 
 async def findings_in(database: Database | str, *archives: object) -> list[Finding]:

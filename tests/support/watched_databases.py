@@ -5,7 +5,8 @@ from typing import Any, Final
 
 import psycopg
 
-from dsql_outbox.outbox import Connection, Database
+from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.database.connection import Connection
 
 _JOBS: Final = "CREATE SCHEMA IF NOT EXISTS sys; CREATE TABLE IF NOT EXISTS sys.jobs (status text)"
 

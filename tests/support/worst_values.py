@@ -8,8 +8,8 @@ import psycopg
 from psycopg import sql
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.schema import Roles, apply, grant
-from dsql_outbox.schema.roles import grants
+from dsql_outbox.schema import apply
+from dsql_outbox.schema.roles import Roles, grant, grants
 
 SHARDS: Final = 32
 """More than the worst values of a lease, each of which changes a row of its own."""

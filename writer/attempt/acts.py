@@ -4,7 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
-from dsql_outbox.outbox import DatabaseFailure, ParsedEvent, Program
+from dsql_outbox.outbox.event.event_parser import ParsedEvent
+from dsql_outbox.outbox.failure import DatabaseFailure
+from dsql_outbox.outbox.unit_of_work.primitives import Program
 from dsql_outbox.writer.statement.answers import Found, Stored
 
 from .pending import Pending

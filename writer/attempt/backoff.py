@@ -3,16 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from dsql_outbox.observability import RetryBudget, RetryReason, TransactionFailure
-from dsql_outbox.outbox import (
-    OUTAGES,
-    RACES,
-    Budget,
-    Database,
-    DatabaseFailure,
-    FailureKind,
-    Spending,
-)
+from dsql_outbox.observability.facts import RetryBudget, RetryReason, TransactionFailure
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.failure import OUTAGES, RACES, DatabaseFailure, FailureKind
+from dsql_outbox.outbox.unit_of_work.budget import Budget, Spending
 from dsql_outbox.writer.settings import WriterSettings
 
 _REASONS: Final[Sequence[RetryReason]] = ("schema change", "conflict", "outage")

@@ -19,21 +19,10 @@ from uuid import UUID
 
 import psycopg
 
-from dsql_outbox.outbox import (
-    OUTAGES,
-    RACES,
-    RETRIED,
-    Again,
-    DatabaseFailure,
-    FailureKind,
-    ParsedEvent,
-    Program,
-    Sleep,
-    Work,
-    attempted,
-    next_connection,
-    settle,
-)
+from dsql_outbox.outbox.event.event_parser import ParsedEvent
+from dsql_outbox.outbox.failure import OUTAGES, RACES, RETRIED, DatabaseFailure, FailureKind
+from dsql_outbox.outbox.unit_of_work.primitives import Program, Sleep
+from dsql_outbox.outbox.unit_of_work.work import Again, Work, attempted, next_connection, settle
 from dsql_outbox.writer.statement.answers import Found, stale_version
 
 from .acts import Acts

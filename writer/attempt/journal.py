@@ -2,24 +2,19 @@
 
 from uuid import UUID
 
-from dsql_outbox.observability import (
+from dsql_outbox.observability.facts import (
     AttemptEnded,
     AttemptOutcome,
     RetriesExhausted,
     RetryScheduled,
-    Scopes,
     WriteEnded,
     WriteExhausted,
     WriteStatus,
 )
-from dsql_outbox.outbox import (
-    RACES,
-    DatabaseFailure,
-    DuplicateEvent,
-    FailureKind,
-    OutcomeUnknown,
-    Receipt,
-)
+from dsql_outbox.observability.hooks import Scopes
+from dsql_outbox.outbox.errors import DuplicateEvent, OutcomeUnknown
+from dsql_outbox.outbox.failure import RACES, DatabaseFailure, FailureKind
+from dsql_outbox.outbox.receipt import Receipt
 
 from .backoff import Backoff
 

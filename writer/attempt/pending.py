@@ -5,17 +5,10 @@ from typing import Literal
 
 import psycopg
 
-from dsql_outbox.observability import Scopes
-from dsql_outbox.outbox import (
-    RETRIED,
-    DatabaseFailure,
-    DuplicateEvent,
-    FailureKind,
-    OutcomeUnknown,
-    Receipt,
-    StaleVersion,
-    Touched,
-)
+from dsql_outbox.observability.hooks import Scopes
+from dsql_outbox.outbox.errors import DuplicateEvent, OutcomeUnknown, StaleVersion
+from dsql_outbox.outbox.failure import RETRIED, DatabaseFailure, FailureKind
+from dsql_outbox.outbox.receipt import Receipt, Touched
 from dsql_outbox.writer.statement.answers import Found, Stored, touched_entities
 from dsql_outbox.writer.statement.parameters import PreparedEvent
 

@@ -17,8 +17,13 @@ from typing import Final
 import anyio
 import psycopg
 
-from dsql_outbox.observability import BatchedWrite, BatchEnded, DatabaseServer
-from dsql_outbox.outbox import DatabaseFailure, EventSource, Gate, OutcomeUnknown, Program, Receipt
+from dsql_outbox.observability.facts import BatchedWrite, BatchEnded, DatabaseServer
+from dsql_outbox.outbox.errors import OutcomeUnknown
+from dsql_outbox.outbox.event.event_parser import EventSource
+from dsql_outbox.outbox.failure import DatabaseFailure
+from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.unit_of_work.gate import Gate
+from dsql_outbox.outbox.unit_of_work.primitives import Program
 from dsql_outbox.writer.attempt.journal import attempt_outcome
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.program.attempts import WriteActs

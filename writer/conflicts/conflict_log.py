@@ -16,9 +16,13 @@ from uuid import UUID, uuid4
 import msgspec
 import psycopg
 
-from dsql_outbox.observability import ConflictsUnstored, Hook, emit
-from dsql_outbox.outbox import Database, call_in_children, encode_conflicts, schema_defect
-from dsql_outbox.schema import statement
+from dsql_outbox.observability.facts import ConflictsUnstored
+from dsql_outbox.observability.hooks import Hook, emit
+from dsql_outbox.outbox.contention import encode_conflicts
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.database.fork import call_in_children
+from dsql_outbox.outbox.failure import schema_defect
+from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.writer.settings import WriterSettings
 
 from .sketch import Conflict, Sketch

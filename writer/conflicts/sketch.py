@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from dsql_outbox.outbox import EntityConflicts, WriterConflicts
+from dsql_outbox.outbox.contention import EntityConflicts, WriterConflicts
 
 SIZE: Final = 64
 """The number of entities that a sketch counts."""

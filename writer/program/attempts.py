@@ -10,38 +10,29 @@ from uuid import UUID
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from dsql_outbox.observability import TransactionEnded, TransactionStarted
-from dsql_outbox.outbox import (
-    NO_SUCH_FORM,
-    AsyncConnection,
-    Connection,
-    DatabaseFailure,
-    Exchange,
-    Gate,
-    Lender,
+from dsql_outbox.observability.facts import TransactionEnded, TransactionStarted
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
+from dsql_outbox.outbox.database.exchange import (
     NumberedQuery,
-    ParsedEvent,
-    Program,
-    Query,
     Rows,
-    TakeTurn,
-    Turn,
-    Turns,
     Values,
-    array_literal,
-    begin,
     commands,
     exchange,
-    is_interrupt,
-    on_connection,
     pipeline,
-    refuses_form,
-    require_committed,
-    retried,
-    roll_back,
     rows_of,
     tag_of,
 )
+from dsql_outbox.outbox.event.event_parser import ParsedEvent
+from dsql_outbox.outbox.failure import NO_SUCH_FORM, DatabaseFailure, refuses_form
+from dsql_outbox.outbox.interrupt import is_interrupt
+from dsql_outbox.outbox.unit_of_work.budget import retried
+from dsql_outbox.outbox.unit_of_work.commit import begin, require_committed, roll_back
+from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
+from dsql_outbox.outbox.unit_of_work.gate import Gate
+from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program, Query, TakeTurn
+from dsql_outbox.outbox.unit_of_work.turns import Turn, Turns
+from dsql_outbox.outbox.unit_of_work.work import on_connection
 from dsql_outbox.writer.attempt.acts import Acts
 from dsql_outbox.writer.attempt.event_write import still_open
 from dsql_outbox.writer.attempt.pending import Pending

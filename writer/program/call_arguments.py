@@ -6,7 +6,9 @@ from typing import Any, Final
 
 import psycopg
 
-from dsql_outbox.outbox import Event, EventSource, require_event, wrong_type
+from dsql_outbox.outbox.arguments import wrong_type
+from dsql_outbox.outbox.event.event import Event
+from dsql_outbox.outbox.event.event_parser import EventSource, require_event
 
 _MAX_VERSION: Final = 2**63 - 1
 """The largest value of a bigint, the type of a version."""

@@ -8,7 +8,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from dsql_outbox.outbox import DatabaseFailure, FailureKind, ParsedEvent
+from dsql_outbox.outbox.event.event_parser import ParsedEvent
+from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind
 from dsql_outbox.writer.conflicts.sketch import Conflict, EntityKey
 
 MOST: Final = 16

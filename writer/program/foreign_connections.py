@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import psycopg
 
-from dsql_outbox.outbox import TransactionMisused
+from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.schema.named_statements import read_sql
 
 APPEND_FAILED: Final = read_sql("statements", "append_failed")

@@ -8,33 +8,20 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from dsql_outbox.outbox import (
-    NO_SUCH_FORM,
-    AsyncConnection,
-    Connection,
-    EntityKey,
-    EventSource,
-    Exchange,
-    FailureKind,
-    Gate,
-    Lender,
-    Program,
-    Query,
-    Receipt,
-    TakeTurn,
-    TransactionMisused,
-    Turn,
-    Turns,
-    WriterClosed,
-    call_in_children,
-    encoding_of,
-    kind_of,
-    pipeline_inside,
-    require_seconds,
-    require_transaction,
-    rows_of,
-    settle,
-)
+from dsql_outbox.outbox.arguments import require_seconds
+from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
+from dsql_outbox.outbox.database.exchange import encoding_of, pipeline_inside, rows_of
+from dsql_outbox.outbox.database.fork import call_in_children
+from dsql_outbox.outbox.errors import TransactionMisused, WriterClosed
+from dsql_outbox.outbox.event.event_parser import EventSource
+from dsql_outbox.outbox.failure import NO_SUCH_FORM, FailureKind, kind_of
+from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.unit_of_work.commit import require_transaction
+from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
+from dsql_outbox.outbox.unit_of_work.gate import Gate
+from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program, Query, TakeTurn
+from dsql_outbox.outbox.unit_of_work.turns import EntityKey, Turn, Turns
+from dsql_outbox.outbox.unit_of_work.work import settle
 from dsql_outbox.writer.attempt.event_write import EventWrite
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.core import Core, receipt_of

@@ -7,7 +7,11 @@ from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox import ArchiveFile, ArchiveReader, JsonStruct, OutboxError, array_literal
+from dsql_outbox.outbox.archive.archive_file import ArchiveFile
+from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.errors import OutboxError
+from dsql_outbox.outbox.receipt import JsonStruct
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Row
 

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from dsql_outbox.outbox import EventSource, Gate, InvalidEvent
+from dsql_outbox.outbox.errors import InvalidEvent
+from dsql_outbox.outbox.event.event_parser import EventSource
+from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.chunks import Targets, chunks

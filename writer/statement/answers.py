@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox import Touched
+from dsql_outbox.outbox.receipt import Touched
 
 from .chunks import Targets
 from .parameters import PreparedEvent

@@ -6,13 +6,9 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from dsql_outbox.outbox import (
-    MAX_TRANSACTION_BYTES,
-    MAX_TRANSACTION_ROWS,
-    EventTooLarge,
-    InvalidEvent,
-    ParsedEvent,
-)
+from dsql_outbox.outbox.errors import EventTooLarge, InvalidEvent
+from dsql_outbox.outbox.event.event_parser import ParsedEvent
+from dsql_outbox.outbox.settings import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_ROWS
 
 from .parameters import PreparedEvent, prepare
 

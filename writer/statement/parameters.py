@@ -10,18 +10,15 @@ from zlib import crc32
 
 import msgspec
 
-from dsql_outbox.outbox import (
-    InvalidEvent,
-    ParsedEvent,
-    ParsedTouch,
+from dsql_outbox.outbox.database.array_literals import (
     array_literal,
-    broken_header,
     json_array,
-    listed_key,
-    message_headers,
     plain_array,
     text_array,
 )
+from dsql_outbox.outbox.errors import InvalidEvent
+from dsql_outbox.outbox.event.event_parser import ParsedEvent, ParsedTouch
+from dsql_outbox.outbox.message import broken_header, listed_key, message_headers
 
 Parameters = dict[str, str | None]
 """Values as text. The statement determines the type as which the server reads each."""

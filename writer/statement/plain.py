@@ -7,8 +7,8 @@ statements read the versions that the first one assigned. `pipeline` sends all o
 from collections.abc import Sequence
 from typing import Final
 
-from dsql_outbox.outbox import NumberedQuery, numbered
-from dsql_outbox.schema import statement
+from dsql_outbox.outbox.database.exchange import NumberedQuery, numbered
+from dsql_outbox.schema.named_statements import statement
 
 from .parameters import Parameters, PreparedEvent, batch_parameters
 

@@ -6,8 +6,10 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from dsql_outbox.observability import Scopes
-from dsql_outbox.outbox import DuplicateEvent, EventSource, ParsedEvent, Receipt, StaleVersion
+from dsql_outbox.observability.hooks import Scopes
+from dsql_outbox.outbox.errors import DuplicateEvent, StaleVersion
+from dsql_outbox.outbox.event.event_parser import EventSource, ParsedEvent
+from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.writer.attempt.pending import Pending
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Found, Stored, stale_version, touched_entities

@@ -23,28 +23,21 @@ from weakref import ref
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from dsql_outbox.observability import AttemptOutcome, WriteStarted
-from dsql_outbox.outbox import (
-    RETRIED,
-    Again,
-    DatabaseFailure,
+from dsql_outbox.observability.facts import AttemptOutcome, WriteStarted
+from dsql_outbox.outbox.database.array_literals import plain_array
+from dsql_outbox.outbox.errors import (
     DuplicateEvent,
-    EventSource,
-    FailureKind,
-    FunctionRun,
-    Gate,
     OutcomeUnknown,
-    ParsedEvent,
-    Program,
-    Receipt,
     StaleVersion,
     TransactionMisused,
-    Verdict,
-    Work,
-    kind_of,
-    next_connection,
-    plain_array,
 )
+from dsql_outbox.outbox.event.event_parser import EventSource, ParsedEvent
+from dsql_outbox.outbox.failure import RETRIED, DatabaseFailure, FailureKind, kind_of
+from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
+from dsql_outbox.outbox.unit_of_work.gate import Gate
+from dsql_outbox.outbox.unit_of_work.primitives import Program
+from dsql_outbox.outbox.unit_of_work.work import Again, Work, next_connection
 from dsql_outbox.writer.attempt.acts import Acts
 from dsql_outbox.writer.attempt.journal import Journal, attempt_outcome
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending

@@ -11,7 +11,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from dsql_outbox.outbox import AsyncConnection, Connection, Entity, Event, EventSource, Receipt
+from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
+from dsql_outbox.outbox.event.event import Entity, Event
+from dsql_outbox.outbox.event.event_parser import EventSource
+from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.writer.statement.answers import StoredEntity
 
 from .call import Run

@@ -13,7 +13,7 @@ from benchmarks.peers.four_inserts import batch_statement
 from benchmarks.peers.four_inserts_as_text import batch_parameters
 from benchmarks.writer.statement_parameters import single
 
-from dsql_outbox.schema import statement
+from dsql_outbox.schema.named_statements import statement
 
 from .loop import Task, in_batches, serve
 

@@ -14,10 +14,10 @@ import psycopg
 from benchmarks.writer.statement_parameters import single
 
 from dsql_outbox import AsyncWriter, Database, Publisher
-from dsql_outbox.observability import Fact
+from dsql_outbox.observability.facts import Fact
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import Answer, Delivered
-from dsql_outbox.schema import statement
+from dsql_outbox.schema.named_statements import statement
 
 from .loop import serve
 from .relayed import CountingSink, RelayDuring, latency, ordered, relaying

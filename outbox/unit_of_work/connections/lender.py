@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar
 
 import psycopg
 
-from dsql_outbox.observability import PoolCounts
+from dsql_outbox.observability.facts import PoolCounts
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.database.fork import call_in_children
 from dsql_outbox.outbox.unit_of_work.primitives import Open, Program

@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 import psycopg
 
-from dsql_outbox.observability import PoolCounts
+from dsql_outbox.observability.facts import PoolCounts
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.failure import FailureKind, kind_of
 

@@ -20,8 +20,8 @@ from collections.abc import Callable, Collection, Iterable
 from itertools import chain, islice
 from typing import Final
 
-from dsql_outbox.publisher.outbox_rows import OutboxRow, Stage
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, RowPlace, SubjectName
+from dsql_outbox.schema.outbox_rows import OutboxRow, Stage
 
 from .rows import Rows
 from .shares import OWN, RETRIES

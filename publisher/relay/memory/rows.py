@@ -11,7 +11,7 @@ again, so there are two copies of it, each with a stage of its own.
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId, Stage
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId, Stage
 
 from .shares import Shares
 

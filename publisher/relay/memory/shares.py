@@ -22,7 +22,7 @@ from typing import Final
 
 import msgspec
 
-from dsql_outbox.publisher.outbox_rows import OutboxRow
+from dsql_outbox.schema.outbox_rows import OutboxRow
 
 RETRIES: Final = "\0"
 """The share of the rows that failed before; no topic has this name, since no text in the database

@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
-from dsql_outbox.outbox import Message
-from dsql_outbox.publisher.outbox_rows import Fault, OutboxRow, RowId
+from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
-from dsql_outbox.publisher.sinks import MAX_RUN_BYTES
+from dsql_outbox.publisher.sinks.port import MAX_RUN_BYTES
+from dsql_outbox.schema.outbox_rows import Fault, OutboxRow, RowId
 
 from .scans import Return, Scan, Sweep, Tail
 

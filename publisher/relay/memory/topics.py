@@ -14,7 +14,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import Final, NamedTuple
 
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 WHOLE: Final = ""
 """Stands among the topics that an operator paused for all of them: the target is paused."""

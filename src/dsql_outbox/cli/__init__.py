@@ -12,7 +12,7 @@ Importing this package raises `MissingExtra` without click and rich.
 from importlib.util import find_spec
 
 if find_spec("click") is None or find_spec("rich") is None:
-    from dsql_outbox.outbox import MissingExtra
+    from dsql_outbox.outbox.errors import MissingExtra
 
     raise MissingExtra("cli", "the command dsql-outbox")
 

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from dsql_outbox.publisher import Apply
+from dsql_outbox.publisher.relay.applier import Apply
 
 
 def applied_function(name: str) -> Apply:

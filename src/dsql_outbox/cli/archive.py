@@ -7,8 +7,13 @@ from typing import Final
 
 import click
 
-from dsql_outbox.cli.database_options import with_database
-from dsql_outbox.cli.filters import (
+from dsql_outbox.operations.life.archive import ArchiveProgress, ArchiveRun
+from dsql_outbox.operations.life.archives import Archives
+from dsql_outbox.operations.life.forget import ForgetProgress, ForgetRun
+from dsql_outbox.outbox.database.database import Database
+
+from .database_options import with_database
+from .filters import (
     archive_option,
     confirm,
     dry_run_option,
@@ -17,12 +22,10 @@ from dsql_outbox.cli.filters import (
     time_or_age,
     yes_option,
 )
-from dsql_outbox.cli.output import counted, json_line, of_about, say
-from dsql_outbox.cli.progress_line import progress
-from dsql_outbox.cli.signals import Interruption
-from dsql_outbox.cli.tool_call import called
-from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import ArchiveProgress, ArchiveRun, Archives, ForgetProgress, ForgetRun
+from .output import counted, json_line, of_about, say
+from .progress_line import progress
+from .signals import Interruption
+from .tool_call import called
 
 _KIB: Final = 1024
 

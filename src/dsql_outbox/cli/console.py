@@ -8,12 +8,13 @@ from typing import Final
 import anyio
 import click
 
-from dsql_outbox.cli.database_options import with_database
-from dsql_outbox.cli.logs import logs_on_stderr
-from dsql_outbox.cli.options import option
-from dsql_outbox.cli.output import say
-from dsql_outbox.cli.signals import Interruption
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.database.database import Database
+
+from .database_options import with_database
+from .logs import logs_on_stderr
+from .options import option
+from .output import say
+from .signals import Interruption
 
 TOKEN: Final = "DSQL_OUTBOX_CONSOLE_TOKEN"  # noqa: S105 - the name of a variable
 
@@ -80,7 +81,8 @@ def console(
     It prints a URL with a random token, which logs a browser in. For a token of your own, set
     the environment variable DSQL_OUTBOX_CONSOLE_TOKEN. The browser then asks for it.
     """
-    from dsql_outbox.console import login_url, new_token, serve_console  # noqa: PLC0415 - an extra
+    from dsql_outbox.console.access import login_url, new_token  # noqa: PLC0415 - an extra
+    from dsql_outbox.console.console_server import serve_console  # noqa: PLC0415 - an extra
 
     # Not an option: every user of the machine may list the words of a command.
     chosen = os.environ.get(TOKEN) or None

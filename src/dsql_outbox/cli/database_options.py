@@ -10,8 +10,13 @@ from typing import Any, Final
 import click
 import psycopg
 
-from dsql_outbox.outbox import APPLICATION, DEFAULT_SCHEMA, Database, Isolation, is_unicode, told
-from dsql_outbox.schema import Duty, apply, grant_command, lacking_rights
+from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
+from dsql_outbox.outbox.database.target import APPLICATION, Isolation
+from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.settings import is_unicode
+from dsql_outbox.schema.commands import grant_command
+from dsql_outbox.schema.migrator import apply
+from dsql_outbox.schema.roles import Duty, lacking_rights
 
 from .logs import logs_on_stderr
 from .options import Command, log_options
@@ -151,7 +156,7 @@ def database_address(url: str | None) -> Generator[str]:
     if not _is_embedded(url):
         yield url
         return
-    from dsql_outbox.servers import EmbeddedPostgres  # noqa: PLC0415 - only for embedded:
+    from dsql_outbox.servers.postgres_server import EmbeddedPostgres  # noqa: PLC0415 - only for embedded:
 
     folder = url.removeprefix(_EMBEDDED)
     no_tcp = {"listen_addresses": ""}

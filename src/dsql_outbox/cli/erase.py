@@ -6,16 +6,18 @@ from contextlib import aclosing
 import anyio
 import click
 
-from dsql_outbox.cli.database_options import with_database
-from dsql_outbox.cli.filters import archive_option, confirm, dry_run_option, json_option, yes_option
-from dsql_outbox.cli.options import option
-from dsql_outbox.cli.output import json_line, say
-from dsql_outbox.cli.progress_line import progress
-from dsql_outbox.cli.signals import GO_ON, Interruption
-from dsql_outbox.erasures import Erasures
-from dsql_outbox.outbox import DEFAULT_SOURCE, Database
-from dsql_outbox.publisher import EraseProgress, EraseRun
-from dsql_outbox.writer import WriterSettings
+from dsql_outbox.operations.life.erase import EraseProgress, EraseRun
+from dsql_outbox.operations.life.erasures import Erasures
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.settings import DEFAULT_SOURCE
+from dsql_outbox.writer.settings import WriterSettings
+
+from .database_options import with_database
+from .filters import archive_option, confirm, dry_run_option, json_option, yes_option
+from .options import option
+from .output import json_line, say
+from .progress_line import progress
+from .signals import GO_ON, Interruption
 
 _NOT_OURS = "not erased: copies in your brokers, consumers, read models, backups and logs"
 _KEEPS_ID = "the id stays in every key; if it is personal, run this again with --ids"

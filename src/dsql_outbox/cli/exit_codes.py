@@ -9,16 +9,16 @@ from typing import Final
 import click
 import psycopg
 
-from dsql_outbox.observability import visible
-from dsql_outbox.outbox import (
+from dsql_outbox.observability.shown_text import visible
+from dsql_outbox.outbox.errors import (
     JobRefused,
     MissingExtra,
     OutboxError,
     SchemaError,
     SettingsError,
-    is_unreachable,
-    told,
 )
+from dsql_outbox.outbox.failure import is_unreachable
+from dsql_outbox.outbox.redaction import told
 
 FAILED: Final = 1
 """Exit code of a command that did not finish its work, or of a check that failed."""

@@ -6,8 +6,8 @@ from typing import Final
 
 import click
 
-from dsql_outbox.outbox import SettingsError
-from dsql_outbox.publisher import Selection
+from dsql_outbox.operations.selection import Selection
+from dsql_outbox.outbox.errors import SettingsError
 
 all_option: Final = click.option(
     "--all", "every", is_flag=True, help="Select all; no filter is needed."

@@ -6,13 +6,15 @@ from typing import Final
 
 import click
 
-from dsql_outbox.cli.database_options import with_database
-from dsql_outbox.cli.filters import json_option
-from dsql_outbox.cli.output import counted, json_line, say
-from dsql_outbox.cli.progress_line import progress
-from dsql_outbox.cli.signals import GO_ON, interruptible
-from dsql_outbox.inbox import Inbox, Pruned
-from dsql_outbox.outbox import Database
+from dsql_outbox.inbox.inbox import Inbox
+from dsql_outbox.inbox.pruning import Pruned
+from dsql_outbox.outbox.database.database import Database
+
+from .database_options import with_database
+from .filters import json_option
+from .output import counted, json_line, say
+from .progress_line import progress
+from .signals import GO_ON, interruptible
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGE: Final = re.compile(r"([0-9]{1,6})([smhd])")

@@ -7,7 +7,9 @@ from typing import Any, Final, Literal
 
 import click
 
-from dsql_outbox.observability import JsonFormatter, log_facts, visible
+from dsql_outbox.observability.json_logs import JsonFormatter
+from dsql_outbox.observability.log_hook import log_facts
+from dsql_outbox.observability.shown_text import visible
 
 from .exit_codes import short_error
 from .output import echo

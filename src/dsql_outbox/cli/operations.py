@@ -5,12 +5,13 @@ from contextlib import aclosing
 import anyio
 import click
 
-from dsql_outbox.cli.database_options import with_database
-from dsql_outbox.cli.filters import json_option
-from dsql_outbox.cli.output import aligned, json_line, one_line, say
-from dsql_outbox.cli.signals import READ_ONLY
-from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Operation, Operations
+from dsql_outbox.operations.operations import Operation, Operations
+from dsql_outbox.outbox.database.database import Database
+
+from .database_options import with_database
+from .filters import json_option
+from .output import aligned, json_line, one_line, say
+from .signals import READ_ONLY
 
 
 @click.command()

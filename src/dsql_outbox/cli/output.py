@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
-from dsql_outbox.observability import duration as duration  # noqa: PLC0414 - for commands
-from dsql_outbox.observability import visible, visible_json
+from dsql_outbox.observability.shown_text import duration as duration  # noqa: PLC0414 - for commands
+from dsql_outbox.observability.shown_text import visible, visible_json
 
 if TYPE_CHECKING:
-    from dsql_outbox.publisher import FillProgress
+    from dsql_outbox.operations.fills import FillProgress
 
 _Print = Callable[[str], None]
 _above: Final[list[_Print]] = []

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Final
 
-from dsql_outbox.observability import visible
+from dsql_outbox.observability.shown_text import visible
 
 from .output import printing, say
 

@@ -11,20 +11,26 @@ from typing import Final, Literal, cast
 import click
 import msgspec
 
-from dsql_outbox.cli.applied_function import applied_function
-from dsql_outbox.cli.database_options import with_database
-from dsql_outbox.cli.event_loop import run
-from dsql_outbox.cli.logs import LogFormat, announce
-from dsql_outbox.cli.options import option
-from dsql_outbox.cli.progress_line import EVERY, is_live, lines, live
 from dsql_outbox.cli.relay.daemon import Address, Daemon, address
 from dsql_outbox.cli.relay.relay_counts import CountsText
 from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.metering import measure
 from dsql_outbox.cli.telemetry.tracing import record_spans
-from dsql_outbox.outbox import DEFAULT_TARGET, Database, SettingsError
-from dsql_outbox.publisher import PublisherSettings, TopicSettings, known_schemes, named, open_sink
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.settings import DEFAULT_TARGET
+from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.sinks.registry import known_schemes, open_sink
+from dsql_outbox.publisher.topic_settings import TopicSettings
+from dsql_outbox.schema.target_rows import named
+
+from .applied_function import applied_function
+from .database_options import with_database
+from .event_loop import run
+from .logs import LogFormat, announce
+from .options import option
+from .progress_line import EVERY, is_live, lines, live
 
 _KEYS: Final = tuple(field.name for field in fields(TopicSettings))
 

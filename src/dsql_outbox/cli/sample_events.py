@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from dsql_outbox.outbox import Entity, Event
+from dsql_outbox.outbox.event.event import Entity, Event
 
 Shape = Literal["distinct", "hot"]
 

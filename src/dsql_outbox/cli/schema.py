@@ -6,17 +6,21 @@ from typing import TypeVar
 
 import click
 
-from dsql_outbox.cli.database_options import schema_option, with_database
-from dsql_outbox.cli.exit_codes import FAILED
-from dsql_outbox.cli.filters import confirm, reason_option, yes_option
-from dsql_outbox.cli.output import counted, duration, json_line, say, say_all
-from dsql_outbox.cli.progress_line import progress
-from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
-from dsql_outbox.outbox import DEFAULT_SHARDS, Database
-from dsql_outbox.schema import DUTIES, Granted, Roles, ddl, remove
-from dsql_outbox.schema import apply as apply_schema
-from dsql_outbox.schema import check as check_schema
-from dsql_outbox.schema import grant as grant_rights
+from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.settings import DEFAULT_SHARDS
+from dsql_outbox.schema.comparison import check as check_schema
+from dsql_outbox.schema.migrator import apply as apply_schema
+from dsql_outbox.schema.migrator import ddl, remove
+from dsql_outbox.schema.roles import DUTIES, Granted, Roles
+from dsql_outbox.schema.roles import grant as grant_rights
+
+from .database_options import schema_option, with_database
+from .exit_codes import FAILED
+from .filters import confirm, reason_option, yes_option
+from .output import counted, json_line, say, say_all
+from .progress_line import progress
+from .signals import GO_ON, READ_ONLY, interruptible
 
 
 class ApplySteps:

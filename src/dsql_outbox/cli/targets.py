@@ -5,27 +5,21 @@ from typing import Final, Literal
 
 import click
 
-from dsql_outbox.cli.database_options import with_database
-from dsql_outbox.cli.exit_codes import FAILED
-from dsql_outbox.cli.filters import archive_option, confirm, json_option, reason_option, yes_option
-from dsql_outbox.cli.logs import announce
-from dsql_outbox.cli.options import option
-from dsql_outbox.cli.output import (
-    aligned,
-    counted,
-    duration,
-    filled_state,
-    json_line,
-    lacking,
-    of_about,
-    one_line,
-    say,
-)
-from dsql_outbox.cli.progress_line import progress
-from dsql_outbox.cli.signals import READ_ONLY
-from dsql_outbox.cli.tool_call import called
-from dsql_outbox.outbox import DEFAULT_SOURCE, Database
-from dsql_outbox.publisher import FillProgress, Target, Targets
+from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.operations.fills import FillProgress
+from dsql_outbox.operations.targets import Target, Targets
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.settings import DEFAULT_SOURCE
+
+from .database_options import with_database
+from .exit_codes import FAILED
+from .filters import archive_option, confirm, json_option, reason_option, yes_option
+from .logs import announce
+from .options import option
+from .output import aligned, counted, filled_state, json_line, lacking, of_about, one_line, say
+from .progress_line import progress
+from .signals import READ_ONLY
+from .tool_call import called
 
 _GO_ON: Final = "run the same command again, and it goes on"
 _PERHAPS: Final = "dsql-outbox targets list shows whether it was done"

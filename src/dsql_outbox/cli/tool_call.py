@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import anyio
 
-from dsql_outbox.publisher import Operator
+from dsql_outbox.operations.tool import Operator
 
 _Tool = TypeVar("_Tool", bound=Operator)
 _T = TypeVar("_T")

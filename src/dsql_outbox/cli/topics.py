@@ -6,14 +6,17 @@ from typing import Final
 import anyio
 import click
 
-from dsql_outbox.cli.database_options import with_database
-from dsql_outbox.cli.exit_codes import FAILED
-from dsql_outbox.cli.filters import json_option, reason_option
-from dsql_outbox.cli.output import aligned, duration, json_line, one_line, say
-from dsql_outbox.cli.signals import READ_ONLY
-from dsql_outbox.cli.tool_call import called
-from dsql_outbox.outbox import DEFAULT_TARGET, Database
-from dsql_outbox.publisher import PausedTopic, Topics
+from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.operations.topic_pauses import PausedTopic, Topics
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.settings import DEFAULT_TARGET
+
+from .database_options import with_database
+from .exit_codes import FAILED
+from .filters import json_option, reason_option
+from .output import aligned, json_line, one_line, say
+from .signals import READ_ONLY
+from .tool_call import called
 
 _PERHAPS: Final = "dsql-outbox topics list shows whether it was done"
 

@@ -8,14 +8,16 @@ import anyio
 import click
 import msgspec
 
-from dsql_outbox.cli.database_options import with_database
-from dsql_outbox.cli.exit_codes import FAILED
-from dsql_outbox.cli.filters import archive_option, json_option, time_or_age
-from dsql_outbox.cli.output import json_line, of_about, say
-from dsql_outbox.cli.progress_line import progress
-from dsql_outbox.cli.signals import READ_ONLY, interruptible
-from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Finding, Verifier, VerifyProgress
+from dsql_outbox.operations.verification.finding import Finding
+from dsql_outbox.operations.verification.verifier import Verifier, VerifyProgress
+from dsql_outbox.outbox.database.database import Database
+
+from .database_options import with_database
+from .exit_codes import FAILED
+from .filters import archive_option, json_option, time_or_age
+from .output import json_line, of_about, say
+from .progress_line import progress
+from .signals import READ_ONLY, interruptible
 
 
 @click.command(

@@ -8,7 +8,7 @@
   the templates.
 """
 
-from dsql_outbox.outbox import MissingExtra
+from dsql_outbox.outbox.errors import MissingExtra
 
 try:
     from .access import login_url, new_token

@@ -8,7 +8,7 @@ from time import monotonic, time
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from dsql_outbox.outbox import SettingsError
+from dsql_outbox.outbox.errors import SettingsError
 
 logger = logging.getLogger("dsql_outbox")
 

@@ -17,13 +17,9 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Lifespan
 
-from dsql_outbox.outbox import (
-    Database,
-    OutboxError,
-    SettingsError,
-    require_database,
-    require_positive,
-)
+from dsql_outbox.outbox.database.database import Database, require_database
+from dsql_outbox.outbox.errors import OutboxError, SettingsError
+from dsql_outbox.outbox.settings import require_positive
 
 from . import message_list, record_pages
 from .access import LIFETIME, Access

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from dsql_outbox.observability import duration
+from dsql_outbox.observability.shown_text import duration
 
 from .samples import Sample
 

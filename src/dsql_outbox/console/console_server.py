@@ -6,8 +6,10 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from dsql_outbox.http_server import in_url, is_loopback, serving
-from dsql_outbox.outbox import Database, SettingsError
+from dsql_outbox.http_server.hosts import in_url, is_loopback
+from dsql_outbox.http_server.server import serving
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import SettingsError
 
 from .application import console_app
 

@@ -4,8 +4,10 @@ from typing import Any, cast
 
 from starlette.requests import Request
 
-from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import ConflictReader, Messages, Records
+from dsql_outbox.operations.conflicts import ConflictReader
+from dsql_outbox.operations.messages import Messages
+from dsql_outbox.operations.records import Records
+from dsql_outbox.outbox.database.database import Database
 
 from .access import Access
 from .operator_commands import Commands

@@ -10,7 +10,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dsql_outbox.http_server import SECURITY_HEADERS, is_loopback, without_port
+from dsql_outbox.http_server.hosts import is_loopback, without_port
+from dsql_outbox.http_server.server import SECURITY_HEADERS
 
 from .access import Access
 

@@ -7,7 +7,8 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from dsql_outbox.observability import attributes as names
-from dsql_outbox.outbox import SettingsError, redacted
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.redaction import redacted
 
 _BASE: Final = re.compile(r"https?://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?(?:/[^?#@\s]*)?")
 _SERVICE: Final = "dsql-outbox-publish"

@@ -13,8 +13,8 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from dsql_outbox.observability import duration, visible
-from dsql_outbox.outbox import subject_key
+from dsql_outbox.observability.shown_text import duration, visible
+from dsql_outbox.outbox.message import subject_key
 
 from .console_state import console_of
 

@@ -5,7 +5,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dsql_outbox.publisher import STATES, Selection
+from dsql_outbox.operations.selection import STATES, Selection
 
 from .console_state import console_of
 from .layout import page

@@ -5,9 +5,11 @@ from shlex import join
 from typing import Literal
 from uuid import UUID
 
-from dsql_outbox.observability import visible
-from dsql_outbox.outbox import DEFAULT_SCHEMA
-from dsql_outbox.publisher import LetterGroup, Selection, UndeliveredMessage
+from dsql_outbox.observability.shown_text import visible
+from dsql_outbox.operations.letter_groups import LetterGroup
+from dsql_outbox.operations.selection import Selection
+from dsql_outbox.operations.undelivered import UndeliveredMessage
+from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA
 
 
 class Commands:

@@ -10,9 +10,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from dsql_outbox.observability import duration
-from dsql_outbox.outbox import told
-from dsql_outbox.publisher import REMEDIES, Seen, Selection, Shard, Status
+from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.operations.conflicts import REMEDIES
+from dsql_outbox.operations.selection import Selection
+from dsql_outbox.operations.status import Seen, Shard, Status
+from dsql_outbox.outbox.redaction import told
 
 from .charts import charts_of, rate
 from .console_state import Console, console_of

@@ -11,8 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dsql_outbox.outbox import Database, OutboxError, SchemaError, is_unreachable, told
-from dsql_outbox.schema import apply_command, grant_command, lacking_rights
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import OutboxError, SchemaError
+from dsql_outbox.outbox.failure import is_unreachable
+from dsql_outbox.outbox.redaction import told
+from dsql_outbox.schema.commands import apply_command, grant_command
+from dsql_outbox.schema.roles import lacking_rights
 
 from .console_state import console_of
 from .layout import page

@@ -8,8 +8,11 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from dsql_outbox.outbox import SettingsError, parse_subject_key
-from dsql_outbox.publisher import Messages, Selection, UndeliveredMessage
+from dsql_outbox.operations.messages import Messages
+from dsql_outbox.operations.selection import Selection
+from dsql_outbox.operations.undelivered import UndeliveredMessage
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.message import parse_subject_key
 
 from .console_state import console_of
 from .jaeger_page import traces_page

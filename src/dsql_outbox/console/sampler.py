@@ -9,11 +9,9 @@ from typing import Final
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox import Database, OutboxError, SchemaError
-from dsql_outbox.publisher import (
-    MAX_HOURS,
+from dsql_outbox.operations.conflicts import MAX_HOURS, ConflictReader
+from dsql_outbox.operations.status import (
     Bounded,
-    ConflictReader,
     Counts,
     FailureCounts,
     Meter,
@@ -21,6 +19,8 @@ from dsql_outbox.publisher import (
     Status,
     StatusReader,
 )
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import OutboxError, SchemaError
 
 from .samples import History, Sample
 

@@ -15,18 +15,17 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
-from dsql_outbox import Database, MissingExtra, Publisher, PublisherSettings, SettingsError
-from dsql_outbox.observability import Fact, Hook, RelayProgress, ShardsChanged, WriteEnded
-from dsql_outbox.outbox import (
-    given_hooks,
-    given_settings,
-    require_database,
-    require_not_negative,
-    require_positive,
-    require_text,
-    wrong_type,
-)
-from dsql_outbox.publisher import Bounded, Relayed, SinkFactory, StatusReader, sink_factory
+from dsql_outbox.observability.facts import Fact, RelayProgress, ShardsChanged, WriteEnded
+from dsql_outbox.observability.hooks import Hook
+from dsql_outbox.operations.status import Bounded, StatusReader
+from dsql_outbox.outbox.arguments import given_hooks, given_settings, wrong_type
+from dsql_outbox.outbox.database.database import Database, require_database
+from dsql_outbox.outbox.errors import MissingExtra, SettingsError
+from dsql_outbox.outbox.settings import require_not_negative, require_positive, require_text
+from dsql_outbox.publisher.publisher import Publisher
+from dsql_outbox.publisher.relay.relay import Relayed
+from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.sinks.kept_sink import SinkFactory, sink_factory
 
 MARGIN: Final = 3.0
 """Seconds: the default of `relay_handler` for what an invocation keeps free at its end."""

@@ -8,17 +8,17 @@ from typing import Final
 
 import msgspec
 
-from dsql_outbox.observability import Fact, Hook
-from dsql_outbox.outbox import PASSING, Database, kind_of, told
-from dsql_outbox.publisher import (
-    Apply,
-    Health,
-    HealthProbe,
-    Publisher,
-    PublisherSettings,
-    Ready,
-    SinkSource,
-)
+from dsql_outbox.observability.facts import Fact
+from dsql_outbox.observability.hooks import Hook
+from dsql_outbox.operations.health import Health, Ready
+from dsql_outbox.operations.health_probe import HealthProbe
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.failure import PASSING, kind_of
+from dsql_outbox.outbox.redaction import told
+from dsql_outbox.publisher.publisher import Publisher
+from dsql_outbox.publisher.relay.applier import Apply
+from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.sinks.kept_sink import SinkSource
 
 logger: Final = logging.getLogger("dsql_outbox")
 

@@ -10,7 +10,8 @@ async def create(order: Order, writer: OutboxWriter) -> Receipt:
 
 from typing import Annotated, Any, Final
 
-from dsql_outbox import AsyncWriter, MissingExtra, OutboxError
+from dsql_outbox.outbox.errors import MissingExtra, OutboxError
+from dsql_outbox.writer.async_writer import AsyncWriter
 
 try:
     from fastapi import Depends

@@ -14,20 +14,16 @@ from weakref import WeakKeyDictionary
 
 from psycopg.pq import TransactionStatus
 
-from dsql_outbox import (
-    AsyncTransaction,
-    AsyncWriter,
-    Entity,
-    Event,
-    MissingExtra,
-    Receipt,
-    SettingsError,
-    Transaction,
-    TransactionMisused,
-    Writer,
-)
-from dsql_outbox.outbox import EntityKey, EventSource, wrong_type
-from dsql_outbox.writer import OnDuplicate
+from dsql_outbox.outbox.arguments import wrong_type
+from dsql_outbox.outbox.errors import MissingExtra, SettingsError, TransactionMisused
+from dsql_outbox.outbox.event.event import Entity, Event
+from dsql_outbox.outbox.event.event_parser import EventSource
+from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.unit_of_work.turns import EntityKey
+from dsql_outbox.writer.async_writer import AsyncWriter
+from dsql_outbox.writer.attempt.pending import OnDuplicate
+from dsql_outbox.writer.transact.transaction import AsyncTransaction, Transaction
+from dsql_outbox.writer.writer import Writer
 
 try:
     from sqlalchemy import Connection, Engine, PoolProxiedConnection, event

@@ -14,26 +14,20 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 
-from dsql_outbox import (
-    AsyncWriter,
-    Database,
-    MissingExtra,
-    OutboxError,
-    PublisherSettings,
-    SettingsError,
-    WriterSettings,
-    http_status,
-)
-from dsql_outbox.observability import Hook
-from dsql_outbox.outbox import (
-    DEFAULT_TARGET,
-    RACES,
-    given_hooks,
-    given_settings,
-    kind_of,
-    require_database,
-)
-from dsql_outbox.publisher import Apply, DatabaseProbe, Ready, SinkSource, sink_factory
+from dsql_outbox.observability.hooks import Hook
+from dsql_outbox.operations.health import Ready
+from dsql_outbox.operations.health_probe import DatabaseProbe
+from dsql_outbox.outbox.arguments import given_hooks, given_settings
+from dsql_outbox.outbox.database.database import Database, require_database
+from dsql_outbox.outbox.errors import MissingExtra, OutboxError, SettingsError
+from dsql_outbox.outbox.failure import RACES, kind_of
+from dsql_outbox.outbox.settings import DEFAULT_TARGET
+from dsql_outbox.publisher.relay.applier import Apply
+from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.sinks.kept_sink import SinkSource, sink_factory
+from dsql_outbox.writer.async_writer import AsyncWriter
+from dsql_outbox.writer.http_status import http_status
+from dsql_outbox.writer.settings import WriterSettings
 
 from .background_publisher import BackgroundPublisher
 

@@ -8,20 +8,3 @@
 The reasons for a server of our own are in
 docs/decisions/2026-11-27-one-http-server.md.
 """
-
-from .fixed_paths import Answer, Route, Routes, fixed_paths, index
-from .hosts import in_url, is_loopback, without_port
-from .server import SECURITY_HEADERS, serving
-
-__all__ = [
-    "SECURITY_HEADERS",
-    "Answer",
-    "Route",
-    "Routes",
-    "fixed_paths",
-    "in_url",
-    "index",
-    "is_loopback",
-    "serving",
-    "without_port",
-]

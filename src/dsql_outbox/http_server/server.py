@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import anyio
 
-from dsql_outbox.outbox import SettingsError
+from dsql_outbox.outbox.errors import SettingsError
 
 from .hosts import in_url
 from .request_head import Refused, RequestHead, request_head

@@ -9,7 +9,9 @@ from typing import Any, Self, TypeVar
 import psycopg
 from psycopg.rows import tuple_row
 
-from dsql_outbox.outbox import AsyncConnections, Database, wrong_type
+from dsql_outbox.outbox.arguments import wrong_type
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 
 from .inbox import TIMEOUT, Remembered, once_call, open_statements, remember_parameters
 from .once import Handled, OnGap

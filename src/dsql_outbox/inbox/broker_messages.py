@@ -5,8 +5,9 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from dsql_outbox.outbox import TRACE_HEADERS, UnreadableMessage
-from dsql_outbox.publisher import attributes
+from dsql_outbox.outbox.errors import UnreadableMessage
+from dsql_outbox.outbox.message import TRACE_HEADERS
+from dsql_outbox.publisher.sinks.cloudevents import attributes
 
 from .received import Received, received, required
 

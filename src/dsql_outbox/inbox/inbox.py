@@ -11,18 +11,13 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg.rows import tuple_row
 
-from dsql_outbox.outbox import (
-    Connections,
-    Database,
-    Lender,
-    SettingsError,
-    require_database,
-    require_positive,
-    require_seconds,
-    require_transaction,
-    require_whole,
-    wrong_type,
-)
+from dsql_outbox.outbox.arguments import require_seconds, wrong_type
+from dsql_outbox.outbox.database.database import Database, require_database
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.settings import require_positive, require_whole
+from dsql_outbox.outbox.unit_of_work.commit import require_transaction
+from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
+from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
 
 from .once import Handled, OnceCall, OnGap, Statements
 from .pruning import Pruned, Pruning, Told

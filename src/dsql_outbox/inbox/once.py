@@ -14,30 +14,24 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox import (
-    INBOX,
-    BudgetedWork,
-    Database,
-    DatabaseFailure,
-    Exchange,
-    FailureKind,
-    FunctionRun,
-    Gate,
-    Lender,
-    MessageGap,
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.database.exchange import (
     NumberedQuery,
-    Program,
-    Spending,
-    begin,
     numbered,
-    on_connection,
     pipeline,
-    roll_back,
     rows_of,
-    schema_error,
     unprepared,
 )
-from dsql_outbox.schema import guards, statement
+from dsql_outbox.outbox.errors import MessageGap
+from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind, schema_error
+from dsql_outbox.outbox.unit_of_work.budget import INBOX, BudgetedWork, Spending
+from dsql_outbox.outbox.unit_of_work.commit import begin, roll_back
+from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
+from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun
+from dsql_outbox.outbox.unit_of_work.gate import Gate
+from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program
+from dsql_outbox.outbox.unit_of_work.work import on_connection
+from dsql_outbox.schema.named_statements import guards, statement
 
 from .received import Received
 

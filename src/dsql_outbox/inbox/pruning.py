@@ -8,21 +8,14 @@ from typing import Any, Final, TypeVar
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox import (
-    INBOX,
-    MAX_TRANSACTION_ROWS,
-    Exchange,
-    Lender,
-    NumberedQuery,
-    Program,
-    SettingsError,
-    Spending,
-    array_literal,
-    pipeline,
-    retried,
-    rows_of,
-    schema_error,
-)
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.database.exchange import NumberedQuery, pipeline, rows_of
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.failure import schema_error
+from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
+from dsql_outbox.outbox.unit_of_work.budget import INBOX, Spending, retried
+from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
+from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program
 
 from .once import Statements
 

@@ -12,17 +12,14 @@ from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox import (
+from dsql_outbox.outbox.errors import SettingsError, UnreadableMessage
+from dsql_outbox.outbox.message import TRACE_HEADERS, parse_subject_key, subject_key
+from dsql_outbox.outbox.settings import (
     MAX_ENTITY_ID,
     MAX_ENTITY_TYPE,
     MAX_SOURCE,
-    TRACE_HEADERS,
-    SettingsError,
-    UnreadableMessage,
     is_source,
     is_unicode,
-    parse_subject_key,
-    subject_key,
 )
 
 MAX_ID: Final = 128

@@ -6,10 +6,3 @@ is killed. `postgres_programs` finds the programs of PostgreSQL. `postgres_accou
 decides which user runs them, because it refuses to run as root. `private_files` opens
 files and folders that another user of the machine may have tampered with.
 """
-
-from .nats_server import NatsServer
-from .postgres_server import EmbeddedPostgres
-from .private_files import kept_secret
-from .server_process import free_port, preferred_port
-
-__all__ = ["EmbeddedPostgres", "NatsServer", "free_port", "kept_secret", "preferred_port"]

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Final
 
-from dsql_outbox.outbox import MissingExtra
+from dsql_outbox.outbox.errors import MissingExtra
 
 from .private_files import write_secret
 from .server_process import EmbeddedServer, ServerProcess, free_port

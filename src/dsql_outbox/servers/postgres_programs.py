@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from dsql_outbox.outbox import MissingExtra, SettingsError
+from dsql_outbox.outbox.errors import MissingExtra, SettingsError
 
 from .postgres_account import server_may
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from dsql_outbox.outbox import OutboxError, SettingsError
+from dsql_outbox.outbox.errors import OutboxError, SettingsError
 
 from .postgres_account import hand_over, make_for_server, server_options, server_owner
 from .postgres_programs import server_programs

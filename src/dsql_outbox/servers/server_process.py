@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final, Self
 
-from dsql_outbox.outbox import OutboxError
+from dsql_outbox.outbox.errors import OutboxError
 
 from .private_files import open_log
 from .server_guard import ServerGuard, gated

@@ -6,7 +6,8 @@ pytest plugin with fixtures for them, `sink_contract` the suite that every sink 
 pass. The servers come from `dsql_outbox.servers`.
 """
 
-from dsql_outbox.servers import EmbeddedPostgres, NatsServer
+from dsql_outbox.servers.nats_server import NatsServer
+from dsql_outbox.servers.postgres_server import EmbeddedPostgres
 from dsql_outbox.testing.proxy.faults import Held
 from dsql_outbox.testing.proxy.postgres_proxy import OutboxProxy, PostgresProxy
 from dsql_outbox.testing.proxy.tcp_proxy import TcpProxy

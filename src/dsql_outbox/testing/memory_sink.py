@@ -7,8 +7,9 @@ from uuid import UUID
 
 import anyio
 
-from dsql_outbox.outbox import Message, SinkUnavailable
-from dsql_outbox.publisher import Answer, Delivered, NotAttempted, Outcome
+from dsql_outbox.outbox.errors import SinkUnavailable
+from dsql_outbox.outbox.message import Message
+from dsql_outbox.publisher.sinks.port import Answer, Delivered, NotAttempted, Outcome
 
 
 class MemorySink:

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any, Self
 
-from dsql_outbox.outbox import MissingExtra
+from dsql_outbox.outbox.errors import MissingExtra
 
 if TYPE_CHECKING:
     from collections.abc import Callable

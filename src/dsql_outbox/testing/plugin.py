@@ -11,9 +11,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from dsql_outbox.outbox import Database
-from dsql_outbox.schema import apply
-from dsql_outbox.servers import EmbeddedPostgres
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.schema.migrator import apply
+from dsql_outbox.servers.postgres_server import EmbeddedPostgres
 from dsql_outbox.testing.proxy.postgres_proxy import OutboxProxy
 
 __all__ = ["outbox_database", "outbox_proxy", "outbox_server", "outbox_url"]

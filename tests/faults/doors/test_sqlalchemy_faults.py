@@ -19,7 +19,7 @@ from tests.support.writer.transacts import ids, own, own_rows
 
 from dsql_outbox import Database, DuplicateEvent, Receipt, Writer, is_retryable
 from dsql_outbox.doors.sqlalchemy import transact
-from dsql_outbox.observability import AttemptEnded
+from dsql_outbox.observability.facts import AttemptEnded
 from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["open_door", "own"]

@@ -17,8 +17,8 @@ import pytest
 from tests.support.checkout import ROOT
 from tests.support.waiting import wait_until
 
+from dsql_outbox.operations import Messages, Selection
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher import Messages, Selection
 from dsql_outbox.schema import apply
 from dsql_outbox.writer import Writer
 

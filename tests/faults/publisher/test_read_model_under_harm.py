@@ -75,7 +75,8 @@ import sys
 import anyio
 from tests.support.publisher.applying_process import SETTINGS, count_move
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Publisher, session
+from dsql_outbox.publisher import Publisher
+from dsql_outbox.schema import session
 
 session.SHARED_CALL_TIMEOUT = 0.1
 calls = 0

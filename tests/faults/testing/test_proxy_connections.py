@@ -12,7 +12,7 @@ from psycopg.errors import OperationalError
 from tests.support.proxy_clients import INSERT, SyncClient, own_socket
 
 from dsql_outbox.outbox import SettingsError
-from dsql_outbox.servers import free_port
+from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing import PostgresProxy, TcpProxy
 
 

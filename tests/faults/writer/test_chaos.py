@@ -9,7 +9,7 @@ from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of, with_workers
 from tests.support.writer.checked_tables import Outcome, Tables
 
-from dsql_outbox.observability import AttemptEnded
+from dsql_outbox.observability.facts import AttemptEnded
 from dsql_outbox.outbox import Database, Event, OutcomeUnknown, Receipt
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import WriterSettings

@@ -14,7 +14,7 @@ from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import AttemptEnded
+from dsql_outbox.observability.facts import AttemptEnded
 from dsql_outbox.outbox import Database, Event
 from dsql_outbox.testing import PostgresProxy
 

@@ -11,7 +11,7 @@ from tests.support.stand_ins import StandIn
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of
 
-from dsql_outbox.observability import RetryScheduled
+from dsql_outbox.observability.facts import RetryScheduled
 
 RATE = "Unable to accept connection, rate exceeded."
 FULL = "Unable to accept connection, too many open connections."

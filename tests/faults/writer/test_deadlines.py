@@ -23,10 +23,11 @@ from tests.support.writer.callers import (
 )
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import AttemptEnded, RetryScheduled, WriteEnded
+from dsql_outbox.observability.facts import AttemptEnded, RetryScheduled, WriteEnded
 from dsql_outbox.outbox import Database, Event, OutcomeUnknown
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import AsyncWriter, HttpAnswer, Writer, http_status
+from dsql_outbox.writer import AsyncWriter, Writer, http_status
+from dsql_outbox.writer.http_status import HttpAnswer
 
 pytestmark = pytest.mark.client
 

@@ -13,7 +13,7 @@ from tests.support.writer.callers import FORM, QUICK, Facts, OpenWriter, outcome
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import OpenTransactor, ids, open_transactor, own
 
-from dsql_outbox.observability import AttemptEnded, Fact, WriteEnded
+from dsql_outbox.observability.facts import AttemptEnded, Fact, WriteEnded
 from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
 from dsql_outbox.writer import AsyncWriter, Writer, core
 from dsql_outbox.writer.program import attempts

@@ -26,10 +26,11 @@ from tests.support.writer.callers import (
 )
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import AttemptEnded, RetryScheduled, WriteEnded, WriteExhausted
+from dsql_outbox.observability.facts import AttemptEnded, RetryScheduled, WriteEnded, WriteExhausted
 from dsql_outbox.outbox import Database, DuplicateEvent, Event, OutcomeUnknown, Receipt
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import HttpAnswer, Writer, http_status
+from dsql_outbox.writer import Writer, http_status
+from dsql_outbox.writer.http_status import HttpAnswer
 
 Connections = Literal["new", "pool"]
 SHORT_OUTAGE = replace(QUICK, base=0.02, cap=0.05, max_outage=0.5)

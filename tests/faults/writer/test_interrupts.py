@@ -11,7 +11,7 @@ import pytest
 from psycopg.pq import PGconn
 from tests.support.checkout import ROOT
 
-from dsql_outbox.outbox import Connection
+from dsql_outbox.outbox.database.connection import Connection
 
 pytestmark = pytest.mark.client
 

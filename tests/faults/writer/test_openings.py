@@ -29,7 +29,7 @@ from tests.support.writer.checked_tables import Tables
 from tests.support.writer.forked_call import in_child
 from tests.support.writer.slow_openings import SlowOpenings
 
-from dsql_outbox.observability import WriteEnded
+from dsql_outbox.observability.facts import WriteEnded
 from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
 from dsql_outbox.outbox.unit_of_work.connections import shelf
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings

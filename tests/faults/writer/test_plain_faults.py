@@ -18,7 +18,7 @@ from tests.support.writer.callers import (
 )
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import AttemptEnded
+from dsql_outbox.observability.facts import AttemptEnded
 from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer

@@ -14,7 +14,7 @@ from tests.support.writer.callers import FORM, QUICK, Facts
 from tests.support.writer.checked_tables import Outcome, Tables
 from tests.support.writer.poison_events import POISON, poison, refuse_poison
 
-from dsql_outbox.observability import TransactionStarted
+from dsql_outbox.observability.facts import TransactionStarted
 from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 

@@ -18,7 +18,7 @@ from tests.support.writer.callers import (
 )
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import AttemptEnded, RetryScheduled
+from dsql_outbox.observability.facts import AttemptEnded, RetryScheduled
 from dsql_outbox.outbox import Database, Event, OutcomeUnknown, Receipt
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres

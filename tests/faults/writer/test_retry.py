@@ -21,10 +21,11 @@ from tests.support.writer.callers import (
 )
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import AttemptEnded, RetryScheduled, WriteExhausted
+from dsql_outbox.observability.facts import AttemptEnded, RetryScheduled, WriteExhausted
 from dsql_outbox.outbox import Event, InvalidEvent, Receipt
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import HttpAnswer, WriterSettings, http_status
+from dsql_outbox.writer import WriterSettings, http_status
+from dsql_outbox.writer.http_status import HttpAnswer
 
 OBSERVED = "change conflicts with another transaction, please retry: (OC000)"
 EVENTS = [workload_s.car_created(), workload_s.three_entities()]

@@ -8,7 +8,7 @@ import pytest
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, formed, only_single, outcome_of
 
-from dsql_outbox.observability import AttemptEnded
+from dsql_outbox.observability.facts import AttemptEnded
 from dsql_outbox.outbox import Database, Event, Receipt
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Transaction, Writer

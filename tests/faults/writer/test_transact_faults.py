@@ -27,7 +27,7 @@ from tests.support.writer.transacts import (
     own_rows,
 )
 
-from dsql_outbox.observability import AttemptEnded, WriteEnded
+from dsql_outbox.observability.facts import AttemptEnded, WriteEnded
 from dsql_outbox.outbox import Database, DuplicateEvent, OutcomeUnknown, Receipt, StaleVersion
 from dsql_outbox.testing import Held, PostgresProxy
 from dsql_outbox.writer import Writer

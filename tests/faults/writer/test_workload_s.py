@@ -28,7 +28,7 @@ from tests.support.writer.callers import (
 )
 from tests.support.writer.checked_tables import Outcome, Tables
 
-from dsql_outbox.observability import AttemptEnded, WriteEnded
+from dsql_outbox.observability.facts import AttemptEnded, WriteEnded
 from dsql_outbox.outbox import Database, Event, Receipt
 from dsql_outbox.testing import PostgresProxy
 

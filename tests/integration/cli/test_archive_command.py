@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.writer import Writer
 

@@ -24,8 +24,9 @@ from tests.support.checkout import ROOT
 from tests.support.dsql.server import ON_DSQL
 
 from dsql_outbox.cli.doctor import conflict_probes
-from dsql_outbox.cli.doctor.command import CHECKS, PROBES
+from dsql_outbox.cli.doctor.checks import CHECKS
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
+from dsql_outbox.cli.doctor.feature_probes import PROBES
 from dsql_outbox.cli.doctor.finding import Finding, Report, Value, refused
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.testing import PostgresProxy

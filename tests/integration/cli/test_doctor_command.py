@@ -16,9 +16,10 @@ from tests.support.doctor_runs import found, run, verdicts
 from tests.support.dsql.server import ON_DSQL
 from tests.support.pty_terminal import Terminal
 
-from dsql_outbox.cli import main
-from dsql_outbox.cli.doctor.command import CHECKS, LARGE, PROBES
+from dsql_outbox.cli.doctor.checks import CHECKS
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
+from dsql_outbox.cli.doctor.feature_probes import LARGE, PROBES
+from dsql_outbox.cli.main import main
 from dsql_outbox.testing import PostgresProxy
 
 KIND = "Aurora DSQL" if ON_DSQL else "PostgreSQL"

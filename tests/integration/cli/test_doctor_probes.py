@@ -12,11 +12,12 @@ from tests.support.doctor_runs import found, run, scratch_tables, verdicts
 from tests.support.dsql.server import CHOSEN, ON_DSQL
 
 from dsql_outbox.cli.doctor import conflict_probes
-from dsql_outbox.cli.doctor.command import CHECKS, LARGE, PROBES
+from dsql_outbox.cli.doctor.checks import CHECKS
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase, findings
+from dsql_outbox.cli.doctor.feature_probes import LARGE, PROBES
 from dsql_outbox.cli.doctor.finding import Finding
 from dsql_outbox.outbox import Database
-from dsql_outbox.schema import check
+from dsql_outbox.schema.comparison import check
 from dsql_outbox.testing import PostgresProxy
 
 INSERT = 'INSERT INTO "outbox".doctor_scratch'

@@ -6,12 +6,12 @@ from click.testing import CliRunner
 from tests.support.database_roles import as_role
 from tests.support.doctor_runs import found, run
 
-from dsql_outbox.cli import main
 from dsql_outbox.cli.doctor.checks import role as check_role
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database
-from dsql_outbox.schema import Roles, check
-from dsql_outbox.schema.roles import DUTIES, Duty, grants
+from dsql_outbox.schema.comparison import check
+from dsql_outbox.schema.roles import DUTIES, Duty, Roles, grants
 
 
 @pytest.mark.parametrize("duty", DUTIES)

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from tests.support.commands import Command
 from tests.support.waiting import wait_until
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.writer import Writer
 

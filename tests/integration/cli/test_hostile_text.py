@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from dsql_outbox.cli import main
 from dsql_outbox.cli.demo.span_tree import SpanView, render_tree
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import Publisher, Rejected, Retry
 from dsql_outbox.testing import MemorySink

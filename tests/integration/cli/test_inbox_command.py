@@ -3,7 +3,7 @@
 import psycopg
 from click.testing import CliRunner
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.inbox import Inbox
 from dsql_outbox.outbox import Database
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from tests.support.publisher.given_up_messages import event, relay_all
 from tests.support.publisher.running_relays import count
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer

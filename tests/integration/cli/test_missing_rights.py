@@ -9,8 +9,7 @@ from tests.support.commands import invoke
 from tests.support.database_roles import as_role
 
 from dsql_outbox.outbox import Entity, Event
-from dsql_outbox.schema import Roles
-from dsql_outbox.schema.roles import Duty
+from dsql_outbox.schema.roles import Duty, Roles
 
 PUBLISH = ["publish", "--sink", "stdout:", "--until-empty"]
 EVENT = Event.new("Moved", "Moved", [Entity("Car", "C-1")])

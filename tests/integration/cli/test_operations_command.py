@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from tests.support.publisher.given_up_messages import event, relay_all
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer

@@ -30,7 +30,8 @@ import logging, sys
 from uuid import UUID
 from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.tracing import record_spans
-from dsql_outbox.observability import *
+from dsql_outbox.observability.facts import *
+from dsql_outbox.observability.otel.spans import trace_facts
 logging.basicConfig(format="%(levelname)s %(name)s %(message)s")
 E, T0, MS = UUID(int=7), 1_700_000_000_000_000_000, 1_000_000
 """

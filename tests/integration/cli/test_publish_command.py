@@ -16,9 +16,10 @@ from click.testing import CliRunner
 from tests.support.commands import Command, run
 from tests.support.waiting import wait_until
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.cli.relay.relay_run import RelayRun
-from dsql_outbox.outbox import Database, Entity, Event, redacted
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.outbox.redaction import redacted
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay.memory import breaker
 from dsql_outbox.testing import NatsServer, OtlpReceiver, PostgresProxy

@@ -17,7 +17,7 @@ from tests.support.outbox_databases import KEEPER
 from tests.support.telemetry.scrapes import base_url, get, get_json
 from tests.support.waiting import wait_until
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.testing import NatsServer, OtlpReceiver, PostgresProxy
 from dsql_outbox.writer import Writer, WriterSettings

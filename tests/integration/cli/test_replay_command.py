@@ -15,7 +15,7 @@ from tests.support.publisher.given_up_messages import event
 from tests.support.publisher.running_relays import count
 from tests.support.waiting import wait_until
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.cli.messages import replay_command
 from dsql_outbox.cli.progress_line import lines as lines_of_progress
 from dsql_outbox.outbox import Database, Entity, Event
@@ -221,7 +221,7 @@ def test_a_second_ctrl_c_stops_at_once(url: str) -> None:
 @pytest.mark.usefixtures("ids")
 def test_a_pipe_gets_a_line_of_progress_at_times(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_command, "progress", partial(lines_of_progress, every=0.05))
-    monkeypatch.setattr("dsql_outbox.publisher.operator.event_pages._PAGE", 1)
+    monkeypatch.setattr("dsql_outbox.operations.event_pages._PAGE", 1)
     with psycopg.connect(url, autocommit=True) as other:
         other.execute("ANALYZE outbox.event_headers")
     shown = run(url, "--all", "--yes", "--rate", "4").stderr.splitlines()

@@ -11,10 +11,11 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from dsql_outbox.cli import main
 from dsql_outbox.cli.database_options import open_database
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database
-from dsql_outbox.schema import check, ddl
+from dsql_outbox.schema.comparison import check
+from dsql_outbox.schema.migrator import ddl
 from dsql_outbox.schema.tables import migrations
 
 BIN = Path(sys.executable).parent

@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 from tests.support.commands import run as run_process
 from tests.support.pty_terminal import Terminal
 
-from dsql_outbox.cli import main
-from dsql_outbox.cli.output import duration
-from dsql_outbox.schema import statement
+from dsql_outbox.cli.main import main
+from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.testing import PostgresProxy
 
 

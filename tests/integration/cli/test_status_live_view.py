@@ -10,9 +10,8 @@ import pytest
 from tests.support.commands import Command
 from tests.support.pty_terminal import Terminal
 
+from dsql_outbox.operations.status import Counters, Meter
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Meter
-from dsql_outbox.publisher.operator.status import Counters
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
 

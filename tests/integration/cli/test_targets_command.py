@@ -7,10 +7,10 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.cli.output import one_line
+from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher.operator import targets as operator_targets
 from dsql_outbox.writer import Writer
 
 

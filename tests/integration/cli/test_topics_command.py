@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 
 
 def run(command: str, *words: str, url: str) -> Result:

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 from click.testing import CliRunner, Result
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.writer import Writer
 

@@ -20,9 +20,10 @@ from tests.support.console_clients import browsing
 from tests.support.database_roles import made_roles
 from tests.support.worst_values import Row, write_worst_rows
 
-from dsql_outbox.cli import main
-from dsql_outbox.outbox import Database, subject_key
-from dsql_outbox.servers import EmbeddedPostgres
+from dsql_outbox.cli.main import main
+from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.message import subject_key
+from dsql_outbox.servers.postgres_server import EmbeddedPostgres
 
 READING = [
     "status",

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tests.support.commands import invoke, lines, run
 from tests.support.writer.written_events import SUMMARY, event, failures, ids, receipts, summary
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.cli.write.inputs import MAX_LINE_BYTES
 from dsql_outbox.testing import OtlpReceiver, PostgresProxy
 

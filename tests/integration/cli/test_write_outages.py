@@ -7,8 +7,8 @@ import pytest
 from tests.support.commands import Command, invoke, lines
 from tests.support.writer.written_events import event
 
-from dsql_outbox.observability import log_facts
-from dsql_outbox.servers import free_port
+from dsql_outbox.observability.log_hook import log_facts
+from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing import PostgresProxy
 
 

@@ -22,9 +22,9 @@ from tests.support.console_clients import browsing
 from dsql_outbox.console import access, console_app, login_url, serve_console
 from dsql_outbox.console.access import SLOW, TRIES, WINDOW, Access, WrongTokens
 from dsql_outbox.console.overview import _change
-from dsql_outbox.http_server import SECURITY_HEADERS
+from dsql_outbox.http_server.server import SECURITY_HEADERS
+from dsql_outbox.operations import Records
 from dsql_outbox.outbox import Database, SettingsError
-from dsql_outbox.publisher import Records
 
 pytestmark = pytest.mark.anyio
 

@@ -17,16 +17,17 @@ from httpx import AsyncClient
 from tests.support.commands import run
 from tests.support.console_clients import browsing
 from tests.support.database_roles import as_role
-from tests.support.publisher.archived_events import archive
+from tests.support.operations.archived_events import archive
 from tests.support.publisher.given_up_messages import event, relay_all
 from tests.support.publisher.running_relays import relayed
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.console.operator_commands import Commands
+from dsql_outbox.operations import Messages, Selection, Targets, Topics
+from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher import Messages, Publisher, Rejected, Selection, Targets, Topics
-from dsql_outbox.publisher.operator import targets as operator_targets
-from dsql_outbox.schema import Roles, grant
+from dsql_outbox.publisher import Publisher, Rejected
+from dsql_outbox.schema.roles import Roles, grant
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer, WriterSettings
 
@@ -179,7 +180,7 @@ async def test_dead_letters_are_grouped_and_each_group_shows_its_command(
         assert str(events[0].id) in one
         assert str(events[6].id) not in one
         monkeypatch.setattr("dsql_outbox.console.message_list._COUNTED", 5)
-        monkeypatch.setattr("dsql_outbox.publisher.operator.letter_groups._LONGEST", 60.0)
+        monkeypatch.setattr("dsql_outbox.operations.letter_groups._LONGEST", 60.0)
         page = await text(browser, "/messages?state=dead")
         assert "The newest 5 dead letters were read, and there are more." in page
         counts = re.findall(r">(\d)\+</p>", page)

@@ -17,7 +17,8 @@ from tests.support.served_app import served
 from tests.support.sqlalchemy_units import of_driver
 
 from dsql_outbox import AsyncTransaction, Database, Entity, Event, Receipt, WriterSettings
-from dsql_outbox.doors.fastapi import PROBLEMS, Outbox, OutboxWriter, install_error_handlers
+from dsql_outbox.doors.fastapi import PROBLEMS, OutboxWriter
+from dsql_outbox.doors.starlette import Outbox, install_error_handlers
 from dsql_outbox.testing import MemorySink, PostgresProxy
 
 pytestmark = pytest.mark.anyio

@@ -26,9 +26,10 @@ from dsql_outbox import (
 )
 from dsql_outbox.doors import background_publisher
 from dsql_outbox.doors.starlette import Outbox, outbox_writer, readyz
-from dsql_outbox.outbox import AsyncConnection, Message
-from dsql_outbox.publisher.operator import health_probe
-from dsql_outbox.servers import NatsServer
+from dsql_outbox.operations import health_probe
+from dsql_outbox.outbox import Message
+from dsql_outbox.outbox.database.connection import AsyncConnection
+from dsql_outbox.servers.nats_server import NatsServer
 from dsql_outbox.testing import MemorySink, PostgresProxy
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from dsql_outbox.http_server import SECURITY_HEADERS, Answer, fixed_paths, server, serving
+from dsql_outbox.http_server import server
+from dsql_outbox.http_server.fixed_paths import Answer, fixed_paths
+from dsql_outbox.http_server.server import SECURITY_HEADERS, serving
 from dsql_outbox.outbox import SettingsError
 
 pytestmark = pytest.mark.anyio

@@ -15,14 +15,8 @@ from tests.support.inboxes import OpenInbox, effects_in, new_received, remembere
 
 from dsql_outbox.inbox import AsyncInbox, Handled, Inbox, Pruned, pruning
 from dsql_outbox.inbox.received import received
-from dsql_outbox.outbox import (
-    Database,
-    MessageGap,
-    SchemaError,
-    SettingsError,
-    UnreadableMessage,
-)
-from dsql_outbox.schema import Roles
+from dsql_outbox.outbox import Database, MessageGap, SchemaError, SettingsError, UnreadableMessage
+from dsql_outbox.schema.roles import Roles
 
 
 def test_the_function_runs_once_per_message_and_consumer(url: str, open_inbox: OpenInbox) -> None:

@@ -14,7 +14,7 @@ from tests.support.telemetry.received_spans import view_received
 from tests.support.telemetry.watched_run import CONFLICTS, PLAIN, Watched, run, spans_to
 from tests.support.writer import workload_s
 
-from dsql_outbox.observability import TraceFacts
+from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OtlpReceiver, OutboxProxy

@@ -17,7 +17,7 @@ from tests.support.writer import workload_s
 
 from dsql_outbox.outbox import Database, Receipt, SettingsError
 from dsql_outbox.outbox.database import database as opening
-from dsql_outbox.schema import grant
+from dsql_outbox.schema.roles import grant
 from dsql_outbox.writer import AsyncWriter, Writer
 
 pytestmark = [

@@ -7,7 +7,8 @@ import pytest
 from tests.support.writer.callers import QUICK
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.outbox import Database, Entity, Event, numbered
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.outbox.database.exchange import numbered
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Transaction, Writer, WriterSettings
 

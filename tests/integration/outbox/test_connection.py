@@ -12,7 +12,8 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from dsql_outbox.outbox import AsyncConnection, Connection, Database
+from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.database.dsql_target import DsqlTarget
 from dsql_outbox.outbox.database.target import Isolation
 from dsql_outbox.testing import PostgresProxy

@@ -8,8 +8,9 @@ import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
 
-from dsql_outbox.outbox import Connection, Database, NumberedQuery, numbered
-from dsql_outbox.outbox.database.exchange import PREPARE_AFTER, exchange
+from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.database.exchange import PREPARE_AFTER, NumberedQuery, exchange, numbered
 from dsql_outbox.testing import PostgresProxy
 
 ECHO = numbered("echo", b"SELECT %(b)s::text, %(a)s::int, %(b)s::text || '%%' -- $3")

@@ -10,10 +10,12 @@ from click.testing import CliRunner
 from tests.support.database_roles import as_role
 from tests.support.doctor_runs import found, run
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event, Message
 from dsql_outbox.publisher import Answer, Delivered, Publisher, Rejected
-from dsql_outbox.schema import Roles, apply, check, grant
+from dsql_outbox.schema import apply
+from dsql_outbox.schema.comparison import check
+from dsql_outbox.schema.roles import Roles, grant
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
 
 pytestmark = pytest.mark.postgres_only("on DSQL nobody but admin can create in public")

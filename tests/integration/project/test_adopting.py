@@ -27,7 +27,7 @@ from tests.support.publisher.running_relays import count
 from tests.support.service_tables import create, new_event, own_events, polled, write_as_before
 from tests.support.waiting import wait_until
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer

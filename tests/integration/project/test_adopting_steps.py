@@ -20,8 +20,9 @@ from tests.support.publisher.running_relays import count
 from tests.support.service_tables import create, new_event, write_as_before
 from tests.support.waiting import wait_until
 
-from dsql_outbox.outbox import Database, ParsedEvent, ParsedTouch, Receipt
-from dsql_outbox.publisher import Messages, Selection
+from dsql_outbox.operations import Messages, Selection
+from dsql_outbox.outbox import Database, Receipt
+from dsql_outbox.outbox.event.event_parser import ParsedEvent, ParsedTouch
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer

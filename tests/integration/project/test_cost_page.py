@@ -17,9 +17,10 @@ from tests.support.checkout import ROOT
 from tests.support.waiting import wait_until
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.outbox import DEFAULT_SHARDS, Database, Entity, Event
+from dsql_outbox.operations.health_probe import EVERY
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.outbox.settings import DEFAULT_SHARDS
 from dsql_outbox.publisher import Publisher, PublisherSettings
-from dsql_outbox.publisher.operator.health_probe import EVERY
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.reader import _REFRESH as REFRESH
 from dsql_outbox.testing import MemorySink, PostgresProxy

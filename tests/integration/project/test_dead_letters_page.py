@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tests.support.checkout import ROOT
 from tests.support.publisher.given_up_messages import event
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.writer import Writer
 

@@ -12,7 +12,7 @@ from tests.support.commands import run
 from tests.support.dsql.server import CHOSEN, ON_DSQL, beside
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.schema import check
+from dsql_outbox.schema.comparison import check
 
 SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)'"
 MANY = (

@@ -22,7 +22,8 @@ from tests.support.waiting import wait_until
 
 from dsql_outbox import AsyncWriter, Database, Entity, Event, Publisher, Writer
 from dsql_outbox.inbox import AsyncInbox
-from dsql_outbox.publisher import Targets, open_sink
+from dsql_outbox.operations import Targets
+from dsql_outbox.publisher import open_sink
 from dsql_outbox.testing import NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]

@@ -14,10 +14,12 @@ from psycopg.pq import TransactionStatus
 from tests.support.publisher.applying_process import count_move
 from tests.support.publisher.running_relays import count, event, only_model, running, until
 
-from dsql_outbox.outbox import AsyncConnection, Database, Message, SettingsError
+from dsql_outbox.outbox import Database, Message, SettingsError
+from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.database.exchange import command
-from dsql_outbox.publisher import Answer, Apply, Publisher, PublisherSettings, session
+from dsql_outbox.publisher import Answer, Apply, Publisher, PublisherSettings
 from dsql_outbox.publisher import publisher as publisher_module
+from dsql_outbox.schema import session
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 

@@ -9,8 +9,9 @@ import psycopg
 import pytest
 from tests.support.publisher.running_relays import until
 
+from dsql_outbox.operations import Messages
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Messages, Publisher, PublisherSettings
+from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.testing import MemorySink
 
 pytestmark = pytest.mark.anyio

@@ -9,9 +9,10 @@ import psycopg
 import pytest
 from tests.support.publisher.running_relays import count, event, quick_settings, relayed, until
 
-from dsql_outbox.observability import Fact, RelayProgress, WriteEnded
+from dsql_outbox.observability.facts import Fact, RelayProgress, WriteEnded
+from dsql_outbox.operations import Health, StatusReader
 from dsql_outbox.outbox import Database, Entity, Event, Message
-from dsql_outbox.publisher import Answer, Health, Publisher, Retry, StatusReader, Unavailable
+from dsql_outbox.publisher import Answer, Publisher, Retry, Unavailable
 from dsql_outbox.publisher.relay.memory import breaker
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.testing import MemorySink

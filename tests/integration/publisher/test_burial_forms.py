@@ -5,17 +5,12 @@ from tests.support.publisher.given_up_messages import gathered
 from tests.support.publisher.running_relays import relayed
 from tests.support.writer.checked_tables import Row, Tables
 
+from dsql_outbox.operations import Messages, Selection
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher import (
-    Messages,
-    Publisher,
-    Rejected,
-    Retry,
-    Selection,
-)
-from dsql_outbox.publisher.burial import Letter
-from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher import Publisher, Rejected, Retry
 from dsql_outbox.publisher.relay.sql_store import SqlStore
+from dsql_outbox.schema.burial import Letter
+from dsql_outbox.schema.outbox_rows import RowId
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 

@@ -11,8 +11,8 @@ from tests.support.checkout import ROOT
 from tests.support.publisher.running_relays import event
 from tests.support.waiting import wait_until
 
+from dsql_outbox.operations import Health
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Health
 from dsql_outbox.writer import Writer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]

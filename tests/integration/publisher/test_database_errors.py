@@ -12,11 +12,12 @@ import pytest
 from psycopg import sql as text
 from tests.support.publisher.running_relays import count, event, until
 
-from dsql_outbox.observability import Hook
+from dsql_outbox.observability.hooks import Hook
+from dsql_outbox.operations import Health
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Health, Publisher, PublisherSettings
+from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
-from dsql_outbox.publisher.session import OperatorSession
+from dsql_outbox.schema.session import OperatorSession
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 

@@ -8,8 +8,10 @@ import psycopg
 import pytest
 from tests.support.publisher.given_up_messages import event, gathered
 
+from dsql_outbox.operations import Messages, Selection
+from dsql_outbox.operations.undelivered import UndeliveredMessage
 from dsql_outbox.outbox import Database, SettingsError
-from dsql_outbox.publisher import Messages, Publisher, Selection, UndeliveredMessage
+from dsql_outbox.publisher import Publisher
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 

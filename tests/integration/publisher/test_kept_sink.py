@@ -10,8 +10,9 @@ import psycopg
 import pytest
 from tests.support.publisher.running_relays import event, quick_settings, until
 
+from dsql_outbox.operations import Health, HealthProbe
 from dsql_outbox.outbox import Database, Message, SettingsError, SinkUnavailable
-from dsql_outbox.publisher import Answer, Health, HealthProbe, Publisher, Sink
+from dsql_outbox.publisher import Answer, Publisher, Sink
 from dsql_outbox.publisher.sinks import KeptSink
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer

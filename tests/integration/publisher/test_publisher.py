@@ -18,17 +18,10 @@ from tests.support.publisher.running_relays import (
     until,
 )
 
-from dsql_outbox.observability import Fact, RelayProgress, ShardsChanged
+from dsql_outbox.observability.facts import Fact, RelayProgress, ShardsChanged
+from dsql_outbox.operations import Messages, Selection
 from dsql_outbox.outbox import Database, Message, SchemaError
-from dsql_outbox.publisher import (
-    Answer,
-    Messages,
-    Publisher,
-    PublisherSettings,
-    Rejected,
-    Retry,
-    Selection,
-)
+from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Rejected, Retry
 from dsql_outbox.publisher import publisher as publisher_module
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.schema import apply

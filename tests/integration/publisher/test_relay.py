@@ -10,27 +10,15 @@ import psycopg
 import pytest
 from tests.support.publisher.running_relays import count, event, relayed
 
-from dsql_outbox.outbox import (
-    Database,
-    Entity,
-    Event,
-    OutboxError,
-    SchemaError,
-    parse_event,
-)
-from dsql_outbox.publisher import (
-    Publisher,
-    PublisherSettings,
-    Rejected,
-    Relayed,
-    Retry,
-    Sink,
-)
+from dsql_outbox.outbox import Database, Entity, Event, OutboxError, SchemaError
+from dsql_outbox.outbox.event.event_parser import parse_event
+from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry, Sink
 from dsql_outbox.publisher.relay import relay as relay_module
 from dsql_outbox.publisher.relay.memory import scans
+from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RowPlace
-from dsql_outbox.schema import statement
+from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 from dsql_outbox.writer.statement.parameters import one_parameters, prepare

@@ -7,8 +7,9 @@ import psycopg
 import pytest
 from tests.support.publisher.running_relays import count, event, in_order, quick_settings
 
+from dsql_outbox.operations import StatusReader
 from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import Answer, Delivered, Publisher, Retry, StatusReader
+from dsql_outbox.publisher import Answer, Delivered, Publisher, Retry
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 

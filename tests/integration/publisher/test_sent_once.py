@@ -9,15 +9,9 @@ import pytest
 from tests.support.publisher.running_relays import count, event, in_order, quick_settings
 
 from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import (
-    Answer,
-    Publisher,
-    PublisherSettings,
-    Rejected,
-    Retry,
-)
-from dsql_outbox.publisher.outbox_rows import RowId
+from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Rejected, Retry
 from dsql_outbox.publisher.relay.memory import scans
+from dsql_outbox.schema.outbox_rows import RowId
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 

@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import session
-from dsql_outbox.publisher.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema import session
+from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
 from dsql_outbox.testing import PostgresProxy
 
 pytestmark = pytest.mark.anyio

@@ -7,10 +7,10 @@ import psycopg
 import pytest
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay import sql_store
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import Failure
+from dsql_outbox.schema.outbox_rows import RowId
 
 pytestmark = pytest.mark.anyio
 

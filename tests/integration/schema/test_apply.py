@@ -14,18 +14,13 @@ from tests.support.database_roles import made_roles
 from tests.support.dsql.server import beside
 from tests.support.watched_databases import Crash, WatchedDatabase, reads
 
-from dsql_outbox.outbox import Connection, Database, SchemaError, SettingsError
-from dsql_outbox.schema import (
-    Roles,
-    apply,
-    check,
-    ddl,
-    grant,
-    named_statements,
-    remove,
-    statement,
-)
-from dsql_outbox.schema.migrator import Applied
+from dsql_outbox.outbox import Database, SchemaError, SettingsError
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.schema import apply, named_statements
+from dsql_outbox.schema.comparison import check
+from dsql_outbox.schema.migrator import Applied, ddl, remove
+from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.roles import Roles, grant
 from dsql_outbox.schema.tables import expected, migrations, read_shape
 
 LABELS = tuple(migration.label for migration in migrations())

@@ -6,9 +6,11 @@ import pytest
 from click.testing import CliRunner
 from tests.support.dsql.server import beside
 
-from dsql_outbox.cli import main
-from dsql_outbox.outbox import Connection, Database
-from dsql_outbox.schema import Drift, check
+from dsql_outbox.cli.main import main
+from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.schema.comparison import check
+from dsql_outbox.schema.drift import Drift
 from dsql_outbox.schema.tables import expected, migrations
 
 ORPHAN = (

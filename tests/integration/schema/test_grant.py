@@ -14,10 +14,12 @@ from tests.support.database_roles import as_role, made_roles
 from tests.support.dsql.server import ON_DSQL
 from tests.support.watched_databases import DsqlShapedDatabase, WatchedDatabase
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, SchemaError, SettingsError
-from dsql_outbox.schema import Roles, apply, check, grant, grants, is_dsql
+from dsql_outbox.schema import apply
 from dsql_outbox.schema import roles as rights
+from dsql_outbox.schema.comparison import check
+from dsql_outbox.schema.roles import Roles, grant, grants, is_dsql
 
 BIN = Path(sys.executable).parent
 

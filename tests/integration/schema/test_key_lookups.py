@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from tests.support.outbox_databases import OutboxDatabases
 
-from dsql_outbox.outbox import array_literal, plain_array
-from dsql_outbox.publisher import Selection
-from dsql_outbox.schema import statement
+from dsql_outbox.operations import Selection
+from dsql_outbox.outbox.database.array_literals import array_literal, plain_array
+from dsql_outbox.schema.named_statements import statement
 
 pytestmark = pytest.mark.postgres_only("DSQL has a planner of its own")
 

@@ -13,9 +13,13 @@ from tests.support.database_roles import as_role, made_roles
 from tests.support.dsql.server import beside
 from tests.support.watched_databases import WatchedDatabase
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, SchemaError
-from dsql_outbox.schema import Drift, Roles, apply, check, ddl, grant
+from dsql_outbox.schema import apply
+from dsql_outbox.schema.comparison import check
+from dsql_outbox.schema.drift import Drift
+from dsql_outbox.schema.migrator import ddl
+from dsql_outbox.schema.roles import Roles, grant
 from dsql_outbox.schema.tables import expected, migrations
 
 AUDIT = """CREATE TABLE IF NOT EXISTS {0}.audit (what text);

@@ -14,9 +14,10 @@ import pytest
 from psycopg.sql import SQL, Literal
 from tests.support.outbox_databases import OutboxDatabases
 
-from dsql_outbox.publisher import RowId, Selection, read_proofs
-from dsql_outbox.schema import statement
-from dsql_outbox.schema.named_statements import names, read_sql
+from dsql_outbox.operations import Selection
+from dsql_outbox.publisher.form_proofs import read_proofs
+from dsql_outbox.schema.named_statements import names, read_sql, statement
+from dsql_outbox.schema.outbox_rows import RowId
 
 pytestmark = pytest.mark.postgres_only("DSQL has a planner of its own")
 

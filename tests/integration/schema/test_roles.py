@@ -18,19 +18,15 @@ from tests.support.writer.callers import QUICK, Facts
 from tests.support.writer.checked_tables import Tables
 
 import dsql_outbox.schema
-from dsql_outbox.cli import main
-from dsql_outbox.observability import BacklogAge
-from dsql_outbox.outbox import Database, DuplicateEvent, StaleVersion, numbered
-from dsql_outbox.publisher import (
-    Messages,
-    Publisher,
-    PublisherSettings,
-    Rejected,
-    Retry,
-    Selection,
-)
-from dsql_outbox.schema import Roles, check, statement
-from dsql_outbox.schema.named_statements import read_sql
+from dsql_outbox.cli.main import main
+from dsql_outbox.observability.facts import BacklogAge
+from dsql_outbox.operations import Messages, Selection
+from dsql_outbox.outbox import Database, DuplicateEvent, StaleVersion
+from dsql_outbox.outbox.database.exchange import numbered
+from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry
+from dsql_outbox.schema.comparison import check
+from dsql_outbox.schema.named_statements import read_sql, statement
+from dsql_outbox.schema.roles import Roles
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import AsyncWriter, Writer
 

@@ -9,23 +9,23 @@ import pytest
 
 from dsql_outbox.cli.doctor.examined_database import Server
 from dsql_outbox.cli.relay.leftover import WaitingTopic
-from dsql_outbox.outbox import numbered
-from dsql_outbox.publisher import records
-from dsql_outbox.publisher.leases import table
-from dsql_outbox.publisher.operator import (
+from dsql_outbox.operations import (
     event_pages,
     fills,
     letter_groups,
     messages,
     operations,
+    records,
     replay,
     status,
     topic_pauses,
 )
-from dsql_outbox.publisher.operator.undelivered import MessageRow
+from dsql_outbox.operations.undelivered import MessageRow
+from dsql_outbox.outbox.database.exchange import numbered
+from dsql_outbox.publisher.leases import table
 from dsql_outbox.publisher.relay import sql_store
-from dsql_outbox.schema import statement
 from dsql_outbox.schema import tables as schema_tables
+from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.writer.program.stream import StreamRow
 from dsql_outbox.writer.statement.answers import FoundRow
 

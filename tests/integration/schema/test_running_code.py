@@ -13,7 +13,8 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry
-from dsql_outbox.schema import apply, check
+from dsql_outbox.schema import apply
+from dsql_outbox.schema.comparison import check
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 

@@ -8,7 +8,7 @@ from tests.support.writer import workload_s
 from tests.support.writer.callers import Facts, OpenWriter
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import AttemptEnded, BacklogAge, BacklogUnread
+from dsql_outbox.observability.facts import AttemptEnded, BacklogAge, BacklogUnread
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.unit_of_work import gate
 from dsql_outbox.testing import PostgresProxy

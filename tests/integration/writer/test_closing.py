@@ -24,7 +24,7 @@ from tests.support.writer.callers import (
 )
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import WriteEnded
+from dsql_outbox.observability.facts import WriteEnded
 from dsql_outbox.outbox import Database, OutboxError, Receipt, WriterClosed
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer

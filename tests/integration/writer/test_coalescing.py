@@ -18,7 +18,9 @@ from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import AttemptEnded, BatchEnded, Hook, TraceFacts, WriteEnded
+from dsql_outbox.observability.facts import AttemptEnded, BatchEnded, WriteEnded
+from dsql_outbox.observability.hooks import Hook
+from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.outbox import (
     Database,
     DuplicateEvent,

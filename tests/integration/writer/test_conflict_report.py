@@ -13,10 +13,11 @@ from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, formed, in_background
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import ConflictsUnstored
+from dsql_outbox.observability.facts import ConflictsUnstored
+from dsql_outbox.operations import ConflictReader
+from dsql_outbox.operations.conflicts import ConflictReport, ContendedEntity
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.unit_of_work import gate
-from dsql_outbox.publisher import ConflictReader, ConflictReport, ContendedEntity
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
 from dsql_outbox.writer.conflicts import conflict_log

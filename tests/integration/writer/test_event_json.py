@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.checkout import ROOT
 
-from dsql_outbox.outbox import Connection, Database, InvalidEvent, ParsedEvent, parse_event
+from dsql_outbox.outbox import Database, InvalidEvent
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.event.event_parser import ParsedEvent, parse_event
 
 pytestmark = pytest.mark.client
 

@@ -10,7 +10,8 @@ from tests.support.writer.checked_tables import Outcome, Tables
 
 from dsql_outbox.outbox import Database, Event, Receipt, StaleVersion
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import HttpAnswer, Writer, http_status
+from dsql_outbox.writer import Writer, http_status
+from dsql_outbox.writer.http_status import HttpAnswer
 
 WRITERS = 8
 

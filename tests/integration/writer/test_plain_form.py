@@ -18,20 +18,17 @@ from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, OpenWriter, only_single, with_workers
 from tests.support.writer.checked_tables import Row, Tables
 
-from dsql_outbox.outbox import (
-    Connection,
-    Database,
-    Entity,
-    Event,
+from dsql_outbox.outbox import Database, Entity, Event, StaleVersion
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.database.exchange import (
+    PREPARE_AFTER,
     NumberedQuery,
-    StaleVersion,
-    parse_event,
     pipeline,
     rows_of,
     unprepared,
 )
-from dsql_outbox.outbox.database.exchange import PREPARE_AFTER
-from dsql_outbox.schema import statement
+from dsql_outbox.outbox.event.event_parser import parse_event
+from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
 from dsql_outbox.writer.statement.parameters import PreparedEvent, batch_parameters, prepare

@@ -11,8 +11,10 @@ from anyio.from_thread import BlockingPortal
 from tests.support.pgbouncer import PROGRAM, PgBouncer
 from tests.support.writer.callers import QUICK, make_caller, with_workers
 
-from dsql_outbox.outbox import Database, Entity, Event, Isolation, Receipt
-from dsql_outbox.publisher import Messages, Publisher, PublisherSettings, Rejected
+from dsql_outbox.operations import Messages
+from dsql_outbox.outbox import Database, Entity, Event, Receipt
+from dsql_outbox.outbox.database.target import Isolation
+from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, MemorySink
 from dsql_outbox.writer import AsyncWriter, Transaction, Writer

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from dsql_outbox.outbox import Connection, Database, numbered
-from dsql_outbox.outbox.database.exchange import PREPARE_AFTER, exchange
+from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.database.exchange import PREPARE_AFTER, exchange, numbered
 
 pytestmark = pytest.mark.postgres_only("asks pg_prepared_statements, and prepares in SQL")
 

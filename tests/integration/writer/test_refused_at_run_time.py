@@ -11,7 +11,7 @@ from tests.support.writer import refusing_server, workload_s
 from tests.support.writer.callers import QUICK
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.writer import Writer, WriterSettings
 

@@ -11,10 +11,11 @@ from tests.support.sql import lint
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry
-from dsql_outbox.schema import apply, check
+from dsql_outbox.schema import apply
+from dsql_outbox.schema.comparison import check
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Transaction, Writer, WriterSettings
 

@@ -8,8 +8,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from dsql_outbox.outbox import Entity, Event, numbered, parse_event
-from dsql_outbox.schema import statement
+from dsql_outbox.outbox import Entity, Event
+from dsql_outbox.outbox.database.exchange import numbered
+from dsql_outbox.outbox.event.event_parser import parse_event
+from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.writer.statement.parameters import PreparedEvent, batch_parameters, prepare
 
 pytestmark = pytest.mark.postgres_only("DSQL has a planner of its own")

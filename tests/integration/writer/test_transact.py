@@ -21,7 +21,7 @@ from tests.support.writer.transacts import (
     own_rows,
 )
 
-from dsql_outbox.observability import WriteEnded, WriteStarted
+from dsql_outbox.observability.facts import WriteEnded, WriteStarted
 from dsql_outbox.outbox import (
     Database,
     DuplicateEvent,
@@ -33,12 +33,8 @@ from dsql_outbox.outbox import (
     is_retryable,
 )
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import (
-    HttpAnswer,
-    Transaction,
-    Writer,
-    http_status,
-)
+from dsql_outbox.writer import Transaction, Writer, http_status
+from dsql_outbox.writer.http_status import HttpAnswer
 
 __all__ = ["open_transactor", "own"]
 

@@ -21,16 +21,10 @@ from tests.support.writer.callers import QUICK, OpenWriter, Running
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import OpenTransactor, Work, ids, open_transactor, own, own_rows
 
-from dsql_outbox.observability import Fact, TransactionStarted
+from dsql_outbox.observability.facts import Fact, TransactionStarted
 from dsql_outbox.outbox import Database, Receipt, TransactionMisused
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import (
-    AsyncTransaction,
-    AsyncWriter,
-    Transaction,
-    Writer,
-    WriterSettings,
-)
+from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
 
 pytestmark = pytest.mark.client
 

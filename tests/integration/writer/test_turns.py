@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 from tests.support.writer.callers import TIMEOUT, Facts, formed, in_background
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import WriteEnded
+from dsql_outbox.observability.facts import WriteEnded
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.testing import OutboxProxy, PostgresProxy
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings

@@ -14,10 +14,11 @@ from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import AttemptEnded
+from dsql_outbox.observability.facts import AttemptEnded
 from dsql_outbox.outbox import SchemaError
 from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
-from dsql_outbox.writer import HttpAnswer, WriterSettings, http_status
+from dsql_outbox.writer import WriterSettings, http_status
+from dsql_outbox.writer.http_status import HttpAnswer
 
 PATIENT = WriterSettings()  # ten seconds of outage
 AT_ONCE = 2.0  # seconds

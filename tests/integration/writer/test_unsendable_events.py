@@ -9,7 +9,8 @@ from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import AttemptEnded, Fact, Scope, WriteStarted
+from dsql_outbox.observability.facts import AttemptEnded, Fact, WriteStarted
+from dsql_outbox.observability.hooks import Scope
 from dsql_outbox.outbox import Database, EventTooLarge, InvalidEvent
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer

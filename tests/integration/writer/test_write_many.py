@@ -13,18 +13,18 @@ from tests.support.dsql.server import KINDS
 from tests.support.writer.callers import QUICK, Facts
 from tests.support.writer.checked_tables import Outcome, Tables
 
-from dsql_outbox.observability import WriteEnded, WriteStarted
+from dsql_outbox.observability.facts import WriteEnded, WriteStarted
 from dsql_outbox.outbox import (
     Database,
     DuplicateEvent,
     Entity,
     Event,
-    EventSource,
     EventTooLarge,
     InvalidEvent,
     OutcomeUnknown,
     Receipt,
 )
+from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
 

@@ -17,8 +17,10 @@ from tests.support.dsql.server import ON_DSQL
 from tests.support.writer.callers import with_workers
 from tests.support.writer.checked_tables import Row, Tables
 
-from dsql_outbox.outbox import Database, Entity, Event, array_literal, parse_event
-from dsql_outbox.schema import statement
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.event.event_parser import parse_event
+from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.writer.statement.parameters import (
     Parameters,
     PreparedEvent,

@@ -11,7 +11,7 @@ from tests.support.writer import workload_s
 from tests.support.writer.callers import TIMEOUT, Facts, OpenWriter, in_background, outcome_of
 from tests.support.writer.checked_tables import Tables
 
-from dsql_outbox.observability import (
+from dsql_outbox.observability.facts import (
     AttemptEnded,
     DatabaseServer,
     PoolCounts,
@@ -21,18 +21,12 @@ from dsql_outbox.observability import (
     WriteEnded,
     WriteStarted,
 )
-from dsql_outbox.outbox import (
-    Database,
-    DuplicateEvent,
-    Entity,
-    Event,
-    EventSource,
-    Receipt,
-    Touched,
-)
+from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, Receipt, Touched
+from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import HttpAnswer, Writer, WriterSettings, http_status
+from dsql_outbox.writer import Writer, WriterSettings, http_status
+from dsql_outbox.writer.http_status import HttpAnswer
 
 EVENT_ID = UUID("0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101")
 EXACT = """ {"eventHeader":{"uuid":"0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101",

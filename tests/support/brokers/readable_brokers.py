@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import nats
 from anyio import to_thread
 
-from dsql_outbox.outbox import TRACE_HEADERS
+from dsql_outbox.outbox.message import TRACE_HEADERS
 from dsql_outbox.publisher import Sink, open_sink
 from dsql_outbox.publisher.sinks import attributes
 from dsql_outbox.testing import MemorySink, TcpProxy

@@ -6,7 +6,8 @@ Run it by `python -m tests.support.publisher.applying_process URL TARGET`.
 import asyncio
 import sys
 
-from dsql_outbox.outbox import AsyncConnection, Database, Message
+from dsql_outbox.outbox import Database, Message
+from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher import Publisher, PublisherSettings
 
 SETTINGS = PublisherSettings(lease=1.0)

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from dsql_outbox.publisher.outbox_rows import OutboxRow
+from dsql_outbox.schema.outbox_rows import OutboxRow
 
 
 def row(

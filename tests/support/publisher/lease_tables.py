@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dsql_outbox.publisher.leases.liveness import Lease, Peer, Snapshot
 from dsql_outbox.publisher.leases.protocol import Renewed
+from dsql_outbox.schema.liveness import Lease, Peer, Snapshot
 
 if TYPE_CHECKING:
     from dsql_outbox.publisher import PublisherSettings

@@ -10,9 +10,11 @@ import anyio
 import psycopg
 import pytest
 
+from dsql_outbox.operations import Targets
+from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.outbox import Database, Entity, Event, Message
-from dsql_outbox.publisher import Publisher, PublisherSettings, Relayed, Sink, Targets
-from dsql_outbox.publisher.operator import targets as operator_targets
+from dsql_outbox.publisher import Publisher, PublisherSettings, Sink
+from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.writer import Writer
 
 
@@ -86,3 +88,15 @@ def in_order(messages: Sequence[Message]) -> bool:
             return False
         last[message.key] = version
     return True
+
+
+@pytest.fixture
+def shards() -> int:
+    """How many shards the tables have."""
+    return 4
+
+
+@pytest.fixture
+def database(outbox_url: str) -> Database:
+    """A new database with outbox tables."""
+    return Database(outbox_url)

@@ -16,7 +16,6 @@ from benchmarks.simulation.virtual_loop import VirtualLoop
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import Answer, Delivered, PublisherSettings, Sink
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.relay.relay import Relay
 from dsql_outbox.publisher.relay.store import (
     Failure,
@@ -29,6 +28,7 @@ from dsql_outbox.publisher.relay.store import (
     StoredWait,
     SubjectName,
 )
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 T = TypeVar("T")
 

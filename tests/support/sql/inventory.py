@@ -9,7 +9,7 @@ from typing import Final, Literal, LiteralString, NamedTuple, cast
 from benchmarks.cluster.statements import REPORT_STATEMENTS
 from psycopg import sql
 
-from dsql_outbox.outbox import numbered
+from dsql_outbox.outbox.database.exchange import numbered
 from dsql_outbox.schema.named_statements import compose, names, read_sql, render
 from dsql_outbox.schema.roles import DUTIES, grants
 from dsql_outbox.schema.tables import migrations

@@ -9,8 +9,8 @@ from tests.support.checkout import ROOT
 
 _DOORS: Final = {
     "writer/": "writer",
-    "publisher/operator/": "operator",
-    "publisher/records.py": "console",
+    "src/dsql_outbox/operations/records.py": "console",
+    "src/dsql_outbox/operations/": "operator",
     "publisher/": "publisher",
     "schema/": "schema",
     "src/dsql_outbox/cli/doctor/": "doctor",
@@ -18,7 +18,6 @@ _DOORS: Final = {
     "src/dsql_outbox/cli/publish.py": "publisher",
     "src/dsql_outbox/cli/relay/": "publisher",
     "src/dsql_outbox/cli/": "operator",
-    "src/dsql_outbox/erasures/": "operator",
     "src/dsql_outbox/inbox/": "consumer",
     "outbox/": "outbox",
 }
@@ -36,7 +35,7 @@ def sources() -> Iterator[tuple[str, ast.Module]]:
     """The library's modules, each with its door; the helpers for users' tests left out."""
     for folder in (
         *("writer", "publisher", "schema", "outbox"),
-        *("src/dsql_outbox/cli", "src/dsql_outbox/erasures", "src/dsql_outbox/inbox"),
+        *("src/dsql_outbox/cli", "src/dsql_outbox/operations", "src/dsql_outbox/inbox"),
     ):
         for path in sorted((ROOT / folder).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from dsql_outbox.observability import (
+from dsql_outbox.observability.facts import (
     RetryBudget,
     RetryReason,
     RetryScheduled,

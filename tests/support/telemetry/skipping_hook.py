@@ -1,6 +1,6 @@
 """A hook that leaves out successes."""
 
-from dsql_outbox.observability import Fact
+from dsql_outbox.observability.facts import Fact
 
 
 class SkippingHook:

@@ -13,8 +13,10 @@ from uuid import UUID
 import pytest
 from anyio.from_thread import BlockingPortal
 
-from dsql_outbox.observability import Fact, Hook, RetryScheduled
-from dsql_outbox.outbox import Database, EventSource, Receipt
+from dsql_outbox.observability.facts import Fact, RetryScheduled
+from dsql_outbox.observability.hooks import Hook
+from dsql_outbox.outbox import Database, Receipt
+from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
 A = TypeVar("A")

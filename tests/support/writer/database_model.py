@@ -12,20 +12,13 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg import errors
 
-from dsql_outbox.observability import AttemptEnded, Fact, Scopes, WriteStarted
-from dsql_outbox.outbox import (
-    Database,
-    DatabaseFailure,
-    Entity,
-    Event,
-    ParsedEvent,
-    Program,
-    Sleep,
-    Touched,
-    classify,
-    parse_event,
-    settle,
-)
+from dsql_outbox.observability.facts import AttemptEnded, Fact, WriteStarted
+from dsql_outbox.observability.hooks import Scopes
+from dsql_outbox.outbox import Database, Entity, Event, Touched
+from dsql_outbox.outbox.event.event_parser import ParsedEvent, parse_event
+from dsql_outbox.outbox.failure import DatabaseFailure, classify
+from dsql_outbox.outbox.unit_of_work.primitives import Program, Sleep
+from dsql_outbox.outbox.unit_of_work.work import settle
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.acts import Acts
 from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of

@@ -14,7 +14,8 @@ from typing import Any
 
 import anyio
 
-from dsql_outbox.outbox import Connection, Database, Entity, Event, OutboxError, Receipt
+from dsql_outbox.outbox import Database, Entity, Event, OutboxError, Receipt
+from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.publisher import Publisher
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import AsyncWriter, Transaction, Writer, WriterSettings

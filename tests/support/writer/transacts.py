@@ -11,7 +11,7 @@ import pytest
 from anyio.from_thread import BlockingPortal
 from tests.support.dsql.server import KINDS
 
-from dsql_outbox.observability import Hook
+from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.writer import (
     AsyncTransaction,

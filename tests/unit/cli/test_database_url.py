@@ -3,7 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 
 
 @pytest.mark.parametrize("command", ["status", "doctor", "console", "publish"])

@@ -2,15 +2,18 @@
 
 import asyncio
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from dsql_outbox.cli.dev.activity import Activity, Counts, _ConflictLog
 from dsql_outbox.cli.dev.dev_lines import DevAddresses, DevLines
 from dsql_outbox.cli.relay.relay_counts import RelayCounts
+from dsql_outbox.operations.status import Bounded
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Bounded, StatusReader
+
+if TYPE_CHECKING:
+    from dsql_outbox.operations import StatusReader
 
 PLACES = DevAddresses(
     database="postgresql://postgres:secret@127.0.0.1:15432/postgres",

@@ -17,7 +17,7 @@ from dsql_outbox.cli.doctor.verdicts import (
     offset_of,
 )
 from dsql_outbox.outbox import SchemaError
-from dsql_outbox.schema import Duty
+from dsql_outbox.schema.roles import Duty
 
 Lacks = dict[Duty, list[tuple[str, str | None]]]
 

@@ -12,7 +12,8 @@ from psycopg import errors
 from dsql_outbox.cli.write.inputs import Inputs, Line
 from dsql_outbox.cli.write.loader import Loader
 from dsql_outbox.cli.write.report import Reporter, Tally
-from dsql_outbox.outbox import OutcomeUnknown, ParsedEvent, Receipt, SchemaError
+from dsql_outbox.outbox import OutcomeUnknown, Receipt, SchemaError
+from dsql_outbox.outbox.event.event_parser import ParsedEvent
 
 pytestmark = pytest.mark.anyio
 

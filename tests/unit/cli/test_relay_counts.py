@@ -7,7 +7,7 @@ import pytest
 
 from dsql_outbox.cli.relay.leftover import LIMIT, WaitingTopic, leftover
 from dsql_outbox.cli.relay.relay_counts import CountsText, RelayCounts
-from dsql_outbox.observability import PublishEnded, PublishStarted, RelayProgress
+from dsql_outbox.observability.facts import PublishEnded, PublishStarted, RelayProgress
 
 
 def deliver(counts: RelayCounts, topic: str, count: int) -> None:

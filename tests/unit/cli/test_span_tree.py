@@ -15,7 +15,8 @@ from tests.support.telemetry.received_spans import view_received
 
 from dsql_outbox.cli.demo.report import show_page
 from dsql_outbox.cli.demo.span_tree import SpanView, render_tree, view_recorded
-from dsql_outbox.observability import AttemptEnded, TraceFacts, WriteEnded, WriteStarted
+from dsql_outbox.observability.facts import AttemptEnded, WriteEnded, WriteStarted
+from dsql_outbox.observability.otel.spans import TraceFacts
 
 MS = 1_000_000
 T0 = 1_700_000_000_000_000_000

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import click
 from click.testing import CliRunner
 
-from dsql_outbox.cli import main
+from dsql_outbox.cli.main import main
 
 OF_A_SERVICE = re.compile(r"_(PORT|SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)\w*)$")
 """The ends of the variables that Kubernetes puts into each pod for a Service, behind its name."""

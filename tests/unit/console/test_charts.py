@@ -8,7 +8,7 @@ import pytest
 from dsql_outbox.console.charts import brief, charts_of, line_path, nice, nice_time
 from dsql_outbox.console.operator_commands import Commands
 from dsql_outbox.console.samples import History, Sample
-from dsql_outbox.publisher import Selection
+from dsql_outbox.operations import Selection
 
 
 def sample(at: float, waiting: int = 0) -> Sample:

@@ -9,19 +9,19 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.support.checkout import ROOT
 
-from dsql_outbox.observability import (
+from dsql_outbox.observability import attributes
+from dsql_outbox.observability.facts import (
     AttemptEnded,
     BatchEnded,
     DatabaseServer,
     Fact,
     PublishEnded,
     PublishStarted,
-    TraceFacts,
     WriteEnded,
     WriteExhausted,
     WriteStarted,
-    attributes,
 )
+from dsql_outbox.observability.otel.spans import TraceFacts
 
 EVENT = UUID(int=7)
 SERVER = DatabaseServer("db.example", 5432, "postgres.outbox")

@@ -13,12 +13,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from tests.support.telemetry.retries import HOST, TEXT, retry
 
 from dsql_outbox.cli.logs import announce, logs_on_stderr
-from dsql_outbox.observability import (
-    JsonFormatter,
-    LogFacts,
-    PublishEnded,
-    log_facts,
-)
+from dsql_outbox.observability import JsonFormatter
+from dsql_outbox.observability.facts import PublishEnded
+from dsql_outbox.observability.log_hook import LogFacts, log_facts
 
 EVENT = UUID(int=7)
 RETRY = retry(EVENT)

@@ -11,9 +11,8 @@ from tests.support.clock import Clock
 from tests.support.telemetry.retries import HOST, TEXT, budget, failure, retry
 from tests.support.waiting import wait_until
 
-from dsql_outbox.observability import (
+from dsql_outbox.observability.facts import (
     Fact,
-    LogFacts,
     PublishEnded,
     PublishResult,
     RelayProgress,
@@ -24,7 +23,7 @@ from dsql_outbox.observability import (
     WriteExhausted,
 )
 from dsql_outbox.observability.json_logs import KEYS
-from dsql_outbox.observability.log_hook import EVERY
+from dsql_outbox.observability.log_hook import EVERY, LogFacts
 
 EVENT = UUID("0198a3c0-0000-7000-8000-000000000001")
 

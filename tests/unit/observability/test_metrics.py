@@ -11,14 +11,14 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from tests.support.checkout import ROOT
 
-from dsql_outbox.observability import (
+from dsql_outbox.observability import attributes, metric_names
+from dsql_outbox.observability.facts import (
     AttemptEnded,
     AttemptOutcome,
     BacklogAge,
     BrokerProbed,
     Fact,
     LifeJobs,
-    MetricFacts,
     PublishEnded,
     PublishResult,
     PublishStarted,
@@ -30,10 +30,8 @@ from dsql_outbox.observability import (
     WriteExhausted,
     WriteStarted,
     WriteStatus,
-    attributes,
-    metric_facts,
-    metric_names,
 )
+from dsql_outbox.observability.otel.metrics import MetricFacts, metric_facts
 
 EVENT = UUID(int=7)
 MS = 1_000_000

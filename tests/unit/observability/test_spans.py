@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from tests.support.telemetry.retries import retry
 
-from dsql_outbox.observability import (
+from dsql_outbox.observability.facts import (
     AttemptEnded,
     BatchedWrite,
     BatchEnded,
@@ -21,12 +21,12 @@ from dsql_outbox.observability import (
     PublishEnded,
     PublishStarted,
     RelayProgress,
-    Scope,
-    TraceFacts,
     WriteEnded,
     WriteExhausted,
     WriteStarted,
 )
+from dsql_outbox.observability.hooks import Scope
+from dsql_outbox.observability.otel.spans import TraceFacts
 
 EVENT = UUID("0198a3c0-0000-7000-8000-000000000001")
 ATTEMPT = "outbox.write.attempt"

@@ -10,16 +10,16 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.semconv._incubating.metrics import db_metrics, messaging_metrics
 from tests.support.checkout import ROOT
 
-from dsql_outbox.observability import (
+from dsql_outbox.observability import metric_names
+from dsql_outbox.observability.facts import (
     DatabaseServer,
-    MetricFacts,
     PoolCounts,
     PublishEnded,
     PublishResult,
     PublishStarted,
     TransactionEnded,
-    metric_names,
 )
+from dsql_outbox.observability.otel.metrics import MetricFacts
 
 STANDARD = [v for v in vars(metric_names).values() if isinstance(v, metric_names.Standard)]
 EVENT = UUID(int=7)

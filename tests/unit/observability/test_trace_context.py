@@ -16,15 +16,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler, SamplingResult
 
-from dsql_outbox.observability import (
-    AttemptEnded,
-    Hook,
-    PublishStarted,
-    Scope,
-    TraceFacts,
-    WriteEnded,
-    WriteStarted,
-)
+from dsql_outbox.observability.facts import AttemptEnded, PublishStarted, WriteEnded, WriteStarted
+from dsql_outbox.observability.hooks import Hook, Scope
+from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.observability.recording import Recording
 
 INCOMING = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -223,7 +217,8 @@ async def test_writes_in_many_tasks_at_once_are_each_current_in_their_own(
 LATE_PROVIDER = """
 import sys
 from uuid import UUID
-from dsql_outbox.observability import WriteStarted, trace_facts
+from dsql_outbox.observability.facts import WriteStarted
+from dsql_outbox.observability.otel.spans import trace_facts
 assert not [name for name in sys.modules if name.startswith("opentelemetry.sdk")]
 
 fact = WriteStarted(UUID(int=1), "n", "t", "topic", 1)

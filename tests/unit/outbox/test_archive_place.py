@@ -11,21 +11,12 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from dsql_outbox.outbox import (
-    ArchivedEvent,
-    ArchiveError,
-    ArchiveFile,
-    ArchivePlace,
-    SettingsError,
-    claim,
-    new_file_name,
-    open_place,
-    open_recorded,
-    read_manifest,
-    remove_file,
-)
+from dsql_outbox.outbox import ArchiveError, SettingsError
 from dsql_outbox.outbox.archive import archive_file
-from dsql_outbox.outbox.archive.file_rules import MARKER
+from dsql_outbox.outbox.archive.archive_file import ArchiveFile, read_manifest, remove_file
+from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
+from dsql_outbox.outbox.archive.file_rules import MARKER, new_file_name
+from dsql_outbox.outbox.archive.place import ArchivePlace, claim, open_place, open_recorded
 from dsql_outbox.outbox.archive.s3_place import S3Place
 
 FILE = "000000007-0123456789ab.jsonl.zst"

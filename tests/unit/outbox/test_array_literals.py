@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.outbox import array_literal, json_array, text_array
+from dsql_outbox.outbox.database.array_literals import array_literal, json_array, text_array
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from dsql_outbox.outbox import AT_ONCE, CONFLICTS, OPERATOR, Budget, FailureKind, Moved
+from dsql_outbox.outbox.failure import CONFLICTS, FailureKind, Moved
 from dsql_outbox.outbox.unit_of_work import loops as module
+from dsql_outbox.outbox.unit_of_work.budget import AT_ONCE, OPERATOR, Budget
 
 BUDGET = Budget(CONFLICTS, times=3, base=1.0, cap=9.0, at_once=True)
 CONFLICT = errors.SerializationFailure("change conflicts (OC000)")

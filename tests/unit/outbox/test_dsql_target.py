@@ -19,8 +19,9 @@ import psycopg
 import pytest
 from dsql_core.token_manager import TokenManager
 
-from dsql_outbox.outbox import Connection, Database, MissingExtra, SettingsError
+from dsql_outbox.outbox import Database, MissingExtra, SettingsError
 from dsql_outbox.outbox.database import dsql_target as module
+from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.outbox.database.dsql_target import DsqlTarget
 
 HOST = "abc123.dsql.eu-central-1.on.aws"

@@ -15,7 +15,8 @@ import msgspec
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_serializer
 
-from dsql_outbox.outbox import Entity, Event, InvalidEvent, parse_event
+from dsql_outbox.outbox import Entity, Event, InvalidEvent
+from dsql_outbox.outbox.event.event_parser import parse_event
 
 ID = UUID("0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101")
 MARKER = "5ecret-paylo4d"

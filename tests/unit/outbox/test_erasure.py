@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from dsql_outbox.outbox import EntityErasure, Fields, SettingsError, parse_event
+from dsql_outbox.outbox import SettingsError
+from dsql_outbox.outbox.event.erasure import EntityErasure, Fields
+from dsql_outbox.outbox.event.event_parser import parse_event
 
 ANN = ("Person", "ann")
 CAR = '{"entityHeader":{"entityType":"Car","entityId":"1"},"name":"Ann Smith",  "a":1.0}'

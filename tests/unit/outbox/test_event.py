@@ -13,14 +13,9 @@ import msgspec
 import pytest
 from tests.support.checkout import ROOT
 
-from dsql_outbox.outbox import (
-    MAX_NAME,
-    Entity,
-    Event,
-    ParsedEvent,
-    parse_event,
-)
-from dsql_outbox.outbox.event.event_parser import MAX_ENTITIES
+from dsql_outbox.outbox import Entity, Event
+from dsql_outbox.outbox.event.event_parser import MAX_ENTITIES, ParsedEvent, parse_event
+from dsql_outbox.outbox.settings import MAX_NAME
 
 SAMPLES = ROOT / "tests" / "data" / "events"
 OLDER = SAMPLES / "loan-created-older-form.json"

@@ -8,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tests.support.checkout import ROOT
 
-from dsql_outbox.outbox import InvalidEvent, ParsedEvent, parse_event
+from dsql_outbox.outbox import InvalidEvent
+from dsql_outbox.outbox.event.event_parser import ParsedEvent, parse_event
 
 SAMPLES = [p.read_bytes() for p in sorted((ROOT / "tests" / "data/events").iterdir())]
 COMPACT = msgspec.json.encode(msgspec.json.decode(SAMPLES[0]))

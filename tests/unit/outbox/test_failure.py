@@ -9,23 +9,20 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from dsql_outbox.outbox import (
+from dsql_outbox.outbox import InvalidEvent, OutcomeUnknown, SchemaError, is_retryable
+from dsql_outbox.outbox.failure import (
     LASTING,
     OUTAGES,
     PASSING,
     RACES,
     RETRIED,
+    TABLES,
     FailureKind,
-    InvalidEvent,
     Moved,
-    OutcomeUnknown,
-    SchemaError,
     classify,
-    is_retryable,
     is_unreachable,
     kind_of,
 )
-from dsql_outbox.outbox.failure import TABLES
 
 OBSERVED = "change conflicts with another transaction, please retry: (OC000)"
 SCHEMA_CHANGED = "schema has been updated by another transaction, please retry: (OC001)"

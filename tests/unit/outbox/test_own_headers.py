@@ -4,15 +4,9 @@ from typing import Any
 
 import pytest
 
-from dsql_outbox.outbox import (
-    RESERVED_HEADERS,
-    Entity,
-    Event,
-    InvalidEvent,
-    JsonEvent,
-    message_headers,
-    parse_event,
-)
+from dsql_outbox.outbox import Entity, Event, InvalidEvent, JsonEvent
+from dsql_outbox.outbox.event.event_parser import parse_event
+from dsql_outbox.outbox.message import RESERVED_HEADERS, message_headers
 
 JSON = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1")]).to_json()
 

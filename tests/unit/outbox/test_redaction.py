@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.checkout import ROOT
 
-from dsql_outbox.cli import main
-from dsql_outbox.observability import visible, visible_json
-from dsql_outbox.outbox import Database, SettingsError, redacted, told
+from dsql_outbox.brokers.kafka.url import parse_kafka_url
+from dsql_outbox.brokers.nats.url import parse_nats_url
+from dsql_outbox.cli.main import main
+from dsql_outbox.observability.shown_text import visible, visible_json
+from dsql_outbox.outbox import Database, SettingsError
+from dsql_outbox.outbox.redaction import redacted, told
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher.sinks.kafka.url import parse_kafka_url
-from dsql_outbox.publisher.sinks.nats.url import parse_nats_url
 
 SECRET = "Qz7xK"
 """Nothing else in these URLs and texts holds it."""

@@ -9,15 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from dsql_outbox.outbox import (
-    Entity,
-    Event,
-    EventTooLarge,
-    InvalidEvent,
-    parse_event,
-)
+from dsql_outbox.outbox import Entity, Event, EventTooLarge, InvalidEvent
 from dsql_outbox.outbox.event import json_faults
 from dsql_outbox.outbox.event.event import EventHeader
+from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.outbox.settings import MAX_EVENT_BYTES
 
 ID = "0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101"

@@ -4,7 +4,8 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from dsql_outbox.outbox import SchemaError, schema_defect, schema_error, tables_expected
+from dsql_outbox.outbox import SchemaError
+from dsql_outbox.outbox.failure import schema_defect, schema_error, tables_expected
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.writer.callers import TIMEOUT
 
-from dsql_outbox.outbox import TakeTurn, Turn, Turns
 from dsql_outbox.outbox.unit_of_work import loops
+from dsql_outbox.outbox.unit_of_work.primitives import TakeTurn
+from dsql_outbox.outbox.unit_of_work.turns import Turn, Turns
 
 NAMES = st.lists(st.sampled_from([("Car", str(n)) for n in range(4)]), max_size=4)
 

@@ -19,16 +19,16 @@ from tests.support.checkout import ROOT
 from tests.support.hcl import parsed
 from tests.support.telemetry.retries import budget, failure, retry
 
-from dsql_outbox.observability import (
+from dsql_outbox.observability import JsonFormatter
+from dsql_outbox.observability.facts import (
     BacklogAge,
     BacklogUnread,
     Fact,
-    JsonFormatter,
-    LogFacts,
     PublishEnded,
     RetriesExhausted,
 )
 from dsql_outbox.observability.json_logs import KEYS
+from dsql_outbox.observability.log_hook import LogFacts
 
 FOLDER = ROOT / "examples" / "cloudwatch"
 EVENT = UUID(int=7)

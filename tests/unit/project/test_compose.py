@@ -15,9 +15,9 @@ import yaml
 from rich.console import Console
 from tests.support.checkout import ROOT
 
-from dsql_outbox.cli import main
 from dsql_outbox.cli.demo.report import show_page
 from dsql_outbox.cli.demo.span_tree import SpanView
+from dsql_outbox.cli.main import main
 from dsql_outbox.cli.telemetry import otel_environment
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -13,14 +13,14 @@ import yaml
 from tests.support.checkout import ROOT
 from tests.support.parsed_options import params
 
-from dsql_outbox.cli import main
+from dsql_outbox.brokers.nats.url import parse_nats_url
 from dsql_outbox.cli.exit_codes import FAILED, OVERDUE, Misused, TablesMissing, Unreachable
+from dsql_outbox.cli.main import main
 from dsql_outbox.cli.relay.daemon import Address
 from dsql_outbox.cli.telemetry.exports import FLUSH_SECONDS
 from dsql_outbox.http_server.server import CONNECTIONS, SECONDS
-from dsql_outbox.publisher.operator.health import SILENT, STUCK
-from dsql_outbox.publisher.operator.health_probe import EVERY
-from dsql_outbox.publisher.sinks.nats.url import parse_nats_url
+from dsql_outbox.operations.health import SILENT, STUCK
+from dsql_outbox.operations.health_probe import EVERY
 
 UNIT = (ROOT / "examples/systemd/dsql-outbox.service").read_text()
 MANIFEST = yaml.safe_load((ROOT / "examples/kubernetes/publisher.yaml").read_text())

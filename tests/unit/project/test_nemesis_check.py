@@ -20,7 +20,7 @@ from benchmarks.nemesis.load import digest, events
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.outbox import parse_event
+from dsql_outbox.outbox.event.event_parser import parse_event
 
 Events = dict[UUID, Committed]
 

@@ -7,14 +7,15 @@ import pytest
 from tests.support.publisher.given_rows import chain, row
 from tests.support.publisher.virtual_relay import MemoryOutbox, OneShard, in_virtual_time
 
-from dsql_outbox.outbox import AsyncConnection, Message
+from dsql_outbox.outbox import Message
+from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher.burial import Letter
-from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay import applier
 from dsql_outbox.publisher.relay.applier import Nowhere
 from dsql_outbox.publisher.relay.relay import Relay
-from dsql_outbox.publisher.session import FunctionFailed
+from dsql_outbox.schema.burial import Letter
+from dsql_outbox.schema.outbox_rows import RowId
+from dsql_outbox.schema.session import FunctionFailed
 
 HOT, OTHERS = 200, 30
 

@@ -6,9 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from dsql_outbox.publisher import UndeliveredMessage
-from dsql_outbox.publisher.operator.messages import _batches
-from dsql_outbox.publisher.operator.undelivered import Keyed
+from dsql_outbox.operations.messages import _batches
+from dsql_outbox.operations.undelivered import Keyed, UndeliveredMessage
 
 pytestmark = pytest.mark.anyio
 

@@ -3,8 +3,8 @@
 import pytest
 from tests.support.publisher.given_rows import row
 
-from dsql_outbox.outbox import broken_header
-from dsql_outbox.publisher.outbox_rows import Fault, read_headers
+from dsql_outbox.outbox.message import broken_header
+from dsql_outbox.schema.outbox_rows import Fault, read_headers
 
 
 @pytest.mark.parametrize("name", ["x user", "", "x:y", "a\r\nb", "\0", "é", 'a"b', "x\x7f"])

@@ -8,9 +8,9 @@ import pytest
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.keeper import Leases
-from dsql_outbox.publisher.leases.liveness import Lease, Peer, Snapshot
 from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.leases.protocol import Beats, Renewed
+from dsql_outbox.schema.liveness import Lease, Peer, Snapshot
 
 pytestmark = pytest.mark.anyio
 

@@ -7,10 +7,9 @@ import anyio.lowlevel
 import pytest
 from tests.support.publisher.given_rows import row
 
-from dsql_outbox.outbox import AsyncConnection, Message
+from dsql_outbox.outbox import Message
+from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher.burial import Letter
-from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.applier import Applier
 from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
@@ -18,8 +17,10 @@ from dsql_outbox.publisher.relay.outcomes import Outcomes
 from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.publisher.relay.state import RelayState
 from dsql_outbox.publisher.relay.store import Failure
-from dsql_outbox.publisher.session import CallTimedOut, FunctionFailed
 from dsql_outbox.publisher.sinks import Rejected, Retry
+from dsql_outbox.schema.burial import Letter
+from dsql_outbox.schema.outbox_rows import RowId
+from dsql_outbox.schema.session import CallTimedOut, FunctionFailed
 
 pytestmark = pytest.mark.anyio
 

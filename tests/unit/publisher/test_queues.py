@@ -6,7 +6,6 @@ from random import Random
 import pytest
 from tests.support.publisher.given_rows import chain, row
 
-from dsql_outbox.publisher.outbox_rows import OutboxRow
 from dsql_outbox.publisher.relay.memory import shares
 from dsql_outbox.publisher.relay.memory.queues import Queues, passed_over
 from dsql_outbox.publisher.relay.memory.rows import Rows
@@ -14,6 +13,7 @@ from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import MAX_WAITING, Hold, Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.store import RangeRead, RowPlace
+from dsql_outbox.schema.outbox_rows import OutboxRow
 
 NOW = 1_000.0
 NO_TOPICS = TopicPauses()

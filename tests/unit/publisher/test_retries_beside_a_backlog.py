@@ -14,13 +14,14 @@ from tests.support.publisher.virtual_relay import (
     relay_until,
 )
 
-from dsql_outbox.outbox import AsyncConnection, Message
+from dsql_outbox.outbox import Message
+from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher import Answer, PublisherSettings, Retry
-from dsql_outbox.publisher.burial import Letter
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.relay.applier import Nowhere
 from dsql_outbox.publisher.relay.relay import Relay
-from dsql_outbox.publisher.session import FunctionFailed
+from dsql_outbox.schema.burial import Letter
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
+from dsql_outbox.schema.session import FunctionFailed
 
 BACKLOG = 6_000
 BASE = 1.5

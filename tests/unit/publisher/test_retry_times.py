@@ -2,11 +2,11 @@
 
 from uuid import UUID
 
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId
 from dsql_outbox.publisher.relay.memory.retry_times import RetryTimes
 from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.relay.store import SubjectName
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 ROW = RowId(0, 7, str(UUID(int=7)))
 

@@ -23,10 +23,9 @@ from hypothesis.stateful import (
 )
 from tests.support.publisher.given_rows import row
 
-from dsql_outbox.outbox import AsyncConnection, Message
+from dsql_outbox.outbox import Message
+from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher.burial import Letter
-from dsql_outbox.publisher.outbox_rows import OutboxRow, RowId, Stage
 from dsql_outbox.publisher.relay import sender, state
 from dsql_outbox.publisher.relay.applier import Applier
 from dsql_outbox.publisher.relay.memory import shares, subjects
@@ -39,8 +38,10 @@ from dsql_outbox.publisher.relay.sender import Sender
 from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.publisher.relay.state import RelayState
 from dsql_outbox.publisher.relay.store import Failure, StoredFailure, SubjectName
-from dsql_outbox.publisher.session import CallTimedOut, FunctionFailed
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Retry, Unavailable
+from dsql_outbox.schema.burial import Letter
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId, Stage
+from dsql_outbox.schema.session import CallTimedOut, FunctionFailed
 
 ALL: tuple[Stage, ...] = get_args(Stage)
 

@@ -20,13 +20,13 @@ from dsql_outbox.publisher import (
     Retry,
     Unavailable,
 )
-from dsql_outbox.publisher.outbox_rows import OutboxRow
 from dsql_outbox.publisher.relay.memory.queues import Queues
 from dsql_outbox.publisher.relay.memory.rows import Rows
 from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.sinks import MAX_RUN
+from dsql_outbox.schema.outbox_rows import OutboxRow
 
 REPLAY = '{"replay":"1"}'
 

@@ -3,10 +3,11 @@
 import anyio
 import pytest
 
-from dsql_outbox.observability import RelayProgress
+from dsql_outbox.observability.facts import RelayProgress
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Publisher, Relayed, publisher
+from dsql_outbox.publisher import Publisher, publisher
 from dsql_outbox.publisher.relay.memory.topics import NamedTopics
+from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.testing import MemorySink
 
 pytestmark = pytest.mark.anyio

@@ -7,12 +7,13 @@ import pytest
 from tests.support.publisher.given_rows import chain, row
 from tests.support.publisher.virtual_relay import MemoryOutbox, OneShard, in_virtual_time
 
-from dsql_outbox.outbox import AsyncConnection, Message
+from dsql_outbox.outbox import Message
+from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.applier import Nowhere
 from dsql_outbox.publisher.relay.relay import Relay
-from dsql_outbox.publisher.session import (
+from dsql_outbox.schema.outbox_rows import RowId
+from dsql_outbox.schema.session import (
     CALL_TIMEOUT,
     SHARED_CALL_TIMEOUT,
     CallTimedOut,

@@ -9,11 +9,12 @@ import pytest
 from tests.support.publisher.given_rows import row
 from tests.support.publisher.virtual_relay import MemoryOutbox, OneShard, in_virtual_time
 
-from dsql_outbox.outbox import AsyncConnection, Message
+from dsql_outbox.outbox import Message
+from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.applier import Nowhere
 from dsql_outbox.publisher.relay.relay import Relay
+from dsql_outbox.schema.outbox_rows import RowId
 
 GROWN = 127
 """Messages after which the slow batches have become batches of one."""

@@ -17,10 +17,10 @@ from tests.support.publisher.virtual_relay import (
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher.outbox_rows import OutboxRow
 from dsql_outbox.publisher.relay import sender
 from dsql_outbox.publisher.relay.memory import shares
 from dsql_outbox.publisher.relay.relay import Relay
+from dsql_outbox.schema.outbox_rows import OutboxRow
 
 ROWS, IN_FLIGHT = 2_000, 800
 HEALTHY = 2_000

@@ -3,8 +3,8 @@
 import pytest
 from tests.support.publisher.given_rows import row
 
-from dsql_outbox.publisher.outbox_rows import RowId
 from dsql_outbox.publisher.relay.memory.topics import MAX_TRIED, TopicPauses
+from dsql_outbox.schema.outbox_rows import RowId
 
 SICK, OTHER = row("a", 1, topic="sick"), row("b", 2, topic="sick")
 

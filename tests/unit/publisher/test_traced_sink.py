@@ -8,14 +8,10 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from tests.support.telemetry.skipping_hook import SkippingHook
 
-from dsql_outbox.observability import (
-    Fact,
-    Hook,
-    PublishEnded,
-    PublishStarted,
-    TraceFacts,
-    log_facts,
-)
+from dsql_outbox.observability.facts import Fact, PublishEnded, PublishStarted
+from dsql_outbox.observability.hooks import Hook
+from dsql_outbox.observability.log_hook import log_facts
+from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import (
     Answer,

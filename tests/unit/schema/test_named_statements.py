@@ -8,8 +8,8 @@ from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 
 import dsql_outbox.schema
 from dsql_outbox.outbox import SettingsError
-from dsql_outbox.schema import ddl, statement
-from dsql_outbox.schema.named_statements import render
+from dsql_outbox.schema.migrator import ddl
+from dsql_outbox.schema.named_statements import render, statement
 from dsql_outbox.schema.tables import Column, Migration, Relation, expected, migrations, parse
 
 FOLDER = Path(dsql_outbox.schema.__file__).parent

@@ -9,7 +9,8 @@ import pytest
 from tests.support.clock import Clock
 from tests.support.writer.callers import Facts
 
-from dsql_outbox.observability import BacklogAge, BacklogUnread, log_facts
+from dsql_outbox.observability.facts import BacklogAge, BacklogUnread
+from dsql_outbox.observability.log_hook import log_facts
 from dsql_outbox.outbox import Database, SettingsError
 from dsql_outbox.writer import WriterSettings, backlog_alarm
 from dsql_outbox.writer.backlog_alarm import Alarm

@@ -7,8 +7,9 @@ from benchmarks.writer.simulated_storm import simulated_storm
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.observability import RetryBudget
-from dsql_outbox.outbox import Database, DatabaseFailure, FailureKind
+from dsql_outbox.observability.facts import RetryBudget
+from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
 

@@ -10,13 +10,9 @@ from hypothesis import strategies as st
 from tests.support.writer import workload_s
 from tests.support.writer.database_model import pend
 
-from dsql_outbox.outbox import (
-    MAX_TRANSACTION_BYTES,
-    Entity,
-    Event,
-    EventTooLarge,
-    parse_event,
-)
+from dsql_outbox.outbox import Entity, Event, EventTooLarge
+from dsql_outbox.outbox.event.event_parser import parse_event
+from dsql_outbox.outbox.settings import MAX_TRANSACTION_BYTES
 from dsql_outbox.writer.attempt.pending import Pending
 from dsql_outbox.writer.statement import chunks as chunks_module
 from dsql_outbox.writer.statement.chunks import (

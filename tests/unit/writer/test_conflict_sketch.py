@@ -10,10 +10,12 @@ import pytest
 from psycopg import errors
 from tests.support.writer import workload_s
 
-from dsql_outbox.observability import ConflictsUnstored, log_facts
-from dsql_outbox.outbox import EntityConflicts, classify, parse_event
-from dsql_outbox.publisher import REMEDIES
-from dsql_outbox.publisher.operator.conflicts import Remedy, remedy_of
+from dsql_outbox.observability.facts import ConflictsUnstored
+from dsql_outbox.observability.log_hook import log_facts
+from dsql_outbox.operations.conflicts import REMEDIES, Remedy, remedy_of
+from dsql_outbox.outbox.contention import EntityConflicts
+from dsql_outbox.outbox.event.event_parser import parse_event
+from dsql_outbox.outbox.failure import classify
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.conflicts.sketch import SIZE, STORED, Conflict, EntityKey, Sketch
 from dsql_outbox.writer.program.conflicted import MOST, conflict_of

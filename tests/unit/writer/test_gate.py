@@ -8,8 +8,8 @@ import pytest
 from psycopg.pq import TransactionStatus
 from tests.support.clock import Clock
 
-from dsql_outbox.outbox import Gate
 from dsql_outbox.outbox.unit_of_work import gate
+from dsql_outbox.outbox.unit_of_work.gate import Gate
 
 
 def test_work_aside_ends_within_a_second_and_not_after_the_call(

@@ -14,7 +14,8 @@ from dsql_outbox.outbox import (
     SchemaError,
     StaleVersion,
 )
-from dsql_outbox.writer import HttpAnswer, http_status
+from dsql_outbox.writer import http_status
+from dsql_outbox.writer.http_status import HttpAnswer
 
 EVENT = UUID("0198a3c0-0000-7000-8000-000000000001")
 DUPLICATE = "duplicate key value violates unique constraint"

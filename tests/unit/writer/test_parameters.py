@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.outbox import Entity, Event, parse_event
+from dsql_outbox.outbox import Entity, Event
+from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.writer.statement.parameters import (
     Parameters,
     PreparedEvent,

@@ -8,7 +8,10 @@ import psycopg
 import pytest
 
 import dsql_outbox.schema
-from dsql_outbox.outbox import Entity, Event, FailureKind, classify, parse_event, require_committed
+from dsql_outbox.outbox import Entity, Event
+from dsql_outbox.outbox.event.event_parser import parse_event
+from dsql_outbox.outbox.failure import FailureKind, classify
+from dsql_outbox.outbox.unit_of_work.commit import require_committed
 from dsql_outbox.writer.statement.parameters import prepare
 from dsql_outbox.writer.statement.plain import Plain
 

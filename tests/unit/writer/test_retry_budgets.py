@@ -15,7 +15,7 @@ from tests.support.writer.database_model import (
     write_steps,
 )
 
-from dsql_outbox.observability import (
+from dsql_outbox.observability.facts import (
     Fact,
     RetriesExhausted,
     RetryBudget,

@@ -27,7 +27,7 @@ from tests.support.writer.database_model import (
     write_steps,
 )
 
-from dsql_outbox.observability import (
+from dsql_outbox.observability.facts import (
     AttemptEnded,
     Fact,
     RetryBudget,
@@ -36,12 +36,7 @@ from dsql_outbox.observability import (
     WriteEnded,
     WriteExhausted,
 )
-from dsql_outbox.outbox import (
-    DuplicateEvent,
-    OutcomeUnknown,
-    Receipt,
-    StaleVersion,
-)
+from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt, StaleVersion
 from dsql_outbox.outbox.unit_of_work.primitives import Open
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.statement.answers import Stored

@@ -25,12 +25,8 @@ from tests.support.writer.database_model import (
     write_steps,
 )
 
-from dsql_outbox.observability import AttemptEnded, Fact, WriteEnded
-from dsql_outbox.outbox import (
-    OutcomeUnknown,
-    Receipt,
-    SchemaError,
-)
+from dsql_outbox.observability.facts import AttemptEnded, Fact, WriteEnded
+from dsql_outbox.outbox import OutcomeUnknown, Receipt, SchemaError
 
 EVENT = UUID(int=1)
 SYNTAX = Failed(errors.SyntaxError("SELEC"), sent=True)

@@ -19,13 +19,8 @@ from tests.support.writer.database_model import (
     write_steps,
 )
 
-from dsql_outbox.observability import AttemptEnded, Fact, RetryScheduled, WriteEnded
-from dsql_outbox.outbox import (
-    DuplicateEvent,
-    OutcomeUnknown,
-    Receipt,
-    StaleVersion,
-)
+from dsql_outbox.observability.facts import AttemptEnded, Fact, RetryScheduled, WriteEnded
+from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt, StaleVersion
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.pending import Pending
 

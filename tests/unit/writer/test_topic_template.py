@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from dsql_outbox.outbox import Entity, Event, InvalidEvent, ParsedEvent, parse_event
+from dsql_outbox.outbox import Entity, Event, InvalidEvent
+from dsql_outbox.outbox.event.event_parser import ParsedEvent, parse_event
 from dsql_outbox.writer.topic_template import topic_of
 
 

@@ -9,17 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.writer.database_model import FAULTY, SETTINGS, Run, Server, write_steps
 
-from dsql_outbox.observability import Fact, WriteEnded, WriteStarted
-from dsql_outbox.outbox import (
-    Database,
-    DuplicateEvent,
-    Entity,
-    Event,
-    EventSource,
-    Gate,
-    InvalidEvent,
-    Receipt,
-)
+from dsql_outbox.observability.facts import Fact, WriteEnded, WriteStarted
+from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, InvalidEvent, Receipt
+from dsql_outbox.outbox.event.event_parser import EventSource
+from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.program.write_many import Many

@@ -14,7 +14,7 @@ from dsql_outbox.cli.logs import quiet
 from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.tracing import record_spans
-from dsql_outbox.schema import apply
+from dsql_outbox.schema.migrator import apply
 
 from .report import counting, show, show_page, trace_of
 from .results import checks
@@ -68,7 +68,7 @@ def demo(database: str, sink: str | None, otlp: str | None) -> None:
         is_ours = database.startswith("embedded:")
         console.print(f"database  {'PostgreSQL, embedded' if is_ours else store}")
         if (broker := sink) is None:
-            from dsql_outbox.servers import NatsServer  # noqa: PLC0415 - only without --sink
+            from dsql_outbox.servers.nats_server import NatsServer  # noqa: PLC0415 - only without --sink
 
             broker = stack.enter_context(NatsServer()).url
         console.print(f"broker    NATS JetStream, {f'stream {STREAM}' if sink else 'embedded'}")

@@ -6,7 +6,8 @@ from itertools import pairwise
 from uuid import UUID
 
 from dsql_outbox.cli.sample_events import Shape
-from dsql_outbox.outbox import Event, Receipt
+from dsql_outbox.outbox.event.event import Event
+from dsql_outbox.outbox.receipt import Receipt
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from dsql_outbox.observability import attributes as names
-from dsql_outbox.observability import visible
+from dsql_outbox.observability.shown_text import visible
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

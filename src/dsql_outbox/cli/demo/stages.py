@@ -5,19 +5,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter, time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import psycopg
 
 from dsql_outbox.cli.sample_events import EVENT_TYPES, SHAPES, EventType, Shape, make_event
-from dsql_outbox.observability import Fact, PublishEnded
-from dsql_outbox.outbox import Database, Receipt, array_literal
-from dsql_outbox.publisher import Publisher
-from dsql_outbox.schema import statement
-from dsql_outbox.writer import AsyncWriter, WriterSettings
+from dsql_outbox.observability.facts import Fact, PublishEnded
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.publisher.publisher import Publisher
+from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.writer.async_writer import AsyncWriter
+from dsql_outbox.writer.settings import WriterSettings
 
 from .results import Arrived, Results, Written
+
+if TYPE_CHECKING:
+    from dsql_outbox.outbox.receipt import Receipt
 
 Progress = Callable[[int], None]
 """Takes the number of events that a stage has finished since the last call."""

@@ -10,8 +10,9 @@ import msgspec
 import psycopg
 
 from dsql_outbox.cli.relay.relay_counts import RelayCounts
-from dsql_outbox.outbox import CONFLICTS, Database, is_unreachable, kind_of
-from dsql_outbox.publisher import StatusReader
+from dsql_outbox.operations.status import StatusReader
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.failure import CONFLICTS, is_unreachable, kind_of
 
 _EVERY: Final = 0.5  # seconds between two reads
 

@@ -113,7 +113,7 @@ def _told(counts: "Counts") -> str:
 
 
 def _wrapped(text: str, first: str = "") -> None:
-    from dsql_outbox.observability import visible  # noqa: PLC0415 - brings OpenTelemetry
+    from dsql_outbox.observability.shown_text import visible  # noqa: PLC0415 - brings OpenTelemetry
 
     width = get_terminal_size().columns
     lines = textwrap.wrap(

@@ -17,9 +17,10 @@ from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.cli.telemetry.exports import Exports, exporting
 from dsql_outbox.cli.telemetry.metering import Metering, measure
 from dsql_outbox.cli.telemetry.tracing import record_spans
-from dsql_outbox.outbox import Database, MissingExtra, OutboxError
-from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.schema import apply
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import MissingExtra, OutboxError
+from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.schema.migrator import apply
 
 from .activity import Activity, Counts
 from .dev_lines import DevAddresses, DevLines
@@ -101,11 +102,8 @@ class _DevRun:
     def _console(self) -> tuple[str | None, _Task]:
         """The console's URL, None without its extra, and a function that serves it."""
         try:
-            from dsql_outbox.console import (  # noqa: PLC0415 - an extra
-                CONSOLE_PORT,
-                login_url,
-                serve_console,
-            )
+            from dsql_outbox.console.access import login_url  # noqa: PLC0415 - an extra
+            from dsql_outbox.console.console_server import CONSOLE_PORT, serve_console  # noqa: PLC0415 - an extra
         except ImportError:
             self._lines.note(f"no console: {MissingExtra('console', 'the console')}")
             return None, anyio.sleep_forever

@@ -10,8 +10,11 @@ from secrets import token_hex
 from time import monotonic, sleep
 from typing import Final, NamedTuple
 
-from dsql_outbox.outbox import OutboxError, SettingsError
-from dsql_outbox.servers import EmbeddedPostgres, NatsServer, free_port, kept_secret, preferred_port
+from dsql_outbox.outbox.errors import OutboxError, SettingsError
+from dsql_outbox.servers.nats_server import NatsServer
+from dsql_outbox.servers.postgres_server import EmbeddedPostgres
+from dsql_outbox.servers.private_files import kept_secret
+from dsql_outbox.servers.server_process import free_port, preferred_port
 
 from .activity import LOG_SETTINGS
 

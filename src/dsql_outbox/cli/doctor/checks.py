@@ -5,7 +5,7 @@ from statistics import median
 from time import monotonic, time
 from typing import Final
 
-from dsql_outbox.schema import lacking_rights
+from dsql_outbox.schema.roles import lacking_rights
 
 from .examined_database import ExaminedDatabase
 from .finding import Finding

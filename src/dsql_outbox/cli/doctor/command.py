@@ -10,7 +10,7 @@ from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line
 from dsql_outbox.cli.signals import interruptible
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.database.database import Database
 
 from .checks import CHECKS
 from .examined_database import ExaminedDatabase, findings, probed

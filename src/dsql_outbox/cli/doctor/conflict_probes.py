@@ -7,7 +7,8 @@ from typing import Final, Literal, NamedTuple, TypeVar
 
 import psycopg
 
-from dsql_outbox.outbox import Connection, told
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.redaction import told
 
 from .examined_database import ExaminedDatabase, run
 from .finding import Finding

@@ -8,7 +8,7 @@ from typing import Final
 
 import psycopg
 
-from dsql_outbox.outbox import Connection
+from dsql_outbox.outbox.database.connection import Connection
 
 from .examined_database import ExaminedDatabase, run
 from .finding import Finding, refused

@@ -12,9 +12,17 @@ import psycopg
 from psycopg.rows import class_row
 
 from dsql_outbox.cli.tool_call import called
-from dsql_outbox.outbox import DOCTOR, Connection, Database, OutboxError, is_unreachable, told
-from dsql_outbox.publisher import Status, StatusReader
-from dsql_outbox.schema import Drift, check, is_dsql, statement
+from dsql_outbox.operations.status import Status, StatusReader
+from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import OutboxError
+from dsql_outbox.outbox.failure import is_unreachable
+from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.unit_of_work.budget import DOCTOR
+from dsql_outbox.schema.comparison import check
+from dsql_outbox.schema.drift import Drift
+from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.roles import is_dsql
 
 from .finding import Finding, Verdict, refused
 

@@ -9,8 +9,8 @@ import msgspec
 import psycopg
 
 from dsql_outbox.cli.output import say
-from dsql_outbox.observability import visible
-from dsql_outbox.outbox import told
+from dsql_outbox.observability.shown_text import visible
+from dsql_outbox.outbox.redaction import told
 
 Verdict = Literal["ok", "warn", "fail", "unknown"]
 

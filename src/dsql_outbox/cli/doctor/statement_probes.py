@@ -8,10 +8,13 @@ from uuid import uuid4
 
 import psycopg
 
-from dsql_outbox.outbox import NO_SUCH_FORM, Entity, array_literal
-from dsql_outbox.publisher import RowId, burial_proofs, read_proofs, row_keys
-from dsql_outbox.schema import statement
-from dsql_outbox.writer import proof_event, proofs
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.event.event import Entity
+from dsql_outbox.outbox.failure import NO_SUCH_FORM
+from dsql_outbox.publisher.form_proofs import burial_proofs, read_proofs
+from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.outbox_rows import RowId, row_keys
+from dsql_outbox.writer.statement.form_probe import proof_event, proofs
 
 from .examined_database import ExaminedDatabase, bare
 from .finding import Finding, refused

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from dsql_outbox.cli.output import duration
-from dsql_outbox.schema import Duty, grant_command, grants
+from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.schema.commands import grant_command
+from dsql_outbox.schema.roles import Duty, grants
 
 from .finding import Finding, Verdict
 

@@ -22,8 +22,10 @@ from dsql_outbox.cli.filters import (
 from dsql_outbox.cli.output import aligned, counted, json_line, say
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
-from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import MAX_RETRIED, Messages, Selection, UndeliveredMessage
+from dsql_outbox.operations.messages import MAX_RETRIED, Messages
+from dsql_outbox.operations.selection import Selection
+from dsql_outbox.operations.undelivered import UndeliveredMessage
+from dsql_outbox.outbox.database.database import Database
 
 from .handled_report import HandledReport
 from .message_text import HEADER, cells, fields

@@ -6,7 +6,8 @@ from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 from dsql_outbox.cli.output import counted, json_line, say
-from dsql_outbox.publisher import Handled, Replay
+from dsql_outbox.operations.replay import Replay
+from dsql_outbox.operations.requeue import Handled
 
 from .replay_summary import ReplaySummary
 

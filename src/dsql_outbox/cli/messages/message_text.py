@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Final
 
 from dsql_outbox.cli.output import one_line, without_places
-from dsql_outbox.publisher import UndeliveredMessage
+from dsql_outbox.operations.undelivered import UndeliveredMessage
 
 HEADER: Final = ("event", "state", "since", "attempts", "topic", "subject", "error")
 

@@ -14,8 +14,11 @@ from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import counted, of_about, say
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import Interruption
-from dsql_outbox.outbox import DEFAULT_SOURCE, DEFAULT_TARGET, Database
-from dsql_outbox.publisher import Messages, Replay, ReplayProgress, Selection
+from dsql_outbox.operations.messages import Messages
+from dsql_outbox.operations.replay import Replay, ReplayProgress
+from dsql_outbox.operations.selection import Selection
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.settings import DEFAULT_SOURCE, DEFAULT_TARGET
 
 from .handled_report import HandledReport
 from .selection_options import requeue_options, selection_options

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from dsql_outbox.cli.output import aligned, json_line
-from dsql_outbox.publisher import Handled
+from dsql_outbox.operations.requeue import Handled
 
 if TYPE_CHECKING:
     from datetime import datetime

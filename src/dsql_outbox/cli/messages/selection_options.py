@@ -8,8 +8,8 @@ import click
 
 from dsql_outbox.cli.filters import archive_option, dry_run_option, json_option, reason_option
 from dsql_outbox.cli.options import Command
-from dsql_outbox.outbox import SettingsError
-from dsql_outbox.publisher import STATES, Selection
+from dsql_outbox.operations.selection import STATES, Selection
+from dsql_outbox.outbox.errors import SettingsError
 
 _TIME: Final = "a time in ISO 8601, or an age such as 90d, 2h, 15m or 30s"
 

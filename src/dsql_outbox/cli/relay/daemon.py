@@ -15,8 +15,10 @@ from dsql_outbox.cli.logs import announce
 from dsql_outbox.cli.output import counted
 from dsql_outbox.cli.signals import GO_ON, Interruption
 from dsql_outbox.cli.telemetry.metering import Metering
-from dsql_outbox.http_server import Answer, Route, Routes, fixed_paths, index, is_loopback, serving
-from dsql_outbox.observability import metric_facts
+from dsql_outbox.http_server.fixed_paths import Answer, Route, Routes, fixed_paths, index
+from dsql_outbox.http_server.hosts import is_loopback
+from dsql_outbox.http_server.server import serving
+from dsql_outbox.observability.otel.metrics import metric_facts
 
 from .relay_run import RelayRun
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Final, NamedTuple
 
-from dsql_outbox.cli.output import duration
-from dsql_outbox.observability import Fact, PublishEnded, PublishStarted, RelayProgress
+from dsql_outbox.observability.facts import Fact, PublishEnded, PublishStarted, RelayProgress
+from dsql_outbox.observability.shown_text import duration
 
 _TOPICS: Final = 1_000
 """Topics that are counted by name; the text shows only a few of them."""

@@ -9,20 +9,21 @@ import psycopg
 from psycopg.rows import AsyncRowFactory, class_row, scalar_row
 
 from dsql_outbox.cli.logs import announce
-from dsql_outbox.observability import Fact, Hook, RelayProgress
-from dsql_outbox.outbox import AT_ONCE, DEFAULT_TARGET, Database, redacted, tables_expected
-from dsql_outbox.publisher import (
-    Apply,
-    Health,
-    HealthProbe,
-    Messages,
-    Publisher,
-    PublisherSettings,
-    TargetKind,
-    TargetRow,
-    require_target,
-)
-from dsql_outbox.schema import statement
+from dsql_outbox.observability.facts import Fact, RelayProgress
+from dsql_outbox.observability.hooks import Hook
+from dsql_outbox.operations.health import Health
+from dsql_outbox.operations.health_probe import HealthProbe
+from dsql_outbox.operations.messages import Messages
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.failure import tables_expected
+from dsql_outbox.outbox.redaction import redacted
+from dsql_outbox.outbox.settings import DEFAULT_TARGET
+from dsql_outbox.outbox.unit_of_work.budget import AT_ONCE
+from dsql_outbox.publisher.publisher import Publisher
+from dsql_outbox.publisher.relay.applier import Apply
+from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.target_rows import TargetKind, TargetRow, require_target
 
 from .leftover import LIMIT, WaitingTopic, leftover
 from .relay_counts import RelayCounts

@@ -10,8 +10,9 @@ from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import columns, json_line, say_all
 from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.cli.tool_call import called
-from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import MAX_HOURS, ConflictReader, StatusReader
+from dsql_outbox.operations.conflicts import MAX_HOURS, ConflictReader
+from dsql_outbox.operations.status import StatusReader
+from dsql_outbox.outbox.database.database import Database
 
 from .live_view import watch
 from .tables import TextTable, conflict_tables, rich, tables_of

@@ -14,9 +14,11 @@ import psycopg
 
 from dsql_outbox.cli.output import json_line, say
 from dsql_outbox.cli.signals import READ_ONLY
-from dsql_outbox.observability import visible
-from dsql_outbox.outbox import Database, is_unreachable, told
-from dsql_outbox.publisher import Meter, Rates, Status, StatusReader
+from dsql_outbox.observability.shown_text import visible
+from dsql_outbox.operations.status import Meter, Rates, Status, StatusReader
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.failure import is_unreachable
+from dsql_outbox.outbox.redaction import told
 
 from .tables import count_of, paused_count, rich, tables_of
 

@@ -3,18 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from dsql_outbox.cli.output import counted, duration, filled_state, without_places
-from dsql_outbox.observability import visible
-from dsql_outbox.publisher import (
-    REMEDIES,
-    ArchiveStatus,
-    ConflictReport,
-    ContendedEntity,
-    Seen,
-    Shard,
-    Status,
-    TargetStatus,
-)
+from dsql_outbox.cli.output import counted, filled_state, without_places
+from dsql_outbox.observability.shown_text import duration, visible
+from dsql_outbox.operations.conflicts import REMEDIES, ConflictReport, ContendedEntity
+from dsql_outbox.operations.status import ArchiveStatus, Seen, Shard, Status, TargetStatus
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

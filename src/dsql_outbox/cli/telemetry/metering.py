@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry import metrics
 
-from dsql_outbox.observability import Hook, MetricFacts
-from dsql_outbox.outbox import MissingExtra
+from dsql_outbox.observability.hooks import Hook
+from dsql_outbox.observability.otel.metrics import MetricFacts
+from dsql_outbox.outbox.errors import MissingExtra
 
 from .exports import Exports
 from .otel_environment import is_disabled, named_exporters, refuse_grpc

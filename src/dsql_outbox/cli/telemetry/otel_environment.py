@@ -10,7 +10,7 @@ https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables
 from os import environ
 from typing import Final, Literal
 
-from dsql_outbox.outbox import SettingsError
+from dsql_outbox.outbox.errors import SettingsError
 
 Signal = Literal["TRACES", "METRICS"]
 

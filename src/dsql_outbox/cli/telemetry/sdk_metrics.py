@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics.export import (
     PeriodicExportingMetricReader,
 )
 
-from dsql_outbox.outbox import MissingExtra
+from dsql_outbox.outbox.errors import MissingExtra
 
 from .exports import Exports
 from .sdk_spans import resource_of

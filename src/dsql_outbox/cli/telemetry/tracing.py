@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dsql_outbox.outbox import MissingExtra
+from dsql_outbox.outbox.errors import MissingExtra
 
 from .exports import Exports
 from .otel_environment import is_disabled, named_exporters, refuse_grpc

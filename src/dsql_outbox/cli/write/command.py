@@ -19,9 +19,14 @@ from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.metering import measure
 from dsql_outbox.cli.telemetry.tracing import record_spans
-from dsql_outbox.observability import Hook
-from dsql_outbox.outbox import Database, InvalidEvent, ParsedEvent, parse_headers, topic_fault
-from dsql_outbox.writer import AsyncWriter, WriterSettings
+from dsql_outbox.observability.hooks import Hook
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import InvalidEvent
+from dsql_outbox.outbox.event.event_parser import ParsedEvent
+from dsql_outbox.outbox.event.own_headers import parse_headers
+from dsql_outbox.outbox.message import topic_fault
+from dsql_outbox.writer.async_writer import AsyncWriter
+from dsql_outbox.writer.settings import WriterSettings
 
 from .inputs import Inputs
 from .loader import Loader, WriteOutcome

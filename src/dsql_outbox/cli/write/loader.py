@@ -6,17 +6,10 @@ from contextlib import aclosing
 import anyio
 import psycopg
 
-from dsql_outbox.outbox import (
-    FailureKind,
-    InvalidEvent,
-    OutboxError,
-    ParsedEvent,
-    Receipt,
-    SchemaError,
-    is_unreachable,
-    kind_of,
-    parse_event,
-)
+from dsql_outbox.outbox.errors import InvalidEvent, OutboxError, SchemaError
+from dsql_outbox.outbox.event.event_parser import ParsedEvent, parse_event
+from dsql_outbox.outbox.failure import FailureKind, is_unreachable, kind_of
+from dsql_outbox.outbox.receipt import Receipt
 
 from .inputs import Inputs, Line, Unreadable
 from .report import Reporter

@@ -12,8 +12,11 @@ import msgspec
 import psycopg
 
 from dsql_outbox.cli.output import counted
-from dsql_outbox.observability import Fact, WriteEnded, visible_json
-from dsql_outbox.outbox import DuplicateEvent, InvalidEvent, Receipt, told
+from dsql_outbox.observability.facts import Fact, WriteEnded
+from dsql_outbox.observability.shown_text import visible_json
+from dsql_outbox.outbox.errors import DuplicateEvent, InvalidEvent
+from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.redaction import told
 
 from .descriptors import write_all
 from .inputs import Line

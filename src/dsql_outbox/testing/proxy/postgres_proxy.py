@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
-from dsql_outbox.outbox import DEFAULT_SCHEMA, Database, SettingsError
+from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
+from dsql_outbox.outbox.errors import SettingsError
 
 from .client_session import Batch, ClientSession, Reaction
 from .faults import WRITES, CutPoint, Held, Rule, before, cut, forward, refuse, refuse_commit, stall

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
-from dsql_outbox.servers import free_port
+from dsql_outbox.servers.server_process import free_port
 
 _CHUNK: Final = 1 << 16  # bytes
 _CALL: Final = 10.0  # seconds that a control call may take

@@ -9,22 +9,8 @@ import pytest
 
 pytest.register_assert_rewrite(f"{__name__}.sink_checks", f"{__name__}.sent_messages")
 
-from .readable_broker import (  # noqa: E402
-    Before,
-    OpenStage,
-    ReadableBroker,
-    Stage,
-    Stored,
-    cut_off,
-)
-from .sent_messages import (  # noqa: E402
-    Answers,
-    Sent,
-    deliver,
-    in_order,
-    new_message,
-    published,
-)
+from .readable_broker import Before, OpenStage, ReadableBroker, Stage, Stored, cut_off  # noqa: E402
+from .sent_messages import Answers, Sent, deliver, in_order, new_message, published  # noqa: E402
 from .sink_checks import SinkContract  # noqa: E402 - pytest rewrites its assertions
 
 __all__ = [

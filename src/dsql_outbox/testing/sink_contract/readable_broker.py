@@ -6,9 +6,9 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, cont
 from dataclasses import dataclass
 from uuid import UUID
 
-from dsql_outbox.outbox import Message
-from dsql_outbox.publisher import Answer, Sink, open_sink
-from dsql_outbox.publisher.sinks import keeps_prefix
+from dsql_outbox.outbox.message import Message
+from dsql_outbox.publisher.sinks.port import Answer, Sink, keeps_prefix
+from dsql_outbox.publisher.sinks.registry import open_sink
 from dsql_outbox.testing.proxy.tcp_proxy import TcpProxy
 
 

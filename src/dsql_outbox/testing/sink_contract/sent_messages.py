@@ -7,8 +7,9 @@ from uuid import uuid4
 import anyio
 import pytest
 
-from dsql_outbox.outbox import Message, SinkUnavailable
-from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome, Sink, keeps_prefix
+from dsql_outbox.outbox.errors import SinkUnavailable
+from dsql_outbox.outbox.message import Message
+from dsql_outbox.publisher.sinks.port import Delivered, NotAttempted, Outcome, Sink, keeps_prefix
 
 NOT_ATTEMPTED = NotAttempted()
 

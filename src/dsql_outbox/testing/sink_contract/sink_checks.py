@@ -8,9 +8,14 @@ from typing import Final
 import anyio
 import pytest
 
-from dsql_outbox.outbox import SinkUnavailable
-from dsql_outbox.publisher import Delivered, NotAttempted, Rejected
-from dsql_outbox.publisher.sinks import MAX_RUN, MAX_RUN_BYTES
+from dsql_outbox.outbox.errors import SinkUnavailable
+from dsql_outbox.publisher.sinks.port import (
+    MAX_RUN,
+    MAX_RUN_BYTES,
+    Delivered,
+    NotAttempted,
+    Rejected,
+)
 
 from .readable_broker import OpenStage, ReadableBroker
 from .sent_messages import (

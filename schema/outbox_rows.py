@@ -1,0 +1,161 @@
+"""Outbox rows as the relay reads them, and the messages that they become."""
+
+import re
+from collections.abc import Collection
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from dsql_outbox.outbox.database.array_literals import plain_array
+from dsql_outbox.outbox.message import Message, broken_header, subject_key
+
+_headers: Final = msgspec.json.Decoder(dict[str, str])
+
+_NUMBER: Final = re.compile("[0-9]{1,9}").fullmatch
+
+REPLAY_HEADER: Final = "replay"
+"""The header with the number of a replay, from 1; an original message does not have it."""
+
+_REPLAY_NAME: Final = f'"{REPLAY_HEADER}"'
+
+
+class RowId(NamedTuple):
+    """The primary key of an outbox row; `position` in microseconds."""
+
+    shard: int
+    position: int
+    event_id: str
+
+
+def row_keys(rows: Collection[RowId]) -> dict[str, Any]:
+    """The parameters of a statement that name rows by their keys."""
+    return {
+        "shards": plain_array(row.shard for row in rows),
+        "positions": plain_array(row.position for row in rows),
+        "event_ids": plain_array(row.event_id for row in rows),
+    }
+
+
+class Fault(NamedTuple):
+    """Why a row is not a valid message."""
+
+    reason: str
+
+
+class Headers(NamedTuple):
+    """The headers of a row; `fault` says why they are invalid, or is None."""
+
+    by_name: dict[str, str]
+    fault: str | None = None
+
+
+def read_headers(text: str) -> Headers:
+    """Parse the headers of a row; `by_name` is empty unless the text is an object of strings."""
+    try:
+        headers = _headers.decode(text)
+    except msgspec.DecodeError:  # its text may quote the headers
+        return Headers({}, "headers are not a JSON object of texts")
+    number = headers.get(REPLAY_HEADER)
+    if number is not None and not _NUMBER(number):
+        return Headers(headers, f"header {REPLAY_HEADER} is not a number")
+    return Headers(headers, broken_header(headers))
+
+
+Stage = Literal["outbox", "waiting", "sent", "applying", "burying", "acknowledged", "settled"]
+"""Where a row is in its life in the relay; `relay/memory/rows.py` has the steps."""
+
+_NO_ID: Final = RowId(0, 0, "")
+
+
+class OutboxRow(msgspec.Struct, gc=False):
+    """One row of ``outbox_read``, with its columns in order.
+
+    `predecessor` says whether the previous row of the subject was in the same snapshot. `key`
+    is the subject, whose messages are sent in order; `size` is in bytes, once the row is in
+    memory; `share` names the part of the memory that it takes room of, its topic's as a rule;
+    only `Rows.move` changes `stage`. A program with a writer's rights can insert any
+    row, so every value may be wrong.
+    """
+
+    shard: int
+    position: int
+    event_id: str
+    previous_position: int
+    subject_type: str
+    subject_id: str
+    subject_version: int
+    topic: str
+    headers: str
+    payload: str | None
+    created_us: int
+    predecessor: bool
+    id: RowId = _NO_ID
+    key: str = ""
+    size: int = 0
+    share: str = ""
+    is_replay: bool = False
+    stage: Stage = "outbox"
+
+    def __post_init__(self) -> None:
+        """Compute the primary key and the subject, which are used many times."""
+        self.share = self.topic
+        self.id = RowId(self.shard, self.position, self.event_id)
+        self.key = subject_key(self.subject_type, self.subject_id)
+        self.is_replay = _REPLAY_NAME in self.headers
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has a predecessor. An invalid row may name a later one, which is none."""
+        return self.predecessor and self.previous_position < self.position
+
+    def bytes(self) -> int:
+        """Bytes of payload and headers."""
+        payload, headers = self.payload or "", self.headers
+        return (len(payload) if payload.isascii() else len(payload.encode())) + (
+            len(headers) if headers.isascii() else len(headers.encode())
+        )
+
+    def message(self, *, attempt: int, picked_up_ns: int, epoch: int) -> "Message | Fault":
+        """The message of this row, or why it cannot be one.
+
+        `attempt` counts from 1, `picked_up_ns` is in nanoseconds since the Unix epoch,
+        and `epoch` is that of the lease of the shard. Equal arguments give an equal
+        message.
+        """
+        stored = read_headers(self.headers)
+        if fault := self._fault() or stored.fault:
+            return Fault(fault)
+        if self.payload is None:
+            # The row names its event, whose bytes are gone, or which is gone itself.
+            return Fault(f"the bytes of event {self.event_id} are not stored any more")
+        key = self.key
+        headers = stored.by_name
+        dedupe_id = self._dedupe_id(headers.get(REPLAY_HEADER))
+        headers["subject"] = headers["partitionkey"] = key
+        headers["sequence"] = str(self.subject_version)
+        headers["position"] = str(self.position)
+        headers["previousposition"] = str(self.previous_position)
+        headers["leaseepoch"] = str(epoch)
+        return Message(
+            event_id=msgspec.convert(self.event_id, UUID),
+            topic=self.topic,
+            key=key,
+            headers=headers,
+            payload=self.payload.encode(),
+            dedupe_id=dedupe_id,
+            committed_ns=self.created_us * 1000,
+            picked_up_ns=picked_up_ns,
+            attempt=attempt,
+        )
+
+    def _fault(self) -> str | None:
+        if self.position < 1:
+            return f"position {self.position} is below 1"
+        if self.previous_position >= self.position:
+            return f"it would wait for position {self.previous_position}, which is not before it"
+        return None
+
+    def _dedupe_id(self, replay: str | None) -> str:
+        """The dedupe id; a replay has its own, or the broker would drop it as a duplicate."""
+        return self.event_id if replay is None else f"{self.event_id}/r{replay}"

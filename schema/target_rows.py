@@ -1,0 +1,78 @@
+"""The targets of the outbox, as a publisher and an operator see them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, Literal, NamedTuple
+
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.settings import DEFAULT_TARGET, TARGET_SHARDS
+
+TargetKind = Literal["sink", "model"]
+"""Whether the publishers of a target send its messages to a broker, or apply them."""
+
+TargetState = Literal["opening", "filling", "running", "dropped"]
+"""Writers insert messages unless it is dropped; publishers relay them once it is running."""
+
+_TAKERS: Final = {"sink": "a publisher with a sink", "model": "a publisher that applies"}
+
+
+class TargetRow(NamedTuple):
+    """A row of ``target_list`` or ``target_known``. `types` is an array literal; None: all.
+
+    `events` and the columns after it say how far its fill is; None: it has none.
+    """
+
+    name: str
+    kind: TargetKind
+    first_shard: int
+    types: str | None
+    state: TargetState
+    reason: str | None = None
+    paused_by: str | None = None
+    paused_at: datetime | None = None
+    paused_seconds: float | None = None
+    events: int | None = None
+    messages: int | None = None
+    bare: int | None = None
+    forgotten: int | None = None
+
+
+def named(target: str) -> str | None:
+    """Return the name of a target for a metric; None for the default target, which has none."""
+    return None if target == DEFAULT_TARGET else target
+
+
+def shard_name(shard: int, target: str | None) -> str:
+    """Return the name of a shard for people: ``lake/3`` of a target, ``3`` of the default one."""
+    if target is None or target == DEFAULT_TARGET:
+        return str(shard)
+    return f"{target}/{shard % TARGET_SHARDS}"
+
+
+def require_target(rows: Sequence[TargetRow], name: str, kind: TargetKind | None) -> TargetRow:
+    """Return the target of a name. Raises `SettingsError`, which names those that would do.
+
+    It must have the kind, unless that is None, and must not be dropped.
+    """
+    usable = [row for row in rows if row.state != "dropped" and kind in {None, row.kind}]
+    names = ", ".join(row.name for row in usable) or (
+        f"none: run `dsql-outbox targets add NAME --kind {kind or 'sink'}`"
+    )
+    found = next((row for row in rows if row.name == name), None)
+    if found is None:
+        raise SettingsError(f"there is no target {name!r}, there are {names}")
+    if found.state == "dropped":
+        raise SettingsError(f"target {name} was dropped, there are {names}")
+    if kind not in {None, found.kind}:
+        raise SettingsError(
+            f"target {name} is a {found.kind}, not for {_TAKERS[kind or found.kind]}; "
+            f"there are {names}"
+        )
+    return found
+
+
+def require_running(rows: Sequence[TargetRow], name: str) -> None:
+    """Raise `SettingsError` unless the target of a name is running."""
+    found = require_target(rows, name, None)
+    if found.state != "running":
+        raise SettingsError(f"target {name} is {found.state}, and takes no replay before it runs")

@@ -1,0 +1,47 @@
+"""For an operator or a schedule: messages that were not delivered, targets, status, stored data.
+
+- `tool` is the base of all, and the row that records what one did; `operations` reads those rows.
+- `messages`: `Messages`, whose verbs are find, retry, drop and replay.
+- `selection` says which messages; `undelivered` is their one type, and reads them.
+- `topic_pauses`: topics whose messages wait until an operator resumes them.
+- `targets` opens and drops targets, and `fills` gives a new one the stored events.
+- `conflicts`: which entities conflict most, by the reports of the writers.
+- `replay`: stored events that are to be sent again; `event_pages` selects and reads them.
+- `requeue` puts messages into the outbox again, for a retry of dead messages and for a replay.
+  `replay_positions` gives them their positions, `replay_rate` limits the rate.
+- `status` and `health` say how the outbox does; `records` reads stored events by key.
+- `life/` archives, forgets and erases stored events, and `verification/` compares them.
+
+Nothing here imports the relay: operators and publishers share the tables.
+"""
+
+from dsql_outbox.operations.life.archives import Archives
+from dsql_outbox.operations.life.erasures import Erasures
+from dsql_outbox.operations.verification.verifier import Verifier
+
+from .conflicts import ConflictReader
+from .health import Health
+from .health_probe import HealthProbe
+from .messages import Messages
+from .operations import Operations
+from .records import Records
+from .selection import Selection
+from .status import StatusReader
+from .targets import Targets
+from .topic_pauses import Topics
+
+__all__ = [
+    "Archives",
+    "ConflictReader",
+    "Erasures",
+    "Health",
+    "HealthProbe",
+    "Messages",
+    "Operations",
+    "Records",
+    "Selection",
+    "StatusReader",
+    "Targets",
+    "Topics",
+    "Verifier",
+]

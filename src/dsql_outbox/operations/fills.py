@@ -1,0 +1,255 @@
+"""The fill of a target: the messages of the events that were stored before it was added.
+
+Nobody relays the target meanwhile, so the order in which its messages are inserted does not matter:
+their positions are those that they have in every target. Each page commits with its progress, and
+only for the last worker that took the fill, so a worker that was stopped adds nothing later.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+import anyio
+import msgspec
+import psycopg
+
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.schema.outbox_rows import Headers, read_headers
+from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.target_rows import TargetRow, TargetState
+
+from .archived_texts import ArchivedTexts
+from .replay import stored_headers
+
+if TYPE_CHECKING:
+    from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
+
+PAGE_ROWS: Final = 2_500
+"""Most events of one transaction. Aurora DSQL allows 3,000 changed rows."""
+
+_PAGE_BYTES: Final = 2 << 20
+"""Most bytes of touches and own headers in one transaction, if it has two events or more.
+
+Aurora DSQL allows 10 MiB of changes. In headers, a character of an entity's id may be three times
+as long as in the touches.
+"""
+
+LEASE: Final = 10.0
+"""Seconds after its last page for which a worker keeps the fill."""
+
+_LEAVE: Final = 2.0
+"""Seconds that a worker may take to leave the fill to the next one."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class FillProgress(msgspec.Struct, frozen=True, rename="camel"):
+    """How far a fill is.
+
+    `read` is the number of stored events that were read, out of about `total` (None: not known, or
+    the fill has ended). `messages` is the number of messages that were inserted; events that were
+    stored meanwhile have theirs already. `without_bytes` are events of the target's types that
+    were left out, because their bytes are no longer stored: the target lacks them. `forgotten` is
+    the number of events, of any type, that had been forgotten for good: it lacks those as well.
+    """
+
+    read: int
+    messages: int
+    without_bytes: int
+    forgotten: int = 0
+    total: int | None = None
+
+
+FillCounts = tuple[int | None, int | None, int | None, int | None]
+"""The columns ``events``, ``messages``, ``bare`` and ``forgotten`` of a fill: NULL without one."""
+
+
+def fill_progress(state: TargetState, counts: FillCounts, total: int | None) -> FillProgress | None:
+    """How far the fill of a target is, of about `total` stored events; None if it has none."""
+    events, messages, bare, forgotten = counts
+    if events is None:
+        return None
+    known = total if state == "filling" else None
+    return FillProgress(events, messages or 0, bare or 0, forgotten or 0, known)
+
+
+FillTold = Callable[[FillProgress], None]
+"""Takes the progress of a fill, after each of its transactions."""
+
+
+class _FillLost(Exception):
+    """Another worker has taken the fill, or it has ended."""
+
+
+class _Taken(NamedTuple):
+    """A row of ``fill_take``."""
+
+    epoch: int
+    source: str
+    event_id: UUID
+    events: int
+    messages: int
+    bare: int
+    forgotten: int
+
+
+class _EventRow(NamedTuple):
+    """A row of ``fill_page``; the columns from `id` on are NULL if no event is to be inserted."""
+
+    seen: int
+    reached: UUID | None
+    bare: int
+    id: UUID | None
+    event_type: str
+    created_date: datetime | None
+    touches: str
+    headers: str | None
+    archive: int | None
+
+
+class _Page(NamedTuple):
+    """A page of stored events: the last one, and how many there are, without bytes among them.
+
+    `headers` are those of the messages to insert, by the ids of their events, and `archived` the
+    events whose bytes and headers are in an archive.
+    """
+
+    reached: UUID
+    seen: int
+    bare: int
+    headers: Mapping[UUID, str]
+    archived: Mapping[UUID, _EventRow]
+
+
+async def run_target(name: str, transaction: OperatorTransaction) -> None:
+    """Let publishers relay a target, unless another call has done so, or it was dropped."""
+    await transaction.count("target_lock", {})
+    if await transaction.count("target_run", {"name": name}):
+        await transaction.count("target_lease", {"name": name})
+
+
+async def take_fill(
+    session: OperatorSession, target: TargetRow, archived: ArchivedTexts
+) -> "FillWorker | None":
+    """Become the worker of a target's fill; None while another one works, or after its end."""
+    found = await session.rows("fill_take", {"target": target.name, "lease": LEASE})
+    return FillWorker(session, target, archived, _Taken(*found[0])) if found else None
+
+
+class FillWorker:
+    """The worker of a fill."""
+
+    def __init__(
+        self, session: OperatorSession, target: TargetRow, archived: ArchivedTexts, taken: _Taken
+    ) -> None:
+        self._session = session
+        self._archived = archived
+        self._target = target
+        self._source = taken.source
+        self._mine = {"target": target.name, "epoch": taken.epoch}
+        self._place = taken.event_id
+        self._progress = FillProgress(*taken[3:])
+
+    async def run(self, total: int | None, told: FillTold) -> None:
+        """Fill the target, and let it run. It ends early if another worker has taken the fill.
+
+        A worker that fails or is cancelled leaves the rest to the next one.
+        """
+        try:
+            while page := await self._read():
+                inserted = await self._session.transaction(partial(self._store, page))
+                self._place = page.reached
+                done = self._progress
+                self._progress = FillProgress(
+                    done.read + page.seen,
+                    done.messages + inserted,
+                    done.without_bytes + page.bare,
+                    done.forgotten,
+                    total,
+                )
+                told(self._progress)
+            await self._session.transaction(self._end)
+        except _FillLost:
+            return
+        except BaseException:
+            with anyio.move_on_after(_LEAVE, shield=True), suppress(psycopg.Error):
+                await self._session.count("fill_leave", self._mine)
+            raise
+
+    async def _read(self) -> _Page | None:
+        """Read the next events; None if there are none."""
+        asked = {
+            "after": self._place,
+            "is_first": self._progress.read == 0,
+            "types": self._target.types,
+            "rows": PAGE_ROWS,
+            "size": _PAGE_BYTES,
+        }
+        rows = await self._session.read("fill_page", _EventRow, asked)
+        end = rows[0]
+        if end.reached is None:
+            return None
+        events = {row.id: row for row in rows if row.id is not None}
+        headers = {
+            event_id: self._headers(event_id, row, row.headers)
+            for event_id, row in events.items()
+            if row.archive is None
+        }
+        archived = {event_id: row for event_id, row in events.items() if row.archive is not None}
+        return _Page(end.reached, end.seen, end.bare, headers, archived)
+
+    async def _store(self, page: _Page, transaction: OperatorTransaction) -> int:
+        """Insert the messages of a page. Returns how many were not there.
+
+        On PostgreSQL the next worker waits for this transaction, so nothing is computed in it but
+        the messages of archived events. Those are locked, so that nothing of them is erased
+        between the read of a file and the row with its bytes.
+        """
+        headers = dict(page.headers)
+        texts: Mapping[UUID, ArchivedEvent] = {}
+        if page.archived:
+            await transaction.rows("event_lock", {"event_ids": array_literal(page.archived)})
+            texts = await self._archived.read(transaction, page.archived)
+            for event_id, text in texts.items():
+                headers[event_id] = self._headers(event_id, page.archived[event_id], text.headers)
+        payloads = (texts[each].event if each in texts else None for each in headers)
+        inserted = await transaction.count(
+            "fill_insert",
+            {
+                "first": self._target.first_shard,
+                "event_ids": array_literal(headers),
+                "headers": array_literal(headers.values()),
+                "payloads": array_literal(payloads),
+            },
+        )
+        advanced = {
+            "reached": page.reached,
+            "events": page.seen,
+            "messages": inserted,
+            "bare": page.bare,
+            "lease": LEASE,
+        }
+        if not await transaction.count("fill_advance", self._mine | advanced):
+            raise _FillLost
+        return inserted
+
+    def _headers(self, event_id: UUID, row: _EventRow, own_headers: str | None) -> str:
+        """The headers of a message as the writer made them.
+
+        Invalid ones are replaced by the fault, which is no object: the relay makes a dead letter of
+        such a row, while leaving it out would be a hole that nobody sees.
+        """
+        own = Headers({}) if own_headers is None else read_headers(own_headers)
+        ours = stored_headers(event_id, row.event_type, row.created_date, row.touches, self._source)
+        fault = own.fault or ours.fault
+        return _encode(fault or own.by_name | ours.by_name).decode()
+
+    async def _end(self, transaction: OperatorTransaction) -> None:
+        """Let publishers relay the target, in the transaction that ends the fill."""
+        await transaction.count("target_lock", {})  # before the row of the fill, as a drop does
+        if not await transaction.count("fill_end", self._mine):
+            raise _FillLost
+        await run_target(self._target.name, transaction)

@@ -1,0 +1,118 @@
+"""Liveness and readiness of a process that relays: pure, computed from facts and the time.
+
+The two answers cause different actions. "Not alive" asks for a restart, so it is given only
+when a restart would help: the relay was silent although database and broker can be reached.
+"Not ready" is given whenever no messages are relayed, whatever the cause. The reasons are
+fixed texts, because anybody may ask, and an error message could reveal a host or a login.
+"""
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final
+
+import msgspec
+
+from dsql_outbox.observability.facts import Fact, RelayProgress
+
+OK: Final = "ok"
+SILENT: Final = 30.0
+"""Seconds without a fact from the relay, after which it is not ready."""
+
+STUCK: Final = 60.0
+"""Seconds without a fact, with database and broker in reach, after which it is not alive."""
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """Whether to leave this process alone: the answer of ``/healthz``.
+
+    `relay` is ``ok`` or the reason.
+    """
+
+    alive: bool
+    relay: str
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Whether messages are relayed: the answer of ``/readyz``, ``ok`` or the reason per part.
+
+    The relay is ``ok`` if it owns its share of the shards, and has renewed them lately.
+
+    `paused` names the topics that take no messages, at most 50, and there are `paused_more`
+    such topics without a name. The others are relayed, so it is
+    ready in spite of them. So it is if messages fail, at the sink or in a read model's
+    function: `held` is how many subjects wait behind one.
+    """
+
+    ready: bool
+    database: str
+    broker: str
+    relay: str
+    paused: Sequence[str] = ()
+    paused_more: int = 0
+    held: int = 0
+
+
+class Health:
+    """Whether the publisher lives and relays: one of its hooks; see docs/production.md.
+
+    A `HealthProbe` sets `database` and `broker` while it runs. A program without a probe sets
+    them to ``ok`` itself. It sets `draining` when the publisher is asked to stop.
+    """
+
+    def __init__(self, now: Callable[[], float] = monotonic) -> None:
+        self._now = now
+        self._sign_of_life = now()
+        self._progress: RelayProgress | None = None
+        self.database = "not asked yet"
+        self.broker = "not connected yet"
+        self.draining = False
+
+    def __call__(self, fact: Fact, /) -> None:
+        """Count any fact as a sign of life."""
+        self.beat()
+        if isinstance(fact, RelayProgress):
+            self._progress = fact
+
+    def beat(self) -> None:
+        """Record that the relay works at this moment."""
+        self._sign_of_life = self._now()
+
+    def alive(self) -> Alive:
+        """Whether this process can go on without a restart."""
+        silence = self._now() - self._sign_of_life
+        if silence <= STUCK or self.database != OK or self.broker != OK:
+            return Alive(alive=True, relay=OK)
+        return Alive(alive=False, relay=_silent_for(silence))
+
+    def ready(self) -> Ready:
+        """Whether waiting messages are being relayed."""
+        parts = (self._database_state(), self._broker_state(), self._relay_state())
+        last = self._progress or RelayProgress()
+        ready = all(part == OK for part in parts)
+        return Ready(
+            ready, *parts, paused=last.paused, paused_more=last.paused_more, held=last.held
+        )
+
+    def _database_state(self) -> str:
+        is_refused = self._progress is not None and not self._progress.database_available
+        return "does not serve the relay" if is_refused and self.database == OK else self.database
+
+    def _broker_state(self) -> str:
+        is_lost = self._progress is not None and not self._progress.sink_available
+        return "cannot be reached" if is_lost and self.broker == OK else self.broker
+
+    def _relay_state(self) -> str:
+        silence = self._now() - self._sign_of_life
+        if self.draining:
+            return "told to end"
+        if self._progress is None:
+            return "has not started yet"
+        if silence > SILENT:
+            return _silent_for(silence)
+        if not self._progress.leases_kept:
+            return "cannot renew its leases"
+        return f"lacks {self._progress.unowned} shards" if self._progress.unowned else OK
+
+
+def _silent_for(seconds: float) -> str:
+    return f"no sign of life for {seconds:.0f} s"

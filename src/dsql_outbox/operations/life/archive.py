@@ -1,0 +1,298 @@
+"""Archive stored events: their bytes go to files, and their rows keep the rest."""
+
+from collections.abc import AsyncGenerator, Collection, Sequence
+from datetime import datetime
+from functools import partial
+from time import monotonic
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import anyio
+import msgspec
+from anyio import to_thread
+
+from dsql_outbox.operations.replay import rows_estimate
+from dsql_outbox.operations.replay_rate import Pace
+from dsql_outbox.operations.tool import OperationEntry
+from dsql_outbox.outbox.archive.archive_file import ArchiveFile
+from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
+from dsql_outbox.outbox.archive.file_rules import new_file_name
+from dsql_outbox.outbox.archive.place import ArchivePlace, claim
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.errors import JobRefused
+from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+
+from .job import LEASE, LifeJob, PendingFile, refuse_filling
+from .run import LifeRun
+from .stored_touches import header_keys, touches_of
+
+MAX_ROWS: Final = 2_900
+"""Most rows of one transaction, and so of one file: Aurora DSQL allows 3,000."""
+
+MAX_BYTES: Final = 8 << 20
+"""Most bytes of one transaction. Aurora DSQL allows 10 MiB."""
+
+REST: Final = 0.5
+"""How long a job without a rate rests after a file, to the time that the file took.
+
+So a third of the time is left to the writers, however slow the database is.
+"""
+
+_PAGE: Final = 5_000
+_FIRST: Final = UUID(int=0)
+
+
+class ArchiveProgress(msgspec.Struct, frozen=True, rename="camel"):
+    """How far an archive job is.
+
+    `read` is the number of events that were looked at, out of about `total`; None if that is not
+    known. `events` are archived now, with `bytes` of JSON, in `files` of `file_bytes`.
+    """
+
+    read: int = 0
+    total: int | None = None
+    events: int = 0
+    bytes: int = 0
+    files: int = 0
+    file_bytes: int = 0
+
+
+class ArchiveRun(LifeRun[ArchiveProgress]):
+    """A run of `Archives.archive`."""
+
+    def __init__(  # noqa: PLR0913 - one argument per option
+        self,
+        session: OperatorSession,
+        place: ArchivePlace,
+        before: datetime,
+        entry: OperationEntry,
+        *,
+        pace: Pace,
+        dry_run: bool,
+    ) -> None:
+        self._session = session
+        self._place = place
+        self._before = before
+        self._entry = entry
+        self._pace = pace
+        self._dry_run = dry_run
+        self._number = 0
+        self._file = ""
+        self._oldest: datetime | None = None
+        self._rests_until = 0.0
+        super().__init__(ArchiveProgress())
+
+    async def _run(self) -> AsyncGenerator[ArchiveProgress]:
+        total = await rows_estimate(self._session, "business_events")
+        self.progress = msgspec.structs.replace(self.progress, total=total)
+        if self._dry_run:
+            async for chunk in self._chunks():
+                self._count(len(chunk), sum(each.bytes for each in chunk))
+                yield self.progress
+            return
+        async with LifeJob.running(self._session, "archive", [self._place]) as job:
+            await refuse_filling(self._session)
+            await self._open(job)
+            async for chunk in self._chunks():
+                await self._rest(job)
+                if self.is_stopping:
+                    return
+                await self._entry.write()
+                await self._archive(job, {each.id for each in chunk})
+                yield self.progress
+            if not self.is_stopping:
+                await job.step(None)
+                await job.end(is_archived=True, oldest_at=self._oldest)
+
+    async def _open(self, job: LifeJob) -> None:
+        """Make the place ours, and name the first file before it is written."""
+        asked = {"place": self._place.name}
+        ((last, is_known),) = await self._session.rows("archive_last", asked)
+        await to_thread.run_sync(partial(claim, self._place, job.store, is_known=is_known))
+        self._number = last + 1
+        self._file = new_file_name(self._number)
+        await job.step(self._pending)
+
+    async def _chunks(self) -> AsyncGenerator[list["_Candidate"]]:
+        """The events to archive, in order of their ids, cut into files."""
+        chunk: list[_Candidate] = []
+        rows = bytes_ = 0
+        after, seen = _FIRST, _PAGE
+        while seen == _PAGE and not self.is_stopping:
+            page = await self._page(after)
+            seen, after = page[0].seen, UUID(page[0].reached or str(after))
+            self._see(page[0])
+            for each in page:
+                if each.id is None or each.touches is None or each.bytes is None:
+                    continue
+                touches = len(touches_of(each.id, each.touches))
+                # A stored header of a touch is a part of the event.
+                size = each.bytes * (1 + touches)
+                if chunk and (rows + 1 + touches > MAX_ROWS or bytes_ + size > MAX_BYTES):
+                    yield chunk
+                    chunk, rows, bytes_ = [], 0, 0
+                chunk.append(_Candidate(each.id, each.bytes))
+                rows, bytes_ = rows + 1 + touches, bytes_ + size
+        if chunk and not self.is_stopping:
+            yield chunk
+
+    async def _page(self, after: UUID) -> Sequence["_ScanRow"]:
+        asked = {"after": str(after), "before": self._before, "rows": _PAGE}
+        return await self._session.read("archive_scan", _ScanRow, asked)
+
+    def _see(self, row: "_ScanRow") -> None:
+        self.progress = msgspec.structs.replace(self.progress, read=self.progress.read + row.seen)
+        if row.oldest is not None and (self._oldest is None or row.oldest < self._oldest):
+            self._oldest = row.oldest
+
+    async def _rest(self, job: LifeJob) -> None:
+        """Wait as the rate asks, and keep the lease meanwhile."""
+        while (wait := self._wait(monotonic())) > 0 and not self.is_stopping:
+            with anyio.move_on_after(min(wait, LEASE / 3)):
+                await self._stopping.wait()
+            await job.renew()
+
+    def _wait(self, now: float) -> float:
+        return max(self._pace.wait(now), self._rests_until - now)
+
+    async def _archive(self, job: LifeJob, ids: Collection[UUID]) -> None:
+        """Write the events to one file, and take their bytes from the table.
+
+        Events that something names now, or that have changed, are left out or read again.
+        """
+        began, left = monotonic(), set(ids)
+        while events := await read_stored(self._session, left):
+            facts, data = await to_thread.run_sync(
+                partial(ArchiveFile.of, self._number, self._file, events)
+            )
+            await to_thread.run_sync(partial(facts.write, self._place, job.store, data))
+            following = PendingFile(self._place.name, new_file_name(self._number + 1))
+            try:
+                await self._session.transaction(partial(self._take, job, facts, events, following))
+            except _Changed as error:
+                await to_thread.run_sync(partial(facts.remove, self._place))
+                left -= error.named
+                await job.renew()
+                continue
+            except JobRefused:  # nothing is committed, and another job may not know of the file
+                await to_thread.run_sync(partial(facts.remove, self._place))
+                raise
+            self._number, self._file = self._number + 1, following.file
+            job.stepped(following)
+            self._pace.spend(len(events), now := monotonic())
+            if not self._pace.is_limited:
+                self._rests_until = now + REST * (now - began)
+            self._count(len(events), sum(len(each.event.encode()) for each in events), facts)
+            return
+
+    async def _take(
+        self,
+        job: LifeJob,
+        facts: ArchiveFile,
+        events: Sequence[ArchivedEvent],
+        following: PendingFile,
+        transaction: OperatorTransaction,
+    ) -> None:
+        """The transaction of one file. Raises `_Changed` unless all events are as in the file."""
+        ids = {"event_ids": array_literal(each.id for each in events)}
+        await job.step_in(transaction, pending=following, archived=len(events))
+        fingerprints = array_literal(each.fingerprint for each in events)
+        asked = ids | {"fingerprints": fingerprints, "number": facts.number}
+        taken = await transaction.count("archive_take", asked)
+        # After the rows are locked: whatever names an event has committed, or waits for us.
+        named = frozenset(found for (found,) in await transaction.rows("archive_named", ids))
+        await refuse_filling(transaction)
+        if taken != len(events) or named:
+            raise _Changed(named)
+        touches = [each for event in events for each in touches_of(event.id, event.touches)]
+        await transaction.count("archive_strip", header_keys(touches))
+        await transaction.change("archive_record", file_columns(facts, self._place.name), 1)
+
+    @property
+    def _pending(self) -> PendingFile:
+        return PendingFile(self._place.name, self._file)
+
+    def _count(self, events: int, size: int, facts: ArchiveFile | None = None) -> None:
+        done = self.progress
+        self.progress = msgspec.structs.replace(
+            done,
+            events=done.events + events,
+            bytes=done.bytes + size,
+            files=done.files + 1,
+            file_bytes=done.file_bytes + (facts.file_size if facts else 0),
+        )
+
+
+class _Candidate(NamedTuple):
+    """An event that may be archived, and the size of its text."""
+
+    id: UUID
+    bytes: int
+
+
+class _ScanRow(NamedTuple):
+    """A row of ``archive_scan``: the last three columns are NULL if no event matches."""
+
+    seen: int
+    reached: str | None
+    oldest: datetime | None
+    id: UUID | None
+    bytes: int | None
+    touches: str | None
+
+
+class _StoredRow(NamedTuple):
+    """A row of ``archive_events``."""
+
+    id: UUID
+    saved_date: datetime
+    fingerprint: str
+    event: str
+    headers: str | None
+    touches: str
+
+
+class _HeaderRow(NamedTuple):
+    """A row of ``archive_headers``."""
+
+    n: int
+    data: str | None
+
+
+class _Changed(Exception):
+    """Events of a file changed before the transaction: `named` are those that a row names now."""
+
+    def __init__(self, named: frozenset[UUID]) -> None:
+        super().__init__(f"{len(named)} events are named by a row now, or some have changed")
+        self.named = named
+
+
+async def read_stored(session: OperatorSession, ids: Collection[UUID]) -> list[ArchivedEvent]:
+    """What a file keeps of those of the events that have their bytes, in order of their ids."""
+    if not ids:
+        return []
+    rows = await session.read("archive_events", _StoredRow, {"event_ids": array_literal(ids)})
+    touches = [each for row in rows for each in touches_of(row.id, row.touches)]
+    numbers = {"numbers": array_literal(range(len(touches)))}
+    stored = await session.read("archive_headers", _HeaderRow, header_keys(touches) | numbers)
+    found = {row.n: row.data for row in stored}
+    headers: dict[UUID, list[str | None]] = {row.id: [] for row in rows}
+    for n, touch in enumerate(touches):
+        headers[touch.event_id].append(found.get(n))
+    return [
+        ArchivedEvent(
+            id=row.id,
+            saved_date=row.saved_date,
+            fingerprint=row.fingerprint,
+            event=row.event,
+            headers=row.headers,
+            touches=row.touches,
+            header_data=tuple(headers[row.id]),
+        )
+        for row in rows
+    ]
+
+
+def file_columns(facts: ArchiveFile, place: str) -> dict[str, Any]:
+    """The columns of a file in ``outbox_archives``."""
+    return {"place": place} | msgspec.structs.asdict(facts)

@@ -1,0 +1,337 @@
+"""Erase what is stored of one entity: in its events, their messages, and the archive files."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from hashlib import sha256
+from itertools import islice
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from anyio import to_thread
+
+from dsql_outbox.operations.tool import OperationEntry
+from dsql_outbox.outbox.archive.archive_file import ArchiveFile
+from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
+from dsql_outbox.outbox.archive.place import ArchivePlace, open_recorded
+from dsql_outbox.outbox.database.array_literals import plain_array
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.event.erasure import EntityErasure
+from dsql_outbox.outbox.message import subject_key
+from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+
+from .erased_event import ChangedLine, changed_lines
+from .erased_rows import EraseBatch, Notice, StreamRow, TooLarge
+from .job import JobRow, LifeJob
+from .rewrite import ArchiveRow, archive_rows, place_of, rewrite
+from .run import LifeRun
+
+_EVENTS: Final = 300
+_EVENT_BYTES: Final = 2 << 20
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def erasure_id(event_id: UUID, erasure: EntityErasure, *, ids: bool) -> UUID:
+    """The id of an erasure: that of its event, and a hash of what is erased.
+
+    So the same command can go on with it, though the row does not say what is erased.
+    """
+    fields = None if erasure.fields is None else erasure.fields.texts
+    return UUID(bytes=sha256(event_id.bytes + _encode([fields, ids])).digest()[:16])
+
+
+def _pseudonym_of(notice: Notice) -> str:
+    return f"erased-{notice.id.hex}"
+
+
+class EraseProgress(msgspec.Struct, frozen=True, rename="camel"):
+    """How far an erasure is.
+
+    `read` events of the entity were looked at, of `total`. `events` of them were changed, with
+    `messages` in the outbox and `dead_letters`, and `files` of the archive were written anew.
+    `version` is that of the event that says so; None if nothing was to be erased. `entity_id` is
+    the pseudonym, if there is one.
+    """
+
+    read: int = 0
+    total: int = 0
+    events: int = 0
+    messages: int = 0
+    dead_letters: int = 0
+    files: int = 0
+    version: int | None = None
+    entity_id: str | None = None
+
+
+Announce = Callable[[EntityErasure], Awaitable[None]]
+"""Writes the event that says that an entity is erased, and records the erasure."""
+
+
+class EraseRun(LifeRun[EraseProgress]):
+    """A run of `Erasures.erase`."""
+
+    def __init__(  # noqa: PLR0913 - one argument per option
+        self,
+        session: OperatorSession,
+        erasure: EntityErasure,
+        entry: OperationEntry,
+        announce: Announce,
+        *,
+        ids: bool,
+        archive: Sequence[ArchivePlace],
+        dry_run: bool,
+    ) -> None:
+        self._session = session
+        self._erasure = erasure
+        self._entry = entry
+        self._announce = announce
+        self._ids = ids
+        self._renames = ids
+        self._archive = archive
+        self._dry_run = dry_run
+        super().__init__(EraseProgress())
+
+    async def _run(self) -> AsyncGenerator[EraseProgress]:
+        if self._dry_run:
+            version, _ = await self._state()
+            async for _ in self._pass(None, version + 1, None):
+                yield self.progress
+            return
+        async with LifeJob.running(self._session, "erase", self._archive) as job:
+            self._renames = self._ids and not await self._is_renamed()
+            notice = await self._noticed(job)
+            if notice is None:
+                return
+            if self._renames:
+                pseudonym = await self._pseudonym(notice)
+                self._erasure = self._erasure._replace(pseudonym=pseudonym)
+            self._count(version=notice.version, entity_id=self._erasure.pseudonym)
+            self._count(read=-self.progress.read)
+            async for _ in self._pass(job, notice.version, notice):
+                yield self.progress
+            if self.is_stopping:
+                return
+            await self._finish(job, notice)
+            yield self.progress
+
+    async def _noticed(self, job: LifeJob) -> Notice | None:
+        """The notice of this erasure, or of an unfinished one; None if nothing is to be erased."""
+        version, state = await self._state()
+        is_clean = self._erasure.of_state(state) is None
+        unfinished = await self._unfinished()
+        # To rename, all versions are erased in the end, so a state that is new does not matter.
+        if not unfinished or not (is_clean or self._renames):
+            if is_clean and not self._renames and not await self._finds_any(version):
+                return None
+            await job.renew()
+            await self._entry.write()
+            await self._announce(self._erasure)
+            unfinished = await self._unfinished()
+        return unfinished[0]
+
+    async def _is_renamed(self) -> bool:
+        """Whether the id is the pseudonym of an erasure that is not finished."""
+        rows = await self._session.read("erasure_open", Notice, self._key())
+        return any(_pseudonym_of(row) == self._erasure.entity_id for row in rows)
+
+    async def _unfinished(self) -> Sequence[Notice]:
+        """The unfinished erasures of the same fields, the latest first."""
+        rows = await self._session.read("erasure_open", Notice, self._key())
+        return [
+            row for row in rows if row.id == erasure_id(row.event_id, self._erasure, ids=self._ids)
+        ]
+
+    async def _pseudonym(self, notice: Notice) -> str:
+        """The pseudonym that an interrupted erasure has given to some events, or a new one."""
+        for row in await self._session.read("erasure_open", Notice, self._key()):
+            named = {"entity_type": self._erasure.entity_type, "new_id": _pseudonym_of(row)}
+            ((is_used,),) = await self._session.rows("erase_pseudonym", named)
+            if is_used:
+                return _pseudonym_of(row)
+        return _pseudonym_of(notice)
+
+    async def _finds_any(self, version: int) -> bool:
+        async for _ in self._pass(None, version + 1, None):
+            if self.progress.events or self.progress.messages or self.progress.dead_letters:
+                self.progress = EraseProgress()
+                return True
+        self.progress = EraseProgress()
+        return False
+
+    async def _state(self) -> tuple[int, str]:
+        rows = await self._session.rows("entity_state", self._key())
+        if not rows:
+            name = subject_key(*self._erasure[:2])
+            raise SettingsError(f"no event has touched entity {name} of {self._session.schema}")
+        return rows[0][0], rows[0][1]
+
+    async def _pass(
+        self, job: LifeJob | None, before: int, notice: Notice | None
+    ) -> AsyncGenerator[None]:
+        """Erase in all events before a version. Without a job, only count what would be."""
+        self._count(total=before - 1 - self.progress.total)
+        files: set[int] = set()
+        after = 0
+        while not self.is_stopping:
+            asked = {**self._key(), "after": after, "before": before, "rows": _EVENTS}
+            found = await self._session.read("erase_stream", StreamRow, asked)
+            if not found:
+                break
+            rest = [row for row in found if row.archive is None]
+            files.update(row.archive for row in found if row.archive is not None)
+            if job is not None:
+                await job.renew()
+            while rest and not self.is_stopping:
+                some = [*_sized(rest)]
+                await self._change(job, some, notice)
+                del rest[: len(some)]
+                yield
+            after = found[-1].entity_version
+            self._count(read=len(found))
+            yield
+        if files and not self.is_stopping:
+            async for _ in self._pass_files(job, files, notice):
+                yield
+
+    async def _change(
+        self, job: LifeJob | None, rows: Sequence["StreamRow"], notice: Notice | None
+    ) -> None:
+        """Erase in some events, in as few transactions as they need."""
+        waiting = [rows]
+        while waiting:
+            some = waiting.pop()
+            batch = EraseBatch(self._erasure, some, notice)
+
+            async def work(transaction: OperatorTransaction, batch: "EraseBatch" = batch) -> None:
+                if job is None:
+                    await batch.look(transaction)
+                    return
+                await batch.change(transaction)
+                await job.step_in(transaction, pending=None, erased=batch.events)
+
+            try:
+                await self._session.transaction(work)
+            except TooLarge:
+                middle = len(some) // 2
+                waiting += [some[middle:], some[:middle]]
+                continue
+            self._count(
+                events=batch.events, messages=batch.messages, dead_letters=batch.dead_letters
+            )
+
+    async def _pass_files(
+        self, job: LifeJob | None, numbers: set[int], notice: Notice | None
+    ) -> AsyncGenerator[None]:
+        # An event is archived by a job, so the row of the jobs exists.
+        store = (await self._session.read("job_row", JobRow, {}))[0].store
+        async for row in archive_rows(self._session):
+            if row.facts.number not in numbers or self.is_stopping:
+                continue
+            await self._change_file(job, row, notice, store)
+            yield
+
+    async def _change_file(
+        self, job: LifeJob | None, row: ArchiveRow, notice: Notice | None, store: UUID
+    ) -> None:
+        place = await to_thread.run_sync(_place_of, self._archive, row, store)
+        events = await to_thread.run_sync(row.facts.read, place)
+        changed = await to_thread.run_sync(partial(changed_lines, self._erasure, events))
+        if not changed:
+            return
+        if job is not None and notice is not None:
+            await self._change_lines(
+                job, place, row.facts, events, [*changed.values()], notice=notice
+            )
+        self._count(events=len(changed), files=1)
+
+    async def _change_lines(  # noqa: PLR0913 - the file, what changes in it, and why
+        self,
+        job: LifeJob,
+        place: ArchivePlace,
+        facts: ArchiveFile,
+        events: Sequence[ArchivedEvent],
+        changed: Sequence[ChangedLine],
+        *,
+        notice: Notice,
+    ) -> None:
+        """Write a file anew, several times if its events have many rows: each time it is whole."""
+        left, most = [*changed], _EVENTS
+        while left:
+            some = left[:most]
+            lines = {each.line.id: each.line for each in some}
+            written = [lines.get(each.id, each) for each in events]
+            batch = EraseBatch(self._erasure, (), notice)
+            work = partial(batch.change_archived, changed=some)
+            try:
+                new = await rewrite(
+                    self._session, job, place, facts, written, work=work, erased=len(some)
+                )
+            except TooLarge:
+                most = len(some) // 2
+                continue
+            assert new is not None  # noqa: S101 - a file without events is not written anew here
+            facts, events = new, written
+            del left[: len(some)]
+
+    async def _finish(self, job: LifeJob, notice: Notice) -> None:
+        key = self._key()
+        done = {"done": plain_array(row.id for row in await self._unfinished())}
+        if not self._renames:
+            await self._session.count("erasure_finish", key | done | {"new_id": key["entity_id"]})
+            return
+        new_id = self._erasure.pseudonym
+        while True:
+            version, state = await self._state()
+            async for _ in self._pass(job, version + 1, notice):
+                pass
+            if self.is_stopping:
+                return
+            left = self._erasure.of_state(state)
+            row = {**key, **done, "new_id": new_id, "version": version}
+
+            async def move(
+                transaction: OperatorTransaction,
+                row: Mapping[str, Any] = row,
+                state: str = state if left is None else left.data,
+            ) -> bool:
+                await job.step_in(transaction, pending=None)
+                moved = await transaction.count("erase_entity_move", {**row, "state": state})
+                if moved:
+                    await transaction.change("erase_entity_delete", row, 1)
+                    named = {"text": _encode(key["entity_id"]).decode()}
+                    await transaction.count("erase_conflicts", named)
+                    await transaction.count("erasure_finish", row)
+                return bool(moved)
+
+            if await self._session.transaction(move):
+                return
+
+    def _key(self) -> dict[str, str]:
+        return {"entity_type": self._erasure.entity_type, "entity_id": self._erasure.entity_id}
+
+    def _count(
+        self, *, version: int | None = None, entity_id: str | None = None, **more: int
+    ) -> None:
+        sums = {name: getattr(self.progress, name) + count for name, count in more.items()}
+        if version is not None:
+            sums |= {"version": version}
+        self.progress = msgspec.structs.replace(
+            self.progress, **sums, entity_id=entity_id or self.progress.entity_id
+        )
+
+
+def _place_of(given: Sequence[ArchivePlace], row: ArchiveRow, store: UUID) -> ArchivePlace:
+    """The place of a file, among those that were given or, without any, where it was written."""
+    written_to = None if given else open_recorded(row.place, row.facts.file, (), store)
+    return place_of(given if written_to is None else [written_to], row)
+
+
+def _sized(rows: Sequence[StreamRow]) -> Sequence[StreamRow]:
+    """The first rows, with bytes for one transaction; one at least."""
+    size = count = 0
+    for row in rows:
+        size += row.event_size
+        if count and size > _EVENT_BYTES:
+            break
+        count += 1
+    return [*islice(rows, count)]

@@ -1,0 +1,152 @@
+"""What is left of an event in which an entity is erased. No I/O."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
+from dsql_outbox.outbox.event.erasure import EntityErasure
+from dsql_outbox.outbox.event.event_parser import parse_event
+from dsql_outbox.outbox.message import RESERVED_HEADERS, listed_key
+from dsql_outbox.outbox.receipt import Touched
+
+from .stored_touches import touches_of
+
+_decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class EventRow(NamedTuple):
+    """A row of ``erase_events``."""
+
+    id: UUID
+    data: str
+    fingerprint: str
+    headers: str | None
+    touches: str
+    is_erased: bool
+
+
+class ChangedEvent(NamedTuple):
+    """An event in which something is erased, and what of it: `touches` are those of its row."""
+
+    before: EventRow
+    data: str
+    fingerprint: str
+    headers: str | None
+    touches: str
+    header_data: Sequence[tuple[Touched, str]]
+    """The headers that are others now, each with the touch by which it is stored."""
+    hides: Callable[[str], bool]
+    """Whether a text holds something that was erased."""
+
+
+def changed_event(erasure: EntityErasure, row: EventRow) -> ChangedEvent | None:
+    """What is left of an event; None if nothing is to be erased in it."""
+    touches = [each.touched for each in touches_of(row.id, row.touches)]
+    is_subject = _is_of(erasure, touches[0])
+    erased = erasure.of_event(row.data, is_subject=is_subject)
+    hides = hides_nothing if erased is None else erased.is_named_in
+    headers = None if row.headers is None else headers_without(erasure, row.headers, hides)
+    if erased is None and headers == row.headers:
+        return None
+    data = row.data if erased is None else erased.data
+    before, after = parse_event(row.data), parse_event(data)
+    parts = zip(touches, before.touches, after.touches, strict=True)
+    return ChangedEvent(
+        row,
+        data,
+        after.fingerprint.hex(),
+        headers,
+        _renamed_touches(erasure, touches, row.touches),
+        [(touch, new.header) for touch, old, new in parts if old.header != new.header],
+        hides,
+    )
+
+
+def hides_nothing(text: str) -> bool:
+    """Whether a text holds what was erased, of an event in which nothing was."""
+    del text
+    return False
+
+
+def _is_of(erasure: EntityErasure, touch: Touched) -> bool:
+    return (touch.entity_type, touch.entity_id) == erasure[:2]
+
+
+def _renamed_touches(erasure: EntityErasure, touches: Sequence[Touched], stored: str) -> str:
+    if erasure.pseudonym is None:
+        return stored
+    return _encode(
+        [
+            msgspec.structs.replace(touch, entity_id=erasure.pseudonym)
+            if _is_of(erasure, touch)
+            else touch
+            for touch in touches
+        ]
+    ).decode()
+
+
+def headers_without(erasure: EntityErasure, headers: str, hides: Callable[[str], bool]) -> str:
+    """Headers without those that are named, or hold something that was erased.
+
+    The same text if none of them is. The outbox's own headers stay.
+    """
+    try:
+        found = _decode_headers(headers)
+    except msgspec.MsgspecError:  # of another program: it cannot be sent either
+        return headers
+    names: set[str] = set() if erasure.fields is None else erasure.fields.names
+    left = {
+        name: value
+        for name, value in found.items()
+        if name in RESERVED_HEADERS or not (name in names or hides(value))
+    }
+    if erasure.pseudonym is not None and "entities" in left:
+        old = listed_key(*erasure[:2]) + "@"
+        new = listed_key(erasure.entity_type, erasure.pseudonym) + "@"
+        listed = left["entities"].split(",")
+        left["entities"] = ",".join(
+            new + each.removeprefix(old) if each.startswith(old) else each for each in listed
+        )
+    return headers if left == found else _encode(left).decode()
+
+
+class ChangedLine(NamedTuple):
+    """An archived event in which something is erased."""
+
+    changed: ChangedEvent
+    version: int
+    line: ArchivedEvent
+
+
+def changed_lines(
+    erasure: EntityErasure, events: Sequence[ArchivedEvent]
+) -> dict[UUID, ChangedLine]:
+    """The events of a file that change, by their ids."""
+    found: dict[UUID, ChangedLine] = {}
+    for event in events:
+        touches = [each.touched for each in touches_of(event.id, event.touches)]
+        version = next((each.version for each in touches if _is_of(erasure, each)), None)
+        row = EventRow(
+            event.id, event.event, event.fingerprint, event.headers, event.touches, is_erased=False
+        )
+        changed = None if version is None else changed_event(erasure, row)
+        if changed is None or version is None:
+            continue
+        new = dict(changed.header_data)
+        line = msgspec.structs.replace(
+            event,
+            event=changed.data,
+            fingerprint=changed.fingerprint,
+            headers=changed.headers,
+            touches=changed.touches,
+            header_data=tuple(
+                None if old is None else new.get(touch, old)
+                for touch, old in zip(touches, event.header_data, strict=True)
+            ),
+        )
+        found[event.id] = ChangedLine(changed, version, line)
+    return found

@@ -1,0 +1,139 @@
+"""The operator's tool that erases what is stored of an entity."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Final
+from uuid import UUID, uuid4
+
+import msgspec
+
+from dsql_outbox.operations.tool import Operator
+from dsql_outbox.outbox.archive.place import open_place
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import StaleVersion
+from dsql_outbox.outbox.event.erasure import EntityErasure, Fields
+from dsql_outbox.outbox.event.event import JsonEvent
+from dsql_outbox.outbox.message import parse_subject_key
+from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.operation import operation
+from dsql_outbox.writer.async_writer import AsyncWriter
+from dsql_outbox.writer.settings import WriterSettings
+from dsql_outbox.writer.transact.transaction import AsyncTransaction
+
+from .erase import EraseRun, erasure_id
+
+_TRIES: Final = 100
+"""How often the notice is written again, as another event has touched the entity meanwhile."""
+
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Erasures(Operator):
+    """Erases what is stored of an entity.
+
+    The constructor does no I/O. Use ``async with`` or call `close`. `settings` are those of the
+    writer of the event that says so, such as its source.
+    """
+
+    def __init__(
+        self, database: Database, settings: WriterSettings | None = None, *, user: str | None = None
+    ) -> None:
+        super().__init__(database, user=user)
+        self._database = database
+        # Neither the backlog nor conflicts concern it, and an archivist may not read them.
+        given = settings or WriterSettings()
+        self._settings = replace(given, backlog_check=None, conflict_report=None)
+
+    def erase(  # noqa: PLR0913 - one argument per option
+        self,
+        entity: str,
+        fields: Iterable[str] | None = None,
+        *,
+        reason: str,
+        ids: bool = False,
+        archive: str | Iterable[str] = (),
+        dry_run: bool = False,
+    ) -> EraseRun:
+        """Erase what the events of an entity say of it. Returns a run: iterate to do its work.
+
+        `entity` is ``TYPE/ID``. `fields` are names, which are erased at any depth, or paths such
+        as ``$.address.street``; None erases all. First the event "TYPE Erased" is written, with
+        what is left of the entity's state. With `ids`, a pseudonym takes the place of the id.
+        `archive` are the places of the archive files. Without any, each is looked for where it
+        was written, if that place has the marker of this outbox; one in a server with the API of
+        S3 must be given.
+        If nothing is to be erased, nothing is written. A run that was killed is continued by
+        the same call.
+
+        Raises `SettingsError` for a malformed entity, field or place, and, when it runs, for an
+        entity that no event has touched; then `JobRefused`, `ArchiveError`, `SchemaError` and the
+        driver's errors, too.
+        """
+        chosen = None if fields is None else Fields(fields)
+        names = [archive] if isinstance(archive, str) else [*archive]
+        erasure = EntityErasure(*parse_subject_key(entity), chosen)
+        return EraseRun(
+            self._session,
+            erasure,
+            self._entry("erase", reason),
+            partial(self._announce, reason, ids=ids),
+            ids=ids,
+            archive=[open_place(name) for name in names],
+            dry_run=dry_run,
+        )
+
+    async def _announce(self, reason: str, erasure: EntityErasure, *, ids: bool) -> None:
+        notice = partial(self._notice, reason, erasure, uuid4(), ids)
+        async with AsyncWriter(self._database, self._settings) as writer:
+            for left in range(_TRIES, 0, -1):
+                try:
+                    await writer.transact(notice)
+                except StaleVersion:
+                    if left == 1:
+                        raise
+                else:
+                    return
+
+    async def _notice(
+        self,
+        reason: str,
+        erasure: EntityErasure,
+        event_id: UUID,
+        ids: bool,
+        transaction: AsyncTransaction,
+    ) -> None:
+        """Write the event and the row of the erasure, in one transaction."""
+        entity = await transaction.entity(erasure.entity_type, erasure.entity_id)
+        assert entity is not None  # noqa: S101 - an event has touched it
+        left = erasure.of_state(entity.data)
+        event = notice_event(erasure, event_id, entity.data if left is None else left.data)
+        receipt = await transaction.append(JsonEvent(event), expected_version=entity.version)
+        who = operation("erase", reason=reason, user=self._user)
+        row = {
+            "id": erasure_id(event_id, erasure, ids=ids),
+            "entity_type": erasure.entity_type,
+            "entity_id": erasure.entity_id,
+            "event_id": event_id,
+            "version": receipt.entities[0].version,
+            "reason": who["reason"],
+            "user": who["user"],
+        }
+        await transaction.connection.execute(
+            statement("erasure_record", self._database.schema), row
+        )
+
+
+def notice_event(erasure: EntityErasure, event_id: UUID, state: str) -> bytes:
+    """The event that says that an entity is erased; `state` is what is left of it."""
+    entity_type, entity_id, *_ = erasure
+    attributes = {name: raw for name, raw in _members(state).items() if name != "entityHeader"}
+    header = {"entityId": entity_id, "entityType": entity_type}
+    name = f"{entity_type} Erased"
+    kind = "".join(name.split()) or "Erased"
+    return msgspec.json.encode(
+        {
+            "eventHeader": {"uuid": event_id, "eventName": name, "eventType": kind},
+            "entities": [{"entityHeader": header} | attributes],
+        }
+    )

@@ -1,0 +1,433 @@
+"""The operator's tool for messages that were not delivered, and for sending events again."""
+
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.message import subject_key
+from dsql_outbox.outbox.settings import (
+    DEFAULT_SOURCE,
+    DEFAULT_TARGET,
+    TARGET_SHARDS,
+    require_source,
+)
+from dsql_outbox.schema.backlog import has_backlog
+from dsql_outbox.schema.burial import Burial, Letter
+from dsql_outbox.schema.outbox_rows import RowId, read_headers, row_keys
+from dsql_outbox.schema.session import OperatorTransaction
+from dsql_outbox.schema.target_rows import TargetRow, require_target
+
+from .archived_texts import ArchivedTexts
+from .letter_groups import GROUPED, LetterGroups, read_groups
+from .replay import Replay, StoredEvents, rows_estimate, selected_pages
+from .replay_positions import Candidate, Placed
+from .replay_rate import MAX_BYTES, MAX_ROWS, Pace
+from .requeue import Handled, HandledStatus, Requeue
+from .selection import Selection, State
+from .tool import OperationEntry, Operator
+from .undelivered import Keyed, Page, UndeliveredMessage, read_messages, read_page
+
+MAX_RETRIED: Final = 100_000
+"""Most messages of one run of `Messages.retry`; their keys are held in memory to sort them."""
+
+_ALL: Final = Selection()
+_STEPS: Final = 1_000
+
+
+class Predecessor(msgspec.Struct, frozen=True):
+    """The first message of a subject that is still in the outbox.
+
+    `messages` is the number of messages from it to the one that waits. `more` says that
+    the search ended before the first message.
+    """
+
+    first: UndeliveredMessage
+    messages: int
+    more: bool
+
+
+class Messages(Operator):
+    """The messages that were not delivered, and stored events that are to be sent again.
+
+    The constructor does no I/O. Use ``async with`` or call `close`. `find`, `retry` and `drop`
+    return generators that work while they are read; close a generator that is left early. Each
+    statement reads a bounded number of rows. All methods raise `SchemaError` if the tables are
+    missing, and the driver's errors.
+    """
+
+    async def find(
+        self, which: Selection = _ALL, *, payload: bool = False
+    ) -> AsyncGenerator[UndeliveredMessage]:
+        """The selected messages: first the failing ones, then the dead, then those that wait.
+
+        Dead messages are in order of their death, the newest first; the others shard by shard, in
+        the order in which they are sent. With `payload`, one more statement per message reads it.
+        Memory does not grow with the number of messages.
+        """
+        async with aclosing(read_messages(self._session, which)) as found:
+            async for each in found:
+                yield await self._with_payload(each) if payload else each.message
+
+    async def page(
+        self, which: Selection = _ALL, after: str | None = None, *, rows: int = 50
+    ) -> Page:
+        """Up to `rows` of the selected messages after a place, in the order of `find`.
+
+        This reads at most 5,000 rows per state, however few match. The messages of one subject
+        are found by key: the page has those of its last 1,000 events, and the next page those of
+        the 1,000 before. Raises `SettingsError` for a text that is not `Page.after` of another
+        page.
+        """
+        return await read_page(self._session, which, after, rows)
+
+    async def groups(self, which: Selection = _ALL, *, rows: int = GROUPED) -> LetterGroups:
+        """The selected dead messages, counted by target, topic and kind of error.
+
+        This reads the newest dead letters, at most `rows` of them, or a tenth of that on a database
+        that takes long. A selection by `type` has no groups: the table does not have it.
+        """
+        return await read_groups(self._session, which, rows)
+
+    async def predecessor(self, message: UndeliveredMessage) -> Predecessor | None:
+        """The message for which a waiting message waits; None if it waits for no other.
+
+        This looks at most 1,000 messages back.
+        """
+        key = _row_key(message)
+        for step in await self._session.read("waiting_first", _Step, key, steps=_STEPS):
+            async with aclosing(self.find(Selection(ids=(step.event_id,)))) as found:
+                async for each in found:
+                    if each.position == step.position and each.state != "dead":
+                        return Predecessor(each, step.step, step.step == _STEPS)
+        return None
+
+    async def can_be_sent(self, target: str | None = None) -> bool:
+        """Whether a message can be sent now or later, without an operator.
+
+        It is a message of `target`; None: of any. This reads the outbox in pages until it finds
+        one.
+        """
+        if target is None:
+            return await has_backlog(self._session)
+        rows = await self._session.read("target_known", TargetRow, {})
+        first = require_target(rows, target, None).first_shard
+        return await has_backlog(self._session, first=first, last=first + TARGET_SHARDS - 1)
+
+    async def retry(  # noqa: PLR0913 - one argument per option
+        self,
+        which: Selection = _ALL,
+        *,
+        reason: str = "",
+        rate: float | None = None,
+        limit: int = MAX_RETRIED,
+        dry_run: bool = False,
+        archive: str | Iterable[str] | None = None,
+    ) -> AsyncGenerator[Handled]:
+        """Let a publisher try the selected failing and dead messages again; at most `limit`.
+
+        The failure of a failing message is forgotten, so it has all its attempts again. A message
+        behind another one still waits for that one. A dead message is a new row of the outbox: one
+        transaction inserts it and deletes the dead letter. Those of one subject are sent in the
+        order of its versions. For these, `rate` is the limit in events per second (None is no
+        limit). `reason` is recorded. `archive` are the places to read archived events from.
+
+        Yields the result for each message after its transaction. With `dry_run` nothing is
+        changed. Raises `SettingsError` for a rate that is not above 0, and for waiting messages,
+        and `EventArchived` and `ArchiveError` for an archived event that cannot be read.
+        """
+        pace = Pace(rate)
+        entry = self._entry("messages retry", reason)
+        if which.state == "waiting":
+            raise SettingsError("a waiting message needs no retry: a publisher sends it")
+        left = min(limit, MAX_RETRIED)
+        async with aclosing(self._in_state("failing", which, left)) as failing:
+            async for message in (each.message async for each in failing):
+                if not dry_run:
+                    await entry.write()
+                if dry_run or await self._forget(message):
+                    left -= 1
+                    yield _retried(message, dry_run=dry_run)
+        letters = _Letters(ArchivedTexts(archive))
+        requeue = Requeue(self._session, letters, entry, pace=pace, dry_run=dry_run)
+        keys = await self._in_order(which, left)
+        async with aclosing(requeue.run(keys)) as told:
+            async for each in told:
+                yield each
+
+    async def drop(
+        self, which: Selection, *, reason: str = "", limit: int | None = None, dry_run: bool = False
+    ) -> AsyncGenerator[UndeliveredMessage]:
+        """Give up the selected messages of one state, failing or dead; at most `limit`.
+
+        A failing message moves to the dead letters, so that its subject goes on. One that is
+        `behind` another is not moved, but yielded: without it, later messages would no longer
+        wait for the message before it. A dead message is deleted for good; its event stays stored.
+        `reason` is recorded.
+
+        Yields each message after its transaction. With `dry_run` nothing is changed. Raises
+        `SettingsError` unless the selection has one of these states.
+        """
+        if which.state not in {"failing", "dead"}:
+            raise SettingsError(
+                "drop needs a state: failing messages become dead letters, dead ones are deleted"
+            )
+        entry = self._entry("messages drop", reason)
+        drop = self._bury if which.state == "failing" else self._delete
+        async with (
+            aclosing(self._in_state(which.state, which, limit)) as found,
+            aclosing(drop(found, entry, dry_run=dry_run)) as dropped,
+        ):
+            async for each in dropped:
+                yield each
+
+    def replay(  # noqa: PLR0913 - one argument per option
+        self,
+        which: Selection = _ALL,
+        *,
+        entity: str | None = None,
+        after: str | None = None,
+        reason: str = "",
+        rate: float | None = None,
+        source: str = DEFAULT_SOURCE,
+        target: str = DEFAULT_TARGET,
+        dry_run: bool = False,
+        archive: str | Iterable[str] | None = None,
+    ) -> Replay:
+        """Send stored events again, whether or not they were delivered before, to one target.
+
+        With `ids`, these events in this order. With `entity`, ``TYPE/ID``, the events that
+        touched it, as subject or not, in the order of its versions up to the one at the call.
+        Otherwise the events of all subjects, subject by subject, each in its order. The last two
+        are narrowed by the `type`, the `topic` and the times of saving, and go on after a place
+        that another run has reached. Without `until`, events that are saved after the call are
+        left out. Without `ids` and `entity` there is no index, so this reads the whole table
+        of touches; `events_stored` estimates the number of events.
+
+        Each message gets a new position in the outbox, after all messages of its subject, and its
+        own dedupe id. `reason` is recorded. `rate` is the limit in events per second (None is no
+        limit). With `dry_run` nothing is changed. `source` must equal the writers' setting,
+        because the database does not store it. `archive` are the places to read archived events
+        from; the replay raises `EventArchived` for one without a place, and `ArchiveError`.
+
+        Raises `SettingsError` for a rate that is not above 0, a malformed place or entity, and
+        fields that an event does not have; the replay for an entity that no event has touched, and
+        for a target that does not run.
+        """
+        require_source("replay", source)
+        pages, table = selected_pages(self._session, which, entity, after)
+        requeue = Requeue(
+            self._session,
+            StoredEvents(source, target, ArchivedTexts(archive)),
+            self._entry("messages replay", reason),
+            pace=Pace(rate),
+            dry_run=dry_run,
+        )
+        return Replay(self._session, requeue, pages, table, target)
+
+    async def events_stored(self) -> int | None:
+        """The estimated number of events, from the database's statistics; None if it has none."""
+        return await rows_estimate(self._session, "business_events")
+
+    async def _with_payload(self, found: Keyed) -> UndeliveredMessage:
+        message = found.message
+        if message.state == "dead":
+            rows = await self._session.rows("record_payload", {"event_id": message.event_id})
+        else:
+            rows = await self._session.rows("waiting_payload", _row_key(message))
+        return msgspec.structs.replace(message, payload=rows[0][0]) if rows else message
+
+    async def _in_state(
+        self, state: State, which: Selection, limit: int | None
+    ) -> AsyncGenerator[Keyed]:
+        """The first `limit` selected messages of one state."""
+        if state not in which.states or limit == 0:
+            return
+        count = 0
+        some = msgspec.structs.replace(which, state=state)
+        async with aclosing(read_messages(self._session, some)) as found:
+            async for each in found:
+                yield each
+                count += 1
+                if count == limit:
+                    return
+
+    async def _forget(self, message: UndeliveredMessage) -> bool:
+        """Delete a failure; the publisher notices, because `Reader._check` compares every 10 s."""
+        row = RowId(message.shard, message.position, str(message.event_id))
+        return await self._session.count("failure_forget", row_keys([row])) > 0
+
+    async def _in_order(self, which: Selection, limit: int) -> list["LetterKey"]:
+        """The keys of the selected dead messages, by version of their subject, oldest first."""
+        async with aclosing(self._in_state("dead", which, limit)) as letters:
+            found = [(each.message.subject_version, _letter_key(each)) async for each in letters]
+        return [key for _, key in sorted(found)]
+
+    async def _delete(
+        self, found: AsyncGenerator[Keyed], entry: OperationEntry, *, dry_run: bool
+    ) -> AsyncGenerator[UndeliveredMessage]:
+        async with aclosing(_batches(found)) as batches:
+            async for batch in batches:
+                if not dry_run:
+                    await entry.write()
+                    keys = _columns([_letter_key(each) for each in batch])
+                    await self._session.count("letter_delete", keys)
+                for each in batch:
+                    yield each.message
+
+    async def _bury(
+        self, found: AsyncGenerator[Keyed], entry: OperationEntry, *, dry_run: bool
+    ) -> AsyncGenerator[UndeliveredMessage]:
+        burial = Burial(self._session)
+        behind: list[UndeliveredMessage] = []
+        async for message in (each.message async for each in found):
+            if dry_run:
+                yield message
+                continue
+            await entry.write()
+            if message.behind:
+                behind.append(message)
+            elif await _buried(burial, message):
+                yield message
+        # One that was selected with the message before it is not behind it any more.
+        for message in sorted(behind, key=lambda each: each.position):
+            if (await self._session.rows("failure_behind", _row_key(message)))[0][0]:
+                yield message
+            elif await _buried(burial, message):
+                yield msgspec.structs.replace(message, behind=False)
+
+
+class LetterKey(NamedTuple):
+    """The key of a dead letter; `died_at` is text, since Python has not every time."""
+
+    event_id: UUID
+    died_at: str
+
+
+class _Step(NamedTuple):
+    step: int
+    event_id: UUID
+    position: int
+
+
+class _CandidateRow(NamedTuple):
+    """A row of ``letter_candidates``."""
+
+    event_id: UUID
+    key: str
+    died_at: datetime
+    topic: str
+    shard: int
+    subject_type: str
+    subject_id: str
+    bytes: int
+    archive: int | None
+    headers: str
+    last_position: int
+    replays: int
+    waiting: bool
+    now_us: int
+
+
+class _Letters:
+    """The dead letters as a source of messages to send again (see `requeue.Source`)."""
+
+    done: HandledStatus = "retried"
+
+    def __init__(self, archived: ArchivedTexts) -> None:
+        self._archived = archived
+
+    async def candidates(
+        self, transaction: OperatorTransaction, keys: Sequence[LetterKey], /
+    ) -> tuple[list[Candidate | UUID], int]:
+        rows = await transaction.read("letter_candidates", _CandidateRow, _columns(keys))
+        archived = await self._archived.read(
+            transaction, [row.event_id for row in rows if row.archive is not None]
+        )
+        found = {
+            LetterKey(row.event_id, row.key): _candidate(row, archived.get(row.event_id))
+            for row in rows
+        }
+        return [found.get(key, key.event_id) for key in keys], rows[-1].now_us if rows else 0
+
+    async def put(
+        self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
+    ) -> None:
+        died_ats = array_literal(each.candidate.died_at for each in placed)
+        columns = columns | {"died_ats": died_ats}
+        await transaction.change("letter_requeue", columns, len(placed))
+        await transaction.change("letter_delete", columns, len(placed))
+
+
+def _candidate(row: _CandidateRow, archived: ArchivedEvent | None) -> Candidate:
+    stored = read_headers(row.headers)
+    return Candidate(
+        event_id=row.event_id,
+        died_at=row.key,
+        key=subject_key(row.subject_type, row.subject_id),
+        type=stored.by_name.get("type", ""),
+        topic=row.topic,
+        shard=row.shard,
+        at=row.died_at,
+        headers=stored.by_name,
+        fault=stored.fault,
+        size=row.bytes,
+        last_position=row.last_position,
+        replays=row.replays,
+        waiting=row.waiting,
+        payload=None if archived is None else archived.event,
+    )
+
+
+def _retried(message: UndeliveredMessage, *, dry_run: bool) -> Handled:
+    return Handled(
+        message.event_id,
+        "planned" if dry_run else "retried",
+        message.subject,
+        type=message.type,
+        topic=message.topic,
+        shard=message.shard,
+        at=message.created_at,
+    )
+
+
+async def _buried(burial: Burial, message: UndeliveredMessage) -> bool:
+    row = RowId(message.shard, message.position, str(message.event_id))
+    return await burial.bury([Letter(row, message.error or "", message.attempts)]) > 0
+
+
+def _row_key(message: UndeliveredMessage) -> dict[str, object]:
+    return {"shard": message.shard, "position": message.position, "event_id": message.event_id}
+
+
+def _letter_key(found: Keyed) -> LetterKey:
+    return LetterKey(found.message.event_id, found.key[1])
+
+
+def _columns(keys: Sequence[LetterKey]) -> dict[str, str]:
+    return {
+        "event_ids": array_literal(key.event_id for key in keys),
+        "died_ats": array_literal(key.died_at for key in keys),
+    }
+
+
+async def _batches(found: AsyncIterable[Keyed]) -> AsyncGenerator[list[Keyed]]:
+    """Split the dead letters into batches that one transaction may delete."""
+    batch: list[Keyed] = []
+    size = 0
+    async for each in found:
+        message = each.message
+        own = message.payload_bytes + sum(map(len, message.headers.values()))
+        size += own
+        if batch and (len(batch) == MAX_ROWS or size > MAX_BYTES):
+            yield batch
+            batch, size = [], own
+        batch.append(each)
+    if batch:
+        yield batch

@@ -1,0 +1,171 @@
+"""The reads of `Records`."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from dsql_outbox.outbox.receipt import Touched
+
+from .tool import Operator
+
+_decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
+_decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
+
+
+class EventRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A stored event, without its payload.
+
+    `subject` is the type and the id of its subject. `position` is in microseconds, and
+    `payload_bytes` the size of the payload. `touches` are the entities with the versions
+    that the event gave them. `archive` are the place and the file of an archived event, whose
+    bytes and headers are not in the database.
+    """
+
+    id: UUID
+    name: str
+    type: str
+    subject: tuple[str, str]
+    subject_version: int
+    topic: str
+    shard: int
+    position: int
+    created_date: datetime | None
+    saved_date: datetime
+    payload_bytes: int
+    headers: Mapping[str, str]
+    touches: tuple[Touched, ...]
+    archive: tuple[str, str] | None = None
+
+
+class EntityRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The current state of an entity. `state` is JSON, `event_id` that of its last event."""
+
+    entity_type: str
+    entity_id: str
+    version: int
+    shard: int
+    state: str
+    event_id: UUID
+    created_at: datetime
+    updated_at: datetime
+
+
+class VersionRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A version of an entity and the event that made it.
+
+    `is_subject` says whether the entity is the subject of the event.
+    """
+
+    version: int
+    event_id: UUID
+    name: str
+    type: str
+    saved_date: datetime
+    topic: str
+    is_subject: bool
+
+
+class ReplayRecord(msgspec.Struct, frozen=True, rename="camel"):
+    """A replay of an event, from 1 on; `replayed_by` is a database role."""
+
+    number: int
+    reason: str
+    replayed_by: str
+    replayed_at: datetime
+
+
+class Records(Operator):
+    """Reads stored events and entities. Every read is a look-up by key.
+
+    The constructor does no I/O. Use ``async with`` or call `close`. All methods raise
+    `SchemaError` if the tables are missing, and the driver's errors.
+    """
+
+    async def event(self, event_id: UUID) -> EventRecord | None:
+        """The stored event, or None."""
+        rows = await self._session.read("record_event", _EventRow, {"event_id": event_id})
+        return rows[0].record() if rows else None
+
+    async def payload(self, event_id: UUID) -> str | None:
+        """The exact text of the stored event, or None."""
+        rows = await self._session.rows("record_payload", {"event_id": event_id})
+        return rows[0][0] if rows else None
+
+    async def replays(self, event_id: UUID) -> tuple[ReplayRecord, ...]:
+        """The replays of an event, in order."""
+        return tuple(
+            await self._session.read("record_replays", ReplayRecord, {"event_id": event_id})
+        )
+
+    async def entity(self, entity_type: str, entity_id: str) -> EntityRecord | None:
+        """The current state of an entity, or None if no event has touched it."""
+        key = {"entity_type": entity_type, "entity_id": entity_id}
+        rows = await self._session.read("record_entity", EntityRecord, key)
+        return rows[0] if rows else None
+
+    async def history(
+        self, entity_type: str, entity_id: str, last: int, *, rows: int = 50
+    ) -> tuple[VersionRecord, ...]:
+        """Up to `rows` versions of an entity, from version `last` back."""
+        entity = {"entity_type": entity_type, "entity_id": entity_id}
+        key: Mapping[str, object] = {**entity, "after": last - rows, "last": last}
+        return tuple(await self._session.read("record_history", VersionRecord, key))
+
+
+class _EventRow(NamedTuple):
+    """A row of ``record_event``."""
+
+    id: UUID
+    event_name: str
+    event_type: str
+    subject_type: str
+    subject_id: str
+    subject_version: int
+    topic: str
+    shard: int
+    position: int
+    created_date: datetime | None
+    saved_date: datetime
+    bytes: int
+    headers: str | None
+    touches: str
+    place: str | None
+    file: str | None
+
+    def record(self) -> EventRecord:
+        """The event of this row."""
+        return EventRecord(
+            id=self.id,
+            name=self.event_name,
+            type=self.event_type,
+            subject=(self.subject_type, self.subject_id),
+            subject_version=self.subject_version,
+            topic=self.topic,
+            shard=self.shard,
+            position=self.position,
+            created_date=self.created_date,
+            saved_date=self.saved_date,
+            payload_bytes=self.bytes,
+            headers=_parsed_headers(self.headers),
+            touches=_parsed_touches(self.touches),
+            archive=(self.place, self.file) if self.place and self.file else None,
+        )
+
+
+def _parsed_headers(text: str | None) -> Mapping[str, str]:
+    """The headers; none if a writer's role stored another form."""
+    try:
+        return _decode_headers(text or "{}")
+    except msgspec.MsgspecError:
+        return {}
+
+
+def _parsed_touches(text: str) -> tuple[Touched, ...]:
+    """The touched entities; none if a writer's role stored another form."""
+    try:
+        return _decode_touches(text)
+    except msgspec.MsgspecError:
+        return ()

@@ -1,0 +1,234 @@
+"""Replay of stored events; their messages are rebuilt from ``business_events`` alone."""
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Final, NamedTuple, Self
+from uuid import UUID
+
+import msgspec
+
+from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.message import listed_key, message_headers, parse_subject_key, subject_key
+from dsql_outbox.outbox.receipt import Touched
+from dsql_outbox.schema.outbox_rows import Headers, read_headers
+from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.target_rows import TargetRow, require_running
+
+from .archived_texts import ArchivedTexts
+from .event_pages import START, EventPage, Place, StoredKey, all_pages, entity_pages
+from .replay_positions import Candidate, Placed
+from .replay_rate import MAX_ROWS
+from .requeue import Handled, HandledStatus, Requeue
+from .selection import Selection
+
+_touches: Final = msgspec.json.Decoder(tuple[Touched, ...])
+
+
+class ReplayProgress(msgspec.Struct, frozen=True):
+    """How far a replay is.
+
+    `read` is the number of rows that were read to find the events, out of about `total`;
+    None if that is not known. `place` is where `after` of the same method continues; None
+    at the start, and for a replay by id.
+    """
+
+    read: int = 0
+    total: int | None = None
+    place: str | None = None
+
+
+class Replay:
+    """A run of `Messages.replay`: iterate over it to do its work.
+
+    It yields each event after its transaction. Close a run that is left early. `stop` ends it
+    before the next transaction. `progress` says where another run continues. Memory does not
+    grow with the number of events.
+    """
+
+    def __init__(
+        self,
+        session: OperatorSession,
+        requeue: Requeue[StoredKey],
+        pages: AsyncGenerator[EventPage],
+        table: str | None,
+        target: str,
+    ) -> None:
+        """`table` is the one that the pages read as a whole."""
+        self._target = target
+        self._session = session
+        self._requeue = requeue
+        self._read = ReplayProgress()
+        self._handled = self._run(pages, table)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Handled:
+        return await anext(self._handled)
+
+    async def aclose(self) -> None:
+        """End the run; the transaction in progress is rolled back."""
+        await self._handled.aclose()
+
+    @property
+    def progress(self) -> ReplayProgress:
+        """How far the run is: everything up to `place` is replayed and committed."""
+        last = self._requeue.last
+        if last is None or last.place is None:
+            return self._read
+        return msgspec.structs.replace(self._read, place=last.place)
+
+    def stop(self) -> None:
+        """End the run after the transaction in progress."""
+        self._requeue.stop()
+
+    async def _run(
+        self, pages: AsyncGenerator[EventPage], table: str | None
+    ) -> AsyncGenerator[Handled]:
+        targets = await self._session.read("target_known", TargetRow, {})
+        require_running(targets, self._target)
+        total = None if table is None else await rows_estimate(self._session, table)
+        read = 0
+        async with aclosing(pages):
+            async for page in pages:
+                async with aclosing(self._requeue.run(page.keys)) as told:
+                    async for each in told:
+                        yield each
+                if self._requeue.is_stopping:
+                    return
+                read += page.read
+                self._requeue.last = None
+                self._read = ReplayProgress(read, total, page.place)
+
+
+def selected_pages(
+    session: OperatorSession, which: Selection, entity: str | None, after: str | None
+) -> tuple[AsyncGenerator[EventPage], str | None]:
+    """The pages of the selected events, and the table that they read as a whole, if any.
+
+    Raises `SettingsError` for a malformed place or entity, and fields that an event has not.
+    """
+    narrowing = {"id"} if which.ids else {"type", "topic", "since", "until"}
+    if foreign := set(which.texts()) - narrowing:
+        raise SettingsError(
+            f"a replay of stored events has no {min(foreign)}: it takes ids alone, or type, "
+            "topic, since and until"
+        )
+    if which.ids:
+        if entity is not None or after is not None:
+            raise SettingsError("a replay by ids takes neither entity nor after")
+        return _pages_of(which.ids), None
+    if entity is None:
+        place = START if after is None else Place.parse(after)
+        return all_pages(session, which, place), "event_headers"
+    if after is not None and not after.isdecimal():
+        raise SettingsError(f"after {after!r} is no version of the entity, as in 12")
+    return entity_pages(session, parse_subject_key(entity), which, int(after or 0)), None
+
+
+async def rows_estimate(session: OperatorSession, table: str) -> int | None:
+    """The number of rows in a table, from the database's statistics; None if it has none."""
+    rows = await session.rows("rows_estimate", {"schema": session.schema, "table": table})
+    return rows[0][0] if rows and rows[0][0] >= 0 else None
+
+
+async def _pages_of(event_ids: Iterable[UUID]) -> AsyncGenerator[EventPage]:
+    rest = iter(event_ids)
+    while keys := [StoredKey(event_id) for event_id in islice(rest, MAX_ROWS)]:
+        yield EventPage(keys, len(keys))
+
+
+class StoredEvents:
+    """The stored events as a source of messages to replay (see `requeue.Source`)."""
+
+    done: HandledStatus = "replayed"
+
+    def __init__(self, source: str, target: str, archived: ArchivedTexts) -> None:
+        self._archived = archived
+        self._source = source
+        self._target = {"target": target}
+
+    async def candidates(
+        self, transaction: OperatorTransaction, keys: Sequence[StoredKey], /
+    ) -> tuple[list[Candidate | UUID], int]:
+        """The candidates of these events, and the time of the database (see `requeue.Source`)."""
+        ids = {"event_ids": array_literal(key.event_id for key in keys)}
+        rows = await transaction.read("replay_candidates", _EventRow, ids | self._target)
+        archived = await self._archived.read(
+            transaction, [row.id for row in rows if row.archive is not None]
+        )
+        found = {row.id: self._candidate(row, archived.get(row.id)) for row in rows}
+        now_us = rows[-1].now_us if rows else 0
+        return [found.get(key.event_id, key.event_id) for key in keys], now_us
+
+    async def put(
+        self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
+    ) -> None:
+        """Insert the outbox rows."""
+        await transaction.change("replay_requeue", columns | self._target, len(placed))
+
+    def _candidate(self, row: "_EventRow", archived: ArchivedEvent | None) -> Candidate:
+        own = row.headers if archived is None else archived.headers
+        stored = Headers({}) if own is None else read_headers(own)
+        ours = stored_headers(row.id, row.event_type, row.created_date, row.touches, self._source)
+        return Candidate(
+            event_id=row.id,
+            key=subject_key(row.subject_type, row.subject_id),
+            type=row.event_type,
+            topic=row.topic,
+            shard=row.shard,
+            at=row.saved_date,
+            headers=stored.by_name | ours.by_name,
+            size=row.bytes,
+            last_position=row.last_position,
+            replays=row.replays,
+            waiting=row.waiting,
+            is_taken=row.is_taken,
+            fault=stored.fault or ours.fault,
+            payload=None if archived is None else archived.event,
+        )
+
+
+class _EventRow(NamedTuple):
+    """A row of ``replay_candidates``."""
+
+    id: UUID
+    event_type: str
+    topic: str
+    shard: int
+    created_date: datetime | None
+    saved_date: datetime
+    subject_type: str
+    subject_id: str
+    bytes: int
+    archive: int | None
+    touches: str
+    headers: str | None
+    last_position: int
+    replays: int
+    waiting: bool
+    is_taken: bool
+    now_us: int
+
+
+def stored_headers(
+    event_id: UUID, event_type: str, created: datetime | None, touches: str, source: str
+) -> Headers:
+    """The headers of a stored event as the writer made them, without the trace context.
+
+    The trace context is not stored.
+    """
+    time = None if created is None else created.astimezone(UTC)
+    headers = message_headers(str(event_id), event_type, time, source)
+    try:
+        listed = [
+            f"{listed_key(touch.entity_type, touch.entity_id)}@{touch.version}"
+            for touch in _touches.decode(touches)
+        ]
+    except msgspec.MsgspecError:  # its text may quote the touches
+        return Headers(headers, "the stored touches are no JSON array of entities")
+    return Headers(headers | {"entities": ",".join(listed)})

@@ -1,0 +1,452 @@
+"""The state of the outbox: its backlog, its failures and its publishers."""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple, TypeVar
+from uuid import UUID
+
+import msgspec
+import psycopg
+
+from dsql_outbox.outbox.failure import is_unreachable
+from dsql_outbox.outbox.settings import DEFAULT_TARGET, TARGET_SHARDS
+from dsql_outbox.schema.liveness import is_alive
+from dsql_outbox.schema.target_rows import TargetKind, TargetState, shard_name
+
+from .fills import FillProgress, fill_progress
+from .replay import rows_estimate
+from .tool import Operator
+from .topic_pauses import PausedTopic, read_paused
+
+T = TypeVar("T")
+
+_LIMIT: Final = 1_000
+_SHARD_LIMIT: Final = 500
+_MOST: Final = 100_000  # per shard, and of failures, in one long count
+_MOST_DEAD: Final = 1_000_000
+_SHOWN: Final = 5
+_WINDOW: Final = 5  # looks per rate: PostgreSQL updates its counters only now and then
+_PUBLISHERS: Final = 100
+_TOPICS: Final = 100
+
+_decode_paused: Final = msgspec.json.Decoder(tuple[str | int, ...]).decode
+
+_NO_LEASE: Final = "the shard has no lease row; see dsql-outbox schema check"
+_NO_POSITION: Final = "the position is below 1; the shard's publisher makes it a dead letter"
+
+
+class Bounded(msgspec.Struct, frozen=True):
+    """A number of rows that is counted up to a limit; `more` says that there are more."""
+
+    count: int
+    more: bool
+
+
+class FailedMessage(msgspec.Struct, frozen=True, rename="camel"):
+    """A message that waits after a failure; `retry_seconds` is None if it is blocked."""
+
+    event_id: UUID
+    shard: int
+    position: int
+    attempts: int
+    retry_seconds: float | None
+    error: str
+
+
+class FailureCounts(msgspec.Struct, frozen=True):
+    """The number of failed messages, and the ones with the most attempts in `worst`."""
+
+    count: int
+    more: bool
+    blocked: int
+    worst: tuple[FailedMessage, ...]
+
+
+class Shard(msgspec.Struct, frozen=True, rename="camel"):
+    """One shard.
+
+    `oldest_seconds` is None if no message waits, `owner` is None if no publisher
+    relays it. `lease_seconds` is the time left, negative once the lease has expired.
+    """
+
+    shard: int
+    oldest_seconds: float | None
+    owner: str | None
+    epoch: int
+    lease_seconds: float | None
+
+
+class Seen(msgspec.Struct, frozen=True, rename="camel"):
+    """A publisher that announced itself `seen_seconds` ago; alive if that is within its lease.
+
+    `lease_seconds` is how long its leases last. `paused` are the topics that it has paused by
+    itself, because the broker takes no messages there, at most 50, and there are `paused_more`
+    others. `target` is set if it is another than the
+    default one. It has waited for its broker for `waiting_seconds`, and takes no shards meanwhile;
+    None: it reaches its broker.
+    """
+
+    owner: str
+    alive: bool
+    seen_seconds: float
+    lease_seconds: float
+    paused: tuple[str, ...] = ()
+    target: str | msgspec.UnsetType = msgspec.UNSET
+    waiting_seconds: float | None = None
+    paused_more: int = 0
+
+    @property
+    def relays(self) -> bool:
+        """Whether it is alive and reaches its broker."""
+        return self.alive and self.waiting_seconds is None
+
+
+class Stranded(msgspec.Struct, frozen=True, rename="camel"):
+    """Messages that no publisher can relay, and the reason.
+
+    `position` is the position of the first one; None means the whole shard.
+    """
+
+    shard: int
+    position: int | None
+    reason: str
+
+
+class Counters(NamedTuple):
+    """Rows inserted into the outbox and deleted from it since the statistics began."""
+
+    put: int
+    taken: int
+
+
+class Rates(msgspec.Struct, frozen=True, rename="camel"):
+    """Rows per second inserted into the outbox and deleted from it."""
+
+    in_per_second: float
+    out_per_second: float
+
+
+class Meter:
+    """Computes rates from successive counters."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, Counters]] = deque(maxlen=_WINDOW)
+
+    def rates(self, counters: Counters | None, now: float) -> Rates | None:
+        """The rates over the last calls; None without counters, and at the first call.
+
+        `now` is in seconds on a monotonic clock.
+        """
+        if counters is None or self._went_back(counters):
+            self._seen.clear()
+        if counters is None:
+            return None
+        self._seen.append((now, counters))
+        since, first = self._seen[0]
+        if now <= since:
+            return None
+        put, taken = counters.put - first.put, counters.taken - first.taken
+        return Rates(round(put / (now - since), 1), round(taken / (now - since), 1))
+
+    def _went_back(self, counters: Counters) -> bool:
+        """Whether the statistics were reset, as after a crash of the database."""
+        if not self._seen:
+            return False
+        _, last = self._seen[-1]
+        return counters.put < last.put or counters.taken < last.taken
+
+
+class TargetStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """The state of one target; `paused` is the reason of an operator, or None if it is not paused.
+
+    `first_shard` is the first of its 1,024 shards. `fill` says how far it is filled with earlier
+    events; None: it gets none.
+    """
+
+    name: str
+    kind: TargetKind
+    state: TargetState
+    first_shard: int
+    waiting: Bounded
+    oldest_seconds: float | None
+    failing: Bounded
+    dead_letters: Bounded
+    paused: str | None
+    fill: FillProgress | None = None
+
+
+class ArchiveStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """What the jobs that change stored events have done, in events.
+
+    The last complete archive job ended `complete_seconds` ago (None: there was none), and
+    `oldest_at` is the saved date of the oldest event whose bytes it left in the database, which is
+    `oldest_seconds` old now (None: there was none). `running` is the verb of the job that runs.
+    """
+
+    archived: int
+    erased: int
+    forgotten: int
+    complete_seconds: float | None
+    oldest_at: datetime | None
+    oldest_seconds: float | None
+    running: str | None
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The state of the outbox. All times are seconds, by the database's clock.
+
+    `paused_topics` are those that an operator has paused, the first 100 by name of each target.
+    `targets` are all that are not dropped; empty if there is none but the default one. `archive`
+    is None if no job has changed stored events.
+    """
+
+    schema: str
+    waiting: Bounded
+    oldest_seconds: float | None
+    failures: FailureCounts
+    dead_letters: Bounded
+    shards: tuple[Shard, ...]
+    publishers: tuple[Seen, ...]
+    stranded: tuple[Stranded, ...]
+    paused_topics: tuple[PausedTopic, ...]
+    targets: tuple[TargetStatus, ...] = ()
+    archive: ArchiveStatus | None = None
+
+    def shard_name(self, shard: int) -> str:
+        """Return the name of a shard: ``3``, or ``lake/3`` outside of the default target."""
+        ranges = ((each.first_shard // TARGET_SHARDS, each.name) for each in self.targets)
+        return shard_name(shard, dict(ranges).get(shard // TARGET_SHARDS))
+
+
+class Counts(NamedTuple):
+    """Long counts: of the waiting messages of each shard, of failures and of dead letters."""
+
+    backlogs: Mapping[int, Bounded]
+    failures: Bounded
+    blocked: int
+    dead_letters: Bounded
+
+
+class StatusReader(Operator):
+    """Reads the state of the outbox.
+
+    Creating it does no I/O. Leave it by `async with` or `close`. Its methods
+    run a few statements, each cheap however long the backlog is. They raise
+    `SchemaError` if the tables are missing or outdated, and the driver's errors.
+    """
+
+    async def read(self) -> Status:
+        """Read the state of the outbox as it is now."""
+        found = await self._read("status_shards", _ShardRow)
+        shards = tuple(each.shard_of() for each in found)
+        ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
+        orphaned = await self._rows("shards_orphaned")
+        targets = await self._read("status_targets", _TargetRow, limit=_LIMIT)
+        topics: list[PausedTopic] = []
+        for target in targets:
+            topics += await read_paused(self._session, None, _TOPICS, target.name)
+        is_filling = any(target.state == "filling" for target in targets)
+        total = await rows_estimate(self._session, "business_events") if is_filling else None
+        archive = await self._read("status_archive", ArchiveStatus)
+        # A user who has added no target reads nothing of targets.
+        is_plain = [row.name for row in targets] == [DEFAULT_TARGET] and targets[0].reason is None
+        return Status(
+            schema=self._session.schema,
+            waiting=await self.read_waiting(),
+            oldest_seconds=max(ages, default=None),
+            failures=_failures(
+                await self._read("status_failures", _FailureRow, limit=_LIMIT, shown=_SHOWN)
+            ),
+            dead_letters=_bounded((await self._rows("status_dead", limit=_LIMIT))[0][0]),
+            shards=shards,
+            publishers=tuple(
+                each.seen_of()
+                for each in await self._read("status_publishers", _SeenRow, shown=_PUBLISHERS)
+            ),
+            stranded=(
+                *(Stranded(shard, None, _NO_LEASE) for (shard,) in orphaned),
+                *(
+                    Stranded(each.shard, each.position, _NO_POSITION)
+                    for each in found
+                    if each.position is not None and each.position < 1
+                ),
+            ),
+            paused_topics=tuple(topics),
+            targets=() if is_plain else tuple(row.status(total) for row in targets),
+            archive=archive[0] if archive else None,
+        )
+
+    async def read_waiting(self) -> Bounded:
+        """Count the waiting messages, up to 1,000, in one statement."""
+        return _bounded((await self._rows("status_waiting", limit=_LIMIT))[0][0])
+
+    async def read_backlogs(self) -> dict[int, Bounded]:
+        """Count the waiting messages of each shard, up to 500 per shard, in one statement."""
+        rows = await self._rows("status_backlogs", limit=_SHARD_LIMIT)
+        return {shard: _bounded(found, _SHARD_LIMIT) for shard, found in rows}
+
+    async def read_counts(self) -> Counts:
+        """Count up to 100,000 messages of each shard and failures, and 1,000,000 dead letters.
+
+        On PostgreSQL a million takes 0.1 s. So do not call it at each look.
+        """
+        rows = await self._rows("status_backlogs", limit=_MOST)
+        failures = await self._read("status_failures", _FailureRow, limit=_MOST, shown=1)
+        ((dead,),) = await self._rows("status_dead", limit=_MOST_DEAD)
+        return Counts(
+            {shard: _bounded(found, _MOST) for shard, found in rows},
+            _bounded(failures[0].failures if failures else 0, _MOST),
+            failures[0].blocked if failures else 0,
+            _bounded(dead, _MOST_DEAD),
+        )
+
+    async def read_counters(self) -> Counters | None:
+        """Read the row counters, from which rates are computed.
+
+        None if the database keeps none, as Aurora DSQL.
+        """
+        try:
+            (counters,) = await self._read("status_counters", Counters)
+        except psycopg.Error as error:
+            if is_unreachable(error):
+                raise
+            return None
+        return counters
+
+    async def _read(self, name: str, kind: type[T], **literals: int) -> Sequence[T]:
+        return await self._session.read(name, kind, {}, **literals)
+
+    async def _rows(self, name: str, **literals: int) -> Sequence[Sequence[Any]]:
+        return await self._session.rows(name, {}, **literals)
+
+
+class _SeenRow(NamedTuple):
+    """A row of ``status_publishers``."""
+
+    owner: str
+    seen: float
+    lease_seconds: float
+    paused: str
+    target: str
+    waiting: float | None
+
+    def seen_of(self) -> Seen:
+        """The publisher of this row."""
+        alive = is_alive(self.seen, self.lease_seconds)
+        paused, more = _paused(self.paused)
+        target = msgspec.UNSET if self.target == DEFAULT_TARGET else self.target
+        return Seen(
+            self.owner,
+            alive,
+            round(self.seen, 3),
+            self.lease_seconds,
+            paused,
+            target,
+            _seconds(self.waiting),
+            more,
+        )
+
+
+class _TargetRow(NamedTuple):
+    """A row of ``status_targets``."""
+
+    name: str
+    kind: TargetKind
+    state: TargetState
+    first_shard: int
+    waiting: int
+    failing: int
+    dead: int
+    age: float | None
+    reason: str | None
+    events: int | None
+    messages: int
+    bare: int
+    forgotten: int
+
+    def status(self, total: int | None) -> TargetStatus:
+        """The target of this row; `total` is the number of stored events."""
+        return TargetStatus(
+            self.name,
+            self.kind,
+            self.state,
+            self.first_shard,
+            _bounded(self.waiting),
+            _seconds(self.age),
+            _bounded(self.failing),
+            _bounded(self.dead),
+            self.reason,
+            fill_progress(
+                self.state, (self.events, self.messages, self.bare, self.forgotten), total
+            ),
+        )
+
+
+class _ShardRow(NamedTuple):
+    """A row of ``status_shards``; `position` is that of the first message."""
+
+    shard: int
+    owner: str | None
+    epoch: int
+    expires: float | None
+    age: float | None
+    position: int | None
+
+    def shard_of(self) -> Shard:
+        """The shard of this row."""
+        return Shard(self.shard, _seconds(self.age), self.owner, self.epoch, _seconds(self.expires))
+
+
+class _FailureRow(NamedTuple):
+    """A row of ``status_failures``; the last two columns count all failures."""
+
+    event_id: UUID
+    shard: int
+    position: int
+    attempts: int
+    last_error: str
+    seconds: float
+    failures: int
+    blocked: int
+
+    def message(self) -> FailedMessage:
+        """The message of this row."""
+        return FailedMessage(
+            self.event_id,
+            self.shard,
+            self.position,
+            self.attempts,
+            _seconds(self.seconds),
+            self.last_error,
+        )
+
+
+def _paused(text: str) -> tuple[tuple[str, ...], int]:
+    """The topics in a JSON array, and the number of others, its last element.
+
+    There are none if another program wrote it in another form.
+    """
+    try:
+        found = _decode_paused(text)
+    except msgspec.MsgspecError:
+        return (), 0
+    names = tuple(each for each in found if isinstance(each, str))
+    return names, sum(each for each in found if isinstance(each, int))
+
+
+def _failures(rows: Sequence[_FailureRow]) -> FailureCounts:
+    counted = _bounded(rows[0].failures if rows else 0)
+    blocked = rows[0].blocked if rows else 0
+    worst = tuple(row.message() for row in rows)
+    return FailureCounts(counted.count, counted.more, blocked, worst)
+
+
+def _bounded(found: int, limit: int = _LIMIT) -> Bounded:
+    return Bounded(min(found, limit), more=found > limit)
+
+
+def _seconds(found: float | None) -> float | None:
+    """Seconds rounded to the millisecond; None for infinity, which means never."""
+    return None if found is None or math.isinf(found) else round(found, 3)

@@ -1,0 +1,365 @@
+"""The operator's tool for targets: list, add and fill, drop, pause and resume."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from functools import partial
+from time import monotonic
+from typing import Any, Final, NamedTuple, get_args
+from uuid import UUID
+
+import anyio
+import msgspec
+from anyio import to_thread
+
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.settings import (
+    DEFAULT_SOURCE,
+    DEFAULT_TARGET,
+    MAX_ENTITY_TYPE,
+    require_source,
+)
+from dsql_outbox.schema.outbox_rows import RowId, row_keys
+from dsql_outbox.schema.roles import is_dsql
+from dsql_outbox.schema.session import OperatorTransaction
+from dsql_outbox.schema.target_rows import TargetKind, TargetRow, TargetState, require_target
+
+from .archived_texts import ArchivedTexts
+from .fills import FillProgress, FillTold, fill_progress, run_target, take_fill
+from .replay import rows_estimate
+from .tool import OperationEntry, Operator
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+_DELETED: Final = 1_000
+"""Rows that one statement deletes by key."""
+
+_LOOK: Final = 0.2
+"""Seconds between two looks at the transactions that are open."""
+
+LONGEST_TRANSACTION: Final = 300.0
+"""Seconds that a transaction may last on Aurora DSQL (AWS, Aurora DSQL quotas)."""
+
+
+class Target(msgspec.Struct, frozen=True, rename="camel"):
+    """A consumer of messages with its own progress.
+
+    `types` are the types of the subjects whose messages it gets; None: all. Its shards begin at
+    `first_shard`. `paused_by` and the fields after it are those of a pause by an operator. `fill`
+    says how far it is filled with earlier events; None: it gets none.
+    """
+
+    name: str
+    kind: TargetKind
+    state: TargetState
+    types: tuple[str, ...] | None
+    first_shard: int
+    paused_by: str | None = None
+    paused_at: datetime | None = None
+    paused_seconds: float | None = None
+    reason: str | None = None
+    fill: FillProgress | None = None
+
+
+class DroppedTarget(msgspec.Struct, frozen=True, rename="camel"):
+    """What `Targets.drop` has deleted.
+
+    `late` are messages of transactions that began before the drop, and were stored after it.
+    """
+
+    name: str
+    messages: int
+    late: int
+    dead_letters: int
+
+
+_decode_types: Final = msgspec.json.Decoder(tuple[str, ...]).decode
+
+TargetTold = Callable[[str], None]
+"""Takes a line about what `Targets.add` or `Targets.drop` waits for."""
+
+
+class Targets(Operator):
+    """The targets of the outbox. Each one gets its own messages, and has its own progress.
+
+    The constructor does no I/O. Use ``async with`` or call `close`. All methods raise
+    `SchemaError` if the tables are missing, `SettingsError` for a name, a kind or types that
+    cannot be, and the driver's errors.
+    """
+
+    def __init__(self, database: Database, *, user: str | None = None) -> None:
+        super().__init__(database, user=user)
+        self._database = database
+
+    async def list(self) -> list[Target]:
+        """All targets, the default one first, and those that were dropped."""
+        rows = await self._rows()
+        is_filling = any(row.state == "filling" for row in rows)
+        total = await self._events_stored() if is_filling else None
+        return [_target(row, total) for row in rows]
+
+    async def add(  # noqa: PLR0913 - one argument per option
+        self,
+        name: str,
+        *,
+        kind: TargetKind = "sink",
+        types: Iterable[str] | None = None,
+        from_start: bool = False,
+        source: str = DEFAULT_SOURCE,
+        archive: str | Iterable[str] | None = None,
+        reason: str = "",
+        told: TargetTold = lambda _: None,
+        filled: FillTold = lambda _: None,
+    ) -> Target:
+        """Add a target, and return it when publishers may relay it.
+
+        It gets the messages of the events that are stored from some moment of this call on. With
+        `from_start`, it gets those of all events: it is filled with the earlier ones, beside the
+        writers and the other targets. `source` must then equal the writers' setting, because the
+        database does not store it. `archive` are the places to read archived events from; the call
+        raises `EventArchived` for one without a place, and `ArchiveError`, and goes on when it is
+        repeated.
+
+        `types` are the types of the subjects that it takes, which never change; None: all.
+        The call waits for the transactions that are open, as they do not know the target: on
+        Aurora DSQL for 5 minutes. A call that was interrupted is repeated with the same
+        arguments, and goes on, also in another process. If another call fills the target, this one
+        waits for it, and takes its place when it has died.
+        """
+        _require_name(name)
+        require_source("Targets.add", source)
+        if kind not in get_args(TargetKind):
+            raise SettingsError(f"the kind of a target is sink or model, got {kind!r}")
+        archived = ArchivedTexts(archive)
+        added = _Added(name, kind, _listed(types), source if from_start else None)
+        entry = self._entry("targets add", reason, name)
+        row = await self._session.transaction(partial(_add, added, entry))
+        added.require(row)
+        if row.state == "opening":
+            await self._wait_for_transactions(told)
+            if from_start:
+                await self._session.count("fill_begin", {"target": name})
+            else:
+                await self._discard(row.first_shard)
+                await self._session.transaction(partial(run_target, name))
+        row = await self._require(name)
+        if row.state == "filling":
+            row = await self._fill(row, archived, told, filled)
+        return _target(row)
+
+    async def _fill(
+        self, row: TargetRow, archived: ArchivedTexts, told: TargetTold, filled: FillTold
+    ) -> TargetRow:
+        """Fill a target, or wait until another call has filled it. Returns it when it runs."""
+        total = await self._events_stored()
+        has_told = False
+        while row.state == "filling":
+            worker = await take_fill(self._session, row, archived)
+            if worker is not None:
+                await worker.run(total, filled)
+            elif not has_told:
+                told("waits for another process, which fills the target, or filled it before")
+                has_told = True
+            else:
+                await anyio.sleep(_LOOK)
+                filled(_fill_of(row, total) or FillProgress(0, 0, 0))
+            row = await self._require(row.name)
+        return row
+
+    async def _events_stored(self) -> int | None:
+        return await rows_estimate(self._session, "business_events")
+
+    async def drop(
+        self, name: str, *, reason: str = "", told: TargetTold = lambda _: None
+    ) -> DroppedTarget:
+        """Drop a target for good, with the messages that wait for it and its dead letters.
+
+        Its name is not used again. The stored events stay. The call waits for the transactions
+        that are open, as they may still store messages for it: on Aurora DSQL for 5 minutes. It
+        may be repeated.
+        """
+        rows = await self._rows()
+        if all(row.name != name for row in rows):
+            require_target(rows, name, None)
+        row = next(row for row in rows if row.name == name)
+        entry = self._entry("targets drop", reason, name)
+        await self._session.transaction(partial(_drop, name, entry))
+        messages = await self._discard(row.first_shard)
+        await self._wait_for_transactions(told)
+        late = await self._discard(row.first_shard)
+        letters = await self._until_none("target_letters", {"first": row.first_shard})
+        await self._session.count("failure_sweep", {}, limit=1_000)
+        return DroppedTarget(name, messages, late, letters)
+
+    async def pause(self, name: str, reason: str = "") -> None:
+        """Pause a target: within ten seconds, its publishers send nothing, and its messages wait.
+
+        For one that is paused already, replace the reason.
+        """
+        await self._require(name)
+        entry = self._entry("targets pause", reason, name)
+        await entry.change("topic_pause", _whole(name) | {"reason": reason})
+
+    async def resume(self, name: str, reason: str = "") -> bool:
+        """Resume a target. Returns whether an operator had paused it."""
+        await self._require(name)
+        entry = self._entry("targets resume", reason, name)
+        return await entry.change("topic_resume", _whole(name))
+
+    async def _rows(self) -> Sequence[TargetRow]:
+        return await self._session.read("target_list", TargetRow, {})
+
+    async def _require(self, name: str) -> TargetRow:
+        return require_target(await self._rows(), name, None)
+
+    async def _discard(self, first: int) -> int:
+        """Delete the rows of a target as of now: of each subject the first ones. Returns how many.
+
+        Those before the clock until there are none, as more of them may become visible meanwhile;
+        and those after it that were there, since later ones of their subjects are to stay.
+        """
+        found = await self._session.rows("target_ahead", {"first": first})
+        now = found[0][0]
+        total = await self._until_none("target_discard", {"first": first, "position": now})
+        ahead = [RowId(*row) for _, *row in found if row[0] is not None]
+        for start in range(0, len(ahead), _DELETED):
+            part = ahead[start : start + _DELETED]
+            total += await self._session.count("outbox_delete", row_keys(part))
+        return total
+
+    async def _until_none(self, name: str, parameters: dict[str, Any]) -> int:
+        total = 0
+        while found := await self._session.count(name, parameters):
+            total += found
+        return total
+
+    async def _wait_for_transactions(self, told: TargetTold) -> None:
+        """Wait until all transactions have ended that are open now.
+
+        A statement that waits for a row goes on with its old snapshot, in which the targets are
+        as they were.
+        """
+        began = monotonic()
+        if await to_thread.run_sync(self._is_dsql):
+            told(f"waits {LONGEST_TRANSACTION:g} s for the transactions that are open")
+            await anyio.sleep(max(0.0, began + LONGEST_TRANSACTION - monotonic()))
+            return
+        # A transaction that is prepared meanwhile is found after it has lost its virtual id.
+        await self._wait_for_end("transactions_open", told)
+        await self._wait_for_end("transactions_prepared", told)
+
+    async def _wait_for_end(self, name: str, told: TargetTold) -> None:
+        left = await self._names(name)
+        if left:
+            told(f"waits for the {len(left)} transactions that are open")
+        while left:
+            await anyio.sleep(_LOOK)
+            left = left & await self._names(name)
+
+    async def _names(self, name: str) -> set[str]:
+        return {found for (found,) in await self._session.rows(name, {})}
+
+    def _is_dsql(self) -> bool:
+        with self._database.connect() as connection:
+            return is_dsql(connection)
+
+
+class _Added(NamedTuple):
+    """What a call of `Targets.add` asks for; `source` is None without a fill."""
+
+    name: str
+    kind: TargetKind
+    types: str | None
+    source: str | None
+
+    def require(self, row: TargetRow) -> None:
+        """Raise `SettingsError` unless the target is the one that is asked for."""
+        name = self.name
+        if row.state == "dropped":
+            raise SettingsError(f"target {name} was dropped: a name is used once, choose another")
+        if (row.kind, row.types) != (self.kind, self.types):
+            raise SettingsError(
+                f"target {name} exists as another one: {_described(row)}; drop it, or choose "
+                "another name"
+            )
+        if self.source is not None and row.events is None:
+            raise SettingsError(
+                f"target {name} exists without its earlier events, which cannot be added later: "
+                "drop it, or choose another name"
+            )
+        if self.source is None and row.state != "running" and row.events is not None:
+            raise SettingsError(
+                f"target {name} is being filled from the start: add it with from_start again"
+            )
+
+
+async def _add(added: _Added, entry: OperationEntry, transaction: OperatorTransaction) -> TargetRow:
+    await transaction.count("target_lock", {})
+    target = {"name": added.name, "kind": added.kind, "types": added.types}
+    if await transaction.count("target_add", target):
+        await entry.write_in(transaction)
+        if added.source is not None:
+            fill = {"target": added.name, "source": added.source, "event_id": str(UUID(int=0))}
+            await transaction.count("fill_add", fill)
+    rows = await transaction.read("target_list", TargetRow, {})
+    return next(row for row in rows if row.name == added.name)
+
+
+async def _drop(name: str, entry: OperationEntry, transaction: OperatorTransaction) -> None:
+    if name != DEFAULT_TARGET:  # whose row `target_drop` changes in any case
+        await transaction.count("target_lock", {})
+    if await transaction.count("target_drop", {"name": name}):
+        await entry.write_in(transaction)
+    await transaction.count("fill_drop", {"target": name})
+    await transaction.count("target_unlease", {"name": name})
+
+
+def _target(row: TargetRow, total: int | None = None) -> Target:
+    types = None if row.types is None else _parsed(row.types)
+    pause = (row.paused_by, row.paused_at, row.paused_seconds, row.reason)
+    fill = _fill_of(row, total)
+    return Target(row.name, row.kind, row.state, types, row.first_shard, *pause, fill)
+
+
+def _fill_of(row: TargetRow, total: int | None) -> FillProgress | None:
+    return fill_progress(row.state, (row.events, row.messages, row.bare, row.forgotten), total)
+
+
+def _require_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise SettingsError(
+            f"a target has a name of a-z 0-9 _ - that begins with a letter, 63 characters at most, "
+            f"got {name[:64]!r}"
+        )
+
+
+def _listed(types: Iterable[str] | None) -> str | None:
+    """The types as an array literal, sorted, so that two calls compare equal."""
+    if types is None:
+        return None
+    found = sorted(set(types))
+    if not found:
+        raise SettingsError("a target takes one type of subjects at least, or all")
+    for each in found:
+        if not 0 < len(each) <= MAX_ENTITY_TYPE or not each.isprintable():
+            raise SettingsError(
+                f"a type of subjects has 1 to {MAX_ENTITY_TYPE} printable characters, "
+                f"got {each[: MAX_ENTITY_TYPE + 1]!r}"
+            )
+    return array_literal(found)
+
+
+def _parsed(types: str) -> tuple[str, ...]:
+    """The types in an array literal as `array_literal` writes it, which has JSON's quotes."""
+    return _decode_types(f"[{types[1:-1]}]")
+
+
+def _described(row: TargetRow) -> str:
+    types = "all types" if row.types is None else f"the types {', '.join(_parsed(row.types))}"
+    return f"a {row.kind} of {types}"
+
+
+def _whole(name: str) -> dict[str, str]:
+    return {"target": name, "topic": ""}

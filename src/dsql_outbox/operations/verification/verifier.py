@@ -1,0 +1,459 @@
+"""Read the tables page by page, each page in one snapshot."""
+
+import asyncio
+from collections import Counter
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
+from uuid import UUID
+
+import msgspec
+from anyio import to_thread
+
+from dsql_outbox.operations.life.job import JobRow
+from dsql_outbox.operations.life.rewrite import ArchiveRow, archive_rows, place_of
+from dsql_outbox.operations.replay import rows_estimate
+from dsql_outbox.operations.tool import Operator
+from dsql_outbox.outbox.archive.archive_file import read_manifest
+from dsql_outbox.outbox.archive.place import ArchivePlace, open_place
+from dsql_outbox.outbox.database.array_literals import plain_array, text_array
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import ArchiveError
+from dsql_outbox.outbox.receipt import Touched
+from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+
+from .archive_check import ArchivedRow, archive_findings, file_finding
+from .event_check import EventRow, TouchRow, event_findings, touch_pair, touches_of
+from .finding import Finding, entity_finding
+from .stream_check import HeaderRow, StreamCheck
+
+EVENT_ROWS: Final = 1_000
+EVENT_BYTES: Final = 4 << 20
+TOUCH_ROWS: Final = 3_000
+HEADER_ROWS: Final = 5_000
+OTHER_ROWS: Final = 1_000
+
+_LAST_ID: Final = UUID(int=(1 << 128) - 1)
+
+_Place = Mapping[str, object]
+
+
+class VerifyProgress(msgspec.Struct, frozen=True, rename="camel"):
+    """What was read so far, and how many findings there are.
+
+    `total` is about the number of stored events; None if it is not known. `skipped` of the
+    events were saved before `since`.
+    """
+
+    events: int = 0
+    total: int | None = None
+    skipped: int = 0
+    headers: int = 0
+    entities: int = 0
+    messages: int = 0
+    dead_letters: int = 0
+    replays: int = 0
+    files: int = 0
+    findings: int = 0
+
+
+class Verifier(Operator):
+    """Compares the stored events, headers, entities and messages with each other.
+
+    It only reads, in short transactions, on two connections: on one the events with their bytes,
+    on the other the rest. The constructor does no I/O. Use ``async with`` or
+    call `close`.
+
+        >>> async with Verifier(database) as verifier:
+        ...     [finding async for finding in verifier.verify()]
+        []
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, read_only=True)
+        self._beside = OperatorSession(database, read_only=True)
+
+    async def close(self) -> None:
+        """Close both connections."""
+        await super().close()
+        await self._beside.close()
+
+    def verify(
+        self, *, since: datetime | None = None, archive: str | Iterable[str] = ()
+    ) -> "Verification":
+        """Begin to verify. With `since`, the bytes of events that were saved earlier are not read.
+
+        `archive` are the places of the archive files, folders or ``s3://BUCKET/PREFIX``; without
+        one, the files are not read. A time without a zone is in UTC. Raises `SettingsError` for
+        the name of a place, and `SchemaError` if the tables are missing, and the driver's
+        errors, when the run is iterated over.
+        """
+        names = [archive] if isinstance(archive, str) else [*archive]
+        places = [open_place(name) for name in names]
+        return Verification(self._session, self._beside, since, places)
+
+
+class Verification:
+    """A run of `Verifier.verify`: iterate over it to get the findings.
+
+    Writers and publishers may work meanwhile: each page of rows is read in one snapshot,
+    which is later than that of the page before. Close a run that is left early. Memory grows
+    neither with the number of events nor with that of findings.
+    """
+
+    def __init__(
+        self,
+        session: OperatorSession,
+        beside: OperatorSession,
+        since: datetime | None,
+        places: Sequence[ArchivePlace],
+    ) -> None:
+        self._session = session
+        self._beside = beside
+        self._places = places
+        self._archived: Counter[int] = Counter()
+        self._job: JobRow | None = None
+        self._since = None if since is None else _text_of(since)
+        self._run = self._findings()
+        self.progress = VerifyProgress()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Finding:
+        found = await anext(self._run)
+        self._count(findings=1)
+        return found
+
+    async def aclose(self) -> None:
+        """End the run."""
+        await self._run.aclose()
+
+    async def _findings(self) -> AsyncGenerator[Finding]:
+        self._count(total=await rows_estimate(self._session, "business_events"))
+        self._job = await self._job_row()
+        # The client works for the events, and the server for the others: at the same time, both
+        # take the time of one.
+        tables = _side_by_side(self._events(), _one_by_one(self._streams(), self._others()))
+        async with aclosing(_one_by_one(tables, self._archives(), self._erasures())) as found:
+            async for finding in found:
+                yield finding
+
+    async def _events(self) -> AsyncGenerator[Finding]:
+        """The events in the order of their ids."""
+        async with aclosing(_ahead(self._event_page, UUID(int=0))) as pages:
+            async for page in pages:
+                for finding in await to_thread.run_sync(page.findings):
+                    yield finding
+                self._archived.update(row.archive for row in page.rows if row.archive is not None)
+                skipped = sum(not row.is_due for row in page.rows)
+                self._count(events=len(page.rows), skipped=skipped)
+
+    async def _event_page(self, first: UUID) -> "_EventPage":
+        asked = {"rows": EVENT_ROWS, "bytes": EVENT_BYTES, "since": self._since}
+
+        async def read(transaction: OperatorTransaction) -> _EventPage:
+            found = await transaction.rows("verify_events", asked | {"first": str(first)})
+            page = _EventPage([EventRow(*row) for row in found])
+            for some in page.touches_in_parts():
+                rows = await transaction.rows("verify_touches", some)
+                page.stored += [TouchRow(*row) for row in rows]
+            return page
+
+        return await self._session.snapshot(read)
+
+    async def _streams(self) -> AsyncGenerator[Finding]:
+        check = StreamCheck(may_miss=self._forgotten_before is not None)
+        first: _Place = {"entity_type": "", "entity_id": "", "version": 0}
+        async with aclosing(_ahead(self._header_page, first)) as pages:
+            async for page in pages:
+                for finding in await to_thread.run_sync(page.findings, check):
+                    yield finding
+                self._count(headers=len(page.rows))
+        for finding in check.end():
+            yield finding
+
+    async def _header_page(self, after: _Place) -> "_HeaderPage":
+        more = {"rows": HEADER_ROWS, "forgotten_before": self._forgotten_before}
+        found = await self._beside.rows("verify_headers", {**after, **more})
+        return _HeaderPage([HeaderRow(*row) for row in found])
+
+    async def _others(self) -> AsyncGenerator[Finding]:
+        for part in _PARTS:
+            place: _Place = part.start
+            seen = OTHER_ROWS
+            more = {"rows": OTHER_ROWS, "forgotten_before": self._forgotten_before}
+            while seen == OTHER_ROWS:
+                rows = await self._beside.rows(part.statement, {**place, **more})
+                seen, *reached = rows[0][: 1 + len(place)]
+                place = dict(zip(place, map(_as_text, reached), strict=True))
+                for row in rows:
+                    cells = row[1 + len(place) :]
+                    if cells[0] is not None:
+                        yield part.finding(cells)
+                self._count(**{part.counts: seen})
+
+    async def _archives(self) -> AsyncGenerator[Finding]:
+        async for row in archive_rows(self._session):
+            if row.facts.events != self._archived.pop(row.facts.number, 0) and (
+                await self._is_at_rest()
+            ):
+                text = f"it has {row.facts.events} events, and other rows name it"
+                yield file_finding(row.facts, text)
+            if self._places:
+                for finding in await self._file(row):
+                    yield finding
+                self._count(files=1)
+        if self._archived and await self._is_at_rest():
+            for number, events in self._archived.items():
+                text = f"{events} events name a file that is not known"
+                yield Finding("missing-file", "business_events", str(number), text)
+
+    async def _file(self, row: ArchiveRow) -> list[Finding]:
+        """What is wrong with a file; nothing if a job has put another one in its place."""
+        facts = row.facts
+        try:
+            place = await to_thread.run_sync(place_of, self._places, row)
+            events = await to_thread.run_sync(facts.read, place)
+            store, told = await to_thread.run_sync(read_manifest, place, facts.file)
+        except ArchiveError as error:
+            if await self._is_replaced(row):
+                return []
+            return [Finding("missing-file", "outbox_archives", facts.file, str(error))]
+        found = [file_finding(facts, "the manifest differs")] if told != facts else []
+        if self._job is not None and store != self._job.store:
+            found.append(file_finding(facts, f"the manifest is of another outbox, {store}"))
+        ids = {"event_ids": plain_array(event.id for event in events)}
+        rows = await self._session.read("verify_archived", ArchivedRow, ids)
+        found += await to_thread.run_sync(lambda: [*archive_findings(facts, events, rows)])
+        return [] if found and await self._is_replaced(row) else found
+
+    async def _is_replaced(self, row: ArchiveRow) -> bool:
+        asked = {"file": row.facts.file}
+        ((is_named,),) = await self._session.rows("archive_named_file", asked)
+        return not is_named
+
+    async def _erasures(self) -> AsyncGenerator[Finding]:
+        for erased_at, key in await self._session.rows("verify_erasures", {}):
+            text = "the erasure is not finished: run the same command again"
+            yield Finding("unfinished-erasure", "outbox_erasures", f"{erased_at}/{key}", text)
+
+    async def _job_row(self) -> JobRow | None:
+        rows = await self._session.read("job_row", JobRow, {})
+        return rows[0] if rows else None
+
+    @property
+    def _forgotten_before(self) -> datetime | None:
+        return None if self._job is None else self._job.forgotten_before
+
+    async def _is_at_rest(self) -> bool:
+        """Whether no job has moved an event since the beginning of the run."""
+        now = await self._job_row()
+        if now is None or self._job is None:
+            return now is self._job
+        return now.owner is None and now.moved == self._job.moved and self._job.owner is None
+
+    def _count(self, **more: int | None) -> None:
+        found = msgspec.structs.asdict(self.progress)
+        sums = {name: (found[name] or 0) + (count or 0) for name, count in more.items()}
+        if more.get("total", 0) is None:  # unknown, which the sum would show as 0
+            sums["total"] = None
+        self.progress = msgspec.structs.replace(self.progress, **sums)
+
+
+async def _one_by_one(*parts: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
+    """The findings of one part after the other."""
+    for part in parts:
+        async with aclosing(part):
+            async for finding in part:
+                yield finding
+
+
+async def _side_by_side(*parts: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
+    """The findings of parts that run at the same time, each up to its next finding."""
+    waiting = {asyncio.ensure_future(anext(part)): part for part in parts}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                part = waiting.pop(task)
+                try:
+                    finding = task.result()
+                except StopAsyncIteration:
+                    continue
+                waiting[asyncio.ensure_future(anext(part))] = part
+                yield finding
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for part in parts:
+            await part.aclose()
+
+
+class _Page(Protocol):
+    """A page of rows."""
+
+    @property
+    def following(self) -> Any:
+        """The place of the next page; None after the last one."""
+        ...
+
+
+Page = TypeVar("Page", bound=_Page)
+
+
+async def _ahead(
+    read: Callable[[Any], Coroutine[Any, Any, Page]], first: object
+) -> AsyncGenerator[Page]:
+    """All pages from the place `first`. The next page is read while one is checked."""
+    reading: asyncio.Task[Page] | None = asyncio.create_task(read(first))
+    try:
+        while reading is not None:
+            page = await reading
+            following = page.following
+            reading = None if following is None else asyncio.create_task(read(following))
+            yield page
+    finally:
+        if reading is not None:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+
+class _HeaderPage:
+    """A page of headers."""
+
+    def __init__(self, rows: Sequence[HeaderRow]) -> None:
+        self.rows = rows
+
+    @property
+    def following(self) -> _Place | None:
+        """The last key; None after the last page."""
+        if len(self.rows) < HEADER_ROWS:
+            return None
+        return {**_key(self.rows[-1]), "version": self.rows[-1].entity_version}
+
+    def findings(self, check: StreamCheck) -> list[Finding]:
+        """What is wrong with the headers of the page."""
+        return [*check.findings(self.rows)]
+
+
+class _EventPage:
+    """A page of events with the headers and entities of their touches, from one snapshot."""
+
+    def __init__(self, rows: Sequence[EventRow]) -> None:
+        self.rows = rows
+        self.stored: list[TouchRow] = []
+        self._touches = [touches_of(row) if row.is_due else () for row in rows]
+
+    @property
+    def following(self) -> UUID | None:
+        """The least id that may follow; None after the last page."""
+        if not self.rows or self.rows[-1].id == _LAST_ID:
+            return None
+        return UUID(int=self.rows[-1].id.int + 1)
+
+    def touches_in_parts(self) -> Iterator[dict[str, str]]:
+        """The parameters of ``verify_touches``."""
+        each = zip(self.rows, self._touches, strict=True)
+        pairs = ((row.id, touch) for row, touches in each for touch in touches)
+        while some := [*islice(pairs, TOUCH_ROWS)]:
+            yield _touch_columns(some)
+
+    def findings(self) -> list[Finding]:
+        """What is wrong with the events of the page."""
+        stored = iter(self.stored)
+        return [
+            finding
+            for row, touches in zip(self.rows, self._touches, strict=True)
+            if row.is_due
+            for finding in event_findings(row, touches, [*islice(stored, len(touches))])
+        ]
+
+
+def _touch_columns(pairs: Sequence[tuple[UUID, Touched]]) -> dict[str, str]:
+    keys = [touch_pair(touch) for _, touch in pairs]
+    return {
+        "numbers": plain_array(range(len(pairs))),
+        "entity_types": text_array([entity_type for entity_type, _ in keys]),
+        "entity_ids": text_array([entity_id for _, entity_id in keys]),
+        "versions": plain_array(touch.version for _, touch in pairs),
+        "event_ids": plain_array(event_id for event_id, _ in pairs),
+    }
+
+
+class _Part(NamedTuple):
+    """Rows that a statement compares by itself, and the place before the first of them."""
+
+    statement: str
+    counts: str
+    start: _Place
+    finding: Callable[[Sequence[Any]], Finding]
+
+
+def _entity(cells: Sequence[Any]) -> Finding:
+    entity_type, entity_id, version, event_id, header_event = cells
+    key = entity_type, entity_id
+    if header_event is None:
+        return entity_finding("entity-ahead", key, f"its version {version} has no header")
+    text = f"its last event is {event_id}, that of its version {version} is {header_event}"
+    return entity_finding("other-event", key, text)
+
+
+def _message(cells: Sequence[Any]) -> Finding:
+    shard, position, event_id, is_stored, is_subject, is_placed, _ = cells
+    key = f"{shard}/{position}/{event_id}"
+    if not is_stored:
+        return Finding("missing-event", "outbox", key, "there is no such event")
+    if not is_subject:
+        return Finding("other-entity", "outbox", key, "the subject is not that of the event")
+    if not is_placed:
+        text = "the position is neither that of the event nor of a replay"
+        return Finding("other-position", "outbox", key, text)
+    return Finding("other-payload", "outbox", key, "the payload is not the bytes of the event")
+
+
+def _letter(cells: Sequence[Any]) -> Finding:
+    return _without_event("dead_letters", cells)
+
+
+def _replay(cells: Sequence[Any]) -> Finding:
+    return _without_event("outbox_replays", cells)
+
+
+def _without_event(table: str, key: Iterable[Any]) -> Finding:
+    return Finding("missing-event", table, "/".join(map(str, key)), "there is no such event")
+
+
+_BEFORE: Final = str(UUID(int=0))
+
+_PARTS: Final = (
+    _Part("verify_entities", "entities", {"entity_type": "", "entity_id": ""}, _entity),
+    _Part(
+        "verify_messages", "messages", {"shard": -1, "position": 0, "event_id": _BEFORE}, _message
+    ),
+    _Part("verify_letters", "dead_letters", {"event_id": _BEFORE, "died_at": "-infinity"}, _letter),
+    _Part("verify_replays", "replays", {"event_id": _BEFORE, "number": 0}, _replay),
+)
+
+
+def _key(row: HeaderRow) -> dict[str, str]:
+    return {"entity_type": row.entity_type, "entity_id": row.entity_id}
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, UUID) else value
+
+
+def _text_of(time: datetime) -> str:
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()

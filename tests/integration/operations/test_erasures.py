@@ -1,0 +1,519 @@
+"""Erasures on the real tables: no copy is left, and nothing else is changed."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import anyio
+import psycopg
+import pytest
+from anyio import to_thread
+from tests.support.database_roles import as_role, made_roles
+from tests.support.operations.archive_files import files
+from tests.support.operations.archived_events import archive, texts
+from tests.support.publisher.given_up_messages import gathered, relay_all
+from tests.support.verified import findings_in
+
+from dsql_outbox.operations import Erasures, Messages, Selection, Targets
+from dsql_outbox.operations import targets as operator_targets
+from dsql_outbox.operations.life import erase as erase_module
+from dsql_outbox.operations.life import erased_rows
+from dsql_outbox.operations.life.erase import EraseProgress
+from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, JobRefused, SettingsError
+from dsql_outbox.outbox.archive.compression import zstd
+from dsql_outbox.outbox.event.event_parser import parse_event
+from dsql_outbox.publisher import Rejected
+from dsql_outbox.schema.roles import grant
+from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.writer import Writer, WriterSettings
+
+pytestmark = pytest.mark.anyio
+
+MARK = "Zaphod Beeblebrox"
+TABLES = """SELECT relname FROM pg_class
+    WHERE relnamespace = 'outbox'::regnamespace AND relkind = 'r' ORDER BY relname"""
+HEADERS = {"actor": MARK, "tenant": "7"}
+
+
+@pytest.fixture
+def database(outbox_url: str) -> Database:
+    return Database(outbox_url)
+
+
+@pytest.fixture(autouse=True)
+def _quick_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
+
+
+@pytest.fixture
+def sql(outbox_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(outbox_url, autocommit=True) as connection:
+        yield connection
+
+
+def new(*keys: str, headers: dict[str, str] | None = None, **attributes: object) -> Event:
+    pairs = (key.split("/") for key in keys)
+    entities = [Entity(kind, name, {"id": name, **attributes}) for kind, name in pairs]
+    return Event.new("Person Moved", "PersonMoved", entities, headers=headers)
+
+
+def shared() -> Event:
+    """An event of a car that a person has touched, too."""
+    entities = [
+        Entity("Car", "7", {"owner": "somebody", "km": 1.50}),
+        Entity("Person", "ann", {"name": MARK, "city": "Bonn"}),
+    ]
+    return Event.new("Car Sold", "CarSold", entities, headers=HEADERS)
+
+
+def noted(event_id: UUID) -> str:
+    """An event with members that the library does not know."""
+    return json.dumps(
+        {
+            "eventHeader": {"uuid": str(event_id), "eventName": "Noted", "by": MARK},
+            "entities": [
+                {"entityHeader": {"entityType": "Person", "entityId": "ann", "by": MARK}},
+                {"entityHeader": {"entityType": "Person", "entityId": "bob"}, "id": "bob"},
+            ],
+            "note": {"actor": MARK},
+        }
+    )
+
+
+def with_bob() -> Event:
+    """An event whose first entity is the person, beside another one."""
+    ann = Entity("Person", "ann", {"id": "ann", "note": {"name": MARK, "x": [MARK]}})
+    return Event.new("Person Met", "PersonMet", [ann, Entity("Person", "bob", {"id": "bob"})])
+
+
+class Given:
+    """What `fill` has stored."""
+
+    def __init__(self) -> None:
+        self.archived: list[Event] = []
+        self.waiting: list[Event] = []
+        self.dead = new("Person/ann", name=MARK, city="Bonn", headers=HEADERS)
+        self.failing = uuid4()
+        self.others: list[Event] = []
+
+
+async def fill(database: Database, folder: Path | None) -> Given:
+    """Events of one person that are archived, dead, failing, replayed and waiting, and others."""
+    given = Given()
+    given.others += [new("Person/bob", name=f"not {n}", city="Köln") for n in range(5)]
+    with Writer(database, WriterSettings(form="single")) as writer:
+        writer.write_many(given.others[:2])
+        given.archived += [new("Person/ann", name=MARK, city="Bonn", headers=HEADERS), shared()]
+        writer.write_many(given.archived)
+    await relay_all(database, MemorySink())
+    if folder is not None:
+        await archive(database, folder)
+    with Writer(database) as writer:
+        writer.write(given.dead)
+    sink = MemorySink()
+    sink.fail(given.dead.id, Rejected(f"the name {MARK} is too long"))
+    await relay_all(database, sink)
+    replayed = new("Person/ann", name=MARK, street="Main St")
+    with Writer(database, WriterSettings(form="plain")) as writer:
+        writer.write(replayed)
+    await relay_all(database, MemorySink())
+    async with Messages(database) as tool:
+        await gathered(tool.replay(Selection(ids=(replayed.id,))))
+    async with Targets(database) as targets:
+        await targets.add("lake", from_start=True, archive=folder and str(folder))
+    given.waiting += [shared(), with_bob()]
+    with Writer(database) as writer:
+        writer.write_many([noted(given.failing), *given.waiting, *given.others[2:]])
+    return given
+
+
+async def erase(database: Database, entity: str = "Person/ann", *fields: str, **given: Any) -> Any:
+    async with Erasures(database) as tool:
+        run = tool.erase(entity, fields or None, reason="ticket 77", **given)
+        async for _ in run:
+            pass
+        return run.progress
+
+
+def everything(sql: psycopg.Connection[Any], *folders: Path) -> dict[str, str]:
+    """All rows of all tables and all files as text, by the name of each."""
+    found: dict[str, str] = {}
+    for (table,) in sql.execute(TABLES).fetchall():
+        rows = sql.execute(f"SELECT t::text FROM outbox.{table} AS t".encode()).fetchall()
+        found |= {f"{table} {n}": row[0] for n, row in enumerate(rows)}
+    for folder in folders:
+        for name in files(str(folder)):
+            data = (folder / name).read_bytes()
+            text = zstd().decompress(data) if name.endswith(".zst") else data
+            found[name] = text.decode()
+    return found
+
+
+def of_others(sql: psycopg.Connection[Any], given: Given) -> list[Any]:
+    """All rows of the events of others."""
+    ids = [each.id for each in given.others]
+    found: list[Any] = []
+    for table, key in (
+        ("business_events", "id"),
+        ("event_headers", "event_id"),
+        ("outbox", "event_id"),
+    ):
+        query = f"SELECT t::text FROM outbox.{table} AS t WHERE {key} = ANY(%s) ORDER BY 1"
+        found += sql.execute(query.encode(), (ids,)).fetchall()
+    return found
+
+
+async def test_a_record_of_a_replay_that_repeats_a_position_is_no_second_message(
+    database: Database, sql: psycopg.Connection[Any]
+) -> None:
+    """An operator may add such rows, and the person must be erased all the same."""
+    event = new("Person/ann", name=MARK)
+    with Writer(database) as writer:
+        writer.write(event)
+    for number in (1, 2):
+        sql.execute(
+            "INSERT INTO outbox.outbox_replays SELECT id, %s, position, '', 'eve', now()"
+            " FROM outbox.business_events",
+            (number,),
+        )
+    done = await erase(database)
+    assert (done.events, done.messages) == (1, 1)
+    assert [name for name, text in everything(sql).items() if MARK in text] == []
+
+
+@pytest.mark.parametrize(("events", "rows"), [(1_100, erased_rows.MAX_ROWS), (30, 20)])
+async def test_the_events_of_an_archive_file_have_more_rows_than_a_transaction_may_change(
+    database: Database,
+    sql: psycopg.Connection[Any],
+    tmp_path: Path,
+    events: int,
+    rows: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each has three: its own, and its header under both ids."""
+    monkeypatch.setattr(erased_rows, "MAX_ROWS", rows)
+    with Writer(database) as writer:
+        writer.write_many([new("Person/ann", name=MARK, street=str(n)) for n in range(events)])
+    await relay_all(database, MemorySink())
+    await archive(database, tmp_path)
+    progress = await erase(database, ids=True)
+    assert (progress.files, progress.events) == (1, events + 1)
+    assert not [name for name, text in everything(sql, tmp_path).items() if MARK in text]
+    assert await findings_in(database, tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [1, 300])
+@pytest.mark.parametrize("is_archived", [True, False])
+async def test_no_copy_is_left_and_nothing_else_is_changed(
+    database: Database,
+    sql: psycopg.Connection[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    size: int,
+    *,
+    is_archived: bool,
+) -> None:
+    monkeypatch.setattr(erase_module, "_EVENTS", size)
+    folder = tmp_path / "archive"
+    given = await fill(database, folder if is_archived else None)
+    sql.execute(
+        "INSERT INTO outbox.outbox_failures SELECT shard, position, event_id, 1, %s, 'infinity'"
+        " FROM outbox.outbox WHERE event_id = %s", (f"no {MARK}", given.failing),
+    )  # fmt: skip
+    folders = [folder] if is_archived else []
+    before = of_others(sql, given)
+    keys = sql.execute(
+        "SELECT shard, position, event_id FROM outbox.outbox ORDER BY 1, 2"
+    ).fetchall()
+    places = [name for name, text in everything(sql, *folders).items() if MARK in text]
+    wanted = {"business_events", "dead_letters", "entities", "event_headers", "outbox"}
+    assert {name.split()[0] for name in places} >= wanted | {"outbox_failures"}
+    caplog.clear()
+
+    done = await erase(database)
+
+    assert done.events >= 6
+    assert (done.files, done.dead_letters) == (1 if is_archived else 0, 1)
+    assert [name for name, text in everything(sql, *folders).items() if MARK in text] == []
+    assert not [path for each in folders for path in each.iterdir() if path.stat().st_mode & 0o77]
+    assert MARK not in caplog.text
+    assert of_others(sql, given) == before
+    now = sql.execute(
+        "SELECT shard, position, event_id FROM outbox.outbox ORDER BY 1, 2"
+    ).fetchall()
+    assert set(now) > set(keys)
+    assert len(now) == len(keys) + 2, "the notice goes to both targets"
+    assert await findings_in(database, *folders) == []
+    # An event of two entities keeps all of the other one.
+    stored = texts(sql, *folders)
+    cars = [text for text in stored.values() if '"eventName":"Car Sold"' in text]
+    assert len(cars) == 2
+    assert all('"owner":"somebody","km":1.5}' in text for text in cars)
+
+    # A second run finds nothing, and writes nothing.
+    rows = everything(sql, *folders)
+    assert (await erase(database)).version is None
+    again = everything(sql, *folders)
+    assert {n: t for n, t in again.items() if not n.startswith("outbox_jobs")} == {
+        n: t for n, t in rows.items() if not n.startswith("outbox_jobs")
+    }
+
+    # A repeat of an erased event is a duplicate, whatever its content; of another one it is not.
+    for form in ("single", "plain"):
+        with Writer(database, WriterSettings(form=form)) as writer:  # type: ignore[arg-type]
+            for event in (given.dead, given.waiting[0], given.archived[0]):
+                assert writer.write(event, on_duplicate="return").status == "duplicate"
+                changed = parse_event(event).data.replace(MARK, "else")
+                with pytest.raises(DuplicateEvent) as raised:
+                    writer.write(changed)
+                assert raised.value.same_content
+            with pytest.raises(DuplicateEvent) as raised:
+                writer.write(parse_event(given.others[0]).data.replace("not 0", "else"))
+            assert not raised.value.same_content
+
+    # What waits is still sent, in its order, and the notice last.
+    sink = MemorySink()
+    sql.execute("DELETE FROM outbox.outbox_failures")
+    await relay_all(database, sink)
+    versions = [
+        json.loads(m.payload)["entities"][0]["entityHeader"] | {"p": m.payload}
+        for m in sink.messages
+    ]
+    assert all(MARK.encode() not in each["p"] for each in versions)
+    last = [m for m in sink.messages if m.key == "Person/ann"][-1]
+    assert json.loads(last.payload)["eventHeader"]["eventName"] == "Person Erased"
+    who = sql.execute(
+        "SELECT reason, finished_at IS NOT NULL FROM outbox.outbox_erasures"
+    ).fetchall()
+    assert who == [("ticket 77", True)]
+
+
+async def test_named_fields_go_and_the_rest_of_the_state_stays(
+    database: Database, sql: psycopg.Connection[Any]
+) -> None:
+    await fill(database, None)
+    with Writer(database) as writer:
+        writer.write(new("Person/ann", name=MARK, city="Bonn", amount=1))
+    done = await erase(database, "Person/ann", "name", "$.note.x", "actor", "by")
+    assert [name for name, text in everything(sql).items() if MARK in text] == []
+    with Writer(database) as writer:
+        entity = writer.entity("Person", "ann")
+        assert entity is not None
+        assert json.loads(entity.data) == {"id": "ann", "city": "Bonn", "amount": 1}
+        assert entity.version == done.version
+        cities = [
+            json.loads(e.data)["entities"][-1].get("city") for e in writer.stream("Person", "ann")
+        ]
+    assert cities.count("Bonn") == 6  # with the notice
+    assert await findings_in(database) == []
+    assert (await erase(database, "Person/ann", "name", "$.note.x", "actor", "by")).version is None
+
+
+async def test_a_dry_run_counts_and_changes_nothing(
+    database: Database, sql: psycopg.Connection[Any]
+) -> None:
+    await fill(database, None)
+    rows = everything(sql)
+    done = await erase(database, dry_run=True)
+    assert (done.events > 5, done.version, everything(sql)) == (True, None, rows)
+
+
+async def test_an_id_that_is_personal_gets_a_pseudonym_everywhere(
+    database: Database, sql: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    person = "ann@example.com"
+    with Writer(database) as writer:
+        writer.write(new(f"Person/{person}", name=MARK))
+        writer.write(new("Car/7", f"Person/{person}", km=1))
+    await relay_all(database, MemorySink())
+    await archive(database, tmp_path)
+    with Writer(database) as writer:
+        writer.write(new(f"Person/{person}", name=MARK))
+        writer.write(new("Car/7", f"Person/{person}", km=2))
+    sql.execute(
+        "INSERT INTO outbox.outbox_conflicts VALUES (%s, now(), %s)",
+        (uuid4(), json.dumps({"entities": [{"entityId": person}]})),
+    )
+    async with Targets(database) as targets:
+        await targets.add("model", kind="model")
+    done = await erase(database, f"Person/{person}", ids=True)
+    assert done.entity_id is not None
+    # The messages of the notice keep the id until they are sent, since they tell whom.
+    left = {name for name, text in everything(sql, tmp_path).items() if person in text}
+    assert {name.split()[0] for name in left} == {"outbox"}
+    rows = sql.execute(
+        "SELECT DISTINCT event_id FROM outbox.outbox WHERE payload LIKE %s", (f"%{person}%",)
+    ).fetchall()
+    assert len(rows) == 1
+    assert len(left) == 2
+    assert await findings_in(database, tmp_path) == []
+    sink = MemorySink()
+    await relay_all(database, sink)
+    (notice,) = [m for m in sink.messages if b"Person Erased" in m.payload]
+    assert notice.key == f"Person/{person}"
+    sql.execute("DELETE FROM outbox.outbox")
+    assert not any(person in text for text in everything(sql, tmp_path).values())
+    versions = sql.execute(
+        "SELECT entity_version FROM outbox.event_headers WHERE entity_id = %s", (done.entity_id,)
+    ).fetchall()
+    assert sorted(versions) == [(n,) for n in range(1, 6)]
+    with Writer(database) as writer:
+        assert writer.entity("Person", person) is None
+        assert writer.write(new(f"Person/{person}", name="new")).entities[0].version == 1
+    assert await findings_in(database, tmp_path) == []
+
+
+async def test_beside_writers_of_the_entity_what_is_older_than_the_notice_goes(
+    database: Database, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erase_module, "_EVENTS", 7)
+    done = anyio.Event()
+
+    def write(n: int) -> None:
+        with Writer(database) as writer:
+            writer.write_many([new("Person/ann", "Person/bob", name=MARK, n=n) for _ in range(3)])
+            writer.write(new("Person/ann", name=MARK))
+
+    async def writing() -> None:
+        n = 0
+        while not done.is_set():
+            await to_thread.run_sync(write, n)
+            n += 1
+
+    async def relaying() -> None:
+        while not done.is_set():
+            await relay_all(database, MemorySink())
+
+    write(0)
+    async with anyio.create_task_group() as group:
+        group.start_soon(writing)
+        group.start_soon(relaying)
+        for _ in range(3):
+            version = (await erase(database)).version
+            assert version is not None
+            assert await findings_in(database) == []
+            older = sql.execute(
+                "SELECT b.event_data::text FROM outbox.event_headers h"
+                " JOIN outbox.business_events b ON b.id = h.event_id"
+                " WHERE h.entity_id = 'ann' AND h.entity_version < %s",
+                (version,),
+            ).fetchall()
+            assert len(older) == version - 1
+            assert not any(MARK in text.split('"bob"')[0] for (text,) in older)
+        done.set()
+    assert await findings_in(database) == []
+
+
+@pytest.mark.parametrize("ids", [False, True])
+async def test_a_page_of_a_fill_that_was_read_before_an_erasure_is_read_again(
+    outbox_url: str, database: Database, sql: psycopg.Connection[Any], *, ids: bool
+) -> None:
+    """The page was made of the old headers, and is stored while or after the events change."""
+    given = [new("Person/ann", name=MARK, headers=HEADERS) for _ in range(3)]
+    with Writer(database) as writer:
+        writer.write_many([*given, new("Person/bob")])
+    await relay_all(database, MemorySink())
+    with PostgresProxy(outbox_url) as proxy:
+        held = proxy.hold(matching='INSERT INTO "outbox".outbox (')
+        async with (
+            Targets(Database(proxy.url)) as targets,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(partial(targets.add, "lake", from_start=True))
+            await to_thread.run_sync(held.arrived)
+            await erase(database, ids=ids)
+            await to_thread.run_sync(held.release)
+    rows = sql.execute("SELECT count(*) FROM outbox.outbox WHERE shard >= 1024").fetchall()
+    assert rows == [(5,)], "the notice is one of them"
+    marks = ("/ann", MARK) if ids else (MARK,)
+    # The messages of the notice keep the id until they are sent.
+    left = [text for text in everything(sql).values() if any(mark in text for mark in marks)]
+    assert [text for text in left if "Person Erased" not in text] == []
+    assert await findings_in(database) == []
+
+
+async def test_what_verify_accepts_was_erased(
+    database: Database, sql: psycopg.Connection[Any]
+) -> None:
+    await fill(database, None)
+    await erase(database)
+    sql.execute("UPDATE outbox.outbox_erasures SET finished_at = NULL")
+    assert [each.fault for each in await findings_in(database)] == ["unfinished-erasure"]
+    sql.execute("UPDATE outbox.outbox_erasures SET erased_at = now()")
+    found = {each.fault for each in await findings_in(database)}
+    assert found == {"unfinished-erasure", "unlisted-erasure"}
+
+
+async def interrupted(database: Database, left: int, *fields: str, **given: Any) -> None:
+    """Begin an erasure and leave it when so many of its events are changed."""
+    async with Erasures(database) as tool:
+        run = tool.erase("Person/ann", fields or None, reason="", **given)
+        async for done in run:
+            if done.events >= left:
+                break
+        await run.aclose()
+
+
+@pytest.mark.parametrize("again", [(), ("name",), ("city",)])
+async def test_an_erasure_is_finished_by_the_same_one_alone(
+    database: Database, monkeypatch: pytest.MonkeyPatch, again: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(erase_module, "_EVENTS", 2)
+    await fill(database, None)
+    await interrupted(database, 2, "name")
+    assert {each.fault for each in await findings_in(database)} == {"unfinished-erasure"}
+    await erase(database, "Person/ann", *again)
+    found = {each.fault for each in await findings_in(database)}
+    assert found == (set() if again == ("name",) else {"unfinished-erasure"})
+    await erase(database, "Person/ann", "name")
+    assert await findings_in(database) == []
+
+
+@pytest.mark.parametrize("again", [(), ("name",)])
+async def test_an_interrupted_pseudonym_stays_the_same(
+    database: Database,
+    sql: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    again: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(erase_module, "_EVENTS", 2)
+    await fill(database, None)
+    await interrupted(database, 2, ids=True)
+    with Writer(database) as writer:
+        writer.write(new("Person/ann", name=MARK))
+    done = await erase(database, "Person/ann", *again, ids=True)
+    if again:
+        await erase(database, f"Person/{done.entity_id}", ids=True)
+    names = "SELECT DISTINCT entity_id FROM outbox.event_headers WHERE entity_type = 'Person'"
+    assert len(sql.execute(names).fetchall()) == 2
+    assert await findings_in(database) == []
+
+
+async def test_an_archivist_may_erase_and_a_reader_may_verify(
+    database: Database, outbox_url: str, tmp_path: Path
+) -> None:
+    await fill(database, tmp_path)
+    with made_roles(outbox_url) as roles:
+        grant(database, roles)
+        archivist = Database(as_role(outbox_url, str(roles.archivist)))
+        assert (await erase(archivist)).events > 5
+        assert (await erase(archivist, ids=True)).entity_id is not None
+        reader = Database(as_role(outbox_url, str(roles.reader)))
+        assert await findings_in(reader, tmp_path) == []
+
+
+async def test_a_job_at_work_and_an_unknown_entity_are_refused(database: Database) -> None:
+    with pytest.raises(SettingsError, match="no event has touched entity Person/eve"):
+        await erase(database, "Person/eve")
+    await fill(database, None)
+    async with Erasures(database) as first:
+        run = first.erase("Person/ann", reason="")
+        await anext(run)
+        with pytest.raises(JobRefused):
+            await erase(database)
+        await run.aclose()
+    assert isinstance(await erase(database), EraseProgress)
