@@ -205,7 +205,7 @@ async def test_writers_that_know_nothing_of_the_target_are_waited_for_and_filled
 async def test_a_page_of_a_worker_that_was_stopped_does_not_commit_after_the_end(
     database: Database,
     writer: Writer,
-    proxy: PostgresProxy,
+    database_proxy: PostgresProxy,
     targets: Targets,
     sql: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
@@ -214,12 +214,12 @@ async def test_a_page_of_a_worker_that_was_stopped_does_not_commit_after_the_end
     """By then everything is relayed, and its rows would be relayed once more, out of order."""
     monkeypatch.setattr(fills, "LEASE", 0.2)
     write(writer, 30)
-    held = proxy.hold(matching='INSERT INTO "outbox".outbox (')
-    async with Targets(Database(proxy.url)) as stopped, anyio.create_task_group() as group:
+    held = database_proxy.hold(matching='INSERT INTO "outbox".outbox (')
+    async with Targets(Database(database_proxy.url)) as stopped, anyio.create_task_group() as group:
         group.start_soon(partial(stopped.add, "lake", from_start=True))
         await to_thread.run_sync(held.arrived)
         if stage == "COMMIT":
-            inserting, held = held, proxy.hold(matching="COMMIT")
+            inserting, held = held, database_proxy.hold(matching="COMMIT")
             await to_thread.run_sync(inserting.release)
             await to_thread.run_sync(held.arrived)
         with anyio.fail_after(60):
@@ -234,7 +234,7 @@ async def test_a_page_of_a_worker_that_was_stopped_does_not_commit_after_the_end
 
 async def test_a_page_of_a_worker_that_was_stopped_does_not_commit_beside_the_next_worker(
     writer: Writer,
-    proxy: PostgresProxy,
+    database_proxy: PostgresProxy,
     targets: Targets,
     sql: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
@@ -243,8 +243,8 @@ async def test_a_page_of_a_worker_that_was_stopped_does_not_commit_beside_the_ne
     monkeypatch.setattr(fills, "LEASE", 0.2)
     write(writer, 30)
     told: list[FillProgress] = []
-    held = proxy.hold(matching='INSERT INTO "outbox".outbox (')
-    async with Targets(Database(proxy.url)) as stopped, anyio.create_task_group() as group:
+    held = database_proxy.hold(matching='INSERT INTO "outbox".outbox (')
+    async with Targets(Database(database_proxy.url)) as stopped, anyio.create_task_group() as group:
         group.start_soon(partial(stopped.add, "lake", from_start=True, filled=told.append))
         await to_thread.run_sync(held.arrived)
         with anyio.fail_after(60), anyio.CancelScope() as scope:
@@ -312,13 +312,13 @@ async def test_a_call_that_is_cancelled_leaves_the_fill_to_the_next_at_once(
 
 
 async def test_a_target_that_is_dropped_while_it_is_filled_keeps_nothing(
-    writer: Writer, proxy: PostgresProxy, targets: Targets, sql: psycopg.Connection
+    writer: Writer, database_proxy: PostgresProxy, targets: Targets, sql: psycopg.Connection
 ) -> None:
     """The page of a worker that was stopped meanwhile does not commit after the drop."""
     write(writer, 30)
     told: list[FillProgress] = []
-    held = proxy.hold(matching='UPDATE "outbox".outbox_fills SET event_id')
-    async with Targets(Database(proxy.url)) as stopped, anyio.create_task_group() as group:
+    held = database_proxy.hold(matching='UPDATE "outbox".outbox_fills SET event_id')
+    async with Targets(Database(database_proxy.url)) as stopped, anyio.create_task_group() as group:
 
         async def add() -> None:
             with pytest.raises(SettingsError, match="target lake was dropped"):

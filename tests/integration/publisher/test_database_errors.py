@@ -41,12 +41,12 @@ async def relaying(url: str, sink: MemorySink, *hooks: Hook) -> AsyncGenerator[P
 
 @pytest.mark.parametrize("sqlstate", PASS)
 async def test_whatever_refuses_a_statement_for_a_while_all_rows_are_relayed(
-    proxy: PostgresProxy, writer: Writer, sql: psycopg.Connection, sqlstate: str
+    database_proxy: PostgresProxy, writer: Writer, sql: psycopg.Connection, sqlstate: str
 ) -> None:
     sink = MemorySink()
-    async with relaying(proxy.url, sink):
+    async with relaying(database_proxy.url, sink):
         for number, matching in enumerate((LEASES, READ, SETTLE), start=1):
-            proxy.refuse(3, sqlstate=sqlstate, message="not now", matching=matching)
+            database_proxy.refuse(3, sqlstate=sqlstate, message="not now", matching=matching)
             writer.write(event("car", number))
             await until(lambda number=number: len(sink.messages) == number)  # type: ignore[misc]
             await until(lambda: count(sql, "outbox") == 0)
@@ -55,12 +55,12 @@ async def test_whatever_refuses_a_statement_for_a_while_all_rows_are_relayed(
 
 @pytest.mark.parametrize("matching", [LEASES, READ, SETTLE, FAILURES])
 async def test_a_missing_right_ends_a_publisher_and_frees_its_shards(
-    proxy: PostgresProxy, writer: Writer, sql: psycopg.Connection, matching: str
+    database_proxy: PostgresProxy, writer: Writer, sql: psycopg.Connection, matching: str
 ) -> None:
     async def lose_a_right() -> None:
-        async with relaying(proxy.url, MemorySink()):
-            await until(lambda: "renewed" in str(proxy.statements))
-            proxy.refuse(None, sqlstate="42501", message="denied", matching=matching)
+        async with relaying(database_proxy.url, MemorySink()):
+            await until(lambda: "renewed" in str(database_proxy.statements))
+            database_proxy.refuse(None, sqlstate="42501", message="denied", matching=matching)
             if matching == FAILURES:  # they are read of shards that are taken
                 sql.execute("UPDATE outbox.outbox_leases SET owner = NULL, epoch = epoch + 1")
             writer.write(event("car"))
@@ -73,23 +73,23 @@ async def test_a_missing_right_ends_a_publisher_and_frees_its_shards(
 
 @pytest.mark.parametrize("sqlstate", ["57014", "57P03", "42501"])
 async def test_after_any_error_but_a_conflict_the_next_statement_has_another_connection(
-    proxy: PostgresProxy, sqlstate: str
+    database_proxy: PostgresProxy, sqlstate: str
 ) -> None:
-    database = Database(proxy.url)
+    database = Database(database_proxy.url)
     table, session = SqlLeaseTable(database, QUICK), OperatorSession(database)
     try:
         for state, stays in (("40001", True), (sqlstate, False)):
             await table.look()
             await session.rows("shard_list", {})
             before = table._connection.current, session._connection.current
-            proxy.refuse(1, sqlstate=state, message="no", matching="outbox_leases")
+            database_proxy.refuse(1, sqlstate=state, message="no", matching="outbox_leases")
             if stays:
                 await table.look()
             else:
                 with pytest.raises(psycopg.Error):
                     await table.look()
-            proxy.heal()
-            proxy.refuse(1, sqlstate=state, message="no", matching="outbox_leases")
+            database_proxy.heal()
+            database_proxy.refuse(1, sqlstate=state, message="no", matching="outbox_leases")
             if stays:
                 await session.rows("shard_list", {})
             else:
@@ -217,15 +217,15 @@ def is_read_only(url: str) -> bool:
     ],
 )
 async def test_a_publisher_whose_statements_are_refused_is_not_ready(
-    proxy: PostgresProxy, writer: Writer, matching: str, sqlstate: str, part: str
+    database_proxy: PostgresProxy, writer: Writer, matching: str, sqlstate: str, part: str
 ) -> None:
     health = Health()
     health.database = health.broker = "ok"
-    async with relaying(proxy.url, MemorySink(), health):
+    async with relaying(database_proxy.url, MemorySink(), health):
         await until(lambda: health.ready().ready)
-        proxy.refuse(None, sqlstate=sqlstate, message="no", matching=matching)
+        database_proxy.refuse(None, sqlstate=sqlstate, message="no", matching=matching)
         writer.write(event("car"))
         await until(lambda: getattr(health.ready(), part) != "ok")
         assert health.alive().alive, "a restart would not help"
-        proxy.heal()
+        database_proxy.heal()
         await until(lambda: health.ready().ready)

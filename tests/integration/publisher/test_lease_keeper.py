@@ -308,13 +308,13 @@ async def test_tables_that_are_missing_are_said_to_be(database_url: str) -> None
 
 
 async def test_a_database_that_falls_silent_is_left_for_a_new_connection(
-    proxy: PostgresProxy, sql: psycopg.Connection
+    database_proxy: PostgresProxy, sql: psycopg.Connection
 ) -> None:
-    relay = Relay(Database(proxy.url))
+    relay = Relay(Database(database_proxy.url))
     async with opened(relay):
-        await until(lambda: "renewed" in str(proxy.statements))
-        proxy.stall(1, matching="outbox_leases")
-        proxy.reset_counts()
-        await until(lambda: str(proxy.statements).count("renewed") >= 2)
+        await until(lambda: "renewed" in str(database_proxy.statements))
+        database_proxy.stall(1, matching="outbox_leases")
+        database_proxy.reset_counts()
+        await until(lambda: str(database_proxy.statements).count("renewed") >= 2)
         assert relay.owns(4)
         assert set(owners(sql)) == {relay.leases._own.owner}

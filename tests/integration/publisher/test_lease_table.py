@@ -27,9 +27,9 @@ async def table(database: Database) -> AsyncGenerator[SqlLeaseTable]:
 
 
 @pytest.fixture
-async def through(proxy: PostgresProxy) -> AsyncGenerator[SqlLeaseTable]:
-    """The same tables, behind the proxy."""
-    table = SqlLeaseTable(Database(proxy.url), QUICK)
+async def through(database_proxy: PostgresProxy) -> AsyncGenerator[SqlLeaseTable]:
+    """The same tables, behind the database_proxy."""
+    table = SqlLeaseTable(Database(database_proxy.url), QUICK)
     yield table
     table.drop()
 
@@ -108,13 +108,15 @@ async def test_a_look_tells_times_by_the_clock_of_the_database(table: SqlLeaseTa
 
 
 async def test_a_conflict_on_many_rows_is_asked_again_row_by_row(
-    proxy: PostgresProxy, through: SqlLeaseTable
+    database_proxy: PostgresProxy, through: SqlLeaseTable
 ) -> None:
     await through.take("a", {0: 0, 1: 0, 2: 0}, {})
-    proxy.refuse(3, matching="outbox_leases")
-    proxy.reset_counts()
+    database_proxy.refuse(3, matching="outbox_leases")
+    database_proxy.reset_counts()
     assert await through.renew("a", {0: 1, 1: 1, 2: 1}) == {0, 1, 2}
-    assert len(proxy.statements) == 6, "all at once, the first three times, the others once"
+    assert len(database_proxy.statements) == 6, (
+        "all at once, the first three times, the others once"
+    )
 
 
 # --- one statement for all of it -------------------------------------------------------
@@ -151,50 +153,50 @@ async def test_a_free_lease_shows_as_one_that_never_was(table: SqlLeaseTable) ->
 
 @pytest.mark.parametrize("sqlstate", ["0A000", "42601", "42804"])
 async def test_a_database_that_has_no_such_statement_is_asked_once(
-    proxy: PostgresProxy, through: SqlLeaseTable, sql: psycopg.Connection, sqlstate: str
+    database_proxy: PostgresProxy, through: SqlLeaseTable, sql: psycopg.Connection, sqlstate: str
 ) -> None:
     await through.take("a", {0: 0}, {})
-    proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=BEAT)
-    proxy.reset_counts()
+    database_proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=BEAT)
+    database_proxy.reset_counts()
     for _ in range(2):
         assert await through.renew_and_look("a", {0: 1}) is None
-    assert len(proxy.statements) == 1
+    assert len(database_proxy.statements) == 1
     assert sql.execute("SELECT FROM outbox.outbox_publishers").fetchall() == []
 
 
 async def test_a_server_that_fails_has_not_refused_the_statement(
-    proxy: PostgresProxy, through: SqlLeaseTable
+    database_proxy: PostgresProxy, through: SqlLeaseTable
 ) -> None:
-    proxy.refuse(1, sqlstate="XX000", message="server unavailable", matching=BEAT)
+    database_proxy.refuse(1, sqlstate="XX000", message="server unavailable", matching=BEAT)
     with pytest.raises(psycopg.errors.InternalError):
         await through.renew_and_look("a", {})
     assert await through.renew_and_look("a", {}) is not None
 
 
 async def test_after_a_conflict_the_beat_is_done_in_steps(
-    proxy: PostgresProxy, through: SqlLeaseTable, sql: psycopg.Connection
+    database_proxy: PostgresProxy, through: SqlLeaseTable, sql: psycopg.Connection
 ) -> None:
     own = Ownership("me", QUICK)
     beats = Beats(own, through, lambda: 0.0, busy=tuple, progresses=lambda: True)
     for _ in range(2):
         await beats.beat()
-    proxy.refuse(1, matching=BEAT)
-    proxy.reset_counts()
+    database_proxy.refuse(1, matching=BEAT)
+    database_proxy.reset_counts()
     sql.execute("UPDATE outbox.outbox_leases SET expires_at = clock_timestamp() - interval '1 h'")
     await beats.beat()
-    assert len(proxy.statements) == 4, "all in one, look, renew, announce"
+    assert len(database_proxy.statements) == 4, "all in one, look, renew, announce"
     assert own.shards == {0, 1, 2, 3}
     assert seconds_left(sql, 0) > 0.5
-    proxy.reset_counts()
+    database_proxy.reset_counts()
     await beats.beat()
-    assert len(proxy.statements) == 1
+    assert len(database_proxy.statements) == 1
 
 
 async def test_a_statement_without_an_answer_ends_when_the_next_is_due(
-    proxy: PostgresProxy, through: SqlLeaseTable
+    database_proxy: PostgresProxy, through: SqlLeaseTable
 ) -> None:
     await through.renew_and_look("a", {})
-    proxy.stall(1, matching=BEAT)
+    database_proxy.stall(1, matching=BEAT)
     with pytest.raises(psycopg.OperationalError, match="before the deadline"):
         await through.renew_and_look("a", {})
     assert await through.renew_and_look("a", {}) is not None, "on a new connection"

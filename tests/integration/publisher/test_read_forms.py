@@ -67,14 +67,14 @@ def asked(place: Sequence[RowPlace]) -> list[Range]:
     ],
 )
 async def test_both_forms_return_the_same_rows_ends_and_cuts(
-    database: Database, proxy: PostgresProxy, sql: psycopg.Connection, passed: PassedOver
+    database: Database, database_proxy: PostgresProxy, sql: psycopg.Connection, passed: PassedOver
 ) -> None:
     written(database)
     sql.execute("UPDATE outbox.outbox SET position = 5 WHERE subject_version = 2")
     keys = sql.execute("SELECT position, event_id::text FROM outbox.outbox").fetchall()
     ranges = asked([RowPlace(*key) for key in keys])
-    stores = [SqlStore(database), SqlStore(Database(proxy.url))]
-    proxy.refuse(None, sqlstate="0A000", message="not supported", matching=READ)
+    stores = [SqlStore(database), SqlStore(Database(database_proxy.url))]
+    database_proxy.refuse(None, sqlstate="0A000", message="not supported", matching=READ)
     single, plain = [(await store.read(ranges, passed)).ranges for store in stores]
     for store in stores:
         await store.close()
@@ -101,10 +101,10 @@ PREDECESSORS = [
 
 @pytest.mark.parametrize("sqlstate", [None, "0A000"])
 async def test_in_both_forms_a_row_waits_for_a_row_of_its_own_subject_alone(
-    proxy: PostgresProxy, sql: psycopg.Connection, sqlstate: str | None
+    database_proxy: PostgresProxy, sql: psycopg.Connection, sqlstate: str | None
 ) -> None:
     if sqlstate is not None:
-        proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=READ)
+        database_proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=READ)
     elsewhere = (2, "Car", "c", 70, 0, False)
     for shard, kind, subject, position, previous, _ in (
         *((1, *p) for p in PREDECESSORS),
@@ -115,7 +115,7 @@ async def test_in_both_forms_a_row_waits_for_a_row_of_its_own_subject_alone(
             " now())",
             (shard, position, UUID(int=position), previous, kind, subject),
         )
-    store = SqlStore(Database(proxy.url))
+    store = SqlStore(Database(database_proxy.url))
     reading = await store.read([Range(1, HEAD, 99, 1 << 20, 99)], PassedOver({}, ()))
     await store.close()
     found = [(row.position, row.predecessor) for row in reading.ranges[0].rows]
@@ -124,22 +124,22 @@ async def test_in_both_forms_a_row_waits_for_a_row_of_its_own_subject_alone(
 
 @pytest.mark.parametrize("sqlstate", ["0A000", "42601", "42804"])
 async def test_a_refused_read_is_sent_once_and_all_is_relayed_in_the_plain_form(
-    database: Database, proxy: PostgresProxy, sqlstate: str
+    database: Database, database_proxy: PostgresProxy, sqlstate: str
 ) -> None:
     written(database)
-    proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=READ)
+    database_proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=READ)
     sink = MemorySink()
     settings = PublisherSettings(batch_rows=10)
-    done = await Publisher(Database(proxy.url), sink, settings).run(until_empty=True)
+    done = await Publisher(Database(database_proxy.url), sink, settings).run(until_empty=True)
     assert done.deleted == len(sink.messages) == 60
-    assert sum(READ in text for text in proxy.statements) == 1
+    assert sum(READ in text for text in database_proxy.statements) == 1
 
 
 async def test_an_error_of_the_server_decides_nothing(
-    database: Database, proxy: PostgresProxy
+    database: Database, database_proxy: PostgresProxy
 ) -> None:
     written(database)
-    proxy.refuse(1, sqlstate="XX000", message="server unavailable", matching=READ)
-    done = await Publisher(Database(proxy.url), MemorySink()).run(until_empty=True)
+    database_proxy.refuse(1, sqlstate="XX000", message="server unavailable", matching=READ)
+    done = await Publisher(Database(database_proxy.url), MemorySink()).run(until_empty=True)
     assert done.deleted == 60
-    assert sum(READ in text for text in proxy.statements) > 1
+    assert sum(READ in text for text in database_proxy.statements) > 1

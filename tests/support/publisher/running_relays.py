@@ -15,6 +15,7 @@ from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.outbox import Database, Entity, Event, Message
 from dsql_outbox.publisher import Publisher, PublisherSettings, Sink
 from dsql_outbox.publisher.relay.relay import Relayed
+from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
 
 
@@ -23,6 +24,13 @@ def sql(outbox_url: str) -> Iterator[psycopg.Connection]:
     """A connection beside the library's."""
     with psycopg.connect(outbox_url, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def database_proxy(outbox_url: str) -> Iterator[PostgresProxy]:
+    """A proxy in front of the tables of `database`."""
+    with PostgresProxy(outbox_url) as proxy:
+        yield proxy
 
 
 @pytest.fixture
