@@ -1,0 +1,216 @@
+"""Jobs that are killed before each of their steps, and archives that meet each other."""
+
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+import pytest
+from tests.support.commands import Command
+from tests.support.operations.archive_files import files
+from tests.support.operations.archived_events import texts
+from tests.support.operations.jobs import EVENTS, JOBS, SECRET, Job, JobRun
+from tests.support.operations.small_jobs import DIES_AT, DIES_IN, PAGE
+from tests.support.outbox_databases import OutboxDatabases
+
+from dsql_outbox.testing import PostgresProxy
+
+pytestmark = pytest.mark.postgres_only("a proxy is between the jobs and the server")
+
+Sql = psycopg.Connection[Any]
+
+BY_NAME: Final = {job.name: job for job in JOBS}
+ARCHIVE, FORGET, ERASE = (BY_NAME[name] for name in ("archive", "forget", "erase"))
+ARCHIVE_QUICKLY: Final = replace(ARCHIVE, words=(*ARCHIVE.words, "--rate", "100000"))
+"""It does not rest, and so renews its lease in the transactions alone."""
+
+ERASE_ARCHIVED: Final = replace(
+    ERASE,
+    name="erase archived",
+    words=(*ERASE.words, "--archive", "FOLDER"),
+    prepare=FORGET.prepare,
+    done="SELECT count(*) FROM outbox.business_events WHERE erased_at IS NOT NULL",
+)
+
+SOME: Final = range(2, 100, 5)
+ALL: Final = range(1, 100)
+
+
+def before_statement(job_run: JobRun, number: int) -> int:
+    """Kill a job when it sends its statements of a number; the server does not get them.
+
+    Returns the exit code of the command, which is 0 if it sends fewer.
+    """
+    victim = Future[Command]()
+    steps = count(1)
+
+    def step() -> None:
+        now = next(steps)
+        if now == number:
+            victim.result().signal(signal.SIGKILL)
+        elif now == number - 1:
+            proxy.cut("before", matching="")
+
+    with PostgresProxy(job_run.url) as proxy:
+        proxy.before(step, None, matching="")
+        proxy.cut("before", int(number == 1), matching="")
+        with job_run.start(url=proxy.url) as command:
+            victim.set_result(command)
+            return command.wait().code
+
+
+def before_action(job_run: JobRun, number: int) -> int:
+    """Kill a job before it opens, renames or removes a file for the time of a number."""
+    with job_run.start(env={DIES_AT: str(number), DIES_IN: str(job_run.folder)}) as command:
+        return command.wait().code
+
+
+@pytest.mark.parametrize(
+    ("job", "killed", "steps"),
+    [
+        pytest.param(ARCHIVE_QUICKLY, before_statement, SOME, id="archive-some_statements"),
+        pytest.param(ARCHIVE_QUICKLY, before_action, SOME, id="archive-some_actions"),
+        *(
+            pytest.param(
+                job, killed, ALL, id=f"{job.name}-{killed.__name__}", marks=pytest.mark.slow
+            )
+            for job in (*JOBS, ERASE_ARCHIVED)
+            for killed in (before_statement, before_action)
+            if job.changes_rows and (killed is before_statement or "FOLDER" in job.words)
+        ),
+    ],
+)
+def test_a_job_goes_on_wherever_it_was_killed(
+    outbox_databases: OutboxDatabases,
+    tmp_path: Path,
+    job: Job,
+    killed: Callable[[JobRun, int], int],
+    steps: Iterable[int],
+) -> None:
+    kills = 0
+    for number in steps:
+        with outbox_databases.lent(3) as url, psycopg.connect(url, autocommit=True) as sql:
+            job_run = JobRun(job, url, sql, tmp_path / str(number))
+            before = texts(sql, job_run.folder)
+            code = killed(job_run, number)
+            assert code in (0, -signal.SIGKILL)
+            assert_each_event_is_in_one_place(job_run, sql, before)
+            job_run.end_leases()
+            done = job_run.run()
+            assert done.code == 0, done.err
+            job_run.assert_complete()
+            assert_each_event_is_in_one_place(job_run, sql, before)
+            assert_only_named_files(job_run, sql)
+            assert_counted_once(job_run, sql)
+        if code == 0:
+            break
+        kills += 1
+    else:
+        pytest.fail("there are more steps")
+    assert kills > 2
+
+
+def assert_each_event_is_in_one_place(
+    job_run: JobRun, sql: Sql, before: Mapping[UUID, str]
+) -> None:
+    """Fail if an event is lost or changed that the job does not delete or erase."""
+    found = texts(sql, job_run.folder)
+    match job_run.job.name.split()[0]:
+        case "forget":
+            assert found.items() <= before.items()
+        case "erase":
+            assert found.keys() >= before.keys()
+            if job_run.done == EVENTS:
+                assert not [text for text in found.values() if SECRET in text]
+        case _:
+            assert found == before
+
+
+def assert_only_named_files(job_run: JobRun, sql: Sql) -> None:
+    """Fail unless the files in the folder are those that rows name."""
+    named = {row[0] for row in sql.execute("SELECT file FROM outbox.outbox_archives")}
+    there = files(str(job_run.folder)) if job_run.folder.exists() else []
+    assert {name for name in there if ".jsonl" in name} == named
+
+
+def assert_counted_once(job_run: JobRun, sql: Sql) -> None:
+    """Fail unless the jobs counted each event once."""
+    counted = {"archive": "archived", "forget": "forgotten", "erase": "erased"}
+    column = counted.get(job_run.job.name.split()[0])
+    if column is not None:
+        rows = sql.execute(f"SELECT {column} FROM outbox.outbox_jobs").fetchall()  # type: ignore[arg-type]
+        assert rows == [(EVENTS,)]
+
+
+# --- two archives ----------------------------------------------------------------------
+
+READ: Final = "encode(fingerprint"
+BEGIN: Final = "BEGIN"
+"""Of the transaction that takes the bytes, when the file is written."""
+
+
+@pytest.fixture
+def sql(outbox_url: str) -> Iterator[Sql]:
+    with psycopg.connect(outbox_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def archive(outbox_url: str, sql: Sql, tmp_path: Path) -> JobRun:
+    """An archive of six events, in three files."""
+    return JobRun(ARCHIVE, outbox_url, sql, tmp_path)
+
+
+def test_an_archive_beside_another_is_refused_and_the_other_goes_on(
+    archive: JobRun, sql: Sql
+) -> None:
+    with PostgresProxy(archive.url) as proxy:
+        held = proxy.hold(matching=BEGIN)
+        with archive.start(url=proxy.url) as first:
+            held.arrived()
+            second = archive.run()
+            held.release()
+            assert first.wait().code == 0
+    assert second.code == 75
+    assert "the job archive of " in second.err
+    archive.assert_complete()
+    assert_only_named_files(archive, sql)
+    assert_counted_once(archive, sql)
+
+
+@pytest.mark.parametrize("page", [1, 3])
+@pytest.mark.parametrize("statement", [READ, BEGIN])
+def test_an_archive_that_lost_its_lease_in_a_page_changes_nothing_more(
+    archive: JobRun, sql: Sql, statement: str, page: int
+) -> None:
+    before = texts(sql)
+    with PostgresProxy(archive.url) as proxy, PostgresProxy(archive.url) as other:
+        held = proxy.hold(matching=statement)
+        with archive.start(url=proxy.url) as slow:
+            for _ in range(page - 1):
+                held.arrived()
+                following = proxy.hold(matching=statement)
+                held.release()
+                held = following
+            held.arrived()
+            archive.end_leases()
+            begun = other.hold(matching=READ)
+            with archive.start(url=other.url) as quick:
+                begun.arrived()
+                held.release()
+                ended = slow.wait()
+                assert archive.done == PAGE * (page - 1)
+                assert_only_named_files(archive, sql)
+                begun.release()
+                assert quick.wait().code == 0
+    assert ended.code == 75
+    assert "another job has begun" in ended.err
+    archive.assert_complete()
+    assert_each_event_is_in_one_place(archive, sql, before)
+    assert_only_named_files(archive, sql)
+    assert_counted_once(archive, sql)
