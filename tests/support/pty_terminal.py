@@ -26,7 +26,7 @@ def squeezed(text: str) -> str:
 class Terminal:
     """A program with these words on a terminal of `columns` columns, Ctrl-C included.
 
-    Without `program` it is ``dsql-outbox``.
+    Without `program` it is the module, ``dsql-outbox``.
     """
 
     def __init__(
@@ -35,13 +35,14 @@ class Terminal:
         *words: object,
         env: Mapping[str, str] | None = None,
         program: Sequence[str] = (),
+        module: str = "dsql_outbox",
     ) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
         found = os.environ | {"TERM": "xterm", "COLUMNS": str(columns)} | dict(env or {})
         self._process: Forked | subprocess.Popen[bytes]
         if not program:
-            self._process = fork(["-m", "dsql_outbox", *map(str, words)], found, [theirs] * 3)
+            self._process = fork(["-m", module, *map(str, words)], found, [theirs] * 3)
         else:
             self._process = subprocess.Popen(
                 [*program, *map(str, words)],

@@ -1,0 +1,231 @@
+"""What users see of a long job, whichever it is: signals, rate, progress, JSON, going on.
+
+A job that does not behave as the others is marked at the test, with the reason.
+"""
+
+import json
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+import psycopg
+import pytest
+from tests.support.operations.jobs import EVENTS, FINISHING, JOBS, Job, JobRun, going_on
+from tests.support.pty_terminal import Terminal
+
+pytestmark = pytest.mark.postgres_only("a job is held by a lock")
+
+T = TypeVar("T", bound=Callable[..., None])
+
+RATE: Final = 3
+"""Events per second. A job that keeps it needs more than a second, and 0.2 s otherwise."""
+
+AT_ONCE: Final = "ends at once: the transaction is rolled back"
+KEEPS_LEASE: Final = "keeps its lease, so that the command is refused for a minute"
+NO_RATE: Final = "has no --rate"
+NO_COUNTS: Final = "prints a line per message, and the counts as text"
+NOTHING: Final = "prints nothing"
+NO_ADVICE: Final = "does not say how to go on"
+NOT_BEGUN: Final = 'says "stopped before the start", and nothing of what it has done'
+
+
+def every_job(**otherwise: str) -> Callable[[T], T]:
+    """Run a test with each job; for those that are named, the reason why it fails."""
+    unknown = dict(otherwise)
+    cases: list[Any] = []
+    for job in JOBS:
+        reason = unknown.pop(word := job.name.replace(" ", "_"), None)
+        fails = pytest.mark.xfail(reason is not None, reason=reason or "", raises=AssertionError)
+        cases.append(pytest.param(job, id=word, marks=fails))
+    assert not unknown, unknown
+    return pytest.mark.parametrize("job", cases)
+
+
+@pytest.fixture
+def job_run(job: Job, url: str, sql: psycopg.Connection[Any], tmp_path: Path) -> JobRun:
+    return JobRun(job, url, sql, tmp_path)
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------
+
+
+@every_job(
+    fill=AT_ONCE,
+    retry=AT_ONCE,
+    retry_failing=AT_ONCE,
+    drop=AT_ONCE,
+    verify=NOT_BEGUN,
+    prune=AT_ONCE,
+)
+def test_the_first_ctrl_c_ends_the_transaction_and_stops(job_run: JobRun) -> None:
+    job = job_run.job
+    with job_run.held() as holder, job_run.start() as command:
+        job_run.wait_for_hold()
+        assert job_run.done == job.done_when_held
+        ended = job_run.stop(command, holder)
+    assert ended.code == 130
+    assert FINISHING in ended.err
+    assert job_run.done == job.done_when_stopped
+    assert re.search(job.text_when_stopped, ended.out.decode() + ended.err)
+    going_on(ended)
+
+
+@every_job()
+def test_a_second_ctrl_c_stops_at_once(job_run: JobRun) -> None:
+    with job_run.held(), job_run.start() as command:
+        job_run.wait_for_hold()
+        assert job_run.stop_at_once(command).code == 130
+        assert job_run.done == job_run.job.done_when_held
+
+
+# --- going on --------------------------------------------------------------------------
+
+
+@every_job(verify=NOT_BEGUN)
+def test_a_job_that_was_stopped_goes_on_as_it_said(job_run: JobRun) -> None:
+    with job_run.held() as holder, job_run.start() as command:
+        job_run.wait_for_hold()
+        ended = job_run.stop(command, holder)
+    assert_goes_on(job_run, *going_on(ended))
+
+
+@every_job(archive=KEEPS_LEASE, forget=KEEPS_LEASE, erase=KEEPS_LEASE, verify=NOT_BEGUN)
+def test_a_job_that_was_stopped_at_once_goes_on_as_it_said(job_run: JobRun) -> None:
+    with job_run.held(), job_run.start() as command:
+        job_run.wait_for_hold()
+        ended = job_run.stop_at_once(command)
+    assert_goes_on(job_run, *going_on(ended))
+
+
+@every_job(
+    erase=NO_ADVICE,
+    fill=NO_ADVICE,
+    retry=NO_ADVICE,
+    retry_failing=NO_ADVICE,
+    drop=NO_ADVICE,
+    verify=NO_ADVICE,
+    prune=NO_ADVICE,
+)
+def test_a_job_that_failed_goes_on_as_it_said(job_run: JobRun) -> None:
+    with job_run.held(), job_run.start() as command:
+        job_run.fail()
+        ended = command.wait()
+    assert ended.code == 1
+    assert_goes_on(job_run, *going_on(ended))
+
+
+@every_job()
+def test_a_job_that_was_killed_goes_on(job_run: JobRun) -> None:
+    with job_run.held(), job_run.start() as command:
+        job_run.wait_for_hold()
+        command.signal(signal.SIGKILL)
+        assert command.wait().code == -signal.SIGKILL
+    job_run.end_leases()
+    assert_goes_on(job_run)
+
+
+def assert_goes_on(job_run: JobRun, *more: str) -> None:
+    """Run the command again, with more words, and fail unless all is done once then."""
+    done = job_run.run(*more)
+    assert done.code == 0, done.err
+    job_run.assert_complete()
+
+
+# --- rate, progress, JSON --------------------------------------------------------------
+
+
+@every_job(
+    forget=NO_RATE,
+    erase=NO_RATE,
+    fill=NO_RATE,
+    retry_failing="keeps the rate for dead messages only",
+    drop=NO_RATE,
+    verify=NO_RATE,
+    prune=NO_RATE,
+)
+def test_the_rate_is_kept(job_run: JobRun) -> None:
+    began = monotonic()
+    done = job_run.run("--rate", str(RATE))
+    assert done.code == 0, done.err
+    assert monotonic() - began >= (EVENTS - job_run.job.page) / RATE
+    job_run.assert_complete()
+
+
+@every_job()
+def test_a_pipe_gets_the_progress_as_plain_lines(job_run: JobRun) -> None:
+    told: list[str] = []
+    with job_run.held() as holder, job_run.start() as command:
+        while line := command.error_line():
+            told.append(line)
+            if re.search(job_run.job.text_when_held, line):
+                break
+        assert line, told
+        holder.rollback()
+        ended = command.wait()
+    assert ended.code == 0, ended.err
+    shown = "".join([*told, ended.err, ended.out.decode()])
+    assert "\x1b" not in shown
+    assert "\r" not in shown
+
+
+@every_job()
+def test_a_terminal_shows_the_progress_in_place(job_run: JobRun) -> None:
+    told = re.compile(job_run.job.text_when_held)
+    with (
+        job_run.held() as holder,
+        Terminal(200, *job_run.words(), module="tests.support.operations.small_jobs") as terminal,
+    ):
+        terminal.until(lambda lines: told.search(lines[-1]) is not None)
+        assert sum(told.search(line) is not None for line in terminal.lines) == 1
+        holder.rollback()
+        assert terminal.finish() == 0, terminal.lines
+
+
+@every_job(
+    erase=NOTHING,
+    fill=NOTHING,
+    replay=NO_COUNTS,
+    retry=NO_COUNTS,
+    retry_failing=NO_COUNTS,
+    drop=NO_COUNTS,
+    verify=NOTHING,
+    prune=NOTHING,
+)
+def test_json_has_the_counts_of_a_job_that_failed(job_run: JobRun) -> None:
+    with job_run.held(), job_run.start("--json") as command:
+        job_run.fail()
+        ended = command.wait()
+    assert ended.code == 1
+    assert "Error: canceling statement" in ended.err
+    name, number = job_run.job.count_when_held
+    assert counts(ended.out).get(name) == number
+
+
+@every_job(
+    fill=NOTHING,
+    replay=NO_COUNTS,
+    retry=NO_COUNTS,
+    retry_failing=NO_COUNTS,
+    drop=NO_COUNTS,
+    verify=NOTHING,
+    prune=NOTHING,
+)
+def test_json_has_the_counts_of_a_job_that_was_stopped(job_run: JobRun) -> None:
+    with job_run.held() as holder, job_run.start("--json") as command:
+        job_run.wait_for_hold()
+        ended = job_run.stop(command, holder)
+    assert ended.code == 130
+    name, number = job_run.job.count_when_stopped
+    assert counts(ended.out).get(name) == number
+
+
+def counts(out: bytes) -> dict[str, Any]:
+    """What is in the last line of JSON, and in its objects. Fails if there is no line."""
+    assert out, "nothing on standard output"
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    for each in [*found.values()]:
+        found |= each if isinstance(each, dict) else {}
+    return found
