@@ -5,7 +5,7 @@ from typing import Final
 
 from dsql_outbox.outbox.database.array_literals import plain_array
 
-from .session import OperatorSession
+from .session import Session
 
 _FIRST_ROWS: Final = 500
 """Rows of the first page: where messages wait, most of these do."""
@@ -19,7 +19,7 @@ _HEAD: Final = (-(1 << 63), "00000000-0000-0000-0000-000000000000")
 
 
 async def has_backlog(
-    session: OperatorSession,
+    session: Session,
     shards: Collection[int] | None = None,
     *,
     first: int = _FIRST,
@@ -40,7 +40,7 @@ async def has_backlog(
             "last": last,
             "shards": None if shards is None else plain_array(shards),
         }
-        found = await session.rows("outbox_waiting", parameters)
+        found = await session.fetch_rows("outbox_waiting", parameters)
         seen, *reached = found[0][:4]
         for *subject, is_blocked in (row[4:] for row in found):
             key = tuple(subject)

@@ -14,7 +14,7 @@ from dsql_outbox.outbox.failure import NO_SUCH_FORM
 
 from .error_pattern import error_pattern
 from .outbox_rows import RowId, row_keys
-from .session import OperatorSession, OperatorTransaction
+from .session import Session, SessionTransaction
 
 
 class Letter(NamedTuple):
@@ -31,7 +31,7 @@ class Burial:
     Raises the driver's errors.
     """
 
-    def __init__(self, session: OperatorSession) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
         self._is_refused = False
 
@@ -39,21 +39,21 @@ class Burial:
         """Move rows to the dead letters. Returns how many existed."""
         if not self._is_refused:
             with suppress(*NO_SUCH_FORM):  # a wrong match costs only the plain form
-                return await self._session.count("outbox_bury", burial_parameters(letters))
+                return await self._session.execute("outbox_bury", burial_parameters(letters))
             self._is_refused = True
         return await self._session.transaction(partial(_plainly, letters))
 
 
-async def _plainly(letters: Collection[Letter], transaction: OperatorTransaction) -> int:
+async def _plainly(letters: Collection[Letter], transaction: SessionTransaction) -> int:
     """Move rows by plain statements, within a transaction.
 
     If another session settled a row meanwhile, `change` fails the transaction, and
     nothing is copied.
     """
     keys = row_keys([letter.row for letter in letters])
-    copied = await transaction.count("outbox_copy", burial_parameters(letters))
+    copied = await transaction.execute("outbox_copy", burial_parameters(letters))
     await transaction.change("outbox_delete", keys, copied)
-    await transaction.count("failure_forget", keys)
+    await transaction.execute("failure_forget", keys)
     return copied
 
 

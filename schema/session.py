@@ -119,7 +119,7 @@ def _shown(error: Exception) -> str:
     return f"{kind} ({error.sqlstate})" if isinstance(error, psycopg.Error) else kind
 
 
-class OperatorSession:
+class Session:
     """One connection, opened at its first use and again after it was lost.
 
     A conflict is retried. A statement without an answer after `STATEMENT_TIMEOUT` raises
@@ -153,14 +153,14 @@ class OperatorSession:
         """Tell at once when a cluster is waking up: the work is repeated, and may be stopped."""
         self._connection.waits_for_cluster = False
 
-    async def rows(
+    async def fetch_rows(
         self, name: str, parameters: Mapping[str, object], **literals: int
     ) -> Sequence[Sequence[Any]]:
         """Run one named statement as its own transaction. Returns its rows, if any."""
         rows, _ = await self._run(name, tuple_row, parameters, literals)
         return rows
 
-    async def read(
+    async def fetch(
         self, name: str, kind: type[T], parameters: Mapping[str, object], **literals: int
     ) -> Sequence[T]:
         """Run one named statement as its own transaction. Returns its rows as objects of `kind`.
@@ -170,14 +170,14 @@ class OperatorSession:
         rows, _ = await self._run(name, class_row(kind), parameters, literals)
         return rows
 
-    async def count(self, name: str, parameters: Mapping[str, object], **literals: int) -> int:
+    async def execute(self, name: str, parameters: Mapping[str, object], **literals: int) -> int:
         """Run one named statement as its own transaction. Returns how many rows it changed."""
         _, count = await self._run(name, tuple_row, parameters, literals)
         return count
 
     async def transaction(
         self,
-        work: Callable[["OperatorTransaction"], Awaitable[T]],
+        work: Callable[["SessionTransaction"], Awaitable[T]],
         *,
         deleted: RowId | None = None,
     ) -> T:
@@ -189,7 +189,7 @@ class OperatorSession:
         """
 
         async def run(connection: AsyncConnection) -> T:
-            transaction = OperatorTransaction(connection, self._database.schema)
+            transaction = SessionTransaction(connection, self._database.schema)
             ends = _Ends(connection, self._guards, deleted)
             _give_time(connection)
             try:
@@ -209,14 +209,14 @@ class OperatorSession:
 
         return await self._retried(run)
 
-    async def snapshot(self, work: Callable[["OperatorTransaction"], Awaitable[T]]) -> T:
+    async def snapshot(self, work: Callable[["SessionTransaction"], Awaitable[T]]) -> T:
         """Run `work` in a transaction whose statements all see the same snapshot."""
 
         async def run(connection: AsyncConnection) -> T:
             await connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
             _give_time(connection)
             async with connection.transaction():
-                return await work(OperatorTransaction(connection, self._database.schema))
+                return await work(SessionTransaction(connection, self._database.schema))
 
         return await self._retried(run)
 
@@ -259,8 +259,8 @@ class OperatorSession:
         return connection.transaction() if self._read_only else nullcontext()
 
 
-class OperatorTransaction:
-    """The statements that the work of `OperatorSession.transaction` may run."""
+class SessionTransaction:
+    """The statements that the work of `Session.transaction` may run."""
 
     def __init__(self, connection: AsyncConnection, schema: str) -> None:
         self._connection = connection
@@ -317,21 +317,25 @@ class OperatorTransaction:
             self._canceller.start()
             await waiting.wait_conn_async(generators.cancel(self._canceller))
 
-    async def read(self, name: str, kind: type[T], parameters: Mapping[str, object]) -> Sequence[T]:
+    async def fetch(
+        self, name: str, kind: type[T], parameters: Mapping[str, object]
+    ) -> Sequence[T]:
         """Run one named statement. Returns its rows as objects of `kind`."""
         return await (await self._run(name, class_row(kind), parameters)).fetchall()
 
-    async def rows(self, name: str, parameters: Mapping[str, object]) -> Sequence[Sequence[Any]]:
+    async def fetch_rows(
+        self, name: str, parameters: Mapping[str, object]
+    ) -> Sequence[Sequence[Any]]:
         """Run one named statement. Returns its rows."""
         return await (await self._run(name, tuple_row, parameters)).fetchall()
 
-    async def count(self, name: str, parameters: Mapping[str, object]) -> int:
+    async def execute(self, name: str, parameters: Mapping[str, object]) -> int:
         """Run one named statement. Returns the number of changed rows."""
         return (await self._run(name, tuple_row, parameters)).rowcount
 
     async def change(self, name: str, parameters: Mapping[str, object], rows: int) -> None:
         """Run one named statement. Raises `Moved` unless it changes exactly `rows` rows."""
-        if await self.count(name, parameters) != rows:
+        if await self.execute(name, parameters) != rows:
             raise Moved
 
     async def _run(

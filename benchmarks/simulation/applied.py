@@ -61,7 +61,7 @@ class Function:
 
 
 async def error_of(call: object, handle: AppliedHandle, seconds: float) -> Exception | None:
-    """Call a function as `OperatorTransaction.call` does. Returns its error, also a hidden one."""
+    """Call a function as `SessionTransaction.call` does. Returns its error, also a hidden one."""
     try:
         with anyio.move_on_after(seconds) as scope:
             await call(handle)  # type: ignore[operator]

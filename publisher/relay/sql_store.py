@@ -19,7 +19,7 @@ from dsql_outbox.schema import session
 from dsql_outbox.schema.backlog import has_backlog
 from dsql_outbox.schema.burial import Burial, Letter
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId, row_keys
-from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetKind, TargetRow, require_target
 
 from .store import (
@@ -102,10 +102,10 @@ class SqlStore:
         self._target = target
         self._kind: TargetKind | None = kind
         self.first_shard = 0
-        self._reads = OperatorSession(database, needs_primary=True)
-        self._changes = OperatorSession(database, needs_primary=True)
-        self._looks = OperatorSession(database)
-        self._asides: list[OperatorSession] = []
+        self._reads = Session(database, needs_primary=True)
+        self._changes = Session(database, needs_primary=True)
+        self._looks = Session(database)
+        self._asides: list[Session] = []
         """Those of messages that were applied alone, and that no such message uses now."""
         self._process = OneProcess("a publisher's connections")
         self._burial = Burial(self._changes)
@@ -117,14 +117,14 @@ class SqlStore:
 
         Raises `SettingsError` if there is no such target, or it is of another kind.
         """
-        ((shards,),) = await self._rows("shard_count", {})
+        ((shards,),) = await self._fetch_rows("shard_count", {})
         for each in (self._reads, self._changes, self._looks):
             each.do_not_wait_for_cluster()
         if not shards:
             raise SchemaError(
                 f"schema {self._reads.schema} has no shards: run `dsql-outbox schema apply`"
             )
-        targets = [TargetRow(*row) for row in await self._rows("target_known", {})]
+        targets = [TargetRow(*row) for row in await self._fetch_rows("target_known", {})]
         self.first_shard = require_target(targets, self._target, self._kind).first_shard
 
     async def close(self) -> None:
@@ -137,22 +137,22 @@ class SqlStore:
         self._require()
         if not self._is_refused:
             with suppress(*NO_SUCH_FORM):  # no plan that is out of date: nothing is prepared here
-                found = await self._reads.rows("outbox_read", read_parameters(ranges, passed))
+                found = await self._reads.fetch_rows("outbox_read", read_parameters(ranges, passed))
                 return _reading(len(ranges), found)
             self._is_refused = True
         return await self._reads.transaction(partial(_read_plainly, ranges, passed))
 
     async def delete(self, rows: Collection[RowId]) -> int:
         """See `Store.delete`."""
-        return await self._count("outbox_delete", row_keys(rows))
+        return await self._execute("outbox_delete", row_keys(rows))
 
     async def record(self, failures: Collection[Failure]) -> None:
         """See `Store.record`."""
-        await self._count("failure_record", failure_parameters(failures))
+        await self._execute("failure_record", failure_parameters(failures))
 
     async def forget(self, rows: Collection[RowId]) -> None:
         """See `Store.forget`."""
-        await self._count("failure_forget", row_keys(rows))
+        await self._execute("failure_forget", row_keys(rows))
 
     async def bury(self, letters: Collection[Letter]) -> None:
         """See `Store.bury`."""
@@ -171,8 +171,8 @@ class SqlStore:
         first = next(iter(rows))
         seconds = session.CALL_TIMEOUT if is_aside else session.SHARED_CALL_TIMEOUT
 
-        async def run(transaction: OperatorTransaction) -> None:
-            if await transaction.count("outbox_delete", row_keys(rows)) != len(rows):
+        async def run(transaction: SessionTransaction) -> None:
+            if await transaction.execute("outbox_delete", row_keys(rows)) != len(rows):
                 raise _RowGone
             for call in calls:
                 await transaction.call(call, seconds)
@@ -188,10 +188,10 @@ class SqlStore:
         return True
 
     @contextmanager
-    def _aside(self) -> Generator[OperatorSession]:
+    def _aside(self) -> Generator[Session]:
         """A session that nobody else uses meanwhile. It stays for the next one."""
         if not self._asides:
-            self._asides.append(OperatorSession(self._database, needs_primary=True))
+            self._asides.append(Session(self._database, needs_primary=True))
             self._asides[0].do_not_wait_for_cluster()
         aside = self._asides.pop()
         try:
@@ -210,7 +210,7 @@ class SqlStore:
         }
         seen = FAILURES
         while seen == FAILURES:
-            found = await self._read("failure_list", _FailureRow, parameters, rows=FAILURES)
+            found = await self._fetch("failure_list", _FailureRow, parameters, rows=FAILURES)
             seen = found[0].seen
             parameters |= {
                 "shard": found[0].last_shard,
@@ -224,12 +224,12 @@ class SqlStore:
         """See `Store.waits`."""
         return {
             RowId(row.shard, row.position, row.event_id): StoredWait(row.attempts, row.seconds)
-            for row in await self._read("failure_find", _WaitRow, row_keys(rows))
+            for row in await self._fetch("failure_find", _WaitRow, row_keys(rows))
         }
 
     async def paused_topics(self) -> Mapping[str, str]:
         """See `Store.paused_topics`."""
-        found = await self._rows("topic_list", {"target": self._target})
+        found = await self._fetch_rows("topic_list", {"target": self._target})
         return {topic: reason for topic, reason in found}  # noqa: C416 - rows are no pairs to mypy
 
     async def is_done(self, shards: Collection[int] | None) -> bool:
@@ -243,23 +243,23 @@ class SqlStore:
 
     async def sweep(self) -> None:
         """Delete failures whose message no longer exists, as many as one transaction may change."""
-        await self._count("failure_sweep", {}, limit=MAX_TRANSACTION_ROWS)
+        await self._execute("failure_sweep", {}, limit=MAX_TRANSACTION_ROWS)
 
-    async def _read(
+    async def _fetch(
         self, name: str, kind: type[T], parameters: dict[str, Any], **literals: int
     ) -> Sequence[T]:
         self._require()
-        return await self._reads.read(name, kind, parameters, **literals)
+        return await self._reads.fetch(name, kind, parameters, **literals)
 
-    async def _rows(
+    async def _fetch_rows(
         self, name: str, parameters: dict[str, Any], **literals: int
     ) -> Sequence[Sequence[Any]]:
         self._require()
-        return await self._reads.rows(name, parameters, **literals)
+        return await self._reads.fetch_rows(name, parameters, **literals)
 
-    async def _count(self, name: str, parameters: dict[str, Any], **literals: int) -> int:
+    async def _execute(self, name: str, parameters: dict[str, Any], **literals: int) -> int:
         self._require()
-        return await self._changes.count(name, parameters, **literals)
+        return await self._changes.execute(name, parameters, **literals)
 
     def _require(self) -> None:
         self._process.require()
@@ -267,12 +267,12 @@ class SqlStore:
 
 
 async def _read_plainly(
-    ranges: Sequence[Range], passed: PassedOver, transaction: OperatorTransaction
+    ranges: Sequence[Range], passed: PassedOver, transaction: SessionTransaction
 ) -> Reading:
     """Read each range by a statement of its own. On Aurora DSQL they share a snapshot."""
     found: list[Sequence[Any]] = []
     for parameters in range_parameters(ranges, passed):
-        found += await transaction.rows("outbox_read_range", parameters)
+        found += await transaction.fetch_rows("outbox_read_range", parameters)
     return _reading(len(ranges), found)
 
 

@@ -21,7 +21,7 @@ from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.publisher import Publisher
 from dsql_outbox.schema import apply
 from dsql_outbox.schema.comparison import check
-from dsql_outbox.schema.session import OperatorSession
+from dsql_outbox.schema.session import Session
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Transaction, Writer
 
@@ -132,7 +132,7 @@ async def test_changes_of_the_schema_in_a_row_are_met_by_trying_again_at_once(
     governed: GovernedPostgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = count()
-    session = OperatorSession(Database(governed.url))
+    session = Session(Database(governed.url))
     with psycopg.connect(governed.url, autocommit=True) as other:
 
         async def change(seconds: float) -> None:
@@ -140,9 +140,9 @@ async def test_changes_of_the_schema_in_a_row_are_met_by_trying_again_at_once(
                 other.execute(f"CREATE TABLE records.other_{next(names)} (id int)".encode())
 
         monkeypatch.setattr(anyio, "sleep", change)
-        await session.rows("shard_count", {})
+        await session.fetch_rows("shard_count", {})
         await change(1)
-        assert await session.rows("shard_count", {}) == [(16,)]
+        assert await session.fetch_rows("shard_count", {}) == [(16,)]
     await session.close()
 
 

@@ -11,7 +11,7 @@ from dsql_outbox.outbox.archive.archive_file import ArchiveFile
 from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
 from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.database.array_literals import array_literal
-from dsql_outbox.schema.session import OperatorTransaction
+from dsql_outbox.schema.session import SessionTransaction
 
 
 class ArchivedTexts:
@@ -24,7 +24,7 @@ class ArchivedTexts:
         self._reader = ArchiveReader(archive)
 
     async def read(
-        self, transaction: OperatorTransaction, ids: Collection[UUID]
+        self, transaction: SessionTransaction, ids: Collection[UUID]
     ) -> Mapping[UUID, ArchivedEvent]:
         """The events, by their ids; the transaction has locked them, so they stay in their files.
 
@@ -32,7 +32,7 @@ class ArchivedTexts:
         """
         if not ids:
             return {}
-        rows = await transaction.rows("archived_events", {"event_ids": array_literal(ids)})
+        rows = await transaction.fetch_rows("archived_events", {"event_ids": array_literal(ids)})
         return await to_thread.run_sync(partial(self._read, rows))
 
     def _read(self, rows: Iterable[Sequence[Any]]) -> Mapping[UUID, ArchivedEvent]:

@@ -83,7 +83,9 @@ class ConflictReader(Operator):
         """
         if not 0 < hours <= MAX_HOURS:
             raise SettingsError(f"hours must be above 0 and at most {MAX_HOURS:g}, got {hours}")
-        rows = await self._session.rows("conflicts_recent", {"seconds": hours * 3600}, rows=_ROWS)
+        rows = await self._session.fetch_rows(
+            "conflicts_recent", {"seconds": hours * 3600}, rows=_ROWS
+        )
         return _report(hours, rows)
 
 

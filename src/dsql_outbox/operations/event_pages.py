@@ -7,7 +7,7 @@ from uuid import UUID
 
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.message import parse_subject_key, subject_key
-from dsql_outbox.schema.session import OperatorSession
+from dsql_outbox.schema.session import Session
 
 from .selection import Selection
 
@@ -77,7 +77,7 @@ class _TouchRow(NamedTuple):
 
 
 async def entity_pages(
-    session: OperatorSession, entity: tuple[str, str], which: Selection, after: int
+    session: Session, entity: tuple[str, str], which: Selection, after: int
 ) -> AsyncGenerator[EventPage]:
     """The events that touched an entity, after a version of it, in order of its versions.
 
@@ -85,7 +85,7 @@ async def entity_pages(
     no event has touched.
     """
     names = {"entity_type": entity[0], "entity_id": entity[1]}
-    versions = await session.rows("entity_version", names)
+    versions = await session.fetch_rows("entity_version", names)
     if not versions:
         raise SettingsError(
             f"no event has touched entity {subject_key(*entity)} of schema {session.schema}"
@@ -93,7 +93,7 @@ async def entity_pages(
     parameters = which.parameters() | names | {"last": versions[0][0], "rows": _ENTITY_PAGE}
     seen = _ENTITY_PAGE
     while seen == _ENTITY_PAGE:
-        rows = await session.read("replay_entity_page", _EntityRow, parameters | {"after": after})
+        rows = await session.fetch("replay_entity_page", _EntityRow, parameters | {"after": after})
         seen = rows[0].seen
         after = rows[0].reached or after
         keys = [
@@ -104,9 +104,7 @@ async def entity_pages(
         yield EventPage(keys, seen, str(after))
 
 
-async def all_pages(
-    session: OperatorSession, which: Selection, after: Place
-) -> AsyncGenerator[EventPage]:
+async def all_pages(session: Session, which: Selection, after: Place) -> AsyncGenerator[EventPage]:
     """The events of all subjects after a place, in order of subjects and their versions.
 
     If the filter has no `until`, the events that were saved before the call.
@@ -115,7 +113,7 @@ async def all_pages(
     seen = _PAGE
     while seen == _PAGE:
         place = {"entity_type": after.entity_type, "entity_id": after.entity_id}
-        rows = await session.read(
+        rows = await session.fetch(
             "replay_page", _TouchRow, parameters | place | {"after": after.version}
         )
         end = rows[0]

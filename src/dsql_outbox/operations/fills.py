@@ -18,7 +18,7 @@ import psycopg
 
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.schema.outbox_rows import Headers, read_headers
-from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetRow, TargetState
 
 from .archived_texts import ArchivedTexts
@@ -124,18 +124,18 @@ class _Page(NamedTuple):
     archived: Mapping[UUID, _EventRow]
 
 
-async def run_target(name: str, transaction: OperatorTransaction) -> None:
+async def run_target(name: str, transaction: SessionTransaction) -> None:
     """Let publishers relay a target, unless another call has done so, or it was dropped."""
-    await transaction.count("target_lock", {})
-    if await transaction.count("target_run", {"name": name}):
-        await transaction.count("target_lease", {"name": name})
+    await transaction.execute("target_lock", {})
+    if await transaction.execute("target_run", {"name": name}):
+        await transaction.execute("target_lease", {"name": name})
 
 
 async def take_fill(
-    session: OperatorSession, target: TargetRow, archived: ArchivedTexts
+    session: Session, target: TargetRow, archived: ArchivedTexts
 ) -> "FillWorker | None":
     """Become the worker of a target's fill; None while another one works, or after its end."""
-    found = await session.rows("fill_take", {"target": target.name, "lease": LEASE})
+    found = await session.fetch_rows("fill_take", {"target": target.name, "lease": LEASE})
     return FillWorker(session, target, archived, _Taken(*found[0])) if found else None
 
 
@@ -143,7 +143,7 @@ class FillWorker:
     """The worker of a fill."""
 
     def __init__(
-        self, session: OperatorSession, target: TargetRow, archived: ArchivedTexts, taken: _Taken
+        self, session: Session, target: TargetRow, archived: ArchivedTexts, taken: _Taken
     ) -> None:
         self._session = session
         self._archived = archived
@@ -176,7 +176,7 @@ class FillWorker:
             return
         except BaseException:
             with anyio.move_on_after(_LEAVE, shield=True), suppress(psycopg.Error):
-                await self._session.count("fill_leave", self._mine)
+                await self._session.execute("fill_leave", self._mine)
             raise
 
     async def _read(self) -> _Page | None:
@@ -188,7 +188,7 @@ class FillWorker:
             "rows": PAGE_ROWS,
             "size": _PAGE_BYTES,
         }
-        rows = await self._session.read("fill_page", _EventRow, asked)
+        rows = await self._session.fetch("fill_page", _EventRow, asked)
         end = rows[0]
         if end.reached is None:
             return None
@@ -201,7 +201,7 @@ class FillWorker:
         archived = {event_id: row for event_id, row in events.items() if row.archive is not None}
         return _Page(end.reached, end.seen, end.bare, headers, archived)
 
-    async def _store(self, page: _Page, transaction: OperatorTransaction) -> int:
+    async def _store(self, page: _Page, transaction: SessionTransaction) -> int:
         """Insert the messages of a page. Returns how many were not there.
 
         On PostgreSQL the next worker waits for this transaction, so nothing is computed in it but
@@ -211,12 +211,12 @@ class FillWorker:
         headers = dict(page.headers)
         texts: Mapping[UUID, ArchivedEvent] = {}
         if page.archived:
-            await transaction.rows("event_lock", {"event_ids": array_literal(page.archived)})
+            await transaction.fetch_rows("event_lock", {"event_ids": array_literal(page.archived)})
             texts = await self._archived.read(transaction, page.archived)
             for event_id, text in texts.items():
                 headers[event_id] = self._headers(event_id, page.archived[event_id], text.headers)
         payloads = (texts[each].event if each in texts else None for each in headers)
-        inserted = await transaction.count(
+        inserted = await transaction.execute(
             "fill_insert",
             {
                 "first": self._target.first_shard,
@@ -232,7 +232,7 @@ class FillWorker:
             "bare": page.bare,
             "lease": LEASE,
         }
-        if not await transaction.count("fill_advance", self._mine | advanced):
+        if not await transaction.execute("fill_advance", self._mine | advanced):
             raise _FillLost
         return inserted
 
@@ -247,9 +247,9 @@ class FillWorker:
         fault = own.fault or ours.fault
         return _encode(fault or own.by_name | ours.by_name).decode()
 
-    async def _end(self, transaction: OperatorTransaction) -> None:
+    async def _end(self, transaction: SessionTransaction) -> None:
         """Let publishers relay the target, in the transaction that ends the fill."""
-        await transaction.count("target_lock", {})  # before the row of the fill, as a drop does
-        if not await transaction.count("fill_end", self._mine):
+        await transaction.execute("target_lock", {})  # before the row of the fill, as a drop does
+        if not await transaction.execute("fill_end", self._mine):
             raise _FillLost
         await run_target(self._target.name, transaction)

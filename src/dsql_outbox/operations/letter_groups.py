@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from dsql_outbox.schema.session import OperatorSession
+from dsql_outbox.schema.session import Session
 
 from .selection import Selection
 from .undelivered import Search
@@ -55,7 +55,7 @@ class _GroupRow(NamedTuple):
     target: str | None
 
 
-async def read_groups(session: OperatorSession, which: Selection, rows: int) -> LetterGroups:
+async def read_groups(session: Session, which: Selection, rows: int) -> LetterGroups:
     """Count the selected of the newest `rows` dead letters, or of a tenth on a slow database."""
     if "dead" not in which.states or which.type is not None:
         return LetterGroups((), 0, more=False)
@@ -68,7 +68,7 @@ async def read_groups(session: OperatorSession, which: Selection, rows: int) -> 
 
 
 async def _read(search: Search, rows: int) -> LetterGroups:
-    found = await search.session.read(
+    found = await search.session.fetch(
         "letter_groups", _GroupRow, search.parameters | {"rows": rows}
     )
     groups: dict[tuple[str | None, str, str], LetterGroup] = {}

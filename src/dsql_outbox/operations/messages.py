@@ -21,7 +21,7 @@ from dsql_outbox.outbox.settings import (
 from dsql_outbox.schema.backlog import has_backlog
 from dsql_outbox.schema.burial import Burial, Letter
 from dsql_outbox.schema.outbox_rows import RowId, read_headers, row_keys
-from dsql_outbox.schema.session import OperatorTransaction
+from dsql_outbox.schema.session import SessionTransaction
 from dsql_outbox.schema.target_rows import TargetRow, require_target
 
 from .archived_texts import ArchivedTexts
@@ -101,7 +101,7 @@ class Messages(Operator):
         This looks at most 1,000 messages back.
         """
         key = _row_key(message)
-        for step in await self._session.read("waiting_first", _Step, key, steps=_STEPS):
+        for step in await self._session.fetch("waiting_first", _Step, key, steps=_STEPS):
             async with aclosing(self.find(Selection(ids=(step.event_id,)))) as found:
                 async for each in found:
                     if each.position == step.position and each.state != "dead":
@@ -116,7 +116,7 @@ class Messages(Operator):
         """
         if target is None:
             return await has_backlog(self._session)
-        rows = await self._session.read("target_known", TargetRow, {})
+        rows = await self._session.fetch("target_known", TargetRow, {})
         first = require_target(rows, target, None).first_shard
         return await has_backlog(self._session, first=first, last=first + TARGET_SHARDS - 1)
 
@@ -238,9 +238,9 @@ class Messages(Operator):
     async def _with_payload(self, found: Keyed) -> UndeliveredMessage:
         message = found.message
         if message.state == "dead":
-            rows = await self._session.rows("record_payload", {"event_id": message.event_id})
+            rows = await self._session.fetch_rows("record_payload", {"event_id": message.event_id})
         else:
-            rows = await self._session.rows("waiting_payload", _row_key(message))
+            rows = await self._session.fetch_rows("waiting_payload", _row_key(message))
         return msgspec.structs.replace(message, payload=rows[0][0]) if rows else message
 
     async def _in_state(
@@ -261,7 +261,7 @@ class Messages(Operator):
     async def _forget(self, message: UndeliveredMessage) -> bool:
         """Delete a failure; the publisher notices, because `Reader._check` compares every 10 s."""
         row = RowId(message.shard, message.position, str(message.event_id))
-        return await self._session.count("failure_forget", row_keys([row])) > 0
+        return await self._session.execute("failure_forget", row_keys([row])) > 0
 
     async def _in_order(self, which: Selection, limit: int) -> list["LetterKey"]:
         """The keys of the selected dead messages, by version of their subject, oldest first."""
@@ -277,7 +277,7 @@ class Messages(Operator):
                 if not dry_run:
                     await entry.write()
                     keys = _columns([_letter_key(each) for each in batch])
-                    await self._session.count("letter_delete", keys)
+                    await self._session.execute("letter_delete", keys)
                 for each in batch:
                     yield each.message
 
@@ -297,7 +297,7 @@ class Messages(Operator):
                 yield message
         # One that was selected with the message before it is not behind it any more.
         for message in sorted(behind, key=lambda each: each.position):
-            if (await self._session.rows("failure_behind", _row_key(message)))[0][0]:
+            if (await self._session.fetch_rows("failure_behind", _row_key(message)))[0][0]:
                 yield message
             elif await _buried(burial, message):
                 yield msgspec.structs.replace(message, behind=False)
@@ -344,9 +344,9 @@ class _Letters:
         self._archived = archived
 
     async def candidates(
-        self, transaction: OperatorTransaction, keys: Sequence[LetterKey], /
+        self, transaction: SessionTransaction, keys: Sequence[LetterKey], /
     ) -> tuple[list[Candidate | UUID], int]:
-        rows = await transaction.read("letter_candidates", _CandidateRow, _columns(keys))
+        rows = await transaction.fetch("letter_candidates", _CandidateRow, _columns(keys))
         archived = await self._archived.read(
             transaction, [row.event_id for row in rows if row.archive is not None]
         )
@@ -357,7 +357,7 @@ class _Letters:
         return [found.get(key, key.event_id) for key in keys], rows[-1].now_us if rows else 0
 
     async def put(
-        self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
+        self, transaction: SessionTransaction, placed: Sequence[Placed], columns: dict[str, str], /
     ) -> None:
         died_ats = array_literal(each.candidate.died_at for each in placed)
         columns = columns | {"died_ats": died_ats}

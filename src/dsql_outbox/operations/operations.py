@@ -41,7 +41,7 @@ class Operations(Operator):
         seen = _PAGE_ROWS
         while seen == _PAGE_ROWS:
             parameters = {"operated_at": place[0], "id": place[1], "rows": _PAGE_ROWS}
-            rows = await self._session.read("operation_page", _OperationRow, parameters)
+            rows = await self._session.fetch("operation_page", _OperationRow, parameters)
             seen = len(rows)
             for row in rows:
                 yield Operation(*row[1:])

@@ -86,24 +86,24 @@ class Records(Operator):
 
     async def event(self, event_id: UUID) -> EventRecord | None:
         """The stored event, or None."""
-        rows = await self._session.read("record_event", _EventRow, {"event_id": event_id})
+        rows = await self._session.fetch("record_event", _EventRow, {"event_id": event_id})
         return rows[0].record() if rows else None
 
     async def payload(self, event_id: UUID) -> str | None:
         """The exact text of the stored event, or None."""
-        rows = await self._session.rows("record_payload", {"event_id": event_id})
+        rows = await self._session.fetch_rows("record_payload", {"event_id": event_id})
         return rows[0][0] if rows else None
 
     async def replays(self, event_id: UUID) -> tuple[ReplayRecord, ...]:
         """The replays of an event, in order."""
         return tuple(
-            await self._session.read("record_replays", ReplayRecord, {"event_id": event_id})
+            await self._session.fetch("record_replays", ReplayRecord, {"event_id": event_id})
         )
 
     async def entity(self, entity_type: str, entity_id: str) -> EntityRecord | None:
         """The current state of an entity, or None if no event has touched it."""
         key = {"entity_type": entity_type, "entity_id": entity_id}
-        rows = await self._session.read("record_entity", EntityRecord, key)
+        rows = await self._session.fetch("record_entity", EntityRecord, key)
         return rows[0] if rows else None
 
     async def history(
@@ -112,7 +112,7 @@ class Records(Operator):
         """Up to `rows` versions of an entity, from version `last` back."""
         entity = {"entity_type": entity_type, "entity_id": entity_id}
         key: Mapping[str, object] = {**entity, "after": last - rows, "last": last}
-        return tuple(await self._session.read("record_history", VersionRecord, key))
+        return tuple(await self._session.fetch("record_history", VersionRecord, key))
 
 
 class _EventRow(NamedTuple):

@@ -15,7 +15,7 @@ from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.message import listed_key, message_headers, parse_subject_key, subject_key
 from dsql_outbox.outbox.receipt import Touched
 from dsql_outbox.schema.outbox_rows import Headers, read_headers
-from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetRow, require_running
 
 from .archived_texts import ArchivedTexts
@@ -51,7 +51,7 @@ class Replay:
 
     def __init__(
         self,
-        session: OperatorSession,
+        session: Session,
         requeue: Requeue[StoredKey],
         pages: AsyncGenerator[EventPage],
         table: str | None,
@@ -89,7 +89,7 @@ class Replay:
     async def _run(
         self, pages: AsyncGenerator[EventPage], table: str | None
     ) -> AsyncGenerator[Handled]:
-        targets = await self._session.read("target_known", TargetRow, {})
+        targets = await self._session.fetch("target_known", TargetRow, {})
         require_running(targets, self._target)
         total = None if table is None else await rows_estimate(self._session, table)
         read = 0
@@ -106,7 +106,7 @@ class Replay:
 
 
 def selected_pages(
-    session: OperatorSession, which: Selection, entity: str | None, after: str | None
+    session: Session, which: Selection, entity: str | None, after: str | None
 ) -> tuple[AsyncGenerator[EventPage], str | None]:
     """The pages of the selected events, and the table that they read as a whole, if any.
 
@@ -130,9 +130,9 @@ def selected_pages(
     return entity_pages(session, parse_subject_key(entity), which, int(after or 0)), None
 
 
-async def rows_estimate(session: OperatorSession, table: str) -> int | None:
+async def rows_estimate(session: Session, table: str) -> int | None:
     """The number of rows in a table, from the database's statistics; None if it has none."""
-    rows = await session.rows("rows_estimate", {"schema": session.schema, "table": table})
+    rows = await session.fetch_rows("rows_estimate", {"schema": session.schema, "table": table})
     return rows[0][0] if rows and rows[0][0] >= 0 else None
 
 
@@ -153,11 +153,11 @@ class StoredEvents:
         self._target = {"target": target}
 
     async def candidates(
-        self, transaction: OperatorTransaction, keys: Sequence[StoredKey], /
+        self, transaction: SessionTransaction, keys: Sequence[StoredKey], /
     ) -> tuple[list[Candidate | UUID], int]:
         """The candidates of these events, and the time of the database (see `requeue.Source`)."""
         ids = {"event_ids": array_literal(key.event_id for key in keys)}
-        rows = await transaction.read("replay_candidates", _EventRow, ids | self._target)
+        rows = await transaction.fetch("replay_candidates", _EventRow, ids | self._target)
         archived = await self._archived.read(
             transaction, [row.id for row in rows if row.archive is not None]
         )
@@ -166,7 +166,7 @@ class StoredEvents:
         return [found.get(key.event_id, key.event_id) for key in keys], now_us
 
     async def put(
-        self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
+        self, transaction: SessionTransaction, placed: Sequence[Placed], columns: dict[str, str], /
     ) -> None:
         """Insert the outbox rows."""
         await transaction.change("replay_requeue", columns | self._target, len(placed))

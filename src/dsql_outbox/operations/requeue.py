@@ -11,7 +11,7 @@ import msgspec
 
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.schema.outbox_rows import REPLAY_HEADER
-from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 
 from .replay_positions import Candidate, Placed, Places
 from .replay_rate import MAX_BYTES, Pace
@@ -74,7 +74,7 @@ class Source(Protocol[K_contra]):
     done: HandledStatus
 
     async def candidates(
-        self, transaction: OperatorTransaction, keys: Sequence[K_contra], /
+        self, transaction: SessionTransaction, keys: Sequence[K_contra], /
     ) -> tuple[list[Candidate | UUID], int]:
         """Read the candidates of these keys, in order, and the database's time.
 
@@ -84,7 +84,7 @@ class Source(Protocol[K_contra]):
         ...
 
     async def put(
-        self, transaction: OperatorTransaction, placed: Sequence[Placed], columns: dict[str, str], /
+        self, transaction: SessionTransaction, placed: Sequence[Placed], columns: dict[str, str], /
     ) -> None:
         """Insert the outbox rows; `columns` are the parameters common to both sources."""
         ...
@@ -106,7 +106,7 @@ class Requeue(Generic[K]):
 
     def __init__(
         self,
-        session: OperatorSession,
+        session: Session,
         source: Source[K],
         entry: OperationEntry,
         *,
@@ -151,10 +151,10 @@ class Requeue(Generic[K]):
     async def _step(self, keys: Sequence[K]) -> _RequeuedPage:
         ids = {"event_ids": array_literal(key.event_id for key in keys)}
 
-        async def work(transaction: OperatorTransaction) -> _RequeuedPage:
+        async def work(transaction: SessionTransaction) -> _RequeuedPage:
             if not self._dry_run:
                 # No archive takes the bytes of an event between the read and the row that names it.
-                await transaction.rows("event_lock", ids)
+                await transaction.fetch_rows("event_lock", ids)
             asked, now_us = await self._source.candidates(transaction, keys)
             found = _within_bytes(asked)
             chosen, told = _choose(found)
@@ -169,7 +169,7 @@ class Requeue(Generic[K]):
             self._entry.is_written = True
         return done
 
-    async def _put(self, transaction: OperatorTransaction, placed: Sequence[Placed]) -> None:
+    async def _put(self, transaction: SessionTransaction, placed: Sequence[Placed]) -> None:
         event_ids = array_literal(each.candidate.event_id for each in placed)
         positions = array_literal(each.position for each in placed)
         record = {

@@ -316,10 +316,10 @@ class StatusReader(Operator):
         return counters
 
     async def _read(self, name: str, kind: type[T], **literals: int) -> Sequence[T]:
-        return await self._session.read(name, kind, {}, **literals)
+        return await self._session.fetch(name, kind, {}, **literals)
 
     async def _rows(self, name: str, **literals: int) -> Sequence[Sequence[Any]]:
-        return await self._session.rows(name, {}, **literals)
+        return await self._session.fetch_rows(name, {}, **literals)
 
 
 class _SeenRow(NamedTuple):

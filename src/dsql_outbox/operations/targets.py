@@ -23,7 +23,7 @@ from dsql_outbox.outbox.settings import (
 )
 from dsql_outbox.schema.outbox_rows import RowId, row_keys
 from dsql_outbox.schema.roles import is_dsql
-from dsql_outbox.schema.session import OperatorTransaction
+from dsql_outbox.schema.session import SessionTransaction
 from dsql_outbox.schema.target_rows import TargetKind, TargetRow, TargetState, require_target
 
 from .archived_texts import ArchivedTexts
@@ -140,7 +140,7 @@ class Targets(Operator):
         if row.state == "opening":
             await self._wait_for_transactions(told)
             if from_start:
-                await self._session.count("fill_begin", {"target": name})
+                await self._session.execute("fill_begin", {"target": name})
             else:
                 await self._discard(row.first_shard)
                 await self._session.transaction(partial(run_target, name))
@@ -190,7 +190,7 @@ class Targets(Operator):
         await self._wait_for_transactions(told)
         late = await self._discard(row.first_shard)
         letters = await self._until_none("target_letters", {"first": row.first_shard})
-        await self._session.count("failure_sweep", {}, limit=1_000)
+        await self._session.execute("failure_sweep", {}, limit=1_000)
         return DroppedTarget(name, messages, late, letters)
 
     async def pause(self, name: str, reason: str = "") -> None:
@@ -209,7 +209,7 @@ class Targets(Operator):
         return await entry.change("topic_resume", _whole(name))
 
     async def _rows(self) -> Sequence[TargetRow]:
-        return await self._session.read("target_list", TargetRow, {})
+        return await self._session.fetch("target_list", TargetRow, {})
 
     async def _require(self, name: str) -> TargetRow:
         return require_target(await self._rows(), name, None)
@@ -220,18 +220,18 @@ class Targets(Operator):
         Those before the clock until there are none, as more of them may become visible meanwhile;
         and those after it that were there, since later ones of their subjects are to stay.
         """
-        found = await self._session.rows("target_ahead", {"first": first})
+        found = await self._session.fetch_rows("target_ahead", {"first": first})
         now = found[0][0]
         total = await self._until_none("target_discard", {"first": first, "position": now})
         ahead = [RowId(*row) for _, *row in found if row[0] is not None]
         for start in range(0, len(ahead), _DELETED):
             part = ahead[start : start + _DELETED]
-            total += await self._session.count("outbox_delete", row_keys(part))
+            total += await self._session.execute("outbox_delete", row_keys(part))
         return total
 
     async def _until_none(self, name: str, parameters: dict[str, Any]) -> int:
         total = 0
-        while found := await self._session.count(name, parameters):
+        while found := await self._session.execute(name, parameters):
             total += found
         return total
 
@@ -259,7 +259,7 @@ class Targets(Operator):
             left = left & await self._names(name)
 
     async def _names(self, name: str) -> set[str]:
-        return {found for (found,) in await self._session.rows(name, {})}
+        return {found for (found,) in await self._session.fetch_rows(name, {})}
 
     def _is_dsql(self) -> bool:
         with self._database.connect() as connection:
@@ -295,25 +295,25 @@ class _Added(NamedTuple):
             )
 
 
-async def _add(added: _Added, entry: OperationEntry, transaction: OperatorTransaction) -> TargetRow:
-    await transaction.count("target_lock", {})
+async def _add(added: _Added, entry: OperationEntry, transaction: SessionTransaction) -> TargetRow:
+    await transaction.execute("target_lock", {})
     target = {"name": added.name, "kind": added.kind, "types": added.types}
-    if await transaction.count("target_add", target):
+    if await transaction.execute("target_add", target):
         await entry.write_in(transaction)
         if added.source is not None:
             fill = {"target": added.name, "source": added.source, "event_id": str(UUID(int=0))}
-            await transaction.count("fill_add", fill)
-    rows = await transaction.read("target_list", TargetRow, {})
+            await transaction.execute("fill_add", fill)
+    rows = await transaction.fetch("target_list", TargetRow, {})
     return next(row for row in rows if row.name == added.name)
 
 
-async def _drop(name: str, entry: OperationEntry, transaction: OperatorTransaction) -> None:
+async def _drop(name: str, entry: OperationEntry, transaction: SessionTransaction) -> None:
     if name != DEFAULT_TARGET:  # whose row `target_drop` changes in any case
-        await transaction.count("target_lock", {})
-    if await transaction.count("target_drop", {"name": name}):
+        await transaction.execute("target_lock", {})
+    if await transaction.execute("target_drop", {"name": name}):
         await entry.write_in(transaction)
-    await transaction.count("fill_drop", {"target": name})
-    await transaction.count("target_unlease", {"name": name})
+    await transaction.execute("fill_drop", {"target": name})
+    await transaction.execute("target_unlease", {"name": name})
 
 
 def _target(row: TargetRow, total: int | None = None) -> Target:

@@ -5,13 +5,13 @@ from typing import Self
 
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.schema.operation import Verb, operation
-from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 
 
 class OperationEntry:
     """The row of one call of a verb; `parameters` are those of ``operation_record``."""
 
-    def __init__(self, session: OperatorSession, parameters: Mapping[str, str]) -> None:
+    def __init__(self, session: Session, parameters: Mapping[str, str]) -> None:
         self.reason = parameters["reason"]
         self._session = session
         self._parameters = parameters
@@ -21,18 +21,18 @@ class OperationEntry:
     async def write(self) -> None:
         """Write the row in a transaction of its own, before the first change, and once."""
         if not self.is_written:
-            await self._session.count("operation_record", self._parameters)
+            await self._session.execute("operation_record", self._parameters)
             self.is_written = True
 
-    async def write_in(self, transaction: OperatorTransaction) -> None:
+    async def write_in(self, transaction: SessionTransaction) -> None:
         """Write the row in the transaction of the change."""
-        await transaction.count("operation_record", self._parameters)
+        await transaction.execute("operation_record", self._parameters)
 
     async def change(self, name: str, parameters: Mapping[str, object]) -> bool:
         """Run one named statement. Returns whether it changed a row; the entry is written then."""
 
-        async def work(transaction: OperatorTransaction) -> bool:
-            has_changed = await transaction.count(name, parameters) > 0
+        async def work(transaction: SessionTransaction) -> bool:
+            has_changed = await transaction.execute(name, parameters) > 0
             if has_changed:
                 await self.write_in(transaction)
             return has_changed
@@ -50,7 +50,7 @@ class Operator:
     def __init__(
         self, database: Database, *, read_only: bool = False, user: str | None = None
     ) -> None:
-        self._session = OperatorSession(database, read_only=read_only)
+        self._session = Session(database, read_only=read_only)
         self._user = user
 
     async def close(self) -> None:

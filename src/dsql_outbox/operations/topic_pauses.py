@@ -9,7 +9,7 @@ import msgspec
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.settings import DEFAULT_TARGET, MAX_NAME
-from dsql_outbox.schema.session import OperatorSession
+from dsql_outbox.schema.session import Session
 from dsql_outbox.schema.target_rows import TargetRow, require_target
 
 from .tool import Operator
@@ -59,7 +59,7 @@ class Topics(Operator):
         _require_topic(topic)
         entry = self._entry("topics pause", reason, topic)
         if self._target != DEFAULT_TARGET:
-            rows = await self._session.read("target_known", TargetRow, {})
+            rows = await self._session.fetch("target_known", TargetRow, {})
             require_target(rows, self._target, None)
         parameters = {"target": self._target, "topic": topic, "reason": reason}
         await entry.change("topic_pause", parameters)
@@ -86,11 +86,11 @@ class Topics(Operator):
 
 
 async def read_paused(
-    session: OperatorSession, after: str | None, rows: int, target: str
+    session: Session, after: str | None, rows: int, target: str
 ) -> Sequence[PausedTopic]:
     """The next `rows` paused topics of a target after a name, in the order of their names."""
     parameters = {"target": target, "after": after, "rows": rows}
-    return await session.read("topic_page", PausedTopic, parameters)
+    return await session.fetch("topic_page", PausedTopic, parameters)
 
 
 def _require_topic(topic: str) -> None:

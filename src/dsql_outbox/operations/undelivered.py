@@ -17,7 +17,7 @@ from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.outbox.settings import TARGET_SHARDS
 from dsql_outbox.schema.outbox_rows import REPLAY_HEADER, read_headers
-from dsql_outbox.schema.session import OperatorSession
+from dsql_outbox.schema.session import Session
 from dsql_outbox.schema.target_rows import TargetRow, require_target, shard_name
 
 from .selection import STATES, Selection, State
@@ -230,7 +230,7 @@ def tables(selection: Selection) -> Iterator[Table]:
     return (_TABLES[state] for state in STATES if state in selection.states)
 
 
-async def read_messages(session: OperatorSession, selection: Selection) -> AsyncGenerator[Keyed]:
+async def read_messages(session: Session, selection: Selection) -> AsyncGenerator[Keyed]:
     """The selected messages without payload, state by state, each in the order of its table.
 
     Memory does not grow with their number.
@@ -250,9 +250,7 @@ async def read_messages(session: OperatorSession, selection: Selection) -> Async
                 yield each
 
 
-async def read_page(
-    session: OperatorSession, selection: Selection, after: str | None, rows: int
-) -> Page:
+async def read_page(session: Session, selection: Selection, after: str | None, rows: int) -> Page:
     """Up to `rows` of the selected messages after a place, however few match.
 
     One state costs at most 5,000 rows. With `ids`, there is one page. The messages of one subject
@@ -311,17 +309,17 @@ def _places(search: "Search", after: str | None) -> Iterator[Place]:
 class Search(NamedTuple):
     """Reads the selected messages of some shards: those of one target, or all."""
 
-    session: OperatorSession
+    session: Session
     selection: Selection
     first_shard: int
     last_shard: int
 
     @classmethod
-    async def of(cls, session: OperatorSession, selection: Selection) -> Self:
+    async def of(cls, session: Session, selection: Selection) -> Self:
         """The search of a selection. Raises `SettingsError` for a target that does not exist."""
         if selection.target is None:
             return cls(session, selection, _FIRST_SHARD, _LAST_SHARD)
-        rows = await session.read("target_known", TargetRow, {})
+        rows = await session.fetch("target_known", TargetRow, {})
         first = require_target(rows, selection.target, None).first_shard
         return cls(session, selection, first, first + TARGET_SHARDS - 1)
 
@@ -341,7 +339,7 @@ class Search(NamedTuple):
     async def block(self, table: Table, after: tuple[object, ...], rows: int) -> Block:
         """The selected messages among the next `rows` of a table after a key."""
         parameters = self.parameters | dict(zip(table.names, after, strict=True))
-        found = await self.session.read(table.statement, MessageRow, parameters | {"rows": rows})
+        found = await self.session.fetch(table.statement, MessageRow, parameters | {"rows": rows})
         reached = found[0].reached
         return Block(
             found[0].seen,
@@ -357,13 +355,13 @@ class Search(NamedTuple):
         return [
             each
             for name in names
-            for each in self._matches(await self.session.read(name, MessageRow, parameters))
+            for each in self._matches(await self.session.fetch(name, MessageRow, parameters))
         ]
 
     async def events_of(self, entity: tuple[str, str], before: int) -> tuple[list[UUID], int]:
         """The last 1,000 events of an entity before a version, and the version of the first."""
         names = {"entity_type": entity[0], "entity_id": entity[1]}
-        found = await self.session.rows(
+        found = await self.session.fetch_rows(
             "subject_events", {**names, "before": before}, rows=PAGE_ROWS
         )
         return [event_id for _, event_id in found], found[-1][0] if found else 0

@@ -395,7 +395,7 @@ async def test_the_database_refuses_a_change_by_the_console(url: str) -> None:
     messages = Messages(Database(url), read_only=True)
     key = {"shards": "{1}", "positions": "{1}", "event_ids": f"{{{made.id}}}"}
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        await messages._session.count("failure_forget", key)
+        await messages._session.execute("failure_forget", key)
     await messages.close()
 
 

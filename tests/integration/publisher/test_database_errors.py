@@ -17,7 +17,7 @@ from dsql_outbox.operations import Health
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
-from dsql_outbox.schema.session import OperatorSession
+from dsql_outbox.schema.session import Session
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -76,11 +76,11 @@ async def test_after_any_error_but_a_conflict_the_next_statement_has_another_con
     database_proxy: PostgresProxy, sqlstate: str
 ) -> None:
     database = Database(database_proxy.url)
-    table, session = SqlLeaseTable(database, QUICK), OperatorSession(database)
+    table, session = SqlLeaseTable(database, QUICK), Session(database)
     try:
         for state, stays in (("40001", True), (sqlstate, False)):
             await table.look()
-            await session.rows("shard_list", {})
+            await session.fetch_rows("shard_list", {})
             before = table._connection.current, session._connection.current
             database_proxy.refuse(1, sqlstate=state, message="no", matching="outbox_leases")
             if stays:
@@ -91,10 +91,10 @@ async def test_after_any_error_but_a_conflict_the_next_statement_has_another_con
             database_proxy.heal()
             database_proxy.refuse(1, sqlstate=state, message="no", matching="outbox_leases")
             if stays:
-                await session.rows("shard_list", {})
+                await session.fetch_rows("shard_list", {})
             else:
                 with pytest.raises(psycopg.Error):
-                    await session.rows("shard_list", {})
+                    await session.fetch_rows("shard_list", {})
             assert ((table._connection.current, session._connection.current) == before) is stays
     finally:
         table.drop()
@@ -143,16 +143,16 @@ async def test_nothing_is_read_of_a_server_that_accepts_no_writes(
     database: Database, sql: psycopg.Connection
 ) -> None:
     """It may be a former primary: its rows are out of date, and it reports no error."""
-    session, operator = OperatorSession(database, needs_primary=True), OperatorSession(database)
+    session, operator = Session(database, needs_primary=True), Session(database)
     with read_only_sessions(sql):
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-            await session.rows("shard_list", {})
-        assert await operator.rows("shard_list", {}), "an operator may look at a standby"
+            await session.fetch_rows("shard_list", {})
+        assert await operator.fetch_rows("shard_list", {}), "an operator may look at a standby"
         await operator.close()
         kept = await database.connect_async()
     assert not kept.accepts_writes
     session._connection.current = kept
-    assert await session.rows("shard_list", {})
+    assert await session.fetch_rows("shard_list", {})
     assert kept.closed
     await session.close()
 

@@ -8,7 +8,7 @@ import pytest
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import session
-from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.testing import PostgresProxy
 
 pytestmark = pytest.mark.anyio
@@ -19,19 +19,19 @@ LATE = "before the deadline"
 @pytest.fixture
 async def operator(
     proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
-) -> AsyncGenerator[OperatorSession]:
+) -> AsyncGenerator[Session]:
     monkeypatch.setattr(session, "STATEMENT_TIMEOUT", 1.0)
-    operator = OperatorSession(Database(proxy.url))
+    operator = Session(Database(proxy.url))
     yield operator
     await operator.close()
 
 
-async def shards(operator: OperatorSession) -> list[int]:
-    return [shard for (shard,) in await operator.rows("shard_list", {})]
+async def shards(operator: Session) -> list[int]:
+    return [shard for (shard,) in await operator.fetch_rows("shard_list", {})]
 
 
 async def test_a_read_ends_and_the_next_one_has_a_new_connection(
-    proxy: PostgresProxy, operator: OperatorSession
+    proxy: PostgresProxy, operator: Session
 ) -> None:
     assert await shards(operator) == list(range(16))
     proxy.stall(1, matching="outbox_leases")
@@ -40,21 +40,21 @@ async def test_a_read_ends_and_the_next_one_has_a_new_connection(
     assert await shards(operator) == list(range(16))
 
 
-async def test_a_change_ends(proxy: PostgresProxy, operator: OperatorSession) -> None:
+async def test_a_change_ends(proxy: PostgresProxy, operator: Session) -> None:
     proxy.stall(1, matching="outbox_publishers")
     with pytest.raises(psycopg.OperationalError, match=LATE):
-        await operator.count("publisher_withdraw", {"owner": "a"})
-    assert await operator.count("publisher_withdraw", {"owner": "a"}) == 0
+        await operator.execute("publisher_withdraw", {"owner": "a"})
+    assert await operator.execute("publisher_withdraw", {"owner": "a"}) == 0
 
 
 @pytest.mark.parametrize("matching", ["BEGIN", "outbox_publishers", "COMMIT"])
 async def test_each_statement_of_a_transaction_ends(
-    proxy: PostgresProxy, operator: OperatorSession, matching: str
+    proxy: PostgresProxy, operator: Session, matching: str
 ) -> None:
-    async def work(transaction: OperatorTransaction) -> int:
+    async def work(transaction: SessionTransaction) -> int:
         parameters: dict[str, object] = {"owner": "a", "lease": 1.0, "paused": "[]"}
         parameters |= {"target": "default", "waits": False}
-        return await transaction.count("publisher_announce", parameters)
+        return await transaction.execute("publisher_announce", parameters)
 
     proxy.stall(1, matching=matching)
     with pytest.raises(psycopg.OperationalError, match=LATE):
@@ -63,14 +63,14 @@ async def test_each_statement_of_a_transaction_ends(
 
 
 async def test_a_transaction_may_take_longer_than_each_of_its_statements(
-    operator: OperatorSession,
+    operator: Session,
 ) -> None:
     ends: list[float | None] = []
 
-    async def work(transaction: OperatorTransaction) -> None:
+    async def work(transaction: SessionTransaction) -> None:
         for _ in range(2):
             ends.append(transaction._connection.deadline)
-            await transaction.rows("shard_list", {})
+            await transaction.fetch_rows("shard_list", {})
         ends.append(transaction._connection.deadline)
 
     await operator.transaction(work)

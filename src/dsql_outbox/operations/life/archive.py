@@ -20,7 +20,7 @@ from dsql_outbox.outbox.archive.file_rules import new_file_name
 from dsql_outbox.outbox.archive.place import ArchivePlace, claim
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.errors import JobRefused
-from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 
 from .job import LEASE, LifeJob, PendingFile, refuse_filling
 from .run import LifeRun
@@ -62,7 +62,7 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
 
     def __init__(  # noqa: PLR0913 - one argument per option
         self,
-        session: OperatorSession,
+        session: Session,
         place: ArchivePlace,
         before: datetime,
         entry: OperationEntry,
@@ -107,7 +107,7 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
     async def _open(self, job: LifeJob) -> None:
         """Make the place ours, and name the first file before it is written."""
         asked = {"place": self._place.name}
-        ((last, is_known),) = await self._session.rows("archive_last", asked)
+        ((last, is_known),) = await self._session.fetch_rows("archive_last", asked)
         await to_thread.run_sync(partial(claim, self._place, job.store, is_known=is_known))
         self._number = last + 1
         self._file = new_file_name(self._number)
@@ -138,7 +138,7 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
 
     async def _page(self, after: UUID) -> Sequence["_ScanRow"]:
         asked = {"after": str(after), "before": self._before, "rows": _PAGE}
-        return await self._session.read("archive_scan", _ScanRow, asked)
+        return await self._session.fetch("archive_scan", _ScanRow, asked)
 
     def _see(self, row: "_ScanRow") -> None:
         self.progress = msgspec.structs.replace(self.progress, read=self.progress.read + row.seen)
@@ -191,21 +191,21 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
         facts: ArchiveFile,
         events: Sequence[ArchivedEvent],
         following: PendingFile,
-        transaction: OperatorTransaction,
+        transaction: SessionTransaction,
     ) -> None:
         """The transaction of one file. Raises `_Changed` unless all events are as in the file."""
         ids = {"event_ids": array_literal(each.id for each in events)}
         await job.step_in(transaction, pending=following, archived=len(events))
         fingerprints = array_literal(each.fingerprint for each in events)
         asked = ids | {"fingerprints": fingerprints, "number": facts.number}
-        taken = await transaction.count("archive_take", asked)
+        taken = await transaction.execute("archive_take", asked)
         # After the rows are locked: whatever names an event has committed, or waits for us.
-        named = frozenset(found for (found,) in await transaction.rows("archive_named", ids))
+        named = frozenset(found for (found,) in await transaction.fetch_rows("archive_named", ids))
         await refuse_filling(transaction)
         if taken != len(events) or named:
             raise _Changed(named)
         touches = [each for event in events for each in touches_of(event.id, event.touches)]
-        await transaction.count("archive_strip", header_keys(touches))
+        await transaction.execute("archive_strip", header_keys(touches))
         await transaction.change("archive_record", file_columns(facts, self._place.name), 1)
 
     @property
@@ -267,14 +267,14 @@ class _Changed(Exception):
         self.named = named
 
 
-async def read_stored(session: OperatorSession, ids: Collection[UUID]) -> list[ArchivedEvent]:
+async def read_stored(session: Session, ids: Collection[UUID]) -> list[ArchivedEvent]:
     """What a file keeps of those of the events that have their bytes, in order of their ids."""
     if not ids:
         return []
-    rows = await session.read("archive_events", _StoredRow, {"event_ids": array_literal(ids)})
+    rows = await session.fetch("archive_events", _StoredRow, {"event_ids": array_literal(ids)})
     touches = [each for row in rows for each in touches_of(row.id, row.touches)]
     numbers = {"numbers": array_literal(range(len(touches)))}
-    stored = await session.read("archive_headers", _HeaderRow, header_keys(touches) | numbers)
+    stored = await session.fetch("archive_headers", _HeaderRow, header_keys(touches) | numbers)
     found = {row.n: row.data for row in stored}
     headers: dict[UUID, list[str | None]] = {row.id: [] for row in rows}
     for n, touch in enumerate(touches):

@@ -18,7 +18,7 @@ from dsql_outbox.outbox.database.array_literals import plain_array
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.event.erasure import EntityErasure
 from dsql_outbox.outbox.message import subject_key
-from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 
 from .erased_event import ChangedLine, changed_lines
 from .erased_rows import EraseBatch, Notice, StreamRow, TooLarge
@@ -72,7 +72,7 @@ class EraseRun(LifeRun[EraseProgress]):
 
     def __init__(  # noqa: PLR0913 - one argument per option
         self,
-        session: OperatorSession,
+        session: Session,
         erasure: EntityErasure,
         entry: OperationEntry,
         announce: Announce,
@@ -131,21 +131,21 @@ class EraseRun(LifeRun[EraseProgress]):
 
     async def _is_renamed(self) -> bool:
         """Whether the id is the pseudonym of an erasure that is not finished."""
-        rows = await self._session.read("erasure_open", Notice, self._key())
+        rows = await self._session.fetch("erasure_open", Notice, self._key())
         return any(_pseudonym_of(row) == self._erasure.entity_id for row in rows)
 
     async def _unfinished(self) -> Sequence[Notice]:
         """The unfinished erasures of the same fields, the latest first."""
-        rows = await self._session.read("erasure_open", Notice, self._key())
+        rows = await self._session.fetch("erasure_open", Notice, self._key())
         return [
             row for row in rows if row.id == erasure_id(row.event_id, self._erasure, ids=self._ids)
         ]
 
     async def _pseudonym(self, notice: Notice) -> str:
         """The pseudonym that an interrupted erasure has given to some events, or a new one."""
-        for row in await self._session.read("erasure_open", Notice, self._key()):
+        for row in await self._session.fetch("erasure_open", Notice, self._key()):
             named = {"entity_type": self._erasure.entity_type, "new_id": _pseudonym_of(row)}
-            ((is_used,),) = await self._session.rows("erase_pseudonym", named)
+            ((is_used,),) = await self._session.fetch_rows("erase_pseudonym", named)
             if is_used:
                 return _pseudonym_of(row)
         return _pseudonym_of(notice)
@@ -159,7 +159,7 @@ class EraseRun(LifeRun[EraseProgress]):
         return False
 
     async def _state(self) -> tuple[int, str]:
-        rows = await self._session.rows("entity_state", self._key())
+        rows = await self._session.fetch_rows("entity_state", self._key())
         if not rows:
             name = subject_key(*self._erasure[:2])
             raise SettingsError(f"no event has touched entity {name} of {self._session.schema}")
@@ -174,7 +174,7 @@ class EraseRun(LifeRun[EraseProgress]):
         after = 0
         while not self.is_stopping:
             asked = {**self._key(), "after": after, "before": before, "rows": _EVENTS}
-            found = await self._session.read("erase_stream", StreamRow, asked)
+            found = await self._session.fetch("erase_stream", StreamRow, asked)
             if not found:
                 break
             rest = [row for row in found if row.archive is None]
@@ -202,7 +202,7 @@ class EraseRun(LifeRun[EraseProgress]):
             some = waiting.pop()
             batch = EraseBatch(self._erasure, some, notice)
 
-            async def work(transaction: OperatorTransaction, batch: "EraseBatch" = batch) -> None:
+            async def work(transaction: SessionTransaction, batch: "EraseBatch" = batch) -> None:
                 if job is None:
                     await batch.look(transaction)
                     return
@@ -223,7 +223,7 @@ class EraseRun(LifeRun[EraseProgress]):
         self, job: LifeJob | None, numbers: set[int], notice: Notice | None
     ) -> AsyncGenerator[None]:
         # An event is archived by a job, so the row of the jobs exists.
-        store = (await self._session.read("job_row", JobRow, {}))[0].store
+        store = (await self._session.fetch("job_row", JobRow, {}))[0].store
         async for row in archive_rows(self._session):
             if row.facts.number not in numbers or self.is_stopping:
                 continue
@@ -277,7 +277,7 @@ class EraseRun(LifeRun[EraseProgress]):
         key = self._key()
         done = {"done": plain_array(row.id for row in await self._unfinished())}
         if not self._renames:
-            await self._session.count("erasure_finish", key | done | {"new_id": key["entity_id"]})
+            await self._session.execute("erasure_finish", key | done | {"new_id": key["entity_id"]})
             return
         new_id = self._erasure.pseudonym
         while True:
@@ -290,17 +290,17 @@ class EraseRun(LifeRun[EraseProgress]):
             row = {**key, **done, "new_id": new_id, "version": version}
 
             async def move(
-                transaction: OperatorTransaction,
+                transaction: SessionTransaction,
                 row: Mapping[str, Any] = row,
                 state: str = state if left is None else left.data,
             ) -> bool:
                 await job.step_in(transaction, pending=None)
-                moved = await transaction.count("erase_entity_move", {**row, "state": state})
+                moved = await transaction.execute("erase_entity_move", {**row, "state": state})
                 if moved:
                     await transaction.change("erase_entity_delete", row, 1)
                     named = {"text": _encode(key["entity_id"]).decode()}
-                    await transaction.count("erase_conflicts", named)
-                    await transaction.count("erasure_finish", row)
+                    await transaction.execute("erase_conflicts", named)
+                    await transaction.execute("erasure_finish", row)
                 return bool(moved)
 
             if await self._session.transaction(move):

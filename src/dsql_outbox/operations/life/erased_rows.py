@@ -6,7 +6,7 @@ from uuid import UUID
 
 from dsql_outbox.outbox.database.array_literals import array_literal, plain_array
 from dsql_outbox.outbox.event.erasure import EntityErasure
-from dsql_outbox.schema.session import OperatorTransaction
+from dsql_outbox.schema.session import SessionTransaction
 
 from .archive import MAX_BYTES, MAX_ROWS
 from .erased_event import (
@@ -84,7 +84,7 @@ class EraseBatch:
         self._changes = 0
         self._bytes = 0
 
-    async def look(self, transaction: OperatorTransaction) -> None:
+    async def look(self, transaction: SessionTransaction) -> None:
         """Count what would be changed."""
         self._begin()
         changed, concerned = await self._read(transaction)
@@ -94,7 +94,7 @@ class EraseBatch:
         self.messages = len([*self._messages(messages, by_id)])
         self.dead_letters = len([*self._letters(letters, by_id)])
 
-    async def change(self, transaction: OperatorTransaction) -> None:
+    async def change(self, transaction: SessionTransaction) -> None:
         """Change the events first: their locks keep others from making rows that name them."""
         self._begin()
         changed, concerned = await self._read(transaction)
@@ -109,7 +109,7 @@ class EraseBatch:
         self._require_room(len(self.rows))
 
     async def change_archived(
-        self, transaction: OperatorTransaction, changed: Sequence[ChangedLine]
+        self, transaction: SessionTransaction, changed: Sequence[ChangedLine]
     ) -> None:
         """Change the rows of archived events as their lines were, and what names them."""
         assert self._notice is not None  # noqa: S101 - there is one before anything is changed
@@ -140,13 +140,13 @@ class EraseBatch:
 
     async def _change_named(
         self,
-        transaction: OperatorTransaction,
+        transaction: SessionTransaction,
         concerned: Sequence[UUID],
         by_id: Mapping[UUID, ChangedEvent],
     ) -> None:
         """Change what names events, after their rows."""
         if by_id:
-            self._add(await transaction.count("erase_fills", {}), 0)
+            self._add(await transaction.execute("erase_fills", {}), 0)
         messages, letters = await self._named(transaction, concerned)
         await self._change_messages(transaction, messages, by_id)
         found = [*self._letters(letters, by_id)]
@@ -161,24 +161,22 @@ class EraseBatch:
             }
             await transaction.change("erase_letters_change", columns | self._names(), len(found))
 
-    async def _read(
-        self, transaction: OperatorTransaction
-    ) -> tuple[list[ChangedEvent], list[UUID]]:
+    async def _read(self, transaction: SessionTransaction) -> tuple[list[ChangedEvent], list[UUID]]:
         """The events to change, and the ids of those whose messages are looked at."""
         ids = {"event_ids": plain_array(row.event_id for row in self.rows)}
-        rows = await transaction.read("erase_events", EventRow, ids)
+        rows = await transaction.fetch("erase_events", EventRow, ids)
         found = [(row, changed_event(self._erasure, row)) for row in rows]
         concerned = [row.id for row, each in found if each is not None or row.is_erased]
         return [each for _, each in found if each is not None], concerned
 
     async def _named(
-        self, transaction: OperatorTransaction, concerned: Sequence[UUID]
+        self, transaction: SessionTransaction, concerned: Sequence[UUID]
     ) -> tuple[Sequence[_MessageRow], Sequence[_LetterRow]]:
         if not concerned:
             return (), ()
         ids = {"event_ids": plain_array(concerned)}
-        messages = await transaction.read("erase_messages", _MessageRow, ids)
-        return messages, await transaction.read("erase_letters", _LetterRow, ids)
+        messages = await transaction.fetch("erase_messages", _MessageRow, ids)
+        return messages, await transaction.fetch("erase_letters", _LetterRow, ids)
 
     def _messages(
         self, rows: Sequence[_MessageRow], changed: Mapping[UUID, ChangedEvent]
@@ -204,7 +202,7 @@ class EraseBatch:
 
     async def _change_messages(
         self,
-        transaction: OperatorTransaction,
+        transaction: SessionTransaction,
         rows: Sequence[_MessageRow],
         changed: Mapping[UUID, ChangedEvent],
     ) -> None:
@@ -238,7 +236,7 @@ class EraseBatch:
             await transaction.change("erase_errors_change", columns, len(told))
 
     async def _change_headers(
-        self, transaction: OperatorTransaction, changed: Sequence[ChangedEvent]
+        self, transaction: SessionTransaction, changed: Sequence[ChangedEvent]
     ) -> None:
         found = [(each.before.id, *pair) for each in changed for pair in each.header_data]
         self._add(len(found), sum(len(data) for _, _, data in found))
@@ -253,9 +251,7 @@ class EraseBatch:
             await transaction.change("erase_headers_change", columns, len(found))
         await self._move_headers(transaction, [self._versions[each.before.id] for each in changed])
 
-    async def _move_headers(
-        self, transaction: OperatorTransaction, versions: Sequence[int]
-    ) -> None:
+    async def _move_headers(self, transaction: SessionTransaction, versions: Sequence[int]) -> None:
         """Give the headers of these versions of the entity its pseudonym, if it gets one."""
         if self._erasure.pseudonym is not None:
             names = self._names() | {"versions": plain_array(versions)}

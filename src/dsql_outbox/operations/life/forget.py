@@ -13,7 +13,7 @@ from dsql_outbox.operations.tool import OperationEntry
 from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.archive.place import ArchivePlace
 from dsql_outbox.outbox.database.array_literals import array_literal
-from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 
 from .archive import MAX_ROWS
 from .job import LifeJob, refuse_filling
@@ -42,7 +42,7 @@ class ForgetRun(LifeRun[ForgetProgress]):
 
     def __init__(
         self,
-        session: OperatorSession,
+        session: Session,
         places: Sequence[ArchivePlace],
         before: datetime,
         entry: OperationEntry,
@@ -106,7 +106,7 @@ class ForgetRun(LifeRun[ForgetProgress]):
     ) -> frozenset[UUID]:
         """The first of the wanted events: as many as one transaction may delete, or one."""
         ids = {"event_ids": array_literal(wanted)}
-        replays: dict[UUID, int] = dict(await self._session.rows("forget_counts", ids))  # type: ignore[arg-type]
+        replays: dict[UUID, int] = dict(await self._session.fetch_rows("forget_counts", ids))  # type: ignore[arg-type]
         fitting, rows = set[UUID](), 0
         for event in events:
             if event.id in wanted:
@@ -117,25 +117,25 @@ class ForgetRun(LifeRun[ForgetProgress]):
         return frozenset(fitting)
 
     async def _delete(
-        self, number: int, events: Sequence[ArchivedEvent], transaction: OperatorTransaction
+        self, number: int, events: Sequence[ArchivedEvent], transaction: SessionTransaction
     ) -> None:
         ids = {"event_ids": array_literal(each.id for each in events)}
-        await transaction.rows("event_lock", ids)
+        await transaction.fetch_rows("event_lock", ids)
         await refuse_filling(transaction)
         # After the lock: whatever names an event has committed, or waits for us.
         if named := await self._named(transaction, {each.id for each in events}):
             raise _NamedNow(named)
         touches = [each for event in events for each in touches_of(event.id, event.touches)]
-        await transaction.count("forget_headers", header_keys(touches))
+        await transaction.execute("forget_headers", header_keys(touches))
         # Not before: they keep the numbers that are used, and say where a replay waits.
-        await transaction.count("forget_replays", ids)
+        await transaction.execute("forget_replays", ids)
         await transaction.change("forget_events", ids | {"number": number}, len(events))
 
     async def _named(
-        self, reader: OperatorSession | OperatorTransaction, ids: Collection[UUID]
+        self, reader: Session | SessionTransaction, ids: Collection[UUID]
     ) -> frozenset[UUID]:
         asked = {"event_ids": array_literal(ids)}
-        return frozenset(found for (found,) in await reader.rows("archive_named", asked))
+        return frozenset(found for (found,) in await reader.fetch_rows("archive_named", asked))
 
     async def _read(self, row: ArchiveRow) -> tuple[ArchivePlace, list[ArchivedEvent]]:
         return await to_thread.run_sync(partial(_read, self._places, row))

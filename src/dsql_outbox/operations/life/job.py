@@ -15,7 +15,7 @@ from anyio import to_thread
 from dsql_outbox.outbox.archive.archive_file import remove_file
 from dsql_outbox.outbox.archive.place import ArchivePlace, open_recorded
 from dsql_outbox.outbox.errors import JobRefused, OutboxError
-from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 
 LifeVerb = Literal["archive", "erase", "forget"]
 
@@ -37,7 +37,7 @@ class LifeJob:
     than its lease changes nothing after another one has begun.
     """
 
-    def __init__(self, session: OperatorSession, owner: str, epoch: int, store: UUID) -> None:
+    def __init__(self, session: Session, owner: str, epoch: int, store: UUID) -> None:
         self.store = store
         """The name of this outbox in its archives."""
         self._session = session
@@ -47,7 +47,7 @@ class LifeJob:
     @classmethod
     @asynccontextmanager
     async def running(
-        cls, session: OperatorSession, verb: LifeVerb, given: Sequence[ArchivePlace]
+        cls, session: Session, verb: LifeVerb, given: Sequence[ArchivePlace]
     ) -> AsyncGenerator[Self]:
         """Begin a job, remove what a killed one left, and give the lease back at the end.
 
@@ -56,7 +56,7 @@ class LifeJob:
         """
         owner = f"{socket.gethostname()[:64]}:{os.getpid()}:{uuid4().hex[:8]}"
         asked = {"store": str(uuid4()), "owner": owner, "lease": LEASE, "verb": verb}
-        rows = await session.read("job_begin", _BegunRow, asked)
+        rows = await session.fetch("job_begin", _BegunRow, asked)
         if not rows:
             raise await _refusal(session)
         begun = rows[0]
@@ -73,7 +73,7 @@ class LifeJob:
 
     async def step_in(
         self,
-        transaction: OperatorTransaction,
+        transaction: SessionTransaction,
         *,
         pending: PendingFile | None,
         archived: int = 0,
@@ -87,7 +87,7 @@ class LifeJob:
         """
         counts = {"archived": archived, "erased": erased, "forgotten": forgotten}
         parameters = self._step(pending) | counts
-        if await transaction.count("job_step", parameters) != 1:
+        if await transaction.execute("job_step", parameters) != 1:
             raise _lost()
 
     def stepped(self, pending: PendingFile | None) -> None:
@@ -99,7 +99,7 @@ class LifeJob:
     ) -> None:
         """Record the pending file in a transaction of its own, and renew the lease."""
         parameters = self._step(pending) | {"forgotten_before": forgotten_before}
-        if await self._session.count("job_step", parameters) != 1:
+        if await self._session.execute("job_step", parameters) != 1:
             raise _lost()
         self._pending = pending
 
@@ -110,7 +110,7 @@ class LifeJob:
     async def end(self, *, is_archived: bool = False, oldest_at: datetime | None = None) -> None:
         """Give the lease back. `is_archived`: a whole archive job was done."""
         facts = {"is_archived": is_archived, "oldest_at": oldest_at}
-        await self._session.count("job_end", self._mine | facts)
+        await self._session.execute("job_end", self._mine | facts)
 
     def _step(self, pending: PendingFile | None) -> dict[str, Any]:
         place, file = pending or (None, None)
@@ -130,7 +130,7 @@ class LifeJob:
         if self._pending is None:
             return
         asked = {"file": self._pending.file}
-        ((is_named,),) = await self._session.rows("archive_named_file", asked)
+        ((is_named,),) = await self._session.fetch_rows("archive_named_file", asked)
         if not is_named:
             await to_thread.run_sync(partial(_remove, self._pending, given, self.store))
         await self.step(None)
@@ -165,14 +165,14 @@ class _BegunRow(NamedTuple):
     pending: str | None
 
 
-async def refuse_filling(reader: OperatorSession | OperatorTransaction) -> None:
+async def refuse_filling(reader: Session | SessionTransaction) -> None:
     """Raise `JobRefused` while a target opens or fills: it needs the bytes of every event."""
-    for name, state in await reader.rows("archive_filling", {}):
+    for name, state in await reader.fetch_rows("archive_filling", {}):
         raise JobRefused(f"target {name} is {state}, and needs the bytes of every event")
 
 
-async def _refusal(session: OperatorSession) -> JobRefused:
-    rows = await session.read("job_row", JobRow, {})
+async def _refusal(session: Session) -> JobRefused:
+    rows = await session.fetch("job_row", JobRow, {})
     if rows and rows[0].owner is not None:
         found = rows[0]
         left = f"its lease ends in {found.left:.0f} s unless it goes on"

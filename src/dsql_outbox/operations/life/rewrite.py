@@ -13,7 +13,7 @@ from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.archive.file_rules import new_file_name
 from dsql_outbox.outbox.archive.place import ArchivePlace
 from dsql_outbox.outbox.errors import ArchiveError
-from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 
 from .archive import file_columns
 from .job import LifeJob, PendingFile
@@ -23,13 +23,13 @@ _LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 async def rewrite(  # noqa: PLR0913 - what is changed, where, and by whom
-    session: OperatorSession,
+    session: Session,
     job: LifeJob,
     place: ArchivePlace,
     old: ArchiveFile,
     events: Sequence[ArchivedEvent],
     *,
-    work: Callable[[OperatorTransaction], Awaitable[None]],
+    work: Callable[[SessionTransaction], Awaitable[None]],
     erased: int = 0,
     forgotten: int = 0,
 ) -> ArchiveFile | None:
@@ -48,7 +48,7 @@ async def rewrite(  # noqa: PLR0913 - what is changed, where, and by whom
         await to_thread.run_sync(partial(new.write, place, job.store, data))
     left = PendingFile(place.name, old.file)
 
-    async def change(transaction: OperatorTransaction) -> None:
+    async def change(transaction: SessionTransaction) -> None:
         await job.step_in(transaction, pending=left, erased=erased, forgotten=forgotten)
         await work(transaction)
         if new is None:
@@ -79,13 +79,13 @@ class ArchiveRow(NamedTuple):
 
 
 async def archive_rows(
-    session: OperatorSession, before: datetime | None = None
+    session: Session, before: datetime | None = None
 ) -> AsyncGenerator[ArchiveRow]:
     """The files in order of their numbers: those with an event saved before a time, or all."""
     after, seen = 0, _PAGE
     while seen == _PAGE:
         asked = {"after": after, "before": before or _LATEST, "rows": _PAGE}
-        rows = await session.rows("archive_page", asked)
+        rows = await session.fetch_rows("archive_page", asked)
         seen = len(rows)
         for place, *facts in rows:
             yield ArchiveRow(place, ArchiveFile.from_columns(facts))

@@ -30,7 +30,7 @@ from dsql_outbox.outbox.database.array_literals import plain_array, text_array
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import ArchiveError
 from dsql_outbox.outbox.receipt import Touched
-from dsql_outbox.schema.session import OperatorSession, OperatorTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 
 from .archive_check import ArchivedRow, archive_findings, file_finding
 from .event_check import EventRow, TouchRow, event_findings, touch_pair, touches_of
@@ -81,7 +81,7 @@ class Verifier(Operator):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, read_only=True)
-        self._beside = OperatorSession(database, read_only=True)
+        self._beside = Session(database, read_only=True)
 
     async def close(self) -> None:
         """Close both connections."""
@@ -113,8 +113,8 @@ class Verification:
 
     def __init__(
         self,
-        session: OperatorSession,
-        beside: OperatorSession,
+        session: Session,
+        beside: Session,
         since: datetime | None,
         places: Sequence[ArchivePlace],
     ) -> None:
@@ -162,11 +162,11 @@ class Verification:
     async def _event_page(self, first: UUID) -> "_EventPage":
         asked = {"rows": EVENT_ROWS, "bytes": EVENT_BYTES, "since": self._since}
 
-        async def read(transaction: OperatorTransaction) -> _EventPage:
-            found = await transaction.rows("verify_events", asked | {"first": str(first)})
+        async def read(transaction: SessionTransaction) -> _EventPage:
+            found = await transaction.fetch_rows("verify_events", asked | {"first": str(first)})
             page = _EventPage([EventRow(*row) for row in found])
             for some in page.touches_in_parts():
-                rows = await transaction.rows("verify_touches", some)
+                rows = await transaction.fetch_rows("verify_touches", some)
                 page.stored += [TouchRow(*row) for row in rows]
             return page
 
@@ -185,7 +185,7 @@ class Verification:
 
     async def _header_page(self, after: _Place) -> "_HeaderPage":
         more = {"rows": HEADER_ROWS, "forgotten_before": self._forgotten_before}
-        found = await self._beside.rows("verify_headers", {**after, **more})
+        found = await self._beside.fetch_rows("verify_headers", {**after, **more})
         return _HeaderPage([HeaderRow(*row) for row in found])
 
     async def _others(self) -> AsyncGenerator[Finding]:
@@ -194,7 +194,7 @@ class Verification:
             seen = OTHER_ROWS
             more = {"rows": OTHER_ROWS, "forgotten_before": self._forgotten_before}
             while seen == OTHER_ROWS:
-                rows = await self._beside.rows(part.statement, {**place, **more})
+                rows = await self._beside.fetch_rows(part.statement, {**place, **more})
                 seen, *reached = rows[0][: 1 + len(place)]
                 place = dict(zip(place, map(_as_text, reached), strict=True))
                 for row in rows:
@@ -234,22 +234,22 @@ class Verification:
         if self._job is not None and store != self._job.store:
             found.append(file_finding(facts, f"the manifest is of another outbox, {store}"))
         ids = {"event_ids": plain_array(event.id for event in events)}
-        rows = await self._session.read("verify_archived", ArchivedRow, ids)
+        rows = await self._session.fetch("verify_archived", ArchivedRow, ids)
         found += await to_thread.run_sync(lambda: [*archive_findings(facts, events, rows)])
         return [] if found and await self._is_replaced(row) else found
 
     async def _is_replaced(self, row: ArchiveRow) -> bool:
         asked = {"file": row.facts.file}
-        ((is_named,),) = await self._session.rows("archive_named_file", asked)
+        ((is_named,),) = await self._session.fetch_rows("archive_named_file", asked)
         return not is_named
 
     async def _erasures(self) -> AsyncGenerator[Finding]:
-        for erased_at, key in await self._session.rows("verify_erasures", {}):
+        for erased_at, key in await self._session.fetch_rows("verify_erasures", {}):
             text = "the erasure is not finished: run the same command again"
             yield Finding("unfinished-erasure", "outbox_erasures", f"{erased_at}/{key}", text)
 
     async def _job_row(self) -> JobRow | None:
-        rows = await self._session.read("job_row", JobRow, {})
+        rows = await self._session.fetch("job_row", JobRow, {})
         return rows[0] if rows else None
 
     @property
