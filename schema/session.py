@@ -275,8 +275,7 @@ class SessionTransaction:
         Raises `FunctionFailed`, and the driver's error if the connection was lost or the
         transaction met a conflict.
         """
-        if self._canceller is None and capabilities.has_cancel_safe():
-            self._canceller = self._connection.pgconn.cancel_conn()
+        self.can_be_cancelled()
         run = FunctionRun("apply")
         raised: Exception | None = None
         waited_at: TracebackType | None = None
@@ -305,12 +304,18 @@ class SessionTransaction:
             raise verdict.error
         raise FunctionFailed(verdict.for_caller) from verdict.for_caller
 
-    async def cancel_statement(self) -> None:
-        """Cancel a statement of a function, if its transaction could not be rolled back.
+    def can_be_cancelled(self) -> None:
+        """Let the server end the statement in progress when the caller is cancelled.
 
-        PostgreSQL notices a closed connection only at the end of the statement. Until then it
-        holds the lock on the row of the message, which could neither be applied nor buried.
+        PostgreSQL notices a closed connection only at the end of the statement. Until then the
+        transaction holds its locks, as on the row of a message, which could neither be applied nor
+        buried, or on that of a lease. With a libpq before 17 nothing is cancelled.
         """
+        if self._canceller is None and capabilities.has_cancel_safe():
+            self._canceller = self._connection.pgconn.cancel_conn()
+
+    async def cancel_statement(self) -> None:
+        """Cancel the statement in progress, if its transaction could not be rolled back."""
         if self._canceller is None or self._connection.is_clean:
             return
         with move_on_after(_CANCEL_TIMEOUT, shield=True), suppress(psycopg.Error):

@@ -1,15 +1,13 @@
 """The command `archive`: move the bytes of old events to files, or forget archived events."""
 
-from collections.abc import Awaitable
-from contextlib import aclosing
 from datetime import datetime
 from typing import Final
 
 import click
 
-from dsql_outbox.operations.life.archive import ArchiveProgress, ArchiveRun
+from dsql_outbox.operations.life.archive import ArchiveProgress
 from dsql_outbox.operations.life.archives import Archives
-from dsql_outbox.operations.life.forget import ForgetProgress, ForgetRun
+from dsql_outbox.operations.life.forget import ForgetProgress
 from dsql_outbox.outbox.database.database import Database
 
 from .database_options import with_database
@@ -18,45 +16,16 @@ from .filters import (
     confirm,
     dry_run_option,
     json_option,
+    rate_option,
     reason_option,
     time_or_age,
     yes_option,
 )
-from .output import counted, json_line, of_about, say
-from .progress_line import progress
-from .signals import Interruption
+from .job import drive
+from .output import counted, of_about
 from .tool_call import called
 
 _KIB: Final = 1024
-
-
-async def _run(run: ArchiveRun | ForgetRun, *, as_json: bool, dry_run: bool) -> int:
-    """Do a run, show its progress, and end in order after a signal.
-
-    Returns the exit code that the signal asks for, or 0. Raises the errors of the run.
-    """
-    interruption = Interruption(run.stop)
-
-    def line() -> str:
-        if isinstance(run, ArchiveRun):
-            return _archived(run.progress, dry_run=dry_run)
-        return _forgotten(run.progress, dry_run=dry_run)
-
-    async def work() -> None:
-        async with aclosing(run):
-            async for _ in run:
-                pass
-
-    is_done = False
-    try:
-        with progress(line):
-            await interruption.run(work)
-        is_done = interruption.first is None
-    finally:
-        json_line(run.progress) if as_json else say(line())
-        if not is_done:
-            say("not done; to continue, run the same command again", err=True)
-    return interruption.exit_code
 
 
 def _archived(done: ArchiveProgress, *, dry_run: bool) -> str:
@@ -101,13 +70,7 @@ Exit codes:
 @click.option("--to", metavar="PLACE", help="The folder, or s3://BUCKET/PREFIX, to archive to.")
 @click.option("--forget", is_flag=True, help="Remove archived events for good.")
 @archive_option
-@click.option(
-    "--rate",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="N",
-    help="The largest number of events per second, on average. Without it, a job rests for half as "
-    "long as each file took.",
-)
+@rate_option
 @reason_option
 @dry_run_option
 @json_option
@@ -130,7 +93,8 @@ def archive(
 
     Events that wait in the outbox, or are dead letters, stay. Each file is read back before
     the table changes. A repeat of an archived write is still a duplicate, and versions have no
-    gap. One job runs at a time, and the next one completes a job that was killed.
+    gap. One job runs at a time, and the next one removes the file that a killed job left. Without
+    --rate, a job rests for half as long as each file took.
 
     With --forget, archived events are removed for good, with their rows. After that, a repeat
     of such a write is a new event, a stream begins with the first version that is left, and
@@ -143,16 +107,15 @@ def archive(
     if forget and not dry_run:
         confirm(f"Remove all archived events before {before:%Y-%m-%d %H:%M} UTC for good?", yes=yes)
 
-    def run(tool: Archives) -> Awaitable[int]:
-        told = (
-            tool.forget(before, archive, reason=reason, dry_run=dry_run)
-            if forget
-            else tool.archive(before, to or "", reason=reason, rate=rate, dry_run=dry_run)
-        )
-        return _run(told, as_json=as_json, dry_run=dry_run)
+    async def run(tool: Archives) -> None:
+        if forget:
+            gone = tool.forget(before, archive, reason=reason, dry_run=dry_run)
+            await drive(gone, lambda: _forgotten(gone.progress, dry_run=dry_run), as_json=as_json)
+        else:
+            moved = tool.archive(before, to or "", reason=reason, rate=rate, dry_run=dry_run)
+            await drive(moved, lambda: _archived(moved.progress, dry_run=dry_run), as_json=as_json)
 
-    if code := called(Archives(database), run):
-        raise click.exceptions.Exit(code)
+    called(Archives(database), run)
 
 
 def _is_from_environment(name: str) -> bool:

@@ -23,6 +23,13 @@ json_option: Final = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object per line."
 )
 
+rate_option: Final = click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="The largest number of events or rows per second, on average.",
+)
+
 reason_option: Final = click.option(
     "--reason",
     default="",

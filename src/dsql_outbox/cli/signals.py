@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -45,8 +45,14 @@ READ_ONLY: Final = "nothing was changed"
 """The advice of a command that only reads."""
 
 
-GO_ON: Final = "run the same command to continue"
-"""The advice of a command that continues where it was stopped."""
+def going_on(more: Mapping[str, str]) -> str:
+    """The advice of a command that continues where it was stopped, with these options added."""
+    options = "".join(f" with --{name} {value}" for name, value in more.items())
+    return f"run the same command{options} to continue"
+
+
+GO_ON: Final = going_on({})
+"""The advice of one that needs no option."""
 
 
 class Interruption:

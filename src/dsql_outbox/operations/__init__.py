@@ -1,6 +1,8 @@
 """For an operator or a schedule: messages that were not delivered, targets, status, stored data.
 
 - `tool` is the base of all, and the row that records what one did; `operations` reads those rows.
+- `run` is what each long verb returns, and `pages` the loop of those that change rows: pages under
+  a fence. `pace` limits the rate.
 - `messages`: `Messages`, whose verbs are find, retry, drop and replay.
 - `selection` says which messages; `undelivered` is their one type, and reads them.
 - `topic_pauses`: topics whose messages wait until an operator resumes them.
@@ -8,7 +10,7 @@
 - `conflicts`: which entities conflict most, by the reports of the writers.
 - `replay`: stored events that are to be sent again; `event_pages` selects and reads them.
 - `requeue` puts messages into the outbox again, for a retry of dead messages and for a replay.
-  `replay_positions` gives them their positions, `replay_rate` limits the rate.
+  `replay_positions` gives them their positions.
 - `status` and `health` say how the outbox does; `records` reads stored events by key.
 - `life/` archives, forgets and erases stored events, and `verification/` compares them.
 

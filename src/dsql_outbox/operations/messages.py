@@ -26,10 +26,10 @@ from dsql_outbox.schema.target_rows import TargetRow, require_target
 
 from .archived_texts import ArchivedTexts
 from .letter_groups import GROUPED, LetterGroups, read_groups
+from .pace import Pace
 from .replay import Replay, StoredEvents, rows_estimate, selected_pages
 from .replay_positions import Candidate, Placed
-from .replay_rate import MAX_BYTES, MAX_ROWS, Pace
-from .requeue import Handled, HandledStatus, Requeue
+from .requeue import MAX_BYTES, MAX_ROWS, Handled, HandledStatus, Requeue
 from .selection import Selection, State
 from .tool import OperationEntry, Operator
 from .undelivered import Keyed, Page, UndeliveredMessage, read_messages, read_page

@@ -21,8 +21,7 @@ from dsql_outbox.schema.target_rows import TargetRow, require_running
 from .archived_texts import ArchivedTexts
 from .event_pages import START, EventPage, Place, StoredKey, all_pages, entity_pages
 from .replay_positions import Candidate, Placed
-from .replay_rate import MAX_ROWS
-from .requeue import Handled, HandledStatus, Requeue
+from .requeue import MAX_ROWS, Handled, HandledStatus, Requeue
 from .selection import Selection
 
 _touches: Final = msgspec.json.Decoder(tuple[Touched, ...])

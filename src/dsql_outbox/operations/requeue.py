@@ -13,8 +13,9 @@ from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.schema.outbox_rows import REPLAY_HEADER
 from dsql_outbox.schema.session import Session, SessionTransaction
 
+from .pace import Pace
+from .pages import fitting
 from .replay_positions import Candidate, Placed, Places
-from .replay_rate import MAX_BYTES, Pace
 from .tool import OperationEntry
 
 
@@ -31,6 +32,16 @@ K = TypeVar("K", bound=EventKey)
 K_contra = TypeVar("K_contra", contravariant=True)
 
 _encode: Final = msgspec.json.Encoder().encode
+
+MAX_ROWS: Final = 500
+"""Most events of one transaction. Each changes up to three rows, and Aurora DSQL allows 3,000."""
+
+MAX_BYTES: Final = 4 << 20
+"""Most bytes of payload and headers in one transaction.
+
+Aurora DSQL allows 10 MiB of changes. A replayed dead letter counts twice: it is
+inserted into the outbox and deleted from the dead letters.
+"""
 
 HandledStatus = Literal[
     "retried", "replayed", "planned", "waiting", "missing", "unreadable", "untaken"
@@ -130,10 +141,11 @@ class Requeue(Generic[K]):
                 await self._stopping.wait()
             if self._stopping.is_set():
                 return
-            step = await self._step(keys[done : done + self._pace.rows])
+            began = monotonic()
+            step = await self._step(keys[done : done + self._pace.most(MAX_ROWS)])
             if not self._dry_run:
                 self._places.keep(step.placed)
-                self._pace.spend(len(step.placed), monotonic())
+                self._pace.spend(len(step.placed), began, monotonic())
             done += step.keys
             self.last = keys[done - 1]
             for each in step.told:
@@ -225,12 +237,11 @@ def _within_bytes(found: Sequence[Candidate | UUID]) -> Sequence[Candidate | UUI
     Headers count too. They name every entity, percent-encoded, so they can be larger
     than the payload.
     """
-    total = 0
-    for n, each in enumerate(found):
-        total += each.size + len(_encode(each.headers)) if isinstance(each, Candidate) else 0
-        if n and total > MAX_BYTES:
-            return found[:n]
-    return found
+    sizes = (
+        (1, each.size + len(_encode(each.headers)) if isinstance(each, Candidate) else 0)
+        for each in found
+    )
+    return found[: fitting(sizes, rows=MAX_ROWS, bytes_=MAX_BYTES)]
 
 
 def _choose(found: Sequence[Candidate | UUID]) -> tuple[list[Candidate], list[Handled]]:

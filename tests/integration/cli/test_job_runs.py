@@ -24,7 +24,6 @@ RATE: Final = 3
 """Events per second. A job that keeps it needs more than a second, and 0.2 s otherwise."""
 
 AT_ONCE: Final = "ends at once: the transaction is rolled back"
-KEEPS_LEASE: Final = "keeps its lease, so that the command is refused for a minute"
 NO_RATE: Final = "has no --rate"
 NO_COUNTS: Final = "prints a line per message, and the counts as text"
 NOTHING: Final = "prints nothing"
@@ -92,7 +91,7 @@ def test_a_job_that_was_stopped_goes_on_as_it_said(job_run: JobRun) -> None:
     assert_goes_on(job_run, *going_on(ended))
 
 
-@every_job(archive=KEEPS_LEASE, forget=KEEPS_LEASE, erase=KEEPS_LEASE, verify=NOT_BEGUN)
+@every_job(verify=NOT_BEGUN)
 def test_a_job_that_was_stopped_at_once_goes_on_as_it_said(job_run: JobRun) -> None:
     with job_run.held(), job_run.start() as command:
         job_run.wait_for_hold()

@@ -104,7 +104,7 @@ async def test_each_replay_of_an_event_counts_up_and_its_reason_is_recorded(
 async def test_replays_of_a_subject_wait_for_each_other_and_for_a_failure_before_them(
     database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dsql_outbox.operations.replay_rate.MAX_ROWS", 2)
+    monkeypatch.setattr("dsql_outbox.operations.requeue.MAX_ROWS", 2)
     ids = written(writer, *(event("a", n) for n in range(6)))
     sink = MemorySink()
     await relay_all(database, sink)

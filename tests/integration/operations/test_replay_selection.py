@@ -58,7 +58,7 @@ def of_type(event_type: str, *subjects: str) -> Event:
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of three touches, and transactions of two events."""
     monkeypatch.setattr(event_pages, "_PAGE", 3)
-    monkeypatch.setattr("dsql_outbox.operations.replay_rate.MAX_ROWS", 2)
+    monkeypatch.setattr("dsql_outbox.operations.requeue.MAX_ROWS", 2)
 
 
 async def stored(database: Database, which: Selection, **settings: object) -> list[Handled]:

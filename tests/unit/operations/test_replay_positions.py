@@ -1,4 +1,4 @@
-"""Where replayed messages go in the outbox, and how fast."""
+"""Where replayed messages go in the outbox."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsql_outbox.operations.replay_positions import Candidate, Placed, Places
-from dsql_outbox.operations.replay_rate import MAX_ROWS, Pace
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.outbox.message import parse_subject_key, subject_key
 
@@ -60,34 +59,6 @@ def test_positions_of_a_subject_rise_and_each_names_the_one_before_that_was_comm
 def test_no_place_is_before_the_clock(now: int, asked: list[tuple[str, int]]) -> None:
     for each in Places().place([candidate(*each) for each in asked], now):
         assert each.position >= now
-
-
-@given(
-    st.floats(min_value=0.1, max_value=1e5),
-    st.lists(st.tuples(st.integers(0, MAX_ROWS), st.floats(0, 3)), max_size=30),
-)
-def test_a_pace_is_never_outrun(rate: float, steps: list[tuple[int, float]]) -> None:
-    """Whatever each transaction moves and takes, `rate` a second and one transaction is all."""
-    pace = Pace(rate)
-    now = begun = 1000.0
-    moved = 0
-    for events, seconds in steps:
-        now += pace.wait(now)
-        assert moved <= (now - begun) * rate + 1e-3
-        now += seconds
-        moved += min(events, pace.rows)
-        pace.spend(min(events, pace.rows), now)
-
-
-@pytest.mark.parametrize(("rate", "rows"), [(None, MAX_ROWS), (0.1, 1), (7.9, 7), (1e9, MAX_ROWS)])
-def test_a_transaction_holds_a_seconds_worth_at_most(rate: float | None, rows: int) -> None:
-    assert Pace(rate).rows == rows
-
-
-@pytest.mark.parametrize("rate", [0, -1])
-def test_a_rate_that_cannot_be_is_refused(rate: float) -> None:
-    with pytest.raises(SettingsError, match="rate must be above 0"):
-        Pace(rate)
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

@@ -6,7 +6,13 @@ from typing import Any, Final
 
 import click
 
-from dsql_outbox.cli.filters import archive_option, dry_run_option, json_option, reason_option
+from dsql_outbox.cli.filters import (
+    archive_option,
+    dry_run_option,
+    json_option,
+    rate_option,
+    reason_option,
+)
 from dsql_outbox.cli.options import Command
 from dsql_outbox.operations.selection import STATES, Selection
 from dsql_outbox.outbox.errors import SettingsError
@@ -80,12 +86,7 @@ def requeue_options(command: Command) -> Command:
     """
     options = (
         reason_option,
-        click.option(
-            "--rate",
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="N",
-            help="The largest number of replays per second.",
-        ),
+        rate_option,
         dry_run_option,
         archive_option,
         click.option("--list", "listed", is_flag=True, help="In a dry run: a line per message."),

@@ -1,18 +1,19 @@
 """Archive stored events: their bytes go to files, and their rows keep the rest."""
 
 from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
-from time import monotonic
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-import anyio
 import msgspec
 from anyio import to_thread
 
+from dsql_outbox.operations.pace import Pace
+from dsql_outbox.operations.pages import Size, Step, changed, packed
 from dsql_outbox.operations.replay import rows_estimate
-from dsql_outbox.operations.replay_rate import Pace
+from dsql_outbox.operations.run import RowFence, Run
 from dsql_outbox.operations.tool import OperationEntry
 from dsql_outbox.outbox.archive.archive_file import ArchiveFile
 from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
@@ -22,8 +23,7 @@ from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.errors import JobRefused
 from dsql_outbox.schema.session import Session, SessionTransaction
 
-from .job import LEASE, LifeJob, PendingFile, refuse_filling
-from .run import LifeRun
+from .job import LifeJob, PendingFile, refuse_filling
 from .stored_touches import header_keys, touches_of
 
 MAX_ROWS: Final = 2_900
@@ -57,7 +57,7 @@ class ArchiveProgress(msgspec.Struct, frozen=True, rename="camel"):
     file_bytes: int = 0
 
 
-class ArchiveRun(LifeRun[ArchiveProgress]):
+class ArchiveRun(Run[ArchiveProgress, ArchiveProgress]):
     """A run of `Archives.archive`."""
 
     def __init__(  # noqa: PLR0913 - one argument per option
@@ -67,39 +67,35 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
         before: datetime,
         entry: OperationEntry,
         *,
-        pace: Pace,
+        rate: float | None,
         dry_run: bool,
     ) -> None:
         self._session = session
         self._place = place
         self._before = before
         self._entry = entry
-        self._pace = pace
         self._dry_run = dry_run
         self._number = 0
         self._file = ""
         self._oldest: datetime | None = None
-        self._rests_until = 0.0
-        super().__init__(ArchiveProgress())
+        super().__init__(ArchiveProgress(), Pace(rate, rest=REST))
 
-    async def _run(self) -> AsyncGenerator[ArchiveProgress]:
+    async def _work(self) -> AsyncGenerator[ArchiveProgress]:
         total = await rows_estimate(self._session, "business_events")
         self.progress = msgspec.structs.replace(self.progress, total=total)
+        files = packed(self, self._pages(), _Candidate.changes, rows=MAX_ROWS, bytes_=MAX_BYTES)
         if self._dry_run:
-            async for chunk in self._chunks():
-                self._count(len(chunk), sum(each.bytes for each in chunk))
-                yield self.progress
+            async with aclosing(changed(self, RowFence(), files, self._look)) as steps:
+                async for each in steps:
+                    yield each
             return
         async with LifeJob.running(self._session, "archive", [self._place]) as job:
             await refuse_filling(self._session)
             await self._open(job)
-            async for chunk in self._chunks():
-                await self._rest(job)
-                if self.is_stopping:
-                    return
-                await self._entry.write()
-                await self._archive(job, {each.id for each in chunk})
-                yield self.progress
+            change = partial(self._archive, job)
+            async with aclosing(changed(self, job, files, change)) as steps:
+                async for each in steps:
+                    yield each
             if not self.is_stopping:
                 await job.step(None)
                 await job.end(is_archived=True, oldest_at=self._oldest)
@@ -113,54 +109,33 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
         self._file = new_file_name(self._number)
         await job.step(self._pending)
 
-    async def _chunks(self) -> AsyncGenerator[list["_Candidate"]]:
-        """The events to archive, in order of their ids, cut into files."""
-        chunk: list[_Candidate] = []
-        rows = bytes_ = 0
+    async def _pages(self) -> AsyncGenerator[list["_Candidate"]]:
+        """The events to archive, in order of their ids."""
         after, seen = _FIRST, _PAGE
-        while seen == _PAGE and not self.is_stopping:
-            page = await self._page(after)
+        while seen == _PAGE:
+            asked = {"after": str(after), "before": self._before, "rows": _PAGE}
+            page = await self._session.fetch("archive_scan", _ScanRow, asked)
             seen, after = page[0].seen, UUID(page[0].reached or str(after))
             self._see(page[0])
-            for each in page:
-                if each.id is None or each.touches is None or each.bytes is None:
-                    continue
-                touches = len(touches_of(each.id, each.touches))
-                # A stored header of a touch is a part of the event.
-                size = each.bytes * (1 + touches)
-                if chunk and (rows + 1 + touches > MAX_ROWS or bytes_ + size > MAX_BYTES):
-                    yield chunk
-                    chunk, rows, bytes_ = [], 0, 0
-                chunk.append(_Candidate(each.id, each.bytes))
-                rows, bytes_ = rows + 1 + touches, bytes_ + size
-        if chunk and not self.is_stopping:
-            yield chunk
-
-    async def _page(self, after: UUID) -> Sequence["_ScanRow"]:
-        asked = {"after": str(after), "before": self._before, "rows": _PAGE}
-        return await self._session.fetch("archive_scan", _ScanRow, asked)
+            yield [found for row in page if (found := _Candidate.of(row)) is not None]
 
     def _see(self, row: "_ScanRow") -> None:
         self.progress = msgspec.structs.replace(self.progress, read=self.progress.read + row.seen)
         if row.oldest is not None and (self._oldest is None or row.oldest < self._oldest):
             self._oldest = row.oldest
 
-    async def _rest(self, job: LifeJob) -> None:
-        """Wait as the rate asks, and keep the lease meanwhile."""
-        while (wait := self._wait(monotonic())) > 0 and not self.is_stopping:
-            with anyio.move_on_after(min(wait, LEASE / 3)):
-                await self._stopping.wait()
-            await job.renew()
+    async def _look(self, some: Sequence["_Candidate"]) -> Step[ArchiveProgress]:
+        """Count what would be archived."""
+        self._count(len(some), sum(each.bytes for each in some))
+        return Step(len(some), 0, [self.progress])
 
-    def _wait(self, now: float) -> float:
-        return max(self._pace.wait(now), self._rests_until - now)
-
-    async def _archive(self, job: LifeJob, ids: Collection[UUID]) -> None:
+    async def _archive(self, job: LifeJob, some: Sequence["_Candidate"]) -> Step[ArchiveProgress]:
         """Write the events to one file, and take their bytes from the table.
 
         Events that something names now, or that have changed, are left out or read again.
         """
-        began, left = monotonic(), set(ids)
+        await self._entry.write()
+        left = {each.id for each in some}
         while events := await read_stored(self._session, left):
             facts, data = await to_thread.run_sync(
                 partial(ArchiveFile.of, self._number, self._file, events)
@@ -179,11 +154,9 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
                 raise
             self._number, self._file = self._number + 1, following.file
             job.stepped(following)
-            self._pace.spend(len(events), now := monotonic())
-            if not self._pace.is_limited:
-                self._rests_until = now + REST * (now - began)
             self._count(len(events), sum(len(each.event.encode()) for each in events), facts)
-            return
+            break
+        return Step(len(some), len(events), [self.progress])
 
     async def _take(
         self,
@@ -224,10 +197,22 @@ class ArchiveRun(LifeRun[ArchiveProgress]):
 
 
 class _Candidate(NamedTuple):
-    """An event that may be archived, and the size of its text."""
+    """An event that may be archived: the size of its text, and how many entities it touches."""
 
     id: UUID
     bytes: int
+    touches: int
+
+    @classmethod
+    def of(cls, row: "_ScanRow") -> "_Candidate | None":
+        """The event of a row, if it has one."""
+        if row.id is None or row.touches is None or row.bytes is None:
+            return None
+        return cls(row.id, row.bytes, len(touches_of(row.id, row.touches)))
+
+    def changes(self) -> Size:
+        """What its archiving changes: a stored header of a touch is a part of the event."""
+        return 1 + self.touches, self.bytes * (1 + self.touches)
 
 
 class _ScanRow(NamedTuple):

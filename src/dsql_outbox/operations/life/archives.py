@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from dsql_outbox.operations.replay_rate import Pace
 from dsql_outbox.operations.tool import Operator
 from dsql_outbox.outbox.archive.place import open_place
 from dsql_outbox.outbox.errors import SettingsError
@@ -43,9 +42,7 @@ class Archives(Operator):
         """
         _require_zone(before)
         entry = self._entry("archive", reason)
-        return ArchiveRun(
-            self._session, open_place(to), before, entry, pace=Pace(rate), dry_run=dry_run
-        )
+        return ArchiveRun(self._session, open_place(to), before, entry, rate=rate, dry_run=dry_run)
 
     def forget(
         self,

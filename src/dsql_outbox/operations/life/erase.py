@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 from anyio import to_thread
 
+from dsql_outbox.operations.run import Run
 from dsql_outbox.operations.tool import OperationEntry
 from dsql_outbox.outbox.archive.archive_file import ArchiveFile
 from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
@@ -24,7 +25,6 @@ from .erased_event import ChangedLine, changed_lines
 from .erased_rows import EraseBatch, Notice, StreamRow, TooLarge
 from .job import JobRow, LifeJob
 from .rewrite import ArchiveRow, archive_rows, place_of, rewrite
-from .run import LifeRun
 
 _EVENTS: Final = 300
 _EVENT_BYTES: Final = 2 << 20
@@ -67,7 +67,7 @@ Announce = Callable[[EntityErasure], Awaitable[None]]
 """Writes the event that says that an entity is erased, and records the erasure."""
 
 
-class EraseRun(LifeRun[EraseProgress]):
+class EraseRun(Run[EraseProgress, EraseProgress]):
     """A run of `Erasures.erase`."""
 
     def __init__(  # noqa: PLR0913 - one argument per option
@@ -91,7 +91,7 @@ class EraseRun(LifeRun[EraseProgress]):
         self._dry_run = dry_run
         super().__init__(EraseProgress())
 
-    async def _run(self) -> AsyncGenerator[EraseProgress]:
+    async def _work(self) -> AsyncGenerator[EraseProgress]:
         if self._dry_run:
             version, _ = await self._state()
             async for _ in self._pass(None, version + 1, None):

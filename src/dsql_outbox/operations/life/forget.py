@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from anyio import to_thread
 
+from dsql_outbox.operations.run import Run
 from dsql_outbox.operations.tool import OperationEntry
 from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.archive.place import ArchivePlace
@@ -18,7 +19,6 @@ from dsql_outbox.schema.session import Session, SessionTransaction
 from .archive import MAX_ROWS
 from .job import LifeJob, refuse_filling
 from .rewrite import ArchiveRow, archive_rows, place_of, rewrite
-from .run import LifeRun
 from .stored_touches import header_keys, touches_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class ForgetProgress(msgspec.Struct, frozen=True, rename="camel"):
     files: int = 0
 
 
-class ForgetRun(LifeRun[ForgetProgress]):
+class ForgetRun(Run[ForgetProgress, ForgetProgress]):
     """A run of `Archives.forget`."""
 
     def __init__(
@@ -56,7 +56,7 @@ class ForgetRun(LifeRun[ForgetProgress]):
         self._dry_run = dry_run
         super().__init__(ForgetProgress())
 
-    async def _run(self) -> AsyncGenerator[ForgetProgress]:
+    async def _work(self) -> AsyncGenerator[ForgetProgress]:
         if self._dry_run:
             async for row in archive_rows(self._session, self._before):
                 _, events = await self._read(row)

@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any, Final, Literal, NamedTuple, Self
 from uuid import UUID, uuid4
 
+import anyio
 import psycopg
 from anyio import to_thread
 
 from dsql_outbox.outbox.archive.archive_file import remove_file
 from dsql_outbox.outbox.archive.place import ArchivePlace, open_recorded
-from dsql_outbox.outbox.errors import JobRefused, OutboxError
+from dsql_outbox.outbox.errors import ArchiveError, JobRefused, OutboxError
 from dsql_outbox.schema.session import Session, SessionTransaction
 
 LifeVerb = Literal["archive", "erase", "forget"]
@@ -22,9 +23,16 @@ LifeVerb = Literal["archive", "erase", "forget"]
 LEASE: Final = 60.0
 """Seconds that a job has for one step: to read, write and read back a file, and to commit."""
 
+LEAVE: Final = 2.0
+"""Seconds that a run that is cancelled may take to give its lease back."""
+
 
 class PendingFile(NamedTuple):
-    """A file that a job writes or removes, and that no row names."""
+    """A file that a job writes or removes, and that no row of a file names.
+
+    A job that is killed has left it, or a part of it. An archive job records the name of a file one
+    file ahead, in the transaction of the file before it.
+    """
 
     place: str
     file: str
@@ -32,6 +40,8 @@ class PendingFile(NamedTuple):
 
 class LifeJob:
     """A running job: it has the lease until another job begins, which its next step finds.
+
+    It is the fence of a run (see `run.Fence`).
 
     Each change is made in a transaction with `step_in`, so that a job that was paused for longer
     than its lease changes nothing after another one has begun.
@@ -43,6 +53,12 @@ class LifeJob:
         self._session = session
         self._mine = {"owner": owner, "epoch": epoch}
         self._pending: PendingFile | None = None
+        self._has_ended = False
+
+    @property
+    def lease(self) -> float:
+        """Seconds that the job has from one step to the next."""
+        return LEASE
 
     @classmethod
     @asynccontextmanager
@@ -51,8 +67,9 @@ class LifeJob:
     ) -> AsyncGenerator[Self]:
         """Begin a job, remove what a killed one left, and give the lease back at the end.
 
-        `given` are the places that the caller named. Raises `JobRefused` if another job runs, and
-        `ArchiveError` for a file of a killed job that cannot be removed.
+        `given` are the places that the caller named. Raises `JobRefused` if another job runs, or
+        has begun in the block, and `ArchiveError` for a file of a killed job that cannot be
+        removed.
         """
         owner = f"{socket.gethostname()[:64]}:{os.getpid()}:{uuid4().hex[:8]}"
         asked = {"store": str(uuid4()), "owner": owner, "lease": LEASE, "verb": verb}
@@ -66,9 +83,13 @@ class LifeJob:
                 job._pending = PendingFile(begun.pending_place or "", begun.pending)
                 await job._remove_left(given)
             yield job
+        except ArchiveError:
+            with suppress(psycopg.Error):
+                await job.renew()  # else another job has begun, and may have removed the file
+            raise
         finally:
             # After an error, the lease ends by itself if the database cannot be reached.
-            with suppress(OutboxError, psycopg.Error):
+            with anyio.move_on_after(LEAVE, shield=True), suppress(OutboxError, psycopg.Error):
                 await job.end()
 
     async def step_in(
@@ -85,6 +106,7 @@ class LifeJob:
         `pending` is the file that no row names when the transaction has committed. Call
         `stepped` then. Raises `JobRefused` if another job has begun.
         """
+        transaction.can_be_cancelled()  # else it could hold the row, though its job has ended
         counts = {"archived": archived, "erased": erased, "forgotten": forgotten}
         parameters = self._step(pending) | counts
         if await transaction.execute("job_step", parameters) != 1:
@@ -108,9 +130,11 @@ class LifeJob:
         await self.step(self._pending)
 
     async def end(self, *, is_archived: bool = False, oldest_at: datetime | None = None) -> None:
-        """Give the lease back. `is_archived`: a whole archive job was done."""
-        facts = {"is_archived": is_archived, "oldest_at": oldest_at}
-        await self._session.execute("job_end", self._mine | facts)
+        """Give the lease back, once. `is_archived`: a whole archive job was done."""
+        if not self._has_ended:
+            facts = {"is_archived": is_archived, "oldest_at": oldest_at}
+            await self._session.execute("job_end", self._mine | facts)
+            self._has_ended = True
 
     def _step(self, pending: PendingFile | None) -> dict[str, Any]:
         place, file = pending or (None, None)

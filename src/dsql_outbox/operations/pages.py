@@ -1,0 +1,91 @@
+"""Pages under a fence: the loop of each verb that changes rows."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from time import monotonic
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from .run import Fence, Run
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+Size = tuple[int, int]
+"""How many rows an item changes, and how many bytes."""
+
+
+class Step(NamedTuple, Generic[T]):
+    """What a transaction has done: it settled the first `settled` items that it was given.
+
+    It changed `changed` events, which is what the rate limits. `told` is what the run yields.
+    """
+
+    settled: int
+    changed: int
+    told: Sequence[T]
+
+
+class TooLarge(Exception):
+    """Two or more items have more rows or bytes than one transaction may change."""
+
+
+async def changed(
+    run: Run[Any, Any],
+    fence: Fence,
+    pages: AsyncGenerator[Sequence[K]],
+    change: Callable[[Sequence[K]], Awaitable[Step[T]]],
+) -> AsyncGenerator[T]:
+    """Change what is on the pages, a transaction after the other; yields what each one tells.
+
+    `change` makes one transaction, which proves the fence, and settles one of its items at least.
+    If it raises `TooLarge`, it gets half of them, and no more for the rest of the page.
+    """
+    async with aclosing(pages):
+        async for page in pages:
+            rest, most = [*page], len(page)
+            while rest and await run.rest(fence):
+                began = monotonic()
+                try:
+                    step = await change(rest[:most])
+                except TooLarge:
+                    most = min(most, len(rest)) // 2
+                    continue
+                run.pace.spend(step.changed, began, monotonic())
+                del rest[: step.settled]
+                for each in step.told:
+                    yield each
+            if run.is_stopping:
+                return
+
+
+async def packed(
+    run: Run[Any, Any],
+    pages: AsyncGenerator[Sequence[K]],
+    size: Callable[[K], Size],
+    *,
+    rows: int,
+    bytes_: int,
+) -> AsyncGenerator[Sequence[K]]:
+    """Cut pages anew, so that what is on each one fits one transaction, and fills it."""
+    left: list[K] = []
+    async with aclosing(pages):
+        async for page in pages:
+            if run.is_stopping:
+                return
+            left += page
+            while (n := fitting(map(size, left), rows=rows, bytes_=bytes_)) < len(left):
+                yield left[:n]
+                del left[:n]
+    if left:
+        yield left
+
+
+def fitting(sizes: Iterable[Size], *, rows: int, bytes_: int) -> int:
+    """How many of the first items fit one transaction of so many rows and bytes; one at least."""
+    count = own_rows = own_bytes = 0
+    for more_rows, more_bytes in sizes:
+        own_rows, own_bytes = own_rows + more_rows, own_bytes + more_bytes
+        if count and (own_rows > rows or own_bytes > bytes_):
+            break
+        count += 1
+    return count

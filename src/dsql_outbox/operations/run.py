@@ -1,0 +1,119 @@
+"""A run of a verb: what `archive`, `erase`, `replay`, `verify` and the others return.
+
+A verb reads a page, takes of it as much as fits one transaction, rests as the rate asks, changes it
+in that transaction, and reports. It stops when it is asked to, and another run goes on later.
+`pages` has this loop for the verbs that change rows.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import aclosing
+from math import inf
+from time import monotonic
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import anyio
+
+from .pace import Pace
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+
+class Fence(Protocol):
+    """What keeps two runs from doing the same work.
+
+    Each transaction of a run proves it. It is kept for `lease` seconds after the last proof.
+    """
+
+    @property
+    def lease(self) -> float:
+        """Seconds; infinite if nothing need be kept."""
+        ...
+
+    async def renew(self) -> None:
+        """Keep it for `lease` seconds from now. Raises an error if another run has it."""
+        ...
+
+
+class RowFence:
+    """The fence of a run whose rows must change: another run has changed them, or not.
+
+    `SessionTransaction.change` is the proof: it raises `Moved`, so that the transaction is tried
+    again with what is there now. A run that only reads has this one, too.
+    """
+
+    lease = inf
+
+    async def renew(self) -> None:
+        """Do nothing."""
+
+
+class Run(ABC, Generic[P, T]):
+    """A run of a verb: iterate over it to do its work.
+
+    It yields what its verb tells after each transaction. `await` it to do all of the work, and get
+    the progress in the end. Close a run that is left early. `stop` ends it before the next
+    transaction; then `again` says how another run goes on.
+    """
+
+    def __init__(self, progress: P, pace: Pace | None = None) -> None:
+        self.progress = progress
+        """How far the run is: the counts."""
+        self.pace = pace or Pace()
+        self._stopping = anyio.Event()
+        self._has_ended = False
+        self._steps = self._work()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await anext(self._steps)
+        except StopAsyncIteration:
+            self._has_ended = True
+            raise
+
+    def __await__(self) -> Generator[Any, Any, P]:
+        return self._complete().__await__()
+
+    async def _complete(self) -> P:
+        async with aclosing(self):
+            async for _ in self:
+                pass
+        return self.progress
+
+    async def aclose(self) -> None:
+        """End the run; the transaction in progress is rolled back."""
+        await self._steps.aclose()
+
+    def stop(self) -> None:
+        """End the run after the transaction in progress; it may be called several times."""
+        self._stopping.set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping.is_set()
+
+    @property
+    def again(self) -> Mapping[str, str] | None:
+        """The arguments to add to the same call, so that it goes on; None when all is done."""
+        return None if self._has_ended and not self.is_stopping else {}
+
+    async def rest(self, fence: Fence) -> bool:
+        """Wait as the rate asks, and keep the fence. Returns whether the run goes on."""
+        while (wait := self.pace.wait(monotonic())) > 0 and not self.is_stopping:
+            await self.pause(min(wait, fence.lease / 3))
+            await fence.renew()
+        return not self.is_stopping
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, until `stop` is called at the latest."""
+        with anyio.move_on_after(seconds):
+            await self._stopping.wait()
+
+    @abstractmethod
+    def _work(self) -> AsyncGenerator[T]:
+        """Do the work."""
