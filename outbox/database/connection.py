@@ -27,8 +27,8 @@ from psycopg.pq.abc import PGconn
 
 from dsql_outbox.outbox.interrupt import is_interrupt
 
+from .address import CLIENT_ENCODING
 from .fork import held_forks
-from .target import CLIENT_ENCODING
 
 _INTERVAL = 0.1  # seconds between checks for a signal, psycopg's own default
 

@@ -18,11 +18,11 @@ from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.failure import add_schema, is_waking, is_wrong_password
 from dsql_outbox.outbox.settings import require_positive
 
+from .address import CLIENT_ENCODING, Address, Endpoint, Isolation
 from .connection import AsyncConnection, Connection, connecting_until, not_connected
 from .fork import call_in_children
 from .rate_limit import OPENS_PER_SECOND, OpenRate
-from .target import CLIENT_ENCODING, Endpoint, Isolation, Target
-from .url_scheme import target_of
+from .url_scheme import address_of
 
 DEFAULT_SCHEMA: Final = "outbox"
 
@@ -113,7 +113,7 @@ class Database:
         add_schema(schema)
         self.schema = schema
         self.was_reached = False
-        self._target = target_of(url, isolation, password)
+        self._address = address_of(url, isolation, password)
         self._prepare = prepare
         self._connect_timeout = connect_timeout
         self._opens = OpenRate(opens_per_second)
@@ -123,12 +123,12 @@ class Database:
     @property
     def address(self) -> str:
         """The host and port of the database, as for a log line. No secret is in it."""
-        return self._target.address
+        return self._address.host_and_port
 
     @property
     def endpoint(self) -> Endpoint:
         """The host, the port and the database of the URL. No secret is in it."""
-        return self._target.endpoint
+        return self._address.endpoint
 
     def _renew_lock(self) -> None:
         self._opens_lock = threading.Lock()
@@ -149,7 +149,7 @@ class Database:
         opened in time.
         """
         deadline = monotonic() + (math.inf if timeout is None else timeout)
-        refusals = _Refusals(self._target, deadline, WAKING_PATIENCE)
+        refusals = _Refusals(self._address, deadline, WAKING_PATIENCE)
         while True:
             try:
                 return self._open(deadline, abandoned, role_path=role_path)
@@ -171,9 +171,9 @@ class Database:
             elif abandoned.wait(wait):
                 raise not_connected()
         with connecting_until(deadline, abandoned):
-            found = self._target.parameters(role_path=role_path)
+            found = self._address.parameters(role_path=role_path)
             opened = Connection.connect(**self._parameters(found))
-        opened.isolation_level = self._target.begins_at
+        opened.isolation_level = self._address.begins_at
         return self._ready(opened, role_path=role_path)
 
     async def connect_async(
@@ -189,7 +189,7 @@ class Database:
         """
         deadline = monotonic() + (math.inf if timeout is None else timeout)
         patience = WAKING_PATIENCE if waits_for_cluster else 0.0
-        refusals = _Refusals(self._target, deadline, patience)
+        refusals = _Refusals(self._address, deadline, patience)
         with connecting_until(math.inf), anyio.move_on_after(timeout):
             while True:
                 try:
@@ -204,9 +204,9 @@ class Database:
     async def _open_async(self, deadline: float, *, role_path: bool) -> AsyncConnection:
         with self._turn_to_open(deadline) as wait:
             await anyio.sleep(wait)
-        found = await self._target.parameters_async(role_path=role_path)
+        found = await self._address.parameters_async(role_path=role_path)
         opened = await AsyncConnection.connect(**self._parameters(found))
-        await opened.set_isolation_level(self._target.begins_at)
+        await opened.set_isolation_level(self._address.begins_at)
         return self._ready(opened, role_path=role_path)
 
     @contextmanager
@@ -250,22 +250,22 @@ class Database:
         lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - not a secret
         connection.retires_at = monotonic() + lifetime
         connection.prepares = self._prepare
-        connection.takes_marks = self._target.takes_marks
+        connection.takes_marks = self._address.takes_marks
         return connection
 
     def __str__(self) -> str:
         """The URL without secrets, and the schema."""
-        return f"{self._target} (schema {self.schema})"
+        return f"{self._address} (schema {self.schema})"
 
     def __repr__(self) -> str:
-        return f"Database({self._target}, schema={self.schema!r})"
+        return f"Database({self._address}, schema={self.schema!r})"
 
 
 class _Refusals:
     """The refusals that one connect meets, and whether it tries again after each."""
 
-    def __init__(self, target: Target, deadline: float, patience: float) -> None:
-        self._target = target
+    def __init__(self, address: Address, deadline: float, patience: float) -> None:
+        self._address = address
         self._deadline = deadline
         self._patience = patience
         self._has_renewed = False
@@ -276,9 +276,9 @@ class _Refusals:
         """Return the seconds until another try, or None if none may help."""
         if is_waking(refusal) and self._patience:
             return self._wait_for_cluster(monotonic())
-        if is_wrong_password(refusal) and self._target.password_may_change:
+        if is_wrong_password(refusal) and self._address.password_may_change:
             return self._wait_for_password(monotonic())
-        if self._has_renewed or not self._target.renew(refusal):
+        if self._has_renewed or not self._address.renew(refusal):
             return None
         self._has_renewed = True
         return 0.0
@@ -288,7 +288,7 @@ class _Refusals:
             self._waking_since = now
             logger.warning(
                 "The cluster at %s is waking up: its connections wait for up to %g s",
-                self._target.address,
+                self._address.host_and_port,
                 self._patience,
             )
         ends = min(self._deadline, self._waking_since + self._patience)

@@ -19,7 +19,7 @@ import msgspec
 from psycopg import errors, generators
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from .target import CLIENT_ENCODING
+from .address import CLIENT_ENCODING
 
 if TYPE_CHECKING:
     import psycopg

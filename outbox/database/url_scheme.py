@@ -1,4 +1,4 @@
-"""The scheme of a database URL, and the target that it stands for."""
+"""The scheme of a database URL, and the address that it stands for."""
 
 import re
 from collections.abc import Callable
@@ -6,30 +6,30 @@ from typing import Final
 
 from dsql_outbox.outbox.errors import SettingsError
 
-from .postgres_target import PostgresTarget
-from .target import Isolation, Target
+from .address import Address, Isolation
+from .postgres_address import PostgresAddress
 
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 
 
-def target_of(
+def address_of(
     url: str, isolation: Isolation | None, password: Callable[[], str] | None = None
-) -> Target:
-    """Return the target of a URL. Raises `SettingsError` for an unknown scheme."""
+) -> Address:
+    """Return the address in a URL. Raises `SettingsError` for an unknown scheme."""
     scheme = _SCHEME.match(url)
     match scheme[1].lower() if scheme else "":
         case "postgresql" | "postgres" | "":
             if not url:
                 raise SettingsError("the database URL is empty")
-            return PostgresTarget(url, isolation, password)
+            return PostgresAddress(url, isolation, password)
         case "dsql":
-            from .dsql_target import DsqlTarget  # noqa: PLC0415 - imports boto3
+            from .dsql_address import DsqlAddress  # noqa: PLC0415 - imports boto3
 
             if isolation == "read committed":
                 raise SettingsError("Aurora DSQL knows one isolation level, repeatable read")
             if password is not None:
                 raise SettingsError("Database.password is not for dsql://: IAM signs a token")
-            return DsqlTarget(url)
+            return DsqlAddress(url)
         case "embedded":
             raise SettingsError(
                 "embedded: is for the command line and for tests; "

@@ -10,8 +10,8 @@ from typing import Any, Final
 import click
 import psycopg
 
+from dsql_outbox.outbox.database.address import APPLICATION, Isolation
 from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
-from dsql_outbox.outbox.database.target import APPLICATION, Isolation
 from dsql_outbox.outbox.redaction import told
 from dsql_outbox.outbox.settings import is_unicode
 from dsql_outbox.schema.commands import grant_command

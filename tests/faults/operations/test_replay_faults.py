@@ -17,7 +17,7 @@ from tests.support.writer.checked_tables import Tables
 from dsql_outbox.operations import Messages, Selection
 from dsql_outbox.operations.requeue import Handled
 from dsql_outbox.outbox import Database
-from dsql_outbox.outbox.database.target import Isolation
+from dsql_outbox.outbox.database.address import Isolation
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer

@@ -13,9 +13,9 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.database.address import Isolation
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
-from dsql_outbox.outbox.database.dsql_target import DsqlTarget
-from dsql_outbox.outbox.database.target import Isolation
+from dsql_outbox.outbox.database.dsql_address import DsqlAddress
 from dsql_outbox.testing import PostgresProxy
 
 pytestmark = pytest.mark.anyio
@@ -193,14 +193,14 @@ async def test_connections_retire_within_55_minutes_and_not_all_at_once(database
     assert max(ages) - min(ages) > 10
 
 
-def test_what_a_dsql_target_gives_opens_a_connection(
+def test_what_a_dsql_address_gives_opens_a_connection(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAFAKEFAKEFAKEFAKE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fake")
     url = "dsql://postgres@abc.dsql.eu-central-1.on.aws/postgres"
     here = psycopg.conninfo.conninfo_to_dict(database_url)
-    found: dict[str, Any] = DsqlTarget(url).parameters() | {
+    found: dict[str, Any] = DsqlAddress(url).parameters() | {
         "hostaddr": here["host"],
         "port": here["port"],
         "password": here.get("password", "none"),  # only the embedded server asks for one

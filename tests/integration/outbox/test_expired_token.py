@@ -13,7 +13,7 @@ import pytest
 from dsql_core.token_manager import TokenManager
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.outbox.database.dsql_target import DsqlTarget
+from dsql_outbox.outbox.database.dsql_address import DsqlAddress
 
 pytestmark = pytest.mark.anyio
 
@@ -85,17 +85,17 @@ def serving() -> Iterator[Cluster]:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Where every cluster's name leads, without TLS; tokens are "token 1", "token 2", .."""
-    signed = DsqlTarget.parameters
+    signed = DsqlAddress.parameters
     tokens = iter(range(1, 100))
     monkeypatch.setattr(TokenManager, "get_token", lambda _: f"token {next(tokens)}")
     with serving() as cluster:
 
-        def here(target: DsqlTarget, *, role_path: bool = False) -> dict[str, Any]:
+        def here(address: DsqlAddress, *, role_path: bool = False) -> dict[str, Any]:
             plain = {"sslmode": "disable", "sslnegotiation": "postgres", "gssencmode": "disable"}
             local = {"hostaddr": "127.0.0.1", "port": cluster.port}
-            return signed(target, role_path=role_path) | plain | local
+            return signed(address, role_path=role_path) | plain | local
 
-        monkeypatch.setattr(DsqlTarget, "parameters", here)
+        monkeypatch.setattr(DsqlAddress, "parameters", here)
         yield cluster
 
 

@@ -235,7 +235,7 @@ def test_behind_a_pooler_a_write_names_its_level_in_one_round_trip(
 ) -> None:
     """Such a pooler refuses the level as a setting of the session; `make test-pooler` has one."""
     database = Database(proxy.url, isolation="read committed")
-    assert database._target.renew(psycopg.OperationalError("unsupported startup parameter"))
+    assert database._address.renew(psycopg.OperationalError("unsupported startup parameter"))
     caller = open_writer(database, replace(QUICK, form=form))  # type: ignore[arg-type]
     first = caller.write(workload_s.car_created("CAR-9"))
     proxy.reset_counts()

@@ -13,7 +13,7 @@ from tests.support.writer.callers import QUICK, make_caller, with_workers
 
 from dsql_outbox.operations import Messages
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
-from dsql_outbox.outbox.database.target import Isolation
+from dsql_outbox.outbox.database.address import Isolation
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, MemorySink

@@ -12,8 +12,8 @@ import pytest
 
 from dsql_outbox.outbox import Database, SettingsError
 from dsql_outbox.outbox.database import database as module
-from dsql_outbox.outbox.database.postgres_target import PostgresTarget
-from dsql_outbox.outbox.database.url_scheme import target_of
+from dsql_outbox.outbox.database.postgres_address import PostgresAddress
+from dsql_outbox.outbox.database.url_scheme import address_of
 
 CLUSTER = "abc.dsql.eu-west-1.on.aws"
 NOWHERE = "host=/nonexistent dbname=postgres"
@@ -29,9 +29,9 @@ NOWHERE = "host=/nonexistent dbname=postgres"
     ],
 )
 def test_a_postgresql_database_is_named_by_url_or_by_key_and_value(url: str, shown: str) -> None:
-    target = target_of(url, None)
-    assert isinstance(target, PostgresTarget)
-    assert str(target) == shown
+    address = address_of(url, None)
+    assert isinstance(address, PostgresAddress)
+    assert str(address) == shown
     assert repr(Database(url)) == f"Database({shown}, schema='outbox')"
 
 
@@ -99,7 +99,7 @@ def test_a_refused_url_does_not_tell_its_password(url: str) -> None:
 
 def test_a_database_does_not_tell_its_password() -> None:
     database = Database("postgresql://app:s3cret@h/db")
-    assert "s3cret" not in f"{database} {database!r} {database._target} {database._target!r}"
+    assert "s3cret" not in f"{database} {database!r} {database._address} {database._address!r}"
 
 
 @pytest.mark.parametrize("schema", ["outbox", "_o", "o2", "o" * 63])
@@ -137,7 +137,7 @@ def test_making_a_database_does_no_io(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def parameters(url: str, **settings: Any) -> dict[str, Any]:
     database = Database(url, **settings)
-    return database._parameters(database._target.parameters())
+    return database._parameters(database._address.parameters())
 
 
 def test_isolation_is_added_to_the_options_of_the_url() -> None:
@@ -156,12 +156,12 @@ def test_isolation_is_added_to_the_options_of_the_url() -> None:
 )
 def test_a_pooler_that_refuses_options_gets_none(refusal: str) -> None:
     """And the level goes into each transaction that writes."""
-    target = Database("host=h options='-c work_mem=8MB'", isolation="repeatable read")._target
-    assert target.begins_at is None
-    assert target.renew(psycopg.OperationalError(refusal))
-    assert target.parameters()["options"] == "-c work_mem=8MB"
-    assert target.begins_at is psycopg.IsolationLevel.REPEATABLE_READ
-    assert target.renew(psycopg.OperationalError(refusal)), "of a connection opened meanwhile"
+    address = Database("host=h options='-c work_mem=8MB'", isolation="repeatable read")._address
+    assert address.begins_at is None
+    assert address.renew(psycopg.OperationalError(refusal))
+    assert address.parameters()["options"] == "-c work_mem=8MB"
+    assert address.begins_at is psycopg.IsolationLevel.REPEATABLE_READ
+    assert address.renew(psycopg.OperationalError(refusal)), "of a connection opened meanwhile"
 
 
 def test_without_isolation_the_options_stay() -> None:
@@ -170,12 +170,12 @@ def test_without_isolation_the_options_stay() -> None:
 
 
 def test_a_pooler_that_takes_no_options_is_asked_again_without_ours() -> None:
-    target = target_of("host=h", None)
-    assert not target.renew(psycopg.OperationalError("connection refused"))
+    address = address_of("host=h", None)
+    assert not address.renew(psycopg.OperationalError("connection refused"))
     refusal = psycopg.OperationalError("FATAL:  unsupported startup parameter: options")
-    assert target.renew(refusal)
-    assert "options" not in target.parameters()
-    assert target.renew(refusal)  # another caller's, which was on its way
+    assert address.renew(refusal)
+    assert "options" not in address.parameters()
+    assert address.renew(refusal)  # another caller's, which was on its way
 
 
 def test_connections_commit_by_themselves_and_find_dead_links() -> None:
@@ -209,7 +209,7 @@ def test_the_url_may_say_how_dead_links_are_found(name: str) -> None:
 @pytest.mark.parametrize(("setting", "seconds"), [(10, 10), (1.5, 2)])
 def test_the_time_to_connect_is_whole_seconds_for_libpq(setting: float, seconds: int) -> None:
     database = Database("host=h", connect_timeout=setting)
-    assert database._parameters(database._target.parameters())["connect_timeout"] == seconds
+    assert database._parameters(database._address.parameters())["connect_timeout"] == seconds
 
 
 def test_opens_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.redaction import has_unclear_login
 
-from .target import APPLICATION, DEAD_LINK, ConnectParameters, Endpoint, Isolation, is_port
+from .address import APPLICATION, DEAD_LINK, ConnectParameters, Endpoint, Isolation, is_port
 
 _LEVELS: Final = {
     "read committed": IsolationLevel.READ_COMMITTED,
@@ -60,8 +60,8 @@ def _check_hosts(hosts: str) -> None:
         ) from None
 
 
-class PostgresTarget:
-    """A PostgreSQL database, named by a URL or by libpq's key=value text.
+class PostgresAddress:
+    """The address of a PostgreSQL database: a URL, or libpq's key=value text.
 
     `password` returns the password for each new connection, in place of that of the URL.
 
@@ -176,10 +176,10 @@ class PostgresTarget:
         return None if found is None else str(found)
 
     @property
-    def address(self) -> str:
+    def host_and_port(self) -> str:
         """The host and the port of the URL."""
         host = self._parameters.get("host", "the local socket")
         return f"{host}:{self._parameters.get('port', 5432)}"
 
     def __str__(self) -> str:
-        return f"{self.address}/{self._parameters.get('dbname', '')}"
+        return f"{self.host_and_port}/{self._parameters.get('dbname', '')}"

@@ -20,9 +20,9 @@ import pytest
 from dsql_core.token_manager import TokenManager
 
 from dsql_outbox.outbox import Database, MissingExtra, SettingsError
-from dsql_outbox.outbox.database import dsql_target as module
+from dsql_outbox.outbox.database import dsql_address as module
 from dsql_outbox.outbox.database.connection import Connection
-from dsql_outbox.outbox.database.dsql_target import DsqlTarget
+from dsql_outbox.outbox.database.dsql_address import DsqlAddress
 
 HOST = "abc123.dsql.eu-central-1.on.aws"
 URL = f"dsql://app@{HOST}/postgres"
@@ -48,8 +48,8 @@ def no_keys(aws_keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
 
-def token(target: DsqlTarget) -> str:
-    return str(target.parameters()["password"])
+def token(address: DsqlAddress) -> str:
+    return str(address.parameters()["password"])
 
 
 def signer(monkeypatch: pytest.MonkeyPatch, sign: Callable[[], str]) -> None:
@@ -66,7 +66,7 @@ def signer(monkeypatch: pytest.MonkeyPatch, sign: Callable[[], str]) -> None:
 def test_the_password_is_a_signed_request_for_the_role_cluster_and_region(
     role: str, action: str
 ) -> None:
-    request = urlsplit(f"https://{token(DsqlTarget(f'dsql://{role}@{HOST}/postgres'))}")
+    request = urlsplit(f"https://{token(DsqlAddress(f'dsql://{role}@{HOST}/postgres'))}")
     query = parse_qs(request.query)
     assert request.netloc == HOST
     assert query["Action"] == [action]
@@ -80,10 +80,10 @@ def test_a_token_is_used_again_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> 
     count = iter(range(100))
     monkeypatch.setattr(module, "time", lambda: clock.now)
     signer(monkeypatch, lambda: f"token {next(count)}")
-    target, found = DsqlTarget(URL), list[str]()
+    address, found = DsqlAddress(URL), list[str]()
     for now in (1_000_000.0, 1_000_059.9, 1_000_060.0, 1_000_100.0, 900_000.0):
         clock.now = now
-        found.append(token(target))
+        found.append(token(address))
     assert found == ["token 0", "token 0", "token 1", "token 1", "token 2"]
 
 
@@ -95,12 +95,12 @@ def test_parallel_first_signings_are_one(monkeypatch: pytest.MonkeyPatch) -> Non
         return "token"  # never released: one signing only
 
     signer(monkeypatch, sign)
-    target = DsqlTarget(URL)
+    address = DsqlAddress(URL)
     start = threading.Barrier(8)
 
     def first(_: int) -> str:
         start.wait(PATIENCE)
-        return token(target)
+        return token(address)
 
     with ThreadPoolExecutor(8) as threads:
         assert set(threads.map(first, range(8))) == {"token"}
@@ -120,7 +120,7 @@ async def test_the_event_loop_runs_on_while_a_token_is_signed(
         return "token"
 
     signer(monkeypatch, sign)
-    task = asyncio.create_task(DsqlTarget(URL).parameters_async())
+    task = asyncio.create_task(DsqlAddress(URL).parameters_async())
     with anyio.fail_after(PATIENCE):
         await started.wait()
         go.set()
@@ -143,7 +143,7 @@ async def test_a_cancelled_caller_does_not_wait_for_the_signing(
 
     signer(monkeypatch, sign)
     async with anyio.create_task_group() as group:
-        group.start_soon(DsqlTarget(URL).parameters_async)
+        group.start_soon(DsqlAddress(URL).parameters_async)
         await started.wait()
         group.cancel_scope.cancel()
     assert not signed.is_set()
@@ -163,26 +163,26 @@ def test_missing_credentials_are_a_failure_to_connect() -> None:
 
 
 def test_the_url_gives_role_host_and_database() -> None:
-    found = DsqlTarget(f"dsql://my%40app@{HOST.upper()}:6432/postgres").parameters()
+    found = DsqlAddress(f"dsql://my%40app@{HOST.upper()}:6432/postgres").parameters()
     assert (found["user"], found["host"], found["port"]) == ("my@app", HOST, 6432)
     assert found["dbname"] == "postgres"
 
 
 @pytest.mark.parametrize("url", [f"dsql://app@{HOST}", f"dsql://app@{HOST}/"])
 def test_port_and_database_have_defaults(url: str) -> None:
-    found = DsqlTarget(url).parameters()
+    found = DsqlAddress(url).parameters()
     assert (found["port"], found["dbname"]) == (5432, "postgres")
 
 
 def test_a_private_link_endpoint_is_a_cluster_too() -> None:
     host = "abc123.dsql-fnh4.us-east-1.on.aws"
-    target = DsqlTarget(f"dsql://app@{host}/postgres")
-    assert "us-east-1" in token(target)
-    assert target.parameters()["host"] == host
+    address = DsqlAddress(f"dsql://app@{host}/postgres")
+    assert "us-east-1" in token(address)
+    assert address.parameters()["host"] == host
 
 
 def test_tls_is_verified_and_the_client_is_named() -> None:
-    found = DsqlTarget(URL).parameters()
+    found = DsqlAddress(URL).parameters()
     assert found["sslmode"] == "verify-full"
     assert found["sslnegotiation"] == "direct"
     assert found["tcp_user_timeout"] == 10_000
@@ -192,30 +192,30 @@ def test_tls_is_verified_and_the_client_is_named() -> None:
 
 def test_direct_tls_needs_libpq_17(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.pq, "version", lambda: 160_000)
-    assert "sslnegotiation" not in DsqlTarget(URL).parameters()
+    assert "sslnegotiation" not in DsqlAddress(URL).parameters()
 
 
 def test_libpq_takes_every_parameter() -> None:
-    psycopg.conninfo.make_conninfo(**DsqlTarget(URL).parameters())
+    psycopg.conninfo.make_conninfo(**DsqlAddress(URL).parameters())
 
 
 def test_the_roots_are_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         ssl, "get_default_verify_paths", lambda: SimpleNamespace(cafile="/etc/roots.pem")
     )
-    assert DsqlTarget(URL).parameters()["sslrootcert"] == "/etc/roots.pem"
+    assert DsqlAddress(URL).parameters()["sslrootcert"] == "/etc/roots.pem"
 
 
 def test_without_a_file_of_the_system_the_roots_are_those_of_the_aws_sdk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: SimpleNamespace(cafile=None))
-    roots = DsqlTarget(URL).parameters()["sslrootcert"]
+    roots = DsqlAddress(URL).parameters()["sslrootcert"]
     assert ssl.create_default_context(cafile=str(roots)).get_ca_certs()
 
 
 def test_the_first_thing_sent_is_tls_for_the_cluster_and_no_token() -> None:
-    target = DsqlTarget(URL)
+    address = DsqlAddress(URL)
     received = list[bytes]()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -228,7 +228,7 @@ def test_the_first_thing_sent_is_tls_for_the_cluster_and_no_token() -> None:
         thread.start()
         here: dict[str, Any] = {"hostaddr": "127.0.0.1", "port": server.getsockname()[1]}
         with pytest.raises(psycopg.OperationalError) as caught:
-            Connection.connect(**target.parameters() | here)
+            Connection.connect(**address.parameters() | here)
         thread.join(PATIENCE)
     (first,) = received
     assert first.startswith(b"\x16\x03"), "no TLS handshake"
@@ -295,9 +295,9 @@ def test_without_the_connector_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
 def test_a_token_is_in_no_text(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     database = Database(URL)
-    signature = database._target.parameters()["password"]
-    told = f"{database!r} {database._target} {database._target!r} {caplog.text}"
-    assert str(database._target) == f"{HOST}/postgres"
+    signature = database._address.parameters()["password"]
+    told = f"{database!r} {database._address} {database._address!r} {caplog.text}"
+    assert str(database._address) == f"{HOST}/postgres"
     assert "X-Amz" not in told
     assert str(signature) not in told
 
@@ -308,7 +308,7 @@ import sys
 from dsql_outbox.outbox import Database
 database = Database({URL!r})
 assert not {{"boto3", "botocore"}} & set(sys.modules), "too early"
-database._target.parameters()
+database._address.parameters()
 assert "boto3" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -18,8 +18,8 @@ from psycopg import pq
 
 from dsql_outbox.outbox.errors import MissingExtra, SettingsError
 
+from .address import APPLICATION, DEAD_LINK, ConnectParameters, Endpoint, is_port
 from .fork import call_in_children
-from .target import APPLICATION, DEAD_LINK, ConnectParameters, Endpoint, is_port
 
 _URL: Final = re.compile(
     r"dsql://(?P<user>[^:@/?#]+)"
@@ -59,8 +59,8 @@ _DIRECT_TLS: Final = 170_000
 """The libpq version from which TLS starts without a request, which saves one round trip."""
 
 
-class DsqlTarget:
-    """An Aurora DSQL cluster, named by a URL.
+class DsqlAddress:
+    """The address of an Aurora DSQL cluster: the URL names it.
 
     The token for role ``admin`` is signed for ``dsql:DbConnectAdmin``, the token
     for any other role for ``dsql:DbConnect``. boto3 finds the AWS credentials. The
@@ -78,7 +78,7 @@ class DsqlTarget:
             raise SettingsError(_PRIVATE_LINK if _VPC_ENDPOINT.search(url) else _OTHER_FORM)
         if find_spec("dsql_core") is None:
             raise MissingExtra("dsql", "a dsql:// database")
-        self._address: ConnectParameters = {
+        self._parameters: ConnectParameters = {
             "host": found["host"].lower(),
             "port": int(found["port"] or 5432),
             "user": unquote(found["user"]),
@@ -146,7 +146,7 @@ class DsqlTarget:
         # sslrootcert=system fails: the OpenSSL in psycopg's wheel has a default path of
         # certificates that exists on no system.
         roots = ssl.get_default_verify_paths().cafile or where()
-        wanted = self._address | _tls(roots) | {"token_duration_secs": _TOKEN_LIFE}
+        wanted = self._parameters | _tls(roots) | {"token_duration_secs": _TOKEN_LIFE}
         try:
             connector = connection_utils.ConnectionUtilities
             signed: ConnectParameters = connector.parse_properties_and_set_token(
@@ -161,16 +161,16 @@ class DsqlTarget:
     @property
     def endpoint(self) -> Endpoint:
         """The host and the port of the cluster, and the database."""
-        host, port, dbname = (self._address[name] for name in ("host", "port", "dbname"))
+        host, port, dbname = (self._parameters[name] for name in ("host", "port", "dbname"))
         return Endpoint(str(host), int(port), str(dbname))
 
     @property
-    def address(self) -> str:
+    def host_and_port(self) -> str:
         """The host and the port of the cluster."""
-        return f"{self._address['host']}:{self._address['port']}"
+        return f"{self._parameters['host']}:{self._parameters['port']}"
 
     def __str__(self) -> str:
-        return f"{self._address['host']}/{self._address['dbname']}"
+        return f"{self._parameters['host']}/{self._parameters['dbname']}"
 
 
 def _tls(roots: str) -> ConnectParameters:

@@ -1,4 +1,4 @@
-"""The interface to a kind of database: the parameters that open a connection to it."""
+"""The address of a database: the parameters that open a connection to it."""
 
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -52,8 +52,8 @@ def is_port(text: str) -> bool:
     return is_short and 1 <= int(text) <= _LAST_PORT
 
 
-class Target(Protocol):
-    """One database. Its parameters may differ for each connection, as a token does."""
+class Address(Protocol):
+    """The address of one database. Its parameters may differ for each connection, as a token does."""
 
     def parameters(self, *, role_path: bool = False) -> ConnectParameters:
         """Return the parameters for libpq. The call may block.
@@ -92,7 +92,7 @@ class Target(Protocol):
         ...
 
     @property
-    def address(self) -> str:
+    def host_and_port(self) -> str:
         """The host and the port, without any secret."""
         ...
 
