@@ -53,7 +53,7 @@ def is_port(text: str) -> bool:
 
 
 class Address(Protocol):
-    """The address of one database. Its parameters may differ for each connection, as a token does."""
+    """The address of one database. Its parameters may differ by connection, as a token does."""
 
     def parameters(self, *, role_path: bool = False) -> ConnectParameters:
         """Return the parameters for libpq. The call may block.
