@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 import psycopg
 
-from dsql_outbox.outbox.database.address import APPLICATION, Isolation
+from dsql_outbox.outbox.database.address import APPLICATION
 from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
 from dsql_outbox.outbox.redaction import told
 from dsql_outbox.outbox.settings import is_unicode
@@ -135,12 +135,10 @@ def open_database(url: str | None, schema: str) -> Generator[Database]:
 
 
 @contextmanager
-def open_bare_database(
-    url: str | None, schema: str, isolation: Isolation | None = None
-) -> Generator[Database]:
+def open_bare_database(url: str | None, schema: str) -> Generator[Database]:
     """Open the database as `open_database` does, but never create tables."""
     with database_address(url) as address:
-        yield Database(address, schema=schema, isolation=isolation)
+        yield Database(address, schema=schema)
 
 
 @contextmanager

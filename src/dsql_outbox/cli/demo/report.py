@@ -23,15 +23,10 @@ _JAEGER_PORT: Final = 16686
 def show(
     console: "Console", results: Results, found: Sequence[Check], trace: Sequence[SpanView]
 ) -> None:
-    """Print the table, the numbers, the checks and the trace of the most retried event."""
-    console.print(_table(results))
-    console.print()
-    for line in _numbers(results):
-        console.print(line)
-    console.print()
-    for check in found:
-        mark = "[green]ok[/]  " if check.held else "[red]FAIL[/]"
-        console.print(f"  {mark} {check.text}: {check.found}")
+    """Print the tables, the checks and the trace of the most retried event."""
+    for part in (_events(results), _latencies(results), _verdicts(found)):
+        console.print()
+        console.print(part)
     console.print()
     _show_trace(console, results.most_retried(), trace)
 
@@ -60,15 +55,22 @@ def _jaeger_beside(otlp: str) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{_JAEGER_PORT}"
 
 
-def _table(results: Results) -> "Table":
+def _table(texts: Sequence[str], numbers: Sequence[str]) -> "Table":
+    """A table with columns of texts and columns of numbers."""
     from rich import box  # noqa: PLC0415 - rich takes 60 ms to import
     from rich.table import Table  # noqa: PLC0415 - as above
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("shape")
-    table.add_column("event type")
-    for name in ("sent", "stored", "retried", "delivered"):
+    # As narrow as can be: that of the events needs 59 columns.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    for name in texts:
+        table.add_column(name)
+    for name in numbers:
         table.add_column(name, justify="right")
+    return table
+
+
+def _events(results: Results) -> "Table":
+    table = _table(("shape", "event type"), ("sent", "stored", "retried", "delivered"))
     for shape in SHAPES:
         for kind in EVENT_TYPES:
             writes = results.of(shape, kind.event_type)
@@ -83,24 +85,28 @@ def _counts(results: Results, writes: Sequence[Written]) -> tuple[int, int, int,
     return len(writes), len(receipts), retried, results.arrivals_of(writes)
 
 
-def _numbers(results: Results) -> list[str]:
-    retries = sum(w.receipt.attempts - 1 for w in results.written if w.receipt)
-    lost = sum(w.receipt is None for w in results.written)
-    calm = [w.seconds for w in results.written if w.receipt and not w.receipt.conflicts]
-    retried = [w.seconds for w in results.written if w.receipt and w.receipt.conflicts]
-    return [
-        f"  conflicts {results.conflicts()}, retries {retries}, lost {lost}",
-        f"  write, no conflict    {_latency(calm)}",
-        f"  write, with conflict  {_latency(retried)}",
-        f"  commit to broker      {_latency([a.lag for a in results.arrived])}",
-    ]
+def _latencies(results: Results) -> "Table":
+    stored = [(w.seconds, w.receipt.conflicts) for w in results.written if w.receipt]
+    rows = {
+        "write, no conflict": [seconds for seconds, conflicts in stored if not conflicts],
+        "write, with conflict": [seconds for seconds, conflicts in stored if conflicts],
+        "commit to broker": [arrived.lag for arrived in results.arrived],
+    }
+    table = _table(("latency in ms",), ("events", "     p50", "     p95", "     max"))
+    for name, seconds in rows.items():
+        ranked = (percentile(seconds, share) * 1000 for share in (0.5, 0.95, 1.0))
+        table.add_row(name, str(len(seconds)), *(f"{ms:.1f}" if seconds else "-" for ms in ranked))
+    return table
 
 
-def _latency(seconds: Sequence[float]) -> str:
-    if not seconds:
-        return "none"
-    p50, p95, most = (percentile(seconds, share) * 1000 for share in (0.5, 0.95, 1.0))
-    return f"p50 {p50:6.1f} ms   p95 {p95:6.1f} ms   max {most:6.1f} ms   of {len(seconds)}"
+def _verdicts(found: Sequence[Check]) -> "Table":
+    from rich.table import Table  # noqa: PLC0415 - rich takes 60 ms to import
+
+    table = Table.grid(padding=(0, 1))
+    for check in found:
+        mark = "  [green]ok[/]" if check.held else "  [red]FAIL[/]"
+        table.add_row(mark, f"{check.text}: {check.found}")
+    return table
 
 
 def _show_trace(console: "Console", written: Written, trace: Sequence[SpanView]) -> None:

@@ -52,9 +52,9 @@ class Results:
             w for w in self.written if w.shape == shape and w.event.header.event_type == event_type
         ]
 
-    def conflicts(self, shape: Shape | None = None) -> int:
-        """How many conflicts the writes of one shape met, or of all."""
-        receipts = (w.receipt for w in self.written if shape in {None, w.shape})
+    def conflicts(self, shape: Shape) -> int:
+        """How many conflicts the writes of one shape met."""
+        receipts = (w.receipt for w in self.written if w.shape == shape)
         return sum(receipt.conflicts for receipt in receipts if receipt)
 
     def arrivals_of(self, writes: Iterable[Written]) -> int:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from time import perf_counter, time
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -30,9 +30,9 @@ Progress = Callable[[int], None]
 TURNS: Final = 5
 """Each of the four workers, one per type, writes this many events of each shape."""
 
-_PREFIX: Final = "outbox-demo"
+_PREFIX: Final = "demo"
 _TOPIC: Final = f"{_PREFIX}.{{event_type}}"
-STREAM: Final = "OUTBOX_DEMO"
+_STREAM: Final = "DEMO"
 
 _TRIES: Final = 5
 """How often the hot shape is written at most: it is repeated until two writes conflict."""
@@ -43,30 +43,29 @@ async def write_relay_and_read_back(
 ) -> Results:
     """Write all events while a publisher relays them; with the outbox empty, read them back.
 
-    `broker` is the URL of a NATS server. `written` and `delivered` count the events.
+    `broker` is the URL of a new NATS server. `written` and `delivered` count the events.
     """
 
     def count(fact: Fact) -> None:
         if isinstance(fact, PublishEnded) and fact.result == "delivered":
             delivered(1)
 
-    sink = f"{broker}{'&' if '?' in broker else '?'}stream={STREAM}&subjects={_PREFIX}.>"
+    sink = f"{broker}?stream={_STREAM}&subjects={_PREFIX}.>"
     results = Results()
     async with Publisher(database, sink, hooks=[count]):
         await _write_all(database, results, written)
     await Publisher(database, sink, hooks=[count]).run(until_empty=True)
-    results.arrived.extend(await _read_back(broker, results.ids()))
+    results.arrived.extend(await _read_back(broker))
     return results
 
 
 async def _write_all(database: Database, results: Results, progress: Progress) -> None:
     """Write both shapes; repeat the hot one until two writes have conflicted."""
-    run = f"{int(time() * 1000) & 0xFFFFFF:06x}"  # makes the entity ids of this run unique
     settings = replace(WriterSettings.origin(), topic=_TOPIC)
     async with AsyncWriter(database, settings) as writer:
         for shape in SHAPES:
             for n in range(_TRIES if shape == "hot" else 1):
-                written = await _write_shape(writer, shape, f"{run}{shape[0]}{n}", progress)
+                written = await _write_shape(writer, shape, f"{shape[0]}{n}", progress)
                 results.written.extend(written)
                 if results.conflicts(shape):
                     break
@@ -105,19 +104,16 @@ async def _write(
     return Written(shape, event, receipt, perf_counter() - started)
 
 
-async def _read_back(broker: str, wanted: set[UUID]) -> list[Arrived]:
-    """The messages whose event ids are in `wanted`, in the broker's order."""
+async def _read_back(broker: str) -> list[Arrived]:
+    """All messages, in the broker's order."""
     import nats  # noqa: PLC0415 - an extra, and needed for NATS only
 
-    client: Any = await nats.connect(broker.partition("?")[0])  # pyright: ignore[reportUnknownMemberType]
+    client: Any = await nats.connect(broker)  # pyright: ignore[reportUnknownMemberType]
     try:
         jetstream = client.jetstream()
-        left = (await jetstream.stream_info(STREAM)).state.messages
-        subscription = await jetstream.subscribe(
-            f"{_PREFIX}.>", stream=STREAM, ordered_consumer=True
-        )
-        arrived = [_arrived(await subscription.next_msg(timeout=5)) for _ in range(left)]
-        return [message for message in arrived if message.event_id in wanted]
+        left = (await jetstream.stream_info(_STREAM)).state.messages
+        messages = await jetstream.subscribe(f"{_PREFIX}.>", stream=_STREAM, ordered_consumer=True)
+        return [_arrived(await messages.next_msg(timeout=5)) for _ in range(left)]
     finally:
         await client.close()
 
