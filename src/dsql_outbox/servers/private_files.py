@@ -4,6 +4,7 @@ All functions refuse to follow a link, and check the owner of the opened file.
 Otherwise another user could make us write to a file of their choice.
 """
 
+import fcntl
 import os
 import secrets
 import stat
@@ -19,11 +20,17 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def opened_folder(folder: Path, owners: Collection[int]) -> Generator[int]:
-    """Open a folder and yield its descriptor.
+    """Open a folder, made if it is missing, and yield its descriptor.
 
-    Raises `SettingsError` for a link, for a folder that cannot be opened, and for
+    Raises `SettingsError` for a link, for a folder that cannot be made or opened, and for
     one that belongs to a user not in `owners`.
     """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"folder {folder} cannot be made: {error.strerror}; name another"
+        ) from error
     try:
         handle = os.open(folder, _FOLDER)
     except OSError as error:
@@ -57,6 +64,15 @@ def open_log(name: str, folder: int | None, owners: Collection[int]) -> int:
         os.close(handle)
         raise
     return handle
+
+
+def try_lock(handle: int) -> bool:
+    """Lock an open file or folder; return False if another process has the lock."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_secret(path: Path, text: str) -> None:

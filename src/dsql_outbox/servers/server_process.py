@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final, Self
@@ -31,16 +31,13 @@ _TAIL: Final = 5  # lines of the log that an error shows
 _PORTS: Final = range(15_000, 30_000)
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1, between 15000 and 29999, on which nothing listens."""
+def free_port(preferred: int = 0) -> int:
+    """A TCP port of 127.0.0.1 on which nothing listens: `preferred`, or one from 15000 to 29999."""
+    if preferred and _is_free(preferred):
+        return preferred
     while not _is_free(port := random.choice(_PORTS)):  # noqa: S311 - not a secret
         pass
     return port
-
-
-def preferred_port(port: int) -> int:
-    """`port` if nothing listens on it on 127.0.0.1, else a free one."""
-    return port if _is_free(port) else free_port()
 
 
 def _is_free(port: int) -> bool:
@@ -170,22 +167,13 @@ class EmbeddedServer(ABC):
 
     The data is stored in `folder` and kept; without one, in a temporary folder
     that is removed at the end. The server stops when this process ends, even if it is
-    killed. The server inherits the descriptors `pass_fds`, such as a lock that must be
-    held as long as the server runs.
+    killed.
     """
 
-    def __init__(
-        self,
-        name: str,
-        folder: Path | None,
-        stop_signal: signal.Signals,
-        *,
-        pass_fds: Collection[int] = (),
-    ) -> None:
+    def __init__(self, name: str, folder: Path | None, stop_signal: signal.Signals) -> None:
         self._name = name
         self._folder = folder
         self._stop_signal = stop_signal
-        self._pass_fds = pass_fds
         self._scratch: Path | None = None
         self._process: ServerProcess | None = None
 
@@ -240,9 +228,13 @@ class EmbeddedServer(ABC):
 
     def _spawn(self, command: Sequence[str], log: Path | int, **options: Any) -> ServerProcess:
         """Start the server's process, and remember it, so that `close` stops it in any case."""
-        given = {"pass_fds": self._pass_fds} | options
         self._process = ServerProcess(
-            self._name, command, log, stop_signal=self._stop_signal, scratch=self._scratch, **given
+            self._name,
+            command,
+            log,
+            stop_signal=self._stop_signal,
+            scratch=self._scratch,
+            **options,
         )
         return self._process
 

@@ -1,6 +1,5 @@
 """`dsql-outbox dev`: all of it runs, is counted, ends at once, and leaves nothing behind."""
 
-import fcntl
 import json
 import os
 import re
@@ -11,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Timer
 from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +20,7 @@ import pytest
 from tests.support.commands import Command
 from tests.support.waiting import wait_until
 
-from dsql_outbox.cli.dev.dev_servers import locked
+from dsql_outbox.testing import EmbeddedPostgres
 
 LONG = 60.0
 
@@ -171,28 +169,10 @@ def test_the_first_line_comes_before_the_slow_imports() -> None:
     assert done.stdout.splitlines() == ["starting PostgreSQL and NATS in a temporary folder", "[]"]
 
 
-def test_a_folder_whose_killed_owner_nobody_has_reaped_is_waited_for(tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path; from dsql_outbox.cli.dev.dev_servers import locked\n"
-        "with locked(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
-    )
-    owner = subprocess.Popen(
-        [sys.executable, "-c", script, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with owner:
-        assert owner.stdout is not None
-        assert owner.stdout.readline() == b"\n"
-        owner.kill()
-        wait_until(lambda: is_gone(owner.pid))
-        server = os.open(tmp_path, os.O_RDONLY)  # one that inherited the lock, and stops
-        fcntl.flock(server, fcntl.LOCK_EX)
-        stopped = []
-
-        def stop() -> None:
-            stopped.append(server)
-            os.close(server)
-
-        Timer(0.2, stop).start()
-        with locked(tmp_path):
-            assert stopped == [server]
-            assert (tmp_path / "dev.pid").read_text() == str(os.getpid())
+def test_a_folder_where_another_postgresql_runs_is_refused(folder: Path) -> None:
+    with EmbeddedPostgres(folder / "postgres", settings={"fsync": "off"}) as other:
+        with Command("dev", folder) as command:
+            done = command.finish()
+        assert other.is_running()
+    assert done.code == 1
+    assert f"another PostgreSQL runs in {folder} (process {other.pid}): end it" in done.err

@@ -1,20 +1,18 @@
 """The servers of `dev`: on the same ports with the same secret each time, one `dev` per folder."""
 
-import fcntl
 import os
 import socket
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from secrets import token_hex
-from time import monotonic, sleep
 from typing import Final, NamedTuple
 
 from dsql_outbox.outbox.errors import OutboxError, SettingsError
 from dsql_outbox.servers.nats_server import NatsServer
 from dsql_outbox.servers.postgres_server import EmbeddedPostgres
-from dsql_outbox.servers.private_files import kept_secret
-from dsql_outbox.servers.server_process import free_port, preferred_port
+from dsql_outbox.servers.private_files import kept_secret, try_lock
+from dsql_outbox.servers.server_process import free_port
 
 from .activity import LOG_SETTINGS
 
@@ -24,8 +22,6 @@ _NATS: Final = 14222
 _CLAIM: Final = 19463
 _SECRET: Final = "password"  # noqa: S105 - the name of its file
 _OWNER: Final = "dev.pid"
-_DIGITS: Final = 20
-_STOP: Final = 20.0  # seconds that the servers of a killed process may take to stop
 
 _SERVER_SETTINGS: Final = {
     **LOG_SETTINGS,
@@ -55,87 +51,64 @@ class DevServers(NamedTuple):
 def dev_servers(folder: Path | None) -> Generator[DevServers]:
     """Run both servers during the block. Data and secret are kept in `folder`, if there is one.
 
-    Raises as `locked` does, `MissingExtra` when no servers are installed, and `OutboxError`
-    when one does not start.
+    Raises as `owned` does, `MissingExtra` when no servers are installed, and `OutboxError`
+    when one does not start, or another runs in the folder.
     """
     with ExitStack() as stack:
-        port_for = stack.enter_context(_claimed_ports())
-        lock = () if folder is None else (stack.enter_context(locked(folder)),)
+        preferred = stack.enter_context(_preferred_ports())
+        if folder is not None:
+            stack.enter_context(owned(folder))
         # It is kept, so that URLs stay the same.
         secret = token_hex(16) if folder is None else kept_secret(folder / _SECRET)
         postgres = EmbeddedPostgres(
             folder and folder / "postgres",
             settings=_SERVER_SETTINGS | ({"fsync": "off"} if folder is None else {}),
-            port=port_for(_POSTGRES),
+            port=preferred(_POSTGRES),
             password=secret,
-            pass_fds=lock,
         )
-        nats = NatsServer(
-            folder and folder / "nats", port=port_for(_NATS), token=secret, pass_fds=lock
-        )
+        nats = NatsServer(folder and folder / "nats", port=preferred(_NATS), token=secret)
         stack.enter_context(postgres)
+        if not postgres.is_running():  # it runs already, so its end would not be noticed
+            raise OutboxError(
+                f"another PostgreSQL runs in {folder} (process {postgres.pid}): "
+                "end it, or name another folder"
+            )
         stack.enter_context(nats)
-        yield DevServers(postgres, nats, secret, port_for)
+        yield DevServers(postgres, nats, secret, lambda port: free_port(preferred(port)))
 
 
 @contextmanager
-def _claimed_ports() -> Generator[Callable[[int], int]]:
-    """Yield a function that chooses a port.
-
-    The first `dev` on this machine gets the given ports, if they are free. Any other gets
-    free ports.
-    """
+def _preferred_ports() -> Generator[Callable[[int], int]]:
+    """Yield a function that returns its port; but 0, any, if another `dev` runs on this machine."""
     with socket.socket() as claim:
         try:
             claim.bind((HOST, _CLAIM))
         except OSError:
-            yield lambda _: free_port()
+            yield lambda _: 0
         else:
-            yield preferred_port
+            yield lambda port: port
 
 
 @contextmanager
-def locked(folder: Path) -> Generator[int]:
-    """Make and lock `folder` for this process; yields a descriptor for its servers to inherit.
+def owned(folder: Path) -> Generator[None]:
+    """Make `folder` and let this process own it during the block.
 
-    It holds a second lock, on the folder itself. So if this process is killed, the next one
-    waits until its servers have stopped.
-
-    Raises `SettingsError` if another process has the folder or it cannot be made, and
-    `OutboxError` if the servers of a killed process still run after 20 s.
+    Raises `SettingsError` if another process owns it or it cannot be made.
     """
-    with ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            owner = os.open(folder / _OWNER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-            stack.callback(os.close, owner)
-            servers = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, servers)
-        except OSError as error:
-            raise SettingsError(
-                f"folder {folder} cannot be used: {error.strerror}; name another"
-            ) from error
-        if not _lock(owner):
-            raise SettingsError(
-                f"`dsql-outbox dev` already runs in {folder} (process "
-                f"{os.pread(owner, _DIGITS, 0).decode()}): end it, or name another folder"
-            )
-        os.truncate(owner, 0)
-        os.pwrite(owner, str(os.getpid()).encode(), 0)
-        deadline = monotonic() + _STOP
-        while not _lock(servers):
-            if monotonic() > deadline:
-                raise OutboxError(
-                    f"the servers of a killed `dsql-outbox dev` in {folder} still run after "
-                    f"{_STOP:.0f} s: end them, or name another folder"
-                )
-            sleep(0.01)
-        yield servers
-
-
-def _lock(handle: int) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / _OWNER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise SettingsError(
+            f"folder {folder} cannot be used: {error.strerror}; name another"
+        ) from error
+    with os.fdopen(handle, "r+", encoding="ascii") as owner:
+        if not try_lock(handle):
+            raise SettingsError(
+                f"`dsql-outbox dev` already runs in {folder} (process {owner.read()}): "
+                "end it, or name another folder"
+            )
+        owner.truncate()
+        owner.write(str(os.getpid()))
+        owner.flush()
+        yield
