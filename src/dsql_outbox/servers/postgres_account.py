@@ -48,13 +48,15 @@ def hand_over(folder: Path) -> None:
                 f"folder {folder} holds files, but no PostgreSQL data; name another"
             )
         _give(handle)
-    if os.geteuid() != 0 and not server_may("-w", folder):
-        raise SettingsError(f"folder {folder} cannot be written to; name another")
-    if not server_may("-w", folder):
-        raise SettingsError(
-            f"user {_USER} cannot reach folder {folder}: PostgreSQL refuses to run as root, so it "
-            f"runs as {_USER}; name one whose parents all users may enter, or do not run as root"
-        )
+        if os.geteuid() != 0 and not server_may("-w", folder):
+            raise SettingsError(f"folder {folder} cannot be written to; name another")
+        if not server_may("-w", folder):
+            raise SettingsError(
+                f"user {_USER} cannot reach folder {folder}: PostgreSQL refuses to run as root, "
+                f"so it runs as {_USER}; name one whose parents all users may enter, or do not "
+                "run as root"
+            )
+        os.chmod(handle, 0o700)  # noqa: PTH101 - as above; PostgreSQL refuses one that others may enter
 
 
 def _give(folder: Path | int) -> None:

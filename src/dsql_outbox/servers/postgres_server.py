@@ -3,8 +3,8 @@
 import fcntl
 import os
 import secrets
+import shutil
 import signal
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,9 @@ from .server_process import EmbeddedServer, ServerProcess, free_port
 _HOST: Final = "127.0.0.1"
 _CONNECT: Final = 5  # seconds that connecting may take
 _LOCK: Final = 60.0  # seconds to wait for another process that starts a server in the same folder
-_INITDB: Final = 60.0  # seconds that initdb may take
+_NEW: Final = "new"
+_LAST: Final = "PG_VERSION"  # the file of a data folder that says that all others are there
+
 _SOCKETS: Final = "sockets"
 _LOG: Final = "server.log"
 _PASSWORD_FILE: Final = "pgpass"  # noqa: S105 - its name
@@ -138,8 +140,8 @@ class EmbeddedPostgres(EmbeddedServer):
         if self._mark is None:
             self._mark = os.open(scratch / _PASSWORD_FILE, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(self._mark, fcntl.LOCK_EX)
-        if not (folder / "PG_VERSION").exists():
-            _initialize(binaries, folder)
+        if not (folder / _LAST).exists():
+            self._initialize(binaries, folder, handle, scratch)
         command = [str(binaries / "postgres"), "-D", str(folder), *self._flags(scratch)]
         log = open_log(_LOG, handle, {os.geteuid(), server_owner()})
         # It inherits the lock of its folder, so no other server starts there before it has
@@ -148,6 +150,23 @@ class EmbeddedPostgres(EmbeddedServer):
         process.wait_until_ready(lambda: self._is_ready(handle, process.pid))
         self._set_password()
         return process
+
+    def _initialize(self, binaries: Path, folder: Path, handle: int, scratch: Path) -> None:
+        """Make the data of a new server, in a folder below: a kill may leave half of it."""
+        shutil.rmtree(_NEW, ignore_errors=True, dir_fd=handle)
+        hand_over(folder)
+        command = [str(binaries / "initdb"), "-D", str(folder / _NEW), "-U", "postgres"]
+        # These rules apply only if a person starts a server in this folder.
+        command += ["--auth-local", "peer", "--auth-host", "reject"]
+        command += ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"]
+        log = scratch / "initdb.log"
+        process = self._spawn(command, log, pass_fds=(handle,), **server_options())
+        process.wait_until_done()
+        self._process = None
+        with opened_folder(folder / _NEW, {server_owner()}) as new:
+            for name in sorted(os.listdir(new), key=_LAST.__eq__):  # noqa: PTH208 - by descriptor
+                os.rename(name, name, src_dir_fd=new, dst_dir_fd=handle)
+        os.rmdir(_NEW, dir_fd=handle)
 
     def _flags(self, scratch: Path) -> Iterator[str]:
         self._port = self._port or free_port(self._preferred_port)
@@ -210,24 +229,6 @@ def _password_beside(running: _Postmaster, folder: Path) -> str:
             f"stop it (process {running.pid}), and start again"
         )
     return found
-
-
-def _initialize(binaries: Path, folder: Path) -> None:
-    hand_over(folder)
-    command = [str(binaries / "initdb"), "-D", str(folder), "-U", "postgres"]
-    # These rules apply only if a person starts a server in this folder.
-    command += ["--auth-local", "peer", "--auth-host", "reject"]
-    quick = ["-E", "UTF8", "--no-locale", "--no-sync", "--no-instructions"]
-    done = subprocess.run(  # noqa: S603 - our command
-        [*command, *quick],
-        capture_output=True,
-        text=True,
-        timeout=_INITDB,
-        check=False,
-        **server_options(),
-    )
-    if done.returncode != 0:
-        raise OutboxError(f"initdb failed in {folder}: {done.stderr.strip()}")
 
 
 def _joined_or_locked(folder: Path, handle: int) -> _Postmaster | None:

@@ -122,6 +122,14 @@ class ServerProcess:
                 raise OutboxError(f"{self._name} not ready after {_START:.0f} s: {self._tail()}")
             sleep(_POLL)
 
+    def wait_until_done(self) -> None:
+        """Wait until a program that ends by itself has succeeded.
+
+        Raises `OutboxError` with the end of the log if it fails, or needs more than 30 s.
+        """
+        self.wait_until_ready(lambda: self._process.poll() == 0)
+        self._wait_until_gone()
+
     def stop(self) -> None:
         """Send `stop_signal` and wait for all processes to end; after 20 s, kill the server.
 

@@ -6,7 +6,7 @@ from subprocess import run
 import pytest
 
 from dsql_outbox.servers import postgres_server
-from dsql_outbox.servers.postgres_programs import server_programs
+from dsql_outbox.testing import EmbeddedPostgres
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +22,9 @@ def temporary_files_in_the_quick_folder(
 def made_once(quick_folder: Path) -> Path:
     """The data of a new server."""
     data = quick_folder / "initialized"
-    data.mkdir(mode=0o700)
-    postgres_server._initialize(server_programs(), data)
+    with EmbeddedPostgres(data, settings={"fsync": "off"}) as server:
+        log = server.log
+    log.unlink()
     return data
 
 
@@ -31,8 +32,8 @@ def made_once(quick_folder: Path) -> Path:
 def copied_data(made_once: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy the data of a new server: initdb takes most of the time of a start."""
 
-    def copy(_: Path, folder: Path) -> None:
+    def copy(_: EmbeddedPostgres, _programs: Path, folder: Path, *_more: object) -> None:
         postgres_server.hand_over(folder)
         run(["cp", "-a", f"{made_once}/.", folder], check=True)
 
-    monkeypatch.setattr(postgres_server, "_initialize", copy)
+    monkeypatch.setattr(EmbeddedPostgres, "_initialize", copy)
