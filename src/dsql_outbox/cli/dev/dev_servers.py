@@ -31,15 +31,16 @@ _SERVER_SETTINGS: Final = {
 
 
 class DevServers(NamedTuple):
-    """The running servers, the secret of both, and a function that chooses more ports.
-
-    It returns the port to use in place of a given one.
-    """
+    """The running servers, and the secret of both."""
 
     postgres: EmbeddedPostgres
     nats: NatsServer
     secret: str
-    port_for: Callable[[int], int]
+    preferred: Callable[[int], int]
+
+    def port_for(self, port: int) -> int:
+        """The port to use in place of a given one."""
+        return free_port(self.preferred(port))
 
     def lost(self) -> str | None:
         """The server that has ended by itself, if one has."""
@@ -74,7 +75,7 @@ def dev_servers(folder: Path | None) -> Generator[DevServers]:
                 "end it, or name another folder"
             )
         stack.enter_context(nats)
-        yield DevServers(postgres, nats, secret, lambda port: free_port(preferred(port)))
+        yield DevServers(postgres, nats, secret, preferred)
 
 
 @contextmanager
