@@ -198,7 +198,9 @@ class AsyncWriter(WriterBase):
     def _begin_coalescing(self) -> None:
         """Start with empty lanes. In a forked child no task drives the lanes of the parent."""
         lanes = self._core.settings.coalesce
-        self._coalescer = Coalescer(self._programs, self._perform) if lanes else None
+        self._coalescer = (
+            Coalescer(self._core, self._programs, self._connections) if lanes else None
+        )
 
     async def _invoke(
         self,

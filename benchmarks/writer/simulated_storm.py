@@ -11,14 +11,14 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from dsql_outbox import Database, WriterSettings
+from dsql_outbox import WriterSettings
 from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind
-from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
+from dsql_outbox.outbox.unit_of_work.budget import Spending
+from dsql_outbox.writer.budgets import budgets_of
 
 _CONFLICT: Final = DatabaseFailure(
     FailureKind.CONFLICT, psycopg.errors.SerializationFailure(), "40001", None
 )
-_NOWHERE: Final = Database("postgresql://nobody@localhost/nothing")
 _PAUSE: Final = 0.003
 """Seconds between two calls of a writer."""
 
@@ -40,7 +40,7 @@ class _Call:
 
     def __init__(self, settings: WriterSettings, random: Random, began: float, left: int) -> None:
         deadline = None if settings.timeout is None else began + settings.timeout
-        self.backoff = Backoff(budgets_of(settings), _NOWHERE, deadline, random.random)
+        self.spending = Spending(budgets_of(settings), deadline, random.random)
         self.began = self.attempt = began
         self.left = left
 
@@ -66,7 +66,7 @@ def simulated_storm(
         is_lost = committed > call.attempt
         if is_lost:
             conflicts += 1
-            wait = call.backoff.next_wait(_CONFLICT, now)
+            wait = call.spending.next_wait(_CONFLICT, now)
             if wait is not None:
                 begin(call, now + wait)
                 continue

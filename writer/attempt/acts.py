@@ -1,24 +1,55 @@
-"""The acts of a write on a connection: the port of the bodies to the programs. No I/O."""
+"""The acts of one call of a writer, each on a connection that it takes and gives back. No I/O."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from time import time_ns
+from typing import Any, TypeVar
 from uuid import UUID
 
-from dsql_outbox.outbox.event.event_parser import ParsedEvent
-from dsql_outbox.outbox.failure import DatabaseFailure
-from dsql_outbox.outbox.unit_of_work.primitives import Program
-from dsql_outbox.writer.statement.answers import Found, Stored
+import psycopg
+from psycopg.pq import TransactionStatus
 
-from .pending import Pending
+from dsql_outbox.observability.facts import TransactionEnded, TransactionStarted
+from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
+from dsql_outbox.outbox.database.exchange import (
+    NumberedQuery,
+    Rows,
+    Values,
+    exchange,
+    pipeline,
+    rows_of,
+    tag_of,
+)
+from dsql_outbox.outbox.failure import NO_SUCH_FORM, DatabaseFailure, refuses_form
+from dsql_outbox.outbox.unit_of_work.commit import require_committed, roll_back
+from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
+from dsql_outbox.outbox.unit_of_work.gate import Gate
+from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program, Query
+from dsql_outbox.outbox.unit_of_work.work import on_connection
+from dsql_outbox.writer.core import Core
+from dsql_outbox.writer.statement.answers import Found, Row, Stored, found_events
+from dsql_outbox.writer.statement.write_statements import WriteStatements
+
+from .pending import Pending, still_open
+
+T = TypeVar("T")
+
+OwnConnection = Connection | AsyncConnection
 
 
-class Acts(ABC):
-    """Writes and looks up events. Each act returns its result or its failure.
+class Acts:
+    """Writes and looks up events for one call, whose `gate` each write passes.
 
-    A body also tells how its work goes on, to whoever counts that.
+    An act returns its result, or the meaning of its error.
     """
 
-    @abstractmethod
+    def __init__(self, core: Core, connections: Lender[Any], gate: Gate) -> None:
+        self.gate = gate
+        self.conflicts = core.conflicts
+        self._core = core
+        self._connections = connections
+
     def write(
         self, batch: Sequence[Pending], *, fresh: bool
     ) -> Program[Sequence[Stored] | DatabaseFailure]:
@@ -26,38 +57,180 @@ class Acts(ABC):
 
         The result is what each event got, in order, of those that had not left when it was sent.
         """
+        return on_connection(
+            self._connections,
+            partial(self._write, batch),
+            self.gate,
+            fresh=fresh and self._core.fresh_retries,
+            named=self._core.named,
+        )
 
-    @abstractmethod
     def look_up(self, ids: Iterable[UUID]) -> Program[Mapping[UUID, Found] | DatabaseFailure]:
         """Read what is stored under these ids. An id that is absent may still be stored later."""
+        return on_connection(
+            self._connections, partial(find, self._core, ids), self.gate, named=self._core.named
+        )
 
-    @abstractmethod
-    def attempted(
+    def run(
+        self, transaction: Callable[[Any], Program[T]], *, fresh: bool
+    ) -> Program[T | DatabaseFailure]:
+        """Run a transaction with SQL of the caller, whose search path its connection has."""
+        return on_connection(
+            self._connections,
+            transaction,
+            self.gate,
+            fresh=fresh and self._core.fresh_retries,
+            role_path=True,
+            named=self._core.named,
+        )
+
+    def prove_form(self) -> Program[bool]:
+        """Return whether appends have the plain form from now on, after one was refused."""
+        return prove_form(self._core, self._connections, self.gate.deadline)
+
+    def tell_end(
         self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int
     ) -> None:
-        """Hear how a transaction of these events ended; of none, if it was a run of `transact`."""
+        """Report the end of a transaction of these events; of none, if it was a run of `transact`.
 
-    def take_turn(self, batch: Sequence[Pending]) -> Program[bool]:  # noqa: ARG002 - see `TurnActs`
-        """Wait until it is the turn of events that lost a conflict; False: their time is over.
-
-        Unless a body takes turns, it is always their turn.
+        It is one transaction, however many events it has.
         """
-        yield from ()
-        return True
+        if batch and batch[0].scopes.is_quiet:
+            return
+        self._core.tell(
+            TransactionEnded(
+                started_ns=started_ns,
+                ended_ns=time_ns(),
+                server=self._core.server,
+                pool=self._connections,
+                error=type(failure.error).__name__ if failure else None,
+                sqlstate=failure.sqlstate if failure else None,
+            )
+        )
 
-    @abstractmethod
     def goes_on(self) -> None:
-        """Hear that the first attempt did not settle all events."""
+        """Hear that the first attempt did not settle all events: only a lane acts on it."""
 
-    @abstractmethod
-    def conflicted(  # noqa: PLR0913 - the parts of one report
-        self,
-        failure: DatabaseFailure,
-        events: Sequence[ParsedEvent],
-        *,
-        given_up: Sequence[ParsedEvent],
-        started_ns: int,
-        wait: float | None,
-        in_transact: bool = False,
-    ) -> None:
-        """Hear why a transaction of these events failed, and which of them are given up."""
+    def _write(
+        self, batch: Sequence[Pending], connection: OwnConnection
+    ) -> Program[Sequence[Stored]]:
+        """Write the events of a batch that are still open, in one round trip."""
+        statements = self._core.statements
+        yield from learn_layout(statements, connection)
+        waiting = still_open(batch)
+        if waiting and not waiting[0].scopes.is_quiet:
+            self._core.tell(TransactionStarted(len(waiting)))
+        was_plain = statements.is_plain
+        try:
+            return (yield from self._send(batch, connection))
+        except NO_SUCH_FORM as error:
+            if was_plain or not statements.may_choose or not refuses_form(error):
+                raise
+            statements.is_plain = True  # some servers plan a statement that they cannot run
+        # The server has refused the statement, so nothing is stored, and the other form may go.
+        self.gate.sent = False
+        for pending in waiting:
+            pending.is_sent = False
+        try:
+            return (yield from self._send(batch, connection))
+        except BaseException:
+            statements.is_plain = False  # the refusal was no matter of the form, or nobody knows
+            raise
+
+    def _send(
+        self, batch: Sequence[Pending], connection: OwnConnection
+    ) -> Program[Sequence[Stored]]:
+        """Send the events that are still open in the current form.
+
+        The single form is one statement in autocommit. The plain form, and any form on a
+        connection with an isolation level, goes from BEGIN to COMMIT.
+        """
+        statements = self._core.statements
+        in_parts = statements.is_plain or connection.isolation_level is not None
+        while going := still_open(batch):
+            prepared = [pending.prepared for pending in going]
+            if in_parts:
+                parts = statements.transaction(prepared, connection.begin)
+            else:
+                parts = [statements.single(prepared)]
+            encoded = [(query, query.encode(values)) for query, values in parts]
+            if self.gate.admit("the write", connection, TransactionStatus.IDLE, going):
+                break
+        else:  # every call ended while the connection was waited for
+            return ()
+        if in_parts:
+            rows = yield from _send_transaction(connection, encoded)
+        else:
+            rows = yield Exchange(connection, exchange(connection, *encoded[0]))
+        stored = statements.read_answer(prepared, rows)
+        self.gate.wrote = True
+        return stored
+
+
+def find(
+    core: Core, ids: Iterable[UUID], connection: OwnConnection
+) -> Program[Mapping[UUID, Found]]:
+    """Read which of these events are stored."""
+    rows = yield Query(connection, core.find, {"ids": array_literal(ids)})
+    return found_events(rows)
+
+
+def learn_layout(statements: WriteStatements, connection: OwnConnection) -> Program[None]:
+    """Ask for the number of shards, and choose the form of a write if it is ``auto``.
+
+    This is the first statement of a writer. Several first calls may ask at once, and get the
+    same answer.
+    """
+    if statements.shards:
+        return
+    if statements.may_choose:
+        probe = [(query, query.encode(values)) for query, values in statements.probe]
+        try:
+            results = yield Exchange(connection, pipeline(connection, probe))
+        except NO_SUCH_FORM:
+            statements.is_plain = True
+        else:
+            statements.read_layout(rows_of(results[0]))
+            return
+    rows: Sequence[Row] = yield Query(connection, statements.layout)
+    statements.read_layout(rows)
+
+
+def prove_form(core: Core, connections: Lender[Any], deadline: float | None) -> Program[bool]:
+    """Return whether appends have the plain form from now on, after one was refused.
+
+    The refusal decides nothing: it may be due to the session or the server of the caller.
+    So a connection of the writer writes in the single form, and rolls back.
+    """
+    statements = core.statements
+    if statements.may_choose and not statements.is_plain:
+        try:
+            yield from connections.lend(partial(_prove_single, statements), deadline=deadline)
+        except NO_SUCH_FORM:
+            statements.is_plain = True
+        except psycopg.Error:
+            return False  # nobody knows, and the next refusal asks again
+    return statements.is_plain
+
+
+def _prove_single(statements: WriteStatements, connection: OwnConnection) -> Program[None]:
+    proof = statements.proof(connection.begin)
+    encoded = [(query, query.encode(values)) for query, values in proof]
+    try:
+        yield Exchange(connection, pipeline(connection, encoded))
+    except psycopg.Error:
+        yield from roll_back(connection)
+        raise
+
+
+def _send_transaction(
+    connection: OwnConnection, encoded: Sequence[tuple[NumberedQuery, Values]]
+) -> Program[Rows]:
+    """Send a write from BEGIN to COMMIT in one round trip. Return its rows once it is committed."""
+    try:
+        results = yield Exchange(connection, pipeline(connection, encoded))
+    except psycopg.Error:
+        yield from roll_back(connection)
+        raise
+    require_committed(tag_of(results[-1]))
+    return rows_of(results[-2])

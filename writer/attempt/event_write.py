@@ -26,7 +26,8 @@ from dsql_outbox.outbox.unit_of_work.work import Again, Work, attempted, next_co
 from dsql_outbox.writer.statement.answers import Found, stale_version
 
 from .acts import Acts
-from .pending import Pending
+from .entity_turn import EntityTurn
+from .pending import Pending, still_open
 
 
 class EventWrite(Work):
@@ -37,10 +38,15 @@ class EventWrite(Work):
     """
 
     def __init__(
-        self, batch: Sequence[Pending], acts: Acts, clock: Callable[[], float] = monotonic
+        self,
+        batch: Sequence[Pending],
+        acts: Acts,
+        turn: EntityTurn | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._batch = batch
         self._acts = acts
+        self._turn = turn
         self._clock = clock
         self._began_ns = 0
         self._sent_ns = 0
@@ -80,12 +86,12 @@ class EventWrite(Work):
         result = yield from self._acts.write(batch, fresh=fresh)
         sent = still_open(batch)  # without those that left before the others were sent
         if isinstance(result, DatabaseFailure):
-            self._acts.attempted(sent, result, self._sent_ns)
+            self._acts.tell_end(sent, result, self._sent_ns)
             return result
         ended = time_ns()
         for pending, stored in zip(sent, result, strict=True):
             pending.stored(stored, self._began_ns, ended)
-        self._acts.attempted(sent, None, self._sent_ns)
+        self._acts.tell_end(sent, None, self._sent_ns)
         return None
 
     def failed(self, failure: DatabaseFailure) -> None:
@@ -114,12 +120,14 @@ class EventWrite(Work):
         """Decide what follows a failure, and report it."""
         batch = still_open(self._batch)
         again = yield from self._decide(batch, failure)
-        is_lost = again.works and failure.kind is FailureKind.CONFLICT
-        if is_lost and not (yield from self._acts.take_turn(still_open(batch))):
-            _give_up(still_open(batch), failure)
-            again = Again()
+        if again.works and failure.kind is FailureKind.CONFLICT and self._turn is not None:
+            left = still_open(batch)
+            entities = [entity for pending in left for entity in pending.entities]
+            if not (yield from self._turn.take(entities)):
+                _give_up(left, failure)
+                again = Again()
         given_up = [pending for pending in batch if isinstance(pending.outcome, Exception)]
-        self._acts.conflicted(
+        self._acts.conflicts.count(
             failure,
             _events(batch),
             given_up=_events(given_up),
@@ -249,12 +257,7 @@ class EventWrite(Work):
         return Again([self._part(part) for part in parts if part])
 
     def _part(self, batch: Sequence[Pending]) -> "EventWrite":
-        return EventWrite(batch, self._acts, self._clock)
-
-
-def still_open(batch: Sequence[Pending]) -> list[Pending]:
-    """Return the events of a batch whose calls have not ended, in order."""
-    return [pending for pending in batch if pending.is_open]
+        return EventWrite(batch, self._acts, self._turn, self._clock)
 
 
 def _go_on(again: Again) -> Program[None]:
@@ -305,7 +308,7 @@ def _after_conflict(batch: Sequence[Pending]) -> Sequence[Sequence[Pending]]:
 
     So the last try of an event does not depend on another event.
     """
-    if any(pending.journal.backoff.is_last_try for pending in batch):
+    if any(pending.journal.is_last_try for pending in batch):
         return [[pending] for pending in batch]
     return _halves(batch)
 

@@ -1,22 +1,30 @@
-"""The journal of one call: it counts the attempts and reports each to the hooks. No I/O."""
+"""The journal of one call: the budgets of its retries, their count, and the report of each. No I/O.
 
+The caller passes the time.
+"""
+
+import random
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from dsql_outbox.observability.facts import (
     AttemptEnded,
     AttemptOutcome,
     RetriesExhausted,
+    RetryBudget,
     RetryScheduled,
+    TransactionFailure,
     WriteEnded,
     WriteExhausted,
     WriteStatus,
 )
 from dsql_outbox.observability.hooks import Scopes
+from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import DuplicateEvent, OutcomeUnknown
 from dsql_outbox.outbox.failure import RACES, DatabaseFailure, FailureKind
 from dsql_outbox.outbox.receipt import Receipt
-
-from .backoff import Backoff
+from dsql_outbox.outbox.unit_of_work.budget import Budget, Spending
+from dsql_outbox.writer.budgets import CONFLICT, REASONS, SCHEMA_CHANGE
 
 
 def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
@@ -28,26 +36,64 @@ def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
     return "in_doubt" if failure.kind is FailureKind.IN_DOUBT else "failed"
 
 
-class Journal:
-    """Counts and reports the attempts of one call, which has the id `call_id` in facts.
+class Journal(Spending):
+    """What one call, with the id `call_id` in facts, spends on its retries, and reports of them.
 
     `attempts` is the number of attempts that were started. Times of attempts are nanoseconds
     since the Unix epoch.
     """
 
-    __slots__ = ("_call_id", "_scopes", "_waited", "attempts", "backoff")
+    __slots__ = ("_call_id", "_database", "_waited", "attempts", "scopes")
 
-    def __init__(self, call_id: UUID, scopes: Scopes, backoff: Backoff) -> None:
+    def __init__(  # noqa: PLR0913 - the parts of a call
+        self,
+        call_id: UUID,
+        scopes: Scopes,
+        database: Database,
+        budgets: Sequence[Budget],
+        deadline: float | None,
+        *,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        super().__init__(budgets, deadline, random)
         self.attempts = 0
-        self.backoff = backoff
+        self.scopes = scopes
         self._call_id = call_id
-        self._scopes = scopes
+        self._database = database
         self._waited = 0.0
 
     @property
     def conflicts(self) -> int:
-        """The number of attempts that ended in a conflict."""
-        return self.backoff.conflicts
+        """The number of conflicts that were retried or given up, with data or with the schema."""
+        return self.count(SCHEMA_CHANGE) + self.count(CONFLICT)
+
+    @property
+    def is_last_try(self) -> bool:
+        """Whether the next attempt is the last one if it ends in a conflict."""
+        times = self._budgets[CONFLICT].times
+        return times is not None and self.count(CONFLICT) >= times
+
+    @property
+    def budget(self) -> RetryBudget | None:
+        """The budget that the last failure counts against."""
+        if self.last is None:
+            return None
+        limit = self._budgets[self.last].limit
+        return RetryBudget(REASONS[self.last], self.used, limit, self.left)
+
+    def as_fact(self, failure: DatabaseFailure) -> TransactionFailure:
+        """Return the budget that a failure used, for the facts, after `next_wait`."""
+        budget = self.budget
+        assert budget is not None  # noqa: S101 - `next_wait` sets it for a failure that is retried
+        return TransactionFailure(
+            host=self._database.address,
+            was_reached=self._database.was_reached,
+            error=type(failure.error).__name__,
+            text=failure.text,
+            sqlstate=failure.sqlstate,
+            oc_class=failure.oc_class,
+            budget=budget,
+        )
 
     def begin(self) -> None:
         """Record that another attempt starts."""
@@ -62,7 +108,7 @@ class Journal:
     ) -> None:
         """Report the end of an attempt."""
         waited, self._waited = self._waited, 0.0
-        if self._scopes.is_quiet and failure is None:
+        if self.scopes.is_quiet and failure is None:
             return
         fact = AttemptEnded(
             event_id=self._call_id,
@@ -75,11 +121,7 @@ class Journal:
             sqlstate=failure.sqlstate if failure else None,
             oc_class=failure.oc_class if failure else None,
         )
-        self._scopes(fact)
-
-    def next_wait(self, failure: DatabaseFailure, now: float) -> float | None:
-        """Return the seconds until another attempt, or None if the retries are exhausted."""
-        return self.backoff.next_wait(failure, now)
+        self.scopes(fact)
 
     def waits(self, seconds: float) -> None:
         """Record that another attempt follows after `seconds`."""
@@ -92,25 +134,25 @@ class Journal:
 
         `first` is the id of one of them, if the call has no event's id.
         """
-        told, named = self.backoff.as_fact(failure), first or self._call_id
-        self._scopes(RetryScheduled(named, self.attempts, self._waited, told, events))
+        told, named = self.as_fact(failure), first or self._call_id
+        self.scopes(RetryScheduled(named, self.attempts, self._waited, told, events))
 
     def tell_end_of_retries(
         self, failure: DatabaseFailure, events: int = 1, first: UUID | None = None
     ) -> None:
         """Report that a transaction of `events` events is not tried again."""
-        told, named = self.backoff.as_fact(failure), first or self._call_id
-        cut_short = self.backoff.is_cut_short
-        self._scopes(RetriesExhausted(named, self.attempts, told, events, cut_short))
+        told, named = self.as_fact(failure), first or self._call_id
+        cut_short = self.is_cut_short
+        self.scopes(RetriesExhausted(named, self.attempts, told, events, cut_short))
 
     def exhausted(self, failure: DatabaseFailure) -> None:
         """Report that the retries of this call are exhausted."""
         error = type(failure.error).__name__
-        self._scopes(WriteExhausted(self._call_id, self.attempts, error, failure.sqlstate))
+        self.scopes(WriteExhausted(self._call_id, self.attempts, error, failure.sqlstate))
 
     def ended(self, outcome: object) -> None:
         """Report that the call has ended with a receipt or value, or with an exception."""
-        if self._scopes.is_quiet and isinstance(outcome, Receipt):
+        if self.scopes.is_quiet and isinstance(outcome, Receipt):
             return
         error = type(outcome).__name__ if isinstance(outcome, Exception) else None
         self._tell_ended(_status_of(outcome), error)
@@ -120,7 +162,7 @@ class Journal:
         self._tell_ended("unknown" if in_doubt else "failed", type(error).__name__)
 
     def _tell_ended(self, status: WriteStatus, error: str | None) -> None:
-        self._scopes(WriteEnded(self._call_id, status, self.attempts, self.conflicts, error))
+        self.scopes(WriteEnded(self._call_id, status, self.attempts, self.conflicts, error))
 
 
 def _status_of(outcome: object) -> WriteStatus:

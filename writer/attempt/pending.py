@@ -1,18 +1,21 @@
 """One event that is being written: its state between attempts, and its outcome."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from os import urandom
 from typing import Literal
 
 import psycopg
 
 from dsql_outbox.observability.hooks import Scopes
 from dsql_outbox.outbox.errors import DuplicateEvent, OutcomeUnknown, StaleVersion
+from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.failure import RETRIED, DatabaseFailure, FailureKind
 from dsql_outbox.outbox.receipt import Receipt, Touched
+from dsql_outbox.outbox.unit_of_work.gate import Gate
+from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Found, Stored, touched_entities
 from dsql_outbox.writer.statement.parameters import PreparedEvent
 
-from .backoff import Backoff
 from .journal import Journal, attempt_outcome
 
 OnDuplicate = Literal["error", "return"]
@@ -24,7 +27,7 @@ WriteOutcome = Receipt | Exception
 class Pending:
     """A call to write one event. `outcome` is set when the call is settled.
 
-    `settled` is called with the outcome at that time, even if other events of the batch
+    `on_settled` is called with the outcome at that time, even if other events of the batch
     are not settled. `journal` counts and reports the attempts.
 
     `is_sent` is True from the time when the gate admits the event until the result of that
@@ -35,7 +38,7 @@ class Pending:
 
     __slots__ = (
         "_on_duplicate",
-        "_settled",
+        "_on_settled",
         "has_left",
         "id",
         "in_doubt",
@@ -49,31 +52,26 @@ class Pending:
     def __init__(
         self,
         prepared: PreparedEvent,
-        backoff: Backoff,
-        scopes: Scopes,
+        journal: Journal,
         *,
         on_duplicate: OnDuplicate,
-        settled: Callable[[WriteOutcome], None] | None = None,
+        on_settled: Callable[[WriteOutcome], None] | None = None,
     ) -> None:
         self.prepared = prepared
         self.id = prepared.event.id
-        self.scopes = scopes
+        self.scopes = journal.scopes
         self.in_doubt = False
         self.is_sent = False
         self.has_left = False
         self.outcome: WriteOutcome | None = None
-        self.journal = Journal(self.id, scopes, backoff)
+        self.journal = journal
         self._on_duplicate = on_duplicate
-        self._settled = settled
+        self._on_settled = on_settled
 
     @property
     def deadline(self) -> float | None:
         """The deadline of the call, a time of the monotonic clock, or None."""
-        return self.journal.backoff.deadline
-
-    @deadline.setter
-    def deadline(self, deadline: float | None) -> None:
-        self.journal.backoff.deadline = deadline
+        return self.journal.deadline
 
     @property
     def is_open(self) -> bool:
@@ -149,8 +147,15 @@ class Pending:
         try:
             self.journal.ended(outcome)
         finally:  # a hook that raises must not leave the caller waiting
-            if self._settled is not None:
-                self._settled(outcome)
+            if self._on_settled is not None:
+                self._on_settled(outcome)
+
+    def receipt(self) -> Receipt:
+        """Return the receipt of a settled call, or raise its exception."""
+        if isinstance(self.outcome, Receipt):
+            return self.outcome
+        assert self.outcome is not None  # noqa: S101 - `settle` ends after every event is settled
+        raise self.outcome
 
     def broken(self, error: Exception) -> None:
         """Settle the call after a defect of the library or a hook. A sent write may be stored."""
@@ -210,3 +215,32 @@ class Pending:
             position=position,
             entities=entities,
         )
+
+
+def pend(  # noqa: PLR0913 - one argument per part of the call
+    core: Core,
+    source: EventSource,
+    gate: Gate,
+    *,
+    on_duplicate: OnDuplicate,
+    expected_version: int | None,
+    on_settled: Callable[[WriteOutcome], None] | None = None,
+    quiet: Scopes | None = None,
+) -> Pending:
+    """Check an event of a caller and prepare its write. Raises `InvalidEvent`.
+
+    `quiet` are the scopes of a call of many events, if they are quiet (`Core.quiet_scopes`).
+    """
+    event, topic = core.parse(source)
+    scopes = quiet or core.start_scopes(event, topic)
+    return Pending(
+        core.prepare(event, topic, urandom(16).hex(), scopes, expected_version),
+        Journal(event.id, scopes, core.database, core.budgets, gate.deadline),
+        on_duplicate=on_duplicate,
+        on_settled=on_settled,
+    )
+
+
+def still_open(batch: Sequence[Pending]) -> list[Pending]:
+    """Return the events of a batch whose calls have not ended, in order."""
+    return [pending for pending in batch if pending.is_open]

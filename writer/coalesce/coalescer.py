@@ -8,7 +8,7 @@ lane: its task continues with it, and another task takes the lane.
 
 import asyncio
 from asyncio import CancelledError, Future, Task
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextvars import Context
 from itertools import islice
 from time import monotonic, time_ns
@@ -22,11 +22,12 @@ from dsql_outbox.outbox.errors import OutcomeUnknown
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.failure import DatabaseFailure
 from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 from dsql_outbox.outbox.unit_of_work.gate import Gate
-from dsql_outbox.outbox.unit_of_work.primitives import Program
+from dsql_outbox.writer.attempt.acts import Acts
 from dsql_outbox.writer.attempt.journal import attempt_outcome
-from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
-from dsql_outbox.writer.program.attempts import WriteActs
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome, pend
+from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.program.call_arguments import require_on_duplicate, require_version
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.statement.chunks import chunks
@@ -59,24 +60,28 @@ class _CoalescedCall(Ticket):
             self.future.set_result(outcome)
 
 
-class _Flight(WriteActs):
+class _Flight(Acts):
     """One transaction of a lane, with the calls whose events it writes."""
 
     def __init__(
-        self, coalescer: "Coalescer", programs: Programs, lane: int, calls: Sequence[_CoalescedCall]
+        self,
+        coalescer: "Coalescer",
+        core: Core,
+        connections: AsyncConnections,
+        lane: int,
+        calls: Sequence[_CoalescedCall],
     ) -> None:
-        self.gate = _shared_gate(calls)
-        super().__init__(programs, self.gate)
+        super().__init__(core, connections, _shared_gate(calls))
         self.lane = lane
         self.calls = calls
         self.has_left = False
         self._coalescer = coalescer
 
-    def attempted(
+    def tell_end(
         self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int
     ) -> None:
         """Report the end of a transaction, and to which callers it belongs if to several."""
-        super().attempted(batch, failure, started_ns)
+        super().tell_end(batch, failure, started_ns)
         if len(batch) > 1:
             self._coalescer.tell_batch(batch, failure, started_ns)
 
@@ -86,18 +91,13 @@ class _Flight(WriteActs):
 
 
 class Coalescer:
-    """Writes the events of many callers in few transactions.
+    """Writes the events of many callers in few transactions."""
 
-    `perform` performs a program of the writer.
-    """
-
-    def __init__(
-        self, programs: Programs, perform: Callable[[Program[None]], Awaitable[None]]
-    ) -> None:
+    def __init__(self, core: Core, programs: Programs, connections: AsyncConnections) -> None:
+        self._core = core
         self._programs = programs
-        self._core = programs.core
-        self._settings = programs.core.settings
-        self._perform = perform
+        self._connections = connections
+        self._settings = core.settings
         self._lanes: Lanes[_CoalescedCall] = Lanes(self._settings.coalesce, self._start)
         # asyncio's semaphore is fair: a new caller cannot overtake a waiting one.
         self._room = asyncio.Semaphore(MOST_QUEUED)
@@ -123,13 +123,14 @@ class Coalescer:
         await self._enter(gate)
         future: Future[WriteOutcome] = asyncio.get_running_loop().create_future()
         try:
-            pending = self._core.pend(
+            pending = pend(
+                self._core,
                 event,
                 gate,
                 on_duplicate=on_duplicate,
                 expected_version=expected_version,
                 # `call` is bound below: nothing settles an event before it is in a lane.
-                settled=lambda outcome: self._settled(call, outcome),
+                on_settled=lambda outcome: self._settled(call, outcome),
             )
         except BaseException:
             self._room.release()
@@ -234,7 +235,7 @@ class Coalescer:
         flight: _Flight | None = None
         try:
             while calls := self._next(lane):
-                flight = _Flight(self, self._programs, lane, calls)
+                flight = _Flight(self, self._core, self._connections, lane, calls)
                 await self._send(flight)
                 if flight.has_left:
                     return
@@ -249,7 +250,7 @@ class Coalescer:
         """Take from the queue the calls that fit the next transaction of the lane."""
         queued = islice(self._lanes.queued(lane), MOST_TOGETHER)
         pending = (call.pending for call in queued)
-        fitting = next(chunks(pending, lambda: self._programs.core.targets), None)
+        fitting = next(chunks(pending, lambda: self._core.statements.targets), None)
         calls = self._lanes.take(lane, len(fitting)) if fitting else []
         for _ in calls:
             self._room.release()
@@ -260,7 +261,7 @@ class Coalescer:
         batch = [call.pending for call in flight.calls]
         timer = asyncio.get_running_loop().call_later(_PATIENCE, self.leave_lane, flight)
         try:
-            await self._perform(self._programs.write_batch(batch, flight.gate, flight))
+            await self._connections.perform(self._programs.write_batch(batch, flight))
         except BaseException as error:
             self._fail(flight.calls, error)
             if not isinstance(error, Exception):

@@ -5,11 +5,12 @@ about an hour; then the process begins another one. No other process changes a r
 writers do not conflict about it. An error goes to the hooks and never to a caller.
 """
 
+import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -21,14 +22,20 @@ from dsql_outbox.observability.hooks import Hook, emit
 from dsql_outbox.outbox.contention import encode_conflicts
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.database.fork import call_in_children
-from dsql_outbox.outbox.failure import schema_defect
+from dsql_outbox.outbox.event.event_parser import ParsedEvent
+from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind, schema_defect
 from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.writer.settings import WriterSettings
 
-from .sketch import Conflict, Sketch
+from .sketch import Conflict, EntityKey, Sketch
 
 PERIOD: Final = 3600.0
 """Seconds that one row covers."""
+
+MOST: Final = 16
+"""The largest number of entities of one transaction that are counted, chosen at random."""
+
+_NS: Final = 1e-9
 
 
 class StoredReport(msgspec.Struct, frozen=True):
@@ -121,9 +128,27 @@ class ConflictLog:
         """Whether conflicts are counted."""
         return self._interval is not None and not self.counts.is_off
 
-    def add(self, conflict: Conflict) -> None:
-        """Count a conflict."""
-        self.counts.add(conflict, monotonic(), coalesced=self._coalesced)
+    def count(  # noqa: PLR0913 - the parts of one report
+        self,
+        failure: DatabaseFailure,
+        events: Sequence[ParsedEvent],
+        *,
+        given_up: Sequence[ParsedEvent],
+        started_ns: int,
+        wait: float | None,
+        in_transact: bool = False,
+    ) -> None:
+        """Count the failure of a transaction of these events, if it is a conflict of entities.
+
+        `given_up` are the events that are not tried again. The transaction began at `started_ns`,
+        and `wait` seconds follow it.
+        """
+        if not self.is_on:
+            return
+        seconds = (time_ns() - started_ns) * _NS + (wait or 0.0)
+        found = conflict_of(failure, events, given_up, seconds=seconds, in_transact=in_transact)
+        if found is not None:
+            self.counts.add(found, monotonic(), coalesced=self._coalesced)
 
     def due(self) -> StoredReport | None:
         """Return the report if it has news and the last one is an interval ago."""
@@ -146,3 +171,47 @@ def _is_lasting(error: Exception) -> bool:
     """Return whether a missing right or table makes every later report fail too."""
     forbidden = isinstance(error, psycopg.errors.InsufficientPrivilege)
     return forbidden or schema_defect(error) is not None
+
+
+def conflict_of(
+    failure: DatabaseFailure,
+    events: Sequence[ParsedEvent],
+    given_up: Sequence[ParsedEvent],
+    *,
+    seconds: float,
+    in_transact: bool,
+) -> Conflict | None:
+    """Return the conflict of a transaction of these events, which cost so many seconds.
+
+    The database does not name the entity that conflicted, so every entity of the transaction
+    counts. A batch is halved after a conflict, so the right entity is soon alone. None: the
+    transaction failed otherwise.
+    """
+    # Only this kind is about entities. OC001 names none, and a collision is about an event's id.
+    if failure.kind is not FailureKind.CONFLICT:
+        return None
+    touched = _touched(events)
+    return Conflict(
+        touched=_sampled(touched),
+        is_sampled=len(touched) > MOST,
+        in_transact=in_transact,
+        exhausted=min(1, len(given_up)) if in_transact else len(given_up),
+        given_up=_touched(given_up).keys(),
+        lost_seconds=max(0.0, seconds),
+    )
+
+
+def _touched(events: Iterable[ParsedEvent]) -> dict[EntityKey, bool]:
+    """Return each entity, and whether one of the events touches another one beside it."""
+    touched: dict[EntityKey, bool] = {}
+    for event in events:
+        for touch in event.touches:
+            key = touch.entity_type, touch.entity_id
+            touched[key] = touched.get(key, False) or len(event.touches) > 1
+    return touched
+
+
+def _sampled(touched: dict[EntityKey, bool]) -> dict[EntityKey, bool]:
+    if len(touched) <= MOST:
+        return touched
+    return {key: touched[key] for key in random.sample(list(touched), MOST)}

@@ -1,35 +1,38 @@
 """The programs of a writer: one for each of its methods. No I/O."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain, repeat
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from dsql_outbox.outbox.arguments import require_seconds
-from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.database.exchange import encoding_of, pipeline_inside, rows_of
 from dsql_outbox.outbox.database.fork import call_in_children
 from dsql_outbox.outbox.errors import TransactionMisused, WriterClosed
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.failure import NO_SUCH_FORM, FailureKind, kind_of
 from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.unit_of_work.budget import Spending, retried
 from dsql_outbox.outbox.unit_of_work.commit import require_transaction
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.gate import Gate
-from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program, Query, TakeTurn
-from dsql_outbox.outbox.unit_of_work.turns import EntityKey, Turn, Turns
+from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program, Query
+from dsql_outbox.outbox.unit_of_work.turns import EntityKey, Turns
 from dsql_outbox.outbox.unit_of_work.work import settle
+from dsql_outbox.writer.attempt.acts import Acts, OwnConnection, find, learn_layout, prove_form
+from dsql_outbox.writer.attempt.entity_turn import EntityTurn, no_turn
 from dsql_outbox.writer.attempt.event_write import EventWrite
-from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
-from dsql_outbox.writer.core import Core, receipt_of
-from dsql_outbox.writer.statement.answers import Stored, StoredEntity, entity_of
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome, pend
+from dsql_outbox.writer.core import Core
+from dsql_outbox.writer.statement.answers import Row, Stored, StoredEntity, entity_of
+from dsql_outbox.writer.statement.parameters import PreparedEvent
 from dsql_outbox.writer.transact.append import Joined, explained
 from dsql_outbox.writer.transact.call import Call, Run, require_outermost
 
-from .attempts import Attempts, TurnActs, WriteActs, no_turn
 from .call_arguments import (
     entity_key,
     listed_events,
@@ -39,15 +42,14 @@ from .call_arguments import (
     require_version,
 )
 from .foreign_connections import APPEND_FAILED
+from .housekeeping import Housekeeping
 from .stream import EntityStream
 from .write_many import Many
 
 T = TypeVar("T")
 
-_Own = Connection | AsyncConnection
 
-
-class Programs(Attempts):
+class Programs:
     """The programs of one writer. `callers` is the kind of connection that `append_to` takes."""
 
     def __init__(
@@ -56,8 +58,10 @@ class Programs(Attempts):
         connections: Lender[Any],
         callers: type[psycopg.Connection[Any] | psycopg.AsyncConnection[Any]],
     ) -> None:
-        super().__init__(core, connections)
+        self._core = core
         self.is_closed = False
+        self._connections = connections
+        self._housekeeping = Housekeeping(core, connections)
         self._callers = callers
         self.begin_turns()
         call_in_children(self.begin_turns)
@@ -69,9 +73,9 @@ class Programs(Attempts):
     def begin(self, method: str, timeout: float | None) -> Gate:
         """Begin a call of a method. Raises unless the call may begin here and now."""
         self.require_open()
-        require_outermost(self.core, method)
+        require_outermost(self._core, method)
         require_seconds("timeout", timeout)
-        return Gate(self.core.settings.timeout if timeout is None else timeout)
+        return Gate(self._core.settings.timeout if timeout is None else timeout)
 
     def require_open(self) -> None:
         """Raise `WriterClosed` after the writer was closed."""
@@ -89,19 +93,21 @@ class Programs(Attempts):
         gate = self.begin("write", timeout)
         require_on_duplicate(on_duplicate)
         require_version(expected_version)
-        pending = self.core.pend(
-            event, gate, on_duplicate=on_duplicate, expected_version=expected_version
+        pending = pend(
+            self._core, event, gate, on_duplicate=on_duplicate, expected_version=expected_version
         )
-        acts = TurnActs(self, gate, self._turns)
+        turn = EntityTurn(self._turns, gate)
+        # With a counted budget the schedule is the user's, so nobody takes turns.
+        takes_turns = self._core.settings.max_retries is None
         try:
             with pending.scopes:
-                if (yield from acts.follow(pending)):
-                    yield from self.write_batch([pending], gate, acts)
-                else:
-                    pending.broken(no_turn())
+                if takes_turns and self._turns.has_loser(pending.entities):
+                    yield from _take(turn, pending.entities, pending)
+                acts = Acts(self._core, self._connections, gate)
+                yield from self.write_batch([pending], acts, turn if takes_turns else None)
         finally:
-            acts.leave()
-        return receipt_of(pending)
+            turn.leave()
+        return pending.receipt()
 
     def write_many(
         self,
@@ -115,67 +121,62 @@ class Programs(Attempts):
         require_on_duplicate(on_duplicate)
         listed = listed_events(events)
         versions = listed_versions(expected_versions, len(listed))
-        with Many(self.core, gate, on_duplicate) as many:
+        with Many(self._core, gate, on_duplicate) as many:
             many.add(listed, versions)
+            acts = Acts(self._core, self._connections, gate)
             for batch in many.batches():
                 if timeout is None:
-                    many.give_time(batch, self.core.settings.timeout)
-                yield from self.write_batch(batch, gate)
+                    many.give_time(batch, self._core.settings.timeout)
+                yield from self.write_batch(batch, acts)
         return many.outcomes
 
     def write_batch(
-        self, batch: Sequence[Pending], gate: Gate, acts: WriteActs | None = None
+        self, batch: Sequence[Pending], acts: Acts, turn: EntityTurn | None = None
     ) -> Program[None]:
-        """Write events together until each is settled."""
-        yield from settle(EventWrite(batch, acts or WriteActs(self, gate)))
-        yield from self.aside(gate)
+        """Write events together until each is settled. A `write` has a `turn`."""
+        yield from settle(EventWrite(batch, acts, turn))
+        yield from self._housekeeping.after(acts.gate)
 
     def call(
         self, gate: Gate, function: Callable[[Run[T], Any], Any], on_duplicate: OnDuplicate
     ) -> Call[T]:
         """Return a call of `transact` for a function of a run and its connection."""
         require_on_duplicate(on_duplicate)
-        acts, run_once = WriteActs(self, gate), partial(self.run_once, gate)
-        return Call(self.core, gate, acts, run_once, function, on_duplicate=on_duplicate)
+        acts = Acts(self._core, self._connections, gate)
+        return Call(self._core, acts, function, on_duplicate=on_duplicate)
 
     def transact(
         self, call: Call[Any], gate: Gate, entities: Collection[EntityKey] = ()
     ) -> Program[None]:
         """Run the function of a call until the call is settled, in the turn of its entities."""
-        turn = Turn(entities, has_lost=lambda: call.conflicts > 0)
+        turn = EntityTurn(self._turns, gate, has_lost=lambda: call.conflicts > 0)
         try:
             if entities:
-                yield from self._take(turn, call, gate)
+                yield from _take(turn, entities, call)
             yield from settle(call)
         finally:
-            self._turns.leave(turn)
-        yield from self.aside(gate)
-
-    def _take(self, turn: Turn, call: Call[Any], gate: Gate) -> Program[None]:
-        """Wait for the turn of a call. It keeps the turn for all its runs, waits included."""
-        try:
-            came = yield TakeTurn(self._turns, turn, gate.deadline)
-        except BaseException as error:
-            call.abandon(error)
-            raise
-        if not came:
-            call.broken(no_turn())
+            turn.leave()
+        yield from self._housekeeping.after(gate)
 
     def append(
-        self, run: Run[Any], connection: _Own, event: EventSource, expected_version: int | None
+        self,
+        run: Run[Any],
+        connection: OwnConnection,
+        event: EventSource,
+        expected_version: int | None,
     ) -> Program[Receipt]:
         """Perform `Transaction.append`."""
         require_version(expected_version)
         before = connection.info.transaction_status
-        pending = run.append(event, expected_version, before)
-        with run.appending(pending.id, before):
-            was_plain = self.core.plain
+        prepared = run.append(event, expected_version, before)
+        with run.appending(prepared.event.id, before):
+            was_plain = self._core.statements.is_plain
             try:
-                stored = yield from self._append(connection, pending)
+                stored = yield from self._append(connection, prepared)
             except NO_SUCH_FORM:
                 run.is_refused = not was_plain
                 raise
-        return run.receipt(pending, stored)
+        return run.receipt(prepared, stored)
 
     def append_to(
         self,
@@ -188,23 +189,24 @@ class Programs(Attempts):
         require_version(expected_version)
         require_connection(connection, self._callers)
         require_transaction(connection, "append_to", "the event would be stored")
-        joined = Joined(self.core, event, expected_version)
+        joined = Joined(self._core, event, expected_version)
         with joined.scopes:
-            if self.shards is None:
-                with explained(self.core, joined.pending):
-                    yield from self._connections.lend(self.require_shards)
+            with explained(self._core, joined.prepared):
+                if not self._core.statements.shards:
+                    learn = partial(learn_layout, self._core.statements)
+                    yield from self._connections.lend(learn)
             try:
-                stored = yield from self._append(connection, joined.pending)
+                stored = yield from self._append(connection, joined.prepared)
             except NO_SUCH_FORM:
-                deadline = Gate(self.core.settings.timeout).deadline
-                yield from self.proves_plain(deadline)  # for your next try
+                deadline = Gate(self._core.settings.timeout).deadline
+                yield from prove_form(self._core, self._connections, deadline)  # for your next try
                 raise
             except psycopg.Error as error:
                 if kind_of(error) is not FailureKind.COLLISION:
                     raise
                 with suppress(psycopg.Error):  # without a look-up, the driver's error is raised
-                    find = partial(self.find, [joined.pending.id])
-                    joined.refuse((yield from self._connections.lend(find)), error)
+                    look_up = partial(find, self._core, [joined.prepared.event.id])
+                    joined.refuse((yield from self._connections.lend(look_up)), error)
                 raise
             return joined.receipt(stored)
 
@@ -225,41 +227,64 @@ class Programs(Attempts):
     def read_page(self, stream: EntityStream) -> Program[None]:
         """Read the next page of a stream."""
         self.require_open()
-        archived = stream.take((yield from self.read(*stream.query)))
+        archived = stream.take((yield from self._read(*stream.query)))
         if archived is not None:
-            stream.take_archived((yield from self.read(*archived)))
+            stream.take_archived((yield from self._read(*archived)))
 
     def entity(self, entity_type: str, entity_id: str) -> Program[StoredEntity | None]:
         """Perform `Writer.entity`."""
         self.require_open()
         key = entity_key(entity_type, entity_id)
-        return entity_of(key, (yield from self.read(self.core.entity, key)))
+        return entity_of(key, (yield from self._read(self._core.entity, key)))
 
     def entity_inside(
-        self, run: Run[Any], connection: _Own, entity_type: str, entity_id: str
+        self, run: Run[Any], connection: OwnConnection, entity_type: str, entity_id: str
     ) -> Program[StoredEntity | None]:
         """Perform `Transaction.entity`."""
         run.require_running("entity", connection.info.transaction_status)
         key = entity_key(entity_type, entity_id)
-        return entity_of(key, (yield Query(connection, self.core.entity, key)))
+        return entity_of(key, (yield Query(connection, self._core.entity, key)))
 
-    def _append(self, connection: Any, pending: Pending) -> Program[Stored]:
+    def close(self) -> Program[None]:
+        """Store the conflicts that no report has yet."""
+        return self._housekeeping.close()
+
+    def _read(self, query: bytes, parameters: Mapping[str, object]) -> Program[Sequence[Row]]:
+        """Return the rows of a query, which is retried as a write is. It is never in doubt."""
+        is_fresh = chain([False], repeat(self._core.fresh_retries))  # of each attempt
+        deadline = Gate(self._core.settings.timeout).deadline
+
+        def ask(connection: OwnConnection) -> Program[Sequence[Row]]:
+            rows: Sequence[Row] = yield Query(connection, query, parameters)
+            return rows
+
+        def attempt() -> Program[Sequence[Row]]:
+            return self._connections.lend(ask, fresh=next(is_fresh), deadline=deadline)
+
+        try:
+            return (yield from retried(attempt, Spending(self._core.budgets, deadline)))
+        except Exception as error:
+            named = self._core.named(error)
+            if named is error:
+                raise
+            raise named from error
+
+    def _append(self, connection: Any, prepared: PreparedEvent) -> Program[Stored]:
         """Write the event in the connection's transaction, in one round trip.
 
         The cursor is psycopg's own, whatever row and cursor factories the connection has.
         """
-        with explained(self.core, pending):
-            rows = yield from self._rows_of_append(connection, pending)
-        return self.core.stored([pending], rows)[0]
+        with explained(self._core, prepared):
+            rows = yield from self._rows_of_append(connection, prepared)
+        return self._core.statements.read_answer([prepared], rows)[0]
 
-    def _rows_of_append(self, connection: Any, pending: Pending) -> Program[Any]:
+    def _rows_of_append(self, connection: Any, prepared: PreparedEvent) -> Program[Any]:
         """Send the statements of an append together.
 
         Only cursors of psycopg work inside a pipeline of the caller. A text that the encoding
         of the connection lacks raises before the first statement is sent.
         """
-        assert self.shards is not None  # noqa: S101 - read before the first append
-        statements = self.core.statements([pending], self.shards)
+        statements = self._core.statements.inside([prepared])
         *others, (query, values) = statements
         if not others:
             return (yield Query(connection, query.query, values))
@@ -270,3 +295,16 @@ class Programs(Attempts):
         for other, its_values in others:
             yield Query(connection, other.query, its_values, has_rows=False)
         return (yield Query(connection, query.query, values))
+
+
+def _take(
+    turn: EntityTurn, entities: Collection[EntityKey], call: Pending | Call[Any]
+) -> Program[None]:
+    """Wait for the turn of a call before its first attempt. Settle it if no turn comes in time."""
+    try:
+        came = yield from turn.take(entities)
+    except BaseException as error:  # no attempt has begun that would report it
+        call.abandon(error)
+        raise
+    if not came:
+        call.broken(no_turn())

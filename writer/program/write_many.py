@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 from dsql_outbox.outbox.errors import InvalidEvent
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.unit_of_work.gate import Gate
-from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome, pend
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.chunks import Targets, chunks
 
@@ -66,7 +66,7 @@ class Many:
         """Let the limit of the settings begin anew: a long list would not end within it."""
         self._gate.begin(timeout)
         for pending in batch:
-            pending.deadline = self._gate.deadline
+            pending.journal.deadline = self._gate.deadline
 
     @property
     def outcomes(self) -> list[WriteOutcome]:
@@ -74,11 +74,12 @@ class Many:
         return [_outcome(entry) for entry in self._entries]
 
     def _targets(self) -> Targets:
-        return self._core.targets
+        return self._core.statements.targets
 
     def _entry(self, event: EventSource, version: int | None) -> Pending | InvalidEvent:
         try:
-            return self._core.pend(
+            return pend(
+                self._core,
                 event,
                 self._gate,
                 on_duplicate=self._on_duplicate,

@@ -15,6 +15,7 @@ import inspect
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from time import monotonic, time_ns
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4, uuid5
@@ -24,7 +25,9 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.observability.facts import AttemptOutcome, WriteStarted
+from dsql_outbox.observability.hooks import Scopes
 from dsql_outbox.outbox.database.array_literals import plain_array
+from dsql_outbox.outbox.database.exchange import commands
 from dsql_outbox.outbox.errors import (
     DuplicateEvent,
     OutcomeUnknown,
@@ -34,17 +37,18 @@ from dsql_outbox.outbox.errors import (
 from dsql_outbox.outbox.event.event_parser import EventSource, ParsedEvent
 from dsql_outbox.outbox.failure import RETRIED, DatabaseFailure, FailureKind, kind_of
 from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.unit_of_work.commit import begin
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
-from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.primitives import Program
 from dsql_outbox.outbox.unit_of_work.work import Again, Work, next_connection
-from dsql_outbox.writer.attempt.acts import Acts
+from dsql_outbox.writer.attempt.acts import Acts, learn_layout
 from dsql_outbox.writer.attempt.journal import Journal, attempt_outcome
-from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending
+from dsql_outbox.writer.attempt.pending import OnDuplicate
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Found, Stored
+from dsql_outbox.writer.statement.parameters import PreparedEvent
 
-from .append import appended, receipt_in_transaction
+from .append import receipt_in_transaction
 
 T = TypeVar("T")
 
@@ -52,16 +56,13 @@ T = TypeVar("T")
 class Call(Work, Generic[T]):
     """One call of `transact`. It ends with a committed run (`winner`) or with an `error`.
 
-    `function` gets the run and its connection, and calls the function of the caller. `run_once`
-    runs it in a transaction and commits, on a connection that was never used if True.
+    `function` gets the run and its connection, and calls the function of the caller.
     """
 
-    def __init__(  # noqa: PLR0913 - the arguments of the call, and the ways to perform it
+    def __init__(
         self,
         core: Core,
-        gate: Gate,
         acts: Acts,
-        run_once: "Callable[[Run[T], bool], Program[DatabaseFailure | None]]",
         function: "Callable[[Run[T], Any], Any]",
         *,
         on_duplicate: OnDuplicate,
@@ -69,7 +70,6 @@ class Call(Work, Generic[T]):
         self.core = core
         self.function = function
         self._acts = acts
-        self._run_once = run_once
         self.fence: UUID | None = None
         """The fence of the run in doubt, if it has one."""
         self.in_doubt = False
@@ -79,13 +79,14 @@ class Call(Work, Generic[T]):
         self._id = uuid4()
         self._on_duplicate: OnDuplicate = on_duplicate
         self._duplicate: Receipt | None = None
-        self._gate = gate
         self._run: Run[T] | None = None
         self._is_running = False
         self._started_ns = 0
         self._lost: dict[str, Run[T]] = {}
-        self.scopes = core.scopes(WriteStarted(self.id, "transact", "transact", "", 0, core.server))
-        self._journal = Journal(self.id, self.scopes, core.backoff(gate.deadline))
+        started = WriteStarted(self.id, "transact", "transact", "", 0, core.server)
+        self.scopes = Scopes(core.hooks, started)
+        deadline = acts.gate.deadline
+        self._journal = Journal(self.id, self.scopes, core.database, core.budgets, deadline)
 
     @property
     def id(self) -> UUID:
@@ -133,12 +134,14 @@ class Call(Work, Generic[T]):
         """Run the function in a transaction."""
         self._started_ns = time_ns()
         run = self._current
-        failure = yield from self._run_once(run, fresh)
+        failure = yield from self._acts.run(self._transaction, fresh=fresh)
+        if failure is not None and run.is_refused:
+            run.needs_plain = yield from self._acts.prove_form()
         if failure is None:
             self.winner = run  # before the hooks: one that raises takes nothing back
             self._run_ended("committed")
             self._win(run)
-        self._acts.attempted((), failure, self._started_ns)
+        self._acts.tell_end((), failure, self._started_ns)
         if failure is not None and failure.kind is FailureKind.COLLISION and run.collided() is None:
             return failure._replace(kind=FailureKind.FATAL)  # the key of a table of the caller
         return failure
@@ -166,7 +169,7 @@ class Call(Work, Generic[T]):
         if not self.is_open:
             return Again()
         wait = self._next_wait(failure) if self._may_run_again(failure) else None
-        self._acts.conflicted(
+        self.core.conflicts.count(
             first,
             run.events,
             given_up=run.events if wait is None else (),
@@ -182,7 +185,7 @@ class Call(Work, Generic[T]):
     def broken(self, error: Exception) -> None:
         """Settle the call after a defect of the library. A COMMIT that was sent may have worked."""
         if self.is_open:
-            self.in_doubt = self.in_doubt or self._gate.sent
+            self.in_doubt = self.in_doubt or self._acts.gate.sent
             self._give_up(error)
 
     def abandon(self, error: BaseException) -> None:
@@ -191,7 +194,7 @@ class Call(Work, Generic[T]):
         A COMMIT that was sent may still succeed.
         """
         if self.is_open:
-            in_doubt = self.in_doubt or (self._is_running and self._gate.sent)
+            in_doubt = self.in_doubt or (self._is_running and self._acts.gate.sent)
             self._journal.abandoned(error, in_doubt=in_doubt)
 
     def result(self) -> T | Receipt:
@@ -211,6 +214,15 @@ class Call(Work, Generic[T]):
         unknown = OutcomeUnknown(self.fence or self.id, has_event=self.fence is not None)
         unknown.add_note(f"transact: {why}")
         return unknown
+
+    def _transaction(self, connection: Any) -> Program[DatabaseFailure | None]:
+        run, core, gate = self._current, self.core, self._acts.gate
+        yield from learn_layout(core.statements, connection)
+        yield from begin(connection, core.guards, run.id, partial(commands, connection))
+        function = partial(self.function, run)
+        failure = yield from run.complete(connection, function, gate, core.guards)
+        gate.wrote = failure is None
+        return failure
 
     @property
     def _current(self) -> "Run[T]":
@@ -321,7 +333,9 @@ class Run(FunctionRun, Generic[T]):
         self._made += 1
         return self.call.event_id(self._made - 1)
 
-    def append(self, source: EventSource, expected_version: int | None, status: int) -> Pending:
+    def append(
+        self, source: EventSource, expected_version: int | None, status: int
+    ) -> PreparedEvent:
         """Prepare an event of this run. `status` is the status of the transaction.
 
         Raises `InvalidEvent` or `TransactionMisused`. Raises `OutcomeUnknown` if an
@@ -330,23 +344,21 @@ class Run(FunctionRun, Generic[T]):
         self.require_running("append", status)
         call = self.call
         event, topic = call.core.parse(source)
-        pending = appended(
-            call.core, event, topic, self.id, call.scopes, expected_version=expected_version
-        )
+        prepared = call.core.prepare(event, topic, self.id, call.scopes, expected_version)
         if self.fence is None:
-            call.require_fence(pending.id)
-        call.fingerprints[pending.id] = event.fingerprint
+            call.require_fence(event.id)
+        call.fingerprints[event.id] = event.fingerprint
         self.events.append(event)
-        return pending
+        return prepared
 
     def is_first(self, event_id: UUID) -> bool:
         """Return whether the call would have stored this event before all others."""
         return event_id == (self.fence or self.call.fence or self.events[0].id)
 
-    def receipt(self, pending: Pending, stored: Stored) -> Receipt:
+    def receipt(self, prepared: PreparedEvent, stored: Stored) -> Receipt:
         """Return the receipt of an append. It is valid after the commit."""
         conflicts = self.call.conflicts
-        return receipt_in_transaction(pending, stored, attempts=self.number, conflicts=conflicts)
+        return receipt_in_transaction(prepared, stored, attempts=self.number, conflicts=conflicts)
 
     def require_running(self, method: str, status: int) -> None:
         """Raise `TransactionMisused` for a method of a transaction that has ended."""

@@ -405,7 +405,7 @@ async def test_a_defect_in_a_lane_fails_its_callers_and_no_later_ones(
             broken.setattr(coalescer, "chunks", lambda *_: 1 / 0)
             assert await endings(writer) == {ZeroDivisionError}
         with monkeypatch.context() as broken:
-            broken.setattr(writer._coalescer, "_perform", lambda *_: 1 / 0)
+            broken.setattr(writer._connections, "perform", lambda *_: 1 / 0)
             assert await endings(writer) == {ZeroDivisionError}
         with monkeypatch.context() as broken:
 

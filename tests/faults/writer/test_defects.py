@@ -15,8 +15,10 @@ from tests.support.writer.transacts import OpenTransactor, ids, open_transactor,
 
 from dsql_outbox.observability.facts import AttemptEnded, Fact, WriteEnded
 from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
-from dsql_outbox.writer import AsyncWriter, Writer, core
-from dsql_outbox.writer.program import attempts
+from dsql_outbox.outbox.unit_of_work import commit
+from dsql_outbox.writer import AsyncWriter, Writer
+from dsql_outbox.writer.attempt import acts
+from dsql_outbox.writer.statement import write_statements
 
 pytestmark = pytest.mark.client
 
@@ -61,7 +63,7 @@ def test_a_defect_in_reading_the_answer_ends_as_a_receipt(
     error: Exception,
 ) -> None:
     defect = Defect(monkeypatch, error)
-    defect.breaks(core, READS)
+    defect.breaks(write_statements, READS)
     receipt = open_writer(url, hooks=[facts]).write(workload_s.car_created())
     assert (receipt.status, receipt.attempts, receipt.conflicts) == ("committed", 2, 0)
     assert [fact.outcome for fact in facts.of(AttemptEnded)] == ["in_doubt", "resolved"]
@@ -71,7 +73,7 @@ def test_a_defect_in_reading_the_answer_ends_as_a_receipt(
 def test_a_defect_in_reading_the_look_up_as_well_ends_as_unknown(
     open_writer: OpenWriter, tables: Tables, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name in ((core, READS), (attempts, "found_events")):
+    for module, name in ((write_statements, READS), (acts, "found_events")):
         Defect(monkeypatch, TypeError("no row"), 99).breaks(module, name)
     event = workload_s.car_created()
     error = outcome_of(partial(open_writer(url).write, event))
@@ -84,9 +86,9 @@ def test_a_defect_before_anything_is_sent_reaches_the_caller_as_it_is(
     open_writer: OpenWriter, tables: Tables, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, defect = open_writer(url), TypeError("no parameter")
-    name = "transaction" if FORM == "plain" else "write"
+    name = "transaction" if FORM == "plain" else "single"
     core = (getattr(writer, "_writer", None) or writer)._core  # type: ignore[attr-defined]
-    Defect(monkeypatch, defect).breaks(core, name)
+    Defect(monkeypatch, defect).breaks(core.statements, name)
     event = workload_s.car_created()
     assert outcome_of(partial(writer.write, event)) is defect
     assert tables.events(event.id) == []
@@ -122,7 +124,7 @@ def test_a_defect_after_the_commit_of_a_transaction_returns_what_the_run_returne
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    Defect(monkeypatch, error).breaks(attempts, "require_committed")
+    Defect(monkeypatch, error).breaks(commit, "require_committed")
     receipt = open_transactor(url).transact(lambda work: work.append(work.new_event()))
     assert (receipt.status, receipt.attempts) == ("committed", 1)
     assert ids(own) == {receipt.event_id}

@@ -117,7 +117,7 @@ def test_what_one_connection_refuses_does_not_change_the_form_of_the_writer(
         with pytest.raises(psycopg.Error) as raised:
             _append(writer, mine, method, event)
         assert raised.value.sqlstate == sqlstate
-        assert not writer._core.plain
+        assert not writer._core.statements.is_plain
         mine.rollback()
         _append(writer, mine, method, event)
         mine.commit()
@@ -137,7 +137,7 @@ def test_what_the_server_refuses_to_the_writer_itself_changes_the_form(
             mine.rollback()
         _append(writer, mine, method, event)
         mine.commit()
-        assert writer._core.plain
+        assert writer._core.statements.is_plain
     refusing_server.accept(tables.execute)
     assert ids(tables) == {event.id}
 

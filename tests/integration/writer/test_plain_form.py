@@ -273,7 +273,7 @@ def test_a_probe_that_was_not_answered_decides_nothing_and_is_made_again(
     proxy.refuse(1, sqlstate=sqlstate, message="server unavailable", matching=SHAPES[shape])
     with Writer(Database(proxy.url), AUTO) as writer:
         receipt = writer.write(workload_s.car_created())
-        assert not writer._core.plain
+        assert not writer._core.statements.is_plain
     assert receipt.attempts == 2
     tables.assert_true_to({receipt.event_id: receipt})
 
@@ -290,7 +290,7 @@ def test_postgresql_takes_the_single_form_for_one_round_trip_more(
 ) -> None:
     with Writer(Database(proxy.url), AUTO) as writer:
         receipts = [writer.write(workload_s.car_created()) for _ in range(2)]
-        assert not writer._core.plain
+        assert not writer._core.statements.is_plain
     assert proxy.round_trips == 3
     tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
 

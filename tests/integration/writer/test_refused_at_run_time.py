@@ -83,7 +83,7 @@ def test_an_event_that_is_refused_in_both_forms_leaves_the_form_as_it_was(
         with pytest.raises(psycopg.errors.FeatureNotSupported):
             writer.write(workload_s.car_created())
         refusing_server.accept(tables.execute)
-        assert not writer._core.plain
+        assert not writer._core.statements.is_plain
         assert isinstance(writer.write(workload_s.car_created()), Receipt)
 
 

@@ -5,7 +5,7 @@ It does to a batch what the statements do, and nothing else: all of it or none.
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
@@ -15,15 +15,17 @@ from psycopg import errors
 from dsql_outbox.observability.facts import AttemptEnded, Fact, WriteStarted
 from dsql_outbox.observability.hooks import Scopes
 from dsql_outbox.outbox import Database, Entity, Event, Touched
-from dsql_outbox.outbox.event.event_parser import ParsedEvent, parse_event
+from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.outbox.failure import DatabaseFailure, classify
 from dsql_outbox.outbox.unit_of_work.primitives import Program, Sleep
 from dsql_outbox.outbox.unit_of_work.work import settle
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.acts import Acts
-from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
-from dsql_outbox.writer.attempt.event_write import EventWrite, still_open
-from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending
+from dsql_outbox.writer.attempt.event_write import EventWrite
+from dsql_outbox.writer.attempt.journal import Journal
+from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, still_open
+from dsql_outbox.writer.budgets import budgets_of
+from dsql_outbox.writer.conflicts.conflict_log import ConflictLog
 from dsql_outbox.writer.statement.answers import Found, Stored
 from dsql_outbox.writer.statement.parameters import prepare
 
@@ -67,7 +69,10 @@ Steps = Generator[Any, Any, None]
 
 
 class Asking(Acts):
-    """Yields each act as a step, whose result the test gives."""
+    """Yields each act as a step, whose result the test gives. Nobody hears its reports."""
+
+    def __init__(self) -> None:
+        self.conflicts = ConflictLog(DATABASE, replace(SETTINGS, conflict_report=None), ())
 
     def write(
         self, batch: Sequence[Pending], *, fresh: bool
@@ -79,15 +84,7 @@ class Asking(Acts):
         result = yield LookUp([*ids])  # type: ignore[misc]
         return _failure(result) or result.found
 
-    def attempted(self, *_: object) -> None:
-        pass
-
-    def goes_on(self) -> None:
-        pass
-
-    def conflicted(
-        self, failure: DatabaseFailure, events: Sequence[ParsedEvent], **_: object
-    ) -> None:
+    def tell_end(self, *_: object) -> None:
         pass
 
 
@@ -97,7 +94,7 @@ def _failure(result: Result) -> DatabaseFailure | None:
 
 def write_steps(batch: Sequence[Pending], clock: Callable[[], float]) -> Steps:
     """The steps of the write of a batch, from its first attempt until every event is settled."""
-    return settle(EventWrite(batch, Asking(), clock))
+    return settle(EventWrite(batch, Asking(), clock=clock))
 
 
 SETTINGS: Final = WriterSettings.origin()
@@ -125,8 +122,14 @@ def pend(
     started = WriteStarted(event.id, event.name, event.type, "events.CarSold", len(touched))
     return Pending(
         prepare(event, uuid4().hex, "events.CarSold", "/test", {}, expected_version=expected),
-        Backoff(budgets_of(settings), DATABASE, deadline, lambda: 0.0),
-        Scopes([kept.append], started),
+        Journal(
+            event.id,
+            Scopes([kept.append], started),
+            DATABASE,
+            budgets_of(settings),
+            deadline,
+            random=lambda: 0.0,
+        ),
         on_duplicate=on_duplicate,
     )
 

@@ -17,8 +17,9 @@ CLAIM = re.compile(r"\b(pure|no I/O|without (any )?I/O)\b", re.IGNORECASE)
 WAYS_OUT = {"anyio", "asyncio", "psycopg", "select", "socket", "subprocess", "open", "sleep"}
 TELL_ERRORS = {
     "outbox/failure.py",
+    "writer/attempt/acts.py",
+    "writer/attempt/entity_turn.py",
     "writer/attempt/event_write.py",
-    "writer/program/attempts.py",
     "writer/program/programs.py",
     "writer/statement/answers.py",
     "writer/transact/append.py",

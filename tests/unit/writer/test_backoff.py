@@ -1,6 +1,7 @@
 """When to try again, and when to give up."""
 
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 from benchmarks.writer.simulated_storm import simulated_storm
@@ -8,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsql_outbox.observability.facts import RetryBudget
+from dsql_outbox.observability.hooks import Scopes
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind
 from dsql_outbox.writer import WriterSettings
-from dsql_outbox.writer.attempt.backoff import Backoff, budgets_of
+from dsql_outbox.writer.attempt.journal import Journal
+from dsql_outbox.writer.budgets import budgets_of
 
 NO_JITTER = 0.0
 DATABASE = Database("postgresql://writer:secret@db.example/shop")
@@ -34,10 +37,9 @@ def backoff(
     *,
     deadline: float | None = None,
     random: float = NO_JITTER,
-) -> Backoff:
-    return Backoff(
-        budgets_of(settings or WriterSettings.origin()), DATABASE, deadline, lambda: random
-    )
+) -> Journal:
+    budgets = budgets_of(settings or WriterSettings.origin())
+    return Journal(uuid4(), Scopes((), None), DATABASE, budgets, deadline, random=lambda: random)
 
 
 @pytest.mark.parametrize("kind", COUNTED)

@@ -17,8 +17,8 @@ from dsql_outbox.outbox.contention import EntityConflicts
 from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.outbox.failure import classify
 from dsql_outbox.writer import WriterSettings
+from dsql_outbox.writer.conflicts.conflict_log import MOST, conflict_of
 from dsql_outbox.writer.conflicts.sketch import SIZE, STORED, Conflict, EntityKey, Sketch
-from dsql_outbox.writer.program.conflicted import MOST, conflict_of
 
 HOT = "Account", "hot"
 
