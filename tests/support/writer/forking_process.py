@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -132,7 +133,7 @@ def _inherited(relay: Publisher) -> Told:
         return "done"
 
     relay.stop()
-    uses = {"run": relay.run, "read": relay._store.is_done}
+    uses = {"run": relay.run, "read": partial(relay._store.is_done, [0])}
     return {name: asyncio.run(refused(use)) for name, use in uses.items()}
 
 
