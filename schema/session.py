@@ -279,7 +279,7 @@ class SessionTransaction:
         run = FunctionRun("apply")
         raised: Exception | None = None
         waited_at: TracebackType | None = None
-        with run.lent(self._connection) as handle:
+        with run.lend_handle(self._connection) as handle:
             handle.deadline = None  # the scope limits all statements of the function together
             try:
                 with move_on_after(seconds) as scope:
@@ -296,7 +296,7 @@ class SessionTransaction:
                 raised = CallCancelled().with_traceback(error.__traceback__)
             except Exception as error:  # noqa: BLE001 - the run decides whose error it is
                 raised = error
-        verdict = run.end(raised)
+        verdict = run.judge(raised)
         if verdict is None:
             return
         is_lost = self._connection.closed
@@ -380,11 +380,11 @@ class _Ends:
         if self._own is None:
             await perform_async(commit(connection), do_async)
             return
-        statements = self._guards.end(connection, self._run.id, self._own)
+        statements = self._guards.commit_statements(connection, self._run.id, self._own)
         try:
             await perform_async(commit(connection, statements), do_async)
         except GuardFailed as failed:
-            raise self._judged(self._run.guarded(failed.error).error) from None
+            raise self._judged(self._run.judge_guard(failed.error).error) from None
         except psycopg.Error as error:
             raise self._judged(error) from error
 

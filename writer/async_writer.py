@@ -28,7 +28,7 @@ from dsql_outbox.writer.program.foreign_connections import AsyncJoinable, async_
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
-from dsql_outbox.writer.transact.call import Call, Run, opened
+from dsql_outbox.writer.transact.call import Call, Run, innermost
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
 
 from .core import Core
@@ -130,12 +130,12 @@ class AsyncWriter(WriterBase):
         on_duplicate: OnDuplicate = "error",
         timeout: float | None = None,
     ) -> T | Receipt:
-        gate = self._programs.begin("transact", timeout)
+        gate = self._programs.open_gate("transact", timeout)
         named = listed_entities(entities)
         self._enter_loop()
         require_function("transact", function)
         call: Call[T] = self._programs.call(gate, partial(self._invoke, function), on_duplicate)
-        with opened(call):
+        with innermost(call):
             await self._perform(self._programs.transact(call, gate, named))
         return call.result()
 
@@ -146,7 +146,7 @@ class AsyncWriter(WriterBase):
         try:
             return await self._perform(self._programs.append_to(joined, event, expected_version))
         except BaseException:
-            await self._perform(self._programs.fail(joined))
+            await self._perform(self._programs.fail_transaction(joined))
             raise
 
     async def stream(
@@ -178,7 +178,7 @@ class AsyncWriter(WriterBase):
         try:
             if self._coalescer is not None:
                 await self._coalescer.close()
-            await self._perform(self._programs.close())
+            await self._perform(self._programs.store_last_report())
         finally:
             await self._connections.end()
 
@@ -193,7 +193,7 @@ class AsyncWriter(WriterBase):
         if (loop := self._connections.enter_loop()) is not self._loop:
             self._loop = loop
             self._begin_coalescing()
-            self._programs.begin_turns()
+            self._programs.forget_turns()
 
     def _begin_coalescing(self) -> None:
         """Start with empty lanes. In a forked child no task drives the lanes of the parent."""

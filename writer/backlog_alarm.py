@@ -79,12 +79,12 @@ class Alarm:
             self._began = now
         return now - self._began >= self._interval and self._turns.take(now, self._interval)
 
-    def saw(self, rows: Sequence[Sequence[Any]]) -> None:
+    def tell_age(self, rows: Sequence[Sequence[Any]]) -> None:
         """Report the age of the backlog, from the rows of `query`."""
         shard, seconds = rows[0] if rows else (None, 0.0)
         emit(self._hooks, BacklogAge(max(0.0, seconds), shard, self._limit))
 
-    def failed(self, error: Exception) -> None:
+    def tell_failure(self, error: Exception) -> None:
         """Report that the backlog could not be read. Without the right to read it, stop asking."""
         sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
         forbidden = isinstance(error, psycopg.errors.InsufficientPrivilege)

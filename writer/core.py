@@ -48,7 +48,7 @@ class Core:
         """
         event = parse_event(source)
         topic = topic_of(event, self.settings.topic, any_topic=self.settings.any_topic)
-        refuse_unsendable(event, topic, self.settings.source, self.statements.targets)
+        refuse_unsendable(event, topic, self.settings.source, self.statements.target_counts)
         return event, topic
 
     def prepare(
@@ -82,7 +82,7 @@ class Core:
         """Report a fact that belongs to no single write."""
         emit(self.hooks, fact)
 
-    def named(self, error: Exception) -> Exception:
+    def translate(self, error: Exception) -> Exception:
         """Return `SchemaError` for a missing table or column, and any other error unchanged."""
         return schema_error(error, self.database.schema) or error
 

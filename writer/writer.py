@@ -26,7 +26,7 @@ from dsql_outbox.writer.program.foreign_connections import Joinable, driver_conn
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
-from dsql_outbox.writer.transact.call import Call, Run, opened, require_plain
+from dsql_outbox.writer.transact.call import Call, Run, innermost, require_sync
 from dsql_outbox.writer.transact.transaction import Transaction, invoke
 
 from .core import Core
@@ -124,12 +124,12 @@ class Writer(WriterBase):
         on_duplicate: OnDuplicate = "error",
         timeout: float | None = None,
     ) -> T | Receipt:
-        gate = self._programs.begin("transact", timeout)
+        gate = self._programs.open_gate("transact", timeout)
         named = listed_entities(entities)
         require_function("transact", function)
-        require_plain(function)
+        require_sync(function)
         call: Call[T] = self._programs.call(gate, partial(self._invoke, function), on_duplicate)
-        with opened(call):
+        with innermost(call):
             self._perform(self._programs.transact(call, gate, named))
         return call.result()
 
@@ -141,7 +141,7 @@ class Writer(WriterBase):
             return self._perform(self._programs.append_to(joined, event, expected_version))
         except BaseException:
             undo_block(connection)
-            self._perform(self._programs.fail(joined))
+            self._perform(self._programs.fail_transaction(joined))
             raise
 
     def stream(
@@ -166,7 +166,7 @@ class Writer(WriterBase):
     def close(self) -> None:
         self._programs.is_closed = True
         try:
-            self._perform(self._programs.close())
+            self._perform(self._programs.store_last_report())
         finally:
             self._connections.close()
 

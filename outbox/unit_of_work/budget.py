@@ -48,8 +48,7 @@ class Budget(NamedTuple):
     If only the deadline ends the tries, none is longer than a twentieth of the time left, but
     for the first: who has waited longest tries most often, else the newest call wins again.
 
-    The error of the last try is raised, and any other error immediately. The work must be a
-    statement that may run twice, or a transaction whose errors come before COMMIT.
+    A failure that no budget has is not followed by another try.
     """
 
     again: Collection[FailureKind]
@@ -78,20 +77,24 @@ class Budget(NamedTuple):
         return min(cap, delay * (1 + self.jitter * random()))
 
     def run(self, work: Callable[[], T]) -> T:
-        """Run the work until it returns or the budget is spent. Raises the last error."""
-        value: T = perform(self._retried(work), do)
+        """Run the work until it returns or the budget is spent.
+
+        Raises the last error, and an error that the budget does not have immediately. The work must
+        be a statement that may run twice, or a transaction whose errors come before COMMIT.
+        """
+        value: T = perform(self._retry(work), do)
         return value
 
     async def run_async(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run asynchronous work as `run` does."""
-        value: T = await perform_async(self._retried(work), do_async)
+        value: T = await perform_async(self._retry(work), do_async)
         return value
 
-    def _retried(self, work: Callable[[], Any]) -> Program[Any]:
+    def _retry(self, work: Callable[[], Any]) -> Program[Any]:
         def invoked() -> Program[Any]:
             return (yield Invoke(lambda _: work(), None))
 
-        return retried(invoked, Spending([self]))
+        return retry(invoked, Spending([self]))
 
 
 class Spending:
@@ -190,16 +193,16 @@ class BudgetedWork(Work, Generic[T]):
         """Whether there is neither a value nor an error."""
         return not self.values and self.error is None
 
-    def after(self, failure: DatabaseFailure) -> Program[Again]:
+    def decide(self, failure: DatabaseFailure) -> Program[Again]:
         """Try again after a wait, or end with the failure."""
         yield from ()
         wait = self._spending.next_wait(failure, monotonic())
         if wait is None:
-            self.broken(failure.last_word)
+            self.fail(failure.last_word)
             return Again()
         return Again([self], wait)
 
-    def broken(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """End with an error."""
         self.error = error
 
@@ -229,7 +232,7 @@ class _Statement(BudgetedWork[T]):
         return None
 
 
-def retried(work: Callable[[], Program[T]], spending: Spending) -> Program[T]:
+def retry(work: Callable[[], Program[T]], spending: Spending) -> Program[T]:
     """Perform work that may run twice, until it returns or nothing is left to spend.
 
     Raises its last error.

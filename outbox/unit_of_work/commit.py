@@ -39,12 +39,14 @@ class Guards(msgspec.Struct, frozen=True):
     of_mark: bytes
     own: bytes
 
-    def begin(self, connection: Any, run: str) -> list[bytes]:
+    def begin_statements(self, connection: Any, run: str) -> list[bytes]:
         """Return the statements that begin a run's transaction."""
         mark = [with_literals(self.mark, {"run": run})] if connection.takes_marks else []
         return [connection.begin, *mark]
 
-    def end(self, connection: Any, run: str, own: Mapping[str, str] | None) -> list[bytes]:
+    def commit_statements(
+        self, connection: Any, run: str, own: Mapping[str, str] | None
+    ) -> list[bytes]:
         """Return the statements that end it. Without `own` it has stored nothing itself."""
         ours = [with_literals(self.of_mark, {"run": run})] if connection.takes_marks else []
         return [*ours, *([] if own is None else [with_literals(self.own, own)]), b"COMMIT"]
@@ -67,13 +69,13 @@ def begin(
     """
     answer: T
     try:
-        answer = yield Exchange(connection, send(guards.begin(connection, run)))
+        answer = yield Exchange(connection, send(guards.begin_statements(connection, run)))
     except errors.FeatureNotSupported:
         if not connection.takes_marks:
             raise
         yield from roll_back(connection)
         connection.takes_marks = False
-        answer = yield Exchange(connection, send(guards.begin(connection, run)))
+        answer = yield Exchange(connection, send(guards.begin_statements(connection, run)))
     return answer
 
 

@@ -89,7 +89,7 @@ class FunctionRun:
         Return a failure of the function, which nothing retries. Raise `RunFailed` or the error of
         COMMIT if the database failed.
         """
-        verdict = self.end((yield from self.invoke(connection, function)))
+        verdict = self.judge((yield from self.invoke(connection, function)))
         if verdict is None:
             verdict = yield from self._commit(connection, gate, guards)
         if verdict is None:
@@ -105,14 +105,14 @@ class FunctionRun:
         self, connection: Connection | AsyncConnection, gate: Gate, guards: Guards
     ) -> Program[Verdict | None]:
         """Commit behind the guards of the run. Return why the server did not."""
-        statements = guards.end(connection, self.id, self.own)
+        statements = guards.commit_statements(connection, self.id, self.own)
         # Nothing is stored before this point, so only from here on is the outcome in doubt.
         gate.admit("COMMIT", connection, TransactionStatus.INTRANS)
         try:
             yield from commit(connection, statements)
         except GuardFailed as failed:
             gate.sent = False
-            return self.guarded(failed.error)
+            return self.judge_guard(failed.error)
         except psycopg.Error as error:
             if not answers_commit(error) or connection.closed:
                 raise
@@ -124,7 +124,7 @@ class FunctionRun:
         """What the run has stored itself, for the guard of it; None without any."""
         return None
 
-    def guarded(self, error: psycopg.Error) -> Verdict:
+    def judge_guard(self, error: psycopg.Error) -> Verdict:
         """Judge the error of a guard, which has kept the transaction from its COMMIT."""
         if not isinstance(error, errors.InvalidTextRepresentation):
             return Verdict(error, error, is_functions=False)
@@ -137,19 +137,19 @@ class FunctionRun:
                 "outside of savepoints and of connection.transaction()"
             )
         else:
-            misuse = self.ended_itself()
+            misuse = self.record_own_end()
         return Verdict(misuse, misuse, is_functions=True)
 
     def invoke(self, connection: C, function: Callable[[C], object]) -> Program[Exception | None]:
         """Call the function with a handle of the connection. `value` is its result.
 
-        Return the error that it raised: `end` decides whose error it is.
+        Return the error that it raised: `judge` decides whose error it is.
         """
-        with self.lent(connection) as handle:
+        with self.lend_handle(connection) as handle:
             try:
                 self.value = yield Invoke(function, handle)
                 self._require_eager()
-            except Exception as error:  # noqa: BLE001 - `end` decides
+            except Exception as error:  # noqa: BLE001 - `judge` decides
                 return error
         return None
 
@@ -164,9 +164,10 @@ class FunctionRun:
             )
 
     @contextmanager
-    def lent(self, connection: C) -> Generator[C]:
+    def lend_handle(self, connection: C) -> Generator[C]:
         """Yield a handle of the connection for the function. It ends with the block."""
-        lent: Any = connection.lent(self.admit, self.note_failure)  # of the connection's own kind
+        # Of the connection's own kind.
+        lent: Any = connection.lent(self.refuse_outside, self.note_failure)
         with lent as handle:
             self._handle = handle
             try:
@@ -179,7 +180,7 @@ class FunctionRun:
         """Whether the function runs now."""
         return self._handle is not None and not self.is_over
 
-    def admit(self, status: int) -> None:
+    def refuse_outside(self, status: int) -> None:
         """Refuse a statement outside the transaction: it would be stored, or join another run."""
         if self.is_over:
             raise TransactionMisused(
@@ -187,7 +188,7 @@ class FunctionRun:
                 "use its connection before the function returns"
             )
         if status == TransactionStatus.IDLE:
-            raise self.misused(
+            raise self.record_misuse(
                 "has ended the transaction itself: what it sends after that is not stored"
             )
 
@@ -209,7 +210,7 @@ class FunctionRun:
         if status == TransactionStatus.INTRANS:
             self.failures.clear()
 
-    def misused(self, what: str) -> TransactionMisused:
+    def record_misuse(self, what: str) -> TransactionMisused:
         """Record a misuse, and return the exception that names it."""
         self.misuse = TransactionMisused(
             f"the function given to {self._caller} {what}: "
@@ -217,14 +218,14 @@ class FunctionRun:
         )
         return self.misuse
 
-    def ended_itself(self) -> TransactionMisused:
+    def record_own_end(self) -> TransactionMisused:
         """Record that the transaction is not the one of the run, and return the misuse."""
-        return self.misused(
+        return self.record_misuse(
             "has ended the transaction itself and begun another one: what it committed is "
             "stored, and nothing else"
         )
 
-    def end(self, raised: Exception | None) -> Verdict | None:
+    def judge(self, raised: Exception | None) -> Verdict | None:
         """Judge the run after the function returned or raised. None: the transaction commits."""
         self.is_over = True
         status = self._status
@@ -237,7 +238,7 @@ class FunctionRun:
         if raised is not None and not self._is_ours(raised, status):
             return Verdict(raised, raised, is_functions=True)
         first = self.failures[0]
-        if raised is not None and (self._is_inside(first, raised) or not self._is_linked(raised)):
+        if raised is not None and (self._is_within(first, raised) or not self._is_linked(raised)):
             return Verdict(first, raised, is_functions=False)
         first.add_note(
             f"the transaction failed here, and the function given to {self._caller} continued"
@@ -246,7 +247,7 @@ class FunctionRun:
 
     @property
     def _lent(self) -> Connection | AsyncConnection:
-        assert self._handle is not None  # noqa: S101 - the function gets it, and `end` follows
+        assert self._handle is not None  # noqa: S101 - the function gets it, and `judge` follows
         return self._handle
 
     @property
@@ -262,16 +263,16 @@ class FunctionRun:
     def _look_for_misuse(self, status: TransactionStatus) -> None:
         """Record a misuse that no statement showed."""
         if status is TransactionStatus.UNKNOWN and not self._is_lost:
-            self.misused("has closed the connection, or cancelled a statement on it")
+            self.record_misuse("has closed the connection, or cancelled a statement on it")
         elif status in _NOT_OURS:
-            self.misused(
+            self.record_misuse(
                 "has ended the transaction itself, or left a statement running "
                 f"(status {status.name})"
             )
         elif status is TransactionStatus.INERROR and not self.failures:
-            self.misused("has failed the transaction by a statement that psycopg did not run")
+            self.record_misuse("has failed the transaction by a statement that psycopg did not run")
         elif status is TransactionStatus.INTRANS and self._lent.has_open_block:
-            self.misused("has left a block of connection.transaction() open")
+            self.record_misuse("has left a block of connection.transaction() open")
 
     def _is_ours(self, error: Exception, status: TransactionStatus) -> bool:
         """Return whether our connection or our transaction has failed, and caused this error.
@@ -288,8 +289,8 @@ class FunctionRun:
 
     def _is_linked(self, error: Exception) -> bool:
         """Return whether an error is, or wraps, one of the connection."""
-        return any(self._is_inside(failure, error) for failure in self.failures)
+        return any(self._is_within(failure, error) for failure in self.failures)
 
     @staticmethod
-    def _is_inside(failure: Exception, error: Exception) -> bool:
+    def _is_within(failure: Exception, error: Exception) -> bool:
         return any(each is failure for each in unwrap(error))

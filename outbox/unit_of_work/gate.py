@@ -13,7 +13,7 @@ from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 
-LONGEST_ASIDE: Final = 1.0
+LONGEST_HOUSEKEEPING: Final = 1.0
 """Seconds that work after a settled call may take. Then the connection is closed."""
 
 
@@ -45,18 +45,18 @@ class Gate:
 
     def __init__(self, timeout: float | None) -> None:
         self.deadline: float | None
-        self.begin(timeout)
+        self.restart(timeout)
         self.sent = False
         self.wrote = False
 
-    def begin(self, timeout: float | None) -> None:
+    def restart(self, timeout: float | None) -> None:
         """Let the time of the call begin now."""
         self.deadline = None if timeout is None else monotonic() + timeout
 
     @property
-    def deadline_aside(self) -> float:
+    def housekeeping_deadline(self) -> float:
         """The deadline of work that starts now, after a settled call."""
-        own = monotonic() + LONGEST_ASIDE
+        own = monotonic() + LONGEST_HOUSEKEEPING
         return own if self.deadline is None else min(own, self.deadline)
 
     def admit(

@@ -20,15 +20,15 @@ EntityKey = tuple[str, str]
 class Turn:
     """The place of one call in the lines of its entities.
 
-    `has_lost` tells whether the call has lost a conflict. `wake` is called when the turn has
+    `has_conflicted` tells whether the call has met a conflict. `wake` is called when the turn has
     come, once or more often, unless that was so from the start.
     """
 
-    __slots__ = ("__weakref__", "entities", "has_left", "has_lost", "wake")
+    __slots__ = ("__weakref__", "entities", "has_conflicted", "has_left", "wake")
 
-    def __init__(self, entities: Collection[EntityKey], has_lost: Callable[[], bool]) -> None:
+    def __init__(self, entities: Collection[EntityKey], has_conflicted: Callable[[], bool]) -> None:
         self.entities = frozenset(entities)
-        self.has_lost = has_lost
+        self.has_conflicted = has_conflicted
         self.has_left = False
         self.wake: Callable[[], None] = _nobody
 
@@ -53,14 +53,14 @@ class Turns:
         with self._lock:
             return self._has_come(turn)
 
-    def has_loser(self, entities: Collection[EntityKey]) -> bool:
-        """Whether a call in one of these lines has lost a conflict."""
+    def has_conflicted_call(self, entities: Collection[EntityKey]) -> bool:
+        """Whether a call in one of these lines has met a conflict."""
         if not self._lines:  # without the lock: most calls end here
             return False
         with self._lock:
             places = (place for key in entities for place in self._lines.get(key, ()))
             return any(
-                turn.has_lost() for place in places if (turn := place()) and not turn.has_left
+                turn.has_conflicted() for place in places if (turn := place()) and not turn.has_left
             )
 
     def leave(self, turn: Turn) -> None:

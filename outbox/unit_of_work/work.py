@@ -1,4 +1,4 @@
-"""The loop of every piece of work: doubt, attempt, verdict, budget, wait, and again.
+"""The loop of every piece of work. The docstring of the package has its walk.
 
 A body is a `Work`: the write of events, `transact`, `Inbox.once`, or a statement that may run
 twice. It says what an attempt is, and what a failure means to it. `settle` has the order, which
@@ -46,14 +46,15 @@ class Work(ABC):
     def is_open(self) -> bool:
         """Whether it has no outcome yet."""
 
-    def begin(self) -> None:  # noqa: B027 - only some bodies count attempts
+    def start_attempt(self) -> None:  # noqa: B027 - only some bodies count attempts
         """Note that another attempt begins."""
 
-    def doubt(self) -> Program[DatabaseFailure | None]:
-        """Ask what an earlier attempt did whose COMMIT has no answer, and settle what it committed.
+    def resolve_doubt(self) -> Program[DatabaseFailure | None]:
+        """Ask what an earlier attempt stored that has no answer, and settle what it stored.
 
         Return why the question failed. An answer "nothing is stored" proves nothing, because the
-        lost COMMIT may still arrive. So each attempt must collide with a lost one by a key.
+        lost write or COMMIT may still arrive. So each attempt must collide with a lost one by a
+        key.
         A body whose own first statement meets that key asks nothing here.
         """
         yield from ()
@@ -63,18 +64,21 @@ class Work(ABC):
     def attempt(self, *, fresh: bool) -> Program[DatabaseFailure | None]:
         """Make an attempt, on a connection that was never used if `fresh`. Settle a success."""
 
-    def failed(self, failure: DatabaseFailure) -> None:  # noqa: B027 - as `begin`
+    def record_failure(self, failure: DatabaseFailure) -> None:  # noqa: B027 - as `start_attempt`
         """Note that an attempt failed. After one in doubt the work stays in doubt."""
 
     @abstractmethod
-    def after(self, failure: DatabaseFailure) -> Program[Again]:
+    def decide(self, failure: DatabaseFailure) -> Program[Again]:
         """Decide what follows a failure. Settle the work, or what of it gets no other attempt."""
 
     @abstractmethod
-    def broken(self, error: Exception) -> None:
-        """Settle the work after a defect of the library or of a hook."""
+    def fail(self, error: Exception) -> None:
+        """Settle the work with an error that is no failure of an attempt.
 
-    def abandon(self, error: BaseException) -> None:  # noqa: B027 - as `begin`
+        It is a defect of the library or of a hook, or a turn that did not come.
+        """
+
+    def abandon(self, error: BaseException) -> None:  # noqa: B027 - as `start_attempt`
         """Note that nobody waits for the outcome any more, as after a cancellation."""
 
 
@@ -98,16 +102,16 @@ def settle(*works: Work, fresh: bool = False) -> Program[None]:
         work = left.popleft()
         again = Again()
         try:
-            failure = (yield from attempted(work, fresh=fresh)) if work.is_open else None
+            failure = (yield from attempt_once(work, fresh=fresh)) if work.is_open else None
             if failure is not None:
-                again = yield from work.after(failure)
+                again = yield from work.decide(failure)
             if again.wait is not None:
                 # No connection is held now: the failed one was given up before this wait.
                 yield Sleep(again.wait, again.meanwhile)
         except BaseException as error:
             if isinstance(error, Exception):
                 with suppress(Exception):  # a hook that caused the defect may raise again
-                    work.broken(error)
+                    work.fail(error)
             if is_interrupt(error):
                 for each in (work, *left):
                     each.abandon(error)
@@ -117,15 +121,15 @@ def settle(*works: Work, fresh: bool = False) -> Program[None]:
         fresh = bool(again.works)
 
 
-def attempted(work: Work, *, fresh: bool) -> Program[DatabaseFailure | None]:
+def attempt_once(work: Work, *, fresh: bool) -> Program[DatabaseFailure | None]:
     """Make one attempt. Return its failure, or None if nothing is left to decide."""
-    work.begin()
-    failure = yield from work.doubt()
+    work.start_attempt()
+    failure = yield from work.resolve_doubt()
     if failure is None and work.is_open:
         failure = yield from work.attempt(fresh=fresh)
     if failure is None or not work.is_open:
         return None
-    work.failed(failure)
+    work.record_failure(failure)
     return failure
 
 
@@ -136,11 +140,11 @@ def on_connection(  # noqa: PLR0913 - the parts of an attempt
     *,
     fresh: bool = False,
     role_path: bool = False,
-    named: Callable[[Exception], Exception],
+    translate: Callable[[Exception], Exception],
 ) -> Program[T | DatabaseFailure]:
     """Do an act on a connection. Return its result, or the meaning of its error.
 
-    `named` gives errors of the driver the library's name.
+    `translate` gives errors of the driver the library's name.
     """
     gate.sent = False  # an earlier attempt may have been sent, and its body knows
     try:
@@ -151,9 +155,9 @@ def on_connection(  # noqa: PLR0913 - the parts of an attempt
         )
     except RunFailed as error:
         # A run has two errors: one decides whether it is tried again, one is for the caller.
-        failure = classify(named(error.verdict.error), sent=False)
+        failure = classify(translate(error.verdict.error), sent=False)
         return failure._replace(for_caller=error.verdict.for_caller)
     except Exception as error:
         if is_interrupt(error):
             raise
-        return classify(named(error), sent=gate.sent)
+        return classify(translate(error), sent=gate.sent)

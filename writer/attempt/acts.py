@@ -62,13 +62,16 @@ class Acts:
             partial(self._write, batch),
             self.gate,
             fresh=fresh and self._core.fresh_retries,
-            named=self._core.named,
+            translate=self._core.translate,
         )
 
     def look_up(self, ids: Iterable[UUID]) -> Program[Mapping[UUID, Found] | DatabaseFailure]:
         """Read what is stored under these ids. An id that is absent may still be stored later."""
         return on_connection(
-            self._connections, partial(find, self._core, ids), self.gate, named=self._core.named
+            self._connections,
+            partial(find, self._core, ids),
+            self.gate,
+            translate=self._core.translate,
         )
 
     def run(
@@ -81,14 +84,14 @@ class Acts:
             self.gate,
             fresh=fresh and self._core.fresh_retries,
             role_path=True,
-            named=self._core.named,
+            translate=self._core.translate,
         )
 
     def prove_form(self) -> Program[bool]:
         """Return whether appends have the plain form from now on, after one was refused."""
         return prove_form(self._core, self._connections, self.gate.deadline)
 
-    def tell_end(
+    def tell_transaction_end(
         self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int
     ) -> None:
         """Report the end of a transaction of these events; of none, if it was a run of `transact`.
@@ -108,7 +111,7 @@ class Acts:
             )
         )
 
-    def goes_on(self) -> None:
+    def leave_lane(self) -> None:
         """Hear that the first attempt did not settle all events: only a lane acts on it."""
 
     def _write(

@@ -20,18 +20,18 @@ class EntityTurn:
     """
 
     def __init__(
-        self, turns: Turns, gate: Gate, *, has_lost: Callable[[], bool] = lambda: True
+        self, turns: Turns, gate: Gate, *, has_conflicted: Callable[[], bool] = lambda: True
     ) -> None:
         self._turns = turns
         self._gate = gate
-        self._has_lost = has_lost
+        self._has_conflicted = has_conflicted
         self._turn: Turn | None = None
 
     def take(self, entities: Collection[EntityKey]) -> Program[bool]:
         """Wait for the turn, once. Return whether it came before the deadline of the call."""
         if self._turn is not None:
             return True
-        self._turn = Turn(entities, self._has_lost)
+        self._turn = Turn(entities, self._has_conflicted)
         return bool((yield TakeTurn(self._turns, self._turn, self._gate.deadline)))
 
     def leave(self) -> None:

@@ -3,11 +3,11 @@
 A batch of events takes the same steps as one event. A batch that cannot commit as a whole is
 split until every event is settled.
 
-After an attempt in doubt, the call can end only in a receipt, `DuplicateEvent`
-or `OutcomeUnknown`. A look-up that finds nothing proves nothing, because the lost
-statement may still reach the server. So every later attempt first looks the event
-up and then inserts the same id again. Of two inserts, the second collides, and the
-collision is looked up.
+After an attempt in doubt, the call can end only in a receipt, `DuplicateEvent`, `OutcomeUnknown`,
+or `StaleVersion` if its subject is beyond the expected version. A look-up that finds nothing
+proves nothing, because the lost statement may still reach the server. So every later attempt
+first looks the event up and then inserts the same id again. Of two inserts, the second collides,
+and the collision is looked up.
 """
 
 from collections import deque
@@ -22,7 +22,7 @@ import psycopg
 from dsql_outbox.outbox.event.event_parser import ParsedEvent
 from dsql_outbox.outbox.failure import OUTAGES, RACES, RETRIED, DatabaseFailure, FailureKind
 from dsql_outbox.outbox.unit_of_work.primitives import Program, Sleep
-from dsql_outbox.outbox.unit_of_work.work import Again, Work, attempted, next_connection, settle
+from dsql_outbox.outbox.unit_of_work.work import Again, Work, attempt_once, next_connection, settle
 from dsql_outbox.writer.statement.answers import Found, stale_version
 
 from .acts import Acts
@@ -32,6 +32,8 @@ from .pending import Pending, still_open
 
 class EventWrite(Work):
     """A batch of events in one transaction, or in parts. Each attempt counts for all its events.
+
+    With a `turn`, the call takes the turn of its entities after a conflict, before it waits.
 
     While an act is performed, a call may end at its deadline or by cancellation, unless its
     event is sent. Such an event leaves the batch.
@@ -57,15 +59,15 @@ class EventWrite(Work):
         """Whether an event has no outcome yet."""
         return any(pending.is_open for pending in self._batch)
 
-    def begin(self) -> None:
+    def start_attempt(self) -> None:
         """Count another attempt for each event."""
         self._began_ns = self._sent_ns = time_ns()
         batch = still_open(self._batch)
         self._is_repeated = any(pending.journal.attempts for pending in batch)
         for pending in batch:
-            pending.journal.begin()
+            pending.journal.count_attempt()
 
-    def doubt(self) -> Program[DatabaseFailure | None]:
+    def resolve_doubt(self) -> Program[DatabaseFailure | None]:
         """Look the events up if an earlier attempt of one is in doubt."""
         batch = still_open(self._batch)
         if not any(pending.in_doubt for pending in batch):
@@ -76,7 +78,7 @@ class EventWrite(Work):
         ended = time_ns()
         for pending in still_open(batch):
             if pending.id in found:
-                pending.resolved(found[pending.id], self._began_ns, ended)
+                pending.settle_resolved(found[pending.id], self._began_ns, ended)
         return None
 
     def attempt(self, *, fresh: bool) -> Program[DatabaseFailure | None]:
@@ -86,30 +88,30 @@ class EventWrite(Work):
         result = yield from self._acts.write(batch, fresh=fresh)
         sent = still_open(batch)  # without those that left before the others were sent
         if isinstance(result, DatabaseFailure):
-            self._acts.tell_end(sent, result, self._sent_ns)
+            self._acts.tell_transaction_end(sent, result, self._sent_ns)
             return result
         ended = time_ns()
         for pending, stored in zip(sent, result, strict=True):
-            pending.stored(stored, self._began_ns, ended)
-        self._acts.tell_end(sent, None, self._sent_ns)
+            pending.settle_stored(stored, self._began_ns, ended)
+        self._acts.tell_transaction_end(sent, None, self._sent_ns)
         return None
 
-    def failed(self, failure: DatabaseFailure) -> None:
+    def record_failure(self, failure: DatabaseFailure) -> None:
         """Record a failed attempt for each event."""
         for pending in still_open(self._batch):
-            pending.failed(failure, self._began_ns, time_ns())
+            pending.record_failure(failure, self._began_ns, time_ns())
 
-    def after(self, failure: DatabaseFailure) -> Program[Again]:
+    def decide(self, failure: DatabaseFailure) -> Program[Again]:
         """Settle the events, split the batch, or wait for another attempt."""
         if self._is_repeated and len(still_open(self._batch)) > 1 and _may_come_again(failure):
             return (yield from self._sift())
         return (yield from self._decide_and_tell(failure))
 
-    def broken(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Settle each event: with `OutcomeUnknown` if it may be stored, else with the defect."""
         for pending in self._batch:
             with suppress(Exception):  # a hook that caused the defect may raise again
-                pending.broken(error)
+                pending.fail(error)
 
     def abandon(self, error: BaseException) -> None:
         """Report for each event that its caller is gone."""
@@ -121,10 +123,9 @@ class EventWrite(Work):
         batch = still_open(self._batch)
         again = yield from self._decide(batch, failure)
         if again.works and failure.kind is FailureKind.CONFLICT and self._turn is not None:
-            left = still_open(batch)
-            entities = [entity for pending in left for entity in pending.entities]
+            entities = [each for pending in still_open(batch) for each in pending.entities]
             if not (yield from self._turn.take(entities)):
-                _give_up(left, failure)
+                _give_up(still_open(batch), failure)
                 again = Again()
         given_up = [pending for pending in batch if isinstance(pending.outcome, Exception)]
         self._acts.conflicts.count(
@@ -135,12 +136,12 @@ class EventWrite(Work):
             wait=again.wait,
         )
         if again.works:
-            self._acts.goes_on()
+            self._acts.leave_lane()
         return again
 
     def _decide(self, batch: Sequence[Pending], failure: DatabaseFailure) -> Program[Again]:
-        if stale := _stale(batch, failure):
-            return (yield from self._after_stale(batch, *stale, failure))
+        if stale := _stale_event(batch, failure):
+            return (yield from self._settle_stale(batch, *stale, failure))
         first = failure
         if failure.kind is FailureKind.COLLISION:
             found = yield from self._look_up(batch)
@@ -148,12 +149,12 @@ class EventWrite(Work):
             if isinstance(found, DatabaseFailure):
                 failure = found
             elif len(rest := _drop_found(batch, found)) < len(batch):
-                return self._in_turn([rest])  # a stored event explains the collision: no wait
+                return self._go_on_with([rest])  # a stored event explains the collision: no wait
         if len(batch) > 1 and failure.kind not in RETRIED and _may_be_one_events_fault(first):
-            return self._in_turn(_halves(batch))
+            return self._go_on_with(_halves(batch))
         return self._again_within_budget(batch, failure)
 
-    def _after_stale(
+    def _settle_stale(
         self, batch: Sequence[Pending], pending: Pending, actual: int, failure: DatabaseFailure
     ) -> Program[Again]:
         """Settle the event whose subject is not at the expected version; go on with the others.
@@ -165,15 +166,15 @@ class EventWrite(Work):
         """
         place = batch.index(pending)
         if any(earlier.touches_subject_of(pending) for earlier in batch[:place]):
-            return self._in_turn([batch[:place], batch[place:]])
+            return self._go_on_with([batch[:place], batch[place:]])
         if pending.in_doubt:
             found = yield from self._look_up([pending])
             if isinstance(found, DatabaseFailure):
                 return self._again_within_budget(batch, found)
             _drop_found(still_open([pending]), found)
         if pending.is_open:
-            pending.stale(actual, failure)
-        return self._in_turn([[other for other in batch if other is not pending]])
+            pending.settle_stale(actual, failure)
+        return self._go_on_with([[other for other in batch if other is not pending]])
 
     def _sift(self) -> Program[Again]:
         """Find the events that make a batch fail repeatedly, and store the others.
@@ -184,7 +185,7 @@ class EventWrite(Work):
         entity with it wait behind it. If more attempts fail in a row than one event can
         explain, it is an outage: the remaining events wait as one batch.
         """
-        self._acts.goes_on()
+        self._acts.leave_lane()
         batch = still_open(self._batch)
         parts: deque[Sequence[Pending]] = deque(_halves(batch))
         while parts:
@@ -197,12 +198,12 @@ class EventWrite(Work):
                 if not now:
                     continue
                 part = self._part(now)
-                failed = yield from attempted(part, fresh=True)
+                failed = yield from attempt_once(part, fresh=True)
                 if failed is None:
                     # The server works, so the failures in a row begin again.
                     patience = _failures_by_one(len(batch))
                 elif not _may_come_again(failed):
-                    yield from _go_on((yield from part._decide_and_tell(failed)))  # noqa: SLF001 - its own kind
+                    yield from _carry_out((yield from part._decide_and_tell(failed)))  # noqa: SLF001 - its own kind
                 else:
                     failure, patience = failed, patience - 1
                     left = still_open(now)
@@ -211,25 +212,25 @@ class EventWrite(Work):
                     else:
                         suspects += left
             suspects += chain.from_iterable(parts)
-            waiting, seconds = self._budgeted(suspects, failure) if failure else ((), None)
+            waiting, seconds = self._spend_budgets(suspects, failure) if failure else ((), None)
             if seconds is not None:
                 yield Sleep(seconds)
             rest = [p for p in still_open(batch) if p in waiting or p in behind]
             if parts:
-                return self._in_turn([rest])
+                return self._go_on_with([rest])
             parts.extend([pending] for pending in rest)
         return Again()
 
     def _again_within_budget(self, batch: Sequence[Pending], failure: DatabaseFailure) -> Again:
         """Let the events whose budgets allow it wait for another attempt. Settle the others."""
-        again, seconds = self._budgeted(batch, failure)
+        again, seconds = self._spend_budgets(batch, failure)
         # A change of the schema concerns the session, so no single event is at fault.
         is_race = failure.kind in RACES and failure.kind is not FailureKind.SCHEMA_CHANGED
         parts = _after_conflict(again) if is_race and len(again) > 1 else [again]
         meanwhile = next_connection(failure, role_path=False)
-        return self._in_turn(parts)._replace(wait=seconds, meanwhile=meanwhile)
+        return self._go_on_with(parts)._replace(wait=seconds, meanwhile=meanwhile)
 
-    def _budgeted(
+    def _spend_budgets(
         self, batch: Sequence[Pending], failure: DatabaseFailure
     ) -> tuple[Sequence[Pending], float | None]:
         """Return the events that are tried again, and after how long: the longest of their waits.
@@ -244,15 +245,15 @@ class EventWrite(Work):
             return (), None
         slowest = max(again, key=again.__getitem__)
         for pending in again:
-            pending.journal.waits(again[slowest])
+            pending.journal.record_wait(again[slowest])
         slowest.journal.tell_retry(failure, len(again))
         return [*again], again[slowest]
 
     def _look_up(self, batch: Sequence[Pending]) -> Program[Mapping[UUID, Found] | DatabaseFailure]:
-        self._acts.goes_on()
+        self._acts.leave_lane()
         return self._acts.look_up([pending.id for pending in batch])
 
-    def _in_turn(self, parts: Sequence[Sequence[Pending]]) -> Again:
+    def _go_on_with(self, parts: Sequence[Sequence[Pending]]) -> Again:
         """Go on with each part by itself, so that one event does not make the others fail."""
         return Again([self._part(part) for part in parts if part])
 
@@ -260,7 +261,7 @@ class EventWrite(Work):
         return EventWrite(batch, self._acts, self._turn, self._clock)
 
 
-def _go_on(again: Again) -> Program[None]:
+def _carry_out(again: Again) -> Program[None]:
     if again.wait is not None:
         yield Sleep(again.wait, again.meanwhile)
     yield from settle(*again.works, fresh=True)
@@ -322,7 +323,7 @@ def _drop_found(batch: Sequence[Pending], found: Mapping[UUID, Found]) -> Sequen
     """Settle the events that are stored. Return the others."""
     for pending in batch:
         if pending.id in found:
-            pending.found(found[pending.id])
+            pending.settle_found(found[pending.id])
     return still_open(batch)
 
 
@@ -353,7 +354,7 @@ def _may_be_one_events_fault(failure: DatabaseFailure) -> bool:
     return failure.sent or isinstance(failure.error, (psycopg.DataError, ValueError))
 
 
-def _stale(batch: Sequence[Pending], failure: DatabaseFailure) -> tuple[Pending, int] | None:
+def _stale_event(batch: Sequence[Pending], failure: DatabaseFailure) -> tuple[Pending, int] | None:
     """Return the event whose subject is not at the expected version, and the actual version."""
     found = stale_version(failure.error)
     if found is None:

@@ -95,11 +95,11 @@ class Journal(Spending):
             budget=budget,
         )
 
-    def begin(self) -> None:
+    def count_attempt(self) -> None:
         """Record that another attempt starts."""
         self.attempts += 1
 
-    def attempt_ended(
+    def tell_attempt(
         self,
         outcome: AttemptOutcome,
         started_ns: int,
@@ -123,14 +123,14 @@ class Journal(Spending):
         )
         self.scopes(fact)
 
-    def waits(self, seconds: float) -> None:
+    def record_wait(self, seconds: float) -> None:
         """Record that another attempt follows after `seconds`."""
         self._waited = seconds
 
     def tell_retry(
         self, failure: DatabaseFailure, events: int = 1, first: UUID | None = None
     ) -> None:
-        """Report, after `waits`, that a transaction of `events` events is tried again.
+        """Report, after `record_wait`, that a transaction of `events` events is tried again.
 
         `first` is the id of one of them, if the call has no event's id.
         """
@@ -145,23 +145,23 @@ class Journal(Spending):
         cut_short = self.is_cut_short
         self.scopes(RetriesExhausted(named, self.attempts, told, events, cut_short))
 
-    def exhausted(self, failure: DatabaseFailure) -> None:
+    def tell_exhausted(self, failure: DatabaseFailure) -> None:
         """Report that the retries of this call are exhausted."""
         error = type(failure.error).__name__
         self.scopes(WriteExhausted(self._call_id, self.attempts, error, failure.sqlstate))
 
-    def ended(self, outcome: object) -> None:
+    def tell_ended(self, outcome: object) -> None:
         """Report that the call has ended with a receipt or value, or with an exception."""
         if self.scopes.is_quiet and isinstance(outcome, Receipt):
             return
         error = type(outcome).__name__ if isinstance(outcome, Exception) else None
-        self._tell_ended(_status_of(outcome), error)
+        self._tell_end(_status_of(outcome), error)
 
-    def abandoned(self, error: BaseException, *, in_doubt: bool) -> None:
+    def tell_abandoned(self, error: BaseException, *, in_doubt: bool) -> None:
         """Report the end of a call whose caller is gone, as by cancellation."""
-        self._tell_ended("unknown" if in_doubt else "failed", type(error).__name__)
+        self._tell_end("unknown" if in_doubt else "failed", type(error).__name__)
 
-    def _tell_ended(self, status: WriteStatus, error: str | None) -> None:
+    def _tell_end(self, status: WriteStatus, error: str | None) -> None:
         self.scopes(WriteEnded(self._call_id, status, self.attempts, self.conflicts, error))
 
 

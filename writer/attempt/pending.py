@@ -94,24 +94,24 @@ class Pending:
         key = (subject.entity_type, subject.entity_id)
         return any((t.entity_type, t.entity_id) == key for t in self.prepared.event.touches)
 
-    def failed(self, failure: DatabaseFailure, started_ns: int, ended_ns: int) -> None:
+    def record_failure(self, failure: DatabaseFailure, started_ns: int, ended_ns: int) -> None:
         """Record a failed attempt. If it is in doubt, the call stays in doubt."""
         self.in_doubt = self.in_doubt or failure.kind is FailureKind.IN_DOUBT
-        self.journal.attempt_ended(attempt_outcome(failure), started_ns, ended_ns, failure)
+        self.journal.tell_attempt(attempt_outcome(failure), started_ns, ended_ns, failure)
         self.is_sent = False  # after the hooks: one that raises leaves the call in doubt
 
-    def stored(self, stored: Stored, started_ns: int, ended_ns: int) -> None:
+    def settle_stored(self, stored: Stored, started_ns: int, ended_ns: int) -> None:
         """Settle the call with the receipt of a committed attempt."""
-        self.journal.attempt_ended("committed", started_ns, ended_ns)
+        self.journal.tell_attempt("committed", started_ns, ended_ns)
         entities = touched_entities(self.prepared, stored)
         self.settle(self._receipt("committed", stored.position, entities))
 
-    def resolved(self, found: Found, started_ns: int, ended_ns: int) -> None:
+    def settle_resolved(self, found: Found, started_ns: int, ended_ns: int) -> None:
         """Settle the call: the look-up at the start of an attempt found the event."""
-        self.journal.attempt_ended("resolved", started_ns, ended_ns)
-        self.found(found)
+        self.journal.tell_attempt("resolved", started_ns, ended_ns)
+        self.settle_found(found)
 
-    def found(self, found: Found) -> None:
+    def settle_found(self, found: Found) -> None:
         """Settle the call: an event of this id is stored, by this call or by an earlier one."""
         if found.write_id == self.prepared.write_id:
             self.settle(self._receipt("committed", found.position, found.entities))
@@ -122,7 +122,7 @@ class Pending:
         else:
             self.settle(DuplicateEvent(self.id, same_content=same))
 
-    def stale(self, actual: int, failure: DatabaseFailure) -> None:
+    def settle_stale(self, actual: int, failure: DatabaseFailure) -> None:
         """Settle the call: the subject was at version `actual`, which was not expected.
 
         Versions only rise. If the subject is beyond the expected version, a lost
@@ -138,14 +138,14 @@ class Pending:
     def give_up(self, failure: DatabaseFailure) -> None:
         """Settle the call with the failure of its last attempt."""
         if failure.kind in RETRIED:
-            self.journal.exhausted(failure)
+            self.journal.tell_exhausted(failure)
         self.settle(self._last_word(failure.error))
 
     def settle(self, outcome: WriteOutcome) -> None:
         """End the call with this outcome."""
         self.outcome = outcome
         try:
-            self.journal.ended(outcome)
+            self.journal.tell_ended(outcome)
         finally:  # a hook that raises must not leave the caller waiting
             if self._on_settled is not None:
                 self._on_settled(outcome)
@@ -157,7 +157,7 @@ class Pending:
         assert self.outcome is not None  # noqa: S101 - `settle` ends after every event is settled
         raise self.outcome
 
-    def broken(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Settle the call after a defect of the library or a hook. A sent write may be stored."""
         if self.is_open:
             self.in_doubt = self.may_be_stored
@@ -187,7 +187,7 @@ class Pending:
         """
         if self.is_open:
             self.has_left = True
-            self.journal.abandoned(error, in_doubt=self.may_be_stored)
+            self.journal.tell_abandoned(error, in_doubt=self.may_be_stored)
 
     def _last_word(self, error: Exception) -> Exception:
         """Return `OutcomeUnknown` if the call is in doubt, else the driver's exception."""

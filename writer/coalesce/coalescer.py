@@ -77,15 +77,15 @@ class _Flight(Acts):
         self.has_left = False
         self._coalescer = coalescer
 
-    def tell_end(
+    def tell_transaction_end(
         self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int
     ) -> None:
         """Report the end of a transaction, and to which callers it belongs if to several."""
-        super().tell_end(batch, failure, started_ns)
+        super().tell_transaction_end(batch, failure, started_ns)
         if len(batch) > 1:
             self._coalescer.tell_batch(batch, failure, started_ns)
 
-    def goes_on(self) -> None:
+    def leave_lane(self) -> None:
         """Leave the lane to other calls."""
         self._coalescer.leave_lane(self)
 
@@ -117,7 +117,7 @@ class Coalescer:
         If the caller is cancelled or its deadline passes, an event that was not sent leaves
         its transaction. An event that was sent stays. Other callers are not affected.
         """
-        gate = self._programs.begin("write", timeout)
+        gate = self._programs.open_gate("write", timeout)
         require_on_duplicate(on_duplicate)
         require_version(expected_version)
         await self._enter(gate)
@@ -130,7 +130,7 @@ class Coalescer:
                 on_duplicate=on_duplicate,
                 expected_version=expected_version,
                 # `call` is bound below: nothing settles an event before it is in a lane.
-                on_settled=lambda outcome: self._settled(call, outcome),
+                on_settled=lambda outcome: self._answer(call, outcome),
             )
         except BaseException:
             self._room.release()
@@ -147,7 +147,7 @@ class Coalescer:
         self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int
     ) -> None:
         """Report the end of a transaction for several callers."""
-        self._core.tell(_ended(batch, failure, started_ns, self._core.server))
+        self._core.tell(_batch_ended(batch, failure, started_ns, self._core.server))
 
     def leave_lane(self, flight: _Flight) -> None:
         """Let the lane continue without this transaction.
@@ -213,7 +213,7 @@ class Coalescer:
         if self._lanes.withdraw(call):
             self._room.release()
 
-    def _settled(self, call: _CoalescedCall, outcome: WriteOutcome) -> None:
+    def _answer(self, call: _CoalescedCall, outcome: WriteOutcome) -> None:
         call.answer(outcome)
         self._lanes.release(call)
 
@@ -221,9 +221,9 @@ class Coalescer:
         """Let a task drain the lane, unless one does. A cancelled task does no more."""
         task = self._draining.get(lane)
         if task is None or task.done():
-            self._draining[lane] = self._spawned(self._drain(lane))
+            self._draining[lane] = self._spawn(self._drain(lane))
 
-    def _spawned(self, work: Coroutine[None, None, None]) -> Task[None]:
+    def _spawn(self, work: Coroutine[None, None, None]) -> Task[None]:
         # An empty context, so that the spans of one caller are not parents of shared work.
         task = asyncio.get_running_loop().create_task(work, context=Context())
         self._tasks.add(task)
@@ -250,7 +250,7 @@ class Coalescer:
         """Take from the queue the calls that fit the next transaction of the lane."""
         queued = islice(self._lanes.queued(lane), MOST_TOGETHER)
         pending = (call.pending for call in queued)
-        fitting = next(chunks(pending, lambda: self._core.statements.targets), None)
+        fitting = next(chunks(pending, lambda: self._core.statements.target_counts), None)
         calls = self._lanes.take(lane, len(fitting)) if fitting else []
         for _ in calls:
             self._room.release()
@@ -314,7 +314,7 @@ def _shared_gate(calls: Sequence[_CoalescedCall]) -> Gate:
     return gate
 
 
-def _ended(
+def _batch_ended(
     batch: Sequence[Pending],
     failure: DatabaseFailure | None,
     started_ns: int,

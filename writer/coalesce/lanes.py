@@ -36,7 +36,7 @@ class Ticket:
     def __init__(self, event_id: UUID, entities: Sequence[Key]) -> None:
         self.entities = entities
         self.keys: Sequence[Hashable] = (event_id, *entities)
-        self.place = TicketState.WAITING
+        self.state = TicketState.WAITING
         self.lane = 0
         self.held = False
 
@@ -75,7 +75,7 @@ class Lanes(Generic[T]):
 
     def add(self, ticket: T) -> None:
         """Queue an event, or let it wait until its entities are free."""
-        if not self._placed(ticket):
+        if not self._place(ticket):
             for key in ticket.keys:
                 self._lines.setdefault(key, OrderedDict())[ticket] = None
 
@@ -87,7 +87,7 @@ class Lanes(Generic[T]):
         """Take the next `count` events of a lane out of its queue."""
         taken = [self._queues[lane].popitem(last=False)[0] for _ in range(count)]
         for ticket in taken:
-            ticket.place = TicketState.TAKEN
+            ticket.state = TicketState.TAKEN
         return taken
 
     def hold(self, lane: int, tickets: Iterable[T]) -> None:
@@ -112,29 +112,29 @@ class Lanes(Generic[T]):
 
     def release(self, ticket: T) -> None:
         """Release the entities of a taken event that is settled, or whose caller has left."""
-        if ticket.place is TicketState.TAKEN:
-            ticket.place = TicketState.GONE
+        if ticket.state is TicketState.TAKEN:
+            ticket.state = TicketState.GONE
             self._unpin(ticket)
             self._advance(ticket.keys)
 
     def withdraw(self, ticket: T) -> bool:
         """Remove an event that was not taken. Return False if it was."""
-        if ticket.place is TicketState.WAITING:
+        if ticket.state is TicketState.WAITING:
             self._leave_lines(ticket)
-        elif ticket.place is TicketState.QUEUED:
+        elif ticket.state is TicketState.QUEUED:
             del self._queues[ticket.lane][ticket]
             self._unpin(ticket)
         else:
             return False
-        ticket.place = TicketState.GONE
+        ticket.state = TicketState.GONE
         self._advance(ticket.keys)
         return True
 
-    def _placed(self, ticket: T) -> bool:
+    def _place(self, ticket: T) -> bool:
         lane = self._lane_for(ticket)
         if lane is None:
             return False
-        ticket.place, ticket.lane = TicketState.QUEUED, lane
+        ticket.state, ticket.lane = TicketState.QUEUED, lane
         self._queues[lane][ticket] = None
         for key in ticket.keys:
             pin = self._pins.get(key)
@@ -171,7 +171,7 @@ class Lanes(Generic[T]):
         todo = deque(keys)
         while todo:
             line = self._lines.get(todo.popleft())
-            if line and self._placed(first := next(iter(line))):
+            if line and self._place(first := next(iter(line))):
                 self._leave_lines(first)
                 todo.extend(first.keys)
 
@@ -185,7 +185,7 @@ class Lanes(Generic[T]):
     def _put_back(self, ticket: T) -> None:
         del self._queues[ticket.lane][ticket]
         self._unpin(ticket)
-        ticket.place = TicketState.WAITING
+        ticket.state = TicketState.WAITING
         for key in ticket.keys:
             line = self._lines.setdefault(key, OrderedDict())
             line[ticket] = None

@@ -54,10 +54,10 @@ class SharedCounts:
 
     def __init__(self) -> None:
         self.is_off = False
-        self._begin()
-        call_in_children(self._begin)
+        self._start_empty()
+        call_in_children(self._start_empty)
 
-    def _begin(self) -> None:
+    def _start_empty(self) -> None:
         self._lock = threading.Lock()
         self._renew()
 
@@ -82,7 +82,7 @@ class SharedCounts:
             last = self._began if self._stored is None else self._stored
             if not self.has_news or last is None or now - last < interval:
                 return None
-            return self._taken(now)
+            return self._take_report(now)
 
     def retry(self) -> None:
         """Store the report again after an interval."""
@@ -94,7 +94,7 @@ class SharedCounts:
             was_off, self.is_off, self.has_news = self.is_off, True, False
             return not was_off
 
-    def _taken(self, now: float) -> StoredReport:
+    def _take_report(self, now: float) -> StoredReport:
         report = encode_conflicts(self._sketch.report(now)).decode()
         taken = StoredReport(self._owner, report, self._stored is None)
         self._stored, self.has_news = now, False
@@ -112,7 +112,7 @@ def shared_counts(_tables: str) -> SharedCounts:
 class ConflictLog:
     """Counts the conflicts of one writer, and says when to store the report of its process.
 
-    `store` and `prune` are the statements for a report that `due` or `last` returned.
+    `store` and `prune` are the statements for a report that `take_due` or `take_last` returned.
     """
 
     def __init__(self, database: Database, settings: WriterSettings, hooks: Iterable[Hook]) -> None:
@@ -150,15 +150,15 @@ class ConflictLog:
         if found is not None:
             self.counts.add(found, monotonic(), coalesced=self._coalesced)
 
-    def due(self) -> StoredReport | None:
+    def take_due(self) -> StoredReport | None:
         """Return the report if it has news and the last one is an interval ago."""
         return None if self._interval is None else self.counts.take(monotonic(), self._interval)
 
-    def last(self) -> StoredReport | None:
+    def take_last(self) -> StoredReport | None:
         """Return the report if it has news, for a writer that is closed."""
         return None if self._interval is None else self.counts.take(monotonic(), 0.0)
 
-    def failed(self, error: Exception) -> None:
+    def tell_failure(self, error: Exception) -> None:
         """Report that the report could not be stored. Without the right or the table, stop."""
         switched_off = _is_lasting(error) and self.counts.switch_off()
         self.counts.retry()

@@ -30,18 +30,18 @@ class Housekeeping:
         """Do what is due after a settled call, if the call wrote."""
         alarm, conflicts = self._alarm, self._conflicts
         if gate.wrote and alarm.is_due():
-            yield from self._do(self._read_backlog, gate, alarm.saw, alarm.failed)
+            yield from self._do(self._read_backlog, gate, alarm.tell_age, alarm.tell_failure)
         if gate.wrote and conflicts.counts.has_news:
-            yield from self._store_report(conflicts.due(), gate)
+            yield from self._store_report(conflicts.take_due(), gate)
 
-    def close(self) -> Program[None]:
+    def store_last_report(self) -> Program[None]:
         """Store the conflicts that no report has yet."""
-        return self._store_report(self._conflicts.last(), Gate(None))
+        return self._store_report(self._conflicts.take_last(), Gate(None))
 
     def _store_report(self, report: StoredReport | None, gate: Gate) -> Program[None]:
         if report is not None:
             store = partial(self._store, report)
-            yield from self._do(store, gate, lambda _: None, self._conflicts.failed)
+            yield from self._do(store, gate, lambda _: None, self._conflicts.tell_failure)
 
     def _do(
         self,
@@ -51,7 +51,7 @@ class Housekeeping:
         failed: Callable[[Exception], None],
     ) -> Program[None]:
         try:
-            done((yield from self._connections.lend(act, deadline=gate.deadline_aside)))
+            done((yield from self._connections.lend(act, deadline=gate.housekeeping_deadline)))
         except Exception as error:
             if is_interrupt(error):
                 raise

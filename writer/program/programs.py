@@ -16,7 +16,7 @@ from dsql_outbox.outbox.errors import TransactionMisused, WriterClosed
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.failure import NO_SUCH_FORM, FailureKind, kind_of
 from dsql_outbox.outbox.receipt import Receipt
-from dsql_outbox.outbox.unit_of_work.budget import Spending, retried
+from dsql_outbox.outbox.unit_of_work.budget import Spending, retry
 from dsql_outbox.outbox.unit_of_work.commit import require_transaction
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.gate import Gate
@@ -30,7 +30,7 @@ from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcom
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Row, Stored, StoredEntity, entity_of
 from dsql_outbox.writer.statement.parameters import PreparedEvent
-from dsql_outbox.writer.transact.append import Joined, explained
+from dsql_outbox.writer.transact.append import Joined, translate_errors
 from dsql_outbox.writer.transact.call import Call, Run, require_outermost
 
 from .call_arguments import (
@@ -63,14 +63,14 @@ class Programs:
         self._connections = connections
         self._housekeeping = Housekeeping(core, connections)
         self._callers = callers
-        self.begin_turns()
-        call_in_children(self.begin_turns)
+        self.forget_turns()
+        call_in_children(self.forget_turns)
 
-    def begin_turns(self) -> None:
+    def forget_turns(self) -> None:
         """Forget the calls that took turns: they will not end, as after a fork."""
         self._turns = Turns()
 
-    def begin(self, method: str, timeout: float | None) -> Gate:
+    def open_gate(self, method: str, timeout: float | None) -> Gate:
         """Begin a call of a method. Raises unless the call may begin here and now."""
         self.require_open()
         require_outermost(self._core, method)
@@ -90,7 +90,7 @@ class Programs:
         timeout: float | None,
     ) -> Program[Receipt]:
         """Perform `Writer.write`."""
-        gate = self.begin("write", timeout)
+        gate = self.open_gate("write", timeout)
         require_on_duplicate(on_duplicate)
         require_version(expected_version)
         pending = pend(
@@ -101,7 +101,7 @@ class Programs:
         takes_turns = self._core.settings.max_retries is None
         try:
             with pending.scopes:
-                if takes_turns and self._turns.has_loser(pending.entities):
+                if takes_turns and self._turns.has_conflicted_call(pending.entities):
                     yield from _take(turn, pending.entities, pending)
                 acts = Acts(self._core, self._connections, gate)
                 yield from self.write_batch([pending], acts, turn if takes_turns else None)
@@ -117,7 +117,7 @@ class Programs:
         timeout: float | None,
     ) -> Program[list[WriteOutcome]]:
         """Perform `Writer.write_many`."""
-        gate = self.begin("write_many", timeout)
+        gate = self.open_gate("write_many", timeout)
         require_on_duplicate(on_duplicate)
         listed = listed_events(events)
         versions = listed_versions(expected_versions, len(listed))
@@ -149,7 +149,7 @@ class Programs:
         self, call: Call[Any], gate: Gate, entities: Collection[EntityKey] = ()
     ) -> Program[None]:
         """Run the function of a call until the call is settled, in the turn of its entities."""
-        turn = EntityTurn(self._turns, gate, has_lost=lambda: call.conflicts > 0)
+        turn = EntityTurn(self._turns, gate, has_conflicted=lambda: call.conflicts > 0)
         try:
             if entities:
                 yield from _take(turn, entities, call)
@@ -168,8 +168,8 @@ class Programs:
         """Perform `Transaction.append`."""
         require_version(expected_version)
         before = connection.info.transaction_status
-        prepared = run.append(event, expected_version, before)
-        with run.appending(prepared.event.id, before):
+        prepared = run.prepare_append(event, expected_version, before)
+        with run.record_append(prepared.event.id, before):
             was_plain = self._core.statements.is_plain
             try:
                 stored = yield from self._append(connection, prepared)
@@ -191,7 +191,7 @@ class Programs:
         require_transaction(connection, "append_to", "the event would be stored")
         joined = Joined(self._core, event, expected_version)
         with joined.scopes:
-            with explained(self._core, joined.prepared):
+            with translate_errors(self._core, joined.prepared):
                 if not self._core.statements.shards:
                     learn = partial(learn_layout, self._core.statements)
                     yield from self._connections.lend(learn)
@@ -210,7 +210,7 @@ class Programs:
                 raise
             return joined.receipt(stored)
 
-    def fail(self, connection: Any) -> Program[None]:
+    def fail_transaction(self, connection: Any) -> Program[None]:
         """Fail the caller's transaction after an error of `append_to`, if the server has not.
 
         A caller who swallows the error would otherwise commit the rows without their event.
@@ -245,9 +245,9 @@ class Programs:
         key = entity_key(entity_type, entity_id)
         return entity_of(key, (yield Query(connection, self._core.entity, key)))
 
-    def close(self) -> Program[None]:
+    def store_last_report(self) -> Program[None]:
         """Store the conflicts that no report has yet."""
-        return self._housekeeping.close()
+        return self._housekeeping.store_last_report()
 
     def _read(self, query: bytes, parameters: Mapping[str, object]) -> Program[Sequence[Row]]:
         """Return the rows of a query, which is retried as a write is. It is never in doubt."""
@@ -262,19 +262,19 @@ class Programs:
             return self._connections.lend(ask, fresh=next(is_fresh), deadline=deadline)
 
         try:
-            return (yield from retried(attempt, Spending(self._core.budgets, deadline)))
+            return (yield from retry(attempt, Spending(self._core.budgets, deadline)))
         except Exception as error:
-            named = self._core.named(error)
-            if named is error:
+            translated = self._core.translate(error)
+            if translated is error:
                 raise
-            raise named from error
+            raise translated from error
 
     def _append(self, connection: Any, prepared: PreparedEvent) -> Program[Stored]:
         """Write the event in the connection's transaction, in one round trip.
 
         The cursor is psycopg's own, whatever row and cursor factories the connection has.
         """
-        with explained(self._core, prepared):
+        with translate_errors(self._core, prepared):
             rows = yield from self._rows_of_append(connection, prepared)
         return self._core.statements.read_answer([prepared], rows)[0]
 
@@ -307,4 +307,4 @@ def _take(
         call.abandon(error)
         raise
     if not came:
-        call.broken(no_turn())
+        call.fail(no_turn())

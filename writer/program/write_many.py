@@ -9,7 +9,7 @@ from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome, pend
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.statement.chunks import Targets, chunks
+from dsql_outbox.writer.statement.chunks import TargetCounts, chunks
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -64,7 +64,7 @@ class Many:
 
     def give_time(self, batch: Iterable[Pending], timeout: float | None) -> None:
         """Let the limit of the settings begin anew: a long list would not end within it."""
-        self._gate.begin(timeout)
+        self._gate.restart(timeout)
         for pending in batch:
             pending.journal.deadline = self._gate.deadline
 
@@ -73,8 +73,8 @@ class Many:
         """The outcome of each event. Valid after all batches are settled."""
         return [_outcome(entry) for entry in self._entries]
 
-    def _targets(self) -> Targets:
-        return self._core.statements.targets
+    def _targets(self) -> TargetCounts:
+        return self._core.statements.target_counts
 
     def _entry(self, event: EventSource, version: int | None) -> Pending | InvalidEvent:
         try:

@@ -11,13 +11,13 @@ import psycopg
 
 from dsql_outbox.outbox.receipt import Touched
 
-from .chunks import Targets
+from .chunks import TargetCounts
 from .parameters import PreparedEvent
 
 Row = Sequence[Any]
 
 _COLUMNS_OF_ONE: Final = 4
-"""``event_write_one`` returns a version, a position and the two numbers of `Targets`.
+"""``event_write_one`` returns a version, a position and the two numbers of `TargetCounts`.
 
 ``event_write_batch`` returns more, these two last.
 """
@@ -102,9 +102,9 @@ def stored_events(batch: Sequence[PreparedEvent], rows: Sequence[Row]) -> list[S
     return stored
 
 
-def targets_of(rows: Sequence[Row]) -> Targets:
+def target_counts_of(rows: Sequence[Row]) -> TargetCounts:
     """Return the targets that get messages from the answer of a write, or from the layout."""
-    return Targets(*map(int, rows[0][-2:]))
+    return TargetCounts(*map(int, rows[0][-2:]))
 
 
 class FoundRow(NamedTuple):

@@ -35,7 +35,7 @@ _UNCHANGED: Final = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 """Characters that have one byte in every copy."""
 
 
-class Targets(NamedTuple):
+class TargetCounts(NamedTuple):
     """How many targets get messages, and how many of these hold the bytes of the event.
 
     A message of a read model only names its event.
@@ -45,7 +45,7 @@ class Targets(NamedTuple):
     copies: int
 
 
-ONE_TARGET: Final = Targets(1, 1)
+ONE_TARGET: Final = TargetCounts(1, 1)
 
 
 class Size(msgspec.Struct, frozen=True, gc=False):
@@ -87,7 +87,7 @@ class Sendable(Protocol):
 S = TypeVar("S", bound=Sendable)
 
 
-def chunks(batch: Iterable[S], targets: Callable[[], Targets]) -> Iterator[list[S]]:
+def chunks(batch: Iterable[S], targets: Callable[[], TargetCounts]) -> Iterator[list[S]]:
     """Cut a batch into parts that each fit one transaction, in rows and in bytes.
 
     `targets` says which targets get a message of each event. It is asked for each event,
@@ -109,7 +109,7 @@ def chunks(batch: Iterable[S], targets: Callable[[], Targets]) -> Iterator[list[
 
 
 def refuse_unsendable(
-    event: ParsedEvent, topic: str, source: str, targets: Targets = ONE_TARGET
+    event: ParsedEvent, topic: str, source: str, targets: TargetCounts = ONE_TARGET
 ) -> None:
     """Raise an error if an event cannot be written to all targets in one transaction.
 
@@ -138,7 +138,7 @@ def _most_entities(targets: int) -> int:
     return (MAX_TRANSACTION_ROWS - 1 - targets) // 2
 
 
-def size_of(prepared: PreparedEvent, targets: Targets = ONE_TARGET) -> Size:
+def size_of(prepared: PreparedEvent, targets: TargetCounts = ONE_TARGET) -> Size:
     """Return an upper bound for the size of an event, with a message for each target.
 
     Rows are counted as if no other event of the transaction touched the same entity.

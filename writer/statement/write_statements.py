@@ -7,7 +7,7 @@ from dsql_outbox.outbox.database.exchange import NumberedQuery, numbered, unprep
 from dsql_outbox.outbox.errors import SchemaError
 from dsql_outbox.schema.named_statements import statement
 
-from .answers import Row, Stored, stored_events, targets_of
+from .answers import Row, Stored, stored_events, target_counts_of
 from .chunks import ONE_TARGET
 from .form_probe import single_proof, write_probe
 from .parameters import Parameters, PreparedEvent, batch_parameters, one_parameters
@@ -20,9 +20,9 @@ _ROLLBACK: Final[tuple[NumberedQuery, Parameters]] = (unprepared(b"ROLLBACK"), {
 class WriteStatements:
     """The statements of one writer, for the tables of one schema.
 
-    `shards` is the number of shards, or 0 before the layout was read. `targets` are those that
-    get messages, as the database said last. `is_plain` is whether a write has the plain form,
-    and `may_choose` whether the database decides that.
+    `shards` is the number of shards, or 0 before the layout was read. `target_counts` is what the
+    database said last of the targets that get messages. `is_plain` is whether a write has the
+    plain form, and `may_choose` whether the database decides that.
     """
 
     def __init__(self, schema: str, form: Literal["auto", "single", "plain"]) -> None:
@@ -30,7 +30,7 @@ class WriteStatements:
         layout = numbered("write_layout", self.layout)
         self.probe: Statements = [(layout, {}), *write_probe(schema)]
         self.shards = 0
-        self.targets = ONE_TARGET
+        self.target_counts = ONE_TARGET
         self.may_choose = form == "auto"
         self.is_plain = form == "plain"
         self._schema = schema
@@ -66,7 +66,7 @@ class WriteStatements:
         Raises `SchemaError` if there is no shard, or not even the default target.
         """
         shards, known = map(int, rows[0][:2])
-        self.targets = targets_of(rows)
+        self.target_counts = target_counts_of(rows)
         for number, what in ((shards, "shards"), (known, "targets")):
             if number == 0:
                 raise SchemaError(
@@ -79,5 +79,5 @@ class WriteStatements:
 
         Numbers in `rows` may be text.
         """
-        self.targets = targets_of(rows)
+        self.target_counts = target_counts_of(rows)
         return stored_events(batch, rows)

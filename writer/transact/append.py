@@ -24,7 +24,7 @@ def receipt_in_transaction(
 
 
 @contextmanager
-def explained(core: Core, prepared: PreparedEvent) -> Generator[None]:
+def translate_errors(core: Core, prepared: PreparedEvent) -> Generator[None]:
     """Translate two errors of the driver into `StaleVersion` and `SchemaError`."""
     try:
         yield
@@ -33,10 +33,10 @@ def explained(core: Core, prepared: PreparedEvent) -> Generator[None]:
             event_id, actual = stale
             expected = prepared.expected_version or 0
             raise StaleVersion(event_id, expected=expected, actual=actual) from error
-        named = core.named(error)
-        if named is error:
+        translated = core.translate(error)
+        if translated is error:
             raise
-        raise named from error
+        raise translated from error
 
 
 class Joined:

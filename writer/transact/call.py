@@ -119,14 +119,14 @@ class Call(Work, Generic[T]):
                 "an earlier run may have been committed, and this one appends another event first"
             )
 
-    def begin(self) -> None:
+    def start_attempt(self) -> None:
         """Start another run."""
-        self._journal.begin()
+        self._journal.count_attempt()
         self._started_ns = time_ns()
         self._run = Run(self, self._journal.attempts)
         self._is_running = True
 
-    def doubt(self) -> Program[DatabaseFailure | None]:
+    def resolve_doubt(self) -> Program[DatabaseFailure | None]:
         """Look up the fence of a run in doubt."""
         return None if self.fence is None else (yield from self._look_up(self.fence))
 
@@ -139,27 +139,31 @@ class Call(Work, Generic[T]):
             run.needs_plain = yield from self._acts.prove_form()
         if failure is None:
             self.winner = run  # before the hooks: one that raises takes nothing back
-            self._run_ended("committed")
+            self._tell_run("committed")
             self._win(run)
-        self._acts.tell_end((), failure, self._started_ns)
-        if failure is not None and failure.kind is FailureKind.COLLISION and run.collided() is None:
+        self._acts.tell_transaction_end((), failure, self._started_ns)
+        if (
+            failure is not None
+            and failure.kind is FailureKind.COLLISION
+            and run.collided_event() is None
+        ):
             return failure._replace(kind=FailureKind.FATAL)  # the key of a table of the caller
         return failure
 
-    def failed(self, failure: DatabaseFailure) -> None:
+    def record_failure(self, failure: DatabaseFailure) -> None:
         """Record a failed run. If it is in doubt, the call stays in doubt."""
         if failure.kind is FailureKind.IN_DOUBT:
             run = self._current
             self.in_doubt, self.fence = True, run.fence
             self._lost[run.id] = run
-        self._run_ended(attempt_outcome(failure), failure)
+        self._tell_run(attempt_outcome(failure), failure)
 
-    def after(self, failure: DatabaseFailure) -> Program[Again]:
+    def decide(self, failure: DatabaseFailure) -> Program[Again]:
         """Settle the call, or wait before another run."""
         run, first = self._current, failure
         if run.needs_plain:
             return Again([self])
-        suspect = run.collided() if failure.kind is FailureKind.COLLISION else None
+        suspect = run.collided_event() if failure.kind is FailureKind.COLLISION else None
         if failure.kind not in RETRIED:
             suspect = self.fence  # a lost run may have committed: report no failure then
         if suspect is not None:
@@ -182,7 +186,7 @@ class Call(Work, Generic[T]):
             return Again()
         return Again([self], wait, next_connection(failure, role_path=True))
 
-    def broken(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Settle the call after a defect of the library. A COMMIT that was sent may have worked."""
         if self.is_open:
             self.in_doubt = self.in_doubt or self._acts.gate.sent
@@ -195,7 +199,7 @@ class Call(Work, Generic[T]):
         """
         if self.is_open:
             in_doubt = self.in_doubt or (self._is_running and self._acts.gate.sent)
-            self._journal.abandoned(error, in_doubt=in_doubt)
+            self._journal.tell_abandoned(error, in_doubt=in_doubt)
 
     def result(self) -> T | Receipt:
         """Return the result of the committed run's function, or raise the call's error.
@@ -226,7 +230,7 @@ class Call(Work, Generic[T]):
 
     @property
     def _current(self) -> "Run[T]":
-        assert self._run is not None  # noqa: S101 - `begin` comes first
+        assert self._run is not None  # noqa: S101 - `start_attempt` comes first
         return self._run
 
     def _look_up(self, event_id: UUID) -> Program[DatabaseFailure | None]:
@@ -240,20 +244,20 @@ class Call(Work, Generic[T]):
             return None
         if (run := self._lost.get(found.write_id)) is not None:
             if self._is_running:
-                self._run_ended("resolved")
+                self._tell_run("resolved")
             # Without an answer, nobody knows whether a guard has failed. What the function itself
             # committed may be a part of the run.
             stored = {each for each, its in present.items() if its.write_id == run.id}
             if run.appended <= stored:
                 self._win(run)
             else:
-                self._settle(run.ended_itself())
+                self._settle(run.record_own_end())
         else:
             same = found.has_content(self.fingerprints[event_id])
             # Behind another first event, a receipt would hide that the first one is not stored.
             if same and self._on_duplicate == "return" and self._current.is_first(event_id):
                 self._duplicate = self._receipt(event_id, found)
-                self._journal.ended(self._duplicate)
+                self._journal.tell_ended(self._duplicate)
             else:
                 self._settle(DuplicateEvent(event_id, same_content=same))
         return None
@@ -272,9 +276,9 @@ class Call(Work, Generic[T]):
         told = failure, len(events), events[0].id if events else None
         if wait is None:
             self._journal.tell_end_of_retries(*told)
-            self._journal.exhausted(failure)
+            self._journal.tell_exhausted(failure)
         else:
-            self._journal.waits(wait)
+            self._journal.record_wait(wait)
             self._journal.tell_retry(*told)
         return wait
 
@@ -293,15 +297,15 @@ class Call(Work, Generic[T]):
 
     def _settle(self, error: Exception) -> None:
         self.error = error
-        self._journal.ended(error)
+        self._journal.tell_ended(error)
 
     def _win(self, run: "Run[T]") -> None:
         self.winner = run
-        self._journal.ended(None)
+        self._journal.tell_ended(None)
 
-    def _run_ended(self, outcome: AttemptOutcome, failure: DatabaseFailure | None = None) -> None:
+    def _tell_run(self, outcome: AttemptOutcome, failure: DatabaseFailure | None = None) -> None:
         self._is_running = False
-        self._journal.attempt_ended(outcome, self._current.started_ns, time_ns(), failure)
+        self._journal.tell_attempt(outcome, self._current.started_ns, time_ns(), failure)
 
 
 class Run(FunctionRun, Generic[T]):
@@ -333,7 +337,7 @@ class Run(FunctionRun, Generic[T]):
         self._made += 1
         return self.call.event_id(self._made - 1)
 
-    def append(
+    def prepare_append(
         self, source: EventSource, expected_version: int | None, status: int
     ) -> PreparedEvent:
         """Prepare an event of this run. `status` is the status of the transaction.
@@ -367,10 +371,10 @@ class Run(FunctionRun, Generic[T]):
                 f"{method} after the transaction has ended: nothing was sent; "
                 "call it before the function given to transact returns"
             )
-        self.admit(status)
+        self.refuse_outside(status)
 
     @contextmanager
-    def appending(self, event_id: UUID, before: TransactionStatus) -> Generator[None]:
+    def record_append(self, event_id: UUID, before: TransactionStatus) -> Generator[None]:
         """Record an append: its event may be the fence, or violate a unique key.
 
         Raises `TransactionMisused` if this run itself appended an event of that id before.
@@ -401,18 +405,18 @@ class Run(FunctionRun, Generic[T]):
         number = str(len(self.appended))
         return {"number": number, "ids": plain_array(self.appended), "write_id": self.id}
 
-    def collided(self) -> UUID | None:
+    def collided_event(self) -> UUID | None:
         """Return the event whose append violated a unique key, if that ended this run."""
         if self._collision is None or not self.failures:
             return None
         event_id, error = self._collision
         return event_id if error is self.failures[0] else None
 
-    def end(self, raised: Exception | None) -> Verdict | None:
+    def judge(self, raised: Exception | None) -> Verdict | None:
         """Judge the run, its appends and its fence. None: the transaction commits."""
         if self.unfinished:
             self.misuse = _not_awaited(self.unfinished)
-        verdict = super().end(raised)
+        verdict = super().judge(raised)
         if verdict is None:
             try:
                 self.call.require_fence(self.fence)
@@ -455,7 +459,7 @@ def require_outermost(core: Core, method: str) -> None:
         )
 
 
-def require_plain(function: Callable[[Any], object]) -> None:
+def require_sync(function: Callable[[Any], object]) -> None:
     """Raise `TypeError` for a coroutine or generator function, whose call runs nothing."""
     lazy = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
     if any(is_lazy(function) for is_lazy in lazy):
@@ -466,7 +470,7 @@ def require_plain(function: Callable[[Any], object]) -> None:
 
 
 @contextmanager
-def opened(call: Call[Any]) -> Generator[None]:
+def innermost(call: Call[Any]) -> Generator[None]:
     """Make `call` the innermost call of the block, and its span the current span."""
     token = _open.set((*_open.get(), ref(call)))
     try:

@@ -162,8 +162,8 @@ class AsyncTransaction(_TransactionBase):
         `StaleVersion`, or the driver's error. Do not catch the last two: the transaction
         has failed.
         """
-        self._run.unfinished += 1  # not in _in_turn, which never starts if it is not awaited
-        return self._in_turn(event, expected_version)
+        self._run.unfinished += 1  # not in _append_alone, which never starts if it is not awaited
+        return self._append_alone(event, expected_version)
 
     async def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:
         """Read an entity in this transaction, with its events of this run. None without any.
@@ -173,7 +173,7 @@ class AsyncTransaction(_TransactionBase):
         async with self._one_at_a_time:
             return await self._entity(entity_type, entity_id)
 
-    async def _in_turn(self, event: EventSource, expected_version: int | None) -> Receipt:
+    async def _append_alone(self, event: EventSource, expected_version: int | None) -> Receipt:
         try:
             async with self._one_at_a_time:
                 return await self._append(event, expected_version)

@@ -24,8 +24,8 @@ Owner = Literal["writer", "inbox"]
 class Lender(ABC, Generic[C]):
     """The connections of one owner, at most `limit` open or being opened at once.
 
-    A connection whose session is not clean is closed, and after a failed attempt any
-    connection, unless `keep_failed` is set. A connection that was idle for more than
+    A connection whose session is not clean is closed. After a failed attempt any connection is,
+    unless `keep_failed` is set or the error is a unique violation. One that was idle for more than
     `max_idle` seconds is not reused. No connection to a read-only server is.
 
     An opening has no deadline but the limits of `Database`. If the call that asked for it is
@@ -46,10 +46,10 @@ class Lender(ABC, Generic[C]):
         self._limit = limit
         self._keep_failed = keep_failed
         self._max_idle = max_idle
-        self._begin()
-        call_in_children(self._begin)
+        self._start_empty()
+        call_in_children(self._start_empty)
 
-    def _begin(self) -> None:
+    def _start_empty(self) -> None:
         """Start without connections. In a forked child, leave the parent's connections alone."""
         self._shelf: Shelf[C] = Shelf(
             self._limit, keep_failed=self._keep_failed, max_idle=self._max_idle
@@ -68,16 +68,16 @@ class Lender(ABC, Generic[C]):
         try:
             answer = yield from work(connection)
         except BaseException as error:
-            self.give_up(connection, error)
+            self.take_back_failed(connection, error)
             raise
-        self.give_back(connection)
+        self.take_back(connection)
         return answer
 
     def counts(self) -> PoolCounts:
         """Count the connections and the calls that wait for one."""
         return self._shelf.counts()
 
-    def give_back(self, connection: C) -> None:
+    def take_back(self, connection: C) -> None:
         """Take back a connection after a success."""
         if not connection.is_inherited:  # else it is the parent's, and stands on another shelf
             try:
@@ -85,7 +85,7 @@ class Lender(ABC, Generic[C]):
             finally:
                 self._serve()
 
-    def give_up(self, connection: C, error: BaseException) -> None:
+    def take_back_failed(self, connection: C, error: BaseException) -> None:
         """Take back a connection whose attempt failed."""
         if not connection.is_inherited:
             try:
@@ -106,7 +106,7 @@ class Lender(ABC, Generic[C]):
         self._serve()
 
     @contextmanager
-    def _foreseen(self, wanted: Open) -> Generator[None]:
+    def _open_meanwhile(self, wanted: Open) -> Generator[None]:
         """Open during the block, which is a wait, what a call wants after it."""
         if self._keep_failed:  # it may have one that was used
             yield
@@ -117,7 +117,7 @@ class Lender(ABC, Generic[C]):
         try:
             yield
         finally:
-            self._shelf.foreseen(role_path=wanted.role_path)
+            self._shelf.end_wait(role_path=wanted.role_path)
 
     def _leave(self, waiter: Waiter[C]) -> None:
         """End a wait, and let the next call have what this one got too late."""

@@ -186,7 +186,7 @@ class Shelf(Generic[C]):
             connection, waiter.connection = waiter.connection, None
             if connection is not None and connection in self._in_use:
                 self._in_use.discard(connection)
-                self._put_aside(connection)
+                self._shelve(connection)
 
     def serve(self) -> Sequence[Opening]:
         """Answer the calls that can have a connection now, and return the openings to start."""
@@ -222,7 +222,7 @@ class Shelf(Generic[C]):
             self._openings.add(opening)
             return opening
 
-    def foreseen(self, *, role_path: bool) -> None:
+    def end_wait(self, *, role_path: bool) -> None:
         """Note the end of that wait."""
         with self._lock:
             # Not below 0: `forget_calls` may have come between.
@@ -241,7 +241,7 @@ class Shelf(Generic[C]):
                     surplus.append(opening)
             return surplus
 
-    def opened(self, opening: Opening, connection: C) -> None:
+    def finish_opening(self, opening: Opening, connection: C) -> None:
         """Give a new connection to the first call in the order of its kind, or keep it.
 
         It goes there unchecked: if a check failed, another opening would begin, and so on.
@@ -258,11 +258,11 @@ class Shelf(Generic[C]):
                 waiter.wake()
             elif is_ours:
                 connection.kept_at = time()
-                self._put_aside(connection)
+                self._shelve(connection)
         if not is_ours:
             connection.drop()
 
-    def failed(self, opening: Opening, error: BaseException | None) -> None:
+    def fail_opening(self, opening: Opening, error: BaseException | None) -> None:
         """End an opening. The first call in the order of its kind gets the error."""
         with self._lock:
             waiter = self._first_waiting(opening)
@@ -297,7 +297,7 @@ class Shelf(Generic[C]):
             is_kept = is_ours and _lasts(connection) and connection.is_clean
             self._in_use.discard(connection)
             if is_kept:
-                self._put_aside(connection)
+                self._shelve(connection)
         if not is_kept:
             connection.drop()
 
@@ -336,7 +336,7 @@ class Shelf(Generic[C]):
         fitting = (w for w in self._waiting if w.role_path == opening.role_path)
         return next((w for w in fitting if not (w.is_gone or w.is_answered)), None)
 
-    def _put_aside(self, connection: C) -> None:
+    def _shelve(self, connection: C) -> None:
         self._kept.append(connection)
         self._has_no_taker = False
 

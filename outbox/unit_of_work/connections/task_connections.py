@@ -55,8 +55,8 @@ class AsyncConnections(Lender[AsyncConnection]):
     They serve one event loop at a time. After it has stopped they may serve another.
     """
 
-    def _begin(self) -> None:
-        super()._begin()
+    def _start_empty(self) -> None:
+        super()._start_empty()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[Opening, asyncio.Task[None]] = {}
         self._will_look = False
@@ -119,7 +119,7 @@ class AsyncConnections(Lender[AsyncConnection]):
             fresh, role_path = primitive.fresh, primitive.role_path
             return await self.take(fresh=fresh, deadline=primitive.deadline, role_path=role_path)
         if isinstance(primitive, Sleep) and primitive.meanwhile is not None:
-            with self._foreseen(primitive.meanwhile):
+            with self._open_meanwhile(primitive.meanwhile):
                 return await do_async(primitive)
         return await do_async(primitive)
 
@@ -145,13 +145,13 @@ class AsyncConnections(Lender[AsyncConnection]):
         try:
             connection = await self._database.connect_async(role_path=opening.role_path)
         except asyncio.CancelledError:
-            shelf.failed(opening, None)
+            shelf.fail_opening(opening, None)
             self._serve()
             raise
         except Exception as error:  # noqa: BLE001 - a call that waits gets it
-            shelf.failed(opening, error)
+            shelf.fail_opening(opening, error)
         else:
-            shelf.opened(opening, connection)
+            shelf.finish_opening(opening, connection)
         self._serve()
 
     def _abandon(self, opening: Opening) -> None:

@@ -59,7 +59,7 @@ class Connections(Lender[Connection]):
             fresh, role_path = primitive.fresh, primitive.role_path
             return self.take(fresh=fresh, deadline=primitive.deadline, role_path=role_path)
         if isinstance(primitive, Sleep) and primitive.meanwhile is not None:
-            with self._foreseen(primitive.meanwhile):
+            with self._open_meanwhile(primitive.meanwhile):
                 return do(primitive)
         return do(primitive)
 
@@ -99,9 +99,9 @@ class Connections(Lender[Connection]):
                 role_path=opening.role_path, abandoned=opening.abandoned
             )
         except BaseException as error:  # noqa: BLE001 - a call that waits gets it
-            shelf.failed(opening, error)
+            shelf.fail_opening(opening, error)
         else:
-            shelf.opened(opening, connection)
+            shelf.finish_opening(opening, connection)
         self._serve()
 
     def _abandon(self, opening: Opening) -> None:

@@ -129,7 +129,7 @@ class OnceCall(BudgetedWork[Handled[T]]):
         self._lost: dict[str, Handled[T]] = {}
         """The results of the runs in doubt, by run id."""
 
-    def begin(self) -> None:
+    def start_attempt(self) -> None:
         """Begin another run, with an id of its own."""
         self._run, self._order = _Run(self._key), None
 
@@ -137,21 +137,25 @@ class OnceCall(BudgetedWork[Handled[T]]):
         """Run the function in a transaction, unless the message was handled before."""
         del fresh  # a connection that survived a failure is as good: it was rolled back
         handled = yield from on_connection(
-            self._connections, self._transaction, self._gate, role_path=True, named=self._named
+            self._connections,
+            self._transaction,
+            self._gate,
+            role_path=True,
+            translate=self._translate,
         )
         if isinstance(handled, DatabaseFailure):
             return handled
         self.values.append(handled)
         return None
 
-    def failed(self, failure: DatabaseFailure) -> None:
+    def record_failure(self, failure: DatabaseFailure) -> None:
         """Keep the result of a run in doubt: the next run finds its row, if it committed."""
         if failure.kind is FailureKind.IN_DOUBT:
             self._lost[self._run.id] = self._result
 
-    def broken(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """End the call with an error, which says so if a run is in doubt."""
-        super().broken(error)
+        super().fail(error)
         if self._lost:
             error.add_note(_IN_DOUBT)
 
@@ -159,7 +163,7 @@ class OnceCall(BudgetedWork[Handled[T]]):
     def _result(self) -> Handled[T]:
         return Handled(ran=True, value=self._run.value, order=self._order)
 
-    def _named(self, error: Exception) -> Exception:
+    def _translate(self, error: Exception) -> Exception:
         return schema_error(error, self._statements.schema) or error
 
     def _transaction(self, connection: Any) -> Program[Handled[T] | DatabaseFailure]:

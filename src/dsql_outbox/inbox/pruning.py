@@ -13,7 +13,7 @@ from dsql_outbox.outbox.database.exchange import NumberedQuery, pipeline, rows_o
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.failure import schema_error
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
-from dsql_outbox.outbox.unit_of_work.budget import INBOX, Spending, retried
+from dsql_outbox.outbox.unit_of_work.budget import INBOX, Spending, retry
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program
 
@@ -87,7 +87,7 @@ class Pruning:
         once = partial(self._once, query, parameters)
         work = partial(self._connections.lend, once)
         try:
-            return (yield from retried(work, Spending([INBOX])))
+            return (yield from retry(work, Spending([INBOX])))
         except psycopg.Error as error:
             raise schema_error(error, self._statements.schema) or error from error
 

@@ -417,7 +417,7 @@ async def test_a_defect_in_a_lane_fails_its_callers_and_no_later_ones(
             broken.setattr(Gate, "admit", broken_gate)
             assert await endings(writer) == {OutcomeUnknown}
         with monkeypatch.context() as broken:  # what the database answered is known by then
-            broken.setattr(coalescer, "_ended", lambda *_: 1 / 0)
+            broken.setattr(coalescer, "_batch_ended", lambda *_: 1 / 0)
             assert await endings(writer) == {Receipt}
         assert (await writer.write(on("CAR-1"))).attempts == 1
 

@@ -219,7 +219,7 @@ def test_an_answer_that_does_not_come_holds_one_write_for_a_moment(
     facts: Facts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gate, "LONGEST_ASIDE", 0.2)
+    monkeypatch.setattr(gate, "LONGEST_HOUSEKEEPING", 0.2)
     caller = open_writer(proxy.url, ALWAYS, [facts])
     proxy.stall(matching=TABLE)
     proxy.refuse(1)

@@ -204,7 +204,9 @@ def test_a_write_waits_for_no_transact_that_has_met_no_conflict(url: str) -> Non
     assert isinstance(waiting.result(TIMEOUT), Receipt)
 
 
-def test_a_write_waits_for_a_transact_that_has_lost_a_conflict(outbox_proxy: OutboxProxy) -> None:
+def test_a_write_waits_for_a_transact_that_has_lost_a_conflict(
+    outbox_proxy: OutboxProxy,
+) -> None:
     runs: list[Transaction] = []
     ends = threading.Event()
 

@@ -84,7 +84,7 @@ class Asking(Acts):
         result = yield LookUp([*ids])  # type: ignore[misc]
         return _failure(result) or result.found
 
-    def tell_end(self, *_: object) -> None:
+    def tell_transaction_end(self, *_: object) -> None:
         pass
 
 

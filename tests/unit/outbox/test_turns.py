@@ -25,7 +25,7 @@ class Lines:
         self.waiting: dict[int, Turn] = {}
 
     def join(self, number: int, names: Sequence[tuple[str, str]]) -> None:
-        turn = Turn(names, has_lost=lambda: False)
+        turn = Turn(names, has_conflicted=lambda: False)
         self.waiting[number] = turn
         if self.turns.join(turn, lambda: self.run(number)):
             self.run(number)

@@ -70,9 +70,9 @@ def test_none_is_never(clock: Clock, database: Database) -> None:
 def test_what_it_saw_is_a_fact(database: Database) -> None:
     facts = Facts()
     one = alarm(database, facts, backlog_warn=7.0)
-    one.saw([(3, 12.5)])
-    one.saw([])
-    one.saw([(3, -0.001)])
+    one.tell_age([(3, 12.5)])
+    one.tell_age([])
+    one.tell_age([(3, -0.001)])
     assert facts.all == [
         BacklogAge(12.5, 3, 7.0),
         BacklogAge(0.0, None, 7.0),
@@ -86,8 +86,8 @@ def test_who_may_not_read_it_asks_never_again_and_says_so_once(
     facts = Facts()
     one, two = alarm(database, facts), alarm(database, facts)
     one.is_due()
-    one.failed(psycopg.errors.InsufficientPrivilege())
-    two.failed(psycopg.errors.InsufficientPrivilege())
+    one.tell_failure(psycopg.errors.InsufficientPrivilege())
+    two.tell_failure(psycopg.errors.InsufficientPrivilege())
     clock.now += 30
     assert not one.is_due()
     assert [fact.switched_off for fact in facts.of(BacklogUnread)] == [True, False]
@@ -97,7 +97,7 @@ def test_after_another_failure_it_asks_again(clock: Clock, database: Database) -
     facts = Facts()
     one = alarm(database, facts)
     one.is_due()
-    one.failed(psycopg.errors.UndefinedTable())
+    one.tell_failure(psycopg.errors.UndefinedTable())
     clock.now += 30
     assert one.is_due()
     assert facts.all == [BacklogUnread("UndefinedTable", "42P01", switched_off=False)]
@@ -107,7 +107,7 @@ def test_a_hook_that_raises_is_not_heard(database: Database) -> None:
     def broken(fact: object) -> None:
         raise RuntimeError(fact)
 
-    Alarm(database, WriterSettings(), [broken]).failed(RuntimeError())
+    Alarm(database, WriterSettings(), [broken]).tell_failure(RuntimeError())
 
 
 @pytest.mark.parametrize(("seconds", "warns"), [(59.0, 0), (60.0, 0), (61.0, 1)])

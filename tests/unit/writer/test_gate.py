@@ -17,9 +17,9 @@ def test_work_aside_ends_within_a_second_and_not_after_the_call(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(gate, "monotonic", clock)
-    assert Gate(None).deadline_aside == clock.now + 1.0
-    assert Gate(0.2).deadline_aside == clock.now + 0.2
-    assert Gate(20.0).deadline_aside == clock.now + 1.0
+    assert Gate(None).housekeeping_deadline == clock.now + 1.0
+    assert Gate(0.2).housekeeping_deadline == clock.now + 0.2
+    assert Gate(20.0).housekeeping_deadline == clock.now + 1.0
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class Traffic(RuleBasedStateMachine):
     @rule(choice=a_choice)
     def withdraw(self, choice: int) -> None:
         ticket = self.tickets[choice % len(self.tickets)]
-        unsent = ticket.place in {TicketState.WAITING, TicketState.QUEUED}
+        unsent = ticket.state in {TicketState.WAITING, TicketState.QUEUED}
         assert self.lanes.withdraw(ticket) is unsent
 
     @invariant()
@@ -103,7 +103,7 @@ class Traffic(RuleBasedStateMachine):
             for lane in range(LANES):
                 self.send(lane, 1 << 20)
         self.no_event_passes_another_on_an_entity()
-        assert {ticket.place for ticket in self.tickets} <= {TicketState.GONE}
+        assert {ticket.state for ticket in self.tickets} <= {TicketState.GONE}
         assert (self.lanes._pins, self.lanes._lines) == ({}, {})
 
 
@@ -135,9 +135,9 @@ def test_an_event_across_two_lanes_waits_and_lets_others_pass(lanes: Lanes[Ticke
     lanes.add(across)
     unrelated = ticket(11, ("Loan", "LOAN-1"))
     lanes.add(unrelated)
-    assert (across.place, unrelated.place) == (TicketState.WAITING, TicketState.QUEUED)
+    assert (across.state, unrelated.state) == (TicketState.WAITING, TicketState.QUEUED)
     assert lanes.withdraw(other)
-    assert (across.place, across.lane) == (TicketState.QUEUED, one.lane)
+    assert (across.state, across.lane) == (TicketState.QUEUED, one.lane)
 
 
 def test_what_a_retry_sends_back_waits_before_what_came_later(lanes: Lanes[Ticket]) -> None:
@@ -152,7 +152,7 @@ def test_what_a_retry_sends_back_waits_before_what_came_later(lanes: Lanes[Ticke
     count = list(lanes.queued(first.lane)).index(first) + 1
     batch = lanes.take(first.lane, count)
     lanes.hold(first.lane, batch)
-    assert (second.place, third.place) == (TicketState.WAITING, TicketState.WAITING)
+    assert (second.state, third.state) == (TicketState.WAITING, TicketState.WAITING)
     lanes.withdraw(other)
     for sent in batch:
         lanes.release(sent)

@@ -67,7 +67,7 @@ class Interrupt:
 
 
 def use(connections: Connections) -> None:
-    connections.give_back(connections.take(fresh=False, deadline=None))
+    connections.take_back(connections.take(fresh=False, deadline=None))
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_waiter_that_is_interrupted_when_woken_leaves_the_connection_to_the_ne
         wait_until(lambda: len(connections._shelf._waiting) == 1)
         other.start()
         wait_until(lambda: len(connections._shelf._waiting) == 2)
-        connections.give_back(held)
+        connections.take_back(held)
 
     other = threading.Thread(
         target=lambda: got.append(connections.take(fresh=False, deadline=None)), daemon=True
@@ -155,7 +155,7 @@ async def test_a_task_gets_the_place_of_an_idle_connection_although_nothing_happ
     connections = AsyncConnections("writer", database, 3, keep_failed=True, max_idle=None)
     used = [await connections.take(fresh=False, deadline=None, role_path=True)]
     for each in [await connections.take(fresh=False, deadline=None) for _ in range(2)]:
-        connections.give_back(each)
+        connections.take_back(each)
     with anyio.fail_after(30):
         used += [
             await connections.take(fresh=False, deadline=None, role_path=True) for _ in range(2)

@@ -105,12 +105,12 @@ class Model:
         if self.openings:
             opening = self._any(self.openings)
             if self.random.random() < 0.2:
-                self.shelf.failed(opening, psycopg.OperationalError())
+                self.shelf.fail_opening(opening, psycopg.OperationalError())
             elif self.random.random() < 0.1:
-                self.shelf.failed(opening, None)
+                self.shelf.fail_opening(opening, None)
             else:
                 self.all.append(Opened(role_path=opening.role_path))
-                self.shelf.opened(opening, self.all[-1])
+                self.shelf.finish_opening(opening, self.all[-1])
 
     def end(self) -> None:
         """A call ends well, badly, or loses its connection."""
@@ -176,7 +176,7 @@ def test_calls_of_two_kinds_rarely_close_each_others_connections(
     for _ in range(40):
         for opening in kept.serve():
             openings += 1
-            kept.opened(opening, Opened(role_path=opening.role_path))
+            kept.finish_opening(opening, Opened(role_path=opening.role_path))
         used += [each.connection for each in calls if each.is_answered]
         calls = [each for each in calls if not each.is_answered]
         if used:
@@ -239,7 +239,7 @@ class Callers:
             self._clock.at(0.02, partial(self._open, opening))
 
     def _open(self, opening: Opening) -> None:
-        self._shelf.opened(opening, Opened(role_path=opening.role_path))
+        self._shelf.finish_opening(opening, Opened(role_path=opening.role_path))
         self._serve()
 
 
@@ -280,7 +280,7 @@ def test_a_call_that_has_little_time_left_is_served_after_the_others(
         kept.ask(calls[-1])
     (opening,) = kept.serve()
     connection = Opened(role_path=False)
-    kept.opened(opening, connection)
+    kept.finish_opening(opening, connection)
     order = [n for n, each in enumerate(calls) if each.connection]
     while len(order) < len(calls):
         kept.keep(connection)
@@ -310,7 +310,7 @@ def test_an_answer_costs_the_same_however_many_calls_are_late(
         kept.ask(Late(lambda: None, fresh=False, role_path=False, deadline=0.0))
     (opening,) = kept.serve()
     connection = Opened(role_path=False)
-    kept.opened(opening, connection)
+    kept.finish_opening(opening, connection)
     for _ in range(100):
         kept.keep(connection)
         kept.serve()
