@@ -158,7 +158,7 @@ def _log_old_backlog(fact: BacklogAge) -> None:
 
 def _log_backlog_unread(fact: BacklogUnread) -> None:
     advice = ": grant SELECT on outbox_backlog and outbox_leases, or set backlog_check=None"
-    _log_aside(fact, "The age of the backlog could not be read", advice)
+    _log_side_work(fact, "The age of the backlog could not be read", advice)
 
 
 def _log_conflicts_unstored(fact: ConflictsUnstored) -> None:
@@ -166,10 +166,10 @@ def _log_conflicts_unstored(fact: ConflictsUnstored) -> None:
         ", and this process stores no more: run `dsql-outbox schema apply` and "
         "`dsql-outbox schema grant --writer ROLE`, or set conflict_report=None"
     )
-    _log_aside(fact, "The conflict report could not be stored", advice)
+    _log_side_work(fact, "The conflict report could not be stored", advice)
 
 
-def _log_aside(fact: BacklogUnread | ConflictsUnstored, what: str, advice: str) -> None:
+def _log_side_work(fact: BacklogUnread | ConflictsUnstored, what: str, advice: str) -> None:
     """Log that work beside the writes failed: for people once it is given up."""
     logger.log(
         logging.WARNING if fact.switched_off else logging.DEBUG,

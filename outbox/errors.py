@@ -53,7 +53,7 @@ class OutboxError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild from the text: pickle would call the constructor with the text alone."""
-        return _rebuilt, (type(self), self.args, self.__dict__)
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 def _camel(name: str) -> str:
@@ -65,7 +65,7 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, UUID) else value
 
 
-def _rebuilt(
+def _rebuild(
     kind: type[OutboxError], texts: tuple[Any, ...], attributes: Mapping[str, Any]
 ) -> OutboxError:
     error = kind.__new__(kind)

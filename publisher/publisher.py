@@ -35,7 +35,7 @@ from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.traced_sink import TracedSink
 from dsql_outbox.publisher.sinks.kept_sink import KeptSink, SinkSource, sink_factory
 from dsql_outbox.publisher.sinks.port import Sink
-from dsql_outbox.schema.target_rows import named
+from dsql_outbox.schema.target_rows import metric_name
 
 from .settings import PublisherSettings
 from .supervision import in_background
@@ -123,7 +123,7 @@ class Publisher:
         self._hooks: tuple[Hook, ...] = (
             LogFacts(),
             trace_facts,
-            target_metrics(named(target)),
+            target_metrics(metric_name(target)),
             *given,
         )
         traced = partial(TracedSink, hooks=self._hooks, settings=self._settings, sifter=Sifter())
@@ -134,10 +134,10 @@ class Publisher:
         self._leases = Leases(
             database,
             self._settings,
-            self._shards_changed,
+            self._tell_shards,
             busy=self._busy_shards,
             progresses=self._progresses,
-            table=SqlLeaseTable(database, self._settings, self._found_paused, target),
+            table=SqlLeaseTable(database, self._settings, self._refused_topics, target),
             has_sink=self._kept is None,
         )
         self._relay: Relay | None = None
@@ -184,7 +184,7 @@ class Publisher:
         require_seconds("max_wait", max_wait)
         require_seconds("max_seconds", max_seconds)
         with self._stop_after(max_seconds):
-            return await self._run(_nobody_waits, until_empty=until_empty, max_wait=max_wait)
+            return await self._run(_ignore_start, until_empty=until_empty, max_wait=max_wait)
 
     async def __aenter__(self) -> Self:
         """Run in the background until the block ends, then stop as after `stop`.
@@ -253,7 +253,7 @@ class Publisher:
             async with nullcontext() if self._kept is None else self._kept.kept():
                 try:
                     if self._kept is not None and self._kept.has_opened:
-                        self._leases.sink_opened()
+                        self._leases.take_part()
                     await self._leases.open()
                     started()
                     await self._relay_until_stopped(
@@ -303,11 +303,11 @@ class Publisher:
         breaker = Breaker()
 
         def next_wait() -> float:
-            breaker.failed(now := anyio.current_time())
-            return breaker.wait(now)
+            breaker.note_failure(now := anyio.current_time())
+            return breaker.seconds_left(now)
 
-        await self._kept.first_open(next_wait)
-        self._leases.sink_opened()
+        await self._kept.wait_until_open(next_wait)
+        self._leases.take_part()
 
     def _wake(self) -> None:
         if self._relay is not None:
@@ -316,8 +316,8 @@ class Publisher:
     def _busy_shards(self) -> set[int]:
         return set() if self._relay is None else self._relay.busy_shards
 
-    def _found_paused(self) -> NamedTopics:
-        return NamedTopics([], 0) if self._relay is None else self._relay.found_paused
+    def _refused_topics(self) -> NamedTopics:
+        return NamedTopics([], 0) if self._relay is None else self._relay.refused_topics
 
     def _progresses(self) -> bool:
         return self._relay is None or self._relay.progresses
@@ -376,7 +376,7 @@ class Publisher:
                 except psycopg.Error as error:
                     logger.warning("Relay cannot delete old failures: %s", told(error))
 
-    def _shards_changed(self, owned: frozenset[int], before: frozenset[int]) -> None:
+    def _tell_shards(self, owned: frozenset[int], before: frozenset[int]) -> None:
         emit(self._hooks, ShardsChanged(owned, owned - before, before - owned))
         self._wake()
 
@@ -425,7 +425,7 @@ class Publisher:
         self._told, self._told_statements = now, statements
 
 
-def _nobody_waits() -> None:
+def _ignore_start() -> None:
     """Ignore that the publisher has started."""
 
 

@@ -134,7 +134,7 @@ class PublisherSettings:
         rules = self._own_rules()
         for pattern, settings in self.topics.items():
             if fnmatchcase(topic, pattern):
-                return rules.changed(settings)
+                return rules.with_changes(settings)
         return rules
 
     def _own_rules(self) -> FailureRules:

@@ -45,7 +45,7 @@ class FailureRules(NamedTuple):
     backoff_cap: float
     on_dead_letter: OnDeadLetter
 
-    def changed(self, by: TopicSettings) -> "FailureRules":
+    def with_changes(self, by: TopicSettings) -> "FailureRules":
         """These rules, with each field that is set in `by`."""
         found = {name: getattr(by, name) for name in self._fields}
         return self._replace(**{name: value for name, value in found.items() if value is not None})
@@ -88,7 +88,7 @@ def require_valid_topics(owner: str, rules: FailureRules, topics: Mapping[str, o
         hiding = [each for each in before if _hides(each, pattern)]
         if hiding:
             raise SettingsError(f"{name} is never used: {hiding[0]!r} comes first and matches, too")
-        rules.changed(settings).require_valid(name)
+        rules.with_changes(settings).require_valid(name)
         before.append(pattern)
 
 

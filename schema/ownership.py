@@ -47,7 +47,7 @@ def refuse_others(connection: Connection, schema: str) -> None:
     The owner must be the current role, a role that it is a member of, or a superuser.
     """
     owned = _read_owned(connection, schema)
-    if others := _of_others(owned, _acting(connection, owned)):
+    if others := _owned_by_others(owned, _acting_roles(connection, owned)):
         owner, me = others[0].owner, others[0].me
         theirs = [f"{each.kind} {each.name_in(schema)}" for each in others if each.owner == owner]
         more = f" and {len(theirs) - _SHOWN} more" if len(theirs) > _SHOWN else ""
@@ -65,10 +65,10 @@ def owner_drifts(connection: Connection, schema: str) -> Iterator[Drift]:
     A superuser must not read the tables of another role, as `refuse_others` says.
     """
     owned = _read_owned(connection, schema)
-    acting = _acting(connection, owned)
-    others = _of_others(owned, acting)
+    acting = _acting_roles(connection, owned)
+    others = _owned_by_others(owned, acting)
     tables = [each for each in owned if each.relation is not None]
-    of_tables = Counter(each.owner for each in _of_others(tables, acting))
+    of_tables = Counter(each.owner for each in _owned_by_others(tables, acting))
     is_looking = not any(each.owner in acting or each.may_all for each in tables)
     if of_tables and is_looking:
         ((owner, _),) = of_tables.most_common(1)
@@ -107,7 +107,7 @@ def _read_owned(connection: Connection, schema: str) -> list[Owned]:
     return [each for each in rows if each.relation is not None or schema != "public"]
 
 
-def _acting(connection: Connection, owned: Collection[Owned]) -> set[str]:
+def _acting_roles(connection: Connection, owned: Collection[Owned]) -> set[str]:
     """The current role and, if they matter, the roles that it is a member of."""
     if all(each.is_trusted for each in owned):
         return {each.me for each in owned}
@@ -115,7 +115,7 @@ def _acting(connection: Connection, owned: Collection[Owned]) -> set[str]:
     return {role for (role,) in execute(connection, query).fetchall()}
 
 
-def _of_others(owned: Iterable[Owned], acting: Container[str]) -> list[Owned]:
+def _owned_by_others(owned: Iterable[Owned], acting: Container[str]) -> list[Owned]:
     return [each for each in owned if not each.is_trusted and each.owner not in acting]
 
 

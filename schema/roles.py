@@ -44,14 +44,14 @@ class Roles(msgspec.Struct, frozen=True):
     consumer: str | None = None
     reader: str | None = None
 
-    def named(self) -> list[tuple[Duty, str]]:
+    def assignments(self) -> list[tuple[Duty, str]]:
         """Each duty that has a role, with that role."""
         found: list[tuple[Duty, str | None]] = [(duty, getattr(self, duty)) for duty in DUTIES]
         return [(duty, role) for duty, role in found if role]
 
     def by_name(self) -> dict[str, list[Duty]]:
         """Each role with its duties."""
-        named = self.named()
+        named = self.assignments()
         return {role: [duty for duty, other in named if other == role] for _, role in named}
 
 
@@ -254,7 +254,7 @@ def grant(database: Database, roles: Roles, *, dry_run: bool = False) -> Granted
     Raises `SettingsError` when no role is named or a role does not exist,
     `SchemaError` when tables are missing, and the driver's errors.
     """
-    named = roles.named()
+    named = roles.assignments()
     if not named:
         raise SettingsError(
             f"no role is named: give one for the {', '.join(DUTIES[:-1])} or {DUTIES[-1]}"

@@ -72,7 +72,7 @@ class FunctionFailed(Exception):
     """A function of the user failed its transaction, by `error`. Nothing is stored."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(_shown(error))
+        super().__init__(_kind_text(error))
         self.error = error
 
     @property
@@ -111,7 +111,7 @@ def _is_ours(place: tuple[FrameType, int]) -> bool:
     return str(frame.f_globals.get("__name__")).startswith("dsql_outbox.")
 
 
-def _shown(error: Exception) -> str:
+def _kind_text(error: Exception) -> str:
     """Return the kind of an error. Its text may quote an event, unless it is the library's."""
     kind = type(error).__name__
     if isinstance(error, (TransactionMisused, CallTimedOut, CallCancelled)):
@@ -207,7 +207,7 @@ class Session:
             await ends.commit()
             return value
 
-        return await self._retried(run)
+        return await self._retry(run)
 
     async def snapshot(self, work: Callable[["SessionTransaction"], Awaitable[T]]) -> T:
         """Run `work` in a transaction whose statements all see the same snapshot."""
@@ -218,7 +218,7 @@ class Session:
             async with connection.transaction():
                 return await work(SessionTransaction(connection, self._database.schema))
 
-        return await self._retried(run)
+        return await self._retry(run)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -237,12 +237,12 @@ class Session:
         async def run(connection: AsyncConnection) -> tuple[Sequence[T], int]:
             _give_time(connection)
             async with self._bounds(connection):
-                cursor = await _reader(connection, rows).execute(query, parameters)
+                cursor = await _cursor(connection, rows).execute(query, parameters)
                 return await cursor.fetchall() if cursor.description else [], cursor.rowcount
 
-        return await self._retried(run)
+        return await self._retry(run)
 
-    async def _retried(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _retry(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         work = partial(self._connection.use, run)
         with tables_expected(self._database.schema):
             async with self._turn:
@@ -348,7 +348,7 @@ class SessionTransaction:
     ) -> psycopg.AsyncCursor[T]:
         _give_time(self._connection)
         query = statement(name, self._schema)
-        return await _reader(self._connection, rows).execute(query, parameters)
+        return await _cursor(self._connection, rows).execute(query, parameters)
 
 
 class _Ends:
@@ -384,12 +384,12 @@ class _Ends:
         try:
             await perform_async(commit(connection, statements), do_async)
         except GuardFailed as failed:
-            raise self._judged(self._run.judge_guard(failed.error).error) from None
+            raise self._error_to_raise(self._run.judge_guard(failed.error).error) from None
         except psycopg.Error as error:
-            raise self._judged(error) from error
+            raise self._error_to_raise(error) from error
 
     @staticmethod
-    def _judged(error: Exception) -> Exception:
+    def _error_to_raise(error: Exception) -> Exception:
         is_ours = kind_of(error) in CONFLICTS | OUTAGES and not answers_commit(error)
         return error if is_ours else FunctionFailed(error)
 
@@ -421,7 +421,7 @@ class NearestTime(TimestamptzLoader):
             )
 
 
-def _reader(connection: AsyncConnection, rows: AsyncRowFactory[T]) -> psycopg.AsyncCursor[T]:
+def _cursor(connection: AsyncConnection, rows: AsyncRowFactory[T]) -> psycopg.AsyncCursor[T]:
     """Return a cursor that can read every time; the statements of the caller read as ever."""
     cursor = connection.cursor(row_factory=rows)
     cursor.adapters.register_loader("timestamptz", NearestTime)

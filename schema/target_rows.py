@@ -37,7 +37,7 @@ class TargetRow(NamedTuple):
     forgotten: int | None = None
 
 
-def named(target: str) -> str | None:
+def metric_name(target: str) -> str | None:
     """Return the name of a target for a metric; None for the default target, which has none."""
     return None if target == DEFAULT_TARGET else target
 

@@ -64,13 +64,13 @@ def renew_without_progress() -> AbstractContextManager[Any]:
 
 def count_an_outage() -> AbstractContextManager[Any]:
     """An error that is not the fault of the message counts as an attempt."""
-    right = Outcomes.ended
+    right = Outcomes.act_on
 
-    def ended(outcomes: Outcomes, subject: Any, outcome: Outcome) -> None:
+    def act_on(outcomes: Outcomes, subject: Any, outcome: Outcome) -> None:
         is_outage = isinstance(outcome, NotAttempted | Unavailable)
         right(outcomes, subject, Retry("an outage") if is_outage else outcome)
 
-    return patch.object(Outcomes, "ended", ended)
+    return patch.object(Outcomes, "act_on", act_on)
 
 
 def give_up_early(by: int = 1) -> AbstractContextManager[Any]:
@@ -122,7 +122,7 @@ def ignore_the_epoch() -> AbstractContextManager[Any]:
     """A message is sent though it was read under an earlier lease of its shard."""
 
     def may_send(own: Ownership, shard: int, _epoch: int, now: float) -> bool:
-        return shard in own.owned(now)
+        return shard in own.usable(now)
 
     return patch.object(Ownership, "may_send", may_send)
 
@@ -132,7 +132,7 @@ def keep_old_rows() -> AbstractContextManager[Any]:
     right = Reader._follow
 
     async def follow(reader: Reader) -> None:
-        epochs = reader._leases.owned()
+        epochs = reader._leases.usable()
         for shard in reader._state.shards.values():
             shard.epoch = epochs.get(shard.number, shard.epoch)
         await right(reader)
@@ -216,10 +216,10 @@ def never_cut_a_call() -> AbstractContextManager[Any]:
     """A call of the sink goes on when the lease of its shards ends."""
 
     @contextmanager
-    def bound(_leases: Leases, _epochs: Mapping[int, int]) -> Generator[CancelScope]:
+    def lease_scope(_leases: Leases, _epochs: Mapping[int, int]) -> Generator[CancelScope]:
         yield CancelScope()
 
-    return patch.object(Leases, "bound", bound)
+    return patch.object(Leases, "lease_scope", lease_scope)
 
 
 def reuse_a_dedupe_id() -> AbstractContextManager[Any]:
@@ -272,9 +272,9 @@ def never_go_home() -> AbstractContextManager[Any]:
 
 def settle_behind_a_failure() -> AbstractContextManager[Any]:
     """What is behind a failed message of a run counts as delivered."""
-    right = Outcomes.ended
+    right = Outcomes.act_on
 
-    def ended(outcomes: Outcomes, subject: Subject, outcome: Outcome) -> None:
+    def act_on(outcomes: Outcomes, subject: Subject, outcome: Outcome) -> None:
         if not isinstance(outcome, Delivered):
             while len(subject.busy) > 1:
                 row = subject.busy.pop()
@@ -282,21 +282,21 @@ def settle_behind_a_failure() -> AbstractContextManager[Any]:
                 outcomes._settler._acknowledged[row.id] = row
         right(outcomes, subject, outcome)
 
-    return patch.object(Outcomes, "ended", ended)
+    return patch.object(Outcomes, "act_on", act_on)
 
 
 def _after_an_outcome(
     plant: Callable[[Outcomes, Subject, Outcome, list[OutboxRow]], None],
 ) -> AbstractContextManager[Any]:
     """Plant something for the rows of a run behind the one that the outcome is about."""
-    right = Outcomes.ended
+    right = Outcomes.act_on
 
-    def ended(outcomes: Outcomes, subject: Subject, outcome: Outcome) -> None:
+    def act_on(outcomes: Outcomes, subject: Subject, outcome: Outcome) -> None:
         behind = subject.busy[1:]
         right(outcomes, subject, outcome)
         plant(outcomes, subject, outcome, behind)
 
-    return patch.object(Outcomes, "ended", ended)
+    return patch.object(Outcomes, "act_on", act_on)
 
 
 def count_the_unattempted() -> AbstractContextManager[Any]:
@@ -393,10 +393,10 @@ def delete_before_the_function() -> Generator[None]:
 def delete_what_failed() -> AbstractContextManager[Any]:
     """A message whose function failed counts as applied."""
 
-    def ended(applier: Applier, subject: Any, _row: object, _: object) -> None:
-        applier._settled(subject)
+    def settle(applier: Applier, subject: Any, _row: object, _: object) -> None:
+        applier._settle(subject)
 
-    return patch.object(Applier, "_ended", ended)
+    return patch.object(Applier, "_settle_or_fail", settle)
 
 
 def keep_the_suspect() -> AbstractContextManager[Any]:

@@ -10,7 +10,7 @@ import psycopg
 from tests.support.publisher.lease_tables import Tables as LeaseTables
 
 from dsql_outbox.outbox.database.connection import AsyncConnection
-from dsql_outbox.publisher.leases.protocol import Renewed
+from dsql_outbox.publisher.leases.protocol import Renewal
 from dsql_outbox.publisher.relay.store import (
     Failure,
     PassedOver,
@@ -177,7 +177,7 @@ class ModelLeaseTable:
         """See `LeaseTable.renew`."""
         return await self._run(self._tables.renew(owner, epochs))
 
-    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
+    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewal | None:
         """See `LeaseTable.renew_and_look`."""
         try:
             return await self._run(self._tables.renew_and_look(owner, epochs))

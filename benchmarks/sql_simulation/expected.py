@@ -14,7 +14,7 @@ from tests.support.publisher.lease_tables import Tables as LeaseTables
 
 from dsql_outbox.outbox.settings import TARGET_SHARDS
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher.leases.protocol import Renewed
+from dsql_outbox.publisher.leases.protocol import Renewal
 from dsql_outbox.publisher.relay.store import (
     Failure,
     Reading,
@@ -153,7 +153,7 @@ def _plain(answer: Any) -> Any:  # noqa: PLR0911 - a line for each kind of answe
     match answer:
         case Reading():
             return [([_read(row) for row in each.rows], *each[1:]) for each in answer.ranges]
-        case Renewed():
+        case Renewal():
             seen = [(*each[:3], each.expires_in > 0) for each in answer.seen.leases]
             return {*answer.shards}, sorted(seen)
         case Mapping():

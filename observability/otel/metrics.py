@@ -224,7 +224,7 @@ class _WriteScope(_Timed):
     def __call__(self, fact: Fact, /) -> None:
         match fact:
             case AttemptEnded():
-                self._attempt_ended(fact)
+                self._record_attempt(fact)
             case WriteEnded():
                 self._to.calls.add(1, {names.WRITES.attribute: fact.status})
                 conflicted = "yes" if fact.conflicts else "no"
@@ -234,7 +234,7 @@ class _WriteScope(_Timed):
             case _:
                 pass
 
-    def _attempt_ended(self, fact: AttemptEnded) -> None:
+    def _record_attempt(self, fact: AttemptEnded) -> None:
         attributes = {names.ATTEMPTS.attribute: fact.outcome}
         self._to.attempts.add(1, attributes)
         seconds = max(0, fact.ended_ns - fact.started_ns) * _NS

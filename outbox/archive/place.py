@@ -160,7 +160,7 @@ class FolderPlace:
 
     def read(self, file: str, most: int, /) -> bytes:
         """The bytes of a regular file; no link is followed, and no pipe is waited for."""
-        with self._named(file):
+        with self._archive_errors(file):
             descriptor = os.open(self._folder / file, _READ)
             with os.fdopen(descriptor, "rb") as stream:
                 found = os.fstat(descriptor)
@@ -174,7 +174,7 @@ class FolderPlace:
 
         The file has the mode 0600, as it holds events, and a folder that is made for it 0700.
         """
-        with self._named(file):
+        with self._archive_errors(file):
             path = self._folder / file
             written = path.with_name(f"{file}.part")
             self._make_folder()
@@ -192,7 +192,7 @@ class FolderPlace:
 
     def remove(self, file: str, /) -> None:
         """Remove a file, and what a killed write left of it."""
-        with self._named(file):
+        with self._archive_errors(file):
             for name in (file, f"{file}.part"):
                 (self._folder / name).unlink(missing_ok=True)
             if self._folder.exists():
@@ -200,7 +200,7 @@ class FolderPlace:
 
     def exists(self, file: str, /) -> bool:
         """Whether a file exists; a link is one, wherever it leads."""
-        with self._named(file):
+        with self._archive_errors(file):
             try:
                 (self._folder / file).lstat()
             except (FileNotFoundError, NotADirectoryError):
@@ -214,7 +214,7 @@ class FolderPlace:
             raise ArchiveError("", self.name, "it is no folder") from error
 
     @contextmanager
-    def _named(self, file: str) -> Generator[None]:
+    def _archive_errors(self, file: str) -> Generator[None]:
         """Refuse the name of another file, and raise the system's errors as `ArchiveError`."""
         require_name(file, self.name)
         try:

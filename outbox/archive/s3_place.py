@@ -59,7 +59,7 @@ class S3Place:
 
     def read(self, file: str, most: int, /) -> bytes:
         """The bytes of an object."""
-        with self._named(file):
+        with self._archive_errors(file):
             found: Any = self._client.get_object(**self._object(file))
             with closing(found["Body"]) as body:
                 require_size(file, self.name, found["ContentLength"], most)
@@ -68,17 +68,17 @@ class S3Place:
 
     def write(self, file: str, data: bytes, /) -> None:
         """Write an object; S3 compares its checksum."""
-        with self._named(file):
+        with self._archive_errors(file):
             self._client.put_object(**self._object(file), Body=data, ChecksumAlgorithm="SHA256")
 
     def remove(self, file: str, /) -> None:
         """Remove an object. A bucket with versions keeps the old ones, by rules of its own."""
-        with self._named(file):
+        with self._archive_errors(file):
             self._client.delete_object(**self._object(file))
 
     def exists(self, file: str, /) -> bool:
         """Whether an object exists."""
-        with self._named(file):
+        with self._archive_errors(file):
             found = self._client.list_objects_v2(
                 Bucket=self._bucket, Prefix=self._prefix + file, MaxKeys=1
             )
@@ -88,7 +88,7 @@ class S3Place:
         return {"Bucket": self._bucket, "Key": self._prefix + file}
 
     @contextmanager
-    def _named(self, file: str) -> Generator[None]:
+    def _archive_errors(self, file: str) -> Generator[None]:
         """Refuse the name of another object, and raise the SDK's errors as `ArchiveError`."""
         require_name(file, self.name)
         from botocore.exceptions import (  # pyright: ignore[reportMissingTypeStubs] # noqa: PLC0415 - an extra

@@ -432,8 +432,8 @@ class Connection(_ConnectionBase, psycopg.Connection[Any]):
             left = _left(self.deadline, timeout)
             return waiting.wait(gen, self.pgconn.socket, interval=interval, timeout=left)
         except psycopg.Error as error:
-            told = _told(self, error, before)
-            raise told from told.__cause__
+            found = _error_to_raise(self, error, before)
+            raise found from found.__cause__
         except BaseException as error:
             if is_interrupt(error):
                 self.abandon(gen)
@@ -473,8 +473,8 @@ class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
                 gen, self.pgconn.socket, interval=interval, timeout=left
             )
         except psycopg.Error as error:
-            told = _told(self, error, before)
-            raise told from told.__cause__
+            found = _error_to_raise(self, error, before)
+            raise found from found.__cause__
         except BaseException as error:
             if is_interrupt(error):
                 self.abandon(gen)
@@ -525,7 +525,7 @@ def _until_deadline(steps: PQGenConn[C]) -> PQGenConn[C]:
     raise not_connected()
 
 
-def _told(
+def _error_to_raise(
     connection: Connection | AsyncConnection, error: psycopg.Error, before: int
 ) -> psycopg.Error:
     """Return the error to raise, after a call of `on_error`.

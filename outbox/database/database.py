@@ -174,7 +174,7 @@ class Database:
             found = self._address.parameters(role_path=role_path)
             opened = Connection.connect(**self._parameters(found))
         opened.isolation_level = self._address.begins_at
-        return self._ready(opened, role_path=role_path)
+        return self._configure(opened, role_path=role_path)
 
     async def connect_async(
         self,
@@ -207,7 +207,7 @@ class Database:
         found = await self._address.parameters_async(role_path=role_path)
         opened = await AsyncConnection.connect(**self._parameters(found))
         await opened.set_isolation_level(self._address.begins_at)
-        return self._ready(opened, role_path=role_path)
+        return self._configure(opened, role_path=role_path)
 
     @contextmanager
     def _turn_to_open(self, deadline: float) -> Generator[float]:
@@ -244,7 +244,7 @@ class Database:
             "prepare_threshold": None,
         }
 
-    def _ready(self, connection: C, *, role_path: bool) -> C:
+    def _configure(self, connection: C, *, role_path: bool) -> C:
         self.was_reached = True
         connection.role_path = role_path
         lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - not a secret

@@ -127,7 +127,7 @@ def pipeline_inside(
     pgconn = connection.pgconn
     sends = [partial(pgconn.send_query_params, q.text, values) for q, values in statements]
     groups = yield from _groups(pgconn, [*sends, pgconn.pipeline_sync])
-    return _checked(groups[:-1], connection.info.encoding)
+    return _results_of(groups[:-1], connection.info.encoding)
 
 
 def command(connection: "psycopg.BaseConnection[Any]", text: bytes) -> "PQGen[str | None]":
@@ -150,7 +150,7 @@ def script(connection: "psycopg.BaseConnection[Any]", text: bytes) -> "PQGen[lis
     It returns the results up to the first error, which the server answers in place of the rest.
     """
     connection.pgconn.send_query(text)
-    return (yield from _fetched(connection.pgconn))
+    return (yield from _fetch(connection.pgconn))
 
 
 def with_literals(query: bytes, values: Mapping[str, str]) -> bytes:
@@ -187,11 +187,11 @@ def tag_of(result: "PGresult") -> str | None:
 def _exchange(
     connection: "Connection | AsyncConnection", query: NumberedQuery, values: Values
 ) -> "PQGen[Rows]":
-    (yield from _sending(connection, query, values))()
+    (yield from _command_to_send(connection, query, values))()
     return rows_of((yield from _result(connection, ExecStatus.TUPLES_OK)))
 
 
-def _sending(
+def _command_to_send(
     connection: "Connection | AsyncConnection", query: NumberedQuery, values: Values
 ) -> "PQGen[_Command]":
     """Return the command that sends the statement, after preparing the statement if that is due."""
@@ -213,14 +213,14 @@ def _prepare(connection: "Connection | AsyncConnection", query: NumberedQuery) -
 
 
 def _result(connection: "psycopg.BaseConnection[Any]", wanted: ExecStatus) -> "PQGen[PGresult]":
-    results = yield from _fetched(connection.pgconn)
+    results = yield from _fetch(connection.pgconn)
     for result in results:
         if result.status != wanted:
             raise errors.error_from_result(result, connection.info.encoding)
     return results[-1]
 
 
-def _fetched(pgconn: "PGconn") -> "PQGen[list[PGresult]]":
+def _fetch(pgconn: "PGconn") -> "PQGen[list[PGresult]]":
     if pgconn.flush():  # rare: libpq already tried to send everything
         yield from generators.send(pgconn)
     results: list[PGresult] = yield from generators.fetch_many(pgconn)
@@ -234,9 +234,9 @@ def _pipeline(
     # one Sync, a transaction pooler may give the parts to different sessions.
     sends: list[_Command] = []
     for query, values in statements:
-        sends.append((yield from _sending(connection, query, values)))
+        sends.append((yield from _command_to_send(connection, query, values)))
     groups = yield from _groups(connection.pgconn, [*sends, connection.pgconn.pipeline_sync])
-    return _checked(groups[:-1], connection.info.encoding)
+    return _results_of(groups[:-1], connection.info.encoding)
 
 
 def _groups(pgconn: "PGconn", commands: "Sequence[_Command]") -> "PQGen[list[list[PGresult]]]":
@@ -254,7 +254,7 @@ def _groups(pgconn: "PGconn", commands: "Sequence[_Command]") -> "PQGen[list[lis
     return groups
 
 
-def _checked(groups: "Sequence[Sequence[PGresult]]", encoding: str) -> "list[PGresult]":
+def _results_of(groups: "Sequence[Sequence[PGresult]]", encoding: str) -> "list[PGresult]":
     results = [result for group in groups for result in group]
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:

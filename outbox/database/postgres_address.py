@@ -35,7 +35,7 @@ _FREE: Final = {"password", "sslpassword", "options"}
 """Parameters whose value may look like another parameter."""
 
 
-def _swallowed(found: Mapping[str, object]) -> str | None:
+def _swallowed_parameter(found: Mapping[str, object]) -> str | None:
     """The parameter whose value is another parameter, as of ``host= password=secret``.
 
     libpq would quote it in its error, with the password.
@@ -86,7 +86,7 @@ class PostgresAddress:
                 "in the password of the database URL, @ : / ? # and blanks must be written as "
                 "%40 %3A %2F %3F %23 %20"
             )
-        if swallowed := _swallowed(found):
+        if swallowed := _swallowed_parameter(found):
             raise SettingsError(
                 f"the parameter {swallowed} of the database URL is empty, so libpq reads the next "
                 "parameter as its value: leave it out, or give it a value"

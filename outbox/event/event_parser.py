@@ -100,7 +100,7 @@ def parse_event(source: EventSource) -> ParsedEvent:
     if isinstance(source, ParsedEvent):
         return source
     topic, headers = _own_parts(source)
-    encoded, data = _encoded(source.data if isinstance(source, JsonEvent) else source)
+    encoded, data = _bytes_and_text(source.data if isinstance(source, JsonEvent) else source)
     if len(encoded) > MAX_EVENT_BYTES:
         raise EventTooLarge(len(encoded), MAX_EVENT_BYTES)
     document = _decode(_raw_object, encoded, "")
@@ -178,7 +178,7 @@ def _own_topic(topic: object) -> str | None:
     return _name(topic, "topic")
 
 
-def _encoded(source: Event | Mapping[str, Any] | str | bytes) -> tuple[bytes, str]:
+def _bytes_and_text(source: Event | Mapping[str, Any] | str | bytes) -> tuple[bytes, str]:
     """Return the JSON of the event as bytes and as text."""
     try:
         if isinstance(source, str):  # first: the check for a Mapping takes longer
@@ -247,7 +247,7 @@ def _touch(entity: _RawObject, event_header: str) -> ParsedTouch:
     raw = _field(entity, "entityHeader", "")
     header = _decode(_entity_header, raw, "entityHeader")
     del entity["entityHeader"]
-    return _checked(header, "entityHeader.", _encode(entity), event_header, bytes(raw))
+    return _check_touch(header, "entityHeader.", _encode(entity), event_header, bytes(raw))
 
 
 def _touch_of_older_form(entity: _RawObject, event_header: str) -> ParsedTouch:
@@ -255,10 +255,10 @@ def _touch_of_older_form(entity: _RawObject, event_header: str) -> ParsedTouch:
     _decode(_raw_object, attributes, "updatedAttributes")
     raw = _encode(entity)
     header = _decode(_entity_header, raw, "")
-    return _checked(header, "", bytes(attributes), event_header, raw)
+    return _check_touch(header, "", bytes(attributes), event_header, raw)
 
 
-def _checked(
+def _check_touch(
     header: EntityHeader, prefix: str, attributes: bytes, event_header: str, entity_header: bytes
 ) -> ParsedTouch:
     """Check a header and make its touch. `prefix` begins the paths of the header's fields."""

@@ -65,7 +65,7 @@ def attributes_of(source: object, path: str) -> Mapping[str, Any]:
         raise InvalidEvent(path, f"{_NO_JSON}: {error}") from None
     if not isinstance(found, dict):
         rule = "must be a mapping, a pydantic model, a dataclass or a msgspec Struct"
-        raise InvalidEvent(f"{path}.attributes", f"{rule}, not {_named(source)}")
+        raise InvalidEvent(f"{path}.attributes", f"{rule}, not {_type_name(source)}")
     return found  # pyright: ignore[reportUnknownVariableType]
 
 
@@ -85,7 +85,7 @@ def _encode_unknown(value: Any) -> Any:
     if _is_model(value):
         return _dump(value)
     raise TypeError(
-        f"{_named(value)} has no form in JSON, give a text, a number, a list, a mapping, "
+        f"{_type_name(value)} has no form in JSON, give a text, a number, a list, a mapping, "
         "a dataclass or a pydantic model"
     )
 
@@ -94,7 +94,7 @@ def _dump(model: Any) -> Any:
     try:
         return model.model_dump(mode="json")
     except Exception as error:  # noqa: BLE001 - a serializer of the user; its text may quote values
-        rule = f"model_dump of {_named(model)} raised {type(error).__name__}"
+        rule = f"model_dump of {_type_name(model)} raised {type(error).__name__}"
         raise ValueError(rule) from None
 
 
@@ -109,7 +109,7 @@ def _is_dataclass(value: object) -> bool:
     return is_dataclass(value) and not isinstance(value, type)
 
 
-def _named(value: object) -> str:
+def _type_name(value: object) -> str:
     return f"class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 

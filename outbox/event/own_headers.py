@@ -31,10 +31,10 @@ def parse_headers(headers: object) -> dict[str, str]:
     given = cast("Mapping[object, object]", headers)
     if len(given) > MAX_HEADERS:
         raise InvalidEvent("headers", f"{len(given)} headers are over the limit of {MAX_HEADERS}")
-    return {_checked_name(name): _checked_value(name, value) for name, value in given.items()}
+    return {_check_name(name): _check_value(name, value) for name, value in given.items()}
 
 
-def _checked_name(name: object) -> str:
+def _check_name(name: object) -> str:
     if not isinstance(name, str) or not _NAME(name):
         shown = ascii(name)[:_SHOWN]
         raise InvalidEvent("headers", f"name {shown} must be 1 to 20 of the characters a-z 0-9")
@@ -43,7 +43,7 @@ def _checked_name(name: object) -> str:
     return name
 
 
-def _checked_value(name: object, value: object) -> str:
+def _check_value(name: object, value: object) -> str:
     """Return the value. Its name was checked before."""
     path = f"headers.{name}"
     if not isinstance(value, str):

@@ -57,7 +57,7 @@ class Leases:
     `progresses` answers whether the relay works, which an idle relay does. Without progress
     the leases are not renewed. `clock` must not stop while the machine is suspended. A
     simulation passes its own clock, `table` and `owner`. With `has_sink` False no shard is
-    taken before `sink_opened`.
+    taken before `take_part`.
 
     Leases are opened once: a publisher that starts again needs new ones, with a new name.
     """
@@ -171,14 +171,14 @@ class Leases:
         if not task.cancelled():
             task.result()
 
-    def owned(self) -> dict[int, int]:
+    def usable(self) -> dict[int, int]:
         """The shards that may be read and sent now, with the epochs of their leases.
 
         Raises the error that ended the task that keeps the leases, if any.
         """
         if self._task is not None and self._task.done():
             self._task.result()
-        return self._own.owned(self._clock())
+        return self._own.usable(self._clock())
 
     def may_send(self, shard: int, epoch: int) -> bool:
         """Whether a message may be sent now that was read under this epoch of its shard."""
@@ -189,7 +189,7 @@ class Leases:
         return self._own.has_lease(shard, epoch, self._clock())
 
     @contextmanager
-    def bound(self, epochs: Mapping[int, int]) -> Generator[anyio.CancelScope]:
+    def lease_scope(self, epochs: Mapping[int, int]) -> Generator[anyio.CancelScope]:
         """A scope that is cancelled when one of these leases ends without a renewal, or is lost.
 
         `epochs` maps shards to the epochs under which the messages of the scope were
@@ -204,23 +204,23 @@ class Leases:
             finally:
                 del self._bounds[scope]
 
-    def shard_is_idle(self) -> None:
+    def note_idle_shard(self) -> None:
         """Record that a shard is idle. If it drains, it is released immediately."""
         leaving = self._own.leaving
         if leaving and leaving.difference(self._busy()):  # what is busy costs more to find
             self._poke.set()
 
-    def sink_failed(self) -> None:
+    def note_sink_failure(self) -> None:
         """Record that the broker could not be reached."""
-        self._own.sink_failed(self._clock())
+        self._own.note_sink_failure(self._clock())
 
-    def sink_worked(self) -> None:
+    def note_sink_answer(self) -> None:
         """Record that the broker answered."""
-        self._own.sink_worked()
+        self._own.note_sink_answer()
 
-    def sink_opened(self) -> None:
+    def take_part(self) -> None:
         """Record that the sink is open, and take part immediately."""
-        self._own.sink_worked()
+        self._own.note_sink_answer()
         if self._task is not None:  # else the first beat is still to come
             self._poke.set()
 

@@ -81,13 +81,13 @@ class Ownership:
 
     # --- called by the relay -----------------------------------------------------------
 
-    def owned(self, now: float) -> dict[int, int]:
+    def usable(self, now: float) -> dict[int, int]:
         """The shards that may be read and sent now, with the epochs of their leases."""
         return {s: held.epoch for s, held in self._held.items() if self._is_open(held, now)}
 
     def unowned(self, now: float) -> int:
         """How many shards of its share it may not send now."""
-        return max(0, self._share_seen - len(self.owned(now)))
+        return max(0, self._share_seen - len(self.usable(now)))
 
     def may_send(self, shard: int, epoch: int, now: float) -> bool:
         """Whether a message may be sent now that was read under this epoch."""
@@ -109,12 +109,12 @@ class Ownership:
             return -math.inf
         return min(held.deadline, self.stop_by)
 
-    def sink_failed(self, now: float) -> None:
+    def note_sink_failure(self, now: float) -> None:
         """Record that the broker could not be reached."""
         if self._failing_since is None:
             self._failing_since = now
 
-    def sink_worked(self) -> None:
+    def note_sink_answer(self) -> None:
         """Record that the broker answered, or that the sink was opened for the first time."""
         self._failing_since = self._rest_until = None
         self.has_sink = True
@@ -176,19 +176,21 @@ class Ownership:
             for each in seen.leases
             if each.expires_at is not None and now >= self._watched.end(each)
         }
-        take = self._wanted(seen.leases, ended, share - len(self._held)) if progresses else {}
+        take = (
+            self._shards_to_take(seen.leases, ended, share - len(self._held)) if progresses else {}
+        )
         return Plan(
             renew=renew if progresses else {},
             release={s: h.epoch for s, h in self._held.items() if s not in renew},
             take=take,
             ended={shard: ended[shard] for shard in take if shard in ended},
             prune=any(is_forgotten(peer.age, peer.lease) for peer in seen.peers),
-            again=self._again(
+            again=self._seconds_to_next_beat(
                 seen.leases, now, is_short=progresses and len(self._held) + len(take) < share
             ),
         )
 
-    def renewed(self, asked: Iterable[int], won: Collection[int], sent_at: float) -> None:
+    def note_renewal(self, asked: Iterable[int], won: Collection[int], sent_at: float) -> None:
         """Take the answer to a renewal that was sent at `sent_at` or later."""
         for shard in asked:
             if shard in won:
@@ -196,12 +198,12 @@ class Ownership:
             else:
                 del self._held[shard]
 
-    def took(self, asked: Mapping[int, int], won: Collection[int], sent_at: float) -> None:
+    def note_taken(self, asked: Mapping[int, int], won: Collection[int], sent_at: float) -> None:
         """Take the answer to an attempt to take shards that was sent at `sent_at` or later."""
         for shard in won:
             self._held[shard] = _Held(asked[shard] + 1, self._deadline(sent_at))
 
-    def released(self, shards: Iterable[int]) -> None:
+    def note_release(self, shards: Iterable[int]) -> None:
         """Take the answer to a release: the database has freed these shards."""
         for shard in shards:
             del self._held[shard]
@@ -254,7 +256,9 @@ class Ownership:
         """Whether messages of a shard may be sent now."""
         return not held.draining and not self.is_stopping and now < held.deadline
 
-    def _wanted(self, leases: Iterable[Lease], ended: Collection[int], room: int) -> dict[int, int]:
+    def _shards_to_take(
+        self, leases: Iterable[Lease], ended: Collection[int], room: int
+    ) -> dict[int, int]:
         """The shards to take, with their epochs, `room` at most.
 
         A shard may be taken if its lease is free, ended more than `grace` ago, or has ended
@@ -273,7 +277,9 @@ class Ownership:
         }
         return {s: epochs[s] for s in self._in_order(epochs)[: max(0, room)]}
 
-    def _again(self, leases: Iterable[Lease], now: float, *, is_short: bool) -> float:
+    def _seconds_to_next_beat(
+        self, leases: Iterable[Lease], now: float, *, is_short: bool
+    ) -> float:
         """Seconds until the next beat: `renew`, or less if a foreign lease can be taken sooner.
 
         A publisher that is short of its share awaits shards of another one, which releases them

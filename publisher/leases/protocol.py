@@ -15,7 +15,7 @@ from dsql_outbox.schema.liveness import Snapshot
 from .ownership import Ownership
 
 
-class Renewed(NamedTuple):
+class Renewal(NamedTuple):
     """The answer to `LeaseTable.renew_and_look`: the renewed shards, and the snapshot before."""
 
     shards: Collection[int]
@@ -50,7 +50,7 @@ class LeaseTable(Protocol):
         """Extend leases of `owner`: each ends one lease after the statement runs."""
         ...
 
-    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
+    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewal | None:
         """Do `renew`, `announce` and `look` in one statement: all of it or nothing.
 
         Returns None, without a change, after a conflict or if the database refuses the
@@ -87,7 +87,7 @@ class Beats:
     `busy` answers which shards have a message on its way, or a row whose outcome is
     not settled. `progresses` answers whether the relay works. `renewed` is called after the
     answer to a renewal, before the next statement is sent. Deadlines count from before their
-    statement is sent (`Ownership.renewed`).
+    statement is sent (`Ownership.note_renewal`).
     """
 
     def __init__(  # noqa: PLR0913 - the answers of its surroundings, by name
@@ -116,7 +116,7 @@ class Beats:
         """
         answered, self._answered = self._answered, False
         seen = await self._renew_and_look() if answered and self._is_able() else None
-        again = await (self._carefully() if seen is None else self._act(seen))
+        again = await (self._beat_in_steps() if seen is None else self._act(seen))
         self._answered = True
         return again
 
@@ -130,14 +130,14 @@ class Beats:
         found = await self._table.renew_and_look(own.owner, renewal)
         if found is None:
             return None
-        self._renewed(renewal, found.shards, sent_at)
+        self._note_renewal(renewal, found.shards, sent_at)
         return found.seen
 
-    def _renewed(self, asked: Collection[int], won: Collection[int], sent_at: float) -> None:
-        self._own.renewed(asked, won, sent_at)
+    def _note_renewal(self, asked: Collection[int], won: Collection[int], sent_at: float) -> None:
+        self._own.note_renewal(asked, won, sent_at)
         self._on_renewed()
 
-    async def _carefully(self) -> float:
+    async def _beat_in_steps(self) -> float:
         """Do a beat in steps.
 
         The announcement comes last: others leave a share to a publisher that is
@@ -160,14 +160,14 @@ class Beats:
         plan = own.plan(seen, clock(), busy=self._busy(), progresses=self._progresses())
         if renews and plan.renew:
             sent_at = clock()
-            self._renewed(plan.renew, await table.renew(own.owner, plan.renew), sent_at)
+            self._note_renewal(plan.renew, await table.renew(own.owner, plan.renew), sent_at)
         if plan.release:
-            own.released(await table.release(own.owner, plan.release))
+            own.note_release(await table.release(own.owner, plan.release))
         again = plan.again
         if plan.take:
             sent_at = clock()
             won = await table.take(own.owner, plan.take, plan.ended)
-            own.took(plan.take, won, sent_at)
+            own.note_taken(plan.take, won, sent_at)
             if len(won) < len(plan.take):
                 # Others took them first. Publishers that beat at the same moment would meet
                 # again one `renew` later, and leave the other free shards alone for so long.

@@ -21,7 +21,7 @@ from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.schema.liveness import PRUNE_AFTER, Lease, Peer, Snapshot
 from dsql_outbox.schema.named_statements import statement
 
-from .protocol import Renewed
+from .protocol import Renewal
 
 T = TypeVar("T")
 
@@ -61,23 +61,23 @@ class SqlLeaseTable:
             "paused": self._topics(),
             "target": self._target,
         }
-        await self._retried("publisher_announce", parameters, tuple_row)
+        await self._retry("publisher_announce", parameters, tuple_row)
 
     async def withdraw(self, owner: str) -> None:
         """See `LeaseTable.withdraw`."""
-        await self._retried("publisher_withdraw", {"owner": owner}, tuple_row)
+        await self._retry("publisher_withdraw", {"owner": owner}, tuple_row)
 
     async def look(self) -> Snapshot:
         """See `LeaseTable.look`."""
         return _snapshot(
-            await self._retried("lease_list", {"target": self._target}, class_row(_LeaseRow))
+            await self._retry("lease_list", {"target": self._target}, class_row(_LeaseRow))
         )
 
     async def renew(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
         """See `LeaseTable.renew`."""
         return await self._change("lease_renew", owner, epochs)
 
-    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
+    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewal | None:
         """See `LeaseTable.renew_and_look`."""
         if self._is_refused:
             return None
@@ -92,7 +92,7 @@ class SqlLeaseTable:
             if kind_of(error) not in CONFLICTS:
                 raise
             return None
-        return Renewed({row.shard for row in found if row.renewed}, _snapshot(found))
+        return Renewal({row.shard for row in found if row.renewed}, _snapshot(found))
 
     async def release(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
         """See `LeaseTable.release`."""
@@ -107,7 +107,7 @@ class SqlLeaseTable:
     async def prune(self) -> None:
         """See `LeaseTable.prune`."""
         parameters = {"leases": PRUNE_AFTER}
-        await self._retried("publisher_prune", parameters, tuple_row)
+        await self._retry("publisher_prune", parameters, tuple_row)
 
     def drop(self) -> None:
         """Close the connection immediately, without waiting for the server."""
@@ -134,7 +134,7 @@ class SqlLeaseTable:
         changed: set[int] = set()
         for one in epochs.items():
             parameters = self._parameters(owner, dict([one]), ended)
-            changed |= set(await self._retried(name, parameters, scalar_row))
+            changed |= set(await self._retry(name, parameters, scalar_row))
         return changed
 
     def _parameters(
@@ -155,7 +155,7 @@ class SqlLeaseTable:
         names, more = self._paused()
         return msgspec.json.encode([*names, more] if more else names).decode()
 
-    async def _retried(
+    async def _retry(
         self, name: str, parameters: Mapping[str, Any], rows: AsyncRowFactory[T]
     ) -> Sequence[T]:
         return await AT_ONCE.run_async(partial(self._run, name, parameters, rows))

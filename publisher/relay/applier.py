@@ -96,7 +96,7 @@ class Applier:
         self._aside: dict[str, Subject] = {}
         """The subjects whose only row on its way is applied alone."""
         self._places = anyio.Semaphore(_ASIDE, fast_acquire=True)
-        self._start: Start = _not_begun
+        self._start: Start = _refuse_start
         self.waiting = 0
         """How many messages wait to be applied."""
         self._size = _BATCH
@@ -147,7 +147,7 @@ class Applier:
         async with self._places:
             if self._is_aside(subject):
                 await self._transaction({subject.busy_row.id: subject}, subject)
-        self._state.settled()
+        self._state.wake_waiting()
         self._state.to_settle.set()
 
     async def _transaction(self, batch: Mapping[RowId, Subject], aside: Subject | None) -> None:
@@ -166,15 +166,15 @@ class Applier:
                 self.leave()
         elif is_applied:
             for subject in batch.values():
-                self._settled(subject)
+                self._settle(subject)
             if aside is None:
                 self._resize(self._state.clock() - began)
         elif aside is None:
-            self._not_applied(batch, error, called)
+            self._narrow_down(batch, error, called)
         elif _is_outage(error):
             self._step_back(aside)
         elif self._is_aside(aside):
-            self._ended(aside, aside.busy_row.id, error)
+            self._settle_or_fail(aside, aside.busy_row.id, error)
 
     def _batch(self) -> dict[RowId, Subject]:
         """The messages of the next transaction."""
@@ -190,7 +190,7 @@ class Applier:
         is_long = seconds > _LONG
         self._size = max(1, self._size // 2) if is_long else min(_BATCH, 2 * self._size)
 
-    def _not_applied(
+    def _narrow_down(
         self,
         batch: Mapping[RowId, Subject],
         error: FunctionFailed | psycopg.Error | None,
@@ -209,7 +209,7 @@ class Applier:
                 self._waiting[subject.key] = self._waiting.pop(subject.key)
             raise error
         if not others:
-            self._ended(subject, row, error)
+            self._settle_or_fail(subject, row, error)
 
     def _suspect(
         self, batch: Mapping[RowId, Subject], error: Exception, called: Sequence[RowId]
@@ -293,12 +293,12 @@ class Applier:
         """Take a subject out of those that wait; the rows behind its busy row go back."""
         self._cut(subject, 1)
         self.waiting -= 1
-        self._take(subject)
+        self._take_out(subject)
         self._suspects.discard(subject.key)
         if (scope := self._scopes.get(subject)) is not None:
             scope.cancel()
 
-    def _take(self, subject: Subject) -> None:
+    def _take_out(self, subject: Subject) -> None:
         self._waiting.pop(subject.key, None)
         self._aside.pop(subject.key, None)
 
@@ -306,7 +306,7 @@ class Applier:
         self.waiting -= len(subject.busy) - at
         self._state.queues.cut(subject, at)
 
-    def _settled(self, subject: Subject) -> None:
+    def _settle(self, subject: Subject) -> None:
         """Let the busy row of a subject be settled; the rest of its run waits behind the others."""
         if not self._waits(subject):
             return
@@ -314,18 +314,18 @@ class Applier:
         self._state.deleted += 1
         self.waiting -= 1
         row = subject.busy_row.id
-        self._take(subject)
+        self._take_out(subject)
         if len(subject.busy) > 1:
             self._waiting[subject.key] = subject
         if self._state.finish(subject, "settled"):
             self._recover(row)
         self._step_aside_if_alone(subject)
 
-    def _ended(self, subject: Subject, row: RowId, error: Exception | None) -> None:
+    def _settle_or_fail(self, subject: Subject, row: RowId, error: Exception | None) -> None:
         """Act on a transaction of one message that did not commit. None: the row is gone."""
         if error is None:
             logger.info("Row of event %s was settled by another publisher", row.event_id)
-            self._settled(subject)
+            self._settle(subject)
             return
         failure = error if isinstance(error, FunctionFailed) else FunctionFailed(error)
         text = "The function to apply failed for event %s: %s (later ones are not logged)"
@@ -340,7 +340,7 @@ def _is_outage(error: Exception | None) -> TypeGuard[psycopg.Error]:
     return isinstance(error, psycopg.Error) and kind_of(error) not in CONFLICTS
 
 
-def _not_begun(_: object) -> None:
+def _refuse_start(_: object) -> None:
     raise AssertionError("a message is applied alone only while the relay runs")
 
 

@@ -42,7 +42,7 @@ class Outcomes:
         """How many acknowledged rows are not deleted yet."""
         return self._settler.waiting
 
-    def fault(self, subject: Subject, fault: Fault, at: int) -> None:
+    def reject(self, subject: Subject, fault: Fault, at: int) -> None:
         """Reject the row at index `at` of a run, an invalid message, if it is the first one.
 
         A later one begins the next run. At most one log line per second.
@@ -57,20 +57,20 @@ class Outcomes:
             text = "Row of shard %d, position %d, event %s is not a valid message: %s (%d rows)"
             logger.warning(text, *row.id, fault.reason, self._faults)
             self._faults, self._tell_faults_at = 0, now + _TELL
-        if state.topics.found:
-            state.topics.missed(row.id)
+        if state.topics.refused:
+            state.topics.give_up_probe(row.id)
         self.fail(subject, Rejected(f"is not a valid message: {fault.reason}"))
 
-    def ended(self, subject: Subject, outcome: Outcome) -> None:
+    def act_on(self, subject: Subject, outcome: Outcome) -> None:
         """Act on the outcome of the busy row of a subject, whose run goes on if it is delivered."""
         state = self._state
         if isinstance(outcome, Delivered):
-            self._delivered(subject)
+            self._settle_delivered(subject)
             return
         state.queues.cut(subject, 1)
         if isinstance(outcome, NotAttempted) or self._is_left(subject.shard, outcome):
-            if state.topics.found:
-                state.topics.missed(subject.busy_row.id)
+            if state.topics.refused:
+                state.topics.give_up_probe(subject.busy_row.id)
             is_crowded = state.queues.is_crowded(subject.busy_row)
             if is_crowded and not subject.shard.is_lost:
                 # Or what cannot be sent leaves no room for others.
@@ -78,9 +78,9 @@ class Outcomes:
             else:
                 state.queues.put_back(subject, state.clock() + REST)
         elif isinstance(outcome, Unavailable):
-            self._refused(subject, outcome.error)
+            self._pause_topic(subject, outcome.error)
         else:
-            self._topic_works(subject.busy_row)
+            self._note_answer(subject.busy_row)
             self.fail(subject, outcome)
 
     def _is_left(self, shard: Shard, outcome: Outcome) -> bool:
@@ -91,15 +91,15 @@ class Outcomes:
         is_failure = isinstance(outcome, Retry | Rejected)
         return shard.is_lost and not (is_failure and self._settler.has_lease(shard))
 
-    def _delivered(self, subject: Subject) -> None:
-        self._topic_works(subject.busy_row)
+    def _settle_delivered(self, subject: Subject) -> None:
+        self._note_answer(subject.busy_row)
         if self._settler.applier is not None:
             self._settler.applier.add(subject)
         else:
             self._state.delivered += 1
             self._settler.acknowledge(subject)
 
-    def not_applied(self, subject: Subject, outcome: Retry) -> None:
+    def fail_or_give_back(self, subject: Subject, outcome: Retry) -> None:
         """Act on a failure of the function that was to be applied."""
         if self._is_left(subject.shard, outcome):
             self._state.give_back(subject)
@@ -131,19 +131,19 @@ class Outcomes:
         if seconds is not None and seconds < self._settings.idle_max:
             state.to_read.set()
 
-    def _refused(self, subject: Subject, error: str) -> None:
+    def _pause_topic(self, subject: Subject, error: str) -> None:
         """Pause the topic of a row, which is not at fault."""
         state, row = self._state, subject.busy_row
-        left_out = state.topics.refused(row, state.clock())
+        left_out = state.topics.pause(row, state.clock())
         if left_out is not None:
             more = f"; {left_out:,} more topics were refused before" if left_out else ""
             logger.warning("Topic %s takes no messages now: %s%s", row.topic, error, more)
         # A row that failed earlier is tried again when the topic may work.
         state.drop(subject, state.clock() + state.topics.PAUSE)
 
-    def _topic_works(self, row: OutboxRow) -> None:
-        self._state.rows.shares.answered(row)
-        pause = self._state.topics.worked(row.topic) if self._state.topics.found else None
+    def _note_answer(self, row: OutboxRow) -> None:
+        self._state.rows.shares.note_answer(row)
+        pause = self._state.topics.resume(row.topic) if self._state.topics.refused else None
         if pause is not None:
             if pause.is_told:
                 logger.info("Topic %s takes messages again", row.topic)

@@ -129,7 +129,7 @@ class Reader:
     async def _follow(self) -> None:
         """Forget shards that were lost, also if they were taken again; start with new ones."""
         state = self._state
-        epochs = self._leases.owned()
+        epochs = self._leases.usable()
         lost = [s for s in state.shards.values() if epochs.get(s.number) != s.epoch]
         for shard in lost:
             state.queues.lose(shard)
@@ -215,8 +215,8 @@ class Reader:
         news = 0
         if keys and full:
             news, keys = await self._ask(keys), []
-        news += await self._ask(self._few([*keys, *self._ranges(began, full)]), full)
-        return self._wait(state.clock(), news)
+        news += await self._ask(self._ranges_in_turn([*keys, *self._ranges(began, full)]), full)
+        return self._next_wait(state.clock(), news)
 
     async def _ask(self, asked: Collection[_Asked], full: Collection[str] = ()) -> int:
         """Read some ranges, passing over `full` topics. Returns how many rows were new."""
@@ -272,7 +272,7 @@ class Reader:
             asked.append(self._range("tail", shard, tail, tail.place, rows))
         return asked
 
-    def _few(self, asked: list[_Asked]) -> list[_Asked]:
+    def _ranges_in_turn(self, asked: list[_Asked]) -> list[_Asked]:
         """As many ranges as rows can be read, if these are fewer than usual; they take turns.
 
         Each range returns one row in any case, and rows may be large.
@@ -295,14 +295,14 @@ class Reader:
         for row in state.topics.probes(now):
             shard = state.shards.get(row.shard)
             if shard is None:
-                state.topics.missed(row)
+                state.topics.give_up_probe(row)
                 state.resume_topics()
             else:
                 asked.append(self._key(shard, row, None))
         return asked
 
     def _key(self, shard: Shard, row: RowId, subject: Subject | None) -> _Asked:
-        return _Asked("key", shard, Range(shard.number, _before(row), 1, 1, 1), subject, row)
+        return _Asked("key", shard, Range(shard.number, _place_before(row), 1, 1, 1), subject, row)
 
     def _range(self, kind: Kind, shard: Shard, scan: Scan, place: RowPlace, rows: int) -> _Asked:
         size = max(1, self._settings.batch_bytes * rows // self._settings.batch_rows)
@@ -314,7 +314,7 @@ class Reader:
             if each.kind == "again":
                 each.shard.begin_again(None)
             elif each.kind == "sweep":
-                each.shard.sweep.interrupted(self._state.clock())
+                each.shard.sweep.note_outage(self._state.clock())
             elif each.subject is not None:
                 self._hold_again(each.subject, each.subject.holds[0])
 
@@ -351,17 +351,17 @@ class Reader:
             case "key":
                 self._check_key(each, found, now)
             case "again":
-                shard.again.note(found, rows)
+                shard.again.note_range(found, rows)
                 shard.finish_again(wanted, found)
             case "back":
-                shard.back.read(found, rows, shard.sweep)
+                shard.back.note_read(found, rows, shard.sweep)
             case "sweep":
-                shard.sweep.read(found, rows, now)
+                shard.sweep.note_read(found, rows, now)
                 if shard.tail is None:
                     shard.tail = Tail(clock - int(self._takeover * _MICROSECONDS))
             case "tail":
                 if shard.tail is not None:
-                    shard.tail.read(found, rows, clock, new=news > 0)
+                    shard.tail.note_read(found, rows, clock, new=news > 0)
         return news
 
     @property
@@ -391,14 +391,14 @@ class Reader:
         if row is None:
             return
         if found.end != RowPlace(row.position, row.event_id):
-            state.topics.missed(row)
+            state.topics.give_up_probe(row)
             state.resume_topics()
         elif row not in state.rows.known:
-            state.topics.missed(row)  # it waits; the next scan finds another one
+            state.topics.give_up_probe(row)  # it waits; the next scan finds another one
 
     # --- when to read again ------------------------------------------------------------
 
-    def _wait(self, now: float, news: int) -> float:
+    def _next_wait(self, now: float, news: int) -> float:
         """Seconds until the next read; they double with each read that found nothing new."""
         settings, state = self._settings, self._state
         shards = state.shards.values()
@@ -418,7 +418,7 @@ class Reader:
         idle, self._idle = self._idle, min(settings.idle_max, self._idle * 2)
         if idle < settings.idle_max:  # publishers that start together soon read at other times
             idle *= random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
-        return min(idle, max(self._first_wait, state.next_at(now)))
+        return min(idle, max(self._first_wait, state.seconds_left(now)))
 
 
 def _shares(rows: int, **counts: int) -> dict[str, int]:
@@ -448,7 +448,7 @@ def _is_behind(tail: Tail | None) -> bool:
     return tail is None or tail.is_behind
 
 
-def _before(row: RowId) -> RowPlace:
+def _place_before(row: RowId) -> RowPlace:
     """The place right before a row."""
     number = UUID(row.event_id).int
     if not number:

@@ -61,14 +61,14 @@ class Relay:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._state = RelayState(loop.time)
-        self._state.rows.on_idle = leases.shard_is_idle
+        self._state.rows.on_idle = leases.note_idle_shard
         self._settler = Settler(self._state, store, settings, leases)
         outcomes = Outcomes(self._state, self._settler, settings)
         self._sender = Sender(self._state, sink, leases, outcomes, Breaker())
         self._applier: Applier | None = None
         if apply is not None:
             self._applier = self._settler.applier = Applier(
-                self._state, store, apply, outcomes.not_applied, self._settler.recover
+                self._state, store, apply, outcomes.fail_or_give_back, self._settler.recover
             )
         self._reader = Reader(self._state, store, leases, settings)
         self._drain = settings.drain
@@ -87,11 +87,11 @@ class Relay:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
                     if self._applier is not None:
-                        self._applier.begin(lambda work: tasks.start_soon(self._guarded, work))
-                    tasks.start_soon(self._guarded, self._reader.run)
-                    tasks.start_soon(self._guarded, self._settler.run)
-                    await self._guarded(self._sender.run)
-                    self._state.drained()
+                        self._applier.begin(lambda work: tasks.start_soon(self._guard, work))
+                    tasks.start_soon(self._guard, self._reader.run)
+                    tasks.start_soon(self._guard, self._settler.run)
+                    await self._guard(self._sender.run)
+                    self._state.end_sending()
         finally:
             if self._applier is not None:  # and the relay was cancelled
                 self._applier.leave()
@@ -129,7 +129,7 @@ class Relay:
     @property
     def busy_shards(self) -> set[int]:
         """The shards that have rows on their way, or acknowledged, or failed, and not settled."""
-        return self._state.rows.busy_shards | self._settler.recording
+        return self._state.rows.busy_shards | self._settler.shards_to_record
 
     @property
     def stalled_for(self) -> float | None:
@@ -168,20 +168,20 @@ class Relay:
     @property
     def paused_topics(self) -> NamedTopics:
         """The topics that take no messages now; ``*`` if the whole target is paused."""
-        names, more = self._state.topics.named()
+        names, more = self._state.topics.names()
         return NamedTopics([name or "*" for name in names], more)
 
     @property
-    def found_paused(self) -> NamedTopics:
+    def refused_topics(self) -> NamedTopics:
         """Those of them that the broker refused."""
-        return self._state.topics.named_found()
+        return self._state.topics.refused_names()
 
     @property
     def held(self) -> int:
         """The number of subjects that wait behind a failed row."""
         return sum(shard.held for shard in self._state.shards.values())
 
-    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do one of the activities; its first error ends all of them."""
         try:
             await work()

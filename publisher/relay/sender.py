@@ -90,7 +90,7 @@ class Sender:
         """Start the calls that may start now. Returns the seconds until the next look."""
         state = self._state
         now = state.clock()
-        if wait := self._breaker.wait(now):
+        if wait := self._breaker.seconds_left(now):
             return wait
         rest = state.queues.end_rests(now)
         if self._breaker.is_failing and state.rows.in_flight:
@@ -123,46 +123,46 @@ class Sender:
             if has_lease and not are_paused:
                 return longest
             if has_lease and topics.takes(row := subject.rows[0], now):
-                topics.sending(row)
-                return 1 if row.topic in topics.found else longest
+                topics.note_sent(row)
+                return 1 if row.topic in topics.refused else longest
             state.drop(subject, now + REST)  # a lease that has ended may be renewed
             return 0
 
         return state.queues.take(most, free=free, of=MAX_IN_FLIGHT, may_send=may_send)
 
     async def _call(self, subjects: Sequence[Subject]) -> None:
-        call = _SinkCall(subjects, self._outcomes, self._answered)
-        messages = call.messages()
+        call = _SinkCall(subjects, self._outcomes, self._note_answer)
+        messages = call.prepare_messages()
         began = self._state.clock()
         self._began.append(began)
         try:
-            with move_on_after(_LIMIT), self._leases.bound(call.epochs):
+            with move_on_after(_LIMIT), self._leases.lease_scope(call.epochs):
                 if messages:
                     await self._sink.publish(messages, call.answer)
         except SinkUnavailable as error:
-            self._failed(error)
+            self._note_failure(error)
         finally:
             self._began.remove(began)  # the equal time of another call would do as well
             call.end()
             self._wake()
 
-    def _answered(self, *, first: bool) -> None:
+    def _note_answer(self, *, first: bool) -> None:
         """Continue to send and settle. The `first` answer of a call shows that the broker works."""
         if first:
-            self._leases.sink_worked()
-            self._breaker.succeeded()
+            self._leases.note_sink_answer()
+            self._breaker.note_success()
             self._failing_since = None
         self._wake()
 
-    def _failed(self, error: SinkUnavailable) -> None:
+    def _note_failure(self, error: SinkUnavailable) -> None:
         """Record that the broker as a whole failed. Calls that end together are one failure."""
-        self._leases.sink_failed()
+        self._leases.note_sink_failure()
         now = self._state.clock()
         if self._failing_since is None:
             self._failing_since = now
-        if not self._breaker.wait(now):
-            self._breaker.failed(now)
-            wait = self._breaker.wait(now)
+        if not self._breaker.seconds_left(now):
+            self._breaker.note_failure(now)
+            wait = self._breaker.seconds_left(now)
             logger.warning("Relay waits %g s for the broker: %s", wait, error)
 
     def _wake(self) -> None:
@@ -194,11 +194,11 @@ class _SinkCall:
     """
 
     def __init__(
-        self, subjects: Sequence[Subject], outcomes: Outcomes, answered: Callable[..., None]
+        self, subjects: Sequence[Subject], outcomes: Outcomes, note_answer: Callable[..., None]
     ) -> None:
         self._subjects = subjects
         self._outcomes = outcomes
-        self._answered = answered
+        self._note_answer = note_answer
         self._sent: list[Subject | None] = []
         """The subject of each message that waits for its answer; runs stand side by side."""
         self._unanswered = Counter[int]()
@@ -206,7 +206,7 @@ class _SinkCall:
         self._is_over = False
         self._has_answers = False
 
-    def messages(self) -> list[Message]:
+    def prepare_messages(self) -> list[Message]:
         """The messages of the rows; a run ends before an invalid row, since no sink gets it."""
         picked_up_ns = time_ns()
         messages: list[Message] = []
@@ -214,7 +214,7 @@ class _SinkCall:
             shard, began = subject.shard, len(messages)
             for made in subject.messages(picked_up_ns):
                 if isinstance(made, Fault):
-                    self._outcomes.fault(subject, made, len(messages) - began)
+                    self._outcomes.reject(subject, made, len(messages) - began)
                     break
                 messages.append(made)
             if sent := len(messages) - began:
@@ -230,17 +230,17 @@ class _SinkCall:
             return
         is_first = not self._has_answers and not isinstance(outcome, NotAttempted)
         self._has_answers |= is_first
-        self._ended(index, subject, outcome)
-        self._answered(first=is_first)
+        self._act_on(index, subject, outcome)
+        self._note_answer(first=is_first)
 
     def end(self) -> None:
         """Take no more answers: messages without one were not attempted."""
         self._is_over = True
         for index, subject in enumerate(self._sent):
             if subject is not None:
-                self._ended(index, subject, NotAttempted())
+                self._act_on(index, subject, NotAttempted())
 
-    def _ended(self, index: int, subject: Subject, outcome: Outcome) -> None:
+    def _act_on(self, index: int, subject: Subject, outcome: Outcome) -> None:
         """Act on an outcome. Unless it is `Delivered`, it is that of the rest of the run."""
         sent, end = self._sent, index + 1
         if not isinstance(outcome, Delivered):
@@ -251,4 +251,4 @@ class _SinkCall:
         self._unanswered[shard] -= end - index
         if not self._unanswered[shard]:
             del self.epochs[shard]
-        self._outcomes.ended(subject, outcome)
+        self._outcomes.act_on(subject, outcome)

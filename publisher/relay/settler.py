@@ -77,7 +77,7 @@ class Settler:
         return len(self._acknowledged) + (0 if self.applier is None else self.applier.waiting)
 
     @property
-    def recording(self) -> set[int]:
+    def shards_to_record(self) -> set[int]:
         """The shards with a failure to record, which their next owner must know."""
         return {subject.shard.number for _, _, subject in self._failures.values()}
 
@@ -192,7 +192,7 @@ class Settler:
                 await settle_kind()
             except psycopg.Error as failure:
                 error = error or failure
-        self._state.settled()
+        self._state.wake_waiting()
         if error is not None:
             raise error
 
@@ -232,7 +232,7 @@ class Settler:
             return
         rows = {row: subject.busy_row for row, (_, subject) in self._letters.items()}
         # A row of each of three tables changes, and the payload is in two of them.
-        batch = _fitting(rows, MAX_TRANSACTION_ROWS // 3, _BYTES // 2)
+        batch = _rows_that_fit(rows, MAX_TRANSACTION_ROWS // 3, _BYTES // 2)
         lost = [row for row in batch if not self.has_lease(self._letters[row][1].shard)]
         for row in lost:  # the new owner finds it
             self._state.give_back(self._letters.pop(row)[1])
@@ -256,13 +256,13 @@ class Settler:
     async def _delete(self) -> None:
         if not self._acknowledged:
             return
-        batch = _fitting(self._acknowledged, MAX_TRANSACTION_ROWS, _BYTES)
+        batch = _rows_that_fit(self._acknowledged, MAX_TRANSACTION_ROWS, _BYTES)
         self._state.deleted += await self._store.delete(batch)
         for row in batch:
             self._state.rows.move(self._acknowledged.pop(row), "settled")
 
 
-def _fitting(rows: Mapping[RowId, OutboxRow], most: int, size: int) -> list[RowId]:
+def _rows_that_fit(rows: Mapping[RowId, OutboxRow], most: int, size: int) -> list[RowId]:
     """The first rows that fit into one transaction, at least one."""
     chosen: list[RowId] = []
     total = 0

@@ -50,7 +50,7 @@ class Sifter:
         if not messages:
             await sink.publish(messages, answer)
             return
-        call = _Call(messages, answer, self._suspects)
+        call = _SiftedCall(messages, answer, self._suspects)
         in_a_row = 0
         while now := call.take():
             began = self._raises
@@ -110,7 +110,7 @@ def _ignore(_index: int, _outcome: Outcome) -> None:
     """Take an answer to a call without messages, which has none."""
 
 
-class _Call:
+class _SiftedCall:
     """The messages of one call that wait, and how many of them are sent next."""
 
     def __init__(

@@ -286,13 +286,13 @@ def read_parameters(ranges: Sequence[Range], passed: PassedOver) -> dict[str, An
         "rows": plain_array(each.rows for each in ranges),
         "sizes": plain_array(each.size for each in ranges),
         "visits": plain_array(each.visits for each in ranges),
-        **_passed_over(passed),
+        **_passed_parameters(passed),
     }
 
 
 def range_parameters(ranges: Sequence[Range], passed: PassedOver) -> Iterator[dict[str, Any]]:
     """Return the parameters of ``outbox_read_range`` for each range."""
-    over = _passed_over(passed)
+    over = _passed_parameters(passed)
     for number, each in enumerate(ranges):
         place = {"shard": each.shard, **each.after._asdict()}
         limits = {"rows": each.rows, "size": each.size, "visits": each.visits}
@@ -311,9 +311,9 @@ def failure_parameters(failures: Collection[Failure]) -> dict[str, Any]:
     }
 
 
-def _passed_over(passed: PassedOver) -> dict[str, str]:
+def _passed_parameters(passed: PassedOver) -> dict[str, str]:
     return {
-        "passed": _json({_named(name): at for name, at in passed.subjects.items()}),
+        "passed": _json({_look_up_key(name): at for name, at in passed.subjects.items()}),
         "topics": _json(dict.fromkeys(passed.topics, 1)),
     }
 
@@ -340,7 +340,7 @@ def _order(row: OutboxRow) -> tuple[int, str]:
     return row.position, row.event_id
 
 
-def _named(name: SubjectName) -> str:
+def _look_up_key(name: SubjectName) -> str:
     """The key under which ``outbox_read`` looks a subject up; it differs for any two subjects."""
     return f"{len(name.type)} {name.type}{name.id}"
 

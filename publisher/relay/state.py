@@ -86,13 +86,13 @@ class RelayState:
         for wake in (self.to_read, self.to_send, self.to_settle, self.to_stop):
             wake.set()
 
-    def settled(self) -> None:
+    def wake_waiting(self) -> None:
         """Wake those who wait for rows to leave the memory, or for a subject to go on."""
         if self.waits_for_room or self.rows.shares.full:
             self.to_read.set()
         self.to_send.set()
 
-    def drained(self) -> None:
+    def end_sending(self) -> None:
         """Record that no call of the sink runs."""
         self.is_drained = True
         self.to_settle.set()
@@ -146,10 +146,13 @@ class RelayState:
         if (hold := subject.hold) is not None and not subject.rows:
             self.retry_times.add(subject, hold)
 
-    def next_at(self, now: float) -> float:
+    def seconds_left(self, now: float) -> float:
         """Seconds until a failed row or a paused topic may be tried; maybe infinity."""
         is_full = RETRIES in self.rows.shares.full
-        return min(math.inf if is_full else self.retry_times.wait(now), self.topics.next_at(now))
+        return min(
+            math.inf if is_full else self.retry_times.seconds_left(now),
+            self.topics.seconds_left(now),
+        )
 
     def resume_topics(self) -> None:
         """Read all shards from the head, since rows of a topic were passed over.

@@ -148,7 +148,7 @@ class _TracedCall:
     def begin(self, message: Message, scope: Scopes) -> Message:
         """The message to send, with the headers that the hooks add."""
         self._scopes.append(scope)
-        return _with(message, scope.carrier)
+        return _with_headers(message, scope.carrier)
 
     def answer(self, index: int, outcome: Outcome) -> None:
         """Take the outcome of one message."""
@@ -222,7 +222,7 @@ def _ignore(_index: int, _outcome: Outcome) -> None:
     """Take an answer that comes too late."""
 
 
-def _with(message: Message, carrier: dict[str, str]) -> Message:
+def _with_headers(message: Message, carrier: dict[str, str]) -> Message:
     if not carrier:
         return message
     if rule := broken_header(carrier):

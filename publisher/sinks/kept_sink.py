@@ -53,7 +53,7 @@ class KeptSink:
 
     It waits for nothing: a call that finds no open sink asks for one, and the breaker of the
     relay says when the next call comes. Before the sink was open for the first time nothing is
-    relayed, so `first_open` asks. `decorate` is applied to each sink that was opened.
+    relayed, so `wait_until_open` asks. `decorate` is applied to each sink that was opened.
     """
 
     system = "kept"
@@ -87,7 +87,7 @@ class KeptSink:
         async with in_background(self._keep, self._end):
             yield
 
-    async def first_open(self, next_wait: Callable[[], float]) -> None:
+    async def wait_until_open(self, next_wait: Callable[[], float]) -> None:
         """Wait until the sink was open at some time, or until `give_up`.
 
         `next_wait` returns the seconds until the next attempt, after each one that failed.
@@ -99,7 +99,7 @@ class KeptSink:
                 logger.warning(text, seconds, self._failure)
                 await anyio.sleep(seconds)
             with suppress(SinkUnavailable):
-                await self._opened(wait=True)
+                await self._wait_for_sink(wait=True)
 
     def give_up(self) -> None:
         """Open no more: calls that find no open sink get `SinkUnavailable`."""
@@ -115,7 +115,7 @@ class KeptSink:
         which is then closed, to be opened again. Errors of this library are raised as they are,
         since opening again does not cure them.
         """
-        sink = await self._opened(wait=bool(messages))
+        sink = await self._wait_for_sink(wait=bool(messages))
         try:
             await sink.publish(messages, answer)
         except OutboxError:
@@ -130,7 +130,7 @@ class KeptSink:
                 self._first.log(text, lost, error)
             raise lost from None
 
-    async def _opened(self, *, wait: bool) -> Sink:
+    async def _wait_for_sink(self, *, wait: bool) -> Sink:
         """Ask for an open sink. A probe waits for the first attempt only: it has little time."""
         if self._sink is not None:  # while it is open, no attempt would end
             return self._sink
@@ -170,15 +170,17 @@ class KeptSink:
         except asyncio.CancelledError as error:
             if is_being_cancelled():
                 raise
-            self._failed(raised_by_sink(error))  # something that the sink awaited was cancelled
+            self._note_failure(
+                raised_by_sink(error)
+            )  # something that the sink awaited was cancelled
         except SinkUnavailable as error:
-            self._failed(error)
+            self._note_failure(error)
         except Exception as error:
             if self._is_over or not is_open:
                 raise
-            self._failed(raised_by_sink(error))
+            self._note_failure(raised_by_sink(error))
 
-    def _failed(self, failure: SinkUnavailable) -> None:
+    def _note_failure(self, failure: SinkUnavailable) -> None:
         if self._failure is None and self.has_opened:  # else it was told before
             logger.warning("Publisher opens its sink again: %s", failure)
         self._failure = failure

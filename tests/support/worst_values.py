@@ -70,7 +70,7 @@ def write_worst_rows(url: str, roles: Roles) -> list[Row]:
     with psycopg.connect(url) as connection:
         columns = _columns(connection)
         writer = _Writer(connection)
-        for duty, role in roles.named():
+        for duty, role in roles.assignments():
             for each in grants(duty):
                 write = writer.insert if "INSERT" in each.rights else writer.update
                 # The rows of other tables are those that a writer inserts.

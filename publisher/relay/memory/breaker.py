@@ -31,16 +31,16 @@ class Breaker:
         """Whether the broker could not be reached when it was tried last."""
         return self._failures > 0
 
-    def wait(self, now: float) -> float:
+    def seconds_left(self, now: float) -> float:
         """Seconds until the broker may be tried; 0 if it may now."""
         return max(0.0, self._retry_at - now)
 
-    def succeeded(self) -> None:
+    def note_success(self) -> None:
         """Record that the broker answered."""
         self._failures = 0
         self._retry_at = float("-inf")
 
-    def failed(self, now: float) -> None:
+    def note_failure(self, now: float) -> None:
         """Record that the broker could not be reached."""
         self._failures += 1
         is_open = self._failures >= FAILURES

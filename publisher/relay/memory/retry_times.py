@@ -52,7 +52,7 @@ class RetryTimes:
                 due.append(subject)
         return due
 
-    def wait(self, now: float) -> float:
+    def seconds_left(self, now: float) -> float:
         """Seconds until the next row may be tried; infinity if none waits for a time."""
         while self._heap:
             first = self._heap[0]

@@ -90,7 +90,7 @@ class Rows:
         self.shares = Shares()
         self._uses = self.shares.uses
         self.in_flight = 0
-        self.on_idle: Callable[[], None] = _nothing
+        self.on_idle: Callable[[], None] = _do_nothing
         self._unsettled = Counter[int]()
         self.known: dict[RowId, OutboxRow] = {}
         """The rows that no read may bring: those in memory, and those settled a moment ago."""
@@ -162,5 +162,5 @@ class Rows:
             del self._positions[position]
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     """Do nothing when a shard is idle."""

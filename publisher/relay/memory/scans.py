@@ -56,7 +56,7 @@ class Scan:
         """The number of rows to look at, to find `rows` that are not passed over."""
         return max(rows, self._visits)
 
-    def note(self, found: RangeRead, rows: int) -> None:
+    def note_range(self, found: RangeRead, rows: int) -> None:
         """Record the answer to a read of `rows` rows; few found mean that most are passed over."""
         self.place, self.is_running = found.end, found.is_cut
         is_sparse = found.is_cut and len(found.rows) * 4 < rows * 3
@@ -80,7 +80,7 @@ class Sweep(Scan):
             self.restart(now)
         return self.is_running
 
-    def interrupted(self, now: float) -> None:
+    def note_outage(self, now: float) -> None:
         """Record that a read had no answer: an outage is no part of a sweep's duration."""
         self._began = now
 
@@ -89,10 +89,10 @@ class Sweep(Scan):
         if not self.is_running or self.place > HEAD:
             self.place, self.is_running, self._began = HEAD, True, now
 
-    def read(self, found: RangeRead, rows: int, now: float) -> None:
+    def note_read(self, found: RangeRead, rows: int, now: float) -> None:
         """Record the answer to a read that ended at `now`."""
         self.is_short = self.place == HEAD and not found.is_cut
-        self.note(found, rows)
+        self.note_range(found, rows)
         if not self.is_running:
             rest = min(_LONGEST, _SHARE * (now - self._began))
             self._next_at = now + max(_REST, rest)
@@ -124,9 +124,9 @@ class Return(Scan):
         self.is_running = bool(self.topics)
         return left
 
-    def read(self, found: RangeRead, rows: int, sweep: Sweep) -> None:
+    def note_read(self, found: RangeRead, rows: int, sweep: Sweep) -> None:
         """Record the answer to a read."""
-        self.note(found, rows)
+        self.note_range(found, rows)
         if not self.is_running or (sweep.is_running and found.end >= sweep.place):
             self.leave(list(self.topics))
 
@@ -152,13 +152,13 @@ class Tail(Scan):
             self.place, self._began = self.home, now
             self._had_news, self._has_news = self._has_news, False
 
-    def read(self, found: RangeRead, rows: int, clock: int, *, new: bool) -> None:
+    def note_read(self, found: RangeRead, rows: int, clock: int, *, new: bool) -> None:
         """Record the answer to a read; `new` says that it had new rows.
 
         `clock` is the time of the read by the database's clock, in microseconds.
         """
         self.home = _place(clock - _OVERLAP)
-        self.note(found, rows)
+        self.note_range(found, rows)
         self._has_news |= new
 
 

@@ -122,7 +122,7 @@ class Shares:
         if not use.rows:
             del self.uses[row.share]
 
-    def answered(self, row: OutboxRow) -> None:
+    def note_answer(self, row: OutboxRow) -> None:
         """Record that the broker took or judged a row on its way."""
         use = self.uses[row.share]
         use.is_heard = use.has_spare = True

@@ -76,18 +76,18 @@ class TopicPauses:
         return bool(self._pauses or self.by_operator)
 
     @property
-    def found(self) -> AbstractSet[str]:
+    def refused(self) -> AbstractSet[str]:
         """The topics that the broker refused."""
         return self._pauses.keys()
 
-    def named(self) -> NamedTopics:
+    def names(self) -> NamedTopics:
         """The topics that are paused, first those that an operator paused."""
         found = self._pauses.keys() - self.by_operator.keys()
         names = sorted(self.by_operator)[:MAX_NAMED]
         names += nsmallest(MAX_NAMED - len(names), found)
         return NamedTopics(names, len(self.by_operator) + len(found) - len(names))
 
-    def named_found(self) -> NamedTopics:
+    def refused_names(self) -> NamedTopics:
         """The topics that the broker refused."""
         names = nsmallest(MAX_NAMED, self._pauses)
         return NamedTopics(names, len(self._pauses) - len(names))
@@ -120,19 +120,19 @@ class TopicPauses:
         due = (p.probe for p in self._pauses.values() if not p.is_probing and p.retry_at <= now)
         return list(islice((row for row in due if row is not None), MAX_TRIED))
 
-    def next_at(self, now: float) -> float:
+    def seconds_left(self, now: float) -> float:
         """Seconds until the next topic may be tried; infinity if none is paused."""
         times = (p.retry_at for p in self._pauses.values() if not p.is_probing)
         return max(0.0, min(times, default=float("inf")) - now)
 
-    def sending(self, row: OutboxRow) -> None:
+    def note_sent(self, row: OutboxRow) -> None:
         """Record that a row is sent: if its topic is paused, it is the one to try it with."""
         if pause := self._pauses.get(row.topic):
             self._set_probe(row.topic, pause, row.id)
             pause.is_probing = True
 
-    def refused(self, row: OutboxRow, now: float) -> int | None:
-        """Record that the broker refused the topic of a row.
+    def pause(self, row: OutboxRow, now: float) -> int | None:
+        """Pause the topic of a row, which the broker refused, or go on with its pause.
 
         Returns None, or that it is to be logged: how many topics were left out of the log.
         """
@@ -149,11 +149,11 @@ class TopicPauses:
         pause.is_told |= left_out is not None
         return left_out
 
-    def worked(self, topic: str) -> Pause | None:
-        """Record that the broker took or judged a message. Returns the pause that ends."""
+    def resume(self, topic: str) -> Pause | None:
+        """End the pause of a topic, whose message the broker took or judged. Returns the pause."""
         return self._end(topic)
 
-    def missed(self, row: RowId) -> None:
+    def give_up_probe(self, row: RowId) -> None:
         """Record that the row to try a topic with is gone, or was not sent."""
         topic = self._probed.get(row)
         if topic is not None:

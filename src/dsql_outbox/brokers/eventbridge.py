@@ -24,7 +24,7 @@ from dsql_outbox.brokers.aws.batch_client import (
     BatchClient,
     Entry,
     blames_target,
-    match_place,
+    match_before_query,
     parse_address,
     refusal,
 )
@@ -70,7 +70,7 @@ class EventBridgeSettings:
 
 def parse_eventbridge_url(url: str) -> EventBridgeSettings:
     """Parse a URL. Raises `SettingsError` if it is malformed or has an unknown parameter."""
-    found, query = match_place(_KIND, _FORM, _PLACE, url)
+    found, query = match_before_query(_KIND, _FORM, _PLACE, url)
     return EventBridgeSettings(
         bus=found["bus"], name=found["name"], address=parse_address(_KIND, query, found["region"])
     )

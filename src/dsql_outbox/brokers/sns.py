@@ -24,7 +24,7 @@ from dsql_outbox.brokers.aws.batch_client import (
     Entry,
     answers_by_id,
     error_code,
-    match_place,
+    match_before_query,
     parse_address,
 )
 from dsql_outbox.brokers.aws.batch_sink import BatchSink
@@ -65,7 +65,7 @@ class SnsSettings:
 
 def parse_sns_url(url: str) -> SnsSettings:
     """Parse a URL. Raises `SettingsError` if it is malformed or has an unknown parameter."""
-    found, query = match_place(_KIND, _FORM, _PLACE, url)
+    found, query = match_before_query(_KIND, _FORM, _PLACE, url)
     return SnsSettings(
         arn=found["arn"], name=found["name"], address=parse_address(_KIND, query, found["region"])
     )

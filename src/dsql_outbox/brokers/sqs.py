@@ -23,7 +23,7 @@ from dsql_outbox.brokers.aws.batch_client import (
     BatchClient,
     Entry,
     answers_by_id,
-    match_place,
+    match_before_query,
     parse_address,
 )
 from dsql_outbox.brokers.aws.batch_sink import BatchSink
@@ -66,7 +66,7 @@ class SqsSettings:
 
 def parse_sqs_url(url: str) -> SqsSettings:
     """Parse a URL. Raises `SettingsError` if it is malformed or has an unknown parameter."""
-    found, query = match_place(_KIND, _FORM, _PLACE, url)
+    found, query = match_before_query(_KIND, _FORM, _PLACE, url)
     host, account, name = found["host"], found["account"], found["name"]
     region = _REGION.match(host or "")
     return SqsSettings(

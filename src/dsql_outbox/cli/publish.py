@@ -23,7 +23,7 @@ from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks.registry import known_schemes, open_sink
 from dsql_outbox.publisher.topic_settings import TopicSettings
-from dsql_outbox.schema.target_rows import named
+from dsql_outbox.schema.target_rows import metric_name
 
 from .applied_function import applied_function
 from .database_options import with_database
@@ -246,7 +246,9 @@ def publish(
     )
     with exporting() as exports:
         record_spans(exports, _SERVICE)
-        meters = measure(exports, _SERVICE, prometheus=listen is not None, target=named(target))
+        meters = measure(
+            exports, _SERVICE, prometheus=listen is not None, target=metric_name(target)
+        )
         relaying = RelayRun(
             database,
             sink,

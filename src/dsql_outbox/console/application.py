@@ -117,14 +117,14 @@ async def _login_form(request: Request) -> Response:
     token = request.query_params.get("token")
     if token is None:
         return page(request, "login.html", fault=None)
-    return await _logged_in(request, token)
+    return await _log_in(request, token)
 
 
 async def _login(request: Request) -> Response:
-    return await _logged_in(request, await _token(request))
+    return await _log_in(request, await _token(request))
 
 
-async def _logged_in(request: Request, token: str) -> Response:
+async def _log_in(request: Request, token: str) -> Response:
     access = console_of(request).access
     address = request.client.host if request.client else "a local socket"
     await anyio.sleep(access.wrong_tokens.delay(address))

@@ -51,24 +51,30 @@ class Guard:
             # Starlette's own answer to a bug would go out beside this middleware.
             logger.exception("console: %s could not be answered", scope["path"])
             if not hardened.started:
-                answer = _refused(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a fault: see the log")
+                answer = _refusal_answer(
+                    HTTPStatus.INTERNAL_SERVER_ERROR, "this is a fault: see the log"
+                )
                 await answer(scope, receive, hardened)
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
         host = without_port(request.headers.get("host", ""))
         if host not in self._hosts:
-            return _refused(
+            return _refusal_answer(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "this host name is unknown: allow it with --allow-host, or hosts=.. of console_app",
             )
         if not self._access.needs_token:
-            return None if _is_local(request) else _refused(HTTPStatus.FORBIDDEN, _FROM_ELSEWHERE)
+            return (
+                None
+                if _is_local(request)
+                else _refusal_answer(HTTPStatus.FORBIDDEN, _FROM_ELSEWHERE)
+            )
         base = request.scope.get("root_path", "")
         path = request.scope["path"].removeprefix(base)
         if path.startswith(_OPEN) or self._access.lets_in(request.cookies):
             return None
         if path == "/live":
-            return _refused(HTTPStatus.UNAUTHORIZED, "log in again")
+            return _refusal_answer(HTTPStatus.UNAUTHORIZED, "log in again")
         return RedirectResponse(f"{base}/login", HTTPStatus.SEE_OTHER)
 
 
@@ -78,7 +84,7 @@ _FROM_ELSEWHERE: Final = (
 )
 
 
-def _refused(status: HTTPStatus, text: str) -> Response:
+def _refusal_answer(status: HTTPStatus, text: str) -> Response:
     return PlainTextResponse(f"{text}\n", status)
 
 

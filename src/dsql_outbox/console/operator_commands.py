@@ -61,7 +61,7 @@ class Commands:
 
     def _command(self, *words: str) -> str:
         at = words.index("--") if "--" in words else len(words)
-        return shown(["dsql-outbox", *words[:at], *self._schema, *words[at:]])
+        return quote(["dsql-outbox", *words[:at], *self._schema, *words[at:]])
 
 
 def of_group(group: LetterGroup) -> Selection:
@@ -71,7 +71,7 @@ def of_group(group: LetterGroup) -> Selection:
     )
 
 
-def shown(words: Iterable[str]) -> str:
+def quote(words: Iterable[str]) -> str:
     """Quote words for a POSIX shell.
 
     A control character would be typed into the reader's terminal. So such a text becomes

@@ -97,7 +97,7 @@ class LongCount:
             await self._reader.close()
 
 
-def _completed(
+def _with_long_counts(
     status: Status, backlogs: Mapping[int, Bounded], counts: Counts
 ) -> tuple[Status, Mapping[int, Bounded]]:
     """The numbers of a reading, with those of a long count where the reading cut them."""
@@ -211,7 +211,7 @@ class Sampler:
         read, counted_at = (status, backlogs), None
         if self._long_count.latest is not None:
             counts, counted_at = self._long_count.latest
-            status, backlogs = _completed(status, backlogs, counts)
+            status, backlogs = _with_long_counts(status, backlogs, counts)
         is_cut = (status, backlogs) != read
         found = Reading(
             self.tries + 1, time(), status, backlogs, rates, counted_at if is_cut else None

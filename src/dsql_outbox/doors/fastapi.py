@@ -47,14 +47,16 @@ _PROBLEM: Final = TypeAdapter(OutboxError).json_schema(mode="serialization") | {
 }
 
 
-def _described(description: str) -> dict[str, Any]:
+def _problem_response(description: str) -> dict[str, Any]:
     return {"description": description, "content": {PROBLEM_JSON: {"schema": _PROBLEM}}}
 
 
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    409: _described("An event with this id was stored before, or its subject has another version"),
-    413: _described("The event is too large"),
-    503: _described(
+    409: _problem_response(
+        "An event with this id was stored before, or its subject has another version"
+    ),
+    413: _problem_response("The event is too large"),
+    503: _problem_response(
         "The outcome is unknown, the database cannot be reached, or conflicts outlasted the retries"
     ),
 }

@@ -350,33 +350,35 @@ class _JoinedConnection(PoolProxiedConnection):
         """Adapt an async connection to the engine's dialect, as its pool would."""
         if engine.dialect.is_async:
             connect: Any = engine.dialect.loaded_dbapi.connect
-            self.dbapi_connection = connect(async_creator_fn=self._created)
+            self.dbapi_connection = connect(async_creator_fn=self._driver_connection)
 
-    async def _created(self) -> Any:
+    async def _driver_connection(self) -> Any:
         return self.driver_connection
 
     def watch(self, session: Session, ours: Connection) -> None:
         """Refuse the calls of the session that the connection of the driver does not see."""
 
-        def begun(_session: Session, _transaction: SessionTransaction, found: Connection) -> None:
+        def refuse_others(
+            _session: Session, _transaction: SessionTransaction, found: Connection
+        ) -> None:
             if found is not ours:
                 self.refuse(_LEFT)
 
-        def committing(_session: Session) -> None:
+        def refuse_commit(_session: Session) -> None:
             self.commit()
 
-        def ended(_session: Session, transaction: SessionTransaction) -> None:
+        def note_end(_session: Session, transaction: SessionTransaction) -> None:
             if transaction.parent is None:
                 self.rollback()
 
-        def attached(session: Session, instance: object) -> None:
+        def refuse_changed(session: Session, instance: object) -> None:
             if session.is_modified(instance):
                 self.refuse(_CHANGED_OUTSIDE)
 
-        event.listen(session, "after_begin", begun)
-        event.listen(session, "before_commit", committing)
-        event.listen(session, "after_transaction_end", ended)
-        event.listen(session, "detached_to_persistent", attached)
+        event.listen(session, "after_begin", refuse_others)
+        event.listen(session, "before_commit", refuse_commit)
+        event.listen(session, "after_transaction_end", note_end)
+        event.listen(session, "detached_to_persistent", refuse_changed)
 
     def cursor(self, *args: Any, **options: Any) -> Any:
         """Return a cursor of the driver."""
@@ -394,16 +396,16 @@ class _JoinedConnection(PoolProxiedConnection):
     def rollback(self) -> None:
         """Remember the rollback of a function. After an error of the database it is no misuse."""
         if self.driver_connection.info.transaction_status not in _FAILED:
-            self._misused(_ROLLED_BACK)
+            self._note_misuse(_ROLLED_BACK)
 
     def refuse(self, misuse: tuple[str, str]) -> None:
         """Raise `TransactionMisused` until the function has returned, and remember it."""
-        self._misused(misuse)
+        self._note_misuse(misuse)
         self.require_untouched()
 
     def refuse_begin(self, nested: bool = False) -> NoReturn:
         """Take the place of the session's `begin`."""
-        self._misused(_BEGAN_SAVEPOINT if nested else _BEGAN)
+        self._note_misuse(_BEGAN_SAVEPOINT if nested else _BEGAN)
         self.require_untouched()
         raise TransactionMisused("the session of transact cannot begin another transaction")
 
@@ -417,7 +419,7 @@ class _JoinedConnection(PoolProxiedConnection):
 
     detach = close = invalidate
 
-    def _misused(self, misuse: tuple[str, str]) -> None:
+    def _note_misuse(self, misuse: tuple[str, str]) -> None:
         what, remedy = misuse
         if self.is_usable and self._misuse is None:
             self._misuse = TransactionMisused(

@@ -9,7 +9,7 @@ from dsql_outbox.outbox.errors import UnreadableMessage
 from dsql_outbox.outbox.message import TRACE_HEADERS
 from dsql_outbox.publisher.sinks.cloudevents import attributes
 
-from .received import Received, received, required
+from .received import Received, received_message, require_header
 
 
 class NatsMessage(Protocol):
@@ -39,7 +39,7 @@ def from_nats(message: NatsMessage) -> Received:
     except UnicodeDecodeError:
         raise UnreadableMessage("headers", "a value is no percent-encoded UTF-8") from None
     dedupe_id = wire.get("nats-msg-id") or found.get("id", "")
-    return received(found, dedupe_id=dedupe_id, topic=message.subject, data=message.data)
+    return received_message(found, dedupe_id=dedupe_id, topic=message.subject, data=message.data)
 
 
 _PREFIX: Final = "ce_"
@@ -72,9 +72,9 @@ def from_kafka(message: KafkaMessage) -> Received:
     own |= {name: wire[name] for name in TRACE_HEADERS if name in wire}
     if "content-type" in wire:
         own["datacontenttype"] = wire["content-type"]
-    return received(
+    return received_message(
         own,
-        dedupe_id=required(wire, "dedupe-id"),
+        dedupe_id=require_header(wire, "dedupe-id"),
         topic=message.topic() or "",
         data=message.value() or b"",
     )
@@ -98,7 +98,7 @@ def from_sqs(record: Mapping[str, Any]) -> Received:
     """
     wire = dict(_sqs_attributes(record))
     try:
-        own = _event.decode(required(wire, "cloudevent"))
+        own = _event.decode(require_header(wire, "cloudevent"))
     except (msgspec.DecodeError, UnicodeEncodeError):
         raise UnreadableMessage("cloudevent", "it is no JSON object of texts") from None
     own |= {name: wire[name] for name in TRACE_HEADERS if name in wire}
@@ -107,8 +107,8 @@ def from_sqs(record: Mapping[str, Any]) -> Received:
         data = body.encode()
     except UnicodeEncodeError:
         raise UnreadableMessage("body", "it has half of a surrogate pair") from None
-    return received(
-        own, dedupe_id=required(wire, "dedupe-id"), topic=wire.get("topic", ""), data=data
+    return received_message(
+        own, dedupe_id=require_header(wire, "dedupe-id"), topic=wire.get("topic", ""), data=data
     )
 
 

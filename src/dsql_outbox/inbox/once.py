@@ -181,7 +181,7 @@ class OnceCall(BudgetedWork[Handled[T]]):
 
         If it was remembered before, return the result of the call.
         """
-        opening = self._opening()
+        opening = self._opening_statements()
         sent = [(query, query.encode(values)) for query, values in opening]
 
         def send(texts: Sequence[bytes]) -> "PQGen[list[PGresult]]":
@@ -195,10 +195,10 @@ class OnceCall(BudgetedWork[Handled[T]]):
             raise
         remembered, *others = results[-len(sent) :]
         if not remembered.ntuples:
-            return (yield from self._handled_before(connection))
+            return (yield from self._earlier_result(connection))
         return self._place(others)
 
-    def _opening(self) -> list[tuple[NumberedQuery, Mapping[str, str]]]:
+    def _opening_statements(self) -> list[tuple[NumberedQuery, Mapping[str, str]]]:
         remember = self._statements.remember, self._run.own
         if not self._follows:
             return [remember]
@@ -228,7 +228,7 @@ class OnceCall(BudgetedWork[Handled[T]]):
             return DatabaseFailure(FailureKind.FATAL, gap, None, None)
         return order
 
-    def _handled_before(self, connection: Any) -> Program[Handled[T]]:
+    def _earlier_result(self, connection: Any) -> Program[Handled[T]]:
         """Return whether an earlier run of this call, or another call, has handled the message."""
         if self._lost:
             query = self._statements.find

@@ -58,10 +58,10 @@ class Pruning:
         """Read all keys of the consumer in pages, and forget the old ones of each page."""
         done, after, seen = Pruned(), ("", ""), PAGE
         while seen == PAGE:
-            rows = yield from self._rows(self._statements.page, self._page(after))
+            rows = yield from self._fetch(self._statements.page, self._page(after))
             seen, old = len(rows), [_key(row) for row in rows if row[2] == b"t"]
             if old:
-                yield from self._rows(self._statements.forget, self._named(old))
+                yield from self._fetch(self._statements.forget, self._keys(old))
             after = _key(rows[-1]) if rows else after
             done = Pruned(done.read + seen, done.forgotten + len(old))
             if self._told is not None:
@@ -74,7 +74,7 @@ class Pruning:
         limits = {"seconds": self._seconds, "rows": str(PAGE)}
         return {"consumer": self._statements.consumer} | parameters | limits
 
-    def _named(self, keys: Sequence[_Key]) -> dict[str, str]:
+    def _keys(self, keys: Sequence[_Key]) -> dict[str, str]:
         sources, dedupe_ids = zip(*keys, strict=True)
         return {
             "consumer": self._statements.consumer,
@@ -82,16 +82,16 @@ class Pruning:
             "dedupe_ids": array_literal(dedupe_ids),
         }
 
-    def _rows(self, query: NumberedQuery, parameters: dict[str, str]) -> Program[list[_Row]]:
+    def _fetch(self, query: NumberedQuery, parameters: dict[str, str]) -> Program[list[_Row]]:
         """Run a statement that may run twice, again after an error that passes."""
-        once = partial(self._once, query, parameters)
+        once = partial(self._fetch_once, query, parameters)
         work = partial(self._connections.lend, once)
         try:
             return (yield from retry(work, Spending([INBOX])))
         except psycopg.Error as error:
             raise schema_error(error, self._statements.schema) or error from error
 
-    def _once(
+    def _fetch_once(
         self, query: NumberedQuery, parameters: dict[str, str], connection: Any
     ) -> Program[list[_Row]]:
         sent = [(query, query.encode(parameters))]

@@ -69,7 +69,9 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
         return subject_key(self.subject_type, self.subject_id)
 
 
-def received(headers: Mapping[str, str], *, dedupe_id: str, topic: str, data: bytes) -> Received:
+def received_message(
+    headers: Mapping[str, str], *, dedupe_id: str, topic: str, data: bytes
+) -> Received:
     """Return the message with these attributes and trace headers.
 
     Raises `UnreadableMessage` if an attribute is missing or not valid, or if its position is
@@ -95,7 +97,7 @@ def received(headers: Mapping[str, str], *, dedupe_id: str, topic: str, data: by
 _HINT: Final = "is it a message of a publisher of dsql-outbox?"
 
 
-def required(headers: Mapping[str, str], name: str) -> str:
+def require_header(headers: Mapping[str, str], name: str) -> str:
     """Return a header. Raises `UnreadableMessage` if it is missing."""
     if name not in headers:
         raise _unreadable(name, "it is missing")
@@ -117,7 +119,7 @@ def _fits(text: str, limit: int) -> bool:
 
 
 def _event_id(headers: Mapping[str, str]) -> UUID:
-    text = required(headers, "id")
+    text = require_header(headers, "id")
     try:
         return UUID(text)
     except ValueError:
@@ -132,7 +134,7 @@ def _dedupe_id(text: str) -> str:
 
 
 def _source(headers: Mapping[str, str]) -> str:
-    source = required(headers, "source")
+    source = require_header(headers, "source")
     if not is_source(source):
         rule = f"it has {len(source)} characters, of 1 to {MAX_SOURCE} that are visible ASCII"
         raise _unreadable("source", rule)
@@ -141,7 +143,7 @@ def _source(headers: Mapping[str, str]) -> str:
 
 def _subject(headers: Mapping[str, str]) -> tuple[str, str]:
     try:
-        subject_type, subject_id = parse_subject_key(required(headers, "subject"))
+        subject_type, subject_id = parse_subject_key(require_header(headers, "subject"))
     except SettingsError:
         raise _unreadable("subject", "it is no TYPE/ID in percent-encoded UTF-8") from None
     if not (_fits(subject_type, MAX_ENTITY_TYPE) and _fits(subject_id, MAX_ENTITY_ID)):
@@ -167,7 +169,7 @@ def _position(headers: Mapping[str, str]) -> int:
 
 
 def _number(headers: Mapping[str, str], name: str) -> int:
-    text = required(headers, name)
+    text = require_header(headers, name)
     digits = text.lstrip("0") or "0"
     is_whole = text.isascii() and text.isdigit()
     # The length first: int() refuses thousands of digits with an error of its own.

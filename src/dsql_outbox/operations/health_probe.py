@@ -22,7 +22,7 @@ from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.outbox.unit_of_work.budget import AT_ONCE
 from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.schema.named_statements import statement
-from dsql_outbox.schema.target_rows import named
+from dsql_outbox.schema.target_rows import metric_name
 
 from .health import OK, Health
 from .status import ArchiveStatus
@@ -115,7 +115,7 @@ class HealthProbe:
         self._database = DatabaseProbe(database)
         self._health = health
         self._of_target = {"target": target}
-        self._hooks = (target_metrics(named(target)), *hooks)
+        self._hooks = (target_metrics(metric_name(target)), *hooks)
         self._sink: Sink | None = None
         self._ask_now = anyio.Event()
         self._count_at = 0.0

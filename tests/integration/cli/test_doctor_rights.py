@@ -18,7 +18,7 @@ from dsql_outbox.schema.roles import DUTIES, Duty, Roles, grants
 def test_each_role_that_grant_makes_passes_doctor_and_check(
     url: str, roles: Roles, duty: Duty
 ) -> None:
-    name = dict(roles.named())[duty]
+    name = dict(roles.assignments())[duty]
     done = run(as_role(url, name), "--json")
     told = found(done)["role"]
     assert (done.exit_code, told["verdict"]) == (0, "ok")
@@ -30,7 +30,7 @@ def test_each_role_that_grant_makes_passes_doctor_and_check(
 def test_every_right_of_the_grants_is_named_when_it_is_missing(
     url: str, roles: Roles, duty: Duty
 ) -> None:
-    name = dict(roles.named())[duty]
+    name = dict(roles.assignments())[duty]
     database = Database(as_role(url, name))
     with psycopg.connect(url, autocommit=True) as owner:
         for given in grants(duty):

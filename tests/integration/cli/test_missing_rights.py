@@ -29,7 +29,7 @@ EVENT = Event.new("Moved", "Moved", [Entity("Car", "C-1")])
 def test_the_error_names_the_grant_that_helps(
     url: str, roles: Roles, duty: Duty, words: Sequence[str], table: str
 ) -> None:
-    name = dict(roles.named())[duty]
+    name = dict(roles.assignments())[duty]
     with psycopg.connect(url, autocommit=True) as owner:
         owner.execute(f'REVOKE ALL ON outbox.{table} FROM "{name}"'.encode())
     where = ["--database", as_role(url, name)]

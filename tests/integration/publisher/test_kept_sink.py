@@ -250,7 +250,7 @@ async def test_a_sink_that_a_probe_has_opened_is_open_for_whoever_waits_for_it()
     async with kept.kept():
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(kept.first_open, next_wait)
+                tasks.start_soon(kept.wait_until_open, next_wait)
                 await rests.wait()
                 while not kept.has_opened:  # as the probe of /readyz asks
                     with suppress(SinkUnavailable):

@@ -45,7 +45,7 @@ class Relay:
 
     def owns(self, shards: int) -> bool:
         """Whether it may send messages of so many shards."""
-        return len(self.leases.owned()) == shards
+        return len(self.leases.usable()) == shards
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def owners(sql: psycopg.Connection) -> list[str | None]:
 
 
 async def test_what_is_owned_may_be_sent_under_its_epoch_alone(relay: Relay) -> None:
-    assert relay.leases.owned() == dict.fromkeys(SHARDS, 1)
+    assert relay.leases.usable() == dict.fromkeys(SHARDS, 1)
     assert relay.leases.may_send(0, 1)
     assert not relay.leases.may_send(0, 2)
     assert not relay.leases.may_send(9, 1)
@@ -88,21 +88,21 @@ async def test_what_is_owned_may_be_sent_under_its_epoch_alone(relay: Relay) -> 
 async def test_a_shard_that_was_lost_and_won_back_has_another_epoch(
     relay: Relay, sql: psycopg.Connection
 ) -> None:
-    with relay.leases.bound({0: 1}) as zero, relay.leases.bound({1: 1}) as one:
+    with relay.leases.lease_scope({0: 1}) as zero, relay.leases.lease_scope({1: 1}) as one:
         sql.execute("UPDATE outbox.outbox_leases SET epoch = 7, owner = NULL WHERE shard = 0")
-        await until(lambda: relay.leases.owned().get(0) == 8)
+        await until(lambda: relay.leases.usable().get(0) == 8)
         assert not relay.leases.may_send(0, 1)
         assert relay.leases.may_send(0, 8)
         assert (zero.cancel_called, one.cancel_called) == (True, False)
 
 
 async def test_a_call_is_bound_to_all_of_its_leases(relay: Relay, sql: psycopg.Connection) -> None:
-    with relay.leases.bound({0: 1, 1: 1}) as both, relay.leases.bound({}) as none:
+    with relay.leases.lease_scope({0: 1, 1: 1}) as both, relay.leases.lease_scope({}) as none:
         sql.execute("UPDATE outbox.outbox_leases SET epoch = 7, owner = 'b' WHERE shard = 1")
         with anyio.CancelScope(shield=True):
             await until(lambda: both.cancel_called)
     assert not none.cancel_called
-    with relay.leases.bound({1: 1}) as gone:
+    with relay.leases.lease_scope({1: 1}) as gone:
         assert gone.cancel_called, "an epoch that is over has no time at all"
 
 
@@ -110,7 +110,7 @@ async def test_a_shard_whose_messages_are_answered_binds_a_call_no_longer(
     relay: Relay, sql: psycopg.Connection
 ) -> None:
     waiting = {0: 1, 1: 1}
-    with relay.leases.bound(waiting) as scope:
+    with relay.leases.lease_scope(waiting) as scope:
         del waiting[1]
         sql.execute("UPDATE outbox.outbox_leases SET epoch = 7, owner = 'b' WHERE shard = 1")
         await until(lambda: 1 not in relay.leases.shards)
@@ -122,7 +122,7 @@ async def test_a_shard_whose_messages_are_answered_binds_a_call_no_longer(
 
 
 async def test_a_call_goes_on_while_its_lease_is_renewed(relay: Relay) -> None:
-    with relay.leases.bound({0: 1}) as scope:
+    with relay.leases.lease_scope({0: 1}) as scope:
         first = scope.deadline
         await until(lambda: scope.deadline > first + 2 * QUICK.lease)
     assert not scope.cancel_called
@@ -138,14 +138,14 @@ async def test_who_stops_releases_what_is_idle_at_once_and_the_rest_when_it_is(
     async with opened(relay):
         relay.busy = {2, 3}
         relay.leases.stop()
-        assert relay.leases.owned() == {}
+        assert relay.leases.usable() == {}
         await until(lambda: [owner is None for owner in owners(sql)] == [True, True, False, False])
         assert count(sql, "outbox_publishers") == 0
         relay.busy = {3}
-        relay.leases.shard_is_idle()
+        relay.leases.note_idle_shard()
         await until(lambda: relay.leases.shards == {3})
         relay.busy = set()
-        relay.leases.shard_is_idle()
+        relay.leases.note_idle_shard()
         await until(lambda: owners(sql) == [None] * 4)
 
 
@@ -153,25 +153,25 @@ async def test_a_shard_that_drains_is_handed_over_when_it_is_idle(database: Data
     first, second = Relay(database), Relay(database)
     first.busy = SHARDS
     async with opened(first, second):
-        await until(lambda: len(first.leases.owned()) == 2)
-        drains = min(SHARDS - first.leases.owned().keys())
+        await until(lambda: len(first.leases.usable()) == 2)
+        drains = min(SHARDS - first.leases.usable().keys())
         assert not first.leases.may_send(drains, 1)
-        with first.leases.bound({drains: 1}) as scope:
+        with first.leases.lease_scope({drains: 1}) as scope:
             assert not scope.cancel_called, "what is on its way goes on"
         assert first.leases.shards == SHARDS
         first.busy = set()
-        first.leases.shard_is_idle()
+        first.leases.note_idle_shard()
         await until(lambda: first.owns(2) and second.owns(2))
 
 
 async def test_an_idle_shard_that_stays_causes_no_beat(relay: Relay) -> None:
-    relay.leases.shard_is_idle()
+    relay.leases.note_idle_shard()
     assert not relay.leases._poke.is_set()
 
 
 async def test_what_is_on_its_way_after_a_stop_ends_with_the_drain(relay: Relay) -> None:
     relay.busy = {0}
-    with relay.leases.bound({0: 1}) as scope:
+    with relay.leases.lease_scope({0: 1}) as scope:
         relay.leases.stop()
         assert scope.deadline <= anyio.current_time() + QUICK.drain
         await anyio.sleep_forever()
@@ -211,12 +211,12 @@ async def test_without_progress_others_take_over_until_there_is_some_again(
     async with opened(stuck, works):
         await until(lambda: stuck.owns(2) and works.owns(2))
         stuck.busy = set(stuck.leases.shards)
-        shard, epoch = next(iter(stuck.leases.owned().items()))
+        shard, epoch = next(iter(stuck.leases.usable().items()))
         stuck.progresses = False
-        with stuck.leases.bound({shard: epoch}) as scope:
+        with stuck.leases.lease_scope({shard: epoch}) as scope:
             await anyio.sleep_forever()
         assert scope.cancelled_caught, "its lease has ended"
-        assert stuck.leases.owned() == {}
+        assert stuck.leases.usable() == {}
         await until(lambda: works.owns(4))
         assert count(sql, "outbox_publishers") == 1
         stuck.progresses = True
@@ -231,7 +231,7 @@ async def test_who_is_alone_goes_on_under_its_epochs_when_there_is_progress_agai
     await until(lambda: relay.owns(0))
     relay.progresses = True
     await until(lambda: relay.owns(4))
-    assert relay.leases.owned() == dict.fromkeys(SHARDS, 1)
+    assert relay.leases.usable() == dict.fromkeys(SHARDS, 1)
 
 
 # --- what goes wrong -------------------------------------------------------------------
@@ -271,7 +271,7 @@ async def test_a_hook_that_raises_later_ends_the_relay_and_leaves_no_leases_behi
 
 def _raises(relay: Relay, kind: type[Exception]) -> bool:
     try:
-        relay.leases.owned()
+        relay.leases.usable()
     except kind:
         return True
     return False
@@ -288,7 +288,7 @@ async def test_what_ends_the_task_that_renews_ends_the_relay(database: Database)
     assert relay.leases._task is not None
     await asyncio.wait({relay.leases._task}, timeout=10)
     with pytest.raises(ZeroDivisionError):
-        relay.leases.owned()
+        relay.leases.usable()
     with pytest.raises(ZeroDivisionError):
         await relay.leases.close()
 

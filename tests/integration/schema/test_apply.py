@@ -94,7 +94,9 @@ def test_the_printed_sql_makes_what_apply_and_grant_make(database_url: str) -> N
 
     def made(connection: Connection, roles: Roles) -> list[Any]:
         found = [connection.execute(query).fetchall() for query in (CATALOG, RECORDS)]
-        rights = [connection.execute(RIGHTS, [role, role]).fetchall() for _, role in roles.named()]
+        rights = [
+            connection.execute(RIGHTS, [role, role]).fetchall() for _, role in roles.assignments()
+        ]
         return [*found, leases(connection), *rights]
 
     database = Database(database_url)

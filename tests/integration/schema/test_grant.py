@@ -224,7 +224,7 @@ def test_a_right_that_differs_is_told_and_mended_by_what_was_told(
     url: str, roles: Roles, damage: str, text: str
 ) -> None:
     grant(Database(url), roles)
-    names = dict(roles.named())
+    names = dict(roles.assignments())
     execute(url, damage.format(**names))
     (drift,) = check(Database(url), roles)
     assert drift.text == text.format(**names)

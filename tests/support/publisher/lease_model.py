@@ -83,7 +83,7 @@ class Member:
         """Shards that it may send messages of, or has one of on its way."""
         now = self.clock(time)
         sent = {s for s, epoch in self.on_way.items() if now < self.own.deadline(s, epoch)}
-        return sent | self.own.owned(now).keys()
+        return sent | self.own.usable(now).keys()
 
 
 class Cluster:
@@ -280,19 +280,19 @@ class Cluster:
     def _send_rows(self, member: Member) -> None:
         """Send a row of each shard that it owns and that has none on its way."""
         now = member.clock(self.time)
-        for shard, epoch in member.own.owned(now).items():
+        for shard, epoch in member.own.usable(now).items():
             if shard not in member.on_way:
                 member.on_way[shard] = epoch
                 self._at(member.next_call, partial(self._settle, member, shard), member)
         member.next_call = _CALL
         if member.sink_fails and member.on_way:
-            member.own.sink_failed(now)
+            member.own.note_sink_failure(now)
         self._at(_IDLE, lambda: self._send_rows(member), member)
 
     def _settle(self, member: Member, shard: int) -> None:
         """The row of a shard is answered and deleted, or was cut off at its deadline."""
         if member.on_way.pop(shard, None) is not None and not member.sink_fails:
-            member.own.sink_worked()
+            member.own.note_sink_answer()
         if member.own.leaving - member.on_way.keys():
             self._poke(member)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dsql_outbox.publisher.leases.protocol import Renewed
+from dsql_outbox.publisher.leases.protocol import Renewal
 from dsql_outbox.schema.liveness import Lease, Peer, Snapshot
 
 if TYPE_CHECKING:
@@ -74,15 +74,15 @@ class Tables:
     async def renew(self, owner: str, epochs: Mapping[int, int]) -> Collection[int]:
         return await self._change(epochs, lambda row: row.owner == owner, self._extend)
 
-    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
+    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewal | None:
         if self._is_plain:
             return None
 
-        def apply() -> Renewed:
+        def apply() -> Renewal:
             seen = self._look()
             self._announce(owner, waits=False)
             renewed = self._changed(epochs, lambda row: row.owner == owner, self._extend)
-            return Renewed(renewed, seen)
+            return Renewal(renewed, seen)
 
         return await Statement(apply)  # type: ignore[no-any-return]
 

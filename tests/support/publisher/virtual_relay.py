@@ -153,7 +153,7 @@ class MemoryOutbox:
 class OneShard:
     """The lease of shard 0, which never ends."""
 
-    def owned(self) -> Mapping[int, int]:
+    def usable(self) -> Mapping[int, int]:
         """See `Leases`."""
         return {0: 1}
 
@@ -163,14 +163,16 @@ class OneShard:
 
     has_lease = may_send
 
-    def bound(self, _epochs: Mapping[int, int], /) -> AbstractContextManager[anyio.CancelScope]:
+    def lease_scope(
+        self, _epochs: Mapping[int, int], /
+    ) -> AbstractContextManager[anyio.CancelScope]:
         """See `Leases`."""
         return anyio.CancelScope()
 
-    def shard_is_idle(self) -> None:
+    def note_idle_shard(self) -> None:
         """See `Leases`."""
 
-    sink_failed = sink_worked = shard_is_idle
+    note_sink_failure = note_sink_answer = note_idle_shard
 
 
 class Answering:

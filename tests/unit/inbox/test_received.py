@@ -8,7 +8,7 @@ import pytest
 
 from dsql_outbox.inbox import from_kafka, from_nats, from_sqs
 from dsql_outbox.inbox import received as module
-from dsql_outbox.inbox.received import received
+from dsql_outbox.inbox.received import received_message
 from dsql_outbox.outbox import UnreadableMessage
 
 GOOD = {
@@ -36,7 +36,7 @@ class Given:
 
 
 def test_attributes_and_trace_headers_are_told_apart() -> None:
-    found = received(GOOD | {"traceparent": "00-1"}, dedupe_id="d", topic="t", data=b"{}")
+    found = received_message(GOOD | {"traceparent": "00-1"}, dedupe_id="d", topic="t", data=b"{}")
     assert (found.trace, found.headers) == ({"traceparent": "00-1"}, GOOD)
     assert (found.position, found.previous_position, found.replay) == (20, 10, None)
     assert (found.source, found.subject_type, found.subject_id) == ("/shop", "Loan", "a/b")
@@ -45,7 +45,7 @@ def test_attributes_and_trace_headers_are_told_apart() -> None:
 @pytest.mark.parametrize("part", sorted(GOOD))
 def test_a_missing_attribute_is_named(part: str) -> None:
     with pytest.raises(UnreadableMessage, match=f"no valid {part}: it is missing") as raised:
-        received(
+        received_message(
             {name: GOOD[name] for name in GOOD if name != part}, dedupe_id="d", topic="", data=b""
         )
     assert raised.value.part == part
@@ -82,14 +82,14 @@ def test_a_missing_attribute_is_named(part: str) -> None:
 )
 def test_an_attribute_that_is_not_valid_is_named(part: str, text: str, rule: str) -> None:
     with pytest.raises(UnreadableMessage, match=re.escape(f"no valid {part}: {rule}")) as raised:
-        received(GOOD | {part: text}, dedupe_id="d", topic="t", data=b"")
+        received_message(GOOD | {part: text}, dedupe_id="d", topic="t", data=b"")
     assert len(str(raised.value)) < 400
 
 
 @pytest.mark.parametrize("text", ["", "d" * 129, "a\0b", "\ud800"])
 def test_an_id_of_a_message_that_cannot_be_remembered_is_named(text: str) -> None:
     with pytest.raises(UnreadableMessage, match=f"no valid dedupe id: it has {len(text)} char"):
-        received(GOOD, dedupe_id=text, topic="t", data=b"")
+        received_message(GOOD, dedupe_id=text, topic="t", data=b"")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,9 @@ def test_an_id_of_a_message_that_cannot_be_remembered_is_named(text: str) -> Non
     ],
 )
 def test_the_longest_and_highest_values_are_taken(part: str, text: str) -> None:
-    assert received(GOOD | {part: text}, dedupe_id="d" * 128, topic="t", data=b"").data == b""
+    assert (
+        received_message(GOOD | {part: text}, dedupe_id="d" * 128, topic="t", data=b"").data == b""
+    )
 
 
 @pytest.mark.parametrize(("ahead", "is_taken"), [(-9, True), (0, True), (300, True), (301, False)])
@@ -113,10 +115,10 @@ def test_a_position_is_at_most_five_minutes_ahead_of_this_machine(
     monkeypatch.setattr(module, "time", lambda: NOW + 0.999)
     headers = GOOD | {"position": str((NOW + ahead) * 1_000_000)}
     if is_taken:
-        assert received(headers, dedupe_id="d", topic="t", data=b"").position
+        assert received_message(headers, dedupe_id="d", topic="t", data=b"").position
         return
     with pytest.raises(UnreadableMessage, match=r"it is 301 s ahead of .* the limit of 300 s"):
-        received(headers, dedupe_id="d", topic="t", data=b"")
+        received_message(headers, dedupe_id="d", topic="t", data=b"")
 
 
 @pytest.mark.parametrize("headers", [None, {}, {"ce-id": "%FF"}])

@@ -9,7 +9,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.ownership import Ownership
-from dsql_outbox.publisher.leases.protocol import Beats, Renewed
+from dsql_outbox.publisher.leases.protocol import Beats, Renewal
 from dsql_outbox.schema.liveness import Lease, Peer, Snapshot
 
 pytestmark = pytest.mark.anyio
@@ -20,7 +20,7 @@ FREE = -math.inf
 
 def own_with(*shards: int) -> Ownership:
     own = Ownership("me", SETTINGS)
-    own.took(dict.fromkeys(shards, 6), shards, 0.0)
+    own.note_taken(dict.fromkeys(shards, 6), shards, 0.0)
     return own
 
 
@@ -67,13 +67,13 @@ class Scripted:
         self.renewed = set(epochs)
         return self.renewed
 
-    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewed | None:
+    async def renew_and_look(self, owner: str, epochs: Mapping[int, int]) -> Renewal | None:
         self._note("renew_and_look")
         if not self.has_one_form:
             return None
         self.renewed = {lease.shard for lease in self.seen.leases if lease.owner == owner}
         self.renewed &= set(epochs)
-        return Renewed(self.renewed, self.seen)
+        return Renewal(self.renewed, self.seen)
 
     async def release(self, owner: str, epochs: Mapping[int, int]) -> set[int]:
         assert owner == "me"
@@ -121,7 +121,7 @@ async def test_what_was_not_answered_is_not_believed() -> None:
     with pytest.raises(TimeoutError):
         await relay.beat()
     assert own.shards == {0, 1}
-    assert set(own.owned(13.9)) == table.renewed, "renewed at 5"
+    assert set(own.usable(13.9)) == table.renewed, "renewed at 5"
     assert len(own.plan(table.seen, 6).release) == 1
 
 
@@ -137,11 +137,11 @@ async def test_without_progress_it_does_not_announce_itself() -> None:
 async def test_while_its_broker_fails_it_announces_that_it_waits_and_withdraws_at_its_end() -> None:
     own = own_with(0)
     relay = Relay(own, Scripted(Snapshot(mine(0), [])))
-    own.sink_failed(0.0)
+    own.note_sink_failure(0.0)
     assert await relay.beat() == ["wait", "look", "renew"]
-    own.sink_worked()
+    own.note_sink_answer()
     assert await relay.beat() == ["renew_and_look"]
-    own.sink_failed(1.0)
+    own.note_sink_failure(1.0)
     own.stop(1.0)
     assert await relay.beat() == ["withdraw", "look", "release"]
 
@@ -200,7 +200,7 @@ async def test_a_renewal_gives_the_calls_on_their_way_more_time_before_the_next_
     table.seen = Snapshot([*mine(0), Lease(1, None, 3, FREE)], [])
     found: dict[str, float] = {}
     now = 3.0
-    with leases.bound({0: 7}) as call:
+    with leases.lease_scope({0: 7}) as call:
         before = call.deadline
         table.on_way = lambda: found.update({table.statements[-1]: call.deadline - before})
         await leases._beat()
@@ -228,7 +228,7 @@ async def test_who_lost_a_race_for_a_lease_looks_again_at_once() -> None:
     table = Scripted(Snapshot([*mine(0), Lease(1, None, 3, FREE), Lease(2, None, 3, FREE)], []))
     beats = Beats(own, table, lambda: 0.0, busy=set, progresses=lambda: True)
     assert await beats.beat() == SETTINGS.renew
-    own.released([1, 2])
+    own.note_release([1, 2])
     table.taken = {1}
     assert await beats.beat() == pytest.approx(SETTINGS.renew / 20)
 
@@ -240,7 +240,7 @@ async def test_a_lease_that_ended_before_its_renewal_is_not_taken_again() -> Non
     relay = Relay(own, Scripted(Snapshot([ended, Lease(1, "you", 3, 9)], [])))
     await relay.beat()
     assert await relay.beat() == ["renew_and_look"]
-    assert own.owned(0) == {0: 7}
+    assert own.usable(0) == {0: 7}
 
 
 @pytest.mark.parametrize("broken", ["renew_and_look", "take"])

@@ -151,12 +151,12 @@ async def test_a_failure_is_settled_before_a_shard_that_drains_is_handed_over(
     settler = Settler(state, Notes(), settings, leases)  # type: ignore[arg-type]
     subject = sent(state, 1)
     state.queues.lose(subject.shard)
-    Outcomes(state, settler, settings).ended(subject, outcome)
-    busy = state.rows.busy_shards | settler.recording
+    Outcomes(state, settler, settings).act_on(subject, outcome)
+    busy = state.rows.busy_shards | settler.shards_to_record
     await settler.settle_all()
     known = "attempt 1 recorded" if isinstance(outcome, Retry) else "buried after 1"
     assert (settled, busy) == (([known], {0}) if lasts else ([], set()))
-    assert state.rows.busy_shards | settler.recording == set()
+    assert state.rows.busy_shards | settler.shards_to_record == set()
     assert (state.rows.shares.rows, state.rows.in_flight) == (0, 0)
 
 
@@ -171,7 +171,7 @@ async def test_a_blocked_row_that_no_table_knows_is_tried_again(*, lasts: bool) 
     settings, leases = PublisherSettings(on_dead_letter="block"), Lasting(last=lasts)
     settler = Settler(state, Notes(), settings, leases)  # type: ignore[arg-type]
     subject = sent(state, 1)
-    Outcomes(state, settler, settings).ended(subject, Rejected("never"))
+    Outcomes(state, settler, settings).act_on(subject, Rejected("never"))
     await settler.settle_all()
     due = state.retry_times.take_due(state.clock(), 10, 1_000)
     assert due == ([] if lasts else [subject])

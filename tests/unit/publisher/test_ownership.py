@@ -16,7 +16,7 @@ FREE = -math.inf
 
 def own_with(*shards: int, at: float = 0.0) -> Ownership:
     own = Ownership("me", SETTINGS)
-    own.took(dict.fromkeys(shards, 6), shards, at)
+    own.note_taken(dict.fromkeys(shards, 6), shards, at)
     return own
 
 
@@ -49,7 +49,7 @@ def test_a_publisher_whose_sink_was_never_open_takes_no_shard_however_long_that_
         assert not look(own, leases, now).take
         assert not own.is_able
         assert own.unowned(now) == 0
-    own.sink_worked()
+    own.note_sink_answer()
     assert own.is_able
     assert len(look(own, leases, 4_001).take) == 5
 
@@ -60,8 +60,8 @@ def test_who_waits_for_its_broker_gets_no_share_until_it_was_seen_twice_without_
     kept = []
     for now, waits in ((1, True), (4, True), (7, False), (10, False), (13, True)):
         own.plan(Snapshot(leases, [Peer("you", now, 0, 10, waits)]), now)
-        kept.append(own.unowned(now) + len(own.owned(now)))
-        own.took(dict.fromkeys(range(4), 6), range(4), now)
+        kept.append(own.unowned(now) + len(own.usable(now)))
+        own.note_taken(dict.fromkeys(range(4), 6), range(4), now)
     assert kept == [4, 4, 4, 2, 4]
 
 
@@ -150,35 +150,35 @@ def test_a_lease_whose_taking_was_not_answered_is_taken_again_with_the_next_epoc
 def test_the_deadline_counts_from_before_the_renewal_was_sent() -> None:
     own = own_with(0)
     assert own.deadline(0, 7) == 9
-    own.renewed([0], {0}, 3)
+    own.note_renewal([0], {0}, 3)
     assert own.deadline(0, 7) == 12
-    assert own.owned(11.9) == {0: 7}
+    assert own.usable(11.9) == {0: 7}
     assert own.may_send(0, 7, 11.9)
     assert own.has_lease(0, 7, 11.9)
     assert not own.has_lease(0, 6, 11.9)
-    assert own.owned(12) == {}
+    assert own.usable(12) == {}
     assert not own.may_send(0, 7, 12)
     assert not own.has_lease(0, 7, 12)
 
 
 def test_a_lease_that_ended_is_not_owned_until_it_is_renewed() -> None:
     own = own_with(0)
-    assert own.owned(9) == {}
+    assert own.usable(9) == {}
     assert look(own, mine(0), 20).renew == {0: 7}
-    own.renewed([0], {0}, 20)
-    assert own.owned(20) == {0: 7}
+    own.note_renewal([0], {0}, 20)
+    assert own.usable(20) == {0: 7}
 
 
 def test_what_was_read_before_a_shard_was_lost_is_not_sent_after_it_was_won_back() -> None:
     """It may be delivered by now."""
     own = own_with(0)
-    own.renewed([0], set(), 3)
+    own.note_renewal([0], set(), 3)
     assert own.deadline(0, 7) == -math.inf
-    own.took({0: 8}, {0}, 3)
+    own.note_taken({0: 8}, {0}, 3)
     assert not own.may_send(0, 7, 4)
     assert own.deadline(0, 7) == -math.inf
     assert own.may_send(0, 9, 4)
-    assert own.owned(4) == {0: 9}
+    assert own.usable(4) == {0: 9}
 
 
 def test_a_foreign_shard_may_not_be_sent() -> None:
@@ -194,7 +194,7 @@ def test_what_it_lacks_of_its_share_is_known() -> None:
     own = Ownership("me", SETTINGS)
     assert own.unowned(0) == 0, "nobody has looked"
     held = Lease(0, "you", 3, 9)
-    own.took(own.plan(Snapshot([held, Lease(1, None, 0, FREE)], []), 0).take, [1], 0)
+    own.note_taken(own.plan(Snapshot([held, Lease(1, None, 0, FREE)], []), 0).take, [1], 0)
     assert own.unowned(0) == 1
     assert own.unowned(20) == 2, "its own lease has ended"
     own.stop(0)
@@ -206,7 +206,7 @@ def test_who_has_more_than_its_share_drains_first_and_then_releases() -> None:
     own = own_with(0, 1, 2, 3)
     plan = look(own, mine(0, 1, 2, 3), 1, "you", busy={0, 1, 2, 3})
     assert (len(plan.renew), plan.release) == (4, {})
-    draining = {0, 1, 2, 3} - own.owned(1).keys()
+    draining = {0, 1, 2, 3} - own.usable(1).keys()
     assert len(draining) == 2
     shard = min(draining)
     assert not own.may_send(shard, 7, 1), "nothing more of it is sent"
@@ -228,13 +228,13 @@ def test_a_release_without_an_answer_is_asked_again_and_the_shard_stays_unused()
     (shard,) = look(own, mine(0, 1), 1, "you").release
     assert look(own, mine(0, 1), 2, "you").release == {shard: 7}
     assert look(own, mine(0, 1), 2).release == {shard: 7}, "and when the share is larger again"
-    assert shard not in own.owned(2)
+    assert shard not in own.usable(2)
 
 
 def test_a_renewal_that_was_refused_ends_the_sending_at_once() -> None:
     own = own_with(0, 1)
-    own.renewed([0, 1], {1}, 3)
-    assert own.owned(3) == {1: 7}
+    own.note_renewal([0, 1], {1}, 3)
+    assert own.usable(3) == {1: 7}
 
 
 def test_the_same_share_moves_nothing() -> None:
@@ -285,7 +285,7 @@ def test_who_stops_sends_nothing_more_and_releases_what_is_not_busy() -> None:
     own = own_with(0, 1)
     own.stop(1)
     assert not own.is_able
-    assert own.owned(1) == {}
+    assert own.usable(1) == {}
     assert not own.may_send(0, 7, 1)
     assert own.leaving == {0, 1}
     free = Lease(2, None, 0, FREE)
@@ -297,7 +297,7 @@ def test_who_stops_sends_nothing_more_and_releases_what_is_not_busy() -> None:
 def test_what_is_on_its_way_when_it_stops_has_a_limit() -> None:
     own = own_with(0)
     own.stop(0)
-    own.renewed([0], {0}, 18)
+    own.note_renewal([0], {0}, 18)
     assert own.deadline(0, 7) == 20
     own.stop(5)
     assert own.deadline(0, 7) == 20, "the second stop gives no more time"
@@ -305,12 +305,12 @@ def test_what_is_on_its_way_when_it_stops_has_a_limit() -> None:
 
 def test_who_alone_has_a_broken_broker_leaves_its_shards_and_comes_back_after_a_rest() -> None:
     own = own_with(0)
-    own.sink_failed(0)
-    own.sink_failed(20)
+    own.note_sink_failure(0)
+    own.note_sink_failure(20)
     assert not own.is_able
     assert not look(own, mine(0), 29, "you").release
     assert look(own, mine(0), 31, "you").release == {0: 7}
-    own.released([0])
+    own.note_release([0])
     free = [Lease(0, None, 7, FREE)]
     assert not look(own, free, 32, "you").take
     assert not own.is_able
@@ -321,17 +321,17 @@ def test_who_alone_has_a_broken_broker_leaves_its_shards_and_comes_back_after_a_
 def test_while_the_broker_fails_for_everybody_all_keep_their_shards() -> None:
     """Who fails does not announce itself: nobody is seen."""
     own = own_with(0)
-    own.sink_failed(0)
+    own.note_sink_failure(0)
     assert look(own, mine(0), 1000).renew == {0: 7}
-    own.sink_worked()
+    own.note_sink_answer()
     assert own.is_able
 
 
 def test_who_rests_takes_over_when_nobody_else_is_left() -> None:
     own = own_with(0)
-    own.sink_failed(0)
+    own.note_sink_failure(0)
     look(own, mine(0), 31, "you")
-    own.released([0])
+    own.note_release([0])
     assert look(own, [Lease(0, "you", 8, -5)], 60).take == {0: 8}
 
 
@@ -343,7 +343,7 @@ def test_without_progress_nothing_is_renewed_or_taken_until_there_is_some() -> N
     seen = Snapshot([*mine(0, 1), Lease(2, None, 0, FREE)], [])
     plan = own.plan(seen, 3, busy={0}, progresses=False)
     assert (plan.renew, plan.take, plan.release) == ({}, {}, {})
-    assert own.owned(9) == {}
+    assert own.usable(9) == {}
     plan = own.plan(seen, 10, busy={0}, progresses=True)
     assert (plan.renew, plan.take) == ({0: 7, 1: 7}, {2: 0})
 

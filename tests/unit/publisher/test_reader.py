@@ -48,7 +48,7 @@ class ShortOfMemory:
 class OneShard:
     """The lease of one shard."""
 
-    def owned(self) -> Mapping[int, int]:
+    def usable(self) -> Mapping[int, int]:
         return {0: 1}
 
 

@@ -28,7 +28,7 @@ def test_a_failed_row_is_due_at_its_time_and_once() -> None:
     times = RetryTimes()
     subject = held(times, 5.0)
     assert times.take_due(4.9, 10, 0) == []
-    assert times.wait(4.0) == 1.0
+    assert times.seconds_left(4.0) == 1.0
     assert times.take_due(5.0, 10, 0) == [subject]
     assert times.take_due(5.0, 10, 0) == []
 
@@ -42,4 +42,4 @@ def test_a_row_that_a_scan_has_found_already_is_not_asked_for() -> None:
 def test_a_blocked_row_is_never_due() -> None:
     times = RetryTimes()
     held(times, float("inf"))
-    assert times.wait(0.0) == float("inf")
+    assert times.seconds_left(0.0) == float("inf")

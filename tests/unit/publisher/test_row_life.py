@@ -232,7 +232,7 @@ class Life(RuleBasedStateMachine):
                 self.state,
                 self.tables,  # type: ignore[arg-type]
                 nothing,
-                self.outcomes.not_applied,
+                self.outcomes.fail_or_give_back,
                 self.settler.recover,
             )
             self.settler.applier.begin(self.aside.append)
@@ -287,7 +287,7 @@ class Life(RuleBasedStateMachine):
         topics = self.state.topics
         for probe in topics.probes(self.now):  # as the reader: such a row is gone, or waits
             if probe not in self.state.rows.known:
-                topics.missed(probe)
+                topics.give_up_probe(probe)
         for subject in list(shard.subjects.values()):
             for hold in [each for each in subject.holds if each.id not in self.tables.rows]:
                 if not subject.busy and not shard.is_lost:
@@ -315,7 +315,7 @@ class Life(RuleBasedStateMachine):
             before = self.arrived.setdefault(sent.subject_id, [])
             assert sent.position in before or sent.position > max(before, default=0)
             before.append(sent.position)
-        self.outcomes.ended(subject, outcome)
+        self.outcomes.act_on(subject, outcome)
         if not any(each.stage == "sent" for each in subject.busy):
             self.in_flight.remove(subject)
 

@@ -15,9 +15,9 @@ def found(position: int, *, rows: int = 0, cut: bool = False) -> RangeRead:
 def test_a_sweep_goes_on_by_key_and_rests_when_it_has_seen_all() -> None:
     sweep = Sweep()
     assert sweep.is_due(0.0)
-    sweep.read(found(50, rows=10, cut=True), 10, 0.01)
+    sweep.note_read(found(50, rows=10, cut=True), 10, 0.01)
     assert (sweep.place.position, sweep.is_due(0.01)) == (50, True)
-    sweep.read(found(90, rows=3), 10, 0.02)
+    sweep.note_read(found(90, rows=3), 10, 0.02)
     assert not sweep.is_due(1.01)
     assert sweep.is_due(1.03)
     assert sweep.place == HEAD
@@ -26,8 +26,8 @@ def test_a_sweep_goes_on_by_key_and_rests_when_it_has_seen_all() -> None:
 def test_a_long_sweep_takes_a_twentieth_of_the_time() -> None:
     sweep = Sweep()
     assert sweep.is_due(0.0)
-    sweep.read(found(50, cut=True), 10, 1.0)
-    sweep.read(found(90), 10, 2.0)
+    sweep.note_read(found(50, cut=True), 10, 1.0)
+    sweep.note_read(found(90), 10, 2.0)
     assert not sweep.is_due(41.9)
     assert sweep.is_due(42.1)
 
@@ -35,30 +35,30 @@ def test_a_long_sweep_takes_a_twentieth_of_the_time() -> None:
 def test_the_first_sweep_lasts_from_its_first_read() -> None:
     sweep = Sweep()
     assert sweep.is_due(5_000.0)
-    sweep.read(found(90), 10, 5_000.0)
+    sweep.note_read(found(90), 10, 5_000.0)
     assert sweep.is_due(5_001.0)
 
 
 def test_an_outage_is_no_part_of_the_duration_of_a_sweep() -> None:
     sweep = Sweep()
     assert sweep.is_due(0.0)
-    sweep.read(found(50, cut=True), 10, 0.1)
-    sweep.interrupted(40.0)
-    sweep.read(found(90), 10, 40.1)
+    sweep.note_read(found(50, cut=True), 10, 0.1)
+    sweep.note_outage(40.0)
+    sweep.note_read(found(90), 10, 40.1)
     assert sweep.is_due(42.2)
 
 
 def test_a_sweep_rests_a_minute_at_most() -> None:
     sweep = Sweep()
     assert sweep.is_due(0.0)
-    sweep.read(found(90), 10, 100.0)
+    sweep.note_read(found(90), 10, 100.0)
     assert not sweep.is_due(159.0)
     assert sweep.is_due(161.0)
 
 
 def test_a_sweep_can_begin_again_at_once() -> None:
     sweep = Sweep()
-    sweep.read(found(90), 10, 0.0)
+    sweep.note_read(found(90), 10, 0.0)
     sweep.restart(0.1)
     assert sweep.is_due(0.1)
     assert sweep.place == HEAD
@@ -66,7 +66,7 @@ def test_a_sweep_can_begin_again_at_once() -> None:
 
 def test_a_tail_begins_one_second_before_now_by_the_clock_of_the_database() -> None:
     tail = Tail(CLOCK)
-    tail.read(found(CLOCK + 5), 10, CLOCK + 7, new=True)
+    tail.note_read(found(CLOCK + 5), 10, CLOCK + 7, new=True)
     assert not tail.is_behind
     tail.go_home(0.0)
     assert tail.place.position == CLOCK + 7 - 1_000_000
@@ -74,9 +74,9 @@ def test_a_tail_begins_one_second_before_now_by_the_clock_of_the_database() -> N
 
 def test_a_tail_reads_what_comes_after_its_end_and_comes_back_soon() -> None:
     tail = Tail(CLOCK)
-    tail.read(found(CLOCK + 5), 10, CLOCK, new=True)
+    tail.note_read(found(CLOCK + 5), 10, CLOCK, new=True)
     tail.go_home(0.0)
-    tail.read(found(CLOCK + 90, rows=3), 10, CLOCK, new=True)
+    tail.note_read(found(CLOCK + 90, rows=3), 10, CLOCK, new=True)
     tail.go_home(0.01)
     assert tail.place.position == CLOCK + 90
     tail.go_home(0.06)
@@ -85,7 +85,7 @@ def test_a_tail_reads_what_comes_after_its_end_and_comes_back_soon() -> None:
 
 def test_a_tail_that_is_far_behind_goes_on_until_it_is_near_now() -> None:
     tail = Tail(CLOCK - 15_000_000)
-    tail.read(found(CLOCK - 10_000_000, rows=10, cut=True), 10, CLOCK, new=True)
+    tail.note_read(found(CLOCK - 10_000_000, rows=10, cut=True), 10, CLOCK, new=True)
     tail.go_home(9.0)
     assert tail.is_behind
     assert tail.place.position == CLOCK - 10_000_000
@@ -98,7 +98,7 @@ def test_a_position_in_the_future_hides_nothing_new() -> None:
     for n in range(40):
         tail.go_home(n * 0.01)
         back.append(tail.place <= tail.home)
-        tail.read(found(future, cut=True), 10, CLOCK + n * 10_000, new=False)
+        tail.note_read(found(future, cut=True), 10, CLOCK + n * 10_000, new=False)
     assert all(any(back[n : n + 6]) for n in range(34))
 
 
@@ -106,7 +106,7 @@ def test_a_tail_rests_when_two_passes_found_nothing_new() -> None:
     tail = Tail(CLOCK)
     for n in range(4):
         tail.go_home(n * 0.06)
-        tail.read(found(CLOCK + 3_600_000_000, cut=True), 10, CLOCK, new=False)
+        tail.note_read(found(CLOCK + 3_600_000_000, cut=True), 10, CLOCK, new=False)
     assert not tail.is_behind
 
 
@@ -115,8 +115,8 @@ def test_a_scan_that_finds_little_looks_at_more_rows_up_to_a_bound() -> None:
     seen = []
     for n in range(12):
         seen.append(sweep.visits(100))
-        sweep.read(found(n, rows=1, cut=True), 100, 0.0)
+        sweep.note_read(found(n, rows=1, cut=True), 100, 0.0)
     assert seen[:4] == [100, 200, 400, 800]
     assert seen[-1] == 1_000
-    sweep.read(found(99, rows=90, cut=True), 100, 0.0)
+    sweep.note_read(found(99, rows=90, cut=True), 100, 0.0)
     assert sweep.visits(100) == 100

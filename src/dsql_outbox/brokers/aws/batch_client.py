@@ -57,7 +57,7 @@ class AwsAddress:
     """Seconds that a request may take."""
 
 
-def match_place(
+def match_before_query(
     kind: str, form: str, place: re.Pattern[str], url: str
 ) -> tuple[re.Match[str], str]:
     """Match the part of a URL before its query; return the match and the query.

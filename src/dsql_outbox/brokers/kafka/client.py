@@ -43,7 +43,7 @@ class Callbacks:
     confluent-kafka may run a callback while an exception of an earlier callback is
     still pending. Then each function written in C takes effect and also raises
     `SystemError`. A lock that the callback takes stays locked, also one of `logging`.
-    So a callback only calls `soon`, and `soon` stores the call before anything can
+    So a callback only calls `call_soon`, and `call_soon` stores the call before anything can
     fail.
     """
 
@@ -56,7 +56,7 @@ class Callbacks:
         """Use the running event loop from now on."""
         self._loop = asyncio.get_running_loop()
 
-    def soon(self, call: Callable[..., None], *args: object) -> None:
+    def call_soon(self, call: Callable[..., None], *args: object) -> None:
         """Schedule a call in the event loop; may be called from any thread."""
         self._calls.append((call, args))
         if self._loop is not None and not self._is_due:
@@ -125,7 +125,7 @@ class KafkaClient:
         self._log_limit = LogLimit()
         self._is_logged = False
 
-    async def ready(self) -> Producer:
+    async def producer(self) -> Producer:
         """The producer; creates one at the first call and after `replace`.
 
         Raises `SettingsError` for a setting that librdkafka refuses, and
@@ -139,7 +139,7 @@ class KafkaClient:
         return self._producer
 
     def serves(self, producer: Producer) -> bool:
-        """Whether this is still the producer that `ready` gives."""
+        """Whether this is still the producer that `producer` gives."""
         return self._producer is producer
 
     def flush_soon(self) -> None:
@@ -147,18 +147,18 @@ class KafkaClient:
         self._produced.set()
 
     def replace(self, producer: Producer) -> None:
-        """Let the next `ready` create a new producer; this one ends after its last message."""
+        """Let the next `producer` create a new producer; this one ends after its last message."""
         if self._producer is producer:
             self._producer = None
             self._produced.set()
 
     def drop(self, producer: Producer) -> None:
-        """Give up the messages of this producer, and let the next `ready` create a new one."""
+        """Give up the messages of this producer, and let the next `producer` create a new one."""
         self.replace(producer)
         if (task := self._serving.get(producer)) is not None:
             task.cancel()
 
-    def answered(self) -> None:
+    def note_answers(self) -> None:
         """Record that every message of a call was answered, and clear the last error."""
         if self._is_logged:
             logger.info("%s: the broker answers again", self._settings)
@@ -232,7 +232,7 @@ class KafkaClient:
 
     def _make(self) -> Producer:
         callbacks: dict[str, object] = {
-            "error_cb": partial(self._callbacks.soon, self._note),
+            "error_cb": partial(self._callbacks.call_soon, self._note),
             "logger": self._lines,
         }
         if (token := self._settings.token) is not None:

@@ -151,7 +151,7 @@ class Reports:
     def report_alone(self, index: int, error: KafkaError | None, _: object) -> None:
         """Take a report that is about this message alone."""
         if error is None:
-            self.stored(index)
+            self.answer_stored(index)
         elif outcome := outcome_of(error, topic := self._messages[index].topic):
             self.settle(index, outcome)
         else:
@@ -163,7 +163,7 @@ class Reports:
             self._count_down()
             self._leave_behind(index)
 
-    def stored(self, index: int) -> None:
+    def answer_stored(self, index: int) -> None:
         """Answer that a message is stored."""
         self._heard.note(self._messages[index].topic)
         self.settle(index, _DELIVERED)

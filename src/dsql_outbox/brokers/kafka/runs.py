@@ -39,7 +39,7 @@ _TOPICS: Final = 10_000  # topics that get no runs for a while
 _CHOSEN_BY_KEY: Final = -1
 
 
-class _Place(NamedTuple):
+class _Partition(NamedTuple):
     partition: int
     until: float
 
@@ -68,9 +68,9 @@ class Runs:
     """Sends runs by a producer of their own."""
 
     def __init__(self, settings: KafkaSettings, callbacks: Callbacks) -> None:
-        self._client = KafkaClient(settings.for_runs(), callbacks, self._stopped, is_quiet=True)
-        self._soon = callbacks.soon
-        self._places: dict[tuple[str, str], _Place] = {}
+        self._client = KafkaClient(settings.for_runs(), callbacks, self._end_runs, is_quiet=True)
+        self._soon = callbacks.call_soon
+        self._places: dict[tuple[str, str], _Partition] = {}
         self._resting: dict[str, float] = {}
 
     async def close(self) -> None:
@@ -91,7 +91,7 @@ class Runs:
         self, messages: Sequence[Message], runs: Sequence[range], reports: Reports
     ) -> list[Run]:
         """Send runs of a call. Raises `SinkUnavailable` when no broker answers."""
-        producer = await self._client.ready()
+        producer = await self._client.producer()
         sent = [Run(messages, indexes, reports, producer) for indexes in runs]
         for run in sent:
             place = self._places.get(run.place)
@@ -146,11 +146,11 @@ class Runs:
             return
         place = run.place
         run.left = run.left[1:]
-        run.reports.stored(index)
+        run.reports.answer_stored(index)
         if not run.is_known and self._client.serves(run.producer):
             if len(self._places) >= _PLACES:
                 self._places.clear()
-            self._places[place] = found = _Place(report.partition() or 0, _now() + _KNOWN)
+            self._places[place] = found = _Partition(report.partition() or 0, _now() + _KNOWN)
             self._produce_all(run, found.partition)
             self._client.flush_soon()
         elif not run.is_known:
@@ -181,7 +181,7 @@ class Runs:
             self._client.drop(producer)
             self._places.clear()
 
-    def _stopped(self, producer: Producer, reason: str) -> None:
+    def _end_runs(self, producer: Producer, reason: str) -> None:
         """The reports of the messages, which are given up, end their runs."""
         del producer, reason
         self._places.clear()

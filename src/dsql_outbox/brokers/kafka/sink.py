@@ -55,7 +55,7 @@ class KafkaSink:
 
     async def connect(self) -> None:
         """Connect. Raises `SinkUnavailable` when no broker answers within the timeout."""
-        await self._client.ready()
+        await self._client.producer()
 
     async def close(self) -> None:
         """Disconnect."""
@@ -72,13 +72,13 @@ class KafkaSink:
         topics were stored, or a broker answers a question, the topic is `Unavailable`. If
         nothing answers, raises `SinkUnavailable`.
         """
-        producer = await self._client.ready()
+        producer = await self._client.producer()
         # After the opening: from then on, silence is an answer.
         deadline = _now() + self._settings.timeout + _REPORT
         if not messages:
             await self._client.ask(producer)
             return
-        sorted_ = self._sorted(messages)
+        sorted_ = self._sort(messages)
         reports = Reports(messages, answer, self._heard, sorted_.chains)
         self._calls[reports] = [producer]
         sent: list[Run] = []
@@ -96,7 +96,7 @@ class KafkaSink:
             del self._calls[reports]
             reports.close()
 
-    def _sorted(self, messages: Sequence[Message]) -> "_Sorted":
+    def _sort(self, messages: Sequence[Message]) -> "_Sorted":
         """Find the runs. A topic that takes none now gets the messages of its runs one by one."""
         found = _Sorted([], [], [])
         for run in key_runs(messages):
@@ -140,7 +140,7 @@ class KafkaSink:
                     reports.leave_chains(due)
             if refused := reports.refused:
                 reports.refused = []
-                alone = await self._alone.ready()
+                alone = await self._alone.producer()
                 self._calls[reports].append(alone)
                 self._produce(alone, reports, messages, refused, are_alone=True)
                 self._alone.flush_soon()
@@ -148,7 +148,7 @@ class KafkaSink:
     async def _end(self, reports: Reports, producer: Producer) -> None:
         if not reports.unanswered:
             if not reports.has_left:
-                self._client.answered()
+                self._client.note_answers()
             return
         if reports.others_were_heard:
             if self._log_limit.passes():
@@ -173,7 +173,7 @@ class KafkaSink:
         are_alone: bool = False,
     ) -> None:
         report = reports.report_alone if are_alone else reports.report
-        soon, produce = self._callbacks.soon, producer.produce
+        soon, produce = self._callbacks.call_soon, producer.produce
         for index in indexes:
             message = messages[index]
             if fault := topic_name_fault(message.topic):

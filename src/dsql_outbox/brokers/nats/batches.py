@@ -65,7 +65,7 @@ class Batches:
             self._doubted.clear()
         self._doubted.add((message.topic, message.key))
 
-    def stored(self, message: Message) -> None:
+    def note_stored(self, message: Message) -> None:
         """The message was new to its stream, so those behind it are."""
         self._doubted.discard((message.topic, message.key))
 

@@ -76,7 +76,7 @@ class NatsCall:
         self._heard: set[str] = set()
         self._changed = asyncio.Event()
 
-    async def has_more(self) -> bool:
+    async def wait_for_more(self) -> bool:
         """Wait until messages are to be sent, and return True; False when all runs have ended.
 
         Raises `ConnectionClosedError` when the connection is lost.
@@ -146,7 +146,7 @@ class NatsCall:
             try:
                 frames.append(make_frame(self._messages[index], reply, max_payload, headers))
             except BadMessage:  # one by one, until it is its turn
-                self._refused(run, Acknowledgement())
+                self._go_one_by_one(run, Acknowledgement())
                 return []
         self._waiting[last] = run
         return frames
@@ -176,13 +176,13 @@ class NatsCall:
                 self._batches.disable(topic)
                 self._take_single(run, answer, read)
             else:
-                self._refused(run, read)
+                self._go_one_by_one(run, read)
             return
         if read.error is None and read.count == len(run.batch):
             self._close_batch(run)
-            self._stored(run, len(run.left))
+            self._answer_stored(run, len(run.left))
         else:
-            self._refused(run, read)
+            self._go_one_by_one(run, read)
 
     def _take_single(self, run: _NatsRun, answer: "Msg", read: Acknowledgement) -> None:
         message = self._messages[run.left.start]
@@ -191,10 +191,10 @@ class NatsCall:
             self._finish(run, outcome)
             return
         if not read.duplicate:
-            self._batches.stored(message)
-        self._stored(run, 1)
+            self._batches.note_stored(message)
+        self._answer_stored(run, 1)
 
-    def _stored(self, run: _NatsRun, count: int) -> None:
+    def _answer_stored(self, run: _NatsRun, count: int) -> None:
         self._heard.add(self._messages[run.left.start].topic)
         for index in run.left[:count]:
             self._answer(index, _DELIVERED)
@@ -204,7 +204,7 @@ class NatsCall:
         else:
             self._finish(run, None)
 
-    def _refused(self, run: _NatsRun, read: Acknowledgement) -> None:
+    def _go_one_by_one(self, run: _NatsRun, read: Acknowledgement) -> None:
         """Go on one by one: the next answers tell what is wrong."""
         code = 0 if read.error is None else read.error.err_code
         self._batches.refuse(self._messages[run.left.start], code)

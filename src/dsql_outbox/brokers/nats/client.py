@@ -57,7 +57,7 @@ class NatsConnection:
         self._opening = asyncio.Lock()
         self._asking: set[asyncio.Timeout] = set()
 
-    async def ready(self, deadline: float) -> "NatsClient":
+    async def client(self, deadline: float) -> "NatsClient":
         """The connected client. Raises `SinkUnavailable` when there is none.
 
         The first call opens a connection. So does a call after the server closed the
@@ -135,8 +135,8 @@ class NatsConnection:
             nkeys_seed_str=settings.nkey,
             tls=settings.tls,
             error_cb=self._log_error,
-            disconnected_cb=self._lost,
-            reconnected_cb=self._found,
+            disconnected_cb=self._note_loss,
+            reconnected_cb=self._note_reconnect,
             max_reconnect_attempts=-1,
             reconnect_time_wait=_RECONNECT_WAIT,
             # Buffer nothing for a server that is gone, and never block while a window is sent.
@@ -184,14 +184,14 @@ class NatsConnection:
         level = logging.WARNING if is_news else logging.DEBUG
         logger.log(level, "%s: %s", self._settings, _text(error))
 
-    async def _lost(self) -> None:
+    async def _note_loss(self) -> None:
         self._on_lost()
         for limit in self._asking:  # no further answer can come
             limit.reschedule(0)
         if self._client is not None:
             logger.warning("%s: connection lost, reconnecting", self._settings)
 
-    async def _found(self) -> None:
+    async def _note_reconnect(self) -> None:
         logger.info("%s: connected again", self._settings)
 
 

@@ -59,7 +59,7 @@ class JetStreamSink:
         `SettingsError` when its certificate is not trusted.
         """
         try:
-            await self._connection.ready(self._deadline())
+            await self._connection.client(self._deadline())
         except SinkUnavailable as error:
             if not isinstance(error.__cause__, SSLCertVerificationError):
                 raise
@@ -79,7 +79,7 @@ class JetStreamSink:
         some came, the other messages of the topic get no answer, and may be stored.
         Raises `SinkUnavailable` when the connection is lost or cannot be opened.
         """
-        client = await self._connection.ready(self._deadline())
+        client = await self._connection.client(self._deadline())
         deadline = self._deadline()  # after the opening: from then on, silence is an answer
         if not messages:
             await self._connection.ask(client, deadline)
@@ -91,7 +91,7 @@ class JetStreamSink:
         try:
             with suppress(TimeoutError):  # `end` sees which messages have no answer
                 async with asyncio.timeout_at(deadline):
-                    while await call.has_more():
+                    while await call.wait_for_more():
                         await client.send(call.frames(client.max_payload))
             if call.is_lost or not client.is_connected:
                 raise self._connection.unavailable(client.last_error)

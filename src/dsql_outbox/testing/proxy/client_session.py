@@ -98,7 +98,7 @@ class ClientSession(Link):
         self._exchanges: deque[ProxiedExchange] = deque()
         self._flushed: ProxiedExchange | None = None  # sent up to a Flush; its Sync will follow
 
-    def connected(self) -> None:
+    def note_connected(self) -> None:
         """Count nothing yet: this may be a connection that only sends a cancel request."""
 
     async def from_client(self, data: bytes) -> None:

@@ -98,7 +98,7 @@ def refuse(matching: str, error: WireMessage) -> Reaction:
     """Answer `error`, and keep the server from running the statement."""
 
     async def react(session: ClientSession, batch: Batch) -> None:
-        session.send(_refused(batch, holds(matching)), _exchanging(error))
+        session.send(_with_failure(batch, holds(matching)), _error_answer(error))
 
     return react
 
@@ -109,9 +109,9 @@ def refuse_commit(error: WireMessage) -> Reaction:
     async def react(session: ClientSession, batch: Batch) -> None:
         # The server gets a statement that fails, then a ROLLBACK. The client sees one failed
         # COMMIT: the error of the first, and the ReadyForQuery of the second.
-        refused = _exchanging(error)
+        refused = _error_answer(error)
         session.send(
-            _refused(batch, is_commit),
+            _with_failure(batch, is_commit),
             lambda message: b"" if message.kind == wire.READY else refused(message),
         )
         session.send(
@@ -208,7 +208,7 @@ def _place(batch: Batch, wanted: Callable[[str], bool]) -> int | None:
     return next((place for place, sql in batch.statements if wanted(sql)), None)
 
 
-def _refused(batch: Batch, wanted: Callable[[str], bool]) -> Batch:
+def _with_failure(batch: Batch, wanted: Callable[[str], bool]) -> Batch:
     """The batch, with the first statement that is `wanted` replaced by one that fails.
 
     The statements before it in a Query run. For a prepared statement this replaces the Bind,
@@ -229,7 +229,7 @@ def _refused(batch: Batch, wanted: Callable[[str], bool]) -> Batch:
     return Batch(messages)
 
 
-def _exchanging(error: WireMessage) -> Answer:
+def _error_answer(error: WireMessage) -> Answer:
     """An answer that replaces the error of the refused statement by `error`."""
 
     def answer(message: WireMessage) -> bytes:

@@ -40,7 +40,7 @@ class Link:
 
     async def run(self) -> None:
         """Carry bytes in both directions until the server closes its side."""
-        self.connected()
+        self.note_connected()
         reading = asyncio.create_task(self._read_client())
         forwarding = asyncio.create_task(self._forward_client())
         try:
@@ -59,7 +59,7 @@ class Link:
             )
             self._count_closed()
 
-    def connected(self) -> None:
+    def note_connected(self) -> None:
         """Called once, when both connections are open."""
         self.count_opened()
 
