@@ -94,14 +94,14 @@ def archive(
     Events that wait in the outbox, or are dead letters, stay. Each file is read back before
     the table changes. A repeat of an archived write is still a duplicate, and versions have no
     gap. One job runs at a time, and the next one removes the file that a killed job left. Without
-    --rate, a job rests for half as long as each file took.
+    --rate, it rests for half as long as each file took. A file is never cut for a rate.
 
     With --forget, archived events are removed for good, with their rows. After that, a repeat
     of such a write is a new event, a stream begins with the first version that is left, and
     neither a replay nor a new target gets these events.
     """
-    if forget and (to is not None or rate is not None or not archive):
-        raise click.UsageError("--forget takes --archive, and neither --to nor --rate")
+    if forget and (to is not None or not archive):
+        raise click.UsageError("--forget takes --archive, and no --to")
     if not forget and (to is None or (archive and not _is_from_environment("archive"))):
         raise click.UsageError("give --to PLACE; --archive is for --forget")
     if forget and not dry_run:
@@ -109,7 +109,7 @@ def archive(
 
     async def run(tool: Archives) -> None:
         if forget:
-            gone = tool.forget(before, archive, reason=reason, dry_run=dry_run)
+            gone = tool.forget(before, archive, reason=reason, rate=rate, dry_run=dry_run)
             await drive(gone, lambda: _forgotten(gone.progress, dry_run=dry_run), as_json=as_json)
         else:
             moved = tool.archive(before, to or "", reason=reason, rate=rate, dry_run=dry_run)

@@ -65,7 +65,7 @@ def test_another_job_is_named_with_the_exit_code_to_try_again(url: str, tmp_path
     [
         ("--before 1d", "give --to PLACE"),
         ("--before 1d --to /a --archive /a", "--archive is for --forget"),
-        ("--before 1d --to /a --forget --archive /a", "neither --to nor --rate"),
+        ("--before 1d --to /a --forget --archive /a", "--forget takes --archive, and no --to"),
         ("--before 1d --forget", "--forget takes --archive"),
         ("--before soon --to /a", "soon"),
         ("--before 1d --to ftp://a", "an archive is FOLDER or s3://BUCKET/PREFIX"),

@@ -137,7 +137,6 @@ def assert_goes_on(job_run: JobRun, *more: str) -> None:
 
 
 @every_job(
-    forget=NO_RATE,
     erase=NO_RATE,
     fill=NO_RATE,
     retry_failing="keeps the rate for dead messages only",

@@ -88,7 +88,7 @@ def yielded(run: Paged, then: Callable[[], None] = lambda: None) -> list[Sequenc
     """What a run yields; calls `then` after each transaction."""
 
     async def read() -> list[Sequence[Item]]:
-        got = []
+        got: list[Sequence[Item]] = []
         async for each in run:
             got.append(each)
             then()

@@ -50,6 +50,7 @@ class Archives(Operator):
         archive: str | Iterable[str],
         *,
         reason: str = "",
+        rate: float | None = None,
         dry_run: bool = False,
     ) -> ForgetRun:
         """Remove archived events that were saved before a time, for good.
@@ -57,7 +58,7 @@ class Archives(Operator):
         Their rows and their lines in the files of `archive`, one place or several, are deleted.
         Then a repeat of such a write is a new event, a stream begins with the first version that
         is left, and neither a replay nor a new target gets them. Events that a waiting message or
-        a dead letter names stay.
+        a dead letter names stay. `rate` is the limit in events per second (None is no limit).
 
         Raises `SettingsError` as `archive` does.
         """
@@ -67,7 +68,7 @@ class Archives(Operator):
             raise SettingsError("name the archives whose events are forgotten")
         entry = self._entry("archive forget", reason)
         places = [open_place(name) for name in names]
-        return ForgetRun(self._session, places, before, entry, dry_run=dry_run)
+        return ForgetRun(self._session, places, before, entry, rate=rate, dry_run=dry_run)
 
 
 def _require_zone(before: datetime) -> None:
