@@ -1,23 +1,28 @@
 """The command `erase`: erase what is stored of an entity."""
 
 from collections.abc import Sequence
-from contextlib import aclosing
 
-import anyio
 import click
 
-from dsql_outbox.operations.life.erase import EraseProgress, EraseRun
+from dsql_outbox.operations.life.erase import EraseRun
 from dsql_outbox.operations.life.erasures import Erasures
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.settings import DEFAULT_SOURCE
 from dsql_outbox.writer.settings import WriterSettings
 
 from .database_options import with_database
-from .filters import archive_option, confirm, dry_run_option, json_option, yes_option
+from .filters import (
+    archive_option,
+    confirm,
+    dry_run_option,
+    json_option,
+    rate_option,
+    yes_option,
+)
+from .job import drive
 from .options import option
-from .output import json_line, say
-from .progress_line import progress
-from .signals import GO_ON, Interruption
+from .output import say
+from .tool_call import called
 
 _NOT_OURS = "not erased: copies in your brokers, consumers, read models, backups and logs"
 _KEEPS_ID = "the id stays in every key; if it is personal, run this again with --ids"
@@ -67,6 +72,7 @@ Exit codes:
     metavar="TEMPLATE",
     help='The topic of the event "TYPE Erased".',
 )
+@rate_option
 @dry_run_option
 @json_option
 @yes_option
@@ -80,6 +86,7 @@ def erase(
     archive: Sequence[str],
     source: str,
     topic: str,
+    rate: float | None,
     dry_run: bool,
     as_json: bool,
     yes: bool,
@@ -100,52 +107,30 @@ def erase(
     settings = WriterSettings(source=source, topic=topic)
     names = None if fields is None else [name.strip() for name in fields.split(",")]
 
-    async def run() -> int:
-        async with Erasures(database, settings) as tool:
-            told = tool.erase(
-                entity, names, reason=reason, ids=ids, archive=archive, dry_run=dry_run
-            )
-            if not dry_run:
-                what = "all content" if names is None else f"the fields {', '.join(names)}"
-                confirm(f"This erases {what} of {entity}, for good. Continue?", yes=yes)
-            return await _run(told, as_json=as_json, dry_run=dry_run, keeps_id=not ids)
-
-    if code := anyio.run(run):
-        raise click.exceptions.Exit(code)
-
-
-async def _run(run: EraseRun, *, as_json: bool, dry_run: bool, keeps_id: bool) -> int:
-    interruption = Interruption(run.stop)
-
-    async def work() -> None:
-        async with aclosing(run):
-            async for _ in run:
-                pass
-
-    try:
-        with progress(lambda: _line(run.progress)):
-            await interruption.run(work)
-    finally:
-        if interruption.first is not None:
-            say(f"not done; {GO_ON}", err=True)
-    done = run.progress
-    if as_json:
-        json_line(done)
-        return interruption.exit_code
-    if done.version is None and not dry_run and interruption.first is None:
-        say("nothing to erase")
-        return 0
-    say(f"would change {_line(done)}" if dry_run else _line(done))
-    if not dry_run and interruption.first is None:
+    async def run(tool: Erasures) -> None:
+        told = tool.erase(
+            entity, names, reason=reason, ids=ids, archive=archive, rate=rate, dry_run=dry_run
+        )
+        if not dry_run:
+            what = "all content" if names is None else f"the fields {', '.join(names)}"
+            confirm(f"This erases {what} of {entity}, for good. Continue?", yes=yes)
+        await drive(told, lambda: _line(told, dry_run=dry_run), as_json=as_json)
+        done = told.progress
+        if as_json or done.version is None:
+            return
         if done.entity_id is not None:
             say(f"the id is {done.entity_id} now")
-        elif keeps_id:
+        elif not ids:
             say(_KEEPS_ID)
         say(_NOT_OURS)
-    return interruption.exit_code
+
+    called(Erasures(database, settings), run)
 
 
-def _line(done: EraseProgress) -> str:
+def _line(run: EraseRun, *, dry_run: bool) -> str:
+    done = run.progress
+    if done.version is None and run.again is None and not dry_run:
+        return "nothing to erase"
     parts = [
         f"{what}: {count:,}"
         for what, count in (
@@ -155,4 +140,5 @@ def _line(done: EraseProgress) -> str:
         )
         if count
     ]
-    return ", ".join([f"events: {done.events:,} of {done.total:,}", *parts])
+    would = "would change " if dry_run else ""
+    return ", ".join([f"{would}events: {done.events:,} of {done.total:,}", *parts])

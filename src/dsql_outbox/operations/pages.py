@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
+from sys import maxsize
 from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -34,21 +35,25 @@ async def changed(
     fence: Fence,
     pages: AsyncGenerator[Sequence[K]],
     change: Callable[[Sequence[K]], Awaitable[Step[T]]],
+    most: int = maxsize,
 ) -> AsyncGenerator[T]:
     """Change what is on the pages, a transaction after the other; yields what each one tells.
 
-    `change` makes one transaction, which proves the fence, and settles one of its items at least.
-    If it raises `TooLarge`, it gets half of them, and no more for the rest of the page.
+    `change` makes one transaction, which proves the fence, and settles one of its items at least;
+    it gets `most` items at most. If it raises `TooLarge`, it gets half of them, and no more for the
+    rest of the page.
     """
+    if run.is_stopping:
+        return
     async with aclosing(pages):
         async for page in pages:
-            rest, most = [*page], len(page)
+            rest, limit = [*page], most
             while rest and await run.rest(fence):
-                began = monotonic()
+                began, some = monotonic(), rest[:limit]
                 try:
-                    step = await change(rest[:most])
+                    step = await change(some)
                 except TooLarge:
-                    most = min(most, len(rest)) // 2
+                    limit = len(some) // 2
                     continue
                 run.pace.spend(step.changed, began, monotonic())
                 del rest[: step.settled]

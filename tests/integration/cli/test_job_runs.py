@@ -100,7 +100,6 @@ def test_a_job_that_was_stopped_at_once_goes_on_as_it_said(job_run: JobRun) -> N
 
 
 @every_job(
-    erase=NO_ADVICE,
     fill=NO_ADVICE,
     retry=NO_ADVICE,
     retry_failing=NO_ADVICE,
@@ -137,7 +136,6 @@ def assert_goes_on(job_run: JobRun, *more: str) -> None:
 
 
 @every_job(
-    erase=NO_RATE,
     fill=NO_RATE,
     retry_failing="keeps the rate for dead messages only",
     drop=NO_RATE,
@@ -183,7 +181,6 @@ def test_a_terminal_shows_the_progress_in_place(job_run: JobRun) -> None:
 
 
 @every_job(
-    erase=NOTHING,
     fill=NOTHING,
     replay=NO_COUNTS,
     retry=NO_COUNTS,

@@ -60,7 +60,15 @@ def test_without_a_rate_it_rests_for_a_part_of_the_time_of_a_transaction() -> No
 class Paged(Run[int, Sequence[Item]]):
     """Yields what each transaction got; one has room for 10 rows and 50 bytes, or for `room`."""
 
-    def __init__(self, pages: Sequence[Sequence[Item]], *, room: int = 99, most: int = 99) -> None:
+    def __init__(
+        self,
+        pages: Sequence[Sequence[Item]],
+        *,
+        room: int = 99,
+        most: int = 99,
+        stop_at: int | None = None,
+    ) -> None:
+        self._stop_at = stop_at
         self._pages = pages
         self._room = room
         self._most = most
@@ -75,6 +83,8 @@ class Paged(Run[int, Sequence[Item]]):
     async def _read(self) -> AsyncGenerator[Sequence[Item]]:
         for page in self._pages:
             self.progress += 1
+            if self.progress == self._stop_at:
+                self.stop()
             yield page
 
     async def _change(self, some: Sequence[Item]) -> Step[Sequence[Item]]:
@@ -135,10 +145,15 @@ def test_a_run_that_is_stopped_begins_no_other_transaction_and_reads_no_other_pa
 
 
 def test_pages_without_a_match_are_read_until_the_run_is_stopped() -> None:
-    run = Paged([[], [], []])
-    run.stop()
-    assert completed(run) == 1
+    run = Paged([[], [], []], stop_at=2)
+    assert completed(run) == 2
     assert run.again == {}
+
+
+def test_a_run_that_was_stopped_before_it_began_does_nothing() -> None:
+    run = Paged([[(1, 9, 0)]])
+    run.stop()
+    assert completed(run) == 0
 
 
 def test_a_run_that_is_done_needs_no_other_one() -> None:

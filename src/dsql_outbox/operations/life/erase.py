@@ -1,19 +1,19 @@
 """Erase what is stored of one entity: in its events, their messages, and the archive files."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from hashlib import sha256
-from itertools import islice
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 from anyio import to_thread
 
-from dsql_outbox.operations.run import Run
+from dsql_outbox.operations.pace import Pace
+from dsql_outbox.operations.pages import Step, changed, packed
+from dsql_outbox.operations.run import Fence, RowFence, Run
 from dsql_outbox.operations.tool import OperationEntry
-from dsql_outbox.outbox.archive.archive_file import ArchiveFile
-from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.archive.place import ArchivePlace, open_recorded
 from dsql_outbox.outbox.database.array_literals import plain_array
 from dsql_outbox.outbox.errors import SettingsError
@@ -22,9 +22,9 @@ from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.schema.session import Session, SessionTransaction
 
 from .erased_event import ChangedLine, changed_lines
-from .erased_rows import EraseBatch, Notice, StreamRow, TooLarge
+from .erased_rows import EraseBatch, Notice, StreamRow
 from .job import JobRow, LifeJob
-from .rewrite import ArchiveRow, archive_rows, place_of, rewrite
+from .rewrite import ArchiveRow, OpenFile, archive_rows, place_of, rewrite
 
 _EVENTS: Final = 300
 _EVENT_BYTES: Final = 2 << 20
@@ -79,6 +79,7 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         *,
         ids: bool,
         archive: Sequence[ArchivePlace],
+        rate: float | None,
         dry_run: bool,
     ) -> None:
         self._session = session
@@ -89,13 +90,14 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         self._renames = ids
         self._archive = archive
         self._dry_run = dry_run
-        super().__init__(EraseProgress())
+        super().__init__(EraseProgress(), Pace(rate))
 
     async def _work(self) -> AsyncGenerator[EraseProgress]:
         if self._dry_run:
             version, _ = await self._state()
-            async for _ in self._pass(None, version + 1, None):
-                yield self.progress
+            async with aclosing(self._pass(version + 1)) as steps:
+                async for each in steps:
+                    yield each
             return
         async with LifeJob.running(self._session, "erase", self._archive) as job:
             self._renames = self._ids and not await self._is_renamed()
@@ -107,21 +109,26 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
                 self._erasure = self._erasure._replace(pseudonym=pseudonym)
             self._count(version=notice.version, entity_id=self._erasure.pseudonym)
             self._count(read=-self.progress.read)
-            async for _ in self._pass(job, notice.version, notice):
+            async with aclosing(self._pass(notice.version, job, notice)) as steps:
+                async for each in steps:
+                    yield each
+            if not self.is_stopping:
+                await self._finish(job, notice)
                 yield self.progress
-            if self.is_stopping:
-                return
-            await self._finish(job, notice)
-            yield self.progress
 
     async def _noticed(self, job: LifeJob) -> Notice | None:
-        """The notice of this erasure, or of an unfinished one; None if nothing is to be erased."""
+        """The notice of this erasure, or of an unfinished one.
+
+        None if nothing is to be erased, or if the run is stopped before it is written.
+        """
         version, state = await self._state()
         is_clean = self._erasure.of_state(state) is None
         unfinished = await self._unfinished()
         # To rename, all versions are erased in the end, so a state that is new does not matter.
         if not unfinished or not (is_clean or self._renames):
             if is_clean and not self._renames and not await self._finds_any(version):
+                return None
+            if self.is_stopping:
                 return None
             await job.renew()
             await self._entry.write()
@@ -151,12 +158,13 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         return _pseudonym_of(notice)
 
     async def _finds_any(self, version: int) -> bool:
-        async for _ in self._pass(None, version + 1, None):
-            if self.progress.events or self.progress.messages or self.progress.dead_letters:
-                self.progress = EraseProgress()
-                return True
+        is_found = False
+        async with aclosing(self._pass(version + 1)) as steps:
+            async for done in steps:
+                if is_found := bool(done.events or done.messages or done.dead_letters):
+                    break
         self.progress = EraseProgress()
-        return False
+        return is_found
 
     async def _state(self) -> tuple[int, str]:
         rows = await self._session.fetch_rows("entity_state", self._key())
@@ -166,112 +174,105 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         return rows[0][0], rows[0][1]
 
     async def _pass(
-        self, job: LifeJob | None, before: int, notice: Notice | None
-    ) -> AsyncGenerator[None]:
+        self, before: int, job: LifeJob | None = None, notice: Notice | None = None
+    ) -> AsyncGenerator[EraseProgress]:
         """Erase in all events before a version. Without a job, only count what would be."""
         self._count(total=before - 1 - self.progress.total)
-        files: set[int] = set()
+        files = set[int]()
+        fence: Fence = job or RowFence()
+        change, change_lines = self._look, self._look_at_lines
+        if job is not None and notice is not None:
+            change = partial(self._change, job, notice)
+            change_lines = partial(self._change_lines, job, notice)
+        most = self.pace.most(_EVENTS)
+        rows = self._stream(fence, before, files)
+        events = packed(self, rows, StreamRow.changes, rows=most, bytes_=_EVENT_BYTES)
+        async with aclosing(changed(self, fence, events, change, most)) as steps:
+            async for each in steps:
+                yield each
+        lines = self._lines(files)
+        async with aclosing(changed(self, fence, lines, change_lines, _EVENTS)) as steps:
+            async for each in steps:
+                yield each
+
+    async def _stream(
+        self, fence: Fence, before: int, files: set[int]
+    ) -> AsyncGenerator[Sequence[StreamRow]]:
+        """The events before a version. Those that are archived are not read: adds their `files`."""
         after = 0
-        while not self.is_stopping:
+        while True:
             asked = {**self._key(), "after": after, "before": before, "rows": _EVENTS}
             found = await self._session.fetch("erase_stream", StreamRow, asked)
             if not found:
-                break
-            rest = [row for row in found if row.archive is None]
+                return
             files.update(row.archive for row in found if row.archive is not None)
-            if job is not None:
-                await job.renew()
-            while rest and not self.is_stopping:
-                some = [*_sized(rest)]
-                await self._change(job, some, notice)
-                del rest[: len(some)]
-                yield
+            await fence.renew()
+            yield [row for row in found if row.archive is None]
             after = found[-1].entity_version
             self._count(read=len(found))
-            yield
-        if files and not self.is_stopping:
-            async for _ in self._pass_files(job, files, notice):
-                yield
+
+    async def _look(self, rows: Sequence[StreamRow]) -> Step[EraseProgress]:
+        """Count what would be changed."""
+        batch = EraseBatch(self._erasure, rows, None)
+        await self._session.transaction(batch.look)
+        self._count_batch(batch)
+        return Step(len(rows), 0, [self.progress])
 
     async def _change(
-        self, job: LifeJob | None, rows: Sequence["StreamRow"], notice: Notice | None
-    ) -> None:
-        """Erase in some events, in as few transactions as they need."""
-        waiting = [rows]
-        while waiting:
-            some = waiting.pop()
-            batch = EraseBatch(self._erasure, some, notice)
+        self, job: LifeJob, notice: Notice, rows: Sequence[StreamRow]
+    ) -> Step[EraseProgress]:
+        """Erase in some events, and in what names them."""
+        batch = EraseBatch(self._erasure, rows, notice)
 
-            async def work(transaction: SessionTransaction, batch: "EraseBatch" = batch) -> None:
-                if job is None:
-                    await batch.look(transaction)
-                    return
-                await batch.change(transaction)
-                await job.step_in(transaction, pending=None, erased=batch.events)
+        async def work(transaction: SessionTransaction) -> None:
+            await batch.change(transaction)
+            await job.step_in(transaction, pending=None, erased=batch.events)
 
-            try:
-                await self._session.transaction(work)
-            except TooLarge:
-                middle = len(some) // 2
-                waiting += [some[middle:], some[:middle]]
-                continue
-            self._count(
-                events=batch.events, messages=batch.messages, dead_letters=batch.dead_letters
-            )
+        await self._session.transaction(work)
+        self._count_batch(batch)
+        return Step(len(rows), batch.events, [self.progress])
 
-    async def _pass_files(
-        self, job: LifeJob | None, numbers: set[int], notice: Notice | None
-    ) -> AsyncGenerator[None]:
+    def _count_batch(self, batch: EraseBatch) -> None:
+        self._count(events=batch.events, messages=batch.messages, dead_letters=batch.dead_letters)
+
+    async def _lines(self, numbers: set[int]) -> AsyncGenerator[Sequence[ChangedLine]]:
+        """The lines to change in each of these files."""
+        if not numbers:
+            return
         # An event is archived by a job, so the row of the jobs exists.
         store = (await self._session.fetch("job_row", JobRow, {}))[0].store
         async for row in archive_rows(self._session):
-            if row.facts.number not in numbers or self.is_stopping:
-                continue
-            await self._change_file(job, row, notice, store)
-            yield
+            if row.facts.number in numbers:
+                place = await to_thread.run_sync(_place_of, self._archive, row, store)
+                events = await to_thread.run_sync(row.facts.read, place)
+                found = await to_thread.run_sync(partial(changed_lines, self._erasure, events))
+                self._file = OpenFile(place, row.facts, events)
+                yield [*found.values()]
 
-    async def _change_file(
-        self, job: LifeJob | None, row: ArchiveRow, notice: Notice | None, store: UUID
-    ) -> None:
-        place = await to_thread.run_sync(_place_of, self._archive, row, store)
-        events = await to_thread.run_sync(row.facts.read, place)
-        changed = await to_thread.run_sync(partial(changed_lines, self._erasure, events))
-        if not changed:
-            return
-        if job is not None and notice is not None:
-            await self._change_lines(
-                job, place, row.facts, events, [*changed.values()], notice=notice
-            )
-        self._count(events=len(changed), files=1)
+    async def _look_at_lines(self, lines: Sequence[ChangedLine]) -> Step[EraseProgress]:
+        """Count what would be changed in a file."""
+        self._count_lines(lines)
+        return Step(len(lines), 0, [self.progress])
 
-    async def _change_lines(  # noqa: PLR0913 - the file, what changes in it, and why
-        self,
-        job: LifeJob,
-        place: ArchivePlace,
-        facts: ArchiveFile,
-        events: Sequence[ArchivedEvent],
-        changed: Sequence[ChangedLine],
-        *,
-        notice: Notice,
-    ) -> None:
+    def _count_lines(self, lines: Sequence[ChangedLine]) -> None:
+        self._count(events=len(lines), files=not self._file.is_counted)
+        self._file = self._file._replace(is_counted=True)
+
+    async def _change_lines(
+        self, job: LifeJob, notice: Notice, lines: Sequence[ChangedLine]
+    ) -> Step[EraseProgress]:
         """Write a file anew, several times if its events have many rows: each time it is whole."""
-        left, most = [*changed], _EVENTS
-        while left:
-            some = left[:most]
-            lines = {each.line.id: each.line for each in some}
-            written = [lines.get(each.id, each) for each in events]
-            batch = EraseBatch(self._erasure, (), notice)
-            work = partial(batch.change_archived, changed=some)
-            try:
-                new = await rewrite(
-                    self._session, job, place, facts, written, work=work, erased=len(some)
-                )
-            except TooLarge:
-                most = len(some) // 2
-                continue
-            assert new is not None  # noqa: S101 - a file without events is not written anew here
-            facts, events = new, written
-            del left[: len(some)]
+        file, new = self._file, {each.line.id: each.line for each in lines}
+        events = [new.get(each.id, each) for each in file.events]
+        batch = EraseBatch(self._erasure, (), notice)
+        work = partial(batch.change_archived, changed=lines)
+        facts = await rewrite(
+            self._session, job, file.place, file.facts, events, work=work, erased=len(lines)
+        )
+        assert facts is not None  # noqa: S101 - a file without events is not written anew here
+        self._file = file._replace(facts=facts, events=events)
+        self._count_lines(lines)
+        return Step(len(lines), len(lines), [self.progress])
 
     async def _finish(self, job: LifeJob, notice: Notice) -> None:
         key = self._key()
@@ -282,7 +283,7 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         new_id = self._erasure.pseudonym
         while True:
             version, state = await self._state()
-            async for _ in self._pass(job, version + 1, notice):
+            async for _ in self._pass(version + 1, job, notice):
                 pass
             if self.is_stopping:
                 return
@@ -324,14 +325,3 @@ def _place_of(given: Sequence[ArchivePlace], row: ArchiveRow, store: UUID) -> Ar
     """The place of a file, among those that were given or, without any, where it was written."""
     written_to = None if given else open_recorded(row.place, row.facts.file, (), store)
     return place_of(given if written_to is None else [written_to], row)
-
-
-def _sized(rows: Sequence[StreamRow]) -> Sequence[StreamRow]:
-    """The first rows, with bytes for one transaction; one at least."""
-    size = count = 0
-    for row in rows:
-        size += row.event_size
-        if count and size > _EVENT_BYTES:
-            break
-        count += 1
-    return [*islice(rows, count)]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from dsql_outbox.operations.pages import Size, TooLarge
 from dsql_outbox.outbox.database.array_literals import array_literal, plain_array
 from dsql_outbox.outbox.event.erasure import EntityErasure
 from dsql_outbox.schema.session import SessionTransaction
@@ -39,6 +40,10 @@ class StreamRow(NamedTuple):
     event_size: int
     archive: int | None
 
+    def changes(self) -> Size:
+        """What it is known to change: the rest is seen in the transaction (see `TooLarge`)."""
+        return 1, self.event_size
+
 
 class _MessageRow(NamedTuple):
     """A row of ``erase_messages``."""
@@ -60,10 +65,6 @@ class _LetterRow(NamedTuple):
     headers: str
     error: str
     is_other: bool
-
-
-class TooLarge(Exception):
-    """The events of a transaction have more rows or bytes than one may change."""
 
 
 class EraseBatch:

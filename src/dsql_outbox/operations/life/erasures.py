@@ -53,6 +53,7 @@ class Erasures(Operator):
         reason: str,
         ids: bool = False,
         archive: str | Iterable[str] = (),
+        rate: float | None = None,
         dry_run: bool = False,
     ) -> EraseRun:
         """Erase what the events of an entity say of it. Returns a run: iterate to do its work.
@@ -62,7 +63,7 @@ class Erasures(Operator):
         what is left of the entity's state. With `ids`, a pseudonym takes the place of the id.
         `archive` are the places of the archive files. Without any, each is looked for where it
         was written, if that place has the marker of this outbox; one in a server with the API of
-        S3 must be given.
+        S3 must be given. `rate` is the limit in events per second (None is no limit).
         If nothing is to be erased, nothing is written. A run that was killed is continued by
         the same call.
 
@@ -80,6 +81,7 @@ class Erasures(Operator):
             partial(self._announce, reason, ids=ids),
             ids=ids,
             archive=[open_place(name) for name in names],
+            rate=rate,
             dry_run=dry_run,
         )
 

@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
-from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -14,7 +13,6 @@ from dsql_outbox.operations.pace import Pace
 from dsql_outbox.operations.pages import Step, changed, fitting
 from dsql_outbox.operations.run import RowFence, Run
 from dsql_outbox.operations.tool import OperationEntry
-from dsql_outbox.outbox.archive.archive_file import ArchiveFile
 from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.archive.place import ArchivePlace
 from dsql_outbox.outbox.database.array_literals import array_literal
@@ -22,7 +20,7 @@ from dsql_outbox.schema.session import Session, SessionTransaction
 
 from .archive import MAX_ROWS
 from .job import LifeJob, refuse_filling
-from .rewrite import ArchiveRow, archive_rows, place_of, rewrite
+from .rewrite import ArchiveRow, OpenFile, archive_rows, place_of, rewrite
 from .stored_touches import header_keys, touches_of
 
 
@@ -82,7 +80,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
             old = [event for event in events if event.saved_date < self._before]
             named = await self._named(self._session, old)
             self._count(kept=len(named))
-            self._file = _OpenFile(place, row.facts, events)
+            self._file = OpenFile(place, row.facts, events)
             yield [event for event in old if event.id not in named]
 
     async def _look(self, some: Sequence[ArchivedEvent]) -> Step[ForgetProgress]:
@@ -116,7 +114,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
                 gone -= error.ids
                 continue
             self._count(events=len(gone), files=not file.is_counted)
-            self._file = _OpenFile(file.place, facts or file.facts, kept, is_counted=True)
+            self._file = OpenFile(file.place, facts or file.facts, kept, is_counted=True)
             break
         self._count(kept=len(some) - len(gone))
         return Step(len(some), len(gone), [self.progress])
@@ -155,15 +153,6 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
     def _count(self, *, events: int = 0, kept: int = 0, files: int = 0) -> None:
         done = self.progress
         self.progress = ForgetProgress(done.events + events, done.kept + kept, done.files + files)
-
-
-class _OpenFile(NamedTuple):
-    """The file that is worked on, as it is now, and whether it has been counted."""
-
-    place: ArchivePlace
-    facts: ArchiveFile
-    events: Sequence[ArchivedEvent]
-    is_counted: bool = False
 
 
 class _NamedNow(Exception):

@@ -78,6 +78,15 @@ class ArchiveRow(NamedTuple):
     facts: ArchiveFile
 
 
+class OpenFile(NamedTuple):
+    """A file that a run works on, as it is now, and whether the run has counted it."""
+
+    place: ArchivePlace
+    facts: ArchiveFile
+    events: Sequence[ArchivedEvent]
+    is_counted: bool = False
+
+
 async def archive_rows(
     session: Session, before: datetime | None = None
 ) -> AsyncGenerator[ArchiveRow]:
