@@ -1,27 +1,25 @@
 """The command `targets`: list, add, drop, pause or resume targets."""
 
-from functools import partial
 from typing import Final, Literal
 
 import click
 
 from dsql_outbox.observability.shown_text import duration
 from dsql_outbox.operations.fills import FillProgress
-from dsql_outbox.operations.targets import Target, Targets
+from dsql_outbox.operations.targets import AddRun, Target, Targets
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.settings import DEFAULT_SOURCE
 
 from .database_options import with_database
 from .exit_codes import FAILED
-from .filters import archive_option, confirm, json_option, reason_option, yes_option
+from .filters import archive_option, confirm, json_option, rate_option, reason_option, yes_option
+from .job import drive
 from .logs import announce
 from .options import option
 from .output import aligned, counted, filled_state, json_line, lacking, of_about, one_line, say
-from .progress_line import progress
-from .signals import READ_ONLY
+from .signals import GO_ON, READ_ONLY
 from .tool_call import called
 
-_GO_ON: Final = "run the same command again, and it goes on"
 _PERHAPS: Final = "dsql-outbox targets list shows whether it was done"
 
 
@@ -85,9 +83,10 @@ def _cells(target: Target) -> tuple[str, ...]:
     "writers' settings.",
 )
 @archive_option
+@rate_option
 @reason_option
 @json_option
-@with_database(_GO_ON, duty="operator")
+@with_database(duty="operator", logs=True)
 def add(
     *,
     name: str,
@@ -96,6 +95,7 @@ def add(
     from_start: bool,
     source: str,
     archive: tuple[str, ...],
+    rate: float | None,
     reason: str,
     as_json: bool,
     database: Database,
@@ -108,31 +108,28 @@ def add(
     It waits for the transactions that are open: on Aurora DSQL for 5 minutes. If it is
     interrupted, run it again with the same options.
     """
-    done = FillProgress(0, 0, 0)
 
-    def filled(now: FillProgress) -> None:
-        nonlocal done
-        done = now
+    async def run(tool: Targets) -> None:
+        added = tool.add(
+            name,
+            kind=kind,
+            types=types or None,
+            from_start=from_start,
+            source=source,
+            archive=archive,
+            reason=reason,
+            rate=rate,
+        )
+        await drive(added, lambda: _added(added), as_json=as_json)
 
-    add = partial(
-        Targets.add,
-        name=name,
-        kind=kind,
-        types=types or None,
-        from_start=from_start,
-        source=source,
-        archive=archive,
-        reason=reason,
-        told=announce,
-        filled=filled,
-    )
-    with progress(lambda: _fill_line(done)):
-        found = called(Targets(database), add)
-    if as_json:
-        json_line(found)
-        return
-    fill = "" if found.fill is None else f", {_fill_line(found.fill)}"
-    say(f"{name}  {found.state}{fill}")
+    called(Targets(database), run)
+
+
+def _added(run: AddRun) -> str:
+    target = run.progress
+    waits = f", waits for {run.waits_for}" if run.waits_for else ""
+    fill = "" if target.fill is None else f", {_fill_line(target.fill)}"
+    return f"{target.name}  {target.state}{waits}{fill}"
 
 
 def _fill_line(fill: FillProgress) -> str:
@@ -141,12 +138,16 @@ def _fill_line(fill: FillProgress) -> str:
     return f"filled with {counted(fill.messages, 'message')}, {read}{lacking(fill)}"
 
 
+def _announce(what: str) -> None:
+    announce(f"waits for {what}")
+
+
 @targets.command()
 @click.argument("name")
 @yes_option
 @reason_option
 @json_option
-@with_database(_GO_ON, duty="operator")
+@with_database(GO_ON, duty="operator", logs=True)
 def drop(*, name: str, yes: bool, reason: str, as_json: bool, database: Database) -> None:
     """Drop a target for good, with its waiting messages and dead letters.
 
@@ -154,7 +155,7 @@ def drop(*, name: str, yes: bool, reason: str, as_json: bool, database: Database
     that are open: on Aurora DSQL for 5 minutes.
     """
     confirm(f"Drop the target {name} for good, with all messages that wait for it?", yes=yes)
-    done = called(Targets(database), lambda tool: tool.drop(name, reason=reason, told=announce))
+    done = called(Targets(database), lambda tool: tool.drop(name, reason=reason, told=_announce))
     if as_json:
         json_line(done)
         return

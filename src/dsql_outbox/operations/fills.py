@@ -5,7 +5,7 @@ their positions are those that they have in every target. Each page commits with
 only for the last worker that took the fill, so a worker that was stopped adds nothing later.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -22,6 +22,8 @@ from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetRow, TargetState
 
 from .archived_texts import ArchivedTexts
+from .pace import Pace
+from .pages import LEAVE
 from .replay import stored_headers
 
 if TYPE_CHECKING:
@@ -39,9 +41,6 @@ as long as in the touches.
 
 LEASE: Final = 10.0
 """Seconds after its last page for which a worker keeps the fill."""
-
-_LEAVE: Final = 2.0
-"""Seconds that a worker may take to leave the fill to the next one."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -76,11 +75,7 @@ def fill_progress(state: TargetState, counts: FillCounts, total: int | None) -> 
     return FillProgress(events, messages or 0, bare or 0, forgotten or 0, known)
 
 
-FillTold = Callable[[FillProgress], None]
-"""Takes the progress of a fill, after each of its transactions."""
-
-
-class _FillLost(Exception):
+class FillLost(Exception):
     """Another worker has taken the fill, or it has ended."""
 
 
@@ -110,7 +105,7 @@ class _EventRow(NamedTuple):
     archive: int | None
 
 
-class _Page(NamedTuple):
+class FillPage(NamedTuple):
     """A page of stored events: the last one, and how many there are, without bytes among them.
 
     `headers` are those of the messages to insert, by the ids of their events, and `archived` the
@@ -132,18 +127,26 @@ async def run_target(name: str, transaction: SessionTransaction) -> None:
 
 
 async def take_fill(
-    session: Session, target: TargetRow, archived: ArchivedTexts
-) -> "FillWorker | None":
+    session: Session, target: TargetRow, archived: ArchivedTexts, total: int | None
+) -> "Fill | None":
     """Become the worker of a target's fill; None while another one works, or after its end."""
     found = await session.fetch_rows("fill_take", {"target": target.name, "lease": LEASE})
-    return FillWorker(session, target, archived, _Taken(*found[0])) if found else None
+    return Fill(session, target, archived, _Taken(*found[0]), total) if found else None
 
 
-class FillWorker:
-    """The worker of a fill."""
+class Fill:
+    """A fill, for its worker: the pages, and the fence (see `run.Fence`).
+
+    All methods raise `FillLost` if another worker has taken the fill, or it has ended.
+    """
 
     def __init__(
-        self, session: Session, target: TargetRow, archived: ArchivedTexts, taken: _Taken
+        self,
+        session: Session,
+        target: TargetRow,
+        archived: ArchivedTexts,
+        taken: _Taken,
+        total: int | None,
     ) -> None:
         self._session = session
         self._archived = archived
@@ -151,41 +154,53 @@ class FillWorker:
         self._source = taken.source
         self._mine = {"target": target.name, "epoch": taken.epoch}
         self._place = taken.event_id
-        self._progress = FillProgress(*taken[3:])
+        self.progress = FillProgress(*taken[3:], total)
 
-    async def run(self, total: int | None, told: FillTold) -> None:
-        """Fill the target, and let it run. It ends early if another worker has taken the fill.
+    @property
+    def lease(self) -> float:
+        """Seconds after its last page for which the worker keeps the fill."""
+        return LEASE
 
-        A worker that fails or is cancelled leaves the rest to the next one.
-        """
-        try:
-            while page := await self._read():
-                inserted = await self._session.transaction(partial(self._store, page))
-                self._place = page.reached
-                done = self._progress
-                self._progress = FillProgress(
-                    done.read + page.seen,
-                    done.messages + inserted,
-                    done.without_bytes + page.bare,
-                    done.forgotten,
-                    total,
-                )
-                told(self._progress)
-            await self._session.transaction(self._end)
-        except _FillLost:
-            return
-        except BaseException:
-            with anyio.move_on_after(_LEAVE, shield=True), suppress(psycopg.Error):
-                await self._session.execute("fill_leave", self._mine)
-            raise
+    async def renew(self) -> None:
+        """Keep the fill."""
+        nothing = {"reached": self._place, "events": 0, "messages": 0, "bare": 0, "lease": LEASE}
+        if not await self._session.execute("fill_advance", self._mine | nothing):
+            raise FillLost
 
-    async def _read(self) -> _Page | None:
+    async def leave(self) -> None:
+        """Leave the rest to the next worker at once; also when the caller is cancelled."""
+        with anyio.move_on_after(LEAVE, shield=True), suppress(psycopg.Error):
+            await self._session.execute("fill_leave", self._mine)
+
+    async def pages(self, pace: Pace) -> AsyncGenerator[Sequence["FillPage"]]:
+        """The stored events, page by page."""
+        while page := await self._read(pace.most(PAGE_ROWS)):
+            yield [page]
+
+    async def store(self, pages: Sequence["FillPage"]) -> None:
+        """Insert the messages of a page."""
+        (page,) = pages
+        inserted = await self._session.transaction(partial(self._store, page))
+        self._place = page.reached
+        done = self.progress
+        self.progress = msgspec.structs.replace(
+            done,
+            read=done.read + page.seen,
+            messages=done.messages + inserted,
+            without_bytes=done.without_bytes + page.bare,
+        )
+
+    async def end(self) -> None:
+        """Let publishers relay the target, after the last page."""
+        await self._session.transaction(self._end)
+
+    async def _read(self, most: int) -> "FillPage | None":
         """Read the next events; None if there are none."""
         asked = {
             "after": self._place,
-            "is_first": self._progress.read == 0,
+            "is_first": self.progress.read == 0,
             "types": self._target.types,
-            "rows": PAGE_ROWS,
+            "rows": most,
             "size": _PAGE_BYTES,
         }
         rows = await self._session.fetch("fill_page", _EventRow, asked)
@@ -199,9 +214,9 @@ class FillWorker:
             if row.archive is None
         }
         archived = {event_id: row for event_id, row in events.items() if row.archive is not None}
-        return _Page(end.reached, end.seen, end.bare, headers, archived)
+        return FillPage(end.reached, end.seen, end.bare, headers, archived)
 
-    async def _store(self, page: _Page, transaction: SessionTransaction) -> int:
+    async def _store(self, page: FillPage, transaction: SessionTransaction) -> int:
         """Insert the messages of a page. Returns how many were not there.
 
         On PostgreSQL the next worker waits for this transaction, so nothing is computed in it but
@@ -233,7 +248,7 @@ class FillWorker:
             "lease": LEASE,
         }
         if not await transaction.execute("fill_advance", self._mine | advanced):
-            raise _FillLost
+            raise FillLost
         return inserted
 
     def _headers(self, event_id: UUID, row: _EventRow, own_headers: str | None) -> str:
@@ -251,5 +266,5 @@ class FillWorker:
         """Let publishers relay the target, in the transaction that ends the fill."""
         await transaction.execute("target_lock", {})  # before the row of the fill, as a drop does
         if not await transaction.execute("fill_end", self._mine):
-            raise _FillLost
+            raise FillLost
         await run_target(self._target.name, transaction)

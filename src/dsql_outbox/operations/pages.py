@@ -4,12 +4,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from contextlib import aclosing
 from sys import maxsize
 from time import monotonic
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from .run import Fence, Run
 
 K = TypeVar("K")
 T = TypeVar("T")
+
+LEAVE: Final = 2.0
+"""Seconds that a run that is cancelled may take to give its lease back."""
 
 Size = tuple[int, int]
 """How many rows an item changes, and how many bytes."""

@@ -1,7 +1,8 @@
 """The operator's tool for targets: list, add and fill, drop, pause and resume."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 from time import monotonic
@@ -11,6 +12,7 @@ from uuid import UUID
 import anyio
 import msgspec
 from anyio import to_thread
+from msgspec.structs import replace
 
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.database.database import Database
@@ -23,12 +25,23 @@ from dsql_outbox.outbox.settings import (
 )
 from dsql_outbox.schema.outbox_rows import RowId, row_keys
 from dsql_outbox.schema.roles import is_dsql
-from dsql_outbox.schema.session import SessionTransaction
+from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetKind, TargetRow, TargetState, require_target
 
 from .archived_texts import ArchivedTexts
-from .fills import FillProgress, FillTold, fill_progress, run_target, take_fill
+from .fills import (
+    Fill,
+    FillLost,
+    FillPage,
+    FillProgress,
+    fill_progress,
+    run_target,
+    take_fill,
+)
+from .pace import Pace
+from .pages import Step, changed
 from .replay import rows_estimate
+from .run import Run
 from .tool import OperationEntry, Operator
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
@@ -78,7 +91,7 @@ class DroppedTarget(msgspec.Struct, frozen=True, rename="camel"):
 _decode_types: Final = msgspec.json.Decoder(tuple[str, ...]).decode
 
 TargetTold = Callable[[str], None]
-"""Takes a line about what `Targets.add` or `Targets.drop` waits for."""
+"""Takes a text about what `Targets.drop` waits for."""
 
 
 class Targets(Operator):
@@ -97,10 +110,10 @@ class Targets(Operator):
         """All targets, the default one first, and those that were dropped."""
         rows = await self._rows()
         is_filling = any(row.state == "filling" for row in rows)
-        total = await self._events_stored() if is_filling else None
+        total = await rows_estimate(self._session, "business_events") if is_filling else None
         return [_target(row, total) for row in rows]
 
-    async def add(  # noqa: PLR0913 - one argument per option
+    def add(  # noqa: PLR0913 - one argument per option
         self,
         name: str,
         *,
@@ -110,20 +123,20 @@ class Targets(Operator):
         source: str = DEFAULT_SOURCE,
         archive: str | Iterable[str] | None = None,
         reason: str = "",
-        told: TargetTold = lambda _: None,
-        filled: FillTold = lambda _: None,
-    ) -> Target:
-        """Add a target, and return it when publishers may relay it.
+        rate: float | None = None,
+    ) -> "AddRun":
+        """Add a target. Returns a run: await it, or iterate over it, to do its work.
 
-        It gets the messages of the events that are stored from some moment of this call on. With
+        The run ends when publishers may relay the target. That gets the messages of the events
+        that are stored from some moment of the run on. With
         `from_start`, it gets those of all events: it is filled with the earlier ones, beside the
         writers and the other targets. `source` must then equal the writers' setting, because the
-        database does not store it. `archive` are the places to read archived events from; the call
+        database does not store it. `archive` are the places to read archived events from; the run
         raises `EventArchived` for one without a place, and `ArchiveError`, and goes on when it is
-        repeated.
+        repeated. `rate` is the limit in events per second (None is no limit).
 
         `types` are the types of the subjects that it takes, which never change; None: all.
-        The call waits for the transactions that are open, as they do not know the target: on
+        The run waits for the transactions that are open, as they do not know the target: on
         Aurora DSQL for 5 minutes. A call that was interrupted is repeated with the same
         arguments, and goes on, also in another process. If another call fills the target, this one
         waits for it, and takes its place when it has died.
@@ -132,44 +145,10 @@ class Targets(Operator):
         require_source("Targets.add", source)
         if kind not in get_args(TargetKind):
             raise SettingsError(f"the kind of a target is sink or model, got {kind!r}")
-        archived = ArchivedTexts(archive)
         added = _Added(name, kind, _listed(types), source if from_start else None)
         entry = self._entry("targets add", reason, name)
-        row = await self._session.transaction(partial(_add, added, entry))
-        added.require(row)
-        if row.state == "opening":
-            await self._wait_for_transactions(told)
-            if from_start:
-                await self._session.execute("fill_begin", {"target": name})
-            else:
-                await self._discard(row.first_shard)
-                await self._session.transaction(partial(run_target, name))
-        row = await self._require(name)
-        if row.state == "filling":
-            row = await self._fill(row, archived, told, filled)
-        return _target(row)
-
-    async def _fill(
-        self, row: TargetRow, archived: ArchivedTexts, told: TargetTold, filled: FillTold
-    ) -> TargetRow:
-        """Fill a target, or wait until another call has filled it. Returns it when it runs."""
-        total = await self._events_stored()
-        has_told = False
-        while row.state == "filling":
-            worker = await take_fill(self._session, row, archived)
-            if worker is not None:
-                await worker.run(total, filled)
-            elif not has_told:
-                told("waits for another process, which fills the target, or filled it before")
-                has_told = True
-            else:
-                await anyio.sleep(_LOOK)
-                filled(_fill_of(row, total) or FillProgress(0, 0, 0))
-            row = await self._require(row.name)
-        return row
-
-    async def _events_stored(self) -> int | None:
-        return await rows_estimate(self._session, "business_events")
+        archived = ArchivedTexts(archive)
+        return AddRun(self._session, self._database, added, entry, archived=archived, rate=rate)
 
     async def drop(
         self, name: str, *, reason: str = "", told: TargetTold = lambda _: None
@@ -186,10 +165,10 @@ class Targets(Operator):
         row = next(row for row in rows if row.name == name)
         entry = self._entry("targets drop", reason, name)
         await self._session.transaction(partial(_drop, name, entry))
-        messages = await self._discard(row.first_shard)
-        await self._wait_for_transactions(told)
-        late = await self._discard(row.first_shard)
-        letters = await self._until_none("target_letters", {"first": row.first_shard})
+        messages = await _discard(self._session, row.first_shard)
+        await _wait_for_transactions(self._session, self._database, told, anyio.Event())
+        late = await _discard(self._session, row.first_shard)
+        letters = await _until_none(self._session, "target_letters", {"first": row.first_shard})
         await self._session.execute("failure_sweep", {}, limit=1_000)
         return DroppedTarget(name, messages, late, letters)
 
@@ -214,56 +193,160 @@ class Targets(Operator):
     async def _require(self, name: str) -> TargetRow:
         return require_target(await self._rows(), name, None)
 
-    async def _discard(self, first: int) -> int:
-        """Delete the rows of a target as of now: of each subject the first ones. Returns how many.
 
-        Those before the clock until there are none, as more of them may become visible meanwhile;
-        and those after it that were there, since later ones of their subjects are to stay.
-        """
-        found = await self._session.fetch_rows("target_ahead", {"first": first})
-        now = found[0][0]
-        total = await self._until_none("target_discard", {"first": first, "position": now})
-        ahead = [RowId(*row) for _, *row in found if row[0] is not None]
-        for start in range(0, len(ahead), _DELETED):
-            part = ahead[start : start + _DELETED]
-            total += await self._session.execute("outbox_delete", row_keys(part))
-        return total
+class AddRun(Run[Target, Target]):
+    """A run of `Targets.add`. Its progress is the target, with how far it is filled."""
 
-    async def _until_none(self, name: str, parameters: dict[str, Any]) -> int:
-        total = 0
-        while found := await self._session.execute(name, parameters):
-            total += found
-        return total
+    def __init__(  # noqa: PLR0913 - what is added, and how it is filled
+        self,
+        session: Session,
+        database: Database,
+        added: "_Added",
+        entry: OperationEntry,
+        *,
+        archived: ArchivedTexts,
+        rate: float | None,
+    ) -> None:
+        self._session = session
+        self._database = database
+        self._added = added
+        self._entry = entry
+        self._archived = archived
+        self.waits_for = ""
+        """What the run waits for now; empty: for nothing."""
+        super().__init__(added.target, Pace(rate))
 
-    async def _wait_for_transactions(self, told: TargetTold) -> None:
-        """Wait until all transactions have ended that are open now.
+    async def _work(self) -> AsyncGenerator[Target]:
+        row = await self._session.transaction(partial(_add, self._added, self._entry))
+        self._added.require(row)
+        yield self._see(row)
+        if row.state == "opening":
+            database, stopping = self._database, self._stopping
+            await _wait_for_transactions(self._session, database, self._wait_for, stopping)
+            if self.is_stopping:
+                return
+            self.waits_for = ""
+            if self._added.source is None:
+                await _discard(self._session, row.first_shard)
+                await self._session.transaction(partial(run_target, row.name))
+            else:
+                await self._session.execute("fill_begin", {"target": row.name})
+            row = await self._require()
+        if row.state == "filling":
+            async with aclosing(self._filled(row)) as steps:
+                async for each in steps:
+                    yield each
+        elif row.state != self.progress.state:
+            yield self._see(row)
 
-        A statement that waits for a row goes on with its old snapshot, in which the targets are
-        as they were.
-        """
-        began = monotonic()
-        if await to_thread.run_sync(self._is_dsql):
-            told(f"waits {LONGEST_TRANSACTION:g} s for the transactions that are open")
-            await anyio.sleep(max(0.0, began + LONGEST_TRANSACTION - monotonic()))
+    async def _filled(self, row: TargetRow) -> AsyncGenerator[Target]:
+        """Fill the target, or wait until another run has filled it."""
+        total = await rows_estimate(self._session, "business_events")
+        while row.state == "filling" and not self.is_stopping:
+            fill = await take_fill(self._session, row, self._archived, total)
+            if fill is None:
+                self._wait_for("another process, which fills the target, or filled it before")
+                yield self._see(row, total)
+                await self.pause(_LOOK)
+            else:
+                self.waits_for = ""
+                async with aclosing(self._fill(fill)) as steps:
+                    async for each in steps:
+                        yield each
+            row = await self._require()
+        self.waits_for = ""
+        if not self.is_stopping:
+            yield self._see(row)
+
+    async def _fill(self, fill: Fill) -> AsyncGenerator[Target]:
+        """Fill it as its worker, who leaves the rest to the next one when the run ends early."""
+
+        async def store(pages: Sequence[FillPage]) -> Step[Target]:
+            await fill.store(pages)
+            self.progress = replace(self.progress, state="filling", fill=fill.progress)
+            return Step(1, pages[0].seen, [self.progress])
+
+        try:
+            async with aclosing(changed(self, fill, fill.pages(self.pace), store)) as steps:
+                async for each in steps:
+                    yield each
+            if self.is_stopping:
+                await fill.leave()
+            else:
+                await fill.end()
+        except FillLost:
             return
-        # A transaction that is prepared meanwhile is found after it has lost its virtual id.
-        await self._wait_for_end("transactions_open", told)
-        await self._wait_for_end("transactions_prepared", told)
+        except BaseException:
+            await fill.leave()
+            raise
 
-    async def _wait_for_end(self, name: str, told: TargetTold) -> None:
-        left = await self._names(name)
+    def _wait_for(self, what: str) -> None:
+        self.waits_for = what
+
+    def _see(self, row: TargetRow, total: int | None = None) -> Target:
+        self.progress = _target(row, total)
+        return self.progress
+
+    async def _require(self) -> TargetRow:
+        rows = await self._session.fetch("target_list", TargetRow, {})
+        return require_target(rows, self._added.name, None)
+
+
+async def _discard(session: Session, first: int) -> int:
+    """Delete the rows of a target as of now: of each subject the first ones. Returns how many.
+
+    Those before the clock until there are none, as more of them may become visible meanwhile;
+    and those after it that were there, since later ones of their subjects are to stay.
+    """
+    found = await session.fetch_rows("target_ahead", {"first": first})
+    now = found[0][0]
+    total = await _until_none(session, "target_discard", {"first": first, "position": now})
+    ahead = [RowId(*row) for _, *row in found if row[0] is not None]
+    for start in range(0, len(ahead), _DELETED):
+        part = ahead[start : start + _DELETED]
+        total += await session.execute("outbox_delete", row_keys(part))
+    return total
+
+
+async def _until_none(session: Session, name: str, parameters: dict[str, Any]) -> int:
+    total = 0
+    while found := await session.execute(name, parameters):
+        total += found
+    return total
+
+
+async def _wait_for_transactions(
+    session: Session, database: Database, told: TargetTold, stopping: anyio.Event
+) -> None:
+    """Wait until all transactions have ended that are open now, or until it is to stop.
+
+    A statement that waits for a row goes on with its old snapshot, in which the targets are
+    as they were.
+    """
+    began = monotonic()
+    if await to_thread.run_sync(_is_dsql, database):
+        told(f"{LONGEST_TRANSACTION:g} s for the transactions that are open")
+        with anyio.move_on_after(began + LONGEST_TRANSACTION - monotonic()):
+            await stopping.wait()
+        return
+    # A transaction that is prepared meanwhile is found after it has lost its virtual id.
+    for name in ("transactions_open", "transactions_prepared"):
+        left = await _names(session, name)
         if left:
-            told(f"waits for the {len(left)} transactions that are open")
-        while left:
-            await anyio.sleep(_LOOK)
-            left = left & await self._names(name)
+            told(f"the {len(left)} transactions that are open")
+        while left and not stopping.is_set():
+            with anyio.move_on_after(_LOOK):
+                await stopping.wait()
+            left &= await _names(session, name)
 
-    async def _names(self, name: str) -> set[str]:
-        return {found for (found,) in await self._session.fetch_rows(name, {})}
 
-    def _is_dsql(self) -> bool:
-        with self._database.connect() as connection:
-            return is_dsql(connection)
+async def _names(session: Session, name: str) -> set[str]:
+    return {found for (found,) in await session.fetch_rows(name, {})}
+
+
+def _is_dsql(database: Database) -> bool:
+    with database.connect() as connection:
+        return is_dsql(connection)
 
 
 class _Added(NamedTuple):
@@ -273,6 +356,12 @@ class _Added(NamedTuple):
     kind: TargetKind
     types: str | None
     source: str | None
+
+    @property
+    def target(self) -> Target:
+        """The target before it is added."""
+        types = None if self.types is None else _parsed(self.types)
+        return Target(self.name, self.kind, "opening", types, 0)
 
     def require(self, row: TargetRow) -> None:
         """Raise `SettingsError` unless the target is the one that is asked for."""

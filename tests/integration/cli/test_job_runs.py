@@ -52,7 +52,6 @@ def job_run(job: Job, url: str, sql: psycopg.Connection[Any], tmp_path: Path) ->
 
 
 @every_job(
-    fill=AT_ONCE,
     retry=AT_ONCE,
     retry_failing=AT_ONCE,
     drop=AT_ONCE,
@@ -100,7 +99,6 @@ def test_a_job_that_was_stopped_at_once_goes_on_as_it_said(job_run: JobRun) -> N
 
 
 @every_job(
-    fill=NO_ADVICE,
     retry=NO_ADVICE,
     retry_failing=NO_ADVICE,
     drop=NO_ADVICE,
@@ -136,7 +134,6 @@ def assert_goes_on(job_run: JobRun, *more: str) -> None:
 
 
 @every_job(
-    fill=NO_RATE,
     retry_failing="keeps the rate for dead messages only",
     drop=NO_RATE,
     verify=NO_RATE,
@@ -181,7 +178,6 @@ def test_a_terminal_shows_the_progress_in_place(job_run: JobRun) -> None:
 
 
 @every_job(
-    fill=NOTHING,
     replay=NO_COUNTS,
     retry=NO_COUNTS,
     retry_failing=NO_COUNTS,
@@ -200,7 +196,6 @@ def test_json_has_the_counts_of_a_job_that_failed(job_run: JobRun) -> None:
 
 
 @every_job(
-    fill=NOTHING,
     replay=NO_COUNTS,
     retry=NO_COUNTS,
     retry_failing=NO_COUNTS,

@@ -1,7 +1,6 @@
 """The fill of a target: it gets each stored event once, beside writers, whatever is stopped."""
 
 from collections import defaultdict
-from functools import partial
 from itertools import chain
 from typing import Any
 from uuid import UUID
@@ -17,6 +16,7 @@ from dsql_outbox.cli.status.tables import tables_of
 from dsql_outbox.operations import StatusReader, Targets, fills
 from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.operations.fills import FillProgress
+from dsql_outbox.operations.targets import AddRun
 from dsql_outbox.outbox import Database, Entity, Event, SettingsError
 from dsql_outbox.publisher import Publisher
 from dsql_outbox.schema.named_statements import statement
@@ -65,6 +65,23 @@ def write(writer: Writer, number: int, subjects: int = 6, first: int = 0) -> Non
     writer.write_many([event(f"C-{n % subjects}", n) for n in range(first, first + number)])
 
 
+async def reads(run: AddRun) -> list[int]:
+    """How many events were read, after each of its transactions."""
+    return [each.fill.read async for each in run if each.fill is not None]
+
+
+async def left_at(run: AddRun, read: int) -> None:
+    """Add a target, and cancel that when so many events were read."""
+    with anyio.CancelScope() as scope:
+        async for each in run:
+            if each.fill is not None and each.fill.read >= read:
+                scope.cancel()
+
+
+async def completed(run: AddRun) -> None:
+    await run
+
+
 async def drained(database: Database, name: str) -> MemorySink:
     """The messages of a target."""
     sink = MemorySink()
@@ -82,11 +99,12 @@ async def test_a_target_gets_the_messages_of_all_events_as_the_others_got_them(
         Event.new("Own", "Own", [Entity("Car", "C-0")], topic="mine", headers={"xown": "1"})
     )
     ours = await drained(database, "default")
-    told: list[FillProgress] = []
-    found = await targets.add("lake", from_start=True, filled=told.append)
+    run = targets.add("lake", from_start=True)
+    read = await reads(run)
+    found = run.progress
     assert found.state == "running"
     assert found.fill == FillProgress(read=42, messages=42, without_bytes=0)
-    assert [each.read for each in told] == [7, 14, 21, 28, 35, 42]
+    assert read == [0, 7, 14, 21, 28, 35, 42, 42]
     assert wrong(sql, "lake") == []
     assert sql.execute("SELECT count(payload) FROM outbox.outbox").fetchall() == [(0,)]
     write(writer, 12, subjects, first=40)
@@ -128,9 +146,7 @@ async def test_large_events_make_small_pages(
         for k, size in enumerate((1, 300, 30, 30, 30, 1, 1, 1))
     ]
     writer.write_many(wide)
-    told: list[FillProgress] = []
-    await targets.add("lake", from_start=True, filled=told.append)
-    assert [each.read for each in told] == [1, 2, 4, 8]
+    assert await reads(targets.add("lake", from_start=True)) == [0, 1, 2, 4, 8, 8]
     assert wrong(sql, "lake") == []
 
 
@@ -216,7 +232,7 @@ async def test_a_page_of_a_worker_that_was_stopped_does_not_commit_after_the_end
     write(writer, 30)
     held = database_proxy.hold(matching='INSERT INTO "outbox".outbox (')
     async with Targets(Database(database_proxy.url)) as stopped, anyio.create_task_group() as group:
-        group.start_soon(partial(stopped.add, "lake", from_start=True))
+        group.start_soon(completed, stopped.add("lake", from_start=True))
         await to_thread.run_sync(held.arrived)
         if stage == "COMMIT":
             inserting, held = held, database_proxy.hold(matching="COMMIT")
@@ -242,21 +258,20 @@ async def test_a_page_of_a_worker_that_was_stopped_does_not_commit_beside_the_ne
     """Another one has taken the fill and has not ended it, so only the epoch tells."""
     monkeypatch.setattr(fills, "LEASE", 0.2)
     write(writer, 30)
-    told: list[FillProgress] = []
+    read: list[int] = []
     held = database_proxy.hold(matching='INSERT INTO "outbox".outbox (')
+
+    async def add(run: AddRun) -> None:
+        read.extend(await reads(run))
+
     async with Targets(Database(database_proxy.url)) as stopped, anyio.create_task_group() as group:
-        group.start_soon(partial(stopped.add, "lake", from_start=True, filled=told.append))
+        group.start_soon(add, stopped.add("lake", from_start=True))
         await to_thread.run_sync(held.arrived)
-        with anyio.fail_after(60), anyio.CancelScope() as scope:
-
-            def stop_at_a_page(filled: FillProgress) -> None:
-                if filled.read:
-                    scope.cancel()
-
-            await targets.add("lake", from_start=True, filled=stop_at_a_page)
+        with anyio.fail_after(60):
+            await left_at(targets.add("lake", from_start=True), 7)
         assert state(sql) == "filling"
         await to_thread.run_sync(held.release)
-    assert [each.read for each in told] == [14, 21, 28, 30]
+    assert read == [0, 14, 21, 28, 30, 30]
     (_, found) = await targets.list()
     assert found.fill == FillProgress(read=30, messages=30, without_bytes=0)
     assert wrong(sql, "lake") == []
@@ -267,10 +282,9 @@ async def test_of_two_that_fill_one_target_one_works_and_two_targets_are_filled_
 ) -> None:
     write(writer, 60)
     found: list[Any] = []
-    told: list[str] = []
 
     async def add(name: str, tool: Targets) -> None:
-        found.append(await tool.add(name, from_start=True, told=told.append))
+        found.append(await tool.add(name, from_start=True))
 
     async with (
         Targets(database) as one,
@@ -296,8 +310,7 @@ async def test_a_call_that_is_cancelled_leaves_the_fill_to_the_next_at_once(
 ) -> None:
     monkeypatch.setattr(fills, "LEASE", 3_600.0)
     write(writer, 60)
-    with anyio.CancelScope() as scope:
-        await targets.add("lake", from_start=True, filled=lambda _: scope.cancel())
+    await left_at(targets.add("lake", from_start=True), 7)
     assert state(sql) == "filling"
     with pytest.raises(SettingsError, match="lake is being filled from the start: add it with"):
         await targets.add("lake")
@@ -316,13 +329,13 @@ async def test_a_target_that_is_dropped_while_it_is_filled_keeps_nothing(
 ) -> None:
     """The page of a worker that was stopped meanwhile does not commit after the drop."""
     write(writer, 30)
-    told: list[FillProgress] = []
     held = database_proxy.hold(matching='UPDATE "outbox".outbox_fills SET event_id')
     async with Targets(Database(database_proxy.url)) as stopped, anyio.create_task_group() as group:
+        run = stopped.add("lake", from_start=True)
 
         async def add() -> None:
             with pytest.raises(SettingsError, match="target lake was dropped"):
-                await stopped.add("lake", from_start=True, filled=told.append)
+                await run
 
         group.start_soon(add)
         await to_thread.run_sync(held.arrived)
@@ -330,7 +343,8 @@ async def test_a_target_that_is_dropped_while_it_is_filled_keeps_nothing(
             dropping.start_soon(targets.drop, "lake")
             await until(lambda: state(sql) == "dropped")
             await to_thread.run_sync(held.release)
-    assert told == []
+    assert run.progress.fill is not None
+    assert run.progress.fill.read == 0
     found = sql.execute("SELECT shard >= 1024, count(*) FROM outbox.outbox GROUP BY 1").fetchall()
     assert found == [(False, 30)]
     assert sql.execute("SELECT state FROM outbox.outbox_fills").fetchall() == [("dropped",)]
@@ -341,14 +355,7 @@ async def test_the_status_and_the_list_show_how_far_a_fill_is(
 ) -> None:
     write(writer, 70)
     sql.execute("ANALYZE outbox.business_events")
-    shown = iter(range(100))
-
-    def look(_: FillProgress) -> None:
-        if next(shown) == 2:
-            scope.cancel()
-
-    with anyio.CancelScope() as scope:
-        await targets.add("lake", from_start=True, filled=look)
+    await left_at(targets.add("lake", from_start=True), 21)
     (_, listed) = await targets.list()
     assert listed.fill == FillProgress(21, 21, 0, total=70)
     async with StatusReader(database) as status:
@@ -377,3 +384,51 @@ def test_a_page_at_any_place_reads_its_own_events_only(
         if "Relation Name" in node:
             looked_at += node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
     assert 0 < looked_at <= 8
+
+
+async def test_a_fill_that_is_stopped_leaves_the_rest_to_the_next_at_once(
+    writer: Writer, targets: Targets, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fills, "LEASE", 3_600.0)
+    write(writer, 30)
+    run = targets.add("lake", from_start=True, rate=1e6)
+    async for each in run:
+        if each.fill is not None and each.fill.read:
+            run.stop()
+    assert (run.progress.state, run.again) == ("filling", {})
+    with anyio.fail_after(30):
+        again = targets.add("lake", from_start=True)
+        assert await reads(again) == [7, 14, 21, 28, 30, 30]
+    assert (again.progress.state, again.again) == ("running", None)
+    assert wrong(sql, "lake") == []
+
+
+@pytest.mark.postgres_only("DSQL lists no transactions, so 5 minutes are waited for")
+async def test_a_run_that_waits_for_a_transaction_can_be_stopped(
+    targets: Targets, sql: psycopg.Connection, holder: psycopg.Connection
+) -> None:
+    holder.execute("SELECT 1")
+    run = targets.add("lake", from_start=True)
+    async with anyio.create_task_group() as group:
+        group.start_soon(completed, run)
+        await until(lambda: run.waits_for == "the 1 transactions that are open")
+        run.stop()
+    assert (state(sql), run.again) == ("opening", {})
+
+
+async def test_a_fill_is_kept_while_it_rests(
+    database: Database,
+    writer: Writer,
+    targets: Targets,
+    sql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its rate makes it rest for longer than its lease, and no other worker takes it."""
+    monkeypatch.setattr(fills, "LEASE", 0.3)
+    write(writer, 2)
+    async with Targets(database) as other, anyio.create_task_group() as group:
+        group.start_soon(completed, targets.add("lake", from_start=True, rate=1.0))
+        await until(lambda: state(sql) == "filling")
+        await other.add("lake", from_start=True)
+    assert sql.execute("SELECT epoch FROM outbox.outbox_fills").fetchall() == [(1,)]
+    assert wrong(sql, "lake") == []

@@ -3,7 +3,7 @@
 import re
 import signal
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, LiteralString
@@ -17,7 +17,6 @@ from tests.support.verified import findings_in
 from tests.support.waiting import wait_until
 
 from dsql_outbox.operations import Targets
-from dsql_outbox.operations.fills import FillProgress
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.writer import Writer
 
@@ -105,16 +104,12 @@ def _filling(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
     _write(url, 1, 2)
     _waiting(url, sql, folder)
 
-    class Left(Exception):
-        pass
-
-    def leave(_: FillProgress) -> None:
-        raise Left
-
     async def begin() -> None:
         async with Targets(Database(url)) as targets:
-            with suppress(Left):
-                await targets.add("lake", from_start=True, filled=leave)
+            run = targets.add("lake", from_start=True)
+            async for each in run:
+                if each.fill is not None and each.fill.read:
+                    run.stop()
 
     with small_pages():
         anyio.run(begin)

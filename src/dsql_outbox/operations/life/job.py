@@ -13,6 +13,7 @@ import anyio
 import psycopg
 from anyio import to_thread
 
+from dsql_outbox.operations.pages import LEAVE
 from dsql_outbox.outbox.archive.archive_file import remove_file
 from dsql_outbox.outbox.archive.place import ArchivePlace, open_recorded
 from dsql_outbox.outbox.errors import ArchiveError, JobRefused, OutboxError
@@ -22,9 +23,6 @@ LifeVerb = Literal["archive", "erase", "forget"]
 
 LEASE: Final = 60.0
 """Seconds that a job has for one step: to read, write and read back a file, and to commit."""
-
-LEAVE: Final = 2.0
-"""Seconds that a run that is cancelled may take to give its lease back."""
 
 
 class PendingFile(NamedTuple):
