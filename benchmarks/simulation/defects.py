@@ -11,7 +11,7 @@ from unittest.mock import PropertyMock, patch
 
 from anyio import CancelScope
 
-from dsql_outbox.operations.replay_positions import Candidate, Placed, Places
+from dsql_outbox.operations.replay_positions import Candidate, Placed, Positions
 from dsql_outbox.outbox.failure import LASTING, FailureKind
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.ownership import Ownership
@@ -51,10 +51,10 @@ def drop_a_delete() -> AbstractContextManager[Any]:
 def reuse_a_key() -> AbstractContextManager[Any]:
     """A replay takes its position from the event alone, not from earlier replays."""
 
-    def place(_: Places, candidates: Sequence[Candidate], _now: int) -> list[Placed]:
+    def place(_: Positions, candidates: Sequence[Candidate], _now: int) -> list[Placed]:
         return [Placed(each, each.event_id.int, 0) for each in candidates]
 
-    return patch.object(Places, "place", place)
+    return patch.object(Positions, "place", place)
 
 
 def renew_without_progress() -> AbstractContextManager[Any]:

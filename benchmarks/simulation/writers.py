@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from dsql_outbox.operations.replay_positions import Candidate, Places
+from dsql_outbox.operations.replay_positions import Candidate, Positions
 from dsql_outbox.outbox.settings import TARGET_SHARDS
 from dsql_outbox.publisher.relay.store import SubjectName
 from dsql_outbox.schema.outbox_rows import RowId
@@ -153,7 +153,7 @@ class Writers:
             replays=self._replays[replay.write],
             waiting=False,
         )
-        (placed,) = Places().place([candidate], self._tables.clock())
+        (placed,) = Positions().place([candidate], self._tables.clock())
         self._replays[replay.write] += 1
         key = RowId(first.id.shard, placed.position, first.id.event_id)
         self._places[replay.write] = placed.position

@@ -15,8 +15,8 @@ _ENTITY_PAGE: Final = 1_000
 _PAGE: Final = 5_000
 
 
-class Place(NamedTuple):
-    """A version of an entity: the place right after it, in the order of entities and versions."""
+class EntityVersion(NamedTuple):
+    """A version of an entity. As a place, it is the one after it, by entities and versions."""
 
     entity_type: str
     entity_id: str
@@ -34,7 +34,7 @@ class Place(NamedTuple):
         return f"{subject_key(self.entity_type, self.entity_id)}@{self.version}"
 
 
-START: Final = Place("", "", 0)
+START: Final = EntityVersion("", "", 0)
 """The place before every event."""
 
 
@@ -104,7 +104,9 @@ async def entity_pages(
         yield EventPage(keys, seen, str(after))
 
 
-async def all_pages(session: Session, which: Selection, after: Place) -> AsyncGenerator[EventPage]:
+async def all_pages(
+    session: Session, which: Selection, after: EntityVersion
+) -> AsyncGenerator[EventPage]:
     """The events of all subjects after a place, in order of subjects and their versions.
 
     If the filter has no `until`, the events that were saved before the call.
@@ -119,9 +121,11 @@ async def all_pages(session: Session, which: Selection, after: Place) -> AsyncGe
         end = rows[0]
         seen = end.seen
         if seen:
-            after = Place(end.reached_type, end.reached_id, end.reached_version)
+            after = EntityVersion(end.reached_type, end.reached_id, end.reached_version)
         keys = [
-            StoredKey(row.event_id, str(Place(row.entity_type, row.entity_id, row.entity_version)))
+            StoredKey(
+                row.event_id, str(EntityVersion(row.entity_type, row.entity_id, row.entity_version))
+            )
             for row in rows
             if row.event_id is not None
         ]

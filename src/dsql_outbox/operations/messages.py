@@ -1,17 +1,13 @@
 """The operator's tool for messages that were not delivered, and for sending events again."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
-from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
-from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.errors import SettingsError
-from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.outbox.settings import (
     DEFAULT_SOURCE,
     DEFAULT_TARGET,
@@ -20,22 +16,19 @@ from dsql_outbox.outbox.settings import (
 )
 from dsql_outbox.schema.backlog import has_backlog
 from dsql_outbox.schema.burial import Burial, Letter
-from dsql_outbox.schema.outbox_rows import RowId, read_headers, row_keys
-from dsql_outbox.schema.session import SessionTransaction
+from dsql_outbox.schema.outbox_rows import RowId
 from dsql_outbox.schema.target_rows import TargetRow, require_target
 
 from .archived_texts import ArchivedTexts
 from .letter_groups import GROUPED, LetterGroups, read_groups
+from .letters import LetterKey, letter_columns
 from .pace import Pace
 from .replay import Replay, StoredEvents, rows_estimate, selected_pages
-from .replay_positions import Candidate, Placed
-from .requeue import MAX_BYTES, MAX_ROWS, Handled, HandledStatus, Requeue
+from .requeue import MAX_BYTES, MAX_ROWS, Requeue
+from .retry import MAX_RETRIED, Retry
 from .selection import Selection, State
 from .tool import OperationEntry, Operator
-from .undelivered import Keyed, Page, UndeliveredMessage, read_messages, read_page
-
-MAX_RETRIED: Final = 100_000
-"""Most messages of one run of `Messages.retry`; their keys are held in memory to sort them."""
+from .undelivered import Keyed, Page, UndeliveredMessage, message_pages, read_page, state_pages
 
 _ALL: Final = Selection()
 _STEPS: Final = 1_000
@@ -56,10 +49,10 @@ class Predecessor(msgspec.Struct, frozen=True):
 class Messages(Operator):
     """The messages that were not delivered, and stored events that are to be sent again.
 
-    The constructor does no I/O. Use ``async with`` or call `close`. `find`, `retry` and `drop`
-    return generators that work while they are read; close a generator that is left early. Each
-    statement reads a bounded number of rows. All methods raise `SchemaError` if the tables are
-    missing, and the driver's errors.
+    The constructor does no I/O. Use ``async with`` or call `close`. `find`, and the runs of the
+    other verbs, work while they are read; close one that is left early. Each statement reads a
+    bounded number of rows. All methods raise `SchemaError` if the tables are missing, and the
+    driver's errors.
     """
 
     async def find(
@@ -71,9 +64,10 @@ class Messages(Operator):
         the order in which they are sent. With `payload`, one more statement per message reads it.
         Memory does not grow with the number of messages.
         """
-        async with aclosing(read_messages(self._session, which)) as found:
-            async for each in found:
-                yield await self._with_payload(each) if payload else each.message
+        async with aclosing(message_pages(self._session, which)) as pages:
+            async for page in pages:
+                for each in page:
+                    yield await self._with_payload(each) if payload else each.message
 
     async def page(
         self, which: Selection = _ALL, after: str | None = None, *, rows: int = 50
@@ -120,7 +114,7 @@ class Messages(Operator):
         first = require_target(rows, target, None).first_shard
         return await has_backlog(self._session, first=first, last=first + TARGET_SHARDS - 1)
 
-    async def retry(  # noqa: PLR0913 - one argument per option
+    def retry(  # noqa: PLR0913 - one argument per option
         self,
         which: Selection = _ALL,
         *,
@@ -129,37 +123,30 @@ class Messages(Operator):
         limit: int = MAX_RETRIED,
         dry_run: bool = False,
         archive: str | Iterable[str] | None = None,
-    ) -> AsyncGenerator[Handled]:
+    ) -> Retry:
         """Let a publisher try the selected failing and dead messages again; at most `limit`.
 
         The failure of a failing message is forgotten, so it has all its attempts again. A message
         behind another one still waits for that one. A dead message is a new row of the outbox: one
         transaction inserts it and deletes the dead letter. Those of one subject are sent in the
-        order of its versions. For these, `rate` is the limit in events per second (None is no
-        limit). `reason` is recorded. `archive` are the places to read archived events from.
+        order of its versions. `rate` is the limit in events per second (None is no limit). `reason`
+        is recorded. `archive` are the places to read archived events from.
 
         Yields the result for each message after its transaction. With `dry_run` nothing is
         changed. Raises `SettingsError` for a rate that is not above 0, and for waiting messages,
         and `EventArchived` and `ArchiveError` for an archived event that cannot be read.
         """
-        pace = Pace(rate)
-        entry = self._entry("messages retry", reason)
         if which.state == "waiting":
             raise SettingsError("a waiting message needs no retry: a publisher sends it")
-        left = min(limit, MAX_RETRIED)
-        async with aclosing(self._in_state("failing", which, left)) as failing:
-            async for message in (each.message async for each in failing):
-                if not dry_run:
-                    await entry.write()
-                if dry_run or await self._forget(message):
-                    left -= 1
-                    yield _retried(message, dry_run=dry_run)
-        letters = _Letters(ArchivedTexts(archive))
-        requeue = Requeue(self._session, letters, entry, pace=pace, dry_run=dry_run)
-        keys = await self._in_order(which, left)
-        async with aclosing(requeue.run(keys)) as told:
-            async for each in told:
-                yield each
+        return Retry(
+            self._session,
+            which,
+            self._entry("messages retry", reason),
+            pace=Pace(rate),
+            limit=limit,
+            dry_run=dry_run,
+            archived=ArchivedTexts(archive),
+        )
 
     async def drop(
         self, which: Selection, *, reason: str = "", limit: int | None = None, dry_run: bool = False
@@ -226,10 +213,9 @@ class Messages(Operator):
             self._session,
             StoredEvents(source, target, ArchivedTexts(archive)),
             self._entry("messages replay", reason),
-            pace=Pace(rate),
             dry_run=dry_run,
         )
-        return Replay(self._session, requeue, pages, table, target)
+        return Replay(self._session, requeue, pages, target, table=table, pace=Pace(rate))
 
     async def events_stored(self) -> int | None:
         """The estimated number of events, from the database's statistics; None if it has none."""
@@ -247,27 +233,10 @@ class Messages(Operator):
         self, state: State, which: Selection, limit: int | None
     ) -> AsyncGenerator[Keyed]:
         """The first `limit` selected messages of one state."""
-        if state not in which.states or limit == 0:
-            return
-        count = 0
-        some = msgspec.structs.replace(which, state=state)
-        async with aclosing(read_messages(self._session, some)) as found:
-            async for each in found:
-                yield each
-                count += 1
-                if count == limit:
-                    return
-
-    async def _forget(self, message: UndeliveredMessage) -> bool:
-        """Delete a failure; the publisher notices, because `Reader._check` compares every 10 s."""
-        row = RowId(message.shard, message.position, str(message.event_id))
-        return await self._session.execute("failure_forget", row_keys([row])) > 0
-
-    async def _in_order(self, which: Selection, limit: int) -> list["LetterKey"]:
-        """The keys of the selected dead messages, by version of their subject, oldest first."""
-        async with aclosing(self._in_state("dead", which, limit)) as letters:
-            found = [(each.message.subject_version, _letter_key(each)) async for each in letters]
-        return [key for _, key in sorted(found)]
+        async with aclosing(state_pages(self._session, which, state, limit)) as pages:
+            async for page in pages:
+                for each in page:
+                    yield each
 
     async def _delete(
         self, found: AsyncGenerator[Keyed], entry: OperationEntry, *, dry_run: bool
@@ -276,7 +245,7 @@ class Messages(Operator):
             async for batch in batches:
                 if not dry_run:
                     await entry.write()
-                    keys = _columns([_letter_key(each) for each in batch])
+                    keys = letter_columns([LetterKey.of(each) for each in batch])
                     await self._session.execute("letter_delete", keys)
                 for each in batch:
                     yield each.message
@@ -303,98 +272,10 @@ class Messages(Operator):
                 yield msgspec.structs.replace(message, behind=False)
 
 
-class LetterKey(NamedTuple):
-    """The key of a dead letter; `died_at` is text, since Python has not every time."""
-
-    event_id: UUID
-    died_at: str
-
-
 class _Step(NamedTuple):
     step: int
     event_id: UUID
     position: int
-
-
-class _CandidateRow(NamedTuple):
-    """A row of ``letter_candidates``."""
-
-    event_id: UUID
-    key: str
-    died_at: datetime
-    topic: str
-    shard: int
-    subject_type: str
-    subject_id: str
-    bytes: int
-    archive: int | None
-    headers: str
-    last_position: int
-    replays: int
-    waiting: bool
-    now_us: int
-
-
-class _Letters:
-    """The dead letters as a source of messages to send again (see `requeue.Source`)."""
-
-    done: HandledStatus = "retried"
-
-    def __init__(self, archived: ArchivedTexts) -> None:
-        self._archived = archived
-
-    async def candidates(
-        self, transaction: SessionTransaction, keys: Sequence[LetterKey], /
-    ) -> tuple[list[Candidate | UUID], int]:
-        rows = await transaction.fetch("letter_candidates", _CandidateRow, _columns(keys))
-        archived = await self._archived.read(
-            transaction, [row.event_id for row in rows if row.archive is not None]
-        )
-        found = {
-            LetterKey(row.event_id, row.key): _candidate(row, archived.get(row.event_id))
-            for row in rows
-        }
-        return [found.get(key, key.event_id) for key in keys], rows[-1].now_us if rows else 0
-
-    async def put(
-        self, transaction: SessionTransaction, placed: Sequence[Placed], columns: dict[str, str], /
-    ) -> None:
-        died_ats = array_literal(each.candidate.died_at for each in placed)
-        columns = columns | {"died_ats": died_ats}
-        await transaction.change("letter_requeue", columns, len(placed))
-        await transaction.change("letter_delete", columns, len(placed))
-
-
-def _candidate(row: _CandidateRow, archived: ArchivedEvent | None) -> Candidate:
-    stored = read_headers(row.headers)
-    return Candidate(
-        event_id=row.event_id,
-        died_at=row.key,
-        key=subject_key(row.subject_type, row.subject_id),
-        type=stored.by_name.get("type", ""),
-        topic=row.topic,
-        shard=row.shard,
-        at=row.died_at,
-        headers=stored.by_name,
-        fault=stored.fault,
-        size=row.bytes,
-        last_position=row.last_position,
-        replays=row.replays,
-        waiting=row.waiting,
-        payload=None if archived is None else archived.event,
-    )
-
-
-def _retried(message: UndeliveredMessage, *, dry_run: bool) -> Handled:
-    return Handled(
-        message.event_id,
-        "planned" if dry_run else "retried",
-        message.subject,
-        type=message.type,
-        topic=message.topic,
-        shard=message.shard,
-        at=message.created_at,
-    )
 
 
 async def _buried(burial: Burial, message: UndeliveredMessage) -> bool:
@@ -404,17 +285,6 @@ async def _buried(burial: Burial, message: UndeliveredMessage) -> bool:
 
 def _row_key(message: UndeliveredMessage) -> dict[str, object]:
     return {"shard": message.shard, "position": message.position, "event_id": message.event_id}
-
-
-def _letter_key(found: Keyed) -> LetterKey:
-    return LetterKey(found.message.event_id, found.key[1])
-
-
-def _columns(keys: Sequence[LetterKey]) -> dict[str, str]:
-    return {
-        "event_ids": array_literal(key.event_id for key in keys),
-        "died_ats": array_literal(key.died_at for key in keys),
-    }
 
 
 async def _batches(found: AsyncIterable[Keyed]) -> AsyncGenerator[list[Keyed]]:

@@ -1,10 +1,10 @@
 """Replay of stored events; their messages are rebuilt from ``business_events`` alone."""
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -19,89 +19,81 @@ from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetRow, require_running
 
 from .archived_texts import ArchivedTexts
-from .event_pages import START, EventPage, Place, StoredKey, all_pages, entity_pages
+from .event_pages import START, EntityVersion, EventPage, StoredKey, all_pages, entity_pages
+from .pace import Pace
+from .pages import Step, changed
 from .replay_positions import Candidate, Placed
-from .requeue import MAX_ROWS, Handled, HandledStatus, Requeue
+from .requeue import MAX_ROWS, MessageResult, Requeue, RequeueProgress, ResultStatus
+from .run import RowFence, Run
 from .selection import Selection
 
 _touches: Final = msgspec.json.Decoder(tuple[Touched, ...])
 
 
-class ReplayProgress(msgspec.Struct, frozen=True):
+class ReplayProgress(RequeueProgress, frozen=True, rename="camel"):
     """How far a replay is.
 
     `read` is the number of rows that were read to find the events, out of about `total`;
-    None if that is not known. `place` is where `after` of the same method continues; None
-    at the start, and for a replay by id.
+    None if that is not known. Everything up to `place` is replayed and committed, so `after` of the
+    same method continues there; it is None at the start, and for a replay by id.
     """
 
+    replayed: int = 0
     read: int = 0
     total: int | None = None
     place: str | None = None
 
 
-class Replay:
-    """A run of `Messages.replay`: iterate over it to do its work.
+class Replay(Run[ReplayProgress, MessageResult]):
+    """A run of `Messages.replay`. Memory does not grow with the number of events."""
 
-    It yields each event after its transaction. Close a run that is left early. `stop` ends it
-    before the next transaction. `progress` says where another run continues. Memory does not
-    grow with the number of events.
-    """
-
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument per part
         self,
         session: Session,
         requeue: Requeue[StoredKey],
         pages: AsyncGenerator[EventPage],
-        table: str | None,
         target: str,
+        *,
+        table: str | None,
+        pace: Pace,
     ) -> None:
         """`table` is the one that the pages read as a whole."""
-        self._target = target
         self._session = session
         self._requeue = requeue
-        self._read = ReplayProgress()
-        self._handled = self._run(pages, table)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Handled:
-        return await anext(self._handled)
-
-    async def aclose(self) -> None:
-        """End the run; the transaction in progress is rolled back."""
-        await self._handled.aclose()
+        self._pages = pages
+        self._target = target
+        self._table = table
+        super().__init__(ReplayProgress(), pace)
 
     @property
-    def progress(self) -> ReplayProgress:
-        """How far the run is: everything up to `place` is replayed and committed."""
-        last = self._requeue.last
-        if last is None or last.place is None:
-            return self._read
-        return msgspec.structs.replace(self._read, place=last.place)
+    def again(self) -> Mapping[str, str] | None:
+        """The arguments to add to the same call, so that it goes on; None when all is done."""
+        same, place = super().again, self.progress.place
+        return same if same is None or place is None else {"after": place}
 
-    def stop(self) -> None:
-        """End the run after the transaction in progress."""
-        self._requeue.stop()
-
-    async def _run(
-        self, pages: AsyncGenerator[EventPage], table: str | None
-    ) -> AsyncGenerator[Handled]:
+    async def _work(self) -> AsyncGenerator[MessageResult]:
         targets = await self._session.fetch("target_known", TargetRow, {})
         require_running(targets, self._target)
-        total = None if table is None else await rows_estimate(self._session, table)
-        read = 0
-        async with aclosing(pages):
+        if self._table is not None:
+            self._note(total=await rows_estimate(self._session, self._table))
+        async with aclosing(changed(self, RowFence(), self._keys(), self._change)) as told:
+            async for each in told:
+                yield each
+
+    async def _keys(self) -> AsyncGenerator[Sequence[StoredKey]]:
+        async with aclosing(self._pages) as pages:
             async for page in pages:
-                async with aclosing(self._requeue.run(page.keys)) as told:
-                    async for each in told:
-                        yield each
-                if self._requeue.is_stopping:
-                    return
-                read += page.read
-                self._requeue.last = None
-                self._read = ReplayProgress(read, total, page.place)
+                yield page.keys
+                self._note(read=self.progress.read + page.read, place=page.place)
+
+    async def _change(self, some: Sequence[StoredKey]) -> Step[MessageResult]:
+        step = await self._requeue.change(some, self.pace.most(MAX_ROWS))
+        self.progress = self.progress.counting(step.told)
+        self._note(place=some[step.settled - 1].place)
+        return step
+
+    def _note(self, **changes: int | str | None) -> None:
+        self.progress = msgspec.structs.replace(self.progress, **changes)
 
 
 def selected_pages(
@@ -122,7 +114,7 @@ def selected_pages(
             raise SettingsError("a replay by ids takes neither entity nor after")
         return _pages_of(which.ids), None
     if entity is None:
-        place = START if after is None else Place.parse(after)
+        place = START if after is None else EntityVersion.parse(after)
         return all_pages(session, which, place), "event_headers"
     if after is not None and not after.isdecimal():
         raise SettingsError(f"after {after!r} is no version of the entity, as in 12")
@@ -144,7 +136,7 @@ async def _pages_of(event_ids: Iterable[UUID]) -> AsyncGenerator[EventPage]:
 class StoredEvents:
     """The stored events as a source of messages to replay (see `requeue.Source`)."""
 
-    done: HandledStatus = "replayed"
+    done: ResultStatus = "replayed"
 
     def __init__(self, source: str, target: str, archived: ArchivedTexts) -> None:
         self._archived = archived

@@ -74,7 +74,7 @@ class Placed(NamedTuple):
         return self.candidate.replays + 1
 
 
-class Places:
+class Positions:
     """Assigns the positions of one run, so that the relay keeps the order per subject.
 
     The positions of a subject rise, and start after the subject's last event. They are also

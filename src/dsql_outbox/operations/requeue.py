@@ -1,21 +1,19 @@
 """Put messages into the outbox again: a retry of dead letters, and a replay of events."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
-from time import monotonic
-from typing import Final, Generic, Literal, Protocol, TypeVar
+from typing import Final, Generic, Literal, Protocol, Self, TypeVar
 from uuid import UUID
 
-import anyio
 import msgspec
 
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.schema.outbox_rows import REPLAY_HEADER
 from dsql_outbox.schema.session import Session, SessionTransaction
 
-from .pace import Pace
-from .pages import fitting
-from .replay_positions import Candidate, Placed, Places
+from .pages import Step, fitting
+from .replay_positions import Candidate, Placed, Positions
 from .tool import OperationEntry
 
 
@@ -43,7 +41,7 @@ Aurora DSQL allows 10 MiB of changes. A replayed dead letter counts twice: it is
 inserted into the outbox and deleted from the dead letters.
 """
 
-HandledStatus = Literal[
+ResultStatus = Literal[
     "retried", "replayed", "planned", "waiting", "missing", "unreadable", "untaken"
 ]
 """The result for a message.
@@ -55,7 +53,7 @@ invalid, ``untaken`` if the target does not take the type of its subject.
 """
 
 
-class Handled(msgspec.Struct, frozen=True, rename="camel"):
+class MessageResult(msgspec.Struct, frozen=True, rename="camel"):
     """The result of `Messages.retry` or `Messages.replay` for one message.
 
     `replay` is the number of the replay, which the dedupe id ``<event id>/r<number>``
@@ -66,7 +64,7 @@ class Handled(msgspec.Struct, frozen=True, rename="camel"):
     """
 
     event_id: UUID
-    status: HandledStatus
+    status: ResultStatus
     subject: str | None = None
     replay: int | None = None
     position: int | None = None
@@ -76,13 +74,34 @@ class Handled(msgspec.Struct, frozen=True, rename="camel"):
     at: datetime | None = None
 
 
+class RequeueProgress(msgspec.Struct, frozen=True, rename="camel"):
+    """How many messages of a retry or a replay have each result; `planned` in a dry run."""
+
+    planned: int = 0
+    waiting: int = 0
+    missing: int = 0
+    unreadable: int = 0
+    untaken: int = 0
+
+    def counting(self, results: Sequence[MessageResult]) -> Self:
+        """The progress after these results."""
+        more = Counter(each.status for each in results)
+        counts = {status: getattr(self, status) + n for status, n in more.items()}
+        return msgspec.structs.replace(self, **counts)
+
+    @property
+    def left_alone(self) -> int:
+        """How many messages were selected but left alone."""
+        return self.waiting + self.missing + self.unreadable + self.untaken
+
+
 class Source(Protocol[K_contra]):
     """Where the messages come from; a key of type `K` names one of them.
 
     `done` is the status of one that is in the outbox anew.
     """
 
-    done: HandledStatus
+    done: ResultStatus
 
     async def candidates(
         self, transaction: SessionTransaction, keys: Sequence[K_contra], /
@@ -101,85 +120,44 @@ class Source(Protocol[K_contra]):
         ...
 
 
-class _RequeuedPage(msgspec.Struct, frozen=True):
-    """The result of one transaction, which settled the first `keys` keys."""
-
-    keys: int
-    placed: Sequence[Placed]
-    told: Sequence[Handled]
-
-
 class Requeue(Generic[K]):
-    """One run of a retry or a replay, in transactions of `MAX_ROWS` events and `MAX_BYTES` at most.
-
-    `last` is the key up to which all are settled, or None before the first transaction.
-    """
+    """The transactions of a retry or a replay: at most `MAX_ROWS` events and `MAX_BYTES` each."""
 
     def __init__(
-        self,
-        session: Session,
-        source: Source[K],
-        entry: OperationEntry,
-        *,
-        pace: Pace,
-        dry_run: bool,
+        self, session: Session, source: Source[K], entry: OperationEntry, *, dry_run: bool
     ) -> None:
         self._session = session
         self._source = source
         self._entry = entry
-        self._pace = pace
         self._dry_run = dry_run
-        self._places = Places()
-        self._stopping = anyio.Event()
-        self.last: K | None = None
+        self._positions = Positions()
 
-    async def run(self, keys: Sequence[K]) -> AsyncGenerator[Handled]:
-        """Replay in the order of `keys`; yields the result for each event after its transaction."""
-        done = 0
-        while done < len(keys):
-            with anyio.move_on_after(self._pace.wait(monotonic())):
-                await self._stopping.wait()
-            if self._stopping.is_set():
-                return
-            began = monotonic()
-            step = await self._step(keys[done : done + self._pace.most(MAX_ROWS)])
-            if not self._dry_run:
-                self._places.keep(step.placed)
-                self._pace.spend(len(step.placed), began, monotonic())
-            done += step.keys
-            self.last = keys[done - 1]
-            for each in step.told:
-                yield each
-
-    @property
-    def is_stopping(self) -> bool:
-        """Whether `stop` was called."""
-        return self._stopping.is_set()
-
-    def stop(self) -> None:
-        """Begin no further transaction."""
-        self._stopping.set()
-
-    async def _step(self, keys: Sequence[K]) -> _RequeuedPage:
+    async def change(self, keys: Sequence[K], most: int) -> Step[MessageResult]:
+        """Send the first of these messages again, `most` at most, in one transaction."""
+        keys = keys[:most]
         ids = {"event_ids": array_literal(key.event_id for key in keys)}
 
-        async def work(transaction: SessionTransaction) -> _RequeuedPage:
+        async def work(
+            transaction: SessionTransaction,
+        ) -> tuple[int, Sequence[Placed], Sequence[MessageResult]]:
             if not self._dry_run:
                 # No archive takes the bytes of an event between the read and the row that names it.
                 await transaction.fetch_rows("event_lock", ids)
             asked, now_us = await self._source.candidates(transaction, keys)
             found = _within_bytes(asked)
             chosen, told = _choose(found)
-            placed = self._places.place(chosen, now_us)
+            placed = self._positions.place(chosen, now_us)
             if placed and not self._dry_run:
                 await self._put(transaction, placed)
-            told += [self._tell(each) for each in placed]
-            return _RequeuedPage(len(found), placed, told)
+            return len(found), placed, [*told, *map(self._tell, placed)]
 
-        done = await self._session.transaction(work)
-        if done.placed and not self._dry_run:
+        settled, placed, told = await self._session.transaction(work)
+        if self._dry_run:
+            return Step(settled, 0, told)
+        self._positions.keep(placed)
+        if placed:
             self._entry.is_written = True
-        return done
+        return Step(settled, len(placed), told)
 
     async def _put(self, transaction: SessionTransaction, placed: Sequence[Placed]) -> None:
         event_ids = array_literal(each.candidate.event_id for each in placed)
@@ -202,19 +180,19 @@ class Requeue(Generic[K]):
         }
         await self._source.put(transaction, placed, columns)
 
-    def _tell(self, placed: Placed) -> Handled:
+    def _tell(self, placed: Placed) -> MessageResult:
         position = None if self._dry_run else placed.position
-        status: HandledStatus = "planned" if self._dry_run else self._source.done
+        status: ResultStatus = "planned" if self._dry_run else self._source.done
         return _told(placed.candidate, status, placed.number, position)
 
 
 def _told(
     candidate: Candidate,
-    status: HandledStatus,
+    status: ResultStatus,
     number: int | None = None,
     position: int | None = None,
-) -> Handled:
-    return Handled(
+) -> MessageResult:
+    return MessageResult(
         candidate.event_id,
         status,
         candidate.key,
@@ -244,13 +222,13 @@ def _within_bytes(found: Sequence[Candidate | UUID]) -> Sequence[Candidate | UUI
     return found[: fitting(sizes, rows=MAX_ROWS, bytes_=MAX_BYTES)]
 
 
-def _choose(found: Sequence[Candidate | UUID]) -> tuple[list[Candidate], list[Handled]]:
+def _choose(found: Sequence[Candidate | UUID]) -> tuple[list[Candidate], list[MessageResult]]:
     """Split into the candidates to replay and the results for the others."""
     chosen: dict[UUID, Candidate] = {}
-    left: list[Handled] = []
+    left: list[MessageResult] = []
     for each in found:
         if isinstance(each, UUID):
-            left.append(Handled(each, "missing"))
+            left.append(MessageResult(each, "missing"))
         elif not each.is_taken:
             left.append(_told(each, "untaken"))
         elif not each.can_be_sent:

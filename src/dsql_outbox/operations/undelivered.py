@@ -6,6 +6,7 @@ those of them that match. A target is a range of keys, and ids are keys.
 """
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
@@ -230,24 +231,38 @@ def tables(selection: Selection) -> Iterator[Table]:
     return (_TABLES[state] for state in STATES if state in selection.states)
 
 
-async def read_messages(session: Session, selection: Selection) -> AsyncGenerator[Keyed]:
+async def message_pages(session: Session, selection: Selection) -> AsyncGenerator[list[Keyed]]:
     """The selected messages without payload, state by state, each in the order of its table.
 
-    Memory does not grow with their number.
+    A page has those that one statement has found, if any. Memory does not grow with their number.
     """
     search = await Search.of(session, selection)
     if selection.ids:
         ids = tuple(dict.fromkeys(selection.ids))
         for start in range(0, len(ids), PAGE_ROWS):
-            for each in await search.by_id(ids[start : start + PAGE_ROWS]):
-                yield each
+            yield await search.by_id(ids[start : start + PAGE_ROWS])
         return
     for table in tables(selection):
         seen, after = PAGE_ROWS, search.first(table)
         while seen == PAGE_ROWS:
             seen, after, found = await search.block(table, after, PAGE_ROWS)
-            for each in found:
-                yield each
+            yield found
+
+
+async def state_pages(
+    session: Session, selection: Selection, state: State, limit: int | None
+) -> AsyncGenerator[list[Keyed]]:
+    """The first `limit` selected messages of one state, page by page."""
+    if state not in selection.states or limit == 0:
+        return
+    count = 0
+    some = msgspec.structs.replace(selection, state=state)
+    async with aclosing(message_pages(session, some)) as pages:
+        async for page in pages:
+            yield page if limit is None else page[: limit - count]
+            count += len(page)
+            if limit is not None and count >= limit:
+                return
 
 
 async def read_page(session: Session, selection: Selection, after: str | None, rows: int) -> Page:

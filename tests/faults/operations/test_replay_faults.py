@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.operations import Messages, Selection
-from dsql_outbox.operations.requeue import Handled
+from dsql_outbox.operations.requeue import MessageResult
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.database.address import Isolation
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected
@@ -24,16 +24,16 @@ from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
-_Way = Callable[[Database, list[UUID]], AsyncGenerator[Handled]]
+_Way = Callable[[Database, list[UUID]], AsyncGenerator[MessageResult]]
 
 
-async def from_letters(database: Database, ids: list[UUID]) -> AsyncGenerator[Handled]:
+async def from_letters(database: Database, ids: list[UUID]) -> AsyncGenerator[MessageResult]:
     async with Messages(database) as messages:
         async for each in messages.retry(Selection(state="dead", ids=tuple(ids))):
             yield each
 
 
-async def from_events(database: Database, ids: list[UUID]) -> AsyncGenerator[Handled]:
+async def from_events(database: Database, ids: list[UUID]) -> AsyncGenerator[MessageResult]:
     async with Messages(database) as messages:
         async for each in messages.replay(Selection(ids=tuple(ids))):
             yield each
@@ -108,7 +108,7 @@ async def test_three_at_once_do_each_event_once(
     url: str, tables: Tables, way: _Way, isolation: Isolation
 ) -> None:
     ids = await given_up(url, 40)
-    done: list[Handled] = []
+    done: list[MessageResult] = []
 
     async def one() -> None:
         done.extend(await gathered(way(Database(url, isolation=isolation), ids)))

@@ -52,8 +52,6 @@ def job_run(job: Job, url: str, sql: psycopg.Connection[Any], tmp_path: Path) ->
 
 
 @every_job(
-    retry=AT_ONCE,
-    retry_failing=AT_ONCE,
     drop=AT_ONCE,
     verify=NOT_BEGUN,
     prune=AT_ONCE,
@@ -99,8 +97,6 @@ def test_a_job_that_was_stopped_at_once_goes_on_as_it_said(job_run: JobRun) -> N
 
 
 @every_job(
-    retry=NO_ADVICE,
-    retry_failing=NO_ADVICE,
     drop=NO_ADVICE,
     verify=NO_ADVICE,
     prune=NO_ADVICE,
@@ -134,7 +130,6 @@ def assert_goes_on(job_run: JobRun, *more: str) -> None:
 
 
 @every_job(
-    retry_failing="keeps the rate for dead messages only",
     drop=NO_RATE,
     verify=NO_RATE,
     prune=NO_RATE,
@@ -178,9 +173,6 @@ def test_a_terminal_shows_the_progress_in_place(job_run: JobRun) -> None:
 
 
 @every_job(
-    replay=NO_COUNTS,
-    retry=NO_COUNTS,
-    retry_failing=NO_COUNTS,
     drop=NO_COUNTS,
     verify=NOTHING,
     prune=NOTHING,
@@ -196,9 +188,6 @@ def test_json_has_the_counts_of_a_job_that_failed(job_run: JobRun) -> None:
 
 
 @every_job(
-    replay=NO_COUNTS,
-    retry=NO_COUNTS,
-    retry_failing=NO_COUNTS,
     drop=NO_COUNTS,
     verify=NOTHING,
     prune=NOTHING,

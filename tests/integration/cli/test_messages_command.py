@@ -136,9 +136,10 @@ def test_an_id_without_a_letter_fails_the_command(url: str) -> None:
     (event_id,) = given_up(url, "a")
     done = run(url, "messages", "retry", "--id", event_id, "--id", uuid4(), "--json")
     assert done.exit_code == 1
-    (line,) = lines(done)
+    line, counts = lines(done)
     assert (line["eventId"], line["status"], line["replay"]) == (str(event_id), "retried", 1)
-    assert done.stderr.splitlines() == ["1 retried", "1 of the ids: no failing or dead message"]
+    assert counts["retried"] == 1
+    assert done.stderr.splitlines() == ["1 of the ids: no failing or dead message"]
 
 
 def test_a_replay_that_ends_at_its_limit_says_so(url: str, sql: psycopg.Connection) -> None:
@@ -258,9 +259,9 @@ def test_blocked_messages_are_listed_and_can_be_tried_anew(
     assert dry.stderr == "1 message would be retried\n"
     assert count(sql, "outbox_failures") == 1
     done = run(url, "messages", "retry", "--subject", "Car/a", "--json")
-    (told,) = lines(done)
+    told, counts = lines(done)
     assert (told["eventId"], told["status"], told["replay"]) == (str(event_id), "retried", None)
-    assert done.stderr == "1 retried\n"
+    assert counts["retried"] == 1
     assert (count(sql, "outbox_failures"), count(sql, "outbox")) == (0, 1)
 
 

@@ -15,8 +15,8 @@ from tests.support.publisher.given_up_messages import event
 from tests.support.publisher.running_relays import count
 from tests.support.waiting import wait_until
 
+from dsql_outbox.cli import job
 from dsql_outbox.cli.main import main
-from dsql_outbox.cli.messages import replay_command
 from dsql_outbox.cli.progress_line import lines as lines_of_progress
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.writer import Writer
@@ -36,7 +36,9 @@ def run(url: str, *words: object) -> Result:
 
 
 def lines(done: Result) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    """The lines of JSON of all messages, or the summary of a dry run."""
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return found[:-1] if len(found) > 1 else found
 
 
 def test_events_are_replayed_by_id_and_each_is_told(
@@ -44,7 +46,9 @@ def test_events_are_replayed_by_id_and_each_is_told(
 ) -> None:
     done = run(url, ids[0], ids[2], "--json", "--reason", "lost at the consumer")
     assert done.exit_code == 0
-    assert done.stderr == "2 replayed\n"
+    assert done.stderr == ""
+    counts = json.loads(done.stdout.splitlines()[-1])
+    assert (counts["replayed"], counts["missing"]) == (2, 0)
     told = lines(done)
     assert [(t["eventId"], t["status"], t["subject"], t["replay"]) for t in told] == [
         (str(ids[0]), "replayed", "Car/a", 1),
@@ -190,8 +194,8 @@ def test_ctrl_c_says_where_another_run_goes_on(
     assert ended.code == 130
     assert ended.err.splitlines() == [
         "finishing the work in progress; Ctrl-C stops immediately",
-        "not done; to continue, run the same command with --after Car/a@1",
-        "1 replayed",
+        "1 replayed, at Car/a@1",
+        "not done; run the same command with --after Car/a@1 to continue",
     ]
     sql.execute("DELETE FROM outbox.outbox")
     done = run_process(*words, "--after", "Car/a@1", env=env)
@@ -215,12 +219,12 @@ def test_a_second_ctrl_c_stops_at_once(url: str) -> None:
             command.signal(signal.SIGINT)
             ended = command.wait()
     assert ended.code == 130
-    assert ended.err.splitlines() == ["0 replayed"]
+    assert ended.err.splitlines() == ["0 replayed", "not done; run the same command to continue"]
 
 
 @pytest.mark.usefixtures("ids")
 def test_a_pipe_gets_a_line_of_progress_at_times(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay_command, "progress", partial(lines_of_progress, every=0.05))
+    monkeypatch.setattr(job, "progress", partial(lines_of_progress, every=0.05))
     monkeypatch.setattr("dsql_outbox.operations.event_pages._PAGE", 1)
     with psycopg.connect(url, autocommit=True) as other:
         other.execute("ANALYZE outbox.event_headers")

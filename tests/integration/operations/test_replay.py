@@ -11,7 +11,7 @@ from tests.support.publisher.given_up_messages import event, gathered, relay_all
 from tests.support.publisher.running_relays import count, relayed
 
 from dsql_outbox.operations import Messages, Selection
-from dsql_outbox.operations.requeue import Handled
+from dsql_outbox.operations.requeue import MessageResult
 from dsql_outbox.outbox import Database, Entity, Event, SchemaError
 from dsql_outbox.outbox.message import RESERVED_HEADERS
 from dsql_outbox.publisher import Rejected
@@ -21,7 +21,7 @@ from dsql_outbox.writer import Writer, WriterSettings
 pytestmark = pytest.mark.anyio
 
 
-async def replay(database: Database, *event_ids: UUID, **settings: object) -> list[Handled]:
+async def replay(database: Database, *event_ids: UUID, **settings: object) -> list[MessageResult]:
     async with Messages(database) as tool:
         selected = Selection(ids=event_ids)
         return await gathered(tool.replay(selected, **settings))  # type: ignore[arg-type]

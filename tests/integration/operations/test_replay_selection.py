@@ -9,7 +9,7 @@ import pytest
 from tests.support.publisher.given_up_messages import event, gathered
 
 from dsql_outbox.operations import Messages, Selection, event_pages
-from dsql_outbox.operations.requeue import Handled
+from dsql_outbox.operations.requeue import MessageResult
 from dsql_outbox.outbox import Database, Entity, Event, SettingsError
 from dsql_outbox.writer import Writer
 
@@ -61,7 +61,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsql_outbox.operations.requeue.MAX_ROWS", 2)
 
 
-async def stored(database: Database, which: Selection, **settings: object) -> list[Handled]:
+async def stored(database: Database, which: Selection, **settings: object) -> list[MessageResult]:
     async with Messages(database) as tool:
         return await gathered(tool.replay(which, **settings))  # type: ignore[arg-type]
 
@@ -176,6 +176,19 @@ async def test_a_stop_ends_the_wait_for_the_rate(
             async for each in run:
                 assert each.event_id == ids[0]
                 run.stop()
+
+
+@pytest.mark.usefixtures("small_pages")
+async def test_a_stop_ends_the_reading_of_pages_without_matches(
+    database: Database, writer: Writer
+) -> None:
+    written(writer, *(event("a", n) for n in range(9)))
+    async with Messages(database) as tool:
+        whole, stopped = (tool.replay(Selection(type="CarLost")) for _ in range(2))
+        stopped.stop()
+        assert await gathered(whole) == await gathered(stopped) == []
+    assert (whole.progress.read, whole.again) == (9, None)
+    assert (stopped.progress.read, stopped.again) == (0, {})
 
 
 async def test_the_progress_tells_what_was_read_and_of_how_much(

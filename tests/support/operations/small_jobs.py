@@ -40,6 +40,7 @@ _SIZES: Final[Mapping[str, int]] = {
     "operations.fills.PAGE_ROWS": PAGE,
     "operations.messages.MAX_ROWS": PAGE,
     "operations.replay.MAX_ROWS": PAGE,
+    "operations.retry.MAX_ROWS": PAGE,
     "operations.requeue.MAX_ROWS": PAGE,
     "operations.undelivered.PAGE_ROWS": PAGE,
     "operations.verification.verifier.EVENT_ROWS": PAGE,

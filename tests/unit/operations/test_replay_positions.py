@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_outbox.operations.replay_positions import Candidate, Placed, Places
+from dsql_outbox.operations.replay_positions import Candidate, Placed, Positions
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.outbox.message import parse_subject_key, subject_key
 
@@ -40,12 +40,12 @@ def test_positions_of_a_subject_rise_and_each_names_the_one_before_that_was_comm
     transactions: list[tuple[int, bool, list[tuple[str, int]]]],
 ) -> None:
     """Whatever the database's clock does, and whichever transactions fail."""
-    places = Places()
+    positions = Positions()
     committed: list[Placed] = []
     for now, succeeds, asked in transactions:
-        placed = places.place([candidate(*each) for each in asked], now)
+        placed = positions.place([candidate(*each) for each in asked], now)
         if succeeds:
-            places.keep(placed)
+            positions.keep(placed)
             committed += placed
     last: dict[str, int] = {}
     for each in committed:
@@ -57,7 +57,7 @@ def test_positions_of_a_subject_rise_and_each_names_the_one_before_that_was_comm
 
 @given(_clock, st.lists(st.tuples(_subjects, _clock), min_size=1))
 def test_no_place_is_before_the_clock(now: int, asked: list[tuple[str, int]]) -> None:
-    for each in Places().place([candidate(*each) for each in asked], now):
+    for each in Positions().place([candidate(*each) for each in asked], now):
         assert each.position >= now
 
 

@@ -22,14 +22,16 @@ from dsql_outbox.cli.filters import (
 from dsql_outbox.cli.output import aligned, counted, json_line, say
 from dsql_outbox.cli.progress_line import progress
 from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
-from dsql_outbox.operations.messages import MAX_RETRIED, Messages
+from dsql_outbox.cli.tool_call import called
+from dsql_outbox.operations.messages import Messages
+from dsql_outbox.operations.retry import MAX_RETRIED, RetryProgress
 from dsql_outbox.operations.selection import Selection
 from dsql_outbox.operations.undelivered import UndeliveredMessage
 from dsql_outbox.outbox.database.database import Database
 
-from .handled_report import HandledReport
 from .message_text import HEADER, cells, fields
 from .replay_command import replay
+from .result_report import ResultReport
 from .selection_options import limit_option, requeue_options, selection_options
 
 _SHOWN: Final = 100
@@ -122,7 +124,7 @@ async def _gather(database: Database, which: Selection, payload: bool) -> list[U
 @all_option
 @limit_option(MAX_RETRIED, MAX_RETRIED)
 @requeue_options
-@with_database(duty="operator")
+@with_database(duty="operator", logs=True)
 def retry(
     *,
     which: Selection,
@@ -147,22 +149,18 @@ def retry(
     because its event waits in the outbox already.
     """
     require_choice("all failing and dead messages", filtered=not which.selects_all, every=every)
-    report = HandledReport(
-        "retried", as_json=as_json, listed=listed or not dry_run, dry_run=dry_run
-    )
+    report = ResultReport("retried", as_json=as_json, listed=listed or not dry_run, dry_run=dry_run)
 
-    async def run() -> None:
-        async with Messages(database) as tool:
-            told = tool.retry(
-                which, reason=reason, rate=rate, limit=limit, dry_run=dry_run, archive=archive
-            )
-            await report.all(told)
+    async def run(tool: Messages) -> RetryProgress:
+        retry = tool.retry(
+            which, reason=reason, rate=rate, limit=limit, dry_run=dry_run, archive=archive
+        )
+        return await report.drive(retry, lambda: report.line(retry.progress))
 
-    with interruptible(GO_ON), report.summed(), progress(lambda: str(report)):
-        anyio.run(run)
-    if report.total == limit:
+    done = called(Messages(database), run)
+    if done.retried + done.planned + done.left_alone == limit:
         say(f"--limit {limit} is reached: there may be more", err=True)
-    _end(which, report.ids, failed=bool(which.ids and report.left_alone))
+    _end(which, report.ids, failed=bool(which.ids and done.left_alone))
 
 
 @messages.command()

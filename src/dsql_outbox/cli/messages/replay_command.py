@@ -1,9 +1,7 @@
 """The command `messages replay`: send stored events again."""
 
-from functools import partial
 from uuid import UUID
 
-import anyio
 import click
 import msgspec
 
@@ -11,16 +9,15 @@ from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.filters import all_option, confirm, yes_option
 from dsql_outbox.cli.options import option
-from dsql_outbox.cli.output import counted, of_about, say
-from dsql_outbox.cli.progress_line import progress
-from dsql_outbox.cli.signals import Interruption
+from dsql_outbox.cli.output import counted, of_about
+from dsql_outbox.cli.tool_call import called
 from dsql_outbox.operations.messages import Messages
 from dsql_outbox.operations.replay import Replay, ReplayProgress
 from dsql_outbox.operations.selection import Selection
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.settings import DEFAULT_SOURCE, DEFAULT_TARGET
 
-from .handled_report import HandledReport
+from .result_report import ResultReport
 from .selection_options import requeue_options, selection_options
 
 
@@ -96,7 +93,7 @@ def replay(
     --until compare the time at which an event was saved.
 
     The first Ctrl-C ends the replay after the transaction in progress, and prints the --after
-    with which another run continues.
+    with which another run continues. One of EVENT_ID.. begins again with the first of them.
     """
     filtered = not which.selects_all or every
     if event_ids and (filtered or entity or after):
@@ -104,29 +101,27 @@ def replay(
     if not (event_ids or entity or filtered):
         raise click.UsageError("give EVENT_ID.., or --entity, or a filter, or --all")
     listed = listed or ((as_json or bool(event_ids)) and not dry_run)
-    report = HandledReport("replayed", as_json=as_json, listed=listed, dry_run=dry_run)
+    report = ResultReport("replayed", as_json=as_json, listed=listed, dry_run=dry_run)
 
-    async def run() -> int:
-        async with Messages(database) as tool:
-            told = tool.replay(
-                msgspec.structs.replace(which, ids=event_ids),
-                entity=entity,
-                after=after,
-                reason=reason,
-                rate=rate,
-                source=source,
-                target=target,
-                dry_run=dry_run,
-                archive=archive,
-            )
-            if not event_ids and entity is None:
-                confirm(_question(await tool.events_stored()), yes=yes)
-            with report.summed():
-                return await _run(told, report)
+    async def run(tool: Messages) -> ReplayProgress:
+        replay = tool.replay(
+            msgspec.structs.replace(which, ids=event_ids),
+            entity=entity,
+            after=after,
+            reason=reason,
+            rate=rate,
+            source=source,
+            target=target,
+            dry_run=dry_run,
+            archive=archive,
+        )
+        if not event_ids and entity is None:
+            confirm(_question(await tool.events_stored()), yes=yes)
+        return await report.drive(replay, lambda: _line(replay, report))
 
-    code = anyio.run(run)
-    if code or (event_ids and report.left_alone):
-        raise click.exceptions.Exit(code or FAILED)
+    done = called(Messages(database), run)
+    if event_ids and done.left_alone:
+        raise click.exceptions.Exit(FAILED)
 
 
 def _question(stored: int | None) -> str:
@@ -134,27 +129,11 @@ def _question(stored: int | None) -> str:
     return f"This replay reads {rows}. Continue?"
 
 
-async def _run(replay: Replay, report: HandledReport) -> int:
-    """Replay until the end or a signal. If it ends early, print where another run continues.
-
-    Returns the exit code that the signal asks for, or 0. Raises the errors of the replay.
-    """
-    interruption = Interruption(replay.stop)
-    is_done = False
-    try:
-        with progress(lambda: _line(replay.progress, report)):
-            await interruption.run(partial(report.all, replay))
-        is_done = interruption.first is None
-    finally:
-        if not is_done and (place := replay.progress.place) is not None:
-            say(f"not done; to continue, run the same command with --after {place}", err=True)
-    return interruption.exit_code
-
-
-def _line(done: ReplayProgress, report: HandledReport) -> str:
-    parts = [str(report)]
-    if done.read:
+def _line(replay: Replay, report: ResultReport) -> str:
+    done = replay.progress
+    parts = [report.line(done)]
+    if done.read and replay.again is not None:
         parts.append(f"read {done.read:,}{of_about(done.read, done.total)} rows")
-    if done.place is not None:
+    if done.place is not None and replay.again is not None:
         parts.append(f"at {done.place}")
     return ", ".join(parts)

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from dsql_outbox.cli.output import aligned, json_line
-from dsql_outbox.operations.requeue import Handled
+from dsql_outbox.cli.output import aligned
+from dsql_outbox.operations.requeue import MessageResult
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -26,7 +26,7 @@ class ReplaySummary:
         self._first: datetime | None = None
         self._last: datetime | None = None
 
-    def add(self, each: Handled) -> None:
+    def add(self, each: MessageResult) -> None:
         """Count an event that would be replayed."""
         self._total += 1
         for name, counter in self._counts.items():
@@ -37,16 +37,17 @@ class ReplaySummary:
 
     def print(self) -> None:
         """Print a table, with the largest counts of each kind."""
-        aligned(list(self._rows()))
+        if self._total:
+            aligned(list(self._rows()))
         if self._first is not None and self._last is not None:
             times = (("first", self._first), ("last", self._last))
             aligned([(name, at.isoformat(sep=" ")) for name, at in times])
 
-    def print_json(self, left_alone: dict[str, int]) -> None:
-        """Print one object, with all counts."""
+    def counts(self, left_alone: dict[str, int]) -> object:
+        """All counts, as one object."""
         counts = {f"{name}s": dict(counter.most_common()) for name, counter in self._counts.items()}
         times = {"first": self._first, "last": self._last}
-        json_line({"events": self._total, "leftAlone": left_alone, **counts, **times})
+        return {"events": self._total, "leftAlone": left_alone, **counts, **times}
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
         for name, counter in self._counts.items():

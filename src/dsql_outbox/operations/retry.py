@@ -1,0 +1,100 @@
+"""Retry of failing and dead messages."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Final
+
+from dsql_outbox.schema.outbox_rows import RowId, row_keys
+from dsql_outbox.schema.session import Session
+
+from .archived_texts import ArchivedTexts
+from .letters import LetterKey, Letters
+from .pace import Pace
+from .pages import Step, changed
+from .requeue import MAX_ROWS, MessageResult, Requeue, RequeueProgress
+from .run import RowFence, Run
+from .selection import Selection
+from .tool import OperationEntry
+from .undelivered import Keyed, UndeliveredMessage, state_pages
+
+MAX_RETRIED: Final = 100_000
+"""Most messages of one run of `Messages.retry`; their keys are held in memory to sort them."""
+
+
+class RetryProgress(RequeueProgress, frozen=True, rename="camel"):
+    """How many messages of a retry have each result."""
+
+    retried: int = 0
+
+
+class Retry(Run[RetryProgress, MessageResult]):
+    """A run of `Messages.retry`: first the failing messages, and then the dead ones."""
+
+    def __init__(  # noqa: PLR0913 - one argument per option
+        self,
+        session: Session,
+        which: Selection,
+        entry: OperationEntry,
+        *,
+        pace: Pace,
+        limit: int,
+        dry_run: bool,
+        archived: ArchivedTexts,
+    ) -> None:
+        self._session = session
+        self._which = which
+        self._entry = entry
+        self._left = min(limit, MAX_RETRIED)
+        self._dry_run = dry_run
+        self._requeue = Requeue(session, Letters(archived), entry, dry_run=dry_run)
+        super().__init__(RetryProgress(), pace)
+
+    async def _work(self) -> AsyncGenerator[MessageResult]:
+        failing = state_pages(self._session, self._which, "failing", self._left)
+        async with aclosing(changed(self, RowFence(), failing, self._forget)) as told:
+            async for each in told:
+                yield each
+        if self.is_stopping:
+            return
+        async with aclosing(changed(self, RowFence(), self._dead(), self._send)) as told:
+            async for each in told:
+                yield each
+
+    async def _forget(self, some: Sequence[Keyed]) -> Step[MessageResult]:
+        """Delete a failure; the publisher notices, because `Reader._check` compares every 10 s."""
+        message = some[0].message
+        if not self._dry_run:
+            await self._entry.write()
+            row = RowId(message.shard, message.position, str(message.event_id))
+            if not await self._session.execute("failure_forget", row_keys([row])):
+                return Step(1, 0, ())
+        self._left -= 1
+        return self._count(Step(1, int(not self._dry_run), [self._told(message)]))
+
+    async def _dead(self) -> AsyncGenerator[Sequence[LetterKey]]:
+        """The keys of the dead messages, by version of their subject, oldest first."""
+        found: list[tuple[int, LetterKey]] = []
+        async with aclosing(state_pages(self._session, self._which, "dead", self._left)) as pages:
+            async for page in pages:
+                if self.is_stopping:
+                    return
+                found += [(each.message.subject_version, LetterKey.of(each)) for each in page]
+        yield [key for _, key in sorted(found)]
+
+    async def _send(self, some: Sequence[LetterKey]) -> Step[MessageResult]:
+        return self._count(await self._requeue.change(some, self.pace.most(MAX_ROWS)))
+
+    def _count(self, step: Step[MessageResult]) -> Step[MessageResult]:
+        self.progress = self.progress.counting(step.told)
+        return step
+
+    def _told(self, message: UndeliveredMessage) -> MessageResult:
+        return MessageResult(
+            message.event_id,
+            "planned" if self._dry_run else "retried",
+            message.subject,
+            type=message.type,
+            topic=message.topic,
+            shard=message.shard,
+            at=message.created_at,
+        )
