@@ -6,7 +6,6 @@ S-distinct gets its conflicts from the proxy; S-hot makes real ones.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from threading import Barrier
 from time import monotonic
 from uuid import UUID
 
@@ -116,34 +115,22 @@ def hot_database(url: str) -> Database:
     return Database(url, isolation="repeatable read")
 
 
-def race(caller: Caller, events: Sequence[Event]) -> Outcomes:
-    """Write events at once, from a barrier on."""
-    barrier = Barrier(len(events))
-
-    def call(event: Event) -> Outcome:
-        barrier.wait(10)
-        return write(caller, event)
-
-    outcomes = Running([partial(call, event) for event in events]).results()
-    return {event.id: outcome for event, outcome in zip(events, outcomes, strict=True)}
-
-
-def collide(caller: Caller, events: Sequence[Event], tables: Tables, url: str) -> Outcomes:
-    """Write events that touch car 0, which all of them wait for before the first gets it."""
-    with tables.locked("CAR-0"), Tables(url) as watch:
+def collide(caller: Caller, n: int, events: Sequence[Event], tables: Tables, url: str) -> Outcomes:
+    """Write events that touch car `n`, which all of them wait for before the first gets it."""
+    with tables.locked(f"CAR-{n}"), Tables(url) as watch:
         running = Running([partial(write, caller, event) for event in events])
         wait_until(lambda: watch.blocked() == len(events))
     return {event.id: outcome for event, outcome in zip(events, running.results(), strict=True)}
 
 
 def test_hot_entities_make_real_conflicts_and_every_event_is_stored_once(
-    open_writer: OpenWriter, hot_database: Database, tables: Tables, facts: Facts
+    open_writer: OpenWriter, hot_database: Database, tables: Tables, facts: Facts, url: str
 ) -> None:
     """Fact 2."""
     caller = open_writer(hot_database, hooks=[facts])
     outcomes: Outcomes = {}
-    for events in workload_s.hot():
-        outcomes |= race(caller, events)
+    for n, events in enumerate(workload_s.hot()):
+        outcomes |= collide(caller, n, events, tables, url)
     conflicts = [fact for fact in facts.of(AttemptEnded) if fact.outcome == "conflict"]
     assert conflicts, "void: no conflict happened"
     assert failures(outcomes) == []
@@ -158,7 +145,7 @@ def test_four_writers_that_collide_for_certain_all_succeed(
     """Fact 2: all wait for one row before the first may write it."""
     caller = open_writer(Database(url, isolation=isolation), hooks=[facts])  # type: ignore[arg-type]
     (events, *_) = workload_s.hot()
-    outcomes = collide(caller, events, tables, url)
+    outcomes = collide(caller, 0, events, tables, url)
     assert failures(outcomes) == []
     conflicts = len(facts.waits())
     snapshots = isolation == "repeatable read" or ON_DSQL
@@ -174,7 +161,7 @@ def test_without_retry_only_one_of_four_colliding_writers_succeeds(
     """Fact 2, its control."""
     caller = open_writer(hot_database, NO_RETRY)
     (events, *_) = workload_s.hot()
-    outcomes = collide(caller, events, tables, url)
+    outcomes = collide(caller, 0, events, tables, url)
     assert [type(error) for error in failures(outcomes)] == [errors.SerializationFailure] * 3
     tables.assert_true_to(outcomes)
 
