@@ -178,7 +178,7 @@ class AsyncWriter(WriterBase):
         try:
             if self._coalescer is not None:
                 await self._coalescer.close()
-            await self._perform(self._programs.store_last_report())
+            await self._perform(self._programs.housekeeping.store_last_report())
         finally:
             await self._connections.end()
 

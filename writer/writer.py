@@ -166,7 +166,7 @@ class Writer(WriterBase):
     def close(self) -> None:
         self._programs.is_closed = True
         try:
-            self._perform(self._programs.store_last_report())
+            self._perform(self._programs.housekeeping.store_last_report())
         finally:
             self._connections.close()
 

@@ -88,8 +88,21 @@ class Acts:
         )
 
     def prove_form(self) -> Program[bool]:
-        """Return whether appends have the plain form from now on, after one was refused."""
-        return prove_form(self._core, self._connections, self.gate.deadline)
+        """Return whether appends have the plain form from now on, after one was refused.
+
+        The refusal decides nothing: it may be due to the session or the server of the caller.
+        So a connection of the writer writes in the single form, and rolls back.
+        """
+        statements = self._core.statements
+        if statements.may_choose and not statements.is_plain:
+            prove = partial(_prove_single, statements)
+            try:
+                yield from self._connections.lend(prove, deadline=self.gate.deadline)
+            except NO_SUCH_FORM:
+                statements.is_plain = True
+            except psycopg.Error:
+                return False  # nobody knows, and the next refusal asks again
+        return statements.is_plain
 
     def tell_transaction_end(
         self, batch: Sequence[Pending], failure: DatabaseFailure | None, started_ns: int
@@ -197,23 +210,6 @@ def learn_layout(statements: WriteStatements, connection: OwnConnection) -> Prog
             return
     rows: Sequence[Row] = yield Query(connection, statements.layout)
     statements.read_layout(rows)
-
-
-def prove_form(core: Core, connections: Lender[Any], deadline: float | None) -> Program[bool]:
-    """Return whether appends have the plain form from now on, after one was refused.
-
-    The refusal decides nothing: it may be due to the session or the server of the caller.
-    So a connection of the writer writes in the single form, and rolls back.
-    """
-    statements = core.statements
-    if statements.may_choose and not statements.is_plain:
-        try:
-            yield from connections.lend(partial(_prove_single, statements), deadline=deadline)
-        except NO_SUCH_FORM:
-            statements.is_plain = True
-        except psycopg.Error:
-            return False  # nobody knows, and the next refusal asks again
-    return statements.is_plain
 
 
 def _prove_single(statements: WriteStatements, connection: OwnConnection) -> Program[None]:

@@ -23,7 +23,7 @@ from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program, Query
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey, Turns
 from dsql_outbox.outbox.unit_of_work.work import settle
-from dsql_outbox.writer.attempt.acts import Acts, OwnConnection, find, learn_layout, prove_form
+from dsql_outbox.writer.attempt.acts import Acts, OwnConnection, find, learn_layout
 from dsql_outbox.writer.attempt.entity_turn import EntityTurn, no_turn
 from dsql_outbox.writer.attempt.event_write import EventWrite
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome, pend
@@ -61,7 +61,7 @@ class Programs:
         self._core = core
         self.is_closed = False
         self._connections = connections
-        self._housekeeping = Housekeeping(core, connections)
+        self.housekeeping = Housekeeping(core, connections)
         self._callers = callers
         self.forget_turns()
         call_in_children(self.forget_turns)
@@ -135,7 +135,7 @@ class Programs:
     ) -> Program[None]:
         """Write events together until each is settled. A `write` has a `turn`."""
         yield from settle(EventWrite(batch, acts, turn))
-        yield from self._housekeeping.after(acts.gate)
+        yield from self.housekeeping.after(acts.gate)
 
     def call(
         self, gate: Gate, function: Callable[[Run[T], Any], Any], on_duplicate: OnDuplicate
@@ -156,7 +156,7 @@ class Programs:
             yield from settle(call)
         finally:
             turn.leave()
-        yield from self._housekeeping.after(gate)
+        yield from self.housekeeping.after(gate)
 
     def append(
         self,
@@ -198,8 +198,8 @@ class Programs:
             try:
                 stored = yield from self._append(connection, joined.prepared)
             except NO_SUCH_FORM:
-                deadline = Gate(self._core.settings.timeout).deadline
-                yield from prove_form(self._core, self._connections, deadline)  # for your next try
+                gate = Gate(self._core.settings.timeout)
+                yield from Acts(self._core, self._connections, gate).prove_form()  # for a next try
                 raise
             except psycopg.Error as error:
                 if kind_of(error) is not FailureKind.COLLISION:
@@ -244,10 +244,6 @@ class Programs:
         run.require_running("entity", connection.info.transaction_status)
         key = entity_key(entity_type, entity_id)
         return entity_of(key, (yield Query(connection, self._core.entity, key)))
-
-    def store_last_report(self) -> Program[None]:
-        """Store the conflicts that no report has yet."""
-        return self._housekeeping.store_last_report()
 
     def _read(self, query: bytes, parameters: Mapping[str, object]) -> Program[Sequence[Row]]:
         """Return the rows of a query, which is retried as a write is. It is never in doubt."""
