@@ -72,8 +72,8 @@ class AsyncWriter(WriterBase):
         self._perform = self._connections.perform
         self._programs = Programs(self._core, self._connections, psycopg.AsyncConnection)
         self._loop: object = None
-        self._begin_coalescing()
-        call_in_children(self._begin_coalescing)
+        self._start_coalescer()
+        call_in_children(self._start_coalescer)
 
     async def write(
         self,
@@ -192,10 +192,10 @@ class AsyncWriter(WriterBase):
         """Serve the running event loop. Tasks of a former one no longer drive its lanes."""
         if (loop := self._connections.enter_loop()) is not self._loop:
             self._loop = loop
-            self._begin_coalescing()
+            self._start_coalescer()
             self._programs.forget_turns()
 
-    def _begin_coalescing(self) -> None:
+    def _start_coalescer(self) -> None:
         """Start with empty lanes. In a forked child no task drives the lanes of the parent."""
         lanes = self._core.settings.coalesce
         self._coalescer = (

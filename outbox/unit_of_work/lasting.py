@@ -48,7 +48,7 @@ class LastingConnection:
     async def use(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Do one piece of work. Raises its error, or the one of a connection that cannot open."""
         try:
-            return await work(await self._connected())
+            return await work(await self._connect())
         except psycopg.Error as error:
             self.was_lost = self.current is not None and self.current.closed
             if kind_of(error) not in self._keeps:
@@ -70,7 +70,7 @@ class LastingConnection:
             await self.current.close()
             self.current = None
 
-    async def _connected(self) -> AsyncConnection:
+    async def _connect(self) -> AsyncConnection:
         found = self.current
         # A function of the user may have closed it. One that leads to a server without writes
         # is left here, and not at its first error: a former primary answers a read with old rows.

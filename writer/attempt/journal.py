@@ -134,16 +134,16 @@ class Journal(Spending):
 
         `first` is the id of one of them, if the call has no event's id.
         """
-        told, named = self.as_fact(failure), first or self._call_id
-        self.scopes(RetryScheduled(named, self.attempts, self._waited, told, events))
+        fact, event_id = self.as_fact(failure), first or self._call_id
+        self.scopes(RetryScheduled(event_id, self.attempts, self._waited, fact, events))
 
     def tell_end_of_retries(
         self, failure: DatabaseFailure, events: int = 1, first: UUID | None = None
     ) -> None:
         """Report that a transaction of `events` events is not tried again."""
-        told, named = self.as_fact(failure), first or self._call_id
+        fact, event_id = self.as_fact(failure), first or self._call_id
         cut_short = self.is_cut_short
-        self.scopes(RetriesExhausted(named, self.attempts, told, events, cut_short))
+        self.scopes(RetriesExhausted(event_id, self.attempts, fact, events, cut_short))
 
     def tell_exhausted(self, failure: DatabaseFailure) -> None:
         """Report that the retries of this call are exhausted."""

@@ -58,7 +58,7 @@ class Sketch:
         ranks = {key: self._ranks.get(key, 0) for key in conflict.touched}
         highest = max(ranks.values(), default=0)
         for key, rank in ranks.items():
-            counts = self._admitted(key)
+            counts = self._admit(key)
             counts.behind += rank < highest
             counts.coalesced += coalesced
             _count(counts, key, conflict)
@@ -77,7 +77,7 @@ class Sketch:
         seen_seconds = round(now - self._seen[key], 3)
         return msgspec.structs.replace(self._entities[key], seen_seconds=seen_seconds)
 
-    def _admitted(self, key: EntityKey) -> EntityConflicts:
+    def _admit(self, key: EntityKey) -> EntityConflicts:
         """Return the counts of an entity, after its rank has risen by one."""
         if key not in self._ranks:
             self._ranks[key] = self._make_room()
