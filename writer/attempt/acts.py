@@ -125,7 +125,10 @@ class Acts:
         )
 
     def leave_lane(self) -> None:
-        """Hear that the first attempt did not settle all events: only a lane acts on it."""
+        """Let other calls use the lane, now that an attempt did not settle all events.
+
+        Only the transaction of several calls (`coalesce`) has a lane.
+        """
 
     def _write(
         self, batch: Sequence[Pending], connection: OwnConnection
