@@ -447,6 +447,32 @@ async def test_two_jobs_exclude_each_other_and_the_slow_one_changes_nothing(
     assert len(texts(sql, folder)) == 1
 
 
+async def test_a_job_whose_file_the_next_job_has_removed_does_not_blame_the_file(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It took too long for a step: the next one removes what it takes for a killed job's."""
+    writer.write(event("c"))
+    await sent(database)
+    write = ArchiveFile.write
+
+    def write_slowly(facts: ArchiveFile, *arguments: Any) -> None:
+        write(facts, *arguments)
+        sql.execute("UPDATE outbox.outbox_jobs SET expires_at = now() - interval '1 s'")
+        monkeypatch.setattr(ArchiveFile, "write", write)
+        from_thread.run(archive, database, folder)
+        raise ArchiveError(facts.file, str(folder), "it is not there")
+
+    monkeypatch.setattr(ArchiveFile, "write", write_slowly)
+    with pytest.raises(JobRefused, match="another job has begun"):
+        await archive(database, folder)
+    assert count(sql, "outbox_archives") == 1
+    assert len(texts(sql, folder)) == 1
+
+
 # --- files and places ----------------------------------------------------------------
 
 
@@ -775,6 +801,29 @@ async def test_events_with_many_replays_are_forgotten_in_several_transactions(
     assert sorted(files_written, reverse=True) == files_written
     assert 1 <= len(files_written) <= 3, "a, the one of nine replays alone, and two at once"
     assert count(sql, "outbox_replays") == count(sql, "business_events") == 0
+    assert archives(folder) == []
+
+
+async def test_a_run_that_forgets_is_stopped_between_two_transactions_of_a_file(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dsql_outbox.operations.life.forget.MAX_ROWS", 2)
+    for name in "abc":
+        writer.write(event(name))
+    await sent(database)
+    await archive(database, folder)
+    async with Archives(database) as tool:
+        run = tool.forget(later(), str(folder))
+        async for _ in run:
+            run.stop()
+    assert (run.progress.events, run.progress.files) == (1, 1)
+    assert len(texts(sql, folder)) == 2
+    assert await findings_in(database, folder) == []
+    assert (await forget(database, folder)).events == 2
     assert archives(folder) == []
 
 

@@ -30,10 +30,7 @@ async def archive(
 ) -> ArchiveProgress:
     """Archive all that can be, and return what was done."""
     async with Archives(database) as tool:
-        run = tool.archive(before or later(), str(to), **settings)
-        async for _ in run:
-            pass
-        return run.progress
+        return await tool.archive(before or later(), str(to), **settings)
 
 
 async def forget(
@@ -41,10 +38,7 @@ async def forget(
 ) -> ForgetProgress:
     """Forget all that can be, and return what was done."""
     async with Archives(database) as tool:
-        run = tool.forget(before or later(), str(place), **settings)
-        async for _ in run:
-            pass
-        return run.progress
+        return await tool.forget(before or later(), str(place), **settings)
 
 
 def texts(sql: psycopg.Connection, *places: object) -> dict[UUID, str]:
