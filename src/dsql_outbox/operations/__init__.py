@@ -9,6 +9,8 @@
 - `targets` opens and drops targets, and `fills` gives a new one the stored events.
 - `conflicts`: which entities conflict most, by the reports of the writers.
 - `replay`: stored events that are to be sent again; `event_pages` selects and reads them.
+- `retry`: failing messages forget their failure, and dead ones are sent again; `letters` reads
+  these by key. `drop` gives messages up.
 - `requeue` puts messages into the outbox again, for a retry of dead messages and for a replay.
   `replay_positions` gives them their positions.
 - `status` and `health` say how the outbox does; `records` reads stored events by key.

@@ -1,6 +1,6 @@
 """The operator's tool for messages that were not delivered, and for sending events again."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -15,20 +15,18 @@ from dsql_outbox.outbox.settings import (
     require_source,
 )
 from dsql_outbox.schema.backlog import has_backlog
-from dsql_outbox.schema.burial import Burial, Letter
-from dsql_outbox.schema.outbox_rows import RowId
 from dsql_outbox.schema.target_rows import TargetRow, require_target
 
 from .archived_texts import ArchivedTexts
+from .drop import Drop
 from .letter_groups import GROUPED, LetterGroups, read_groups
-from .letters import LetterKey, letter_columns
 from .pace import Pace
 from .replay import Replay, StoredEvents, rows_estimate, selected_pages
-from .requeue import MAX_BYTES, MAX_ROWS, Requeue
+from .requeue import Requeue
 from .retry import MAX_RETRIED, Retry
-from .selection import Selection, State
-from .tool import OperationEntry, Operator
-from .undelivered import Keyed, Page, UndeliveredMessage, message_pages, read_page, state_pages
+from .selection import Selection
+from .tool import Operator
+from .undelivered import Keyed, Page, UndeliveredMessage, message_pages, read_page
 
 _ALL: Final = Selection()
 _STEPS: Final = 1_000
@@ -94,7 +92,7 @@ class Messages(Operator):
 
         This looks at most 1,000 messages back.
         """
-        key = _row_key(message)
+        key = message.row_key
         for step in await self._session.fetch("waiting_first", _Step, key, steps=_STEPS):
             async with aclosing(self.find(Selection(ids=(step.event_id,)))) as found:
                 async for each in found:
@@ -148,31 +146,38 @@ class Messages(Operator):
             archived=ArchivedTexts(archive),
         )
 
-    async def drop(
-        self, which: Selection, *, reason: str = "", limit: int | None = None, dry_run: bool = False
-    ) -> AsyncGenerator[UndeliveredMessage]:
+    def drop(
+        self,
+        which: Selection,
+        *,
+        reason: str = "",
+        rate: float | None = None,
+        limit: int | None = None,
+        dry_run: bool = False,
+    ) -> Drop:
         """Give up the selected messages of one state, failing or dead; at most `limit`.
 
         A failing message moves to the dead letters, so that its subject goes on. One that is
         `behind` another is not moved, but yielded: without it, later messages would no longer
         wait for the message before it. A dead message is deleted for good; its event stays stored.
-        `reason` is recorded.
+        `reason` is recorded. `rate` is the limit in events per second (None is no limit).
 
         Yields each message after its transaction. With `dry_run` nothing is changed. Raises
-        `SettingsError` unless the selection has one of these states.
+        `SettingsError` for a rate that is not above 0, and unless the selection has one of these
+        states.
         """
         if which.state not in {"failing", "dead"}:
             raise SettingsError(
                 "drop needs a state: failing messages become dead letters, dead ones are deleted"
             )
-        entry = self._entry("messages drop", reason)
-        drop = self._bury if which.state == "failing" else self._delete
-        async with (
-            aclosing(self._in_state(which.state, which, limit)) as found,
-            aclosing(drop(found, entry, dry_run=dry_run)) as dropped,
-        ):
-            async for each in dropped:
-                yield each
+        return Drop(
+            self._session,
+            which,
+            self._entry("messages drop", reason),
+            pace=Pace(rate),
+            limit=limit,
+            dry_run=dry_run,
+        )
 
     def replay(  # noqa: PLR0913 - one argument per option
         self,
@@ -226,78 +231,11 @@ class Messages(Operator):
         if message.state == "dead":
             rows = await self._session.fetch_rows("record_payload", {"event_id": message.event_id})
         else:
-            rows = await self._session.fetch_rows("waiting_payload", _row_key(message))
+            rows = await self._session.fetch_rows("waiting_payload", message.row_key)
         return msgspec.structs.replace(message, payload=rows[0][0]) if rows else message
-
-    async def _in_state(
-        self, state: State, which: Selection, limit: int | None
-    ) -> AsyncGenerator[Keyed]:
-        """The first `limit` selected messages of one state."""
-        async with aclosing(state_pages(self._session, which, state, limit)) as pages:
-            async for page in pages:
-                for each in page:
-                    yield each
-
-    async def _delete(
-        self, found: AsyncGenerator[Keyed], entry: OperationEntry, *, dry_run: bool
-    ) -> AsyncGenerator[UndeliveredMessage]:
-        async with aclosing(_batches(found)) as batches:
-            async for batch in batches:
-                if not dry_run:
-                    await entry.write()
-                    keys = letter_columns([LetterKey.of(each) for each in batch])
-                    await self._session.execute("letter_delete", keys)
-                for each in batch:
-                    yield each.message
-
-    async def _bury(
-        self, found: AsyncGenerator[Keyed], entry: OperationEntry, *, dry_run: bool
-    ) -> AsyncGenerator[UndeliveredMessage]:
-        burial = Burial(self._session)
-        behind: list[UndeliveredMessage] = []
-        async for message in (each.message async for each in found):
-            if dry_run:
-                yield message
-                continue
-            await entry.write()
-            if message.behind:
-                behind.append(message)
-            elif await _buried(burial, message):
-                yield message
-        # One that was selected with the message before it is not behind it any more.
-        for message in sorted(behind, key=lambda each: each.position):
-            if (await self._session.fetch_rows("failure_behind", _row_key(message)))[0][0]:
-                yield message
-            elif await _buried(burial, message):
-                yield msgspec.structs.replace(message, behind=False)
 
 
 class _Step(NamedTuple):
     step: int
     event_id: UUID
     position: int
-
-
-async def _buried(burial: Burial, message: UndeliveredMessage) -> bool:
-    row = RowId(message.shard, message.position, str(message.event_id))
-    return await burial.bury([Letter(row, message.error or "", message.attempts)]) > 0
-
-
-def _row_key(message: UndeliveredMessage) -> dict[str, object]:
-    return {"shard": message.shard, "position": message.position, "event_id": message.event_id}
-
-
-async def _batches(found: AsyncIterable[Keyed]) -> AsyncGenerator[list[Keyed]]:
-    """Split the dead letters into batches that one transaction may delete."""
-    batch: list[Keyed] = []
-    size = 0
-    async for each in found:
-        message = each.message
-        own = message.payload_bytes + sum(map(len, message.headers.values()))
-        size += own
-        if batch and (len(batch) == MAX_ROWS or size > MAX_BYTES):
-            yield batch
-            batch, size = [], own
-        batch.append(each)
-    if batch:
-        yield batch

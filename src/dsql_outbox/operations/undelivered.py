@@ -81,6 +81,11 @@ class UndeliveredMessage(msgspec.Struct, frozen=True, kw_only=True, rename="came
         return self.state == "failing" and self.retry_at is None
 
     @property
+    def row_key(self) -> dict[str, object]:
+        """The parameters of a statement on its row of the outbox."""
+        return {"shard": self.shard, "position": self.position, "event_id": self.event_id}
+
+    @property
     def shard_name(self) -> str:
         """The name of its shard: ``3``, or ``lake/3`` outside of the default target."""
         return shard_name(self.shard, self.target)

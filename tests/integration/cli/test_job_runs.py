@@ -25,7 +25,6 @@ RATE: Final = 3
 
 AT_ONCE: Final = "ends at once: the transaction is rolled back"
 NO_RATE: Final = "has no --rate"
-NO_COUNTS: Final = "prints a line per message, and the counts as text"
 NOTHING: Final = "prints nothing"
 NO_ADVICE: Final = "does not say how to go on"
 NOT_BEGUN: Final = 'says "stopped before the start", and nothing of what it has done'
@@ -52,7 +51,6 @@ def job_run(job: Job, url: str, sql: psycopg.Connection[Any], tmp_path: Path) ->
 
 
 @every_job(
-    drop=AT_ONCE,
     verify=NOT_BEGUN,
     prune=AT_ONCE,
 )
@@ -97,7 +95,6 @@ def test_a_job_that_was_stopped_at_once_goes_on_as_it_said(job_run: JobRun) -> N
 
 
 @every_job(
-    drop=NO_ADVICE,
     verify=NO_ADVICE,
     prune=NO_ADVICE,
 )
@@ -130,7 +127,6 @@ def assert_goes_on(job_run: JobRun, *more: str) -> None:
 
 
 @every_job(
-    drop=NO_RATE,
     verify=NO_RATE,
     prune=NO_RATE,
 )
@@ -173,7 +169,6 @@ def test_a_terminal_shows_the_progress_in_place(job_run: JobRun) -> None:
 
 
 @every_job(
-    drop=NO_COUNTS,
     verify=NOTHING,
     prune=NOTHING,
 )
@@ -188,7 +183,6 @@ def test_json_has_the_counts_of_a_job_that_failed(job_run: JobRun) -> None:
 
 
 @every_job(
-    drop=NO_COUNTS,
     verify=NOTHING,
     prune=NOTHING,
 )

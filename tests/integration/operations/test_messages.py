@@ -220,7 +220,7 @@ async def test_dropping_by_time_is_what_keeps_dead_letters_from_growing(
     sql: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dsql_outbox.operations.messages.MAX_ROWS", 2)
+    monkeypatch.setattr("dsql_outbox.operations.drop.MAX_ROWS", 2)
     ids = written(writer, *(event(f"c{n}") for n in range(7)))
     await relay_all(database, MemorySink(), refused=ids)
     limit = datetime(2026, 1, 1, tzinfo=UTC)

@@ -38,7 +38,7 @@ _SIZES: Final[Mapping[str, int]] = {
     "operations.event_pages._ENTITY_PAGE": PAGE,
     "operations.event_pages._PAGE": PAGE,
     "operations.fills.PAGE_ROWS": PAGE,
-    "operations.messages.MAX_ROWS": PAGE,
+    "operations.drop.MAX_ROWS": PAGE,
     "operations.replay.MAX_ROWS": PAGE,
     "operations.retry.MAX_ROWS": PAGE,
     "operations.requeue.MAX_ROWS": PAGE,

@@ -1,7 +1,6 @@
 """The command `messages`: list, show, retry, drop or replay messages."""
 
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -15,14 +14,16 @@ from dsql_outbox.cli.filters import (
     confirm,
     dry_run_option,
     json_option,
+    rate_option,
     reason_option,
     require_choice,
     yes_option,
 )
+from dsql_outbox.cli.job import drive
 from dsql_outbox.cli.output import aligned, counted, json_line, say
-from dsql_outbox.cli.progress_line import progress
-from dsql_outbox.cli.signals import GO_ON, READ_ONLY, interruptible
+from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.cli.tool_call import called
+from dsql_outbox.operations.drop import DropProgress
 from dsql_outbox.operations.messages import Messages
 from dsql_outbox.operations.retry import MAX_RETRIED, RetryProgress
 from dsql_outbox.operations.selection import Selection
@@ -167,16 +168,18 @@ def retry(
 @selection_options(states=("failing", "dead"))
 @all_option
 @limit_option(None)
+@rate_option
 @reason_option
 @dry_run_option
 @json_option
 @yes_option
-@with_database(duty="operator")
+@with_database("nothing was given up", duty="operator", logs=True)
 def drop(
     *,
     which: Selection,
     every: bool,
     limit: int | None,
+    rate: float | None,
     reason: str,
     dry_run: bool,
     as_json: bool,
@@ -198,47 +201,31 @@ def drop(
             "delete them"
         )
     require_choice(f"all {which.state} messages", filtered=not which.selects_all, every=every)
-    done = _Dropped(which.state, is_planned=dry_run)
+    ids: set[UUID] = set()
 
-    async def run() -> None:
-        async with (
-            Messages(database) as tool,
-            aclosing(tool.drop(which, reason=reason, limit=limit, dry_run=dry_run)) as dropped,
-        ):
-            async for message in dropped:
-                done.add(message)
-                json_line(message) if as_json else say("  ".join(cells(message)).rstrip())
+    def tell(message: UndeliveredMessage) -> None:
+        ids.add(message.event_id)
+        json_line(message) if as_json else say("  ".join(cells(message)).rstrip())
 
-    with interruptible(lambda: f"{done}; {GO_ON}"):
+    async def run(tool: Messages) -> DropProgress:
         if not dry_run:
-            confirm(anyio.run(_question, database, which, limit), yes=yes)
-        with progress(lambda: str(done)):
-            anyio.run(run)
-    say(str(done), err=True)
+            confirm(await _question(tool, which, limit), yes=yes)
+        drop = tool.drop(which, reason=reason, rate=rate, limit=limit, dry_run=dry_run)
+        what = ("would be " if dry_run else "") + _DROPPED[str(which.state)][1]
+        await drive(
+            drop,
+            lambda: f"{counted(drop.progress.dropped, 'message')} {what}",
+            as_json=as_json,
+            tell=tell,
+            err=True,
+        )
+        return drop.progress
+
+    done = called(Messages(database), run)
     if done.behind:
         left = counted(done.behind, "message")
         say(f"{left} left alone: act on the message before it first", err=True)
-    _end(which, done.ids, failed=done.behind > 0)
-
-
-@dataclass
-class _Dropped:
-    """The messages that were dropped, or would be, and the number of those left alone."""
-
-    state: str
-    is_planned: bool
-    total: int = 0
-    behind: int = 0
-    ids: set[UUID] = field(default_factory=set)
-
-    def add(self, message: UndeliveredMessage) -> None:
-        self.total += 1
-        self.behind += message.behind
-        self.ids.add(message.event_id)
-
-    def __str__(self) -> str:
-        would = "would be " if self.is_planned else ""
-        return f"{counted(self.total - self.behind, 'message')} {would}{_DROPPED[self.state][1]}"
+    _end(which, ids, failed=done.behind > 0)
 
 
 def _end(which: Selection, ids: set[UUID], *, failed: bool) -> None:
@@ -250,12 +237,9 @@ def _end(which: Selection, ids: set[UUID], *, failed: bool) -> None:
         raise click.exceptions.Exit(FAILED)
 
 
-async def _question(database: Database, which: Selection, limit: int | None) -> str:
+async def _question(tool: Messages, which: Selection, limit: int | None) -> str:
     count = 0
-    async with (
-        Messages(database) as tool,
-        aclosing(tool.drop(which, limit=limit, dry_run=True)) as found,
-    ):
+    async with aclosing(tool.drop(which, limit=limit, dry_run=True)) as found:
         async for _ in found:
             count += 1
             if count > _COUNTED:
