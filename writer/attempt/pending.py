@@ -1,4 +1,4 @@
-"""One event that is being written: its state between attempts, and its outcome."""
+"""The write of one event for a caller: its state between attempts, and its outcome."""
 
 from collections.abc import Callable, Sequence
 from os import urandom
@@ -25,10 +25,11 @@ WriteOutcome = Receipt | Exception
 
 
 class Pending:
-    """A call to write one event. `outcome` is set when the call is settled.
+    """The write of one event, which is a call of its own for its caller, also in `write_many`.
 
-    `on_settled` is called with the outcome at that time, even if other events of the batch
-    are not settled. `journal` counts and reports the attempts.
+    `outcome` is set when the call is settled. `on_settled` is called with the outcome at that
+    time, even if other events of the batch are not settled. `journal` counts and reports the
+    attempts.
 
     `is_sent` is True from the time when the gate admits the event until the result of that
     attempt is known. `in_doubt` is True after an attempt whose result stays unknown. `has_left`
