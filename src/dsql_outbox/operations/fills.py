@@ -6,7 +6,7 @@ only for the last worker that took the fill, so a worker that was stopped adds n
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -137,7 +137,7 @@ async def take_fill(
 class Fill:
     """A fill, for its worker: the pages, and the fence (see `run.Fence`).
 
-    All methods raise `FillLost` if another worker has taken the fill, or it has ended.
+    Its methods raise `FillLost` if another worker has taken the fill, or it has ended.
     """
 
     def __init__(
@@ -154,6 +154,7 @@ class Fill:
         self._source = taken.source
         self._mine = {"target": target.name, "epoch": taken.epoch}
         self._place = taken.event_id
+        self._has_ended = False
         self.progress = FillProgress(*taken[3:], total)
 
     @property
@@ -167,10 +168,20 @@ class Fill:
         if not await self._session.execute("fill_advance", self._mine | nothing):
             raise FillLost
 
-    async def leave(self) -> None:
-        """Leave the rest to the next worker at once; also when the caller is cancelled."""
-        with anyio.move_on_after(LEAVE, shield=True), suppress(psycopg.Error):
-            await self._session.execute("fill_leave", self._mine)
+    @asynccontextmanager
+    async def kept(self) -> AsyncGenerator[None]:
+        """Work in the block, and leave the rest to the next worker at once if it ends early.
+
+        The block ends early, too, when another worker has taken the fill.
+        """
+        try:
+            yield
+        except FillLost:
+            self._has_ended = True
+        finally:
+            if not self._has_ended:
+                with anyio.move_on_after(LEAVE, shield=True), suppress(psycopg.Error):
+                    await self._session.execute("fill_leave", self._mine)
 
     async def pages(self, pace: Pace) -> AsyncGenerator[Sequence["FillPage"]]:
         """The stored events, page by page."""
@@ -193,6 +204,7 @@ class Fill:
     async def end(self) -> None:
         """Let publishers relay the target, after the last page."""
         await self._session.transaction(self._end)
+        self._has_ended = True
 
     async def _read(self, most: int) -> "FillPage | None":
         """Read the next events; None if there are none."""

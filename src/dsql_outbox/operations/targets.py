@@ -31,7 +31,6 @@ from dsql_outbox.schema.target_rows import TargetKind, TargetRow, TargetState, r
 from .archived_texts import ArchivedTexts
 from .fills import (
     Fill,
-    FillLost,
     FillPage,
     FillProgress,
     fill_progress,
@@ -108,7 +107,7 @@ class Targets(Operator):
 
     async def list(self) -> list[Target]:
         """All targets, the default one first, and those that were dropped."""
-        rows = await self._rows()
+        rows = await _rows(self._session)
         is_filling = any(row.state == "filling" for row in rows)
         total = await rows_estimate(self._session, "business_events") if is_filling else None
         return [_target(row, total) for row in rows]
@@ -159,7 +158,7 @@ class Targets(Operator):
         that are open, as they may still store messages for it: on Aurora DSQL for 5 minutes. It
         may be repeated.
         """
-        rows = await self._rows()
+        rows = await _rows(self._session)
         if all(row.name != name for row in rows):
             require_target(rows, name, None)
         row = next(row for row in rows if row.name == name)
@@ -177,21 +176,15 @@ class Targets(Operator):
 
         For one that is paused already, replace the reason.
         """
-        await self._require(name)
+        await _require(self._session, name)
         entry = self._entry("targets pause", reason, name)
         await entry.change("topic_pause", _whole(name) | {"reason": reason})
 
     async def resume(self, name: str, reason: str = "") -> bool:
         """Resume a target. Returns whether an operator had paused it."""
-        await self._require(name)
+        await _require(self._session, name)
         entry = self._entry("targets resume", reason, name)
         return await entry.change("topic_resume", _whole(name))
-
-    async def _rows(self) -> Sequence[TargetRow]:
-        return await self._session.fetch("target_list", TargetRow, {})
-
-    async def _require(self, name: str) -> TargetRow:
-        return require_target(await self._rows(), name, None)
 
 
 class AddRun(Run[Target, Target]):
@@ -219,77 +212,60 @@ class AddRun(Run[Target, Target]):
     async def _work(self) -> AsyncGenerator[Target]:
         row = await self._session.transaction(partial(_add, self._added, self._entry))
         self._added.require(row)
-        yield self._see(row)
+        self.progress = _target(row)
+        yield self.progress
         if row.state == "opening":
-            database, stopping = self._database, self._stopping
-            await _wait_for_transactions(self._session, database, self._wait_for, stopping)
-            if self.is_stopping:
-                return
-            self.waits_for = ""
-            if self._added.source is None:
-                await _discard(self._session, row.first_shard)
-                await self._session.transaction(partial(run_target, row.name))
-            else:
-                await self._session.execute("fill_begin", {"target": row.name})
-            row = await self._require()
-        if row.state == "filling":
-            async with aclosing(self._filled(row)) as steps:
-                async for each in steps:
-                    yield each
-        elif row.state != self.progress.state:
-            yield self._see(row)
-
-    async def _filled(self, row: TargetRow) -> AsyncGenerator[Target]:
-        """Fill the target, or wait until another run has filled it."""
-        total = await rows_estimate(self._session, "business_events")
+            await self._open(row)
+            row = await _require(self._session, row.name)
+        is_filling = row.state == "filling"
+        total = await rows_estimate(self._session, "business_events") if is_filling else None
         while row.state == "filling" and not self.is_stopping:
             fill = await take_fill(self._session, row, self._archived, total)
             if fill is None:
                 self._wait_for("another process, which fills the target, or filled it before")
-                yield self._see(row, total)
+                self.progress = _target(row, total)
+                yield self.progress
                 await self.pause(_LOOK)
             else:
-                self.waits_for = ""
-                async with aclosing(self._fill(fill)) as steps:
+                self._wait_for("")
+                steps = changed(self, fill, fill.pages(self.pace), partial(self._store, fill))
+                async with fill.kept(), aclosing(steps):
                     async for each in steps:
                         yield each
-            row = await self._require()
-        self.waits_for = ""
-        if not self.is_stopping:
-            yield self._see(row)
+                    if not self.is_stopping:
+                        await fill.end()
+            row = await _require(self._session, row.name)
+        self._wait_for("")
+        self.progress = _target(row, total)
+        yield self.progress
 
-    async def _fill(self, fill: Fill) -> AsyncGenerator[Target]:
-        """Fill it as its worker, who leaves the rest to the next one when the run ends early."""
-
-        async def store(pages: Sequence[FillPage]) -> Step[Target]:
-            await fill.store(pages)
-            self.progress = replace(self.progress, state="filling", fill=fill.progress)
-            return Step(1, pages[0].seen, [self.progress])
-
-        try:
-            async with aclosing(changed(self, fill, fill.pages(self.pace), store)) as steps:
-                async for each in steps:
-                    yield each
-            if self.is_stopping:
-                await fill.leave()
-            else:
-                await fill.end()
-        except FillLost:
+    async def _open(self, row: TargetRow) -> None:
+        """Wait for those who do not know the target, and let it run, or fill it."""
+        database, stopping = self._database, self._stopping
+        await _wait_for_transactions(self._session, database, self._wait_for, stopping)
+        if self.is_stopping:
             return
-        except BaseException:
-            await fill.leave()
-            raise
+        if self._added.source is not None:
+            await self._session.execute("fill_begin", {"target": row.name})
+            return
+        await _discard(self._session, row.first_shard)
+        await self._session.transaction(partial(run_target, row.name))
+
+    async def _store(self, fill: Fill, pages: Sequence[FillPage]) -> Step[Target]:
+        await fill.store(pages)
+        self.progress = replace(self.progress, state="filling", fill=fill.progress)
+        return Step(1, pages[0].seen, [self.progress])
 
     def _wait_for(self, what: str) -> None:
         self.waits_for = what
 
-    def _see(self, row: TargetRow, total: int | None = None) -> Target:
-        self.progress = _target(row, total)
-        return self.progress
 
-    async def _require(self) -> TargetRow:
-        rows = await self._session.fetch("target_list", TargetRow, {})
-        return require_target(rows, self._added.name, None)
+async def _rows(session: Session) -> Sequence[TargetRow]:
+    return await session.fetch("target_list", TargetRow, {})
+
+
+async def _require(session: Session, name: str) -> TargetRow:
+    return require_target(await _rows(session), name, None)
 
 
 async def _discard(session: Session, first: int) -> int:

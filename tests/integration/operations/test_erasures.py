@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,6 +21,7 @@ from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.operations.life import erase as erase_module
 from dsql_outbox.operations.life import erased_rows
 from dsql_outbox.operations.life.erase import EraseProgress
+from dsql_outbox.operations.targets import AddRun
 from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, JobRefused, SettingsError
 from dsql_outbox.outbox.archive.compression import zstd
 from dsql_outbox.outbox.event.event_parser import parse_event
@@ -128,6 +128,10 @@ async def fill(database: Database, folder: Path | None) -> Given:
     with Writer(database) as writer:
         writer.write_many([noted(given.failing), *given.waiting, *given.others[2:]])
     return given
+
+
+async def completed(run: AddRun) -> None:
+    await run
 
 
 async def erase(database: Database, entity: str = "Person/ann", *fields: str, **given: Any) -> Any:
@@ -423,7 +427,7 @@ async def test_a_page_of_a_fill_that_was_read_before_an_erasure_is_read_again(
             Targets(Database(proxy.url)) as targets,
             anyio.create_task_group() as group,
         ):
-            group.start_soon(partial(targets.add, "lake", from_start=True))
+            group.start_soon(completed, targets.add("lake", from_start=True))
             await to_thread.run_sync(held.arrived)
             await erase(database, ids=ids)
             await to_thread.run_sync(held.release)

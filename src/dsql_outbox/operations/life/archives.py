@@ -15,10 +15,10 @@ class Archives(Operator):
     """Archives of stored events.
 
     The constructor does no I/O. Use ``async with`` or call `close`. Both methods return a run:
-    iterate over it to do its work. A run raises `JobRefused` while another job runs that changes
-    stored events, or a target opens or fills, `ArchiveError` for a file, `SchemaError` if the
-    tables are missing, and the driver's errors. What it had committed before stays, and another
-    run goes on from there.
+    await it, or iterate over it, to do its work. A run raises `JobRefused` while another job runs
+    that changes stored events, or a target opens or fills, `ArchiveError` for a file, `SchemaError`
+    if the tables are missing, and the driver's errors. What it had committed before stays, and
+    another run goes on from there.
     """
 
     def archive(
@@ -38,7 +38,7 @@ class Archives(Operator):
         With `dry_run` nothing is changed.
 
         Raises `SettingsError` for a time without a zone, a rate that is not above 0, and a place
-        that cannot be or is that of another outbox; `MissingExtra`.
+        that cannot be, and the run for a place of another outbox; `MissingExtra`.
         """
         _require_zone(before)
         entry = self._entry("archive", reason)

@@ -90,7 +90,7 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         self._renames = ids
         self._archive = archive
         self._dry_run = dry_run
-        super().__init__(EraseProgress(), Pace(rate))
+        super().__init__(EraseProgress(), Pace(None if dry_run else rate))
 
     async def _work(self) -> AsyncGenerator[EraseProgress]:
         if self._dry_run:
@@ -179,11 +179,9 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         """Erase in all events before a version. Without a job, only count what would be."""
         self._count(total=before - 1 - self.progress.total)
         files = set[int]()
-        fence: Fence = job or RowFence()
-        change, change_lines = self._look, self._look_at_lines
-        if job is not None and notice is not None:
-            change = partial(self._change, job, notice)
-            change_lines = partial(self._change_lines, job, notice)
+        fence = job or RowFence()
+        change = partial(self._change, job, notice)
+        change_lines = partial(self._change_lines, job, notice)
         most = self.pace.most(_EVENTS)
         rows = self._stream(fence, before, files)
         events = packed(self, rows, StreamRow.changes, rows=most, bytes_=_EVENT_BYTES)
@@ -211,29 +209,22 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
             after = found[-1].entity_version
             self._count(read=len(found))
 
-    async def _look(self, rows: Sequence[StreamRow]) -> Step[EraseProgress]:
-        """Count what would be changed."""
-        batch = EraseBatch(self._erasure, rows, None)
-        await self._session.transaction(batch.look)
-        self._count_batch(batch)
-        return Step(len(rows), 0, [self.progress])
-
     async def _change(
-        self, job: LifeJob, notice: Notice, rows: Sequence[StreamRow]
+        self, job: LifeJob | None, notice: Notice | None, rows: Sequence[StreamRow]
     ) -> Step[EraseProgress]:
         """Erase in some events, and in what names them."""
         batch = EraseBatch(self._erasure, rows, notice)
 
         async def work(transaction: SessionTransaction) -> None:
-            await batch.change(transaction)
-            await job.step_in(transaction, pending=None, erased=batch.events)
+            if job is None:
+                await batch.look(transaction)
+            else:
+                await batch.change(transaction)
+                await job.step_in(transaction, pending=None, erased=batch.events)
 
         await self._session.transaction(work)
-        self._count_batch(batch)
-        return Step(len(rows), batch.events, [self.progress])
-
-    def _count_batch(self, batch: EraseBatch) -> None:
         self._count(events=batch.events, messages=batch.messages, dead_letters=batch.dead_letters)
+        return Step(len(rows), batch.events, [self.progress])
 
     async def _lines(self, numbers: set[int]) -> AsyncGenerator[Sequence[ChangedLine]]:
         """The lines to change in each of these files."""
@@ -249,29 +240,22 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
                 self._file = OpenFile(place, row.facts, events)
                 yield [*found.values()]
 
-    async def _look_at_lines(self, lines: Sequence[ChangedLine]) -> Step[EraseProgress]:
-        """Count what would be changed in a file."""
-        self._count_lines(lines)
-        return Step(len(lines), 0, [self.progress])
-
-    def _count_lines(self, lines: Sequence[ChangedLine]) -> None:
-        self._count(events=len(lines), files=not self._file.is_counted)
-        self._file = self._file._replace(is_counted=True)
-
     async def _change_lines(
-        self, job: LifeJob, notice: Notice, lines: Sequence[ChangedLine]
+        self, job: LifeJob | None, notice: Notice | None, lines: Sequence[ChangedLine]
     ) -> Step[EraseProgress]:
         """Write a file anew, several times if its events have many rows: each time it is whole."""
-        file, new = self._file, {each.line.id: each.line for each in lines}
-        events = [new.get(each.id, each) for each in file.events]
-        batch = EraseBatch(self._erasure, (), notice)
-        work = partial(batch.change_archived, changed=lines)
-        facts = await rewrite(
-            self._session, job, file.place, file.facts, events, work=work, erased=len(lines)
-        )
-        assert facts is not None  # noqa: S101 - a file without events is not written anew here
-        self._file = file._replace(facts=facts, events=events)
-        self._count_lines(lines)
+        file = self._file
+        if job is not None:
+            new = {each.line.id: each.line for each in lines}
+            events = [new.get(each.id, each) for each in file.events]
+            work = partial(EraseBatch(self._erasure, (), notice).change_archived, changed=lines)
+            facts = await rewrite(
+                self._session, job, file.place, file.facts, events, work=work, erased=len(lines)
+            )
+            assert facts is not None  # noqa: S101 - a file without events is not written anew here
+            file = file._replace(facts=facts, events=events)
+        self._count(events=len(lines), files=not file.is_counted)
+        self._file = file._replace(is_counted=True)
         return Step(len(lines), len(lines), [self.progress])
 
     async def _finish(self, job: LifeJob, notice: Notice) -> None:
