@@ -3,7 +3,8 @@
 The writer and the relay emit facts (`facts`) to hooks (`hooks`). The hooks here
 are `log_hook` (with `repeated_lines`) for log lines, `otel.spans` for traces and `otel.metrics` for
 metrics. `attributes` and `metric_names` define every name that they use.
-`json_logs` formats log records, and `shown_text` escapes control characters.
+`json_logs` formats log records, and `shown_text` escapes control characters. `recording` finds out
+whether OpenTelemetry records at all.
 The folders grafana/ and prometheus/ hold dashboards and alert rules.
 """
 

@@ -1,12 +1,14 @@
 """The vocabulary that writer and publisher share, and the way to the database.
 
 The chapter `event` is the event as a producer makes it, and its check.
-`message` is for a broker, `receipt` for a caller.
+`message` is for a broker, `receipt` for a caller, `pydantic_schema` describes it for OpenAPI.
 `errors` defines every exception of the library. `failure` decides what an error of
-the database means.
+the database means, and `interrupt` whether an error came from outside of the call.
 The chapter `database` is the way to the database. `settings` holds its limits.
 `unit_of_work` is a transaction from its connection to the answer to COMMIT. `archive` is
 the files that archived events are in.
+`arguments` checks what users give, `redaction` keeps secrets out of texts, and `contention` is the
+report of a writer process about conflicts.
 
 The names below are for users. Other code imports a name from the module that defines it.
 """

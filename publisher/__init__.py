@@ -4,6 +4,8 @@
   some topics.
 - `relay/` reads rows, sends them, and settles the broker's answers.
 - `leases/` decides which publisher relays which shard (docs/relay.md).
+- `supervision` runs it in the background, `first_errors` logs the first error of each kind, and
+  `form_proofs` asks a database in which form it takes the statements.
 - `sinks/` is the port to a broker, with the sinks that need none. The brokers themselves are the
   room `dsql_outbox.brokers`, and the tools of an operator `dsql_outbox.operations`.
 """

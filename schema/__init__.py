@@ -4,12 +4,15 @@
   statement and duty. `named_statements` reads it and fills in the schema's name.
 - `tables` parses the migrations, and reads the tables of a database.
 - `migrator` creates the tables (``schema apply``), prints them, and drops them.
-- `comparison` compares a database with this version (``schema check``).
+- `comparison` compares a database with this version (``schema check``). `drift` is one difference,
+  and `ownership` finds what belongs to another role.
 - `roles` grants each database role the rights of its duty, and finds wrong rights.
-- `session` is one connection for rare statements, of the relay and of an operator's tools.
+- `commands` are the commands that put a difference right, for error texts.
+- `session` is one connection for the statements of the relay and of an operator's tools.
 - `outbox_rows`, `target_rows` and `burial` are rows as publishers and operators both see them,
   `liveness` says which publishers are alive, and `backlog` whether a message waits.
-- `operation` makes the row that tells what an operator does.
+- `operation` makes the row that tells what an operator does, and `error_pattern` the pattern that
+  errors of one kind share.
 """
 
 from .migrator import apply

@@ -63,7 +63,7 @@ def read_headers(text: str) -> Headers:
 
 
 Stage = Literal["outbox", "waiting", "sent", "applying", "burying", "acknowledged", "settled"]
-"""Where a row is in its life in the relay; `relay/memory/rows.py` has the steps."""
+"""Where a row is in its life in the relay; `publisher/relay/memory/rows.py` has the steps."""
 
 _NO_ID: Final = RowId(0, 0, "")
 

@@ -11,7 +11,19 @@ TargetKind = Literal["sink", "model"]
 """Whether the publishers of a target send its messages to a broker, or apply them."""
 
 TargetState = Literal["opening", "filling", "running", "dropped"]
-"""Writers insert messages unless it is dropped; publishers relay them once it is running."""
+"""Writers insert messages unless it is dropped; publishers relay them once it is running.
+
+- ``opening``: writers insert messages from the commit of ``targets add`` on. The transactions that
+  began before may not know the target, so it waits for their ends.
+- ``filling``: a fill inserts the messages of the stored events. The row of the fill exists since
+  ``targets add``, and is taken in this state only.
+- ``running``: the commit of this state adds the rows of ``outbox_leases`` for its shards. Without
+  them no publisher can own a shard, so they are what starts the relay.
+- ``dropped``: writers insert nothing, and its leases are gone, except those of the default target,
+  which say how many shards there are. Its name is not used again.
+
+docs/targets.md ("How a target opens") says why.
+"""
 
 _TAKERS: Final = {"sink": "a publisher with a sink", "model": "a publisher that applies"}
 

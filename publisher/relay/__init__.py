@@ -2,7 +2,7 @@
 
 Presence is the state. A row in the outbox waits; a row that the broker has is deleted by
 its whole key. Nothing else is stored of the relay's progress. Three activities run side
-by side (`relay`) and share their memory (chapter `memory`):
+by side (`relay`). They share their memory (chapter `memory`), which `state` holds:
 
     outbox --> read --> rows per subject --> send --> broker
       ^                                       |
@@ -10,8 +10,8 @@ by side (`relay`) and share their memory (chapter `memory`):
 
 **Read** (`reader`). One statement at a time asks for several ranges of each shard. The
 *sweep* goes through all rows, again and again; the *tail* stays near the newest (`scans`).
-Failed rows whose time has come are read by their keys (`holds`). Rows that cannot be sent now
-are passed over in SQL: subjects with a failed row, subjects with enough rows in memory, and
+Failed rows whose time has come are read by their keys (`retry_times`). Rows that cannot be sent
+now are passed over in SQL: subjects with a failed row, subjects with enough rows in memory, and
 topics that are paused (`topics`) or use their share of the memory (`shares`). They are read
 *again* when they can be sent. That only saves work. Order depends on the rule of admission
 (`queues`). From then on a row has a stage, and `rows` has all stages and the steps between them.
@@ -21,14 +21,89 @@ one run on its way: one message, or several if the sink keeps their order. Many 
 sink run at a time, each with runs of subjects that are free. The answer for the last message
 of a run lets its subject go on immediately (`outcomes`).
 When the broker as a whole fails, `breaker` decides when to try it again. `traced_sink` checks
-the answers and reports each message to the hooks.
+the answers and reports each message to the hooks, and `sifter` finds the message for which a sink
+raises.
 
 **Settle** (`settler`). Acknowledged rows are deleted, failures are recorded, and messages
 that were given up are buried, in one statement per batch of each kind. A subject goes on
-after a dead letter only when the burial has committed.
+after a dead letter only when the burial has committed. Without a broker, `applier` calls the
+user's function in the transaction that deletes the row.
 
 So a failing or hot subject does not hold up the messages of other subjects. Order, loss and
 fairness do not depend on clocks: the leases say which publisher sends a shard, and each row
 in memory belongs to one epoch of them. `store` is the port to the tables, `sql_store` the
 tables themselves.
+
+**One row that is relayed**, ``Publisher(database, sink)``. The row has a stage from its admission
+on. `Rows.move` (`memory.rows`) is the only way from one stage to the next: it changes every count,
+and raises for a step that the table of steps lacks. Here the stages are *waiting, sent,
+acknowledged, settled*.
+
+1. `Reader` asks for ranges of its shards, and `Queues.admit` takes the row into the queue of its
+   subject (*waiting*), if the subject's row before it is known, settled or absent.
+2. `Sender._send` takes runs of subjects that are free (*sent*), while leases and topics allow, and
+   starts a call of the sink for up to 500 rows. `_SinkCall.prepare_messages` makes the messages. A
+   row that is not a valid message goes to no sink: `Outcomes.reject`.
+3. The sink answers for each message. `TracedSink` checks the answer, and `_SinkCall.answer` gives
+   it to `Outcomes.act_on`. `Delivered` goes to `Settler.acknowledge` (*acknowledged*), and the
+   subject goes on at once.
+4. `Settler.settle` deletes the row with many others, by its whole key. Then it is *settled*. A row
+   that came back after a failure has its failure deleted too.
+
+**One row of a read model that fails**, ``Publisher(database, apply=function)``. The stages are
+*waiting, sent, applying*, and then *outbox* again, or *burying, settled*.
+
+1. The sink is `Nowhere`, which answers `Delivered` for every message. `Outcomes.act_on` gives the
+   subject to `Applier.add`, and all rows of its run are *applying*. The subject sends nothing else
+   until they are settled, so the order holds.
+2. `Settler.settle` calls `Applier.apply`. A batch of at most 64 rows goes to `SqlStore.apply`,
+   which runs `Session.transaction`. The budget `OPERATOR` tries a conflict again.
+3. The transaction deletes the rows first. Fewer rows than asked mean that another publisher settled
+   one: the answer is False, and nothing is stored. So the deleted row is the fence. It also answers
+   for a COMMIT that was lost: if that has committed, the rows are gone at the next try.
+4. `SessionTransaction.call` lends the connection to the function, for 1 s in a batch.
+   `FunctionRun.judge` finds whose error it is: that of the function raises `FunctionFailed`, and
+   one of a lost connection or a conflict the driver's error. `_Ends.commit` sends COMMIT behind the
+   guards, and a failed guard is the function's error too. At the end the connection is closed
+   unless its session is clean.
+5. `Applier._narrow_down` acts on the failure of a batch. The last call names the row, unless it is
+   the last one of the batch, after which COMMIT may have failed. Such a row is a suspect: the rows
+   before it are applied with the others, and then it is applied *aside*, alone and on a connection
+   of its own, for up to 10 s. Other subjects do not wait for it. If the row is not known, the next
+   batch has half as many rows, as it has after a transaction that took longer than 1 s.
+6. An error of the database that is no conflict blames no message. It is raised, and the relay waits
+   and tries again. A conflict that outlasts the budget fails the row, once it is alone.
+7. `Applier._settle_or_fail` logs the first error of each kind, and gives the row to
+   `Outcomes.fail_or_give_back`. `FailureRules.consequence` says what follows, by the rules that
+   `PublisherSettings.for_topic` found: another attempt, a block, or a dead letter.
+8. Before another attempt the row leaves the memory (*outbox*) and is a `Hold` of its subject.
+   `Settler.record` has it stored in ``outbox_failures``, which the next owner of the shard reads.
+   When it is due, `Reader` reads it by its key. It then takes room of `RETRIES` (`memory.shares`),
+   which takes turns with the topics, and `Applier.add` sets it aside at once.
+9. A dead letter goes to `Settler.bury` (*burying*). When that has committed, the row is *settled*
+   and `RelayState.finish` lets the subject go on.
+
+**One failure of the broker**. A call of the sink goes through `KeptSink`, `TracedSink` and `Sifter`
+to the broker's sink.
+
+1. The sink answers for each message, or raises `SinkUnavailable` for the broker as a whole. A
+   message without an answer is `NotAttempted`, as `_SinkCall.end` says.
+2. `Retry` and `Rejected` blame the message. They count an attempt and go to `Outcomes.fail`, as in
+   7 to 9 above. `Rejected` does not wait: the message is a dead letter or blocked at once. If the
+   lease of the shard is over, nothing is counted, since the next owner sends the row again.
+3. `Unavailable` blames the topic. `TopicPauses.pause` begins a pause, `RelayState.drop` gives up
+   the rows of the subject in memory, and no attempt is counted. After `TopicPauses.PAUSE` seconds
+   one row of the topic is sent as a probe. The first answer that judges a message of the topic ends
+   the pause: `Delivered`, `Retry` or `Rejected`.
+4. `NotAttempted` blames nobody. `Queues.put_back` lets the row wait for 0.1 s, and sends it again.
+   If the memory is full, the row is dropped and read again.
+5. Any other error that the sink raises comes to `Sifter` first, which sends the rest of the call in
+   smaller calls. A message that raises alone, while others get through, gets the answer `Retry`. If
+   nothing gets through, the error is raised. `KeptSink` then closes the sink, opens another one and
+   raises `SinkUnavailable`. A sink that the caller opened ends the publisher instead.
+6. `SinkUnavailable` blames the broker. After it, `Breaker` waits 0.1 s, twice as long after each
+   failure that follows, and `OPEN_FOR` seconds after `FAILURES` in a row. Until the broker answers,
+   one message at a time is sent as a probe.
+7. `Leases.note_sink_failure` starts the patience. After `broker_patience` seconds the publisher
+   leaves its shards to others, if there are any that reach the broker.
 """

@@ -106,7 +106,7 @@ class Queues:
         self._rows.move(row, "waiting")
         subject.rows.append(row)
         if not subject.busy and len(subject.rows) == 1:
-            self._is_ready(subject)
+            self._make_ready(subject)
 
     # --- send --------------------------------------------------------------------------
 
@@ -172,7 +172,7 @@ class Queues:
                 return subject
         return None
 
-    def _is_ready(self, subject: Subject) -> None:
+    def _make_ready(self, subject: Subject) -> None:
         """Let a subject wait for the turn of its first row, if it has one."""
         if subject.rows:
             self._ready.setdefault(subject.rows[0].share, deque()).append(subject)
@@ -197,7 +197,7 @@ class Queues:
     def end_rests(self, now: float) -> float:
         """Let subjects go on whose rest is over. Returns seconds until the next rest ends."""
         while self._resting and self._resting[0][0] <= now:
-            self._is_ready(self._resting.popleft()[1])
+            self._make_ready(self._resting.popleft()[1])
         return self._resting[0][0] - now if self._resting else float("inf")
 
     def leave(self, subject: Subject, to: Stage) -> OutboxRow:
@@ -213,7 +213,7 @@ class Queues:
         if subject.busy:
             return
         if subject.rows:
-            self._is_ready(subject)
+            self._make_ready(subject)
         elif subject.passed is not None:
             subject.want_passed()
         elif not subject.holds:

@@ -1,11 +1,13 @@
 """The console: web pages that show the outbox and change nothing (docs/console.md).
 
-- `console_app` makes the application, `serve_console` serves it.
+- `application` makes the application, whose state is `console_state`, and `console_server` serves
+  it.
 - `guard` refuses foreign hosts and clients; `access` checks the token and limits wrong ones.
 - `sampler` reads the status at intervals, and `samples` keeps the data of the charts.
-- `overview`, `record_pages` and `message_list` answer requests.
-- `operator_commands` are the commands to copy, `charts` the drawings, and `layout` fills
-  the templates.
+- `overview`, `record_pages` and `message_list` answer requests, and `problems` is the page for an
+  error.
+- `operator_commands` are the commands to copy, `charts` the drawings, `jaeger_page` the link to
+  traces, and `layout` fills the templates.
 """
 
 from dsql_outbox.outbox.errors import MissingExtra

@@ -1,6 +1,6 @@
 """Public helpers for the tests of applications.
 
-`MemorySink` is a broker in memory, `OtlpReceiver` a collector in memory. The
+`memory_sink` is a broker in memory, `otlp_receiver` a collector in memory. The
 proxies in `proxy/` cause faults between a client and PostgreSQL. `plugin` is a
 pytest plugin with fixtures for them, `sink_contract` the suite that every sink must
 pass. The servers come from `dsql_outbox.servers`.

@@ -1,8 +1,9 @@
 """The sink ``kafka://``: Apache Kafka, or another broker that speaks its protocol.
 
 The topic of a message is the Kafka topic. Its subject is the key, so all messages of
-a subject are in one partition. `sink` publishes, `client` keeps the producer and
-its callbacks, `url` parses the URL.
+a subject are in one partition. `sink` publishes, and `runs` several messages of a key at a time.
+`reports` turns delivery reports into answers, `client` keeps the producer and its callbacks, `url`
+parses the URL, and `tokens` gets those of ``token=msk``.
 Its parameters are:
 
 | parameter | default | meaning |

@@ -2,8 +2,9 @@
 
 The NATS subject of a message is its topic. The header ``Nats-Msg-Id`` is its dedupe id, so a
 message that is sent again within the duplicate window of the stream is stored once. `sink`
-publishes, `frame` is a message on its way, `acknowledgement` the answer, `client` keeps the
-connection, `url` parses the URL. Its parameters are:
+publishes. `call` has the runs of one call, and `batches` says which of them are atomic batches.
+`frame` is a message on its way, `acknowledgement` the answer, `client` keeps the connection, `url`
+parses the URL. Its parameters are:
 
 | parameter | default | meaning |
 | --- | --- | --- |

@@ -3,6 +3,9 @@
 Subclass `SinkContract` in a test file and give it a fixture ``broker``: a `ReadableBroker`
 that opens your sink and reads back what arrived (docs/writing-a-sink.md). The other names are
 helpers for your own tests. This package needs pytest.
+
+`sink_checks` has the rules, `readable_broker` what you give, and `sent_messages` sends as the relay
+does.
 """
 
 import pytest
