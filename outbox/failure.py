@@ -16,7 +16,7 @@ import psycopg
 from psycopg import errors
 
 from .errors import SchemaError
-from .redaction import told
+from .redaction import error_line
 
 
 class FailureKind(Enum):
@@ -88,7 +88,7 @@ class DatabaseFailure(NamedTuple):
         Of any other error it is the name of its type, because the text may quote an event.
         """
         safe = isinstance(self.error, psycopg.OperationalError)
-        return told(self.error) if safe else type(self.error).__name__
+        return error_line(self.error) if safe else type(self.error).__name__
 
 
 class Moved(Exception):

@@ -36,7 +36,7 @@ def has_unclear_login(url: str) -> bool:
     return found is not None and "@" in found[3]
 
 
-def told(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """Return the text of an error on one line.
 
     DETAIL, HINT, CONTEXT and the statement are left out: they may contain values of rows.

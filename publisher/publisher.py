@@ -22,7 +22,7 @@ from dsql_outbox.outbox.database.database import Database, require_database
 from dsql_outbox.outbox.database.fork import OneProcess
 from dsql_outbox.outbox.errors import OutboxError, SettingsError
 from dsql_outbox.outbox.failure import LASTING, kind_of
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
@@ -374,7 +374,7 @@ class Publisher:
                 try:
                     await self._store.sweep()
                 except psycopg.Error as error:
-                    logger.warning("Relay cannot delete old failures: %s", told(error))
+                    logger.warning("Relay cannot delete old failures: %s", error_line(error))
 
     def _tell_shards(self, owned: frozenset[int], before: frozenset[int]) -> None:
         emit(self._hooks, ShardsChanged(owned, owned - before, before - owned))

@@ -12,7 +12,7 @@ from .migrator import MAX_SHARDS, Recorded, older_text, read_recorded
 from .named_statements import execute, statement
 from .ownership import owner_drifts
 from .roles import Roles, right_drifts
-from .tables import Relation, Shape, expected, migrations, read_shape
+from .tables import Relation, Shape, expected_shape, migrations, read_shape
 
 
 def check(database: Database, roles: Roles | None = None) -> list[Drift]:
@@ -40,7 +40,7 @@ def _drifts(connection: Connection, schema: str, roles: Roles) -> Iterator[Drift
     if older := older_text(schema, recorded):
         yield Drift("different", "schema", schema, older)
         return
-    for wanted in expected().values():
+    for wanted in expected_shape().values():
         yield from _relation_drifts(schema, wanted, shape.get(wanted.name))
     yield from _migration_drifts(schema, shape, recorded)
     if "outbox_leases" in shape:

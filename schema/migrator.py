@@ -21,7 +21,7 @@ from .commands import apply_command, drop_command
 from .named_statements import compose, execute, statement
 from .operation import operation
 from .ownership import refuse_others
-from .tables import Shape, expected, migrations, read_shape
+from .tables import Shape, expected_shape, migrations, read_shape
 
 RECORDS: Final = "schema_migrations"
 """The table of the applied migrations, which the first one makes."""
@@ -105,7 +105,7 @@ def apply(
         if todo:
             refuse_others(connection, schema)
         # Counted again: another migrator may have added shards meanwhile.
-        count, highest, leases = _wanted_shards(connection, schema, expected(), shards)
+        count, highest, leases = _wanted_shards(connection, schema, expected_shape(), shards)
         if 0 < highest < count:
             grown = operation("schema apply", reason=reason, user=user, of=f"{count} shards")
             execute(connection, statement("operation_record", schema), grown)
@@ -142,7 +142,7 @@ def remove(database: Database) -> list[str]:
         shape = read_shape(connection, schema)
         if shape is None:
             return []
-        ours = sorted(shape.keys() & expected().keys(), key=lambda name: not shape[name].view)
+        ours = sorted(shape.keys() & expected_shape().keys(), key=lambda name: not shape[name].view)
         for name in ours:
             drop = "view_drop" if shape[name].view else "table_drop"
             execute(connection, compose(drop, schema, relation=sql.Identifier(name)))

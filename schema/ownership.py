@@ -10,7 +10,7 @@ from dsql_outbox.outbox.errors import SchemaError
 
 from .drift import Drift, Part
 from .named_statements import execute, read, statement
-from .tables import expected
+from .tables import expected_shape
 
 _SHOWN: Final = 3
 
@@ -120,4 +120,4 @@ def _owned_by_others(owned: Iterable[Owned], acting: Container[str]) -> list[Own
 
 
 def _names(schema: str) -> dict[str, str]:
-    return {"schema": schema, "names": array_literal(expected())}
+    return {"schema": schema, "names": array_literal(expected_shape())}

@@ -23,7 +23,7 @@ from dsql_outbox.outbox.failure import FailureKind, kind_of
 from .commands import apply_command, grant_command
 from .drift import Drift
 from .named_statements import execute, read_sql, statement
-from .tables import Shape, expected, read_shape
+from .tables import Shape, expected_shape, read_shape
 
 Duty = Literal["writer", "publisher", "operator", "archivist", "consumer", "reader"]
 
@@ -177,7 +177,7 @@ class _Rights:
             lacking = [right for right in rights if (name, right) not in self._held]
             if lacking and (name is None or name in self._shape):
                 yield self._missing(name, lacking)
-        for name in expected():
+        for name in expected_shape():
             held = sorted(right for found, right in self._held if found == name)
             needless = [right for right in held if right not in needed.get(name, ())]
             if needless:

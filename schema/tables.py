@@ -90,7 +90,7 @@ def migrations() -> tuple[Migration, ...]:
 
 
 @cache
-def expected() -> Shape:
+def expected_shape() -> Shape:
     """What the migrations make, in their order. Raises `ValueError` for an unknown form."""
     made: dict[str, Relation] = {}
     for migration in migrations():

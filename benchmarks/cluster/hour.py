@@ -9,7 +9,7 @@ from dsql_outbox.cli.doctor.examined_database import run
 from dsql_outbox.cli.doctor.finding import Finding, Value
 from dsql_outbox.outbox import Database, Entity, Event, OutboxError
 from dsql_outbox.outbox.database.connection import Connection
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.writer import Writer
 
 NAME: Final = "hour"
@@ -85,7 +85,7 @@ def judge_hour(
     else:
         seconds, error = ended
         sqlstate = error.sqlstate
-        values |= {"ended_seconds": seconds, "message": told(error)}
+        values |= {"ended_seconds": seconds, "message": error_line(error)}
         text = f"a connection ended after {seconds:.0f} s with {sqlstate or 'no SQLSTATE'}"
     text += f"; {stored} of {written} writes stored, longest {longest:.1f} s"
     if stored < written:

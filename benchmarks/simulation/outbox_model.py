@@ -213,15 +213,15 @@ class Tables:
                 self._note("buried", [letter.row], origin, letter.attempts)
 
     def stored_failures(self, shards: Collection[int]) -> list[StoredFailure]:
-        """See `Store.failures`."""
+        """See `Store.stored_failures`."""
         return [
             StoredFailure(row, self.rows[row].subject, each.attempts, each.retry_at - self._now())
             for row, each in self.failures.items()
             if row.shard in shards and row in self.rows
         ]
 
-    def waits(self, rows: Collection[RowId]) -> dict[RowId, StoredWait]:
-        """See `Store.waits`."""
+    def stored_waits(self, rows: Collection[RowId]) -> dict[RowId, StoredWait]:
+        """See `Store.stored_waits`."""
         recorded = {row: self.failures[row] for row in rows if row in self.failures}
         return {
             row: StoredWait(each.attempts, each.retry_at - self._now())

@@ -129,13 +129,13 @@ class ModelStore:
                 raise FunctionFailed(error) from error
         return await self._change(partial(self._tables.apply, rows, self._origin()))
 
-    async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
-        """See `Store.failures`."""
+    async def stored_failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
+        """See `Store.stored_failures`."""
         return await self._read(partial(self._tables.stored_failures, tuple(shards)))
 
-    async def waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
-        """See `Store.waits`."""
-        return await self._read(partial(self._tables.waits, tuple(rows)))
+    async def stored_waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
+        """See `Store.stored_waits`."""
+        return await self._read(partial(self._tables.stored_waits, tuple(rows)))
 
     async def paused_topics(self) -> Mapping[str, str]:
         """See `Store.paused_topics`."""

@@ -136,7 +136,7 @@ class Reader:
             del state.shards[shard.number]
         if gained := epochs.keys() - state.shards.keys():
             state.stalled_since = None
-            failures = await self._store.failures(gained)
+            failures = await self._store.stored_failures(gained)
             now = state.clock()
             shards = {n: self._new_shard(n, epochs[n]) for n in gained}
             for number, failure in enumerate(failures):
@@ -177,7 +177,7 @@ class Reader:
             return
         held = [each for each in self._unchecked[-_CHECKED:] if _is_at_rest(*each)]
         del self._unchecked[-_CHECKED:]
-        stored = await self._store.waits([hold.id for _, hold in held])
+        stored = await self._store.stored_waits([hold.id for _, hold in held])
         now = state.clock()
         self._check_at = now + _CHECK_REST * (now - began)
         for subject, hold in held:

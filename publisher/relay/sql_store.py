@@ -199,8 +199,8 @@ class SqlStore:
         finally:
             self._asides.append(aside)
 
-    async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
-        """See `Store.failures`. One statement reads `FAILURES` rows at most."""
+    async def stored_failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
+        """See `Store.stored_failures`. One statement reads `FAILURES` rows at most."""
         failures: list[StoredFailure] = []
         parameters: dict[str, Any] = {
             "shards": plain_array(shards),
@@ -220,8 +220,8 @@ class SqlStore:
             failures += (row.failure() for row in found if row.subject_type is not None)
         return failures
 
-    async def waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
-        """See `Store.waits`."""
+    async def stored_waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
+        """See `Store.stored_waits`."""
         return {
             RowId(row.shard, row.position, row.event_id): StoredWait(row.attempts, row.seconds)
             for row in await self._fetch("failure_find", _WaitRow, row_keys(rows))

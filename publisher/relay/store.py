@@ -144,11 +144,11 @@ class Store(Protocol):
         """
         ...
 
-    async def failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
+    async def stored_failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
         """Read the failures of rows of some shards."""
         ...
 
-    async def waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
+    async def stored_waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
         """Read the failures of rows, as far as they are recorded."""
         ...
 

@@ -12,7 +12,7 @@ import psycopg
 
 from dsql_outbox.outbox.database.address import APPLICATION
 from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.outbox.settings import is_unicode
 from dsql_outbox.schema.commands import grant_command
 from dsql_outbox.schema.migrator import apply
@@ -86,7 +86,7 @@ def with_database(
                 except psycopg.errors.InsufficientPrivilege as error:
                     if duty is None or (remedy := grant_for(opened, duty)) is None:
                         raise
-                    raise click.ClickException(f"{told(error)}: {remedy}") from error
+                    raise click.ClickException(f"{error_line(error)}: {remedy}") from error
 
         return database_options(log_options(run) if log_flags else run)
 

@@ -18,7 +18,7 @@ from dsql_outbox.outbox.errors import (
     SettingsError,
 )
 from dsql_outbox.outbox.failure import is_unreachable
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 
 FAILED: Final = 1
 """Exit code of a command that did not finish its work, or of a check that failed."""
@@ -77,7 +77,7 @@ def short_error(error: Exception) -> click.ClickException | None:
             kind = Unreachable if is_unreachable(error) else click.ClickException
         case _:
             return None
-    return kind(_escaped(told(error)))
+    return kind(_escaped(error_line(error)))
 
 
 def _escaped(text: str) -> str:

@@ -14,7 +14,7 @@ from dsql_outbox.observability.shown_text import duration
 from dsql_outbox.operations.conflicts import REMEDIES
 from dsql_outbox.operations.selection import Selection
 from dsql_outbox.operations.status import Seen, Shard, Status
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 
 from .charts import charts_of, rate
 from .console_state import Console, console_of
@@ -101,7 +101,7 @@ def _values(console: Console) -> dict[str, Any]:
     return {
         "read_at": datetime.fromtimestamp(reading.at, UTC).strftime("%H:%M:%S"),
         "status": status,
-        "problem": None if sampler.problem is None else told(sampler.problem),
+        "problem": None if sampler.problem is None else error_line(sampler.problem),
         "waiting": f"{samples[-1].waiting:,}{'+' * samples[-1].more}",
         "oldest": "none" if status.oldest_seconds is None else duration(status.oldest_seconds),
         "written": None if reading.rates is None else rate(reading.rates.in_per_second),

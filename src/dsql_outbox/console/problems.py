@@ -14,7 +14,7 @@ from starlette.responses import Response
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import OutboxError, SchemaError
 from dsql_outbox.outbox.failure import is_unreachable
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.schema.commands import apply_command, grant_command
 from dsql_outbox.schema.roles import lacking_rights
 
@@ -32,7 +32,7 @@ async def outbox_problem(request: Request, error: Exception) -> Response:
     status = HTTPStatus.SERVICE_UNAVAILABLE if is_setup else HTTPStatus.BAD_REQUEST
     title = "The tables are missing or too old" if is_setup else _UNSEARCHABLE
     command = apply_command(console_of(request).database.schema) if is_setup else None
-    return problem(request, status, title, told(cast("OutboxError", error)), command)
+    return problem(request, status, title, error_line(cast("OutboxError", error)), command)
 
 
 async def database_problem(request: Request, error: Exception) -> Response:
@@ -42,12 +42,12 @@ async def database_problem(request: Request, error: Exception) -> Response:
         return await _rights_problem(request)
     if is_unreachable(error):
         title = "The database cannot be reached"
-        return problem(request, HTTPStatus.SERVICE_UNAVAILABLE, title, told(error))
+        return problem(request, HTTPStatus.SERVICE_UNAVAILABLE, title, error_line(error))
     if isinstance(error, psycopg.DataError):  # a number or a time that no column can hold
-        return problem(request, HTTPStatus.BAD_REQUEST, _UNSEARCHABLE, told(error))
-    logger.error("console: the database refused a statement: %s", told(error))
+        return problem(request, HTTPStatus.BAD_REQUEST, _UNSEARCHABLE, error_line(error))
+    logger.error("console: the database refused a statement: %s", error_line(error))
     title = "The database refused a statement"
-    return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, title, told(error))
+    return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, title, error_line(error))
 
 
 async def http_problem(request: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from dsql_outbox.operations.health import Health, Ready
 from dsql_outbox.operations.health_probe import HealthProbe
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.failure import PASSING, kind_of
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.publisher.publisher import Publisher
 from dsql_outbox.publisher.relay.applier import Apply
 from dsql_outbox.publisher.settings import PublisherSettings
@@ -137,6 +137,6 @@ class BackgroundPublisher:
     def _tell(self, error: Exception, *, passes: bool) -> None:
         self._failure = f"failed: {type(error).__name__}"
         if passes:
-            logger.warning("Publisher starts again in %g s: %s", _WAIT, told(error))
+            logger.warning("Publisher starts again in %g s: %s", _WAIT, error_line(error))
         else:
             logger.error("Publisher failed, another starts in %g s", _WAIT, exc_info=error)

@@ -17,7 +17,7 @@ from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import SinkUnavailable
 from dsql_outbox.outbox.failure import CONFLICTS, FailureKind, schema_defect
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.outbox.unit_of_work.budget import AT_ONCE
 from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
@@ -167,7 +167,7 @@ class HealthProbe:
         except psycopg.errors.InsufficientPrivilege:
             self._refused.add(name)  # the role lacks the right, so stop asking
         except Exception as error:  # noqa: BLE001 - a failed count must not end the relay
-            logger.debug("Probe could not run %s: %s", name, told(error))
+            logger.debug("Probe could not run %s: %s", name, error_line(error))
         else:
             for row in rows:
                 emit(self._hooks, fact(*row))

@@ -59,7 +59,7 @@ async def test_no_statement_reads_more_failures_than_a_page(
         )
     monkeypatch.setattr(sql_store, "FAILURES", rows)
     store = SqlStore(database)
-    found = await store.failures([0, 2])
+    found = await store.stored_failures([0, 2])
     await store.close()
     assert store.statements == statements
     expected = [(s, p, str(i)) for s, i, p in keys if s != 1 and p != 5]

@@ -21,7 +21,7 @@ from dsql_outbox.schema.comparison import check
 from dsql_outbox.schema.migrator import Applied, ddl, remove
 from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.schema.roles import Roles, grant
-from dsql_outbox.schema.tables import expected, migrations, read_shape
+from dsql_outbox.schema.tables import expected_shape, migrations, read_shape
 
 LABELS = tuple(migration.label for migration in migrations())
 
@@ -69,7 +69,7 @@ def test_the_catalog_equals_what_is_read_from_the_migrations(
     database: Database, connection: Connection
 ) -> None:
     apply(database)
-    assert read_shape(connection, "outbox") == expected()
+    assert read_shape(connection, "outbox") == expected_shape()
 
 
 CATALOG = """
@@ -108,7 +108,7 @@ def test_the_printed_sql_makes_what_apply_and_grant_make(database_url: str) -> N
         connection.execute("DROP SCHEMA outbox CASCADE")
         connection.execute(";".join(printed).encode())
         assert made(connection, roles) == applied
-    assert {row[0] for row in applied[0] if row[1] in "rv"} == set(expected())
+    assert {row[0] for row in applied[0] if row[1] in "rv"} == set(expected_shape())
     assert all(applied)
     assert check(database) == []
     assert apply(database) == Applied("outbox", (), len(LABELS), 5)
@@ -293,7 +293,7 @@ def test_removed_tables_leave_nothing_and_may_be_removed_again(
     database: Database, connection: Connection
 ) -> None:
     apply(database)
-    assert sorted(remove(database)) == sorted(expected())
+    assert sorted(remove(database)) == sorted(expected_shape())
     assert read_shape(connection, "outbox") is None
     assert remove(database) == []
 

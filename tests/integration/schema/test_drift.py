@@ -11,7 +11,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.schema.comparison import check
 from dsql_outbox.schema.drift import Drift
-from dsql_outbox.schema.tables import expected, migrations
+from dsql_outbox.schema.tables import expected_shape, migrations
 
 ORPHAN = (
     "INSERT INTO outbox.outbox (shard, position, event_id, previous_position, subject_type,"
@@ -206,7 +206,7 @@ def test_an_empty_schema_lacks_every_table_and_view(
     connection.execute("DROP SCHEMA outbox CASCADE; CREATE SCHEMA outbox")
     found = check(database)
     assert {drift.difference for drift in found} == {"missing"}
-    assert [drift.name for drift in found] == list(expected())
+    assert [drift.name for drift in found] == list(expected_shape())
 
 
 def test_every_difference_is_told_at_once(database: Database, connection: Connection) -> None:

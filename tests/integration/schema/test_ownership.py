@@ -20,7 +20,7 @@ from dsql_outbox.schema.comparison import check
 from dsql_outbox.schema.drift import Drift
 from dsql_outbox.schema.migrator import ddl
 from dsql_outbox.schema.roles import Roles, grant
-from dsql_outbox.schema.tables import expected, migrations
+from dsql_outbox.schema.tables import expected_shape, migrations
 
 AUDIT = """CREATE TABLE IF NOT EXISTS {0}.audit (what text);
     CREATE OR REPLACE FUNCTION {0}.audit() RETURNS trigger LANGUAGE plpgsql AS
@@ -252,4 +252,4 @@ def test_what_is_ours_alone_has_no_notes(owners: Owners) -> None:
         owners.deployer,
     )
     assert check(database) == []
-    assert len(expected()) > 20
+    assert len(expected_shape()) > 20

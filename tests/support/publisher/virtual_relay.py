@@ -104,13 +104,13 @@ class MemoryOutbox:
         for row in rows:
             self.failures_of.pop(row, None)
 
-    async def failures(self, _shards: Collection[int]) -> Sequence[StoredFailure]:
-        """See `Store.failures`: there is none at the start."""
+    async def stored_failures(self, _shards: Collection[int]) -> Sequence[StoredFailure]:
+        """See `Store.stored_failures`: there is none at the start."""
         await self._statement("failures")
         return []
 
-    async def waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
-        """See `Store.waits`; the waits are long."""
+    async def stored_waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
+        """See `Store.stored_waits`; the waits are long."""
         await self._statement("waits")
         self.asked_waits.append(len(rows))
         known = self.failures_of

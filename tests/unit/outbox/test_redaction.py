@@ -16,7 +16,7 @@ from dsql_outbox.brokers.nats.url import parse_nats_url
 from dsql_outbox.cli.main import main
 from dsql_outbox.observability.shown_text import visible, visible_json
 from dsql_outbox.outbox import Database, SettingsError
-from dsql_outbox.outbox.redaction import redacted, told
+from dsql_outbox.outbox.redaction import error_line, redacted
 from dsql_outbox.publisher import open_sink
 
 SECRET = "Qz7xK"
@@ -131,10 +131,10 @@ def test_a_record_of_the_library_has_visible_values(caplog: pytest.LogCaptureFix
 
 def test_of_an_error_of_the_driver_the_rows_are_left_out() -> None:
     text = 'duplicate key\nDETAIL:  Key (id)=(Qz7xK) already exists.\nCONTEXT:  line "Qz7xK"'
-    assert told(psycopg.errors.UniqueViolation(text)) == "duplicate key"
-    assert told(psycopg.OperationalError()) == "OperationalError"
+    assert error_line(psycopg.errors.UniqueViolation(text)) == "duplicate key"
+    assert error_line(psycopg.OperationalError()) == "OperationalError"
     syntax = 'syntax error at or near "x"\nLINE 1: SELECT Qz7xK x\n               ^'
-    assert SECRET not in told(psycopg.errors.SyntaxError(syntax))
+    assert SECRET not in error_line(psycopg.errors.SyntaxError(syntax))
 
 
 def test_text_reaches_the_terminal_in_one_place() -> None:

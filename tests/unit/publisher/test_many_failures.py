@@ -23,7 +23,7 @@ class Blocked(MemoryOutbox):
         self.insert([row(str(n), n) for n in range(1, FAILED + 1)])
         self.failures_of = {row: Failure(row, "", 1, 1e6) for row in self.rows}
 
-    async def failures(self, shards: object) -> list[StoredFailure]:
+    async def stored_failures(self, shards: object) -> list[StoredFailure]:
         await super().failures(shards)  # type: ignore[arg-type]
         return [
             StoredFailure(row, SubjectName("Car", self.rows[row].subject_id), 1, 1e6)

@@ -38,7 +38,7 @@ class ShortOfMemory:
             self.answered_all.set()
         return Reading(1, [RangeRead([], HEAD, is_cut=False) for _ in ranges])
 
-    async def failures(self, _shards: object) -> list[object]:
+    async def stored_failures(self, _shards: object) -> list[object]:
         return []
 
     async def paused_topics(self) -> Mapping[str, str]:

@@ -29,7 +29,7 @@ class FailedLast(MemoryOutbox):
         self._failed = max(self.rows)
         self.failures_of = {self._failed: Failure(self._failed, "", 1, seconds)}
 
-    async def failures(self, shards: object) -> list[StoredFailure]:
+    async def stored_failures(self, shards: object) -> list[StoredFailure]:
         await super().failures(shards)  # type: ignore[arg-type]
         return [StoredFailure(self._failed, SubjectName("Car", "a"), 1, self._seconds)]
 

@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 import psycopg
 
 from dsql_outbox.outbox.database.connection import Connection
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 
 from .examined_database import ExaminedDatabase, run
 from .finding import Finding
@@ -113,7 +113,7 @@ def _try(where: Literal["statement", "COMMIT"], work: Callable[[], object]) -> S
     except psycopg.Error as error:
         if error.sqlstate is None:
             raise
-        return SessionResult(error.sqlstate, where, told(error))
+        return SessionResult(error.sqlstate, where, error_line(error))
     return SessionResult(None, where)
 
 

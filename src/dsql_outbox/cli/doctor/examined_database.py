@@ -17,7 +17,7 @@ from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.failure import is_unreachable
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.outbox.unit_of_work.budget import DOCTOR
 from dsql_outbox.schema.comparison import check
 from dsql_outbox.schema.drift import Drift
@@ -162,7 +162,7 @@ def failure(name: str, error: Exception) -> Finding:
     remedy = None
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         remedy = "ask again as the owner of the tables"
-    text = f"{error.sqlstate}: {told(error)}" if error.sqlstate else told(error)
+    text = f"{error.sqlstate}: {error_line(error)}" if error.sqlstate else error_line(error)
     return refused(name, verdict, text, error, remedy)
 
 

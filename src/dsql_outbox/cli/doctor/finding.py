@@ -10,7 +10,7 @@ import psycopg
 
 from dsql_outbox.cli.output import say
 from dsql_outbox.observability.shown_text import visible
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 
 Verdict = Literal["ok", "warn", "fail", "unknown"]
 
@@ -36,7 +36,7 @@ def refused(
     name: str, verdict: Verdict, text: str, error: psycopg.Error, remedy: str | None = None
 ) -> Finding:
     """Return the finding of a refusal, with its code and text, as a report records them."""
-    values = {"message": told(error)}
+    values = {"message": error_line(error)}
     return Finding(name, verdict, text, remedy, sqlstate=error.sqlstate, values=values)
 
 

@@ -18,7 +18,7 @@ from dsql_outbox.observability.shown_text import visible
 from dsql_outbox.operations.status import Meter, Rates, Status, StatusReader
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.failure import is_unreachable
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 
 from .tables import count_of, paused_count, rich, tables_of
 
@@ -70,7 +70,7 @@ async def _look(database: Database, meter: Meter) -> Look:
     except psycopg.Error as error:
         if not is_unreachable(error):
             raise
-        return Look(at, unreachable=told(error))
+        return Look(at, unreachable=error_line(error))
     rates = meter.rates(counters, monotonic())
     return Look(at, rates=rates, breaker=_breaker(status), status=status)
 

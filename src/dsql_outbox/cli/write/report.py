@@ -16,7 +16,7 @@ from dsql_outbox.observability.facts import Fact, WriteEnded
 from dsql_outbox.observability.shown_text import visible_json
 from dsql_outbox.outbox.errors import DuplicateEvent, InvalidEvent
 from dsql_outbox.outbox.receipt import Receipt
-from dsql_outbox.outbox.redaction import told
+from dsql_outbox.outbox.redaction import error_line
 
 from .descriptors import write_all
 from .inputs import Line
@@ -144,7 +144,7 @@ class Reporter:
         self._tally.add_failed(error)
         same = error.same_content if isinstance(error, DuplicateEvent) else None
         failure = FailureLine(
-            event_id, type(error).__name__, told(error), line.input, line.number, same
+            event_id, type(error).__name__, error_line(error), line.input, line.number, same
         )
         await self._print(STDERR, [failure])
 

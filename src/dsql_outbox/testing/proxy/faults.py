@@ -138,7 +138,7 @@ def cut(where: CutPoint, *, reset: bool) -> Reaction:
 
     async def mid_answer(session: ClientSession, batch: Batch) -> None:
         answer = bytearray()
-        await session.send(batch, _collecting(answer)).over.wait()
+        await session.send(batch, _collector(answer)).over.wait()
         session.to_client(bytes(answer[: len(answer) // 2]))
         raise Cut(reset=reset)
 
@@ -239,7 +239,7 @@ def _error_answer(error: WireMessage) -> Answer:
     return answer
 
 
-def _collecting(answer: bytearray) -> Answer:
+def _collector(answer: bytearray) -> Answer:
     def collect(message: WireMessage) -> bytes:
         answer.extend(message.raw)
         return b""
