@@ -1,23 +1,20 @@
 """The command `verify`: compare the stored events with each other."""
 
-from collections.abc import Sequence
-from contextlib import aclosing
 from datetime import datetime
 
-import anyio
 import click
 import msgspec
 
 from dsql_outbox.operations.verification.finding import Finding
-from dsql_outbox.operations.verification.verifier import Verifier, VerifyProgress
+from dsql_outbox.operations.verification.verifier import Verification, Verifier, VerifyProgress
 from dsql_outbox.outbox.database.database import Database
 
 from .database_options import with_database
 from .exit_codes import FAILED
-from .filters import archive_option, json_option, time_or_age
+from .filters import archive_option, json_option, rate_option, time_or_age
+from .job import drive
 from .output import json_line, of_about, say
-from .progress_line import progress
-from .signals import READ_ONLY, interruptible
+from .tool_call import called
 
 
 @click.command(
@@ -45,9 +42,15 @@ Exit codes:
 )
 @archive_option
 @json_option
+@rate_option
 @with_database(duty="reader", logs=True)
 def verify(
-    *, since: datetime | None, archive: tuple[str, ...], as_json: bool, database: Database
+    *,
+    since: datetime | None,
+    archive: tuple[str, ...],
+    as_json: bool,
+    rate: float | None,
+    database: Database,
 ) -> None:
     """Compare the stored events with each other, and name each row that is wrong.
 
@@ -59,40 +62,31 @@ def verify(
 
     The command only reads, page by page, and may run beside writers and publishers. Each line
     names what is wrong, the table, and the key of the row. With --json, the last line holds
-    the counts.
+    the counts. A run that was stopped does not go on later: another one begins anew.
     """
-    found = anyio.run(_verify, database, since, archive, as_json)
-    if found:
+
+    async def run(verifier: Verifier) -> VerifyProgress:
+        verification = verifier.verify(since=since, rate=rate, archive=archive)
+        await drive(
+            verification,
+            lambda: _line(verification),
+            as_json=as_json,
+            tell=lambda each: json_line(each) if as_json else say(_shown(each)),
+            counts=lambda: msgspec.structs.replace(verification.progress, total=None),
+        )
+        return verification.progress
+
+    if called(Verifier(database), run).findings:
         raise click.exceptions.Exit(FAILED)
-
-
-async def _verify(
-    database: Database, since: datetime | None, archive: Sequence[str], as_json: bool
-) -> int:
-    async with (
-        Verifier(database) as verifier,
-        aclosing(verifier.verify(since=since, archive=archive)) as run,
-    ):
-        with (
-            interruptible(lambda: f"{_line(run.progress)}; {READ_ONLY}"),
-            progress(lambda: _line(run.progress)),
-        ):
-            async for finding in run:
-                json_line(finding) if as_json else say(_shown(finding))
-    done = msgspec.structs.replace(run.progress, total=None)
-    if as_json:
-        json_line(done)
-    else:
-        say(_line(done) if done.findings else f"{_line(done)}; all agree")
-    return done.findings
 
 
 def _shown(finding: Finding) -> str:
     return f"{finding.fault}  {finding.table}  {finding.key}  {finding.text}"
 
 
-def _line(done: VerifyProgress) -> str:
-    of = of_about(done.events, done.total)
+def _line(run: Verification) -> str:
+    done, is_done = run.progress, run.again is None
+    of = "" if is_done else of_about(done.events, done.total)
     earlier = f" ({done.skipped:,} saved earlier)" if done.skipped else ""
     parts = [
         f"events: {done.events:,}{of}{earlier}",
@@ -109,4 +103,4 @@ def _line(done: VerifyProgress) -> str:
             if count
         ),
     ]
-    return ", ".join(parts)
+    return ", ".join(parts) + ("; all agree" if is_done and not done.findings else "")

@@ -27,7 +27,6 @@ AT_ONCE: Final = "ends at once: the transaction is rolled back"
 NO_RATE: Final = "has no --rate"
 NOTHING: Final = "prints nothing"
 NO_ADVICE: Final = "does not say how to go on"
-NOT_BEGUN: Final = 'says "stopped before the start", and nothing of what it has done'
 
 
 def every_job(**otherwise: str) -> Callable[[T], T]:
@@ -51,7 +50,6 @@ def job_run(job: Job, url: str, sql: psycopg.Connection[Any], tmp_path: Path) ->
 
 
 @every_job(
-    verify=NOT_BEGUN,
     prune=AT_ONCE,
 )
 def test_the_first_ctrl_c_ends_the_transaction_and_stops(job_run: JobRun) -> None:
@@ -78,7 +76,7 @@ def test_a_second_ctrl_c_stops_at_once(job_run: JobRun) -> None:
 # --- going on --------------------------------------------------------------------------
 
 
-@every_job(verify=NOT_BEGUN)
+@every_job()
 def test_a_job_that_was_stopped_goes_on_as_it_said(job_run: JobRun) -> None:
     with job_run.held() as holder, job_run.start() as command:
         job_run.wait_for_hold()
@@ -86,7 +84,7 @@ def test_a_job_that_was_stopped_goes_on_as_it_said(job_run: JobRun) -> None:
     assert_goes_on(job_run, *going_on(ended))
 
 
-@every_job(verify=NOT_BEGUN)
+@every_job()
 def test_a_job_that_was_stopped_at_once_goes_on_as_it_said(job_run: JobRun) -> None:
     with job_run.held(), job_run.start() as command:
         job_run.wait_for_hold()
@@ -95,7 +93,6 @@ def test_a_job_that_was_stopped_at_once_goes_on_as_it_said(job_run: JobRun) -> N
 
 
 @every_job(
-    verify=NO_ADVICE,
     prune=NO_ADVICE,
 )
 def test_a_job_that_failed_goes_on_as_it_said(job_run: JobRun) -> None:
@@ -127,7 +124,6 @@ def assert_goes_on(job_run: JobRun, *more: str) -> None:
 
 
 @every_job(
-    verify=NO_RATE,
     prune=NO_RATE,
 )
 def test_the_rate_is_kept(job_run: JobRun) -> None:
@@ -169,7 +165,6 @@ def test_a_terminal_shows_the_progress_in_place(job_run: JobRun) -> None:
 
 
 @every_job(
-    verify=NOTHING,
     prune=NOTHING,
 )
 def test_json_has_the_counts_of_a_job_that_failed(job_run: JobRun) -> None:
@@ -183,7 +178,6 @@ def test_json_has_the_counts_of_a_job_that_failed(job_run: JobRun) -> None:
 
 
 @every_job(
-    verify=NOTHING,
     prune=NOTHING,
 )
 def test_json_has_the_counts_of_a_job_that_was_stopped(job_run: JobRun) -> None:

@@ -14,15 +14,18 @@ from collections.abc import (
 from contextlib import aclosing
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
+from time import monotonic
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 
 from dsql_outbox.operations.life.job import JobRow
 from dsql_outbox.operations.life.rewrite import ArchiveRow, archive_rows, place_of
+from dsql_outbox.operations.pace import Pace
 from dsql_outbox.operations.replay import rows_estimate
+from dsql_outbox.operations.run import RowFence, Run
 from dsql_outbox.operations.tool import Operator
 from dsql_outbox.outbox.archive.archive_file import read_manifest
 from dsql_outbox.outbox.archive.place import ArchivePlace, open_place
@@ -89,26 +92,31 @@ class Verifier(Operator):
         await self._beside.close()
 
     def verify(
-        self, *, since: datetime | None = None, archive: str | Iterable[str] = ()
+        self,
+        *,
+        since: datetime | None = None,
+        rate: float | None = None,
+        archive: str | Iterable[str] = (),
     ) -> "Verification":
         """Begin to verify. With `since`, the bytes of events that were saved earlier are not read.
 
-        `archive` are the places of the archive files, folders or ``s3://BUCKET/PREFIX``; without
-        one, the files are not read. A time without a zone is in UTC. Raises `SettingsError` for
-        the name of a place, and `SchemaError` if the tables are missing, and the driver's
-        errors, when the run is iterated over.
+        `rate` is the limit in rows per second, of all tables together; None is no limit. `archive`
+        are the places of the archive files, folders or ``s3://BUCKET/PREFIX``; without one, the
+        files are not read. A time without a zone is in UTC. Raises `SettingsError` for the name of
+        a place and a rate that is not above 0, and `SchemaError` if the tables are missing, and the
+        driver's errors, when the run is iterated over.
         """
         names = [archive] if isinstance(archive, str) else [*archive]
         places = [open_place(name) for name in names]
-        return Verification(self._session, self._beside, since, places)
+        return Verification(self._session, self._beside, since, places, Pace(rate))
 
 
-class Verification:
-    """A run of `Verifier.verify`: iterate over it to get the findings.
+class Verification(Run[VerifyProgress, Finding]):
+    """A run of `Verifier.verify`, which yields the findings. Another run begins anew.
 
     Writers and publishers may work meanwhile: each page of rows is read in one snapshot,
-    which is later than that of the page before. Close a run that is left early. Memory grows
-    neither with the number of events nor with that of findings.
+    which is later than that of the page before. Memory grows neither with the number of events
+    nor with that of findings.
     """
 
     def __init__(
@@ -117,6 +125,7 @@ class Verification:
         beside: Session,
         since: datetime | None,
         places: Sequence[ArchivePlace],
+        pace: Pace,
     ) -> None:
         self._session = session
         self._beside = beside
@@ -124,40 +133,50 @@ class Verification:
         self._archived: Counter[int] = Counter()
         self._job: JobRow | None = None
         self._since = None if since is None else _text_of(since)
-        self._run = self._findings()
-        self.progress = VerifyProgress()
+        super().__init__(VerifyProgress(), pace)
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Finding:
-        found = await anext(self._run)
-        self._count(findings=1)
-        return found
-
-    async def aclose(self) -> None:
-        """End the run."""
-        await self._run.aclose()
-
-    async def _findings(self) -> AsyncGenerator[Finding]:
+    async def _work(self) -> AsyncGenerator[Finding]:
         self._count(total=await rows_estimate(self._session, "business_events"))
         self._job = await self._job_row()
         # The client works for the events, and the server for the others: at the same time, both
         # take the time of one.
-        tables = _side_by_side(self._events(), _one_by_one(self._streams(), self._others()))
-        async with aclosing(_one_by_one(tables, self._archives(), self._erasures())) as found:
+        tables = _side_by_side(self._events(), self._one_by_one(self._streams(), self._others()))
+        every = self._one_by_one(tables, self._archives(), self._erasures())
+        async with aclosing(every) as found:
             async for finding in found:
+                self._count(findings=1)
                 yield finding
+
+    async def _one_by_one(self, *parts: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
+        """The findings of one part after the other. None begins after a stop."""
+        for part in parts:
+            if self.is_stopping:
+                return
+            async with aclosing(part):
+                async for finding in part:
+                    yield finding
+
+    async def _goes_on(self) -> bool:
+        """Rest as the rate asks, before a page is read or checked. False after a stop."""
+        return await self.rest(RowFence())
+
+    def _count_page(self, rows: int, **counts: int) -> None:
+        """Count a page of rows that was read and checked."""
+        now = monotonic()
+        self.pace.spend(rows, now, now)
+        self._count(**counts)
 
     async def _events(self) -> AsyncGenerator[Finding]:
         """The events in the order of their ids."""
         async with aclosing(_ahead(self._event_page, UUID(int=0))) as pages:
             async for page in pages:
+                if not await self._goes_on():
+                    return
                 for finding in await to_thread.run_sync(page.findings):
                     yield finding
                 self._archived.update(row.archive for row in page.rows if row.archive is not None)
                 skipped = sum(not row.is_due for row in page.rows)
-                self._count(events=len(page.rows), skipped=skipped)
+                self._count_page(len(page.rows), events=len(page.rows), skipped=skipped)
 
     async def _event_page(self, first: UUID) -> "_EventPage":
         asked = {"rows": EVENT_ROWS, "bytes": EVENT_BYTES, "since": self._since}
@@ -177,9 +196,11 @@ class Verification:
         first: _Place = {"entity_type": "", "entity_id": "", "version": 0}
         async with aclosing(_ahead(self._header_page, first)) as pages:
             async for page in pages:
+                if not await self._goes_on():
+                    return
                 for finding in await to_thread.run_sync(page.findings, check):
                     yield finding
-                self._count(headers=len(page.rows))
+                self._count_page(len(page.rows), headers=len(page.rows))
         for finding in check.end():
             yield finding
 
@@ -194,6 +215,8 @@ class Verification:
             seen = OTHER_ROWS
             more = {"rows": OTHER_ROWS, "forgotten_before": self._forgotten_before}
             while seen == OTHER_ROWS:
+                if not await self._goes_on():
+                    return
                 rows = await self._beside.fetch_rows(part.statement, {**place, **more})
                 seen, *reached = rows[0][: 1 + len(place)]
                 place = dict(zip(place, map(_as_text, reached), strict=True))
@@ -201,19 +224,22 @@ class Verification:
                     cells = row[1 + len(place) :]
                     if cells[0] is not None:
                         yield part.finding(cells)
-                self._count(**{part.counts: seen})
+                self._count_page(seen, **{part.counts: seen})
 
     async def _archives(self) -> AsyncGenerator[Finding]:
-        async for row in archive_rows(self._session):
-            if row.facts.events != self._archived.pop(row.facts.number, 0) and (
-                await self._is_at_rest()
-            ):
-                text = f"it has {row.facts.events} events, and other rows name it"
-                yield file_finding(row.facts, text)
-            if self._places:
-                for finding in await self._file(row):
-                    yield finding
-                self._count(files=1)
+        async with aclosing(archive_rows(self._session)) as rows:
+            async for row in rows:
+                if self.is_stopping:
+                    return
+                if row.facts.events != self._archived.pop(row.facts.number, 0) and (
+                    await self._is_at_rest()
+                ):
+                    text = f"it has {row.facts.events} events, and other rows name it"
+                    yield file_finding(row.facts, text)
+                if self._places:
+                    for finding in await self._file(row):
+                        yield finding
+                    self._count(files=1)
         if self._archived and await self._is_at_rest():
             for number, events in self._archived.items():
                 text = f"{events} events name a file that is not known"
@@ -271,14 +297,6 @@ class Verification:
         self.progress = msgspec.structs.replace(self.progress, **sums)
 
 
-async def _one_by_one(*parts: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
-    """The findings of one part after the other."""
-    for part in parts:
-        async with aclosing(part):
-            async for finding in part:
-                yield finding
-
-
 async def _side_by_side(*parts: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
     """The findings of parts that run at the same time, each up to its next finding."""
     waiting = {asyncio.ensure_future(anext(part)): part for part in parts}
@@ -296,9 +314,10 @@ async def _side_by_side(*parts: AsyncGenerator[Finding]) -> AsyncGenerator[Findi
     finally:
         for task in waiting:
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        for part in parts:
-            await part.aclose()
+        with CancelScope(shield=True):  # a part can be closed once its task has ended
+            await asyncio.gather(*waiting, return_exceptions=True)
+            for part in parts:
+                await part.aclose()
 
 
 class _Page(Protocol):
