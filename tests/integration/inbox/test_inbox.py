@@ -14,7 +14,7 @@ from tests.support.database_roles import as_role
 from tests.support.inboxes import OpenInbox, effects_in, new_received, remembered
 
 from dsql_outbox.inbox import AsyncInbox, Handled, Inbox, Pruned, pruning
-from dsql_outbox.inbox.received import received
+from dsql_outbox.inbox.received import received_message
 from dsql_outbox.outbox import Database, MessageGap, SchemaError, SettingsError, UnreadableMessage
 from dsql_outbox.schema.roles import Roles
 
@@ -123,11 +123,13 @@ def test_a_forged_message_neither_reaches_the_database_nor_moves_a_subject(
     made = {"id": str(uuid4()), "source": "/shop", "previousposition": "0"}
     made |= {"subject": "Loan/real", "position": "10"}
     with Inbox(Database(url), "mailer") as inbox:
-        inbox.once(received(made, dedupe_id="d", topic="t", data=b""), lambda _: None)
+        inbox.once(received_message(made, dedupe_id="d", topic="t", data=b""), lambda _: None)
         with pytest.raises(UnreadableMessage):
-            received(made | {"id": str(uuid4())} | forged, dedupe_id="e", topic="t", data=b"")
+            received_message(
+                made | {"id": str(uuid4())} | forged, dedupe_id="e", topic="t", data=b""
+            )
         later = made | {"id": str(uuid4()), "position": "20", "previousposition": "10"}
-        message = received(later, dedupe_id="f", topic="t", data=b"")
+        message = received_message(later, dedupe_id="f", topic="t", data=b"")
         assert inbox.once(message, lambda _: None).order == "next"
 
 
@@ -135,7 +137,7 @@ def test_the_longest_values_that_are_read_can_be_stored(url: str, open_inbox: Op
     key = f"{'%F0%9F%9A%97' * 64}/{'%F0%9F%9A%97' * 128}"
     given = {"id": str(uuid4()), "source": "s" * 128, "subject": key, "position": "1"}
     given |= {"previousposition": str(2**63 - 1)}
-    message = received(given, dedupe_id="\U0001f697" * 128, topic="t", data=b"")
+    message = received_message(given, dedupe_id="\U0001f697" * 128, topic="t", data=b"")
     inbox = open_inbox(url)
     assert inbox.once(message).order == "first"
     assert inbox.once(message.dedupe_id).ran
