@@ -5,16 +5,16 @@ from datetime import timedelta
 from typing import Final
 
 import click
+import msgspec
 
-from dsql_outbox.inbox.inbox import Inbox
-from dsql_outbox.inbox.pruning import Pruned
+from dsql_outbox.inbox.async_inbox import AsyncInbox
 from dsql_outbox.outbox.database.database import Database
 
 from .database_options import with_database
-from .filters import json_option
-from .output import counted, json_line, say
-from .progress_line import progress
-from .signals import GO_ON, interruptible
+from .filters import json_option, rate_option
+from .job import drive
+from .output import counted
+from .tool_call import called
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _AGE: Final = re.compile(r"([0-9]{1,6})([smhd])")
@@ -42,39 +42,37 @@ def inbox() -> None:
     callback=_age,
     help="Forget messages handled longer ago: a number and s, m, h or d, as in 30d.",
 )
+@rate_option
 @json_option
-@with_database(duty="consumer")
-def prune(*, consumer: str, older_than: timedelta, as_json: bool, database: Database) -> None:
+@with_database(duty="consumer", logs=True)
+def prune(
+    *,
+    consumer: str,
+    older_than: timedelta,
+    rate: float | None,
+    as_json: bool,
+    database: Database,
+) -> None:
     """Forget the messages that a consumer handled long ago.
 
     A message that is delivered after it was forgotten is handled again. AGE must therefore
     exceed the time for which the broker keeps messages, including the dead letters of its
     queue, and the time for which you replay events. Each transaction deletes at most 3,000
-    rows. Ctrl-C ends the command at any time; to continue, run it again.
+    rows, and --rate limits the messages that are forgotten. Ctrl-C ends the command after the
+    transaction in progress; to continue, run it again.
     """
-    done = _Done()
-    with (
-        Inbox(database, consumer) as box,
-        interruptible(lambda: f"{done}; {GO_ON}"),
-        progress(lambda: str(done)),
-    ):
-        box.prune(older_than, told=done)
-    if as_json:
-        read, forgotten = done.pruned.read, done.pruned.forgotten
-        json_line({"consumer": consumer, "read": read, "forgotten": forgotten})
-    else:
-        say(f"{consumer}: {done}")
 
+    async def run(box: AsyncInbox) -> None:
+        pruning = box.prune(older_than, rate=rate)
 
-class _Done:
-    """The progress of a pruning."""
+        def line() -> str:
+            done = pruning.progress
+            read = counted(done.read, "message")
+            return f"{consumer}: {done.forgotten:,} of {read} forgotten"
 
-    def __init__(self) -> None:
-        self.pruned = Pruned()
+        def counts() -> dict[str, object]:
+            return {"consumer": consumer, **msgspec.structs.asdict(pruning.progress)}
 
-    def __call__(self, done: Pruned) -> None:
-        self.pruned = done
+        await drive(pruning, line, as_json=as_json, counts=counts)
 
-    def __str__(self) -> str:
-        done = self.pruned
-        return f"{done.forgotten:,} of {counted(done.read, 'message')} forgotten"
+    called(AsyncInbox(database, consumer), run)

@@ -1,13 +1,12 @@
-"""One call of an operator's tool, in an event loop of its own."""
+"""One call of a tool, in an event loop of its own."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar
 
 import anyio
 
-from dsql_outbox.operations.tool import Operator
-
-_Tool = TypeVar("_Tool", bound=Operator)
+_Tool = TypeVar("_Tool", bound=AbstractAsyncContextManager[Any])
 _T = TypeVar("_T")
 
 

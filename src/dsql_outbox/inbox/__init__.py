@@ -1,7 +1,8 @@
 """For consumers: the effect of each message exactly once, although it is delivered again.
 
 - `inbox` and `async_inbox` run a function and remember its message in one transaction.
-  `once` decides the next step of a call, and `pruning` forgets old messages.
+  `once` decides the next step of a call. `pruning` forgets old messages, and `prune_run` is
+  its run.
 - `received` is a message as a consumer gets it. `broker_messages` reads one from what each
   broker's client gives.
 - `sqs_handler` is an AWS Lambda handler for a queue, with partial batch responses.

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -15,7 +15,10 @@ from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncCo
 
 from .inbox import TIMEOUT, Remembered, once_call, open_statements, remember_parameters
 from .once import Handled, OnGap
-from .pruning import Pruned, Pruning, Told
+from .pruning import Pruning
+
+if TYPE_CHECKING:
+    from .prune_run import PruneRun
 
 T = TypeVar("T")
 
@@ -50,10 +53,18 @@ class AsyncInbox:
         cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
         return bool(await (await cursor.execute(query, parameters)).fetchall())
 
-    async def prune(self, older_than: timedelta, *, told: Told | None = None) -> Pruned:
-        """Forget the messages that were handled longer ago, as `Inbox.prune` does."""
-        pruning = Pruning(self._statements, self._connections, older_than, told)
-        return await self._connections.perform(pruning.program())
+    def prune(self, older_than: timedelta, *, rate: float | None = None) -> "PruneRun":
+        """Forget the messages that were handled longer ago, as `Inbox.prune` does.
+
+        Returns a run: `await` it to do all, or iterate over it to get the progress after each
+        transaction; its `stop` ends it before the next one. `rate` is the largest number of
+        messages to forget per second, on average; None is no limit. Raises `SettingsError` for
+        one that is not above 0.
+        """
+        from .prune_run import PruneRun  # noqa: PLC0415 - operators' tools: consumers start without
+
+        pruning = Pruning(self._statements, self._connections, older_than)
+        return PruneRun(pruning, self._connections.perform, rate)
 
     async def close(self) -> None:
         """Close the connections. A call that is in flight ends as it would have ended."""

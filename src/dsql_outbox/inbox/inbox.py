@@ -20,7 +20,7 @@ from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
 
 from .once import Handled, OnceCall, OnGap, Statements
-from .pruning import Pruned, Pruning, Told
+from .pruning import Pruned, Pruning
 from .received import MAX_ID, Received, is_id
 
 T = TypeVar("T")
@@ -94,17 +94,18 @@ class Inbox:
         cursor = psycopg.Cursor(connection, row_factory=tuple_row)
         return bool(cursor.execute(query, parameters).fetchall())
 
-    def prune(self, older_than: timedelta, *, told: Told | None = None) -> Pruned:
+    def prune(self, older_than: timedelta) -> Pruned:
         """Forget the messages that were handled longer ago, by the database's clock.
 
-        Reads all ids of the consumer, in transactions of at most 3,000 rows, and
-        calls `told` after each with the progress. It may be stopped and run again at any
-        time. `older_than` must be longer than the broker may deliver a message again:
-        docs/inbox.md. Raises `SettingsError` unless it is above 0, `SchemaError` if the
-        tables are missing, and the driver's errors.
+        Reads all ids of the consumer, in transactions of at most 3,000 rows. It may be stopped
+        and run again at any time. Returns the counts. `older_than` must be longer than the
+        broker may deliver a message again: docs/inbox.md. Raises `SettingsError` unless it is
+        above 0, `SchemaError` if the tables are missing, and the driver's errors.
         """
-        pruning = Pruning(self._statements, self._connections, older_than, told)
-        return self._connections.perform(pruning.program())
+        pruning = Pruning(self._statements, self._connections, older_than)
+        while pruning.has_more:
+            self._connections.perform(pruning.page())
+        return pruning.done
 
     def close(self) -> None:
         """Close the connections. A call that is in flight ends as it would have ended."""

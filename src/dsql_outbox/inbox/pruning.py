@@ -1,9 +1,9 @@
 """Forgetting old messages, in pages of the consumer's keys."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import psycopg
@@ -19,8 +19,6 @@ from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program
 
 from .once import Statements
 
-T = TypeVar("T")
-
 PAGE: Final = MAX_TRANSACTION_ROWS
 
 _Row = list[bytes | None]
@@ -34,39 +32,31 @@ class Pruned(msgspec.Struct, frozen=True):
     forgotten: int = 0
 
 
-Told = Callable[[Pruned], object]
-
-
 class Pruning:
-    """One run. `told` is called after each page; each page is its own transaction."""
+    """One run, page by page. `done` is how far it is; `has_more` says that a page may follow."""
 
     def __init__(
-        self,
-        statements: Statements,
-        connections: Lender[Any],
-        older_than: timedelta,
-        told: Told | None,
+        self, statements: Statements, connections: Lender[Any], older_than: timedelta
     ) -> None:
         if older_than <= timedelta(0):
             raise SettingsError(f"older_than must be above 0, got {older_than}")
         self._statements = statements
         self._connections = connections
         self._seconds = str(older_than.total_seconds())
-        self._told = told
+        self._after: _Key = ("", "")
+        self.done = Pruned()
+        self.has_more = True
 
-    def program(self) -> Program[Pruned]:
-        """Read all keys of the consumer in pages, and forget the old ones of each page."""
-        done, after, seen = Pruned(), ("", ""), PAGE
-        while seen == PAGE:
-            rows = yield from self._fetch(self._statements.page, self._page(after))
-            seen, old = len(rows), [_key(row) for row in rows if row[2] == b"t"]
-            if old:
-                yield from self._fetch(self._statements.forget, self._keys(old))
-            after = _key(rows[-1]) if rows else after
-            done = Pruned(done.read + seen, done.forgotten + len(old))
-            if self._told is not None:
-                self._told(done)
-        return done
+    def page(self) -> Program[Pruned]:
+        """Read the next keys of the consumer, and forget the old ones; returns `done`."""
+        rows = yield from self._fetch(self._statements.page, self._page(self._after))
+        old = [_key(row) for row in rows if row[2] == b"t"]
+        if old:
+            yield from self._fetch(self._statements.forget, self._keys(old))
+        self._after = _key(rows[-1]) if rows else self._after
+        self.has_more = len(rows) == PAGE
+        self.done = Pruned(self.done.read + len(rows), self.done.forgotten + len(old))
+        return self.done
 
     def _page(self, after: _Key) -> dict[str, str]:
         source, dedupe_id = after

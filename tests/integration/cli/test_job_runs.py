@@ -1,15 +1,11 @@
-"""What users see of a long job, whichever it is: signals, rate, progress, JSON, going on.
-
-A job that does not behave as the others is marked at the test, with the reason.
-"""
+"""What users see of a long job, whichever it is: signals, rate, progress, JSON, going on."""
 
 import json
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -18,27 +14,12 @@ from tests.support.pty_terminal import Terminal
 
 pytestmark = pytest.mark.postgres_only("a job is held by a lock")
 
-T = TypeVar("T", bound=Callable[..., None])
-
 RATE: Final = 3
 """Events per second. A job that keeps it needs more than a second, and 0.2 s otherwise."""
 
-AT_ONCE: Final = "ends at once: the transaction is rolled back"
-NO_RATE: Final = "has no --rate"
-NOTHING: Final = "prints nothing"
-NO_ADVICE: Final = "does not say how to go on"
-
-
-def every_job(**otherwise: str) -> Callable[[T], T]:
-    """Run a test with each job; for those that are named, the reason why it fails."""
-    unknown = dict(otherwise)
-    cases: list[Any] = []
-    for job in JOBS:
-        reason = unknown.pop(word := job.name.replace(" ", "_"), None)
-        fails = pytest.mark.xfail(reason is not None, reason=reason or "", raises=AssertionError)
-        cases.append(pytest.param(job, id=word, marks=fails))
-    assert not unknown, unknown
-    return pytest.mark.parametrize("job", cases)
+every_job: Final = pytest.mark.parametrize(
+    "job", [pytest.param(job, id=job.name.replace(" ", "_")) for job in JOBS]
+)
 
 
 @pytest.fixture
@@ -49,9 +30,7 @@ def job_run(job: Job, url: str, sql: psycopg.Connection[Any], tmp_path: Path) ->
 # --- Ctrl-C ----------------------------------------------------------------------------
 
 
-@every_job(
-    prune=AT_ONCE,
-)
+@every_job
 def test_the_first_ctrl_c_ends_the_transaction_and_stops(job_run: JobRun) -> None:
     job = job_run.job
     with job_run.held() as holder, job_run.start() as command:
@@ -65,7 +44,7 @@ def test_the_first_ctrl_c_ends_the_transaction_and_stops(job_run: JobRun) -> Non
     going_on(ended)
 
 
-@every_job()
+@every_job
 def test_a_second_ctrl_c_stops_at_once(job_run: JobRun) -> None:
     with job_run.held(), job_run.start() as command:
         job_run.wait_for_hold()
@@ -76,7 +55,7 @@ def test_a_second_ctrl_c_stops_at_once(job_run: JobRun) -> None:
 # --- going on --------------------------------------------------------------------------
 
 
-@every_job()
+@every_job
 def test_a_job_that_was_stopped_goes_on_as_it_said(job_run: JobRun) -> None:
     with job_run.held() as holder, job_run.start() as command:
         job_run.wait_for_hold()
@@ -84,7 +63,7 @@ def test_a_job_that_was_stopped_goes_on_as_it_said(job_run: JobRun) -> None:
     assert_goes_on(job_run, *going_on(ended))
 
 
-@every_job()
+@every_job
 def test_a_job_that_was_stopped_at_once_goes_on_as_it_said(job_run: JobRun) -> None:
     with job_run.held(), job_run.start() as command:
         job_run.wait_for_hold()
@@ -92,9 +71,7 @@ def test_a_job_that_was_stopped_at_once_goes_on_as_it_said(job_run: JobRun) -> N
     assert_goes_on(job_run, *going_on(ended))
 
 
-@every_job(
-    prune=NO_ADVICE,
-)
+@every_job
 def test_a_job_that_failed_goes_on_as_it_said(job_run: JobRun) -> None:
     with job_run.held(), job_run.start() as command:
         job_run.fail()
@@ -103,7 +80,7 @@ def test_a_job_that_failed_goes_on_as_it_said(job_run: JobRun) -> None:
     assert_goes_on(job_run, *going_on(ended))
 
 
-@every_job()
+@every_job
 def test_a_job_that_was_killed_goes_on(job_run: JobRun) -> None:
     with job_run.held(), job_run.start() as command:
         job_run.wait_for_hold()
@@ -123,9 +100,7 @@ def assert_goes_on(job_run: JobRun, *more: str) -> None:
 # --- rate, progress, JSON --------------------------------------------------------------
 
 
-@every_job(
-    prune=NO_RATE,
-)
+@every_job
 def test_the_rate_is_kept(job_run: JobRun) -> None:
     began = monotonic()
     done = job_run.run("--rate", str(RATE))
@@ -134,7 +109,7 @@ def test_the_rate_is_kept(job_run: JobRun) -> None:
     job_run.assert_complete()
 
 
-@every_job()
+@every_job
 def test_a_pipe_gets_the_progress_as_plain_lines(job_run: JobRun) -> None:
     told: list[str] = []
     with job_run.held() as holder, job_run.start() as command:
@@ -151,7 +126,7 @@ def test_a_pipe_gets_the_progress_as_plain_lines(job_run: JobRun) -> None:
     assert "\r" not in shown
 
 
-@every_job()
+@every_job
 def test_a_terminal_shows_the_progress_in_place(job_run: JobRun) -> None:
     told = re.compile(job_run.job.text_when_held)
     with (
@@ -164,9 +139,7 @@ def test_a_terminal_shows_the_progress_in_place(job_run: JobRun) -> None:
         assert terminal.finish() == 0, terminal.lines
 
 
-@every_job(
-    prune=NOTHING,
-)
+@every_job
 def test_json_has_the_counts_of_a_job_that_failed(job_run: JobRun) -> None:
     with job_run.held(), job_run.start("--json") as command:
         job_run.fail()
@@ -177,9 +150,7 @@ def test_json_has_the_counts_of_a_job_that_failed(job_run: JobRun) -> None:
     assert counts(ended.out).get(name) == number
 
 
-@every_job(
-    prune=NOTHING,
-)
+@every_job
 def test_json_has_the_counts_of_a_job_that_was_stopped(job_run: JobRun) -> None:
     with job_run.held() as holder, job_run.start("--json") as command:
         job_run.wait_for_hold()

@@ -195,10 +195,33 @@ def test_what_is_old_is_forgotten_in_pages(
     with psycopg.connect(url, autocommit=True) as sql:
         old = "UPDATE outbox.inbox SET seen_at = now() - interval '2 days' WHERE dedupe_id <> %s"
         sql.execute(old, (names[3],))
-    told: list[Pruned] = []
-    assert inbox.call("prune", timedelta(days=1), told=told.append) == Pruned(14, 13)
-    assert [each.read for each in told] == [4, 8, 12, 14]
+    assert inbox.call("prune", timedelta(days=1)) == Pruned(14, 13)
     assert remembered(url) == [("mailer", names[3]), ("other", "old")]
+
+
+@pytest.mark.anyio
+async def test_a_pruning_is_told_by_page_and_goes_on_after_a_stop(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "PAGE", 4)
+    async with AsyncInbox(Database(url), "mailer") as inbox:
+        for n in range(10):
+            await inbox.once(str(n), noop)
+        with psycopg.connect(url, autocommit=True) as sql:
+            sql.execute("UPDATE outbox.inbox SET seen_at = now() - interval '2 days'")
+        run = inbox.prune(timedelta(days=1))
+        async for done in run:
+            assert done == Pruned(4, 4)
+            run.stop()
+        assert run.again == {}
+        again = inbox.prune(timedelta(days=1))
+        assert [each.read async for each in again] == [4, 6]
+        assert again.again is None
+
+
+async def noop(connection: psycopg.AsyncConnection[Any]) -> None:
+    """Do nothing for a message."""
+    del connection
 
 
 def test_the_rights_of_a_consumer_are_enough(url: str, roles: Roles) -> None:
