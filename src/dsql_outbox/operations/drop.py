@@ -11,7 +11,7 @@ from dsql_outbox.schema.session import Session
 
 from .letters import LetterKey, letter_columns
 from .pace import Pace
-from .pages import Size, Step, changed, packed
+from .pages import Size, Step, change_pages, pack
 from .requeue import MAX_BYTES, MAX_ROWS
 from .run import RowFence, Run
 from .selection import Selection
@@ -51,8 +51,8 @@ class Drop(Run[DropProgress, UndeliveredMessage]):
     async def _work(self) -> AsyncGenerator[UndeliveredMessage]:
         if self._which.state == "dead":
             found = state_pages(self._session, self._which, "dead", self._limit)
-            fit = packed(self, found, _size, rows=MAX_ROWS, bytes_=MAX_BYTES)
-            told = changed(self, RowFence(), fit, self._delete)
+            fit = pack(self, found, _size, rows=MAX_ROWS, bytes_=MAX_BYTES)
+            told = change_pages(self, RowFence(), fit, self._delete)
         else:
             told = self._bury_all()
         async with aclosing(told):
@@ -69,11 +69,11 @@ class Drop(Run[DropProgress, UndeliveredMessage]):
 
     async def _bury_all(self) -> AsyncGenerator[UndeliveredMessage]:
         found = state_pages(self._session, self._which, "failing", self._limit)
-        async with aclosing(changed(self, RowFence(), found, self._bury)) as told:
+        async with aclosing(change_pages(self, RowFence(), found, self._bury)) as told:
             async for each in told:
                 yield each
         later = self._behind_others()
-        async with aclosing(changed(self, RowFence(), later, self._bury_behind)) as told:
+        async with aclosing(change_pages(self, RowFence(), later, self._bury_behind)) as told:
             async for each in told:
                 yield each
 

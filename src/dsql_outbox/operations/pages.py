@@ -1,4 +1,7 @@
-"""Pages under a fence: the loop of each verb that changes rows."""
+"""Pages under a fence: the loop of each verb that changes rows.
+
+The `pages` of a verb are what it reads, and `change` is its transaction. The loop stands here once.
+"""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -33,7 +36,7 @@ class TooLarge(Exception):
     """Two or more items have more rows or bytes than one transaction may change."""
 
 
-async def changed(
+async def change_pages(
     run: Run[Any, Any],
     fence: Fence,
     pages: AsyncGenerator[Sequence[K]],
@@ -66,7 +69,7 @@ async def changed(
                 return
 
 
-async def packed(
+async def pack(
     run: Run[Any, Any],
     pages: AsyncGenerator[Sequence[K]],
     size: Callable[[K], Size],
@@ -81,14 +84,14 @@ async def packed(
             if run.is_stopping:
                 return
             left += page
-            while (n := fitting(map(size, left), rows=rows, bytes_=bytes_)) < len(left):
+            while (n := count_fitting(map(size, left), rows=rows, bytes_=bytes_)) < len(left):
                 yield left[:n]
                 del left[:n]
     if left:
         yield left
 
 
-def fitting(sizes: Iterable[Size], *, rows: int, bytes_: int) -> int:
+def count_fitting(sizes: Iterable[Size], *, rows: int, bytes_: int) -> int:
     """How many of the first items fit one transaction of so many rows and bytes; one at least."""
     count = own_rows = own_bytes = 0
     for more_rows, more_bytes in sizes:

@@ -21,7 +21,7 @@ from dsql_outbox.schema.target_rows import TargetRow, require_running
 from .archived_texts import ArchivedTexts
 from .event_pages import START, EntityVersion, EventPage, StoredKey, all_pages, entity_pages
 from .pace import Pace
-from .pages import Step, changed
+from .pages import Step, change_pages
 from .replay_positions import Candidate, Placed
 from .requeue import MAX_ROWS, MessageResult, Requeue, RequeueProgress, ResultStatus
 from .run import RowFence, Run
@@ -76,7 +76,7 @@ class Replay(Run[ReplayProgress, MessageResult]):
         require_running(targets, self._target)
         if self._table is not None:
             self._note(total=await rows_estimate(self._session, self._table))
-        async with aclosing(changed(self, RowFence(), self._keys(), self._change)) as told:
+        async with aclosing(change_pages(self, RowFence(), self._keys(), self._change)) as told:
             async for each in told:
                 yield each
 

@@ -12,7 +12,7 @@ from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.schema.outbox_rows import REPLAY_HEADER
 from dsql_outbox.schema.session import Session, SessionTransaction
 
-from .pages import Step, fitting
+from .pages import Step, count_fitting
 from .replay_positions import Candidate, Placed, Positions
 from .tool import OperationEntry
 
@@ -219,7 +219,7 @@ def _within_bytes(found: Sequence[Candidate | UUID]) -> Sequence[Candidate | UUI
         (1, each.size + len(_encode(each.headers)) if isinstance(each, Candidate) else 0)
         for each in found
     )
-    return found[: fitting(sizes, rows=MAX_ROWS, bytes_=MAX_BYTES)]
+    return found[: count_fitting(sizes, rows=MAX_ROWS, bytes_=MAX_BYTES)]
 
 
 def _choose(found: Sequence[Candidate | UUID]) -> tuple[list[Candidate], list[MessageResult]]:

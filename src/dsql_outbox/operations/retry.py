@@ -10,7 +10,7 @@ from dsql_outbox.schema.session import Session
 from .archived_texts import ArchivedTexts
 from .letters import LetterKey, Letters
 from .pace import Pace
-from .pages import Step, changed
+from .pages import Step, change_pages
 from .requeue import MAX_ROWS, MessageResult, Requeue, RequeueProgress
 from .run import RowFence, Run
 from .selection import Selection
@@ -51,12 +51,12 @@ class Retry(Run[RetryProgress, MessageResult]):
 
     async def _work(self) -> AsyncGenerator[MessageResult]:
         failing = state_pages(self._session, self._which, "failing", self._left)
-        async with aclosing(changed(self, RowFence(), failing, self._forget)) as told:
+        async with aclosing(change_pages(self, RowFence(), failing, self._forget)) as told:
             async for each in told:
                 yield each
         if self.is_stopping:
             return
-        async with aclosing(changed(self, RowFence(), self._dead(), self._send)) as told:
+        async with aclosing(change_pages(self, RowFence(), self._dead(), self._send)) as told:
             async for each in told:
                 yield each
 

@@ -1,8 +1,8 @@
 """A run of a verb: what `archive`, `erase`, `replay`, `verify` and the others return.
 
-A verb reads a page, takes of it as much as fits one transaction, rests as the rate asks, changes it
-in that transaction, and reports. It stops when it is asked to, and another run goes on later.
-`pages` has this loop for the verbs that change rows.
+A run says how far it is, keeps to a rate, stops when it is asked to, and says how another one goes
+on. `pages` has the loop of those that change rows: read a page, take of it as much as fits one
+transaction, rest as the rate asks, change it in a transaction that proves the fence, and report.
 """
 
 from abc import ABC, abstractmethod
@@ -37,10 +37,11 @@ class Fence(Protocol):
 
 
 class RowFence:
-    """The fence of a run whose rows must change: another run has changed them, or not.
+    """The fence of a run that needs no lease: its rows must change.
 
-    `SessionTransaction.change` is the proof: it raises `Moved`, so that the transaction is tried
-    again with what is there now. A run that only reads has this one, too.
+    `SessionTransaction.change` is the proof. It raises `Moved` if another run has changed one of
+    them, so that the transaction runs again with what is there now. A run that only reads has this
+    fence, too.
     """
 
     lease = inf

@@ -38,7 +38,7 @@ from .fills import (
     take_fill,
 )
 from .pace import Pace
-from .pages import Step, changed
+from .pages import Step, change_pages
 from .replay import rows_estimate
 from .run import Run
 from .tool import OperationEntry, Operator
@@ -228,7 +228,7 @@ class AddRun(Run[Target, Target]):
                 await self.pause(_LOOK)
             else:
                 self._wait_for("")
-                steps = changed(self, fill, fill.pages(self.pace), partial(self._store, fill))
+                steps = change_pages(self, fill, fill.pages(self.pace), partial(self._store, fill))
                 async with fill.kept(), aclosing(steps):
                     async for each in steps:
                         yield each

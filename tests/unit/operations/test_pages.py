@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsql_outbox.operations.pace import Pace
-from dsql_outbox.operations.pages import Step, TooLarge, changed, packed
+from dsql_outbox.operations.pages import Step, TooLarge, change_pages, pack
 from dsql_outbox.operations.run import RowFence, Run
 from dsql_outbox.outbox import SettingsError
 
@@ -75,8 +75,8 @@ class Paged(Run[int, Sequence[Item]]):
         super().__init__(0)
 
     async def _work(self) -> AsyncGenerator[Sequence[Item]]:
-        some = packed(self, self._read(), lambda each: each[1:], rows=10, bytes_=50)
-        async with aclosing(changed(self, RowFence(), some, self._change)) as steps:
+        some = pack(self, self._read(), lambda each: each[1:], rows=10, bytes_=50)
+        async with aclosing(change_pages(self, RowFence(), some, self._change)) as steps:
             async for each in steps:
                 yield each
 

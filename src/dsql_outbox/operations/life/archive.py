@@ -11,7 +11,7 @@ import msgspec
 from anyio import to_thread
 
 from dsql_outbox.operations.pace import Pace
-from dsql_outbox.operations.pages import Size, Step, changed, packed
+from dsql_outbox.operations.pages import Size, Step, change_pages, pack
 from dsql_outbox.operations.replay import rows_estimate
 from dsql_outbox.operations.run import RowFence, Run
 from dsql_outbox.operations.tool import OperationEntry
@@ -83,9 +83,9 @@ class ArchiveRun(Run[ArchiveProgress, ArchiveProgress]):
     async def _work(self) -> AsyncGenerator[ArchiveProgress]:
         total = await rows_estimate(self._session, "business_events")
         self.progress = msgspec.structs.replace(self.progress, total=total)
-        files = packed(self, self._pages(), _Candidate.changes, rows=MAX_ROWS, bytes_=MAX_BYTES)
+        files = pack(self, self._pages(), _Candidate.changes, rows=MAX_ROWS, bytes_=MAX_BYTES)
         if self._dry_run:
-            async with aclosing(changed(self, RowFence(), files, self._look)) as steps:
+            async with aclosing(change_pages(self, RowFence(), files, self._look)) as steps:
                 async for each in steps:
                     yield each
             return
@@ -93,7 +93,7 @@ class ArchiveRun(Run[ArchiveProgress, ArchiveProgress]):
             await refuse_filling(self._session)
             await self._open(job)
             change = partial(self._archive, job)
-            async with aclosing(changed(self, job, files, change)) as steps:
+            async with aclosing(change_pages(self, job, files, change)) as steps:
                 async for each in steps:
                     yield each
             if not self.is_stopping:
@@ -107,7 +107,7 @@ class ArchiveRun(Run[ArchiveProgress, ArchiveProgress]):
         await to_thread.run_sync(partial(claim, self._place, job.store, is_known=is_known))
         self._number = last + 1
         self._file = new_file_name(self._number)
-        await job.step(self._pending)
+        await job.step(PendingFile(self._place.name, self._file))
 
     async def _pages(self) -> AsyncGenerator[list["_Candidate"]]:
         """The events to archive, in order of their ids."""
@@ -180,10 +180,6 @@ class ArchiveRun(Run[ArchiveProgress, ArchiveProgress]):
         touches = [each for event in events for each in touches_of(event.id, event.touches)]
         await transaction.execute("archive_strip", header_keys(touches))
         await transaction.change("archive_record", file_columns(facts, self._place.name), 1)
-
-    @property
-    def _pending(self) -> PendingFile:
-        return PendingFile(self._place.name, self._file)
 
     def _count(self, events: int, size: int, facts: ArchiveFile | None = None) -> None:
         done = self.progress

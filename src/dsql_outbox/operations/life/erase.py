@@ -11,7 +11,7 @@ import msgspec
 from anyio import to_thread
 
 from dsql_outbox.operations.pace import Pace
-from dsql_outbox.operations.pages import Step, changed, packed
+from dsql_outbox.operations.pages import Step, change_pages, pack
 from dsql_outbox.operations.run import Fence, RowFence, Run
 from dsql_outbox.operations.tool import OperationEntry
 from dsql_outbox.outbox.archive.place import ArchivePlace, open_recorded
@@ -184,12 +184,12 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         change_lines = partial(self._change_lines, job, notice)
         most = self.pace.most(_EVENTS)
         rows = self._stream(fence, before, files)
-        events = packed(self, rows, StreamRow.changes, rows=most, bytes_=_EVENT_BYTES)
-        async with aclosing(changed(self, fence, events, change, most)) as steps:
+        events = pack(self, rows, StreamRow.changes, rows=most, bytes_=_EVENT_BYTES)
+        async with aclosing(change_pages(self, fence, events, change, most)) as steps:
             async for each in steps:
                 yield each
         lines = self._lines(files)
-        async with aclosing(changed(self, fence, lines, change_lines, _EVENTS)) as steps:
+        async with aclosing(change_pages(self, fence, lines, change_lines, _EVENTS)) as steps:
             async for each in steps:
                 yield each
 

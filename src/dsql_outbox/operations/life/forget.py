@@ -10,7 +10,7 @@ import msgspec
 from anyio import to_thread
 
 from dsql_outbox.operations.pace import Pace
-from dsql_outbox.operations.pages import Step, changed, fitting
+from dsql_outbox.operations.pages import Step, change_pages, count_fitting
 from dsql_outbox.operations.run import RowFence, Run
 from dsql_outbox.operations.tool import OperationEntry
 from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
@@ -58,7 +58,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
 
     async def _work(self) -> AsyncGenerator[ForgetProgress]:
         if self._dry_run:
-            async with aclosing(changed(self, RowFence(), self._pages(), self._look)) as steps:
+            async with aclosing(change_pages(self, RowFence(), self._pages(), self._look)) as steps:
                 async for each in steps:
                     yield each
             return
@@ -67,7 +67,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
             # Before the first row goes, so that `verify` knows why it is missing.
             await job.step(None, forgotten_before=self._before)
             change = partial(self._forget, job)
-            async with aclosing(changed(self, job, self._pages(), change)) as steps:
+            async with aclosing(change_pages(self, job, self._pages(), change)) as steps:
                 async for each in steps:
                     yield each
             if not self.is_stopping:
@@ -127,7 +127,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
             (1 + len(touches_of(event.id, event.touches)) + replays.get(event.id, 0), 0)
             for event in events
         )
-        return fitting(sizes, rows=MAX_ROWS, bytes_=0)
+        return count_fitting(sizes, rows=MAX_ROWS, bytes_=0)
 
     async def _delete(
         self, number: int, events: Sequence[ArchivedEvent], transaction: SessionTransaction
