@@ -113,7 +113,8 @@ def open_recorded(
 
     A place is ours if it was `given`, or if its marker names the outbox. A role that may change
     rows must reach no other file by them. It blocks. Raises `ArchiveError` if the file is in a
-    place that is not ours, or if only a command may name the place.
+    place that is not ours, if only a command may name the place, and for a folder that is not
+    there: on another machine, or mounted again, it may have the file.
     """
     for place in given:
         if place.name == name:
@@ -127,6 +128,12 @@ def open_recorded(
         return found
     if found.exists(file):
         told = f"a row names this place, which does not have the marker of the outbox; {remedy}"
+        raise ArchiveError(file, name, told)
+    if isinstance(found, FolderPlace) and not Path(found.name).exists():
+        told = (
+            "no such folder: is it mounted, or on another machine? "
+            "If it is gone for good, make an empty folder there"
+        )
         raise ArchiveError(file, name, told)
     return None
 

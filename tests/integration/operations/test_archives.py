@@ -608,13 +608,20 @@ async def test_no_row_says_which_files_of_others_a_job_removes(
     assert len(texts(sql, folder)) == 1
 
 
-async def test_what_a_killed_job_left_in_a_place_that_has_gone_stops_no_job(
+async def test_what_a_killed_job_left_in_a_folder_that_is_not_there_is_not_forgotten(
     database: Database, writer: Writer, sql: psycopg.Connection, folder: Path
 ) -> None:
+    """It may be mounted again, with what was erased since. An empty folder says that it is gone."""
     writer.write(event("a"))
     await sent(database)
     await archive(database, folder)
-    leave(sql, folder.parent / "gone", new_file_name(2))
+    gone, file = folder.parent / "gone", new_file_name(2)
+    leave(sql, gone, file)
+    with pytest.raises(ArchiveError, match="make an empty folder there"):
+        await archive(database, folder)
+    assert sql.execute("SELECT pending FROM outbox.outbox_jobs").fetchone() == (file,)
+    gone.mkdir()
+    sql.execute("UPDATE outbox.outbox_jobs SET expires_at = now() - interval '1 s'")
     assert (await archive(database, folder)).events == 0
     assert sql.execute("SELECT pending FROM outbox.outbox_jobs").fetchone() == (None,)
 
