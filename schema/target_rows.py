@@ -16,7 +16,7 @@ TargetState = Literal["opening", "filling", "running", "dropped"]
 - ``opening``: writers insert messages from the commit of ``targets add`` on. The transactions that
   began before may not know the target, so it waits for their ends.
 - ``filling``: a fill inserts the messages of the stored events. The row of the fill exists since
-  ``targets add``, and is taken in this state only.
+  ``targets add``; `Targets` takes it in this state only.
 - ``running``: the commit of this state adds the rows of ``outbox_leases`` for its shards. Without
   them no publisher can own a shard, so they are what starts the relay.
 - ``dropped``: writers insert nothing, and its leases are gone, except those of the default target,

@@ -4,7 +4,8 @@
 performed, in a thread and on an event loop: all decisions are in the programs. `core` is what all
 calls of a writer share. `attempt` decides about retries, `statement` turns events into SQL,
 `transact` runs the caller's SQL and events in one transaction, and `coalesce` is group commit.
-`conflicts` counts which entities conflict, and `backlog_alarm` reports old messages.
+`conflicts` counts which entities conflict, `budgets` has the retries of the settings, and
+`backlog_alarm` reports old messages.
 
 **One write**, ``writer.write(event)``:
 
@@ -35,20 +36,21 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
    - Conflict: the call takes the turn of its entities, and keeps it until it ends, so that later
      calls wait behind it. Then it waits, and writes the event again.
    - Collision, a unique violation: a look-up of the id. If the event is stored, `settle_found`
-     ends the call without a wait. If not, the collision counts as a conflict.
+     ends the call at once. If not, the collision counts as a conflict for the budget and the
+     receipt, but takes no turn.
    - The subject is not at `expected_version`: `settle_stale` ends the call with `StaleVersion`.
      An event in doubt is looked up first. It ends with `OutcomeUnknown` if the subject is behind
      that version, since the lost attempt may still commit.
    - No answer, as after a lost COMMIT: the event may be stored. After the wait, the attempt
      begins with a look-up, on any connection. If the stored event has the `write_id` of this
      call, that attempt was committed, and the call has its receipt. With another `write_id`,
-     another call wrote it: `DuplicateEvent`, or its receipt with ``on_duplicate="return"``. If
-     nothing is stored, the same id is written again. If the lost statement arrives later, the
-     second of the two collides.
+     another call wrote it: `DuplicateEvent`, or its receipt with ``on_duplicate="return"`` if
+     the content is the same. If nothing is stored, the same id is written again. If the lost
+     statement arrives later, the second of the two collides.
    - A batch goes on in parts. One that fails again without an answer may have an event that fails
      the server: `_sift` tries halves until that event is alone.
-8. Without a wait, because the budget or the deadline is over or no budget has this failure,
-   `Pending.give_up` ends the call with the driver's error, or with `OutcomeUnknown` if the event
+8. If no attempt follows, because the budget or the deadline is over or no budget has this
+   failure, `Pending.give_up` ends the call with the driver's error, or with `OutcomeUnknown` if the event
    is in doubt. Otherwise the loop begins again. The write then has a connection that was never
    used, unless ``connections="pool"`` keeps healthy ones.
 

@@ -35,5 +35,6 @@ cancellation, ends the loop, and `abandon` says what is known of each work.
 - `gate`: whether a write or a COMMIT may be sent now.
 - `function_run`: one run of the user's function, and whose error ended it.
 - `commit`: the answer to COMMIT.
-- `budget`: which errors are followed by another attempt, how often, and when. All in one table.
+- `budget`: which errors are followed by another attempt, how often, and when. The budgets of a
+  writer are made from its settings, in `writer.budgets`.
 """

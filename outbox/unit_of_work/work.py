@@ -5,7 +5,8 @@ twice. It says what an attempt is, and what a failure means to it. `settle` has 
 is the same for all of them.
 
 An attempt is sealed or open. Of a sealed one, all bytes are known before the first is sent.
-In an open one a function of the user runs between BEGIN and COMMIT. Both run by `on_connection`.
+In an open one a function of the user runs between BEGIN and COMMIT. Both run by `on_connection`. A
+statement that may run twice (`budget.retry`) takes its connection itself, and is never in doubt.
 """
 
 from abc import ABC, abstractmethod

@@ -4,11 +4,13 @@
 - `run` is what each long verb returns, and `pages` the loop of those that change rows: pages under
   a fence. `pace` limits the rate.
 - `messages`: `Messages`, whose verbs are find, retry, drop and replay.
-- `selection` says which messages; `undelivered` is their one type, and reads them.
+- `selection` says which messages; `undelivered` is their one type, and reads them. `letter_groups`
+  counts the dead ones by error.
 - `topic_pauses`: topics whose messages wait until an operator resumes them.
 - `targets` opens and drops targets, and `fills` gives a new one the stored events.
 - `conflicts`: which entities conflict most, by the reports of the writers.
-- `replay`: stored events that are to be sent again; `event_pages` selects and reads them.
+- `replay`: stored events that are to be sent again; `event_pages` selects and reads them, and
+  `archived_texts` reads those whose bytes are in an archive.
 - `retry`: failing messages forget their failure, and dead ones are sent again; `letters` reads
   these by key. `drop` gives messages up.
 - `requeue` puts messages into the outbox again, for a retry of dead messages and for a replay.

@@ -1,4 +1,21 @@
-"""Retry of failing and dead messages."""
+"""Retry of failing and dead messages.
+
+One retry, ``dsql-outbox messages retry`` or `Messages.retry`:
+
+1. `state_pages` reads the selected failing messages, and `_forget` deletes the failure of each. The
+   row in the outbox stays as it is.
+2. Nobody tells the publisher. `Reader._check` compares its failed rows with the table every 10 s,
+   finds the failure gone, and lets the row be sent with all its attempts.
+3. `_dead` sorts the dead messages by the version of their subject. The loop of `pages` gives the
+   next ones to `Requeue.change`, which takes as many as one transaction and the rate allow.
+4. Each `change` is one transaction, which the budget `OPERATOR` tries again. `candidates` reads the
+   letters and the last position of each subject, `Positions.place` gives each message a position
+   behind that one, and `put` inserts the outbox rows and deletes the letters.
+5. Each change must meet as many rows as were read. Fewer mean that another operator was first
+   (`Moved`): the transaction is tried again and finds less.
+6. `MessageResult` tells the result of each message after its transaction. The publisher finds the
+   new rows as it finds those of a writer.
+"""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
