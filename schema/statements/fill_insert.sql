@@ -1,5 +1,6 @@
--- Insert stored events as the first messages of a target, with the positions that they have in all
--- targets. They only name their events, but for payloads, the bytes of events in an archive. One that is there was inserted with its event.
+-- Insert the messages of stored events for a target, with the positions that they have in all
+-- targets. They only name their events, but for payloads, the bytes of events in an archive. One
+-- that is there was inserted with its event, by a writer that knew the target already.
 -- The arrays are in subqueries: their lengths would make PostgreSQL read a table of up to some
 -- 100,000 rows as a whole, for each call.
 INSERT INTO {schema}.outbox (shard, position, event_id, previous_position, subject_type,
