@@ -25,8 +25,9 @@ An archive job, from its begin to its end:
 A job that is killed before a COMMIT leaves the pending file, or a part of it: the events still have
 their bytes. Once the lease is over, the next job of any verb removes that file, and ends with an
 error if the file's folder is not there. It completes nothing: an archive job reads the events
-again, and writes them under another name. A job that is killed after a COMMIT leaves the name of a file that does not exist yet. A COMMIT whose answer was
-lost ends the job with the driver's error; the row of the file says to the next job whether it was
-done. A job that was suspended for longer than its lease goes on if no other has begun. Otherwise
-the epoch of the row is another one, and its transaction changes nothing.
+again, and writes them under another name. A job that is killed after a COMMIT leaves the name of a
+file that does not exist yet. A COMMIT whose answer was lost ends the job with the driver's error;
+the row of the file says to the next job whether it was done. A job that was suspended for longer
+than its lease goes on if no other has begun. Otherwise the epoch of the row is another one, and its
+transaction changes nothing.
 """
