@@ -24,7 +24,7 @@ class Blocked(MemoryOutbox):
         self.failures_of = {row: Failure(row, "", 1, 1e6) for row in self.rows}
 
     async def stored_failures(self, shards: object) -> list[StoredFailure]:
-        await super().failures(shards)  # type: ignore[arg-type]
+        await super().stored_failures(shards)  # type: ignore[arg-type]
         return [
             StoredFailure(row, SubjectName("Car", self.rows[row].subject_id), 1, 1e6)
             for row in self.failures_of

@@ -30,7 +30,7 @@ class FailedLast(MemoryOutbox):
         self.failures_of = {self._failed: Failure(self._failed, "", 1, seconds)}
 
     async def stored_failures(self, shards: object) -> list[StoredFailure]:
-        await super().failures(shards)  # type: ignore[arg-type]
+        await super().stored_failures(shards)  # type: ignore[arg-type]
         return [StoredFailure(self._failed, SubjectName("Car", "a"), 1, self._seconds)]
 
 
