@@ -173,8 +173,8 @@ async def test_dead_letters_are_grouped_and_each_group_shows_its_command(
         for each in shown:
             if each.startswith("dsql-outbox"):
                 words = [*split(each)[1:], "--database", url]
-                done = await to_thread.run_sync(CliRunner().invoke, main, words)
-                planned += [x for x in done.stdout.splitlines() if x.startswith("topic")]
+                done = await to_thread.run_sync(run, *words)
+                planned += [x for x in done.out.decode().splitlines() if x.startswith("topic")]
         assert [int(line.split()[-1]) for line in planned] == [5, 2]
         one = await text(browser, "/messages?state=dead&error=account+*+is+closed")
         assert str(events[0].id) in one

@@ -1,15 +1,14 @@
 """How many dead letters one transaction drops."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
-from dsql_outbox.operations.messages import _batches
+from dsql_outbox.operations.drop import _size
+from dsql_outbox.operations.pages import count_fitting
+from dsql_outbox.operations.requeue import MAX_BYTES, MAX_ROWS
 from dsql_outbox.operations.undelivered import Keyed, UndeliveredMessage
-
-pytestmark = pytest.mark.anyio
 
 NOW = datetime.now(UTC)
 
@@ -48,11 +47,12 @@ def letter(*, payload: int, headers: int) -> Keyed:
         (0, 0, 0, []),
     ],
 )
-async def test_rows_payload_and_headers_are_bounded_and_one_always_goes(
+def test_rows_payload_and_headers_are_bounded_and_one_always_goes(
     count: int, payload: int, headers: int, sizes: list[int]
 ) -> None:
-    async def letters() -> AsyncIterator[Keyed]:
-        for _ in range(count):
-            yield letter(payload=payload, headers=headers)
-
-    assert [len(batch) async for batch in _batches(letters())] == sizes
+    left = [_size(letter(payload=payload, headers=headers)) for _ in range(count)]
+    found: list[int] = []
+    while left:
+        found.append(count_fitting(left, rows=MAX_ROWS, bytes_=MAX_BYTES))
+        del left[: found[-1]]
+    assert found == sizes
