@@ -165,9 +165,9 @@ class Publisher:
 
     async def _look(self) -> None:
         if self._random.random() < 0.5:
-            await self._call("failures", self._random.choice([[0], [1], [0, 1]]))
+            await self._call("stored_failures", self._random.choice([[0], [1], [0, 1]]))
         else:
-            await self._call("waits", self._some())
+            await self._call("stored_waits", self._some())
 
     async def _sweep(self) -> None:
         await self._call("sweep")

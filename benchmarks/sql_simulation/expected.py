@@ -100,9 +100,7 @@ def _answer(tables: Tables, done: Done) -> Any:
         case "sweep":
             tables.forget([row for row in tables.failures if row not in tables.rows], _ORIGIN)
             return None
-        case "failures":
-            return tables.stored_failures(*done.arguments)
-        case "read" | "waits":
+        case "read" | "stored_failures" | "stored_waits":
             return getattr(tables, done.what)(*done.arguments)
         case _:
             return getattr(tables, done.what)(*done.arguments, _ORIGIN)

@@ -97,7 +97,7 @@ async def test_without_the_extra_the_error_says_what_to_install(
     for name in [name for name in sys.modules if name.split(".")[0] == package] + [package]:
         monkeypatch.setitem(sys.modules, name, None)
     for name in modules:
-        monkeypatch.delitem(sys.modules, f"dsql_outbox.publisher.sinks.{name}", raising=False)
+        monkeypatch.delitem(sys.modules, f"dsql_outbox.brokers.{name}", raising=False)
 
     with pytest.raises(MissingExtra, match=rf"needs the extra \[{extra}\]: pip install "):
         async with open_sink(url):

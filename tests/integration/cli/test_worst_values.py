@@ -110,7 +110,9 @@ def run(worst: Worst, *words: object, codes: tuple[int, ...] = (0,)) -> Result:
 
 
 def listed(worst: Worst, *words: object) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in run(worst, *words, "--json").stdout.splitlines()]
+    """What a command lists, without the counts of one that changes messages: its last line."""
+    told = [json.loads(line) for line in run(worst, *words, "--json").stdout.splitlines()]
+    return told[:-1] if {*words} & {"replay", "retry", "drop"} else told
 
 
 def test_each_role_has_written_its_rows(worst: Worst) -> None:
