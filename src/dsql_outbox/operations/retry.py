@@ -71,8 +71,6 @@ class Retry(Run[RetryProgress, MessageResult]):
         async with aclosing(change_pages(self, RowFence(), failing, self._forget)) as told:
             async for each in told:
                 yield each
-        if self.is_stopping:
-            return
         async with aclosing(change_pages(self, RowFence(), self._dead(), self._send)) as told:
             async for each in told:
                 yield each
