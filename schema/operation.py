@@ -8,8 +8,8 @@ from dsql_outbox.outbox.errors import SettingsError
 
 Verb = Literal[
     "archive",
-    "archive forget",
     "erase",
+    "forget",
     "messages drop",
     "messages replay",
     "messages retry",

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, Final
 from uuid import UUID
 
-from dsql_outbox.operations import Archives, Messages, Selection, Targets
+from dsql_outbox.operations import Messages, Retention, Selection, Targets
 from dsql_outbox.outbox import (
     ArchiveError,
     Database,
@@ -244,11 +244,10 @@ async def drop(world: World, random: Random) -> None:
 
 
 async def forget(world: World, _: Random) -> None:
-    """Forget what is archived, as another job may do at the same time."""
+    """Forget what was delivered, archived or not, as another job may do at the same time."""
     with suppress(JobRefused):
-        async with Archives(world.database) as tool:
-            async for _done in tool.forget(datetime.now(UTC) + timedelta(1), str(world.folder)):
-                pass
+        async with Retention(world.database) as tool:
+            await tool.forget(datetime.now(UTC) + timedelta(1), archive=str(world.folder))
 
 
 async def lapse(world: World, random: Random) -> None:

@@ -1,4 +1,4 @@
--- Archivist: Archives, Erasures.
+-- Archivist: Archives, Retention, Erasures.
 GRANT USAGE ON SCHEMA {schema} TO {role};
 -- Archived events lose their bytes, forgotten ones their rows, and erased ones a part. The event
 -- that says that an entity was erased is written as by a writer.

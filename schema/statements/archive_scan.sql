@@ -1,6 +1,7 @@
 -- Read a page of stored events in the order of their ids, and return those that may be archived:
 -- saved before a time, with their bytes, and named by no outbox row and no dead letter. The first
--- three columns say how far the page reached, and how old its oldest other event with bytes is.
+-- columns say how far the page reached, how many others are as old and have their bytes, and how
+-- old its oldest other event with bytes is.
 -- There is no index on time, so all pages together read every event, but no bytes.
 WITH page AS (
   SELECT id, saved_date, event_size, shard, position, touches, archive
@@ -24,11 +25,13 @@ WITH page AS (
       WHERE g.state <> 'dropped')
 ), bounds AS (
   SELECT count(*) AS seen, max(p.id::text) AS reached,
+    count(CASE WHEN p.archive IS NULL AND f.id IS NULL AND p.saved_date < %(before)s THEN 1 END)
+      AS kept,
     min(CASE WHEN p.archive IS NULL AND f.id IS NULL THEN p.saved_date END) AS oldest
   FROM page p
   LEFT JOIN found f ON f.id = p.id
 )
-SELECT bounds.seen, bounds.reached, bounds.oldest, found.id, found.bytes, found.touches
+SELECT bounds.seen, bounds.reached, bounds.kept, bounds.oldest, found.id, found.bytes, found.touches
 FROM bounds
 LEFT JOIN found ON true
 ORDER BY found.id

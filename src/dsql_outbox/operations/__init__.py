@@ -23,6 +23,7 @@ Nothing here imports the relay: operators and publishers share the tables.
 
 from dsql_outbox.operations.life.archives import Archives
 from dsql_outbox.operations.life.erasures import Erasures
+from dsql_outbox.operations.life.retention import Retention
 from dsql_outbox.operations.verification.verifier import Verifier
 
 from .conflicts import ConflictReader
@@ -45,6 +46,7 @@ __all__ = [
     "Messages",
     "Operations",
     "Records",
+    "Retention",
     "Selection",
     "StatusReader",
     "Targets",

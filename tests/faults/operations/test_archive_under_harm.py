@@ -146,7 +146,7 @@ from contextlib import suppress
 from datetime import datetime
 import anyio
 from dsql_outbox.outbox import Database, JobRefused
-from dsql_outbox.operations import Archives
+from dsql_outbox.operations import Retention
 from dsql_outbox.operations.life import job
 
 job.LEASE = 0.5
@@ -163,9 +163,8 @@ async def main():
     sys.addaudithook(die)
     while True:
         with suppress(JobRefused):
-            async with Archives(Database(url)) as tool:
-                async for _ in tool.forget(datetime.fromisoformat(before), folder):
-                    pass
+            async with Retention(Database(url)) as tool:
+                await tool.forget(datetime.fromisoformat(before), archive=folder)
         await anyio.sleep(0.02)
 
 anyio.run(main)
@@ -216,7 +215,7 @@ async def test_an_event_that_a_killed_job_was_to_forget_is_whole_or_gone(
         assert {*named, *young} <= after.keys()
         assert await findings_in(database, folder) == []
 
-    await when_free(lambda: forget(database, folder, cut))
+    await when_free(lambda: forget(database, folder, before=cut))
     assert texts(sql, folder).keys() == {*named, *young}
     assert await findings_in(database, folder) == []
     assert_only_named_files(sql, folder)

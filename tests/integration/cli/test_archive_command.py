@@ -26,7 +26,7 @@ def url(outbox_url: str) -> str:
     return outbox_url
 
 
-def test_events_are_archived_reported_and_forgotten(url: str, tmp_path: Path) -> None:
+def test_events_are_archived_and_reported(url: str, tmp_path: Path) -> None:
     words = ("archive", "--before", "0s", "--to", tmp_path, "--reason", "monthly")
     planned = run(url, *words, "--dry-run")
     assert planned.stdout.startswith("3 events of 1 KiB would be archived in 1 file, read 3")
@@ -38,15 +38,6 @@ def test_events_are_archived_reported_and_forgotten(url: str, tmp_path: Path) ->
     status = run(url, "status").stdout
     assert "3 archived, complete" in status
     assert json.loads(run(url, "status", "--json").stdout)["archive"]["archived"] == 3
-
-    words = ("archive", "--before", "0s", "--forget", "--archive", tmp_path)
-    asked = run(url, "archive", "--before", "2026-01-02T03:00+01:00", *words[3:])
-    assert "archived events before 2026-01-02 02:00 UTC for good? There is no" in asked.stderr
-    assert asked.exit_code == 2
-    assert run(url, *words, "--dry-run").stdout == "3 events would be forgotten\n"
-    gone = run(url, *words, "--yes")
-    assert gone.stdout == "3 events forgotten, 1 file removed or written anew\n"
-    assert run(url, *words, "--yes", "--json").stdout == '{"events":0,"kept":0,"files":0}\n'
 
 
 def test_another_job_is_named_with_the_exit_code_to_try_again(url: str, tmp_path: Path) -> None:
@@ -63,10 +54,7 @@ def test_another_job_is_named_with_the_exit_code_to_try_again(url: str, tmp_path
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("--before 1d", "give --to PLACE"),
-        ("--before 1d --to /a --archive /a", "--archive is for --forget"),
-        ("--before 1d --to /a --forget --archive /a", "--forget takes --archive, and no --to"),
-        ("--before 1d --forget", "--forget takes --archive"),
+        ("--before 1d", "Missing option '--to'"),
         ("--before soon --to /a", "soon"),
         ("--before 1d --to ftp://a", "an archive is FOLDER or s3://BUCKET/PREFIX"),
         ("--before 1d --to s3:/a", "an archive is FOLDER or s3://BUCKET/PREFIX"),

@@ -21,7 +21,7 @@ from tests.support.publisher.given_up_messages import event, gathered, relay_all
 from tests.support.publisher.running_relays import count
 from tests.support.verified import findings_in
 
-from dsql_outbox.operations import Erasures, Messages, Operations, Selection, Targets
+from dsql_outbox.operations import Erasures, Messages, Operations, Retention, Selection, Targets
 from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.operations.life.archives import Archives
 from dsql_outbox.operations.operations import Operation
@@ -699,9 +699,9 @@ async def test_forgotten_events_are_gone_and_the_others_of_their_files_stay(
         (ids[2],),
     )
     asked = old + timedelta(days=1)
-    planned = await forget(database, to, asked, dry_run=True)
+    planned = await forget(database, to, before=asked, dry_run=True)
     assert (planned.events, planned.kept, texts_or_letters(sql, to)) == (2, 1, before)
-    done = await forget(database, to, asked)
+    done = await forget(database, to, before=asked)
     assert (done.events, done.kept, done.files) == (2, 1, 1)
     assert texts_or_letters(sql, to) == {i: before[i] for i in ids[2:]}
     assert count(sql, "outbox_replays") == 0
@@ -740,7 +740,7 @@ async def test_an_event_that_a_row_names_since_it_was_looked_at_is_not_forgotten
             await gathered(tool.replay(Selection(ids=(one,)), archive=[str(folder)]))
 
     Meanwhile(monkeypatch, lambda: from_thread.run(replay))
-    done = await forget(database, folder, old + timedelta(days=1))
+    done = await forget(database, folder, before=old + timedelta(days=1))
     assert (done.events, done.kept, done.files) == (1, 1, 1)
     assert texts(sql, folder).keys() == {one, young}
 
@@ -774,9 +774,9 @@ async def test_a_forget_that_fails_keeps_the_numbers_of_replays(
     with monkeypatch.context() as patch:
         Meanwhile(patch, full)
         with pytest.raises(OSError, match="No space left"):
-            await forget(database, folder, cut)
+            await forget(database, folder, before=cut)
     assert await replayed() == [2]
-    assert (await forget(database, folder, cut)).events == 1
+    assert (await forget(database, folder, before=cut)).events == 1
     assert count(sql, "outbox_replays") == 0
 
 
@@ -823,8 +823,8 @@ async def test_a_run_that_forgets_is_stopped_between_two_transactions_of_a_file(
         writer.write(event(name))
     await sent(database)
     await archive(database, folder)
-    async with Archives(database) as tool:
-        run = tool.forget(later(), str(folder))
+    async with Retention(database) as tool:
+        run = tool.forget(later(), archive=str(folder))
         async for _ in run:
             run.stop()
     assert (run.progress.events, run.progress.files) == (1, 1)

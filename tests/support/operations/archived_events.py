@@ -10,6 +10,7 @@ import psycopg
 from dsql_outbox.operations.life.archive import ArchiveProgress
 from dsql_outbox.operations.life.archives import Archives
 from dsql_outbox.operations.life.forget import ForgetProgress
+from dsql_outbox.operations.life.retention import Retention
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.archive.archive_file import ArchiveFile
 from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
@@ -34,11 +35,11 @@ async def archive(
 
 
 async def forget(
-    database: Database, place: object, before: datetime | None = None, **settings: Any
+    database: Database, *places: object, before: datetime | None = None, **settings: Any
 ) -> ForgetProgress:
     """Forget all that can be, and return what was done."""
-    async with Archives(database) as tool:
-        return await tool.forget(before or later(), str(place), **settings)
+    async with Retention(database) as tool:
+        return await tool.forget(before or later(), archive=[*map(str, places)], **settings)
 
 
 def texts(sql: psycopg.Connection, *places: object) -> dict[UUID, str]:

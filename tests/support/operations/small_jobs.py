@@ -32,7 +32,7 @@ DIES_IN: Final = "SMALL_JOBS_DIES_IN"
 _EVENT: Final = 2  # rows that a job changes for an event of one entity
 _SIZES: Final[Mapping[str, int]] = {
     "operations.life.archive.MAX_ROWS": PAGE * _EVENT,
-    "operations.life.archive._PAGE": 2 * PAGE,
+    "operations.life.old_events._PAGE": 2 * PAGE,
     "operations.life.erase._EVENTS": PAGE,
     "operations.life.forget.MAX_ROWS": PAGE * _EVENT,
     "operations.event_pages._ENTITY_PAGE": PAGE,

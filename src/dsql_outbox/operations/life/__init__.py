@@ -1,9 +1,10 @@
 """Jobs that change stored events. One row is their lease, so they exclude each other.
 
 - `job` is the lease, which is the fence of their runs, and the file that a killed job left.
-- `archive` writes the bytes of old events to files, and `forget` removes events for good.
-  `stored_touches` reads which entities a stored event touches.
-  `archives` is the operator's tool for both, and `rewrite` puts one file in the place of another.
+- `archive` writes the bytes of old events to files, and `forget` removes events for good, archived
+  or not. `old_events` finds the events for both. `archives` and `retention` are the operator's
+  tools, and `rewrite` puts one file in the place of another. `stored_touches` reads which entities
+  a stored event touches.
 - `erase` erases what is stored of one entity: `erased_event` is what is left of an event, and
   `erased_rows` are the rows of one transaction. `erasures` is the operator's tool.
 

@@ -11,7 +11,7 @@ import msgspec
 from anyio import to_thread
 
 from dsql_outbox.operations.pace import Pace
-from dsql_outbox.operations.pages import Size, Step, change_pages, pack
+from dsql_outbox.operations.pages import Step, change_pages, pack
 from dsql_outbox.operations.replay import rows_estimate
 from dsql_outbox.operations.run import RowFence, Run
 from dsql_outbox.operations.tool import OperationEntry
@@ -24,6 +24,7 @@ from dsql_outbox.outbox.errors import JobRefused
 from dsql_outbox.schema.session import Session, SessionTransaction
 
 from .job import LifeJob, PendingFile, refuse_filling
+from .old_events import OldEvent, OldPage, old_pages
 from .stored_touches import header_keys, touches_of
 
 MAX_ROWS: Final = 2_900
@@ -37,9 +38,6 @@ REST: Final = 0.5
 
 So a third of the time is left to the writers, however slow the database is.
 """
-
-_PAGE: Final = 5_000
-_FIRST: Final = UUID(int=0)
 
 
 class ArchiveProgress(msgspec.Struct, frozen=True, rename="camel"):
@@ -83,7 +81,7 @@ class ArchiveRun(Run[ArchiveProgress, ArchiveProgress]):
     async def _work(self) -> AsyncGenerator[ArchiveProgress]:
         total = await rows_estimate(self._session, "business_events")
         self.progress = msgspec.structs.replace(self.progress, total=total)
-        files = pack(self, self._pages(), _Candidate.changes, rows=MAX_ROWS, bytes_=MAX_BYTES)
+        files = pack(self, self._pages(), OldEvent.changes, rows=MAX_ROWS, bytes_=MAX_BYTES)
         if self._dry_run:
             async with aclosing(change_pages(self, RowFence(), files, self._look)) as steps:
                 async for each in steps:
@@ -109,27 +107,25 @@ class ArchiveRun(Run[ArchiveProgress, ArchiveProgress]):
         self._file = new_file_name(self._number)
         await job.step(PendingFile(self._place.name, self._file))
 
-    async def _pages(self) -> AsyncGenerator[list["_Candidate"]]:
+    async def _pages(self) -> AsyncGenerator[Sequence[OldEvent]]:
         """The events to archive, in order of their ids."""
-        after, seen = _FIRST, _PAGE
-        while seen == _PAGE:
-            asked = {"after": str(after), "before": self._before, "rows": _PAGE}
-            page = await self._session.fetch("archive_scan", _ScanRow, asked)
-            seen, after = page[0].seen, UUID(page[0].reached or str(after))
-            self._see(page[0])
-            yield [found for row in page if (found := _Candidate.of(row)) is not None]
+        async with aclosing(old_pages(self._session, self._before)) as pages:
+            async for page in pages:
+                self._see(page)
+                yield page.events
 
-    def _see(self, row: "_ScanRow") -> None:
-        self.progress = msgspec.structs.replace(self.progress, read=self.progress.read + row.seen)
-        if row.oldest is not None and (self._oldest is None or row.oldest < self._oldest):
-            self._oldest = row.oldest
+    def _see(self, page: OldPage) -> None:
+        read = self.progress.read + page.seen
+        self.progress = msgspec.structs.replace(self.progress, read=read)
+        if page.oldest is not None and (self._oldest is None or page.oldest < self._oldest):
+            self._oldest = page.oldest
 
-    async def _look(self, some: Sequence["_Candidate"]) -> Step[ArchiveProgress]:
+    async def _look(self, some: Sequence[OldEvent]) -> Step[ArchiveProgress]:
         """Count what would be archived."""
         self._count(len(some), sum(each.bytes for each in some))
         return Step(len(some), 0, [self.progress])
 
-    async def _archive(self, job: LifeJob, some: Sequence["_Candidate"]) -> Step[ArchiveProgress]:
+    async def _archive(self, job: LifeJob, some: Sequence[OldEvent]) -> Step[ArchiveProgress]:
         """Write the events to one file, and take their bytes from the table.
 
         Events that something names now, or that have changed, are left out or read again.
@@ -190,36 +186,6 @@ class ArchiveRun(Run[ArchiveProgress, ArchiveProgress]):
             files=done.files + 1,
             file_bytes=done.file_bytes + (facts.file_size if facts else 0),
         )
-
-
-class _Candidate(NamedTuple):
-    """An event that may be archived: the size of its text, and how many entities it touches."""
-
-    id: UUID
-    bytes: int
-    touches: int
-
-    @classmethod
-    def of(cls, row: "_ScanRow") -> "_Candidate | None":
-        """The event of a row, if it has one."""
-        if row.id is None or row.touches is None or row.bytes is None:
-            return None
-        return cls(row.id, row.bytes, len(touches_of(row.id, row.touches)))
-
-    def changes(self) -> Size:
-        """What its archiving changes: a stored header of a touch is a part of the event."""
-        return 1 + self.touches, self.bytes * (1 + self.touches)
-
-
-class _ScanRow(NamedTuple):
-    """A row of ``archive_scan``: the last three columns are NULL if no event matches."""
-
-    seen: int
-    reached: str | None
-    oldest: datetime | None
-    id: UUID | None
-    bytes: int | None
-    touches: str | None
 
 
 class _StoredRow(NamedTuple):

@@ -1,4 +1,4 @@
-"""Forget archived events: their rows, and their lines in the files, go for good."""
+"""Forget old events: their rows, and their lines in archive files, go for good."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -10,34 +10,40 @@ import msgspec
 from anyio import to_thread
 
 from dsql_outbox.operations.pace import Pace
-from dsql_outbox.operations.pages import Step, change_pages, count_fitting
-from dsql_outbox.operations.run import RowFence, Run
+from dsql_outbox.operations.pages import Size, Step, change_pages, count_fitting, pack
+from dsql_outbox.operations.replay import rows_estimate
+from dsql_outbox.operations.run import Fence, RowFence, Run
 from dsql_outbox.operations.tool import OperationEntry
 from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.archive.place import ArchivePlace
 from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.schema.session import Session, SessionTransaction
 
 from .archive import MAX_ROWS
 from .job import LifeJob, refuse_filling
+from .old_events import OldEvent, old_pages
 from .rewrite import ArchiveRow, OpenFile, archive_rows, place_of, rewrite
-from .stored_touches import header_keys, touches_of
+from .stored_touches import header_keys
 
 
 class ForgetProgress(msgspec.Struct, frozen=True, rename="camel"):
     """How far a forget job is.
 
-    `events` are forgotten now. `kept` are as old, but a waiting message or a dead letter names
-    them. `files` were removed or written anew.
+    `read` is the number of rows that were looked at, out of about `total`; None if that is not
+    known. `events` are forgotten now, archived ones among them, whose `files` were removed or
+    written anew. `kept` are as old, but a waiting message or a dead letter names them.
     """
 
+    read: int = 0
+    total: int | None = None
     events: int = 0
     kept: int = 0
     files: int = 0
 
 
 class ForgetRun(Run[ForgetProgress, ForgetProgress]):
-    """A run of `Archives.forget`."""
+    """A run of `Retention.forget`."""
 
     def __init__(  # noqa: PLR0913 - one argument per option
         self,
@@ -54,11 +60,15 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
         self._before = before
         self._entry = entry
         self._dry_run = dry_run
+        self._file: OpenFile | None = None
+        """The file of the events at work; None for events that have their bytes in the table."""
         super().__init__(ForgetProgress(), Pace(rate))
 
     async def _work(self) -> AsyncGenerator[ForgetProgress]:
+        await self._require_places()
+        self._count(total=await rows_estimate(self._session, "business_events"))
         if self._dry_run:
-            async with aclosing(change_pages(self, RowFence(), self._pages(), self._look)) as steps:
+            async with aclosing(self._parts(RowFence(), None)) as steps:
                 async for each in steps:
                     yield each
             return
@@ -66,93 +76,142 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
             await refuse_filling(self._session)
             # Before the first row goes, so that `verify` knows why it is missing.
             await job.step(None, forgotten_before=self._before)
-            change = partial(self._forget, job)
-            async with aclosing(change_pages(self, job, self._pages(), change)) as steps:
+            async with aclosing(self._parts(job, job)) as steps:
                 async for each in steps:
                     yield each
             if not self.is_stopping:
                 await job.step(None)
 
-    async def _pages(self) -> AsyncGenerator[Sequence[ArchivedEvent]]:
-        """The events of each file to forget, without those that a row names."""
-        async for row in archive_rows(self._session, self._before):
-            place, events = await to_thread.run_sync(partial(_read, self._places, row))
-            old = [event for event in events if event.saved_date < self._before]
-            named = await self._named(self._session, old)
-            self._count(kept=len(named))
-            self._file = OpenFile(place, row.facts, events)
-            yield [event for event in old if event.id not in named]
+    async def _require_places(self) -> None:
+        """Raise `SettingsError` if archived events are to be forgotten, and no archive is named."""
+        if self._places:
+            return
+        async with aclosing(archive_rows(self._session, self._before)) as rows:
+            async for row in rows:
+                raise SettingsError(
+                    f"events from before {self._before} are archived in {row.place}: "
+                    "name all archives whose events are forgotten, too"
+                )
 
-    async def _look(self, some: Sequence[ArchivedEvent]) -> Step[ForgetProgress]:
+    async def _parts(self, fence: Fence, job: LifeJob | None) -> AsyncGenerator[ForgetProgress]:
+        """Forget what is in files, and then what is in the table; without a job, only look."""
+        change = self._look if job is None else partial(self._forget, job)
+        stored = pack(self, self._stored(), _changes, rows=MAX_ROWS, bytes_=0)
+        for pages in (self._archived(), stored):
+            async with aclosing(change_pages(self, fence, pages, change)) as steps:
+                async for each in steps:
+                    yield each
+
+    async def _archived(self) -> AsyncGenerator[Sequence[OldEvent]]:
+        """The events of each file to forget, without those that a row names."""
+        async with aclosing(archive_rows(self._session, self._before)) as rows:
+            async for row in rows:
+                place, events = await to_thread.run_sync(partial(_read, self._places, row))
+                old = [event for event in events if event.saved_date < self._before]
+                named = await self._named(self._session, [event.id for event in old])
+                self._count(kept=len(named))
+                self._file = OpenFile(place, row.facts, events)
+                yield [OldEvent.of(event) for event in old if event.id not in named]
+        self._file = None
+
+    async def _stored(self) -> AsyncGenerator[Sequence[OldEvent]]:
+        """The events to forget that have their bytes in the table."""
+        async with aclosing(old_pages(self._session, self._before)) as pages:
+            async for page in pages:
+                self._count(read=page.seen, kept=page.kept)
+                yield page.events
+
+    async def _look(self, some: Sequence[OldEvent]) -> Step[ForgetProgress]:
         """Count what would be forgotten."""
-        self._count(events=len(some), files=1)
+        self._count(events=len(some), files=self._file is not None)
         return Step(len(some), 0, [self.progress])
 
-    async def _forget(self, job: LifeJob, some: Sequence[ArchivedEvent]) -> Step[ForgetProgress]:
+    async def _forget(self, job: LifeJob, some: Sequence[OldEvent]) -> Step[ForgetProgress]:
         """Delete as many of the events as fit one transaction, and write their file without them.
 
         Those that a row names by now are kept.
         """
         await self._entry.write()
+        if self._file is None:  # each transaction on a file writes all of it
+            some = some[: self.pace.most(len(some))]
         some = some[: await self._fitting(some)]
-        gone = {event.id for event in some}
-        file = self._file
-        while gone:
-            kept = [event for event in file.events if event.id not in gone]
-            forgotten = [event for event in some if event.id in gone]
+        events = some
+        while events:
             try:
-                facts = await rewrite(
-                    self._session,
-                    job,
-                    file.place,
-                    file.facts,
-                    kept,
-                    work=partial(self._delete, file.facts.number, forgotten),
-                    forgotten=len(gone),
-                )
+                await self._remove(job, events)
             except _NamedNow as error:
-                gone -= error.ids
+                events = [event for event in events if event.id not in error.ids]
                 continue
-            self._count(events=len(gone), files=not file.is_counted)
-            self._file = OpenFile(file.place, facts or file.facts, kept, is_counted=True)
             break
-        self._count(kept=len(some) - len(gone))
-        return Step(len(some), len(gone), [self.progress])
+        self._count(events=len(events), kept=len(some) - len(events))
+        return Step(len(some), len(events), [self.progress])
 
-    async def _fitting(self, events: Sequence[ArchivedEvent]) -> int:
+    async def _fitting(self, events: Sequence[OldEvent]) -> int:
         """How many of the first events one transaction may delete."""
-        ids = {"event_ids": array_literal(event.id for event in events)}
-        replays: dict[UUID, int] = dict(await self._session.fetch_rows("forget_counts", ids))  # type: ignore[arg-type]
-        sizes = (
-            (1 + len(touches_of(event.id, event.touches)) + replays.get(event.id, 0), 0)
-            for event in events
-        )
+        found = await self._session.fetch_rows("forget_counts", _ids(events))
+        replays: dict[UUID, int] = dict(found)  # type: ignore[arg-type]
+        sizes = ((event.rows + replays.get(event.id, 0), 0) for event in events)
         return count_fitting(sizes, rows=MAX_ROWS, bytes_=0)
 
+    async def _remove(self, job: LifeJob, events: Sequence[OldEvent]) -> None:
+        """Delete the events in one transaction. Raises `_NamedNow` if a row names some by now."""
+        file, forgotten = self._file, len(events)
+        if file is None:
+
+            async def change(transaction: SessionTransaction) -> None:
+                await job.step_in(transaction, pending=None, forgotten=forgotten)
+                await self._delete(None, events, transaction)
+
+            await self._session.transaction(change)
+            job.stepped(None)
+            return
+        gone = {event.id for event in events}
+        kept = [event for event in file.events if event.id not in gone]
+        work = partial(self._delete, file.facts.number, events)
+        facts = await rewrite(
+            self._session, job, file.place, file.facts, kept, work=work, forgotten=forgotten
+        )
+        self._count(files=not file.is_counted)
+        self._file = OpenFile(file.place, facts or file.facts, kept, is_counted=True)
+
     async def _delete(
-        self, number: int, events: Sequence[ArchivedEvent], transaction: SessionTransaction
+        self, number: int | None, events: Sequence[OldEvent], transaction: SessionTransaction
     ) -> None:
-        ids = {"event_ids": array_literal(each.id for each in events)}
+        ids = _ids(events)
         await transaction.fetch_rows("event_lock", ids)
         await refuse_filling(transaction)
         # After the lock: whatever names an event has committed, or waits for us.
-        if named := await self._named(transaction, events):
+        if named := await self._named(transaction, [event.id for event in events]):
             raise _NamedNow(named)
-        touches = [each for event in events for each in touches_of(event.id, event.touches)]
+        touches = [touch for event in events for touch in event.touches]
         await transaction.execute("forget_headers", header_keys(touches))
         # Not before: they keep the numbers that are used, and say where a replay waits.
         await transaction.execute("forget_replays", ids)
         await transaction.change("forget_events", ids | {"number": number}, len(events))
 
     async def _named(
-        self, reader: Session | SessionTransaction, events: Sequence[ArchivedEvent]
+        self, reader: Session | SessionTransaction, ids: Sequence[UUID]
     ) -> frozenset[UUID]:
-        asked = {"event_ids": array_literal(event.id for event in events)}
+        asked = {"event_ids": array_literal(ids)}
         return frozenset(found for (found,) in await reader.fetch_rows("archive_named", asked))
 
-    def _count(self, *, events: int = 0, kept: int = 0, files: int = 0) -> None:
+    def _count(
+        self,
+        *,
+        read: int = 0,
+        total: int | None = None,
+        events: int = 0,
+        kept: int = 0,
+        files: int = 0,
+    ) -> None:
         done = self.progress
-        self.progress = ForgetProgress(done.events + events, done.kept + kept, done.files + files)
+        self.progress = ForgetProgress(
+            done.read + read,
+            done.total if total is None else total,
+            done.events + events,
+            done.kept + kept,
+            done.files + files,
+        )
 
 
 class _NamedNow(Exception):
@@ -161,6 +220,15 @@ class _NamedNow(Exception):
     def __init__(self, ids: frozenset[UUID]) -> None:
         super().__init__(f"{len(ids)} events are named by a row now")
         self.ids = ids
+
+
+def _changes(event: OldEvent) -> Size:
+    """What its deletion changes at least, without its replays."""
+    return event.rows, 0
+
+
+def _ids(events: Sequence[OldEvent]) -> dict[str, str]:
+    return {"event_ids": array_literal(event.id for event in events)}
 
 
 def _read(
