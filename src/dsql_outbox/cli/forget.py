@@ -24,7 +24,7 @@ from .output import counted, of_about
 from .tool_call import called
 
 _QUESTION = """\
-Forget all delivered events from before {before:%Y-%m-%d %H:%M} UTC, for good?
+Forget all delivered events from before {before:%Y-%m-%d %H:%M} UTC{places}, for good?
 A repeat of such a write is a new event then, a stream begins with the first version that is left,
 and neither a replay nor a new target gets these events."""
 
@@ -94,7 +94,8 @@ def forget(
     async def run(tool: Retention) -> None:
         gone = tool.forget(before, archive=archive, reason=reason, rate=rate, dry_run=dry_run)
         if not dry_run:
-            confirm(_QUESTION.format(before=before), yes=yes)
+            places = f", also in {', '.join(archive)}" if archive else ""
+            confirm(_QUESTION.format(before=before, places=places), yes=yes)
         await drive(gone, lambda: _line(gone.progress, dry_run=dry_run), as_json=as_json)
 
     called(Retention(database), run)

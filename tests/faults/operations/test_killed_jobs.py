@@ -26,7 +26,7 @@ Sql = psycopg.Connection[Any]
 
 BY_NAME: Final = {job.name: job for job in JOBS}
 ARCHIVE, FORGET, ERASE = (BY_NAME[name] for name in ("archive", "forget", "erase"))
-FORGET_ARCHIVED: Final = BY_NAME["forget archived"]
+FORGET_STORED: Final = BY_NAME["forget stored"]
 ARCHIVE_QUICKLY: Final = replace(ARCHIVE, words=(*ARCHIVE.words, "--rate", "100000"))
 """It does not rest, and so renews its lease in the transactions alone."""
 
@@ -34,7 +34,7 @@ ERASE_ARCHIVED: Final = replace(
     ERASE,
     name="erase archived",
     words=(*ERASE.words, "--archive", "FOLDER"),
-    prepare=FORGET_ARCHIVED.prepare,
+    prepare=FORGET.prepare,
     done="SELECT count(*) FROM outbox.business_events WHERE erased_at IS NOT NULL",
 )
 
@@ -76,7 +76,7 @@ def before_action(job_run: JobRun, number: int) -> int:
     [
         pytest.param(ARCHIVE_QUICKLY, before_statement, SOME, id="archive-some_statements"),
         pytest.param(ARCHIVE_QUICKLY, before_action, SOME, id="archive-some_actions"),
-        pytest.param(FORGET, before_statement, SOME, id="forget-some_statements"),
+        pytest.param(FORGET_STORED, before_statement, SOME, id="forget-some_statements"),
         *(
             pytest.param(
                 job, killed, ALL, id=f"{job.name}-{killed.__name__}", marks=pytest.mark.slow

@@ -58,9 +58,10 @@ def test_delivered_events_are_forgotten_and_reported(url: str) -> None:
 
 
 def test_without_a_terminal_it_asks_nobody_and_does_nothing(url: str) -> None:
-    asked = run(url, "forget", "--before", "2026-01-02T03:00+01:00")
+    asked = run(url, "forget", "--before", "2026-01-02T03:00+01:00", "--archive", "/a")
     assert asked.exit_code == 2
-    assert "all delivered events from before 2026-01-02 02:00 UTC, for good?" in asked.stderr
+    told = "all delivered events from before 2026-01-02 02:00 UTC, also in /a, for good?"
+    assert told in asked.stderr
     assert "There is no terminal to ask: pass --yes" in asked.stderr
     assert stored(url) == 4
 

@@ -1,7 +1,7 @@
 """What an erasure leaves in the files of PostgreSQL, and how it goes from there."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -111,7 +111,7 @@ async def test_a_transaction_that_is_open_keeps_an_erased_name_in_the_files(
 
 
 @contextmanager
-def open_snapshot(url: str) -> Iterator[None]:
+def open_snapshot(url: str) -> Generator[None]:
     """A transaction that sees the rows as they are, until the end of the block."""
     with psycopg.connect(url) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")

@@ -158,7 +158,10 @@ async def test_an_event_that_a_row_names_since_the_page_was_read_is_not_forgotte
     one, _ = (writer.write(event(c)).event_id for c in "ab")
     await relay_all(database, MemorySink())
 
-    database_proxy.before(lambda: anyio.run(replay, database, one), matching="FOR UPDATE")
+    def meanwhile() -> None:
+        assert anyio.run(replay, database, one) == [1]
+
+    database_proxy.before(meanwhile, matching="FOR UPDATE")
     done = await forget(Database(database_proxy.url))
     assert (done.events, done.kept) == (1, 1)
     assert stored(sql) == {one}

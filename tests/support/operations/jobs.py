@@ -171,7 +171,7 @@ JOBS: Final = [
         count_when_stopped=("events", 4),
     ),
     Job(
-        name="forget",
+        name="forget stored",
         words=("forget", "--before", "0s", "--yes"),
         prepare=_sent,
         hold=_HOLD_EVENT,
@@ -182,7 +182,7 @@ JOBS: Final = [
         count_when_stopped=("events", 4),
     ),
     Job(
-        name="forget archived",
+        name="forget",
         words=("forget", "--before", "0s", "--archive", "FOLDER", "--yes"),
         prepare=_archived,
         hold=_HOLD_EVENT,

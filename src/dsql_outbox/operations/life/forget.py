@@ -1,6 +1,6 @@
 """Forget old events: their rows, and their lines in archive files, go for good."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from functools import partial
@@ -68,7 +68,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
         await self._require_places()
         self._count(total=await rows_estimate(self._session, "business_events"))
         if self._dry_run:
-            async with aclosing(self._parts(RowFence(), None)) as steps:
+            async with aclosing(self._parts(RowFence(), self._look)) as steps:
                 async for each in steps:
                     yield each
             return
@@ -76,7 +76,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
             await refuse_filling(self._session)
             # Before the first row goes, so that `verify` knows why it is missing.
             await job.step(None, forgotten_before=self._before)
-            async with aclosing(self._parts(job, job)) as steps:
+            async with aclosing(self._parts(job, partial(self._forget, job))) as steps:
                 async for each in steps:
                     yield each
             if not self.is_stopping:
@@ -93,9 +93,8 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
                     "name all archives whose events are forgotten, too"
                 )
 
-    async def _parts(self, fence: Fence, job: LifeJob | None) -> AsyncGenerator[ForgetProgress]:
-        """Forget what is in files, and then what is in the table; without a job, only look."""
-        change = self._look if job is None else partial(self._forget, job)
+    async def _parts(self, fence: Fence, change: "_Change") -> AsyncGenerator[ForgetProgress]:
+        """Change what is in files, and then what is in the table."""
         stored = pack(self, self._stored(), _changes, rows=MAX_ROWS, bytes_=0)
         for pages in (self._archived(), stored):
             async with aclosing(change_pages(self, fence, pages, change)) as steps:
@@ -212,6 +211,9 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
             done.kept + kept,
             done.files + files,
         )
+
+
+_Change = Callable[[Sequence[OldEvent]], Awaitable[Step[ForgetProgress]]]
 
 
 class _NamedNow(Exception):
