@@ -1,6 +1,7 @@
 """Events that are forgotten without an archive: which ones go, which stay, and what ends then."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -65,10 +66,10 @@ def stored(sql: psycopg.Connection) -> set[UUID]:
     return ids
 
 
-async def replay(database: Database, *ids: UUID) -> list[int | None]:
+async def replay(database: Database, *ids: UUID, target: str = "default") -> list[int | None]:
     """Replay events, and return the numbers of the replays."""
     async with Messages(database) as tool:
-        return [each.replay async for each in tool.replay(Selection(ids=ids))]
+        return [each.replay async for each in tool.replay(Selection(ids=ids), target=target)]
 
 
 # --- which events go -------------------------------------------------------------------
@@ -151,15 +152,22 @@ async def test_events_are_forgotten_in_transactions_of_a_few_rows(
     assert [count(sql, table) for table in TABLES[:3]] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("target", ["default", "lake"])
 async def test_an_event_that_a_row_names_since_the_page_was_read_is_not_forgotten(
-    database: Database, database_proxy: PostgresProxy, writer: Writer, sql: psycopg.Connection
+    database: Database,
+    database_proxy: PostgresProxy,
+    writer: Writer,
+    sql: psycopg.Connection,
+    target: str,
 ) -> None:
     """Only the look under the lock finds the row of a replay that has committed since."""
+    async with Targets(database) as targets:
+        await targets.add("lake")
     one, _ = (writer.write(event(c)).event_id for c in "ab")
-    await relay_all(database, MemorySink())
+    sql.execute("DELETE FROM outbox.outbox")
 
     def meanwhile() -> None:
-        assert anyio.run(replay, database, one) == [1]
+        assert anyio.run(partial(replay, database, one, target=target)) == [1]
 
     database_proxy.before(meanwhile, matching="FOR UPDATE")
     done = await forget(Database(database_proxy.url))
