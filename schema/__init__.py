@@ -1,7 +1,8 @@
 """The database objects of the outbox: tables, statements, rights, and the rows that rooms share.
 
 - `migrations/`, `statements/` and `grants/` hold the SQL, one file per table or view,
-  statement and duty. `named_statements` reads it and fills in the schema's name.
+  statement and duty, and `fragments/` what several statements have in common: which messages name
+  an event. `named_statements` reads it and fills in the schema's name.
 - `tables` parses the migrations, and reads the tables of a database.
 - `migrator` creates the tables (``schema apply``), prints them, and drops them.
 - `comparison` compares a database with this version (``schema check``). `drift` is one difference,

@@ -1,7 +1,7 @@
 """Named statements: SQL text from files, with the schema's name filled in."""
 
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from importlib.resources import files
 from string import Formatter
 from typing import Any, Final, LiteralString, TypeVar, cast
@@ -20,12 +20,21 @@ FOLDER: Final = files("dsql_outbox.schema")
 
 
 def read_sql(folder: str, name: str) -> LiteralString:
-    """The text of ``schema/<folder>/<name>.sql``.
+    """The text of ``schema/<folder>/<name>.sql``, with the fragments that it names.
 
     It counts as a literal string for the type checker, because it ships with the package.
     """
     text = (FOLDER / folder / f"{name}.sql").read_text(encoding="utf-8")
+    if folder == "statements":
+        for fragment, part in _fragments().items():
+            text = text.replace(f"{{{fragment}}}", part.rstrip())
     return cast("LiteralString", text)  # type: ignore[redundant-cast]  # mypy has no LiteralString
+
+
+@cache
+def _fragments() -> Mapping[str, str]:
+    """The pieces of SQL that several statements have in common, by the names of their files."""
+    return {name: _without_heading(read_sql("fragments", name)) for name in names("fragments")}
 
 
 def names(folder: str) -> list[str]:
@@ -51,9 +60,13 @@ def _with_short_heading(text: LiteralString) -> LiteralString:
     psycopg keeps the parts of a statement up to 4,096 bytes, and else takes each text apart anew.
     """
     first, end, rest = text.partition("\n")
-    while rest.startswith("--"):
-        rest = rest.partition("\n")[2]
-    return first + end + rest
+    return first + end + _without_heading(rest)
+
+
+def _without_heading(text: LiteralString) -> LiteralString:
+    while text.startswith("--"):
+        text = text.partition("\n")[2]
+    return text
 
 
 def compose(name: str, schema: str, /, **parts: sql.Composable) -> bytes:

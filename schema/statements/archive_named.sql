@@ -5,12 +5,4 @@ SELECT b.id
 FROM unnest((SELECT %(event_ids)s::text::uuid[])) AS e(id)
 JOIN {schema}.business_events b ON b.id = e.id
 WHERE EXISTS (SELECT FROM {schema}.dead_letters d WHERE d.event_id = b.id)
-  OR EXISTS (
-    SELECT FROM (
-      SELECT b.position AS position
-      UNION ALL
-      SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = b.id) AS k
-    CROSS JOIN {schema}.outbox_targets g
-    JOIN {schema}.outbox o
-      ON o.shard = g.first_shard::bigint + b.shard AND o.position = k.position AND o.event_id = b.id
-    WHERE g.state <> 'dropped')
+  OR EXISTS (SELECT FROM {event_messages} AS m WHERE m.target_state <> 'dropped')

@@ -10,19 +10,11 @@ WITH page AS (
   ORDER BY id
   LIMIT %(rows)s
 ), found AS (
-  SELECT p.id, p.event_size AS bytes, p.touches::text AS touches
-  FROM page p
-  WHERE p.archive IS NULL AND p.saved_date < %(before)s
-    AND NOT EXISTS (SELECT FROM {schema}.dead_letters d WHERE d.event_id = p.id)
-    AND NOT EXISTS (
-      SELECT FROM (
-        SELECT p.position AS position
-        UNION ALL
-        SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = p.id) AS k
-      CROSS JOIN {schema}.outbox_targets g
-      JOIN {schema}.outbox o
-        ON o.shard = g.first_shard::bigint + p.shard AND o.position = k.position AND o.event_id = p.id
-      WHERE g.state <> 'dropped')
+  SELECT b.id, b.event_size AS bytes, b.touches::text AS touches
+  FROM page b
+  WHERE b.archive IS NULL AND b.saved_date < %(before)s
+    AND NOT EXISTS (SELECT FROM {schema}.dead_letters d WHERE d.event_id = b.id)
+    AND NOT EXISTS (SELECT FROM {event_messages} AS m WHERE m.target_state <> 'dropped')
 ), bounds AS (
   SELECT count(*) AS seen, max(p.id::text) AS reached,
     count(CASE WHEN p.archive IS NULL AND f.id IS NULL AND p.saved_date < %(before)s THEN 1 END)

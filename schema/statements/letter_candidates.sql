@@ -10,13 +10,7 @@ SELECT d.event_id, d.died_at::text AS key, d.died_at, d.topic, d.shard, d.subjec
   b.event_size AS bytes, b.archive, d.headers::text AS headers,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
   coalesce(before.number, 0) AS replays,
-  EXISTS (
-    SELECT FROM (
-      SELECT b.position AS position
-      UNION ALL
-      SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = d.event_id) AS p
-    JOIN {schema}.outbox o
-      ON o.shard = d.shard AND o.position = p.position AND o.event_id = d.event_id) AS waiting,
+  EXISTS (SELECT FROM {event_messages} AS m WHERE m.shard = d.shard) AS waiting,
   (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us
 FROM unnest(
     (SELECT %(event_ids)s::text::uuid[]), (SELECT %(died_ats)s::text::timestamptz[]))

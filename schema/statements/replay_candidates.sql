@@ -11,13 +11,7 @@ SELECT b.id, b.event_type, b.topic, g.first_shard::bigint + b.shard AS shard, b.
   b.touches::text AS touches, b.headers::text AS headers,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
   coalesce(before.number, 0) AS replays,
-  EXISTS (
-    SELECT FROM (
-      SELECT b.position AS position
-      UNION ALL
-      SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = b.id) AS p
-    JOIN {schema}.outbox o
-      ON o.shard = g.first_shard::bigint + b.shard AND o.position = p.position AND o.event_id = b.id) AS waiting,
+  EXISTS (SELECT FROM {event_messages} AS m WHERE m.target = g.name) AS waiting,
   g.types IS NULL OR b.subject_type = ANY(g.types::text[]) AS is_taken,
   (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us
 FROM {schema}.business_events b

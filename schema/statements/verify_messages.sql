@@ -1,6 +1,6 @@
 -- Read a page of the outbox in the order of its key, and return the rows that do not fit their
--- event. The first four columns say how far the page reached. is_placed: the position is that of
--- the event or of one of its replays. is_same: the payload is the event's bytes. The message that
+-- event. The first four columns say how far the page reached. is_placed: the row is one of
+-- those that name the event. is_same: the payload is the event's bytes. The message that
 -- says that an entity was erased keeps the id, if the stored event has a pseudonym. Row by
 -- row, since a join would read a whole table for each page.
 WITH page AS (
@@ -20,9 +20,9 @@ WITH page AS (
   SELECT page.shard, page.position, page.event_id, b.id IS NOT NULL AS is_stored,
     o.subject_type = b.subject_type AND o.subject_id = b.subject_id
       AND o.subject_version = b.subject_version AS is_subject,
-    page.position = b.position OR EXISTS (
-      SELECT FROM {schema}.outbox_replays r
-      WHERE r.event_id = page.event_id AND r.position = page.position) AS is_placed,
+    EXISTS (
+      SELECT FROM {event_messages} AS m
+      WHERE m.shard = page.shard AND m.position = page.position) AS is_placed,
     CASE WHEN o.payload IS NULL THEN b.event_data IS NOT NULL
       ELSE b.event_data IS NULL OR o.payload = b.event_data::text END AS is_same
   FROM page
@@ -32,7 +32,7 @@ WITH page AS (
     WHERE w.shard = page.shard AND w.position = page.position AND w.event_id = page.event_id
     LIMIT 1) AS o
   LEFT JOIN LATERAL (
-    SELECT id, subject_type, subject_id, subject_version, position, event_data
+    SELECT id, subject_type, subject_id, subject_version, shard, position, event_data
     FROM {schema}.business_events
     WHERE id = page.event_id
     LIMIT 1) AS b ON true

@@ -1,29 +1,18 @@
 -- Return the outbox rows of some events that match the filter: their first messages and their
 -- replays, for all targets. All look-ups are by key. state null: failing or waiting.
 -- The other columns are those of failure_page and waiting_page.
+-- first_shard, last_shard: of targets, since a range of the messages' own shards would be read as a whole.
 -- The array is in a subquery: its length would make PostgreSQL read a table of up to some
 -- 100,000 rows as a whole, for each call.
-WITH places AS (
-  SELECT b.shard, b.position, b.id AS event_id
-  FROM unnest((SELECT %(event_ids)s::text::uuid[])) AS k(id)
-  JOIN {schema}.business_events b ON b.id = k.id
-  UNION
-  SELECT b.shard, r.position, b.id
-  FROM unnest((SELECT %(event_ids)s::text::uuid[])) AS k(id)
-  JOIN {schema}.business_events b ON b.id = k.id
-  JOIN {schema}.outbox_replays r ON r.event_id = k.id
-), keys AS (
-  SELECT t.first_shard::bigint + p.shard AS shard, p.position, p.event_id
-  FROM places p
-  CROSS JOIN {schema}.outbox_targets t
-), found AS (
-  SELECT o.*, f.attempts, f.last_error, nullif(f.retry_at, 'infinity') AS retry_at,
+WITH found AS (
+  SELECT m.*, f.attempts, f.last_error, nullif(f.retry_at, 'infinity') AS retry_at,
     CASE WHEN f.event_id IS NULL THEN 'waiting' ELSE 'failing' END AS state,
-    o.shard || '/' || o.position || '/' || o.event_id AS place
-  FROM keys k
-  JOIN {schema}.outbox o ON o.shard = k.shard AND o.position = k.position AND o.event_id = k.event_id
+    m.shard || '/' || m.position || '/' || m.event_id AS place
+  FROM unnest((SELECT %(event_ids)s::text::uuid[])) AS k(id)
+  JOIN {schema}.business_events b ON b.id = k.id
+  CROSS JOIN LATERAL {event_messages} AS m
   LEFT JOIN {schema}.outbox_failures f
-    ON f.shard = o.shard AND f.position = o.position AND f.event_id = o.event_id
+    ON f.shard = m.shard AND f.position = m.position AND f.event_id = m.event_id
 )
 SELECT found.state, found.place, found.event_id, found.subject_type, found.subject_id,
   found.subject_version, found.topic, found.headers::text AS headers,
@@ -41,12 +30,9 @@ SELECT found.state, found.place, found.event_id, found.subject_type, found.subje
     WHERE t.topic IN ('', found.topic)
       AND found.shard BETWEEN g.first_shard AND g.first_shard + 1023) AS paused,
   NULL::timestamptz AS died_at, NULL::int AS replays,
-  (
-    SELECT g.name FROM {schema}.outbox_targets g
-    WHERE found.shard BETWEEN g.first_shard AND g.first_shard + 1023
-      AND (SELECT count(*) FROM {schema}.outbox_targets) > 1) AS target
+  CASE WHEN (SELECT count(*) FROM {schema}.outbox_targets) > 1 THEN found.target END AS target
 FROM found
-WHERE found.shard BETWEEN %(first_shard)s AND %(last_shard)s
+WHERE found.first_shard BETWEEN %(first_shard)s AND %(last_shard)s
   AND (%(state)s::text IS NULL OR found.state = %(state)s::text)
   AND (NOT %(blocked)s OR found.state = 'failing' AND found.retry_at IS NULL)
   AND (%(subject_type)s::text IS NULL OR found.subject_type = %(subject_type)s::text)

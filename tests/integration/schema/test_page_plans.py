@@ -6,13 +6,13 @@ it as a filter only, too, and the bound of its first column is left.
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
-from psycopg.sql import SQL, Literal
 from tests.support.outbox_databases import OutboxDatabases
+from tests.support.sql.plans import analyzed, nodes
 
 from dsql_outbox.operations import Selection
 from dsql_outbox.publisher.form_proofs import read_proofs
@@ -87,28 +87,6 @@ def filled(outbox_databases: OutboxDatabases) -> Iterator[psycopg.Connection[Any
         for sql in FILL.format(rows=rows, groups=GROUPS).split(";"):
             connection.execute(sql.encode())
         yield connection
-
-
-def analyzed(
-    connection: psycopg.Connection[Any], text: str, parameters: Mapping[str, object]
-) -> Mapping[str, Any]:
-    """The plan of a statement that was prepared without its values, as for many executions."""
-    names = dict.fromkeys(re.findall(r"%\((\w+)\)s", text))
-    prepared = text % {name: f"${number}" for number, name in enumerate(names, 1)}
-    values = [parameters[name] for name in names]
-    given = SQL(", ").join([Literal(None if value is None else str(value)) for value in values])
-    connection.execute(f"PREPARE page AS {prepared}".encode())
-    try:
-        explained = SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE page ({})").format(given)
-        return cast("Any", connection.execute(explained).fetchone())[0][0]["Plan"]
-    finally:
-        connection.execute("DEALLOCATE page")
-
-
-def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield plan
-    for part in plan.get("Plans", []):
-        yield from nodes(part)
 
 
 def looked_at(node: Mapping[str, Any]) -> int:
