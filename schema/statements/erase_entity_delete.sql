@@ -1,3 +1,3 @@
--- Delete an entity that stands under another id now, if its version is still the one that was read.
+-- Delete an entity that is under another id now, unless later events have touched it.
 DELETE FROM {schema}.entities
 WHERE entity_type = %(entity_type)s AND entity_id = %(entity_id)s AND version = %(version)s

@@ -1,6 +1,6 @@
 -- Return a page of headers in the order of their key, each with its event. version,
--- last_position: of the entity, in the last row of each entity alone, since looking it up for every
--- header would take a third of the time; a key that is NULL is not looked up.
+-- last_position, moved_version: of the entity, in its last row and behind a gap alone, since looking
+-- it up for every header would take a third of the time; a key that is NULL is not looked up.
 -- touches: of an event that has another entity as its subject. is_old: saved before the time up to
 -- which events may be forgotten; NULL without one. Row by row, since a join would read a whole table
 -- for each page.
@@ -9,12 +9,15 @@ SELECT h.entity_type, h.entity_id, h.entity_version, h.event_id, b.id IS NOT NUL
   b.subject_version, b.position, b.previous_position,
   CASE WHEN b.subject_type <> h.entity_type OR b.subject_id <> h.entity_id
     THEN b.touches::text END AS touches,
-  e.version, e.position AS last_position,
+  e.version, e.position AS last_position, e.moved_version,
   h.saved_date < %(forgotten_before)s::timestamptz AS is_old
 FROM (
   SELECT entity_type, entity_id, entity_version, event_id, saved_date,
     lead(entity_type) OVER ordered IS DISTINCT FROM entity_type
-      OR lead(entity_id) OVER ordered IS DISTINCT FROM entity_id AS is_last
+      OR lead(entity_id) OVER ordered IS DISTINCT FROM entity_id
+      OR lag((entity_type, entity_id, entity_version + 1)) OVER ordered
+        IS DISTINCT FROM (entity_type, entity_id, entity_version)
+        AND entity_version > 1 AS is_looked_up
   FROM (
     SELECT entity_type, entity_id, entity_version, event_id, saved_date
     FROM {schema}.event_headers
@@ -29,8 +32,8 @@ LEFT JOIN LATERAL (
   WHERE id = h.event_id
   LIMIT 1) AS b ON true
 LEFT JOIN LATERAL (
-  SELECT version, position
+  SELECT version, position, moved_version
   FROM {schema}.entities
-  WHERE entity_type = CASE WHEN h.is_last THEN h.entity_type END AND entity_id = h.entity_id
+  WHERE entity_type = CASE WHEN h.is_looked_up THEN h.entity_type END AND entity_id = h.entity_id
   LIMIT 1) AS e ON true
 ORDER BY h.entity_type, h.entity_id, h.entity_version

@@ -40,7 +40,7 @@ Examples:
 Exit codes:
   0    erased, or there was nothing to erase
   1    an archive file cannot be read
-  2    wrong usage, or an unknown entity
+  2    wrong usage, or an unknown entity without --ids
   69   the database cannot be reached
   75   another job runs, or a target opens or fills: try again later
   78   the tables are missing or older: run `dsql-outbox schema apply`
@@ -102,7 +102,7 @@ def erase(
 
     You may run it beside writers and publishers. It erases neither events that are written
     after it began, nor messages that a broker has, or gets meanwhile. A second run finds
-    nothing.
+    nothing. With --ids, it knows the entity by its pseudonym alone.
     """
     settings = WriterSettings(source=source, topic=topic)
     names = None if fields is None else [name.strip() for name in fields.split(",")]
@@ -130,7 +130,7 @@ def erase(
 def _line(run: EraseRun, *, dry_run: bool) -> str:
     done = run.progress
     if done.version is None and run.again is None and not dry_run:
-        return "nothing to erase"
+        return "nothing to erase" if done.total else "nothing to erase: no event has touched it"
     parts = [
         f"{what}: {count:,}"
         for what, count in (

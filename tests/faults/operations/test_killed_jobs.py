@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
+import anyio
 import psycopg
 import pytest
 from tests.support.commands import Command
@@ -17,8 +18,11 @@ from tests.support.operations.archived_events import texts
 from tests.support.operations.jobs import EVENTS, JOBS, SECRET, Job, JobRun
 from tests.support.operations.small_jobs import DIES_AT, DIES_IN, PAGE
 from tests.support.outbox_databases import OutboxDatabases
+from tests.support.verified import findings_in
 
+from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.writer import StoredEvent, Writer
 
 pytestmark = pytest.mark.postgres_only("a proxy is between the jobs and the server")
 
@@ -35,7 +39,12 @@ ERASE_ARCHIVED: Final = replace(
     name="erase archived",
     words=(*ERASE.words, "--archive", "FOLDER"),
     prepare=FORGET.prepare,
-    done="SELECT count(*) FROM outbox.business_events WHERE erased_at IS NOT NULL",
+    done="SELECT count(*) FROM outbox.business_events"
+    " WHERE erased_at IS NOT NULL AND event_type = 'Moved'",
+)
+ERASE_IDS, ERASE_IDS_ARCHIVED = (
+    replace(job, name=f"{job.name} ids", words=(*job.words, "--ids"))
+    for job in (ERASE, ERASE_ARCHIVED)
 )
 
 SOME: Final = range(2, 100, 5)
@@ -77,11 +86,12 @@ def before_action(job_run: JobRun, number: int) -> int:
         pytest.param(ARCHIVE_QUICKLY, before_statement, SOME, id="archive-some_statements"),
         pytest.param(ARCHIVE_QUICKLY, before_action, SOME, id="archive-some_actions"),
         pytest.param(FORGET_STORED, before_statement, SOME, id="forget-some_statements"),
+        pytest.param(ERASE_IDS, before_statement, SOME, id="erase_ids-some_statements"),
         *(
             pytest.param(
                 job, killed, ALL, id=f"{job.name}-{killed.__name__}", marks=pytest.mark.slow
             )
-            for job in (*JOBS, ERASE_ARCHIVED)
+            for job in (*JOBS, ERASE_ARCHIVED, ERASE_IDS, ERASE_IDS_ARCHIVED)
             for killed in (before_statement, before_action)
             if job.changes_rows and (killed is before_statement or "FOLDER" in job.words)
         ),
@@ -103,9 +113,12 @@ def test_a_job_goes_on_wherever_it_was_killed(
             assert code in (0, -signal.SIGKILL)
             assert_each_event_is_in_one_place(job_run, sql, before)
             job_run.end_leases()
+            later = written_after_the_id_was_closed(job_run, sql)
             done = job_run.run()
             assert done.code == 0, done.err
             job_run.assert_complete()
+            if job.name.endswith("ids"):
+                assert stream(job_run) == later
             assert_each_event_is_in_one_place(job_run, sql, before)
             assert_only_named_files(job_run, sql)
             assert_counted_once(job_run, sql)
@@ -133,6 +146,35 @@ def assert_each_event_is_in_one_place(
             assert found == before
 
 
+def written_after_the_id_was_closed(job_run: JobRun, sql: Sql) -> list[StoredEvent]:
+    """Write an event with the id that a killed job was replacing, and return it as it is stored.
+
+    Fails unless the id is as before until it is closed, and without events then.
+    """
+    if not job_run.job.name.endswith("ids"):
+        return []
+    erasures = sql.execute("SELECT finished_at IS NULL FROM outbox.outbox_erasures").fetchall()
+    places = [job_run.folder] if job_run.folder.exists() else []
+    found = [each.fault for each in anyio.run(findings_in, job_run.url, *places)]
+    if erasures != [(True,)]:
+        assert found == []
+        assert len(stream(job_run)) == (0 if erasures else EVENTS)
+        return []
+    assert found == ["unfinished-erasure"]
+    assert stream(job_run) == []
+    with Writer(Database(job_run.url)) as writer:
+        writer.write(Event.new("Moved", "Moved", [Entity("Car", "a", {"owner": "another"})]))
+    written = stream(job_run)
+    assert [each.version for each in written] == [EVENTS + 2]
+    return written
+
+
+def stream(job_run: JobRun) -> list[StoredEvent]:
+    """The events of the entity that a job erases, under its old id."""
+    with Writer(Database(job_run.url)) as writer:
+        return [*writer.stream("Car", "a", archive=str(job_run.folder))]
+
+
 def assert_only_named_files(job_run: JobRun, sql: Sql) -> None:
     """Fail unless the files in the folder are those that rows name."""
     named = {row[0] for row in sql.execute("SELECT file FROM outbox.outbox_archives")}
@@ -146,7 +188,8 @@ def assert_counted_once(job_run: JobRun, sql: Sql) -> None:
     column = counted.get(job_run.job.name.split()[0])
     if column is not None:
         rows = sql.execute(f"SELECT {column} FROM outbox.outbox_jobs").fetchall()  # type: ignore[arg-type]
-        assert rows == [(EVENTS,)]
+        # With the event that says so, which gets the pseudonym, too.
+        assert rows == [(EVENTS + job_run.job.name.endswith("ids"),)]
 
 
 # --- two archives ----------------------------------------------------------------------

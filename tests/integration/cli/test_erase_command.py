@@ -69,6 +69,13 @@ def test_it_says_what_it_erased_and_what_it_cannot(url: str, sql: psycopg.Connec
     found = json.loads(done.stdout)
     assert found["entityId"].startswith("erased-")
     assert run(url, "verify").exit_code == 0
+    done = run(url, "erase", "Person/ann", *REASON, "--ids")
+    assert (done.exit_code, done.stdout) == (
+        0,
+        "nothing to erase: no event has touched it\n",
+    )
+    name = f"Person/{found['entityId']}"
+    assert run(url, "erase", name, *REASON).stdout == "nothing to erase\n"
     verbs = [json.loads(line) for line in run(url, "operations", "--json").stdout.splitlines()]
     assert [(each["verb"], each["object"]) for each in verbs] == [("erase", "")] * 2
 

@@ -484,6 +484,7 @@ async def test_an_interrupted_pseudonym_stays_the_same(
     monkeypatch: pytest.MonkeyPatch,
     again: tuple[str, ...],
 ) -> None:
+    """Another erasure of the id takes it, too, and erases what was written meanwhile."""
     monkeypatch.setattr(erase_module, "_EVENTS", 2)
     await fill(database, None)
     await interrupted(database, 2, ids=True)
@@ -493,8 +494,140 @@ async def test_an_interrupted_pseudonym_stays_the_same(
     if again:
         await erase(database, f"Person/{done.entity_id}", ids=True)
     names = "SELECT DISTINCT entity_id FROM outbox.event_headers WHERE entity_type = 'Person'"
-    assert len(sql.execute(names).fetchall()) == 2
+    left = {"bob", done.entity_id} if again else {"ann", "bob", done.entity_id}
+    assert {name for (name,) in sql.execute(names)} == left
     assert await findings_in(database) == []
+
+
+async def test_erasures_of_an_id_that_were_interrupted_end_in_any_order(
+    database: Database, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erase_module, "_EVENTS", 2)
+    await fill(database, None)
+    for fields in ((), ("name",)):
+        await interrupted(database, 2, *fields, ids=True)
+        with Writer(database) as writer:
+            writer.write(new("Person/ann", name=MARK))
+    for fields in ((), ("name",)):
+        await erase(database, "Person/ann", *fields, ids=True)
+    rows = sql.execute(
+        "SELECT DISTINCT entity_id FROM outbox.event_headers"
+        " WHERE entity_type = 'Person' ORDER BY 1"
+    ).fetchall()
+    assert rows[:2] == [("ann",), ("bob",)]
+    assert len(rows) == 3
+    assert await findings_in(database) == []
+
+
+class Meanwhile:
+    """A write with an id that is erased, and what is stored of it."""
+
+    def __init__(self, database: Database, sql: psycopg.Connection[Any]) -> None:
+        self._sql = sql
+        event = new("Person/ann", name=MARK, written="meanwhile")
+        with Writer(database) as writer:
+            self.version = writer.write(event).entities[0].version
+        self.id = event.id
+        self._rows = self._read()
+
+    def _read(self) -> list[Any]:
+        found: list[Any] = []
+        for table, key in (("business_events", "id"), ("event_headers", "event_id"),
+                           ("outbox", "event_id")):  # fmt: skip
+            query = f"SELECT t::text FROM outbox.{table} AS t WHERE {key} = %s".encode()
+            found += self._sql.execute(query, (self.id,)).fetchall()
+        assert len(found) == 3
+        return found
+
+    def assert_kept(self, database: Database) -> None:
+        """Fail unless all of it is as it was written, and it alone is the stream of the id."""
+        assert self._read() == self._rows
+        with Writer(database) as writer:
+            assert [each.event_id for each in writer.stream("Person", "ann")] == [self.id]
+            entity = writer.entity("Person", "ann")
+        assert entity is not None
+        assert entity.version == self.version
+        assert json.loads(entity.data) == {"id": "ann", "name": MARK, "written": "meanwhile"}
+
+
+async def written(database: Database, events: int) -> None:
+    """Store events of one person, whose messages wait."""
+    with Writer(database) as writer:
+        for n in range(0, events, 100):
+            writer.write_many(
+                [new("Person/ann", name=MARK, n=each) for each in range(n, min(n + 100, events))]
+            )
+
+
+@pytest.mark.parametrize(("events", "page"), [(930, 170), (7, 2), (7, 300)])
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_a_write_after_an_id_was_closed_is_none_of_the_erased_entity(
+    database: Database,
+    sql: psycopg.Connection[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    events: int,
+    page: int,
+    *,
+    is_killed: bool,
+) -> None:
+    monkeypatch.setattr(erase_module, "_EVENTS", page)
+    await written(database, events)
+    async with Erasures(database) as tool:
+        run = tool.erase("Person/ann", reason="", ids=True)
+        first = await anext(run)
+        assert first.events < events or page > events
+        with Writer(database) as writer:
+            assert [*writer.stream("Person", "ann")] == []
+        later = Meanwhile(database, sql)
+        if is_killed:
+            await run.aclose()
+        wanted = {"unfinished-erasure"} if is_killed else set()
+        assert {each.fault for each in await findings_in(database)} == wanted
+        later.assert_kept(database)
+        async for _ in run:
+            assert {each.fault for each in await findings_in(database)} == wanted
+            later.assert_kept(database)
+    done = await erase(database, ids=True) if is_killed else run.progress
+    assert (done.version, later.version) == (events + 1, events + 2)
+    later.assert_kept(database)
+    assert await findings_in(database) == []
+    with Writer(database) as writer:
+        stream = [*writer.stream("Person", str(done.entity_id))]
+    assert [each.version for each in stream] == [*range(1, events + 2)]
+    assert not any(MARK in each.data or "ann" in each.data for each in stream)
+
+    sink = MemorySink()
+    await relay_all(database, sink)
+    told = [json.loads(m.payload)["eventHeader"] for m in sink.messages if m.key == "Person/ann"]
+    assert [each["eventName"] for each in told] == ["Person Erased", "Person Moved"]
+    assert told[-1]["uuid"] == str(later.id)
+
+    # It is another person's, who is erased in turn.
+    again = await erase(database, ids=True)
+    assert again.version == events + 3
+    await relay_all(database, MemorySink())
+    assert [name for name, text in everything(sql).items() if MARK in text or "ann" in text] == []
+    assert await findings_in(database) == []
+    with Writer(database) as writer:
+        assert writer.entity("Person", "ann") is None
+        assert writer.write(new("Person/ann")).entities[0].version == 1
+    assert await findings_in(database) == []
+
+
+@pytest.mark.parametrize("events", [1, 4])
+async def test_a_second_erasure_of_an_id_finds_nothing(
+    database: Database, sql: psycopg.Connection[Any], events: int
+) -> None:
+    await written(database, events)
+    await erase(database, ids=True)
+    rows = everything(sql)
+    for dry_run in (False, True):
+        done = await erase(database, ids=True, dry_run=dry_run)
+        assert (done.version, done.total) == (None, 0)
+    jobs = {name for name, text in everything(sql).items() if rows.get(name) != text}
+    assert {name.split()[0] for name in jobs} <= {"outbox_jobs"}
+    with pytest.raises(SettingsError, match="no event has touched entity Person/ann"):
+        await erase(database)
 
 
 async def test_an_archivist_may_erase_and_a_reader_may_verify(

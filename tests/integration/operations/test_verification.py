@@ -351,6 +351,10 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
         "UPDATE {s}.entities SET entity_data = '{{}}' WHERE entity_id = 'bob'",
         {("other-state", "entities", "Person/bob")},
     ),
+    "an erasure that moved none of its headers": (
+        "UPDATE {s}.entities SET moved_version = 1 WHERE entity_id IN ('2', 'bob')",
+        {("other-content", "entities", "Car/2"), ("other-content", "entities", "Person/bob")},
+    ),
     "a position that does not rise": (
         "UPDATE {s}.business_events SET position = previous_position WHERE id = '{4}'",
         {

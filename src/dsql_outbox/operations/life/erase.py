@@ -1,10 +1,10 @@
 """Erase what is stored of one entity: in its events, their messages, and the archive files."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final, Protocol
 from uuid import UUID
 
 import msgspec
@@ -40,8 +40,9 @@ def erasure_id(event_id: UUID, erasure: EntityErasure, *, ids: bool) -> UUID:
     return UUID(bytes=sha256(event_id.bytes + _encode([fields, ids])).digest()[:16])
 
 
-def _pseudonym_of(notice: Notice) -> str:
-    return f"erased-{notice.id.hex}"
+def pseudonym_of(erasure: UUID) -> str:
+    """The pseudonym that an erasure gives to an entity."""
+    return f"erased-{erasure.hex}"
 
 
 class EraseProgress(msgspec.Struct, frozen=True, rename="camel"):
@@ -63,8 +64,14 @@ class EraseProgress(msgspec.Struct, frozen=True, rename="camel"):
     entity_id: str | None = None
 
 
-Announce = Callable[[EntityErasure], Awaitable[None]]
-"""Writes the event that says that an entity is erased, and records the erasure."""
+class Announce(Protocol):
+    """Writes the event that says that an entity is erased, and records the erasure.
+
+    If the entity gets a pseudonym, its id is closed: the given pseudonym, or else a new one.
+    """
+
+    async def __call__(self, pseudonym: str | None, *, renames: bool) -> None:
+        """Do so in one transaction."""
 
 
 class EraseRun(Run[EraseProgress, EraseProgress]):
@@ -105,11 +112,12 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
             if notice is None:
                 return
             if self._renames:
-                pseudonym = await self._pseudonym(notice)
-                self._erasure = self._erasure._replace(pseudonym=pseudonym)
+                self._erasure = self._erasure._replace(pseudonym=await self._pseudonym())
             self._count(version=notice.version, entity_id=self._erasure.pseudonym)
             self._count(read=-self.progress.read)
-            async with aclosing(self._pass(notice.version, job, notice)) as steps:
+            # The event that says so gets the pseudonym, too.
+            before = notice.version + 1 if self._renames else notice.version
+            async with aclosing(self._pass(before, job, notice)) as steps:
                 async for each in steps:
                     yield each
             if not self.is_stopping:
@@ -122,9 +130,11 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         None if nothing is to be erased, or if the run is stopped before it is written.
         """
         version, state = await self._state()
+        if version == 0:
+            return None
         is_clean = self._erasure.of_state(state) is None
         unfinished = await self._unfinished()
-        # To rename, all versions are erased in the end, so a state that is new does not matter.
+        # The event of an unfinished one closed the id, so a state that is new is another entity's.
         if not unfinished or not (is_clean or self._renames):
             if is_clean and not self._renames and not await self._finds_any(version):
                 return None
@@ -132,30 +142,34 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
                 return None
             await job.renew()
             await self._entry.write()
-            await self._announce(self._erasure)
+            pseudonym = await self._pseudonym() if self._renames else None
+            await self._announce(pseudonym, renames=self._renames)
             unfinished = await self._unfinished()
         return unfinished[0]
 
     async def _is_renamed(self) -> bool:
         """Whether the id is the pseudonym of an erasure that is not finished."""
-        rows = await self._session.fetch("erasure_open", Notice, self._key())
-        return any(_pseudonym_of(row) == self._erasure.entity_id for row in rows)
+        name = self._erasure.entity_id
+        rows = await self._session.fetch("erasure_list", Notice, self._key())
+        return any(pseudonym_of(row.id) == name for row in rows if not row.is_finished)
 
     async def _unfinished(self) -> Sequence[Notice]:
         """The unfinished erasures of the same fields, the latest first."""
-        rows = await self._session.fetch("erasure_open", Notice, self._key())
+        rows = await self._session.fetch("erasure_list", Notice, self._key())
         return [
-            row for row in rows if row.id == erasure_id(row.event_id, self._erasure, ids=self._ids)
+            row
+            for row in rows
+            if not row.is_finished
+            and row.id == erasure_id(row.event_id, self._erasure, ids=self._ids)
         ]
 
-    async def _pseudonym(self, notice: Notice) -> str:
-        """The pseudonym that an interrupted erasure has given to some events, or a new one."""
-        for row in await self._session.fetch("erasure_open", Notice, self._key()):
-            named = {"entity_type": self._erasure.entity_type, "new_id": _pseudonym_of(row)}
-            ((is_used,),) = await self._session.fetch_rows("erase_pseudonym", named)
-            if is_used:
-                return _pseudonym_of(row)
-        return _pseudonym_of(notice)
+    async def _pseudonym(self) -> str | None:
+        """The pseudonym to which an unfinished erasure moves the entity; None if it has none."""
+        for row in await self._session.fetch("erasure_list", Notice, self._key()):
+            named = self._key() | {"entity_id": pseudonym_of(row.id)}
+            if await self._session.fetch_rows("entity_version", named):
+                return named["entity_id"]
+        return None
 
     async def _finds_any(self, version: int) -> bool:
         is_found = False
@@ -163,11 +177,14 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
             async for done in steps:
                 if is_found := bool(done.events or done.messages or done.dead_letters):
                     break
-        self.progress = EraseProgress()
+        self.progress = EraseProgress(total=self.progress.total)
         return is_found
 
     async def _state(self) -> tuple[int, str]:
+        """The version and the state. Version 0: it may have got a pseudonym, which is not known."""
         rows = await self._session.fetch_rows("entity_state", self._key())
+        if not rows and self._ids:
+            return 0, "{}"
         if not rows:
             name = subject_key(*self._erasure[:2])
             raise SettingsError(f"no event has touched entity {name} of {self._session.schema}")
@@ -260,36 +277,20 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
 
     async def _finish(self, job: LifeJob, notice: Notice) -> None:
         key = self._key()
-        done = {"done": plain_array(row.id for row in await self._unfinished())}
-        if not self._renames:
-            await self._session.execute("erasure_finish", key | done | {"new_id": key["entity_id"]})
-            return
-        new_id = self._erasure.pseudonym
-        while True:
-            version, state = await self._state()
-            async for _ in self._pass(version + 1, job, notice):
-                pass
-            if self.is_stopping:
-                return
-            left = self._erasure.of_state(state)
-            row = {**key, **done, "new_id": new_id, "version": version}
+        done = plain_array(row.id for row in await self._unfinished())
+        row = {**key, "new_id": self._erasure.pseudonym, "version": notice.version}
 
-            async def move(
-                transaction: SessionTransaction,
-                row: Mapping[str, Any] = row,
-                state: str = state if left is None else left.data,
-            ) -> bool:
-                await job.step_in(transaction, pending=None)
-                moved = await transaction.execute("erase_entity_move", {**row, "state": state})
-                if moved:
-                    await transaction.change("erase_entity_delete", row, 1)
-                    named = {"text": _encode(key["entity_id"]).decode()}
-                    await transaction.execute("erase_conflicts", named)
-                    await transaction.execute("erasure_finish", row)
-                return bool(moved)
+        async def finish(transaction: SessionTransaction) -> None:
+            await job.step_in(transaction, pending=None)
+            is_moved = self._renames and await transaction.execute("erase_entity_open", row)
+            if is_moved:
+                await transaction.execute("erase_entity_delete", row)
+                named = {"text": _encode(key["entity_id"]).decode()}
+                await transaction.execute("erase_conflicts", named)
+            new_id = self._erasure.pseudonym if is_moved else key["entity_id"]
+            await transaction.execute("erasure_finish", {**row, "done": done, "new_id": new_id})
 
-            if await self._session.transaction(move):
-                return
+        await self._session.transaction(finish)
 
     def _key(self) -> dict[str, str]:
         return {"entity_type": self._erasure.entity_type, "entity_id": self._erasure.entity_id}

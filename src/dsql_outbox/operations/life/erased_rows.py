@@ -30,6 +30,7 @@ class Notice(NamedTuple):
     id: UUID
     event_id: UUID
     version: int
+    is_finished: bool
 
 
 class StreamRow(NamedTuple):
@@ -55,6 +56,11 @@ class _MessageRow(NamedTuple):
     bytes: int
     is_other: bool
     error: str | None
+
+    @property
+    def has_error(self) -> bool:
+        """Whether there is an error text to replace."""
+        return self.error not in (None, ERASED)
 
 
 class _LetterRow(NamedTuple):
@@ -186,8 +192,7 @@ class EraseBatch:
         found: list[tuple[_MessageRow, str]] = []
         for row in rows:
             headers = headers_without(self._erasure, row.headers, _hides(changed, row.event_id))
-            is_told = row.error not in (None, ERASED)
-            if row.is_other or is_told or headers != row.headers or row.event_id in changed:
+            if row.is_other or row.has_error or headers != row.headers or row.event_id in changed:
                 found.append((row, headers))
         return found
 
@@ -217,6 +222,12 @@ class EraseBatch:
                     "erase_notice_keep", _message_keys(told) | {"data": data}, len(told)
                 )
         self.messages = len(found)
+        errors = [row for row, _ in found if row.has_error]
+        found = [
+            (row, headers)
+            for row, headers in found
+            if row.is_other or headers != row.headers or row.event_id in changed
+        ]
         self._add(len(found), sum(row.bytes + len(headers) for row, headers in found))
         if found:
             keys = _message_keys([row for row, _ in found])
@@ -230,11 +241,10 @@ class EraseBatch:
             }
             # Fewer rows: a publisher has settled one meanwhile, perhaps as a dead letter.
             await transaction.change("erase_messages_change", columns | self._names(), len(found))
-        told = [row for row, _ in found if row.error not in (None, ERASED)]
-        self._add(len(told), 0)
-        if told:
-            columns = _message_keys(told) | {"error": ERASED}
-            await transaction.change("erase_errors_change", columns, len(told))
+        self._add(len(errors), 0)
+        if errors:
+            columns = _message_keys(errors) | {"error": ERASED}
+            await transaction.change("erase_errors_change", columns, len(errors))
 
     async def _change_headers(
         self, transaction: SessionTransaction, changed: Sequence[ChangedEvent]

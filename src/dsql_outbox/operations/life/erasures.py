@@ -1,10 +1,10 @@
 """The operator's tool that erases what is stored of an entity."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import msgspec
 
@@ -21,7 +21,7 @@ from dsql_outbox.writer.async_writer import AsyncWriter
 from dsql_outbox.writer.settings import WriterSettings
 from dsql_outbox.writer.transact.transaction import AsyncTransaction
 
-from .erase import EraseRun, erasure_id
+from .erase import EraseRun, erasure_id, pseudonym_of
 
 _TRIES: Final = 100
 """How often the notice is written again, as another event has touched the entity meanwhile."""
@@ -60,16 +60,17 @@ class Erasures(Operator):
 
         `entity` is ``TYPE/ID``. `fields` are names, which are erased at any depth, or paths such
         as ``$.address.street``; None erases all. First the event "TYPE Erased" is written, with
-        what is left of the entity's state. With `ids`, a pseudonym takes the place of the id.
+        what is left of the entity's state. With `ids`, a pseudonym takes the place of the id, and
+        that event closes it: a later one with the old id is not erased.
         `archive` are the places of the archive files. Without any, each is looked for where it
         was written, if that place has the marker of this outbox; one in a server with the API of
         S3 must be given. `rate` is the limit in events per second (None is no limit).
         If nothing is to be erased, nothing is written. A run that was killed is continued by
         the same call.
 
-        Raises `SettingsError` for a malformed entity, field or place, and, when it runs, for an
-        entity that no event has touched; then `JobRefused`, `ArchiveError`, `SchemaError` and the
-        driver's errors, too.
+        Raises `SettingsError` for a malformed entity, field or place, and, when it runs without
+        `ids`, for an entity that no event has touched; then `JobRefused`, `ArchiveError`,
+        `SchemaError` and the driver's errors, too.
         """
         chosen = None if fields is None else Fields(fields)
         names = [archive] if isinstance(archive, str) else [*archive]
@@ -78,15 +79,35 @@ class Erasures(Operator):
             self._session,
             erasure,
             self._entry("erase", reason),
-            partial(self._announce, reason, ids=ids),
+            partial(self._announce, reason, erasure, ids=ids),
             ids=ids,
             archive=[open_place(name) for name in names],
             rate=rate,
             dry_run=dry_run,
         )
 
-    async def _announce(self, reason: str, erasure: EntityErasure, *, ids: bool) -> None:
-        notice = partial(self._notice, reason, erasure, uuid4(), ids)
+    async def _announce(
+        self,
+        reason: str,
+        erasure: EntityErasure,
+        pseudonym: str | None,
+        *,
+        ids: bool,
+        renames: bool,
+    ) -> None:
+        event_id = uuid4()
+        key = erasure_id(event_id, erasure, ids=ids)
+        who = operation("erase", reason=reason, user=self._user)
+        row: dict[str, object] = {
+            "id": key,
+            "entity_type": erasure.entity_type,
+            "entity_id": erasure.entity_id,
+            "event_id": event_id,
+            "reason": who["reason"],
+            "user": who["user"],
+        }
+        renamed = erasure._replace(pseudonym=pseudonym or pseudonym_of(key)) if renames else None
+        notice = partial(self._notice, erasure, renamed, row)
         async with AsyncWriter(self._database, self._settings) as writer:
             for left in range(_TRIES, 0, -1):
                 try:
@@ -99,34 +120,37 @@ class Erasures(Operator):
 
     async def _notice(
         self,
-        reason: str,
         erasure: EntityErasure,
-        event_id: UUID,
-        ids: bool,
+        renamed: EntityErasure | None,
+        row: Mapping[str, object],
         transaction: AsyncTransaction,
     ) -> None:
-        """Write the event and the row of the erasure, in one transaction."""
+        """Write the event and the row of the erasure, and close the id, in one transaction."""
         entity = await transaction.entity(erasure.entity_type, erasure.entity_id)
         assert entity is not None  # noqa: S101 - an event has touched it
         left = erasure.of_state(entity.data)
-        event = notice_event(erasure, event_id, entity.data if left is None else left.data)
+        state = entity.data if left is None else left.data
+        event = notice_event(erasure, row["event_id"], state)
         receipt = await transaction.append(JsonEvent(event), expected_version=entity.version)
-        who = operation("erase", reason=reason, user=self._user)
-        row = {
-            "id": erasure_id(event_id, erasure, ids=ids),
-            "entity_type": erasure.entity_type,
-            "entity_id": erasure.entity_id,
-            "event_id": event_id,
-            "version": receipt.entities[0].version,
-            "reason": who["reason"],
-            "user": who["user"],
-        }
-        await transaction.connection.execute(
-            statement("erasure_record", self._database.schema), row
-        )
+        row = {**row, "version": receipt.entities[0].version}
+        await self._execute(transaction, "erasure_record", row)
+        if renamed is not None:
+            there = renamed.of_state(state)
+            row = {
+                **row,
+                "new_id": renamed.pseudonym,
+                "state": state if there is None else there.data,
+            }
+            await self._execute(transaction, "erase_entity_move", row)
+            await self._execute(transaction, "erase_entity_close", row)
+
+    async def _execute(
+        self, transaction: AsyncTransaction, name: str, row: Mapping[str, object]
+    ) -> None:
+        await transaction.connection.execute(statement(name, self._database.schema), row)
 
 
-def notice_event(erasure: EntityErasure, event_id: UUID, state: str) -> bytes:
+def notice_event(erasure: EntityErasure, event_id: object, state: str) -> bytes:
     """The event that says that an entity is erased; `state` is what is left of it."""
     entity_type, entity_id, *_ = erasure
     attributes = {name: raw for name, raw in _members(state).items() if name != "entityHeader"}

@@ -16,7 +16,8 @@ _decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
 class HeaderRow(NamedTuple):
     """A row of ``verify_headers``; None where the event or the entity is missing.
 
-    `version` and `last_position` are those of the entity, in the last row of an entity alone.
+    `version`, `last_position` and `moved_version` are those of the entity, in its last row and
+    behind a gap alone.
     """
 
     entity_type: str
@@ -31,6 +32,7 @@ class HeaderRow(NamedTuple):
     touches: str | None
     version: int | None
     last_position: int | None
+    moved_version: int | None
     is_old: bool | None
 
     @property
@@ -85,7 +87,7 @@ class StreamCheck:
         if row.entity_version != before + 1:
             first, last = before + 1, row.entity_version - 1
             missing = f"version {first} is" if first == last else f"versions {first} to {last} are"
-            if not self._may_be_forgotten():
+            if not self._may_be_forgotten() and (row.moved_version or 0) < last:
                 yield header_finding("gap", row.touch, f"{missing} missing before it")
             self._position = None
         if not row.is_stored:

@@ -421,8 +421,11 @@ class _Part(NamedTuple):
 
 
 def _entity(cells: Sequence[Any]) -> Finding:
-    entity_type, entity_id, version, event_id, header_event = cells
+    entity_type, entity_id, version, event_id, header_event, is_left = cells
     key = entity_type, entity_id
+    if is_left:
+        text = "headers that an erasure was to move to another id, or from one, are there"
+        return entity_finding("other-content", key, text)
     if header_event is None:
         return entity_finding("entity-ahead", key, f"its version {version} has no header")
     text = f"its last event is {event_id}, that of its version {version} is {header_event}"
