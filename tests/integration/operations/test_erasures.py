@@ -581,7 +581,7 @@ async def test_a_write_after_an_id_was_closed_is_none_of_the_erased_entity(
         later = Meanwhile(database, sql)
         if is_killed:
             await run.aclose()
-        wanted = {"unfinished-erasure"} if is_killed else set()
+        wanted: set[str] = {"unfinished-erasure"} if is_killed else set()
         assert {each.fault for each in await findings_in(database)} == wanted
         later.assert_kept(database)
         async for _ in run:
