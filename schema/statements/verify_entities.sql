@@ -1,9 +1,8 @@
 -- Read a page of entities in the order of their key, and return those whose last event has no
 -- header, or one of another event. The first three columns say how far the page reached. is_left:
 -- headers up to moved_version are there, which no erasure moves any more. The last event of an entity
--- may be one of those.
--- forgotten_before: the events of an entity that is older may be forgotten. Row by row, since a join
--- would read a whole table for each page.
+-- may be one of those. The events of an entity that is older than forgotten_before may be forgotten.
+-- Row by row, since a join would read a whole table for each page.
 WITH page AS (
   SELECT entity_type, entity_id, version, event_id, updated_at, moved_version
   FROM {schema}.entities
@@ -37,7 +36,8 @@ WITH page AS (
         WHERE r.entity_type = page.entity_type AND r.finished_at IS NULL) AS is_left) AS m
   WHERE m.is_left OR (page.version <= page.moved_version) IS NOT TRUE
     AND (h.event_id <> page.event_id OR h.event_id IS NULL
-    AND (page.updated_at < %(forgotten_before)s::timestamptz) IS NOT TRUE)
+    AND (page.updated_at < (
+      SELECT forgotten_before FROM {schema}.outbox_jobs WHERE name = 'life')) IS NOT TRUE)
 )
 SELECT bounds.seen, reached.entity_type AS reached_type, reached.entity_id AS reached_id,
   found.entity_type, found.entity_id, found.version, found.event_id, found.header_event,

@@ -1,8 +1,20 @@
--- Return the erasures that are not finished, unless an erase job runs.
-SELECT r.erased_at::text AS erased_at, r.id
+-- Return the erasures that are not finished, unless an erase job runs, and those that are not what their
+-- events say. An event that was saved before the time up to which events may be forgotten may be missing.
+-- The id of an entity that is being renamed is not compared.
+SELECT r.erased_at::text AS erased_at, r.id, r.finished_at IS NOT NULL AS is_finished, b.id IS NOT NULL AS is_stored
 FROM {schema}.outbox_erasures r
-WHERE r.finished_at IS NULL AND NOT EXISTS (
-  SELECT FROM {schema}.outbox_jobs j
-  WHERE j.name = 'life' AND j.verb = 'erase' AND j.owner IS NOT NULL
-    AND j.expires_at > clock_timestamp())
+LEFT JOIN LATERAL (
+  SELECT id, subject_type, subject_id, subject_version
+  FROM {schema}.business_events
+  WHERE id = r.event_id
+  LIMIT 1) AS b ON true
+LEFT JOIN {schema}.outbox_jobs j ON j.name = 'life'
+WHERE r.finished_at IS NULL
+    AND (j.verb = 'erase' AND j.owner IS NOT NULL AND j.expires_at > clock_timestamp()) IS NOT TRUE
+  OR r.finished_at IS NOT NULL AND CASE
+    WHEN b.id IS NULL THEN (r.erased_at < j.forgotten_before) IS NOT TRUE
+    ELSE r.entity_type <> b.subject_type OR r.version <> b.subject_version
+      OR r.entity_id <> b.subject_id AND NOT EXISTS (
+        SELECT FROM {schema}.outbox_erasures o
+        WHERE o.entity_type = r.entity_type AND o.finished_at IS NULL) END
 ORDER BY r.erased_at, r.id

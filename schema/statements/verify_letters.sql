@@ -1,6 +1,6 @@
--- Read a page of dead letters in the order of their key, and return those without an event.
--- The first three columns say how far the page reached. died_at: as text, since it may be a
--- time that no client can load. Row by row, since a join would read a whole table for each page.
+-- Return a page of dead letters in the order of their key, each with what its headers are made of, as
+-- verify_messages does for the outbox. died_at: as text, since it may be a time that no client can
+-- load. Row by row, since a join would read a whole table for each page.
 WITH page AS (
   SELECT event_id, died_at
   FROM {schema}.dead_letters
@@ -8,22 +8,20 @@ WITH page AS (
     AND (event_id, died_at) > (%(event_id)s::text::uuid, %(died_at)s::text::timestamptz)
   ORDER BY event_id, died_at
   LIMIT %(rows)s
-), reached AS (
-  SELECT event_id, died_at FROM page
-  ORDER BY event_id DESC, died_at DESC
-  LIMIT 1
-), bounds AS (
-  SELECT count(*) AS seen FROM page
-), found AS (
-  SELECT page.event_id, page.died_at
-  FROM page
-  LEFT JOIN LATERAL (
-    SELECT id FROM {schema}.business_events WHERE id = page.event_id LIMIT 1) AS b ON true
-  WHERE b.id IS NULL
 )
-SELECT bounds.seen, reached.event_id AS reached_event, reached.died_at::text AS reached_at,
-  found.event_id, found.died_at::text AS died_at
-FROM bounds
-LEFT JOIN reached ON true
-LEFT JOIN found ON true
-ORDER BY found.event_id, found.died_at
+SELECT m.shard, m.position, m.event_id, m.died_at::text AS died_at,
+  concat_ws(' ',
+    {message_faults},
+    CASE WHEN m.payload_size <> b.event_size AND told.id IS NULL THEN 'payload_size' END,
+    CASE WHEN m.replays <> coalesce(r.number, 0) THEN 'replays' END) AS faults,
+  r.number, m.headers::text AS headers, b.event_type, b.created_date AS created,
+  b.touches::text AS touches, b.headers::text AS own, told.id AS told_id,
+  NULL::text AS payload, NULL::bytea AS fingerprint, NULL::text AS data
+FROM page
+CROSS JOIN LATERAL (
+  SELECT *
+  FROM {schema}.dead_letters d
+  WHERE d.event_id = page.event_id AND d.died_at = page.died_at
+  LIMIT 1) AS m
+{message_event}
+ORDER BY m.event_id, m.died_at

@@ -1,52 +1,39 @@
--- Read a page of the outbox in the order of its key, and return the rows that do not fit their
--- event. The first four columns say how far the page reached. is_placed: the row is one of
--- those that name the event. is_same: the payload is the event's bytes. The message that
--- says that an entity was erased keeps the id, if the stored event has a pseudonym. Row by
--- row, since a join would read a whole table for each page.
+-- Return a page of the outbox in the order of its key, each message with what its headers are made of.
+-- It ends before the payloads exceed a limit, but has one message at least. Row by row, since a join
+-- would read a whole table for each page.
+-- faults: words for what is not as the event says. own: the headers of the event; those of an archived
+-- one are not known. payload: if it is not the text of the event's bytes. data: that text, if the message
+-- tells of an erasure.
 WITH page AS (
-  SELECT shard, position, event_id
-  FROM {schema}.outbox
-  WHERE shard >= %(shard)s::int AND (shard, position, event_id)
-    > (%(shard)s::int, %(position)s::bigint, %(event_id)s::text::uuid)
-  ORDER BY shard, position, event_id
-  LIMIT %(rows)s
-), reached AS (
-  SELECT shard, position, event_id FROM page
-  ORDER BY shard DESC, position DESC, event_id DESC
-  LIMIT 1
-), bounds AS (
-  SELECT count(*) AS seen FROM page
-), compared AS (
-  SELECT page.shard, page.position, page.event_id, b.id IS NOT NULL AS is_stored,
-    o.subject_type = b.subject_type AND o.subject_id = b.subject_id
-      AND o.subject_version = b.subject_version AS is_subject,
-    EXISTS (
-      SELECT FROM {event_messages} AS m
-      WHERE m.shard = page.shard AND m.position = page.position) AS is_placed,
-    CASE WHEN o.payload IS NULL THEN b.event_data IS NOT NULL
-      ELSE b.event_data IS NULL OR o.payload = b.event_data::text END AS is_same
-  FROM page
-  CROSS JOIN LATERAL (
-    SELECT subject_type, subject_id, subject_version, payload
-    FROM {schema}.outbox w
-    WHERE w.shard = page.shard AND w.position = page.position AND w.event_id = page.event_id
-    LIMIT 1) AS o
-  LEFT JOIN LATERAL (
-    SELECT id, subject_type, subject_id, subject_version, shard, position, event_data
-    FROM {schema}.business_events
-    WHERE id = page.event_id
-    LIMIT 1) AS b ON true
-), found AS (
-  SELECT * FROM compared
-  WHERE NOT (is_stored AND is_subject AND is_placed AND is_same)
-    AND NOT (is_stored AND EXISTS (
-      SELECT FROM {schema}.outbox_erasures r WHERE r.event_id = compared.event_id))
+  SELECT shard, position, event_id, row_number() OVER ordered AS number,
+    sum(coalesce(octet_length(payload), 0)) OVER ordered AS taken
+  FROM (
+    SELECT shard, position, event_id, payload
+    FROM {schema}.outbox
+    WHERE shard >= %(shard)s::int AND (shard, position, event_id)
+      > (%(shard)s::int, %(position)s::bigint, %(event_id)s::text::uuid)
+    ORDER BY shard, position, event_id
+    LIMIT %(rows)s) AS keys
+  WINDOW ordered AS (ORDER BY shard, position, event_id ROWS UNBOUNDED PRECEDING)
 )
-SELECT bounds.seen, reached.shard AS reached_shard, reached.position AS reached_position,
-  reached.event_id AS reached_event,
-  found.shard, found.position, found.event_id, found.is_stored, found.is_subject, found.is_placed,
-  found.is_same
-FROM bounds
-LEFT JOIN reached ON true
-LEFT JOIN found ON true
-ORDER BY found.shard, found.position, found.event_id
+SELECT m.shard, m.position, m.event_id, NULL::text AS died_at,
+  concat_ws(' ',
+    {message_faults},
+    CASE WHEN m.payload IS NULL AND b.event_data IS NULL THEN 'bytes' END,
+    CASE WHEN m.payload_size <> CASE WHEN told.id IS NULL OR m.payload IS NULL THEN b.event_size
+      ELSE octet_length(m.payload) END THEN 'payload_size' END) AS faults,
+  r.number, m.headers::text AS headers, b.event_type, b.created_date AS created,
+  b.touches::text AS touches, b.headers::text AS own, told.id AS told_id,
+  other.payload, CASE WHEN b.event_data IS NULL THEN b.fingerprint END AS fingerprint,
+  CASE WHEN other.payload IS NOT NULL AND told.id IS NOT NULL THEN b.event_data::text END AS data
+FROM page
+CROSS JOIN LATERAL (
+  SELECT *
+  FROM {schema}.outbox w
+  WHERE w.shard = page.shard AND w.position = page.position AND w.event_id = page.event_id
+  LIMIT 1) AS m
+{message_event}
+CROSS JOIN LATERAL (
+  SELECT CASE WHEN (m.payload = b.event_data::text) IS NOT TRUE THEN m.payload END AS payload) AS other
+WHERE page.taken <= %(bytes)s OR page.number = 1
+ORDER BY m.shard, m.position, m.event_id

@@ -56,9 +56,11 @@ def verify(
 
     The bytes of each event must have the fingerprint that was stored with them. The
     versions of each entity must have no gap, and the positions of each subject must rise.
-    Headers, events and entities must agree, and each message in the outbox, each dead letter
-    and each replay must have its event. With --archive, the files must be those that were
-    written, and hold the events that their rows name.
+    Headers, events and entities must agree. Each message in the outbox and each dead letter
+    must be what its event or a replay made of it: in the shard, at the position and behind
+    the message that order asks for. With --archive, the files must be those that were
+    written, and hold the events that their rows name, and entities must have the state that
+    an archived event gave them.
 
     The command only reads, page by page, and may run beside writers and publishers. Each line
     names what is wrong, the table, and the key of the row. With --json, the last line holds

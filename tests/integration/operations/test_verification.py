@@ -233,7 +233,15 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
             "UPDATE {s}.business_events SET event_name = 'Car Lost' WHERE id = '{5}';"
             "UPDATE {s}.business_events SET event_type = 'CarLost' WHERE id = '{4}'"
         ),
-        {("other-content", "business_events", "{5}"), ("other-content", "business_events", "{4}")},
+        {
+            ("other-content", "business_events", "{5}"),
+            ("other-content", "business_events", "{4}"),
+            # Bytes or not, the rows contradict each other.
+            ("other-content", "event_headers", "Car/1@5"),
+            ("other-content", "event_headers", "Person/ann@4"),
+            ("other-content", "event_headers", "Car/1@6"),
+            ("other-content", "event_headers", "Person/ann@5"),
+        },
     ),
     "another shard": (
         "UPDATE {s}.business_events SET shard = shard + 1 WHERE id = '{5}'",
@@ -278,7 +286,8 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
         (
             "UPDATE {s}.event_headers SET entity_version = 9 WHERE entity_id = '3';"
             "UPDATE {s}.business_events SET subject_version = 9, touches = replace(touches::text, "
-            "':1}}', ':9}}')::json WHERE id = '{12}'; UPDATE {s}.outbox SET subject_version = 9"
+            "':1}}', ':9}}')::json WHERE id = '{12}'; UPDATE {s}.outbox SET subject_version = 9,"
+            " headers = replace(headers::text, '3@1\"', '3@9\"')::json"
             " WHERE event_id = '{12}'; UPDATE {s}.entities SET version = 9 WHERE entity_id = '3'"
         ),
         {("gap", "event_headers", "Car/3@9")},
@@ -291,6 +300,7 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
         {
             ("doubled-version", "business_events", "{3}"),
             ("other-event", "event_headers", "Car/1@4"),
+            ("other-entity", "dead_letters", "{3}"),
         },
     ),
     "an event that lost its touch of an entity": (
@@ -322,6 +332,7 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
             ("missing-event", "outbox", "{0}"),
             ("missing-event", "dead_letters", "{3}"),
             ("missing-event", "outbox_replays", "{0}"),
+            ("missing-event", "outbox_erasures", "2100-01-01 00:00:00+00/{6}"),
         },
     ),
     "an entity ahead": (
@@ -382,9 +393,9 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
             ("other-entity", "outbox", "{0}"),
         },
     ),
-    "the message that tells of an erasure is of another subject": (
+    "the message that tells of an erasure, of no pseudonym, is of another subject": (
         "UPDATE {s}.outbox SET subject_id = '4' WHERE event_id = '{6}'",
-        set(),
+        {("other-entity", "outbox", "{6}")},
     ),
     "a message at another position": (
         (
@@ -393,6 +404,86 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
             " WHERE event_id = '{0}') WHERE event_id = '{12}'"
         ),
         {("other-position", "outbox", "{12}"), ("other-position", "outbox", "{0}")},
+    ),
+    "a message in another shard": (
+        "UPDATE {s}.outbox SET shard = (shard + 5) % 16 WHERE event_id = '{12}'",
+        {("other-position", "outbox", "{12}")},
+    ),
+    "messages behind others": (
+        (
+            "UPDATE {s}.outbox SET previous_position = 7 WHERE event_id = '{0}';"
+            "UPDATE {s}.outbox SET previous_position = position - 1 WHERE event_id = '{12}'"
+        ),
+        {("other-position", "outbox", "{0}"), ("other-position", "outbox", "{12}")},
+    ),
+    "a message behind none": (
+        (
+            "UPDATE {s}.business_events SET previous_position = position - 1 WHERE id = '{12}';"
+            "UPDATE {s}.entities SET previous_position = position - 1 WHERE entity_id = '3'"
+        ),
+        {("other-position", "outbox", "{12}"), ("other-position", "business_events", "{12}")},
+    ),
+    "messages of other topics": (
+        "UPDATE {s}.outbox SET topic = 'events.Elsewhere' WHERE event_id IN ('{0}', '{12}')",
+        {("other-content", "outbox", "{0}"), ("other-content", "outbox", "{12}")},
+    ),
+    "messages with other headers": (
+        (
+            "UPDATE {s}.outbox SET headers = replace(headers::text, '{12}', '{11}')::json"
+            " WHERE event_id = '{12}';"
+            "UPDATE {s}.outbox SET headers = replace(headers::text, 'CarSold', 'CarLost')::json"
+            " WHERE event_id = '{11}';"
+            "UPDATE {s}.outbox SET headers = replace(headers::text, 'replay\":\"1', "
+            "'replay\":\"2')::json WHERE event_id = '{0}';"
+            "UPDATE {s}.outbox SET headers = replace(headers::text, 'tenant\":\"7', "
+            "'tenant\":\"8')::json WHERE event_id = '{6}'"
+        ),
+        {("other-content", "outbox", f"{{{n}}}") for n in (0, 6, 11, 12)},
+    ),
+    "headers that cannot be read": (
+        "UPDATE {s}.outbox SET headers = '[7]' WHERE event_id = '{12}'",
+        {("other-content", "outbox", "{12}")},
+    ),
+    "a message of another size": (
+        "UPDATE {s}.outbox SET payload_size = payload_size - 1 WHERE event_id = '{12}'",
+        {("other-content", "outbox", "{12}")},
+    ),
+    "another letter": (
+        (
+            "UPDATE {s}.dead_letters SET subject_id = '3' WHERE event_id = '{3}';"
+            "UPDATE {s}.dead_letters SET topic = 'a', replays = 1 WHERE event_id = '{3}';"
+            "UPDATE {s}.dead_letters SET position = position + 9 WHERE event_id = '{3}'"
+        ),
+        {
+            ("other-entity", "dead_letters", "{3}"),
+            ("other-content", "dead_letters", "{3}"),
+            ("other-position", "dead_letters", "{3}"),
+        },
+    ),
+    "replays that were not made": (
+        (
+            "UPDATE {s}.outbox_replays SET number = 2 WHERE event_id = '{0}';"
+            "UPDATE {s}.outbox SET headers = replace(headers::text, 'replay\":\"1', "
+            "'replay\":\"2')::json WHERE event_id = '{0}';"
+            "INSERT INTO {s}.outbox_replays SELECT id, 1, position, '', '', now()"
+            " FROM {s}.business_events WHERE id = '{4}'"
+        ),
+        {("gap", "outbox_replays", "{0}"), ("other-position", "outbox_replays", "{4}")},
+    ),
+    "headers of events of another name": (
+        (
+            "UPDATE {s}.event_headers SET event_name = 'Car Lost' WHERE entity_id = '3';"
+            "UPDATE {s}.event_headers SET created_date = now() + '1s'::interval"
+            " WHERE entity_id = '2' AND entity_version = 1"
+        ),
+        {
+            ("other-content", "event_headers", "Car/3@1"),
+            ("other-content", "event_headers", "Car/2@1"),
+        },
+    ),
+    "an erasure of another version": (
+        "UPDATE {s}.outbox_erasures SET version = 2",
+        {("other-event", "outbox_erasures", "2100-01-01 00:00:00+00/{6}")},
     ),
 }
 
@@ -526,7 +617,39 @@ def _exchange(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) ->
     )
 
 
-IN_ROWS = {"a missing row", "an unknown file"}
+def _change_state(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    del folder, facts
+    sql.execute(
+        "UPDATE outbox.entities SET entity_data = '{\"v\": 999}'"
+        " WHERE entity_id = 'ann' AND entity_type = 'Person'"
+    )
+
+
+def _change_columns(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    """Columns that only the file knows, of the last event in it."""
+    del folder
+    sql.execute(
+        "UPDATE outbox.business_events SET event_size = 7, saved_date = '2020-01-01' WHERE id = %s",
+        (facts.last_id,),
+    )
+    sql.execute(
+        "UPDATE outbox.event_headers SET header_size = 7 WHERE event_id = %s AND entity_id = '1'",
+        (facts.first_id,),
+    )
+
+
+def _put_back(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
+    """Bytes of events that are in the file."""
+    del folder
+    sql.execute(
+        "UPDATE outbox.event_headers SET header_data = '{}'"
+        " WHERE event_id = %s AND entity_id = '1'",
+        (facts.first_id,),
+    )
+    sql.execute("UPDATE outbox.business_events SET headers = '{}' WHERE id = %s", (facts.last_id,))
+
+
+IN_ROWS = {"a missing row", "an unknown file", "bytes that are in the file, too"}
 """The faults that are seen without the files, too."""
 ARCHIVE_FAULTS = {
     "a cut file": (_cut, {("missing-file", "outbox_archives", "FILE")}),
@@ -543,7 +666,7 @@ ARCHIVE_FAULTS = {
         },
     ),
     "no event": (_ruin_event, {("unreadable", "business_events", str(IDS[1]))}),
-    "another header": (_change_header, {("other-content", "business_events", str(IDS[1]))}),
+    "another header": (_change_header, {("other-content", "event_headers", "Car/1@2")}),
     "other touches": (_change_touches, {("other-content", "business_events", str(IDS[1]))}),
     "a missing row": (
         _lose_row,
@@ -563,6 +686,21 @@ ARCHIVE_FAULTS = {
     ),
     "bytes of another event": (_change_id, {("other-content", "business_events", str(IDS[1]))}),
     "another content": (_change_event, {("changed-bytes", "business_events", str(IDS[1]))}),
+    "another state": (_change_state, {("other-state", "entities", "Person/ann")}),
+    "other columns": (
+        _change_columns,
+        {
+            ("other-content", "business_events", str(IDS[2])),
+            ("other-content", "event_headers", "Car/1@2"),
+        },
+    ),
+    "bytes that are in the file, too": (
+        _put_back,
+        {
+            ("other-content", "business_events", str(IDS[2])),
+            ("other-content", "event_headers", "Car/1@2"),
+        },
+    ),
     "an unknown file": (_forget_file, {("missing-file", "business_events", "NUMBER")}),
 }
 

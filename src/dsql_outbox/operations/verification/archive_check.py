@@ -1,24 +1,13 @@
 """Compare the events in an archive file with their rows. No I/O."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
-from uuid import UUID
+from collections.abc import Iterator, Sequence
 
 from dsql_outbox.outbox.archive.archive_file import ArchiveFile
 from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
-from dsql_outbox.outbox.errors import EventTooLarge, InvalidEvent
-from dsql_outbox.outbox.event.event_parser import parse_event
+from dsql_outbox.outbox.receipt import Touched
 
+from .event_check import EventRow, TouchRow, byte_findings
 from .finding import Finding, event_finding
-
-
-class ArchivedRow(NamedTuple):
-    """A row of ``verify_archived``."""
-
-    id: UUID
-    fingerprint: str
-    archive: int | None
-    touches: str
 
 
 def file_finding(facts: ArchiveFile, text: str) -> Finding:
@@ -26,32 +15,27 @@ def file_finding(facts: ArchiveFile, text: str) -> Finding:
     return Finding("other-file", "outbox_archives", facts.file, text)
 
 
-def archive_findings(
-    facts: ArchiveFile, events: Sequence[ArchivedEvent], rows: Iterable[ArchivedRow]
-) -> Iterator[Finding]:
-    """What is wrong with the events in a file; `rows` are those that are stored of them."""
-    stored = {row.id: row for row in rows}
-    for event in events:
-        yield from _event_findings(facts, event, stored)
+def missing_finding(facts: ArchiveFile, event: ArchivedEvent) -> Finding:
+    """A finding about a file with an event whose row names no file, or another one."""
+    return file_finding(facts, f"event {event.id} is in it, and its row does not say so")
 
 
-def _event_findings(
-    facts: ArchiveFile, event: ArchivedEvent, stored: Mapping[UUID, ArchivedRow]
+def archived_findings(
+    event: ArchivedEvent, row: EventRow, touches: Sequence[Touched], stored: Sequence[TouchRow]
 ) -> Iterator[Finding]:
-    row = stored.get(event.id)
-    if row is None or row.archive != facts.number:
-        yield file_finding(facts, f"event {event.id} is in it, and its row does not say so")
-        return
-    try:
-        parsed = parse_event(event.event)
-    except (InvalidEvent, EventTooLarge):  # its text may quote the event
-        yield event_finding("unreadable", event.id, f"its bytes in {facts.file} are no event")
-        return
-    if not parsed.fingerprint.hex() == event.fingerprint == row.fingerprint:
-        text = f"the fingerprint of its bytes in {facts.file} is another one"
+    """What is wrong with an event in a file; `stored` are the headers and entities of its `row`."""
+    if event.fingerprint != row.fingerprint.hex():
+        text = "the fingerprint in the archive file is another one"
         yield event_finding("changed-bytes", event.id, text)
         return
-    headers = tuple(touch.header for touch in parsed.touches)
-    if parsed.id != event.id or event.touches != row.touches or event.header_data != headers:
-        text = f"its touches or headers in {facts.file} are others"
+    is_whole = len(event.header_data) == len(touches)
+    columns = {
+        "touches": event.touches == row.touches,
+        "saved_date": event.saved_date.isoformat(timespec="microseconds") == row.saved,
+        "headers": is_whole,
+    }
+    if other := [name for name, is_same in columns.items() if not is_same]:
+        text = f"other than the archive file says: {', '.join(other)}"
         yield event_finding("other-content", event.id, text)
+    if is_whole:
+        yield from byte_findings(row, event.event, touches, stored, event)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.errors import EventTooLarge, InvalidEvent
 from dsql_outbox.outbox.event.event_parser import ParsedEvent, ParsedTouch, parse_event
 from dsql_outbox.outbox.receipt import Touched
@@ -16,7 +17,10 @@ _decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
 
 
 class EventRow(NamedTuple):
-    """A row of ``verify_events``."""
+    """A row of ``verify_events`` or ``verify_archived``. The dates are texts, as in headers.
+
+    `data` is None if the bytes are in a file.
+    """
 
     id: UUID
     is_due: bool
@@ -25,13 +29,16 @@ class EventRow(NamedTuple):
     fingerprint: bytes
     name: str
     type: str
+    created: str | None
     subject_type: str
     subject_id: str
     subject_version: int
     shard: int
     touches: str
     archive: int | None
+    is_doubled: bool
     is_unlisted: bool
+    saved: str | None = None
 
 
 class TouchRow(NamedTuple):
@@ -57,52 +64,78 @@ def event_findings(
     row: EventRow, touches: Sequence[Touched], stored: Sequence[TouchRow]
 ) -> Iterator[Finding]:
     """What is wrong with an event; `stored` are the headers and entities of its `touches`."""
-    parsed: ParsedEvent | None = None
     if row.is_unlisted:
         text = "content of it was erased, and no erasure of that time is recorded"
         yield event_finding("unlisted-erasure", row.id, text)
-    if row.data is None:
-        if row.archive is None:
-            yield event_finding("missing-bytes", row.id, "the event has no bytes")
-    else:
-        try:
-            parsed = parse_event(row.data)
-        except (InvalidEvent, EventTooLarge):  # its text may quote the event
-            yield event_finding("unreadable", row.id, "the bytes are no event")
-        else:
-            if parsed.fingerprint != row.fingerprint:
-                parsed = None
-                text = "the fingerprint of the bytes is another one"
-                yield event_finding("changed-bytes", row.id, text)
-    fits = parsed is not None and _fit(touches, parsed.touches)
-    if other := [*_other_columns(row, touches, parsed, fits=fits)]:
-        text = f"other than the bytes and the touches say: {', '.join(other)}"
+    if row.is_doubled:
+        text = "its bytes or headers are in the table and in an archive file"
         yield event_finding("other-content", row.id, text)
-    parts = parsed.touches if parsed is not None and fits else ()
-    for number, (touch, found) in enumerate(zip(touches, stored, strict=True)):
-        yield from _touch_findings(row, touch, found, parts[number] if parts else None)
+    if row.data is None and row.archive is None:
+        yield event_finding("missing-bytes", row.id, "the event has no bytes")
+    if other := [*_other_keys(row, touches)]:
+        text = f"other than the touches say: {', '.join(other)}"
+        yield event_finding("other-content", row.id, text)
+    for touch, found in zip(touches, stored, strict=True):
+        if found.event_id is None:
+            yield event_finding("missing-header", row.id, f"{touch_key(touch)} has no header")
+        elif found.event_id != row.id:
+            text = f"{touch_key(touch)} is the version of event {found.event_id} by its header"
+            yield event_finding("doubled-version", row.id, text)
     if stored and stored[0].shard not in (row.shard, None):
         text = f"the event is in shard {row.shard}, its subject in shard {stored[0].shard}"
         yield event_finding("other-content", row.id, text)
+    if row.data is not None:
+        yield from byte_findings(row, row.data, touches, stored)
 
 
-def _other_columns(
-    row: EventRow, touches: Sequence[Touched], parsed: ParsedEvent | None, *, fits: bool
-) -> Iterator[str]:
-    subject = Touched(row.subject_type, row.subject_id, row.subject_version)
+def byte_findings(
+    row: EventRow,
+    data: str,
+    touches: Sequence[Touched],
+    stored: Sequence[TouchRow],
+    archived: ArchivedEvent | None = None,
+) -> Iterator[Finding]:
+    """What is wrong with an event by its bytes `data`, which are those of `archived` in a file."""
+    where = "" if archived is None else " in the archive file"
+    try:
+        parsed = parse_event(data)
+    except (InvalidEvent, EventTooLarge):  # its text may quote the event
+        yield event_finding("unreadable", row.id, f"the bytes{where} are no event")
+        return
+    if parsed.fingerprint != row.fingerprint:
+        text = f"the fingerprint of the bytes{where} is another one"
+        yield event_finding("changed-bytes", row.id, text)
+        return
+    fits = _fit(touches, parsed.touches)
+    if other := [*_other_columns(row, data, parsed, fits=fits or not touches)]:
+        text = f"other than the bytes{where} say: {', '.join(other)}"
+        yield event_finding("other-content", row.id, text)
+    if not fits:
+        return
+    headers = [each.header for each in stored] if archived is None else archived.header_data
+    for touch, found, part, header in zip(touches, stored, parsed.touches, headers, strict=True):
+        yield from _touch_findings(row, touch, found, part, header)
+
+
+def _other_keys(row: EventRow, touches: Sequence[Touched]) -> Iterator[str]:
     if not touches:
         yield "touches"
-    elif touches[0] != subject:
+    elif touches[0] != Touched(row.subject_type, row.subject_id, row.subject_version):
         yield "subject"
-    if parsed is None or row.data is None:
-        return
+
+
+def _other_columns(row: EventRow, data: str, parsed: ParsedEvent, *, fits: bool) -> Iterator[str]:
     if parsed.id != row.id:
         yield "id"
     if (parsed.name, parsed.type) != (row.name, row.type):
         yield "event_name or event_type"
-    if len(row.data.encode()) != row.size:
+    created = parsed.created_date
+    # Without one, the event has the date of its write.
+    if created is not None and created.isoformat(timespec="microseconds") != row.created:
+        yield "created_date"
+    if len(data.encode()) != row.size:
         yield "event_size"
-    if touches and not fits:
+    if not fits:
         yield "touches"
 
 
@@ -113,21 +146,19 @@ def _fit(touches: Sequence[Touched], parts: Iterable[ParsedTouch]) -> bool:
 
 
 def _touch_findings(
-    row: EventRow, touch: Touched, stored: TouchRow, part: ParsedTouch | None
+    row: EventRow, touch: Touched, stored: TouchRow, part: ParsedTouch, header: str | None
 ) -> Iterator[Finding]:
-    """What is wrong with one touch. A version above the entity's is found with its header."""
-    if stored.event_id is None:
-        yield event_finding("missing-header", row.id, f"{touch_key(touch)} has no header")
-    elif stored.event_id != row.id:
-        text = f"{touch_key(touch)} is the version of event {stored.event_id} by its header"
-        yield event_finding("doubled-version", row.id, text)
-    elif part is not None:
-        if stored.header is None:
+    """What is wrong with one touch; `header` is the text in the row or in the file.
+
+    A version above the entity's is found with its header.
+    """
+    if stored.event_id == row.id:
+        if header is None:
             yield header_finding("missing-bytes", touch, f"the header of event {row.id} is empty")
-        elif stored.header != part.header or stored.header_size != len(part.header.encode()):
+        elif header != part.header or stored.header_size != len(part.header.encode()):
             text = f"the header is not that of event {row.id}"
             yield header_finding("other-content", touch, text)
-    if part is not None and stored.state not in (part.attributes, None):
+    if stored.state not in (part.attributes, None):
         text = f"the state is not that of its last event {row.id}"
         yield entity_finding("other-state", touch_pair(touch), text)
 

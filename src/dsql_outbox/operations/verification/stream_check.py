@@ -30,9 +30,12 @@ class HeaderRow(NamedTuple):
     position: int | None
     previous_position: int | None
     touches: str | None
+    is_alike: bool | None
+    is_doubled: bool
     version: int | None
     last_position: int | None
     moved_version: int | None
+    forgotten: str | None
     is_old: bool | None
 
     @property
@@ -45,12 +48,11 @@ class StreamCheck:
     """Follows the headers of all entities in the order of their key, over all pages.
 
     A page is later than the one before it, so an entity may have grown meanwhile. The row of its
-    last header tells both ends: entity and headers of one snapshot. With `may_miss`, events that
-    are old enough to be forgotten may be missing.
+    last header tells both ends: entity and headers of one snapshot. Events that are old enough to
+    be forgotten may be missing.
     """
 
-    def __init__(self, *, may_miss: bool) -> None:
-        self._may_miss = may_miss
+    def __init__(self) -> None:
         self._last: HeaderRow | None = None
         self._position: int | None = 0
         """Of the last event that had the entity as its subject; None if that is not known."""
@@ -87,22 +89,36 @@ class StreamCheck:
         if row.entity_version != before + 1:
             first, last = before + 1, row.entity_version - 1
             missing = f"version {first} is" if first == last else f"versions {first} to {last} are"
-            if not self._may_be_forgotten() and (row.moved_version or 0) < last:
+            if not self._may_be_forgotten(row) and (row.moved_version or 0) < last:
                 yield header_finding("gap", row.touch, f"{missing} missing before it")
             self._position = None
         if not row.is_stored:
             text = f"there is no event {row.event_id}"
             yield header_finding("missing-event", row.touch, text)
             self._position = None
-        elif row.is_subject:
+            return
+        if row.is_subject:
             yield from self._next_of_subject(row)
         elif not _lists(row.touches, row.touch):
             text = f"event {row.event_id} has not touched it"
             yield header_finding("other-event", row.touch, text)
+            return
+        if not row.is_alike:
+            text = f"the name, the type or the date is not that of event {row.event_id}"
+            yield header_finding("other-content", row.touch, text)
+        if row.is_doubled:
+            text = f"it has bytes, which are in the archive file of event {row.event_id}"
+            yield header_finding("other-content", row.touch, text)
 
-    def _may_be_forgotten(self) -> bool:
-        """Whether an event after the last one may have been saved early enough."""
-        return self._may_miss and (self._last is None or self._last.is_old is True)
+    def _may_be_forgotten(self, row: HeaderRow) -> bool:
+        """Whether an event between the last one and this one may have been saved early enough.
+
+        The last one is of an earlier page if another job has begun to forget since.
+        """
+        if row.forgotten is None:
+            return False
+        last = self._last
+        return last is None or last.is_old is True or last.forgotten != row.forgotten
 
     def _next_of_subject(self, row: HeaderRow) -> Iterator[Finding]:
         if row.subject_version != row.entity_version:

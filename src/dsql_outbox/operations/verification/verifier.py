@@ -13,6 +13,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from time import monotonic
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
@@ -27,7 +28,8 @@ from dsql_outbox.operations.pace import Pace
 from dsql_outbox.operations.replay import rows_estimate
 from dsql_outbox.operations.run import RowFence, Run
 from dsql_outbox.operations.tool import Operator
-from dsql_outbox.outbox.archive.archive_file import read_manifest
+from dsql_outbox.outbox.archive.archive_file import ArchiveFile, read_manifest
+from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.archive.place import ArchivePlace, open_place
 from dsql_outbox.outbox.database.array_literals import plain_array, text_array
 from dsql_outbox.outbox.database.database import Database
@@ -35,13 +37,16 @@ from dsql_outbox.outbox.errors import ArchiveError
 from dsql_outbox.outbox.receipt import Touched
 from dsql_outbox.schema.session import Session, SessionTransaction
 
-from .archive_check import ArchivedRow, archive_findings, file_finding
+from .archive_check import archived_findings, file_finding, missing_finding
 from .event_check import EventRow, TouchRow, event_findings, touch_pair, touches_of
-from .finding import Finding, entity_finding
+from .finding import Fault, Finding, entity_finding
+from .message_check import MessageRow, message_findings
 from .stream_check import HeaderRow, StreamCheck
 
 EVENT_ROWS: Final = 1_000
 EVENT_BYTES: Final = 4 << 20
+"""Most bytes of a page of events or messages that has two rows or more."""
+
 TOUCH_ROWS: Final = 3_000
 HEADER_ROWS: Final = 5_000
 OTHER_ROWS: Final = 1_000
@@ -140,7 +145,13 @@ class Verification(Run[VerifyProgress, Finding]):
         self._job = await self._job_row()
         # The client works for the events, and the server for the others: at the same time, both
         # take the time of one.
-        tables = _side_by_side(self._events(), self._one_by_one(self._streams(), self._others()))
+        others = self._one_by_one(
+            self._streams(),
+            self._others(),
+            self._messages("verify_messages", "messages", _FIRST_MESSAGE),
+            self._messages("verify_letters", "dead_letters", _FIRST_LETTER),
+        )
+        tables = _side_by_side(self._events(), others)
         every = self._one_by_one(tables, self._archives(), self._erasures())
         async with aclosing(every) as found:
             async for finding in found:
@@ -180,9 +191,11 @@ class Verification(Run[VerifyProgress, Finding]):
 
     async def _event_page(self, first: UUID) -> "_EventPage":
         asked = {"rows": EVENT_ROWS, "bytes": EVENT_BYTES, "since": self._since}
+        return await self._read_events("verify_events", asked | {"first": str(first)})
 
+    async def _read_events(self, statement: str, asked: Mapping[str, object]) -> "_EventPage":
         async def read(transaction: SessionTransaction) -> _EventPage:
-            found = await transaction.fetch_rows("verify_events", asked | {"first": str(first)})
+            found = await transaction.fetch_rows(statement, asked)
             page = _EventPage([EventRow(*row) for row in found])
             for some in page.touches_in_parts():
                 rows = await transaction.fetch_rows("verify_touches", some)
@@ -192,7 +205,7 @@ class Verification(Run[VerifyProgress, Finding]):
         return await self._session.snapshot(read)
 
     async def _streams(self) -> AsyncGenerator[Finding]:
-        check = StreamCheck(may_miss=self._forgotten_before is not None)
+        check = StreamCheck()
         first: _Place = {"entity_type": "", "entity_id": "", "version": 0}
         async with aclosing(_ahead(self._header_page, first)) as pages:
             async for page in pages:
@@ -205,19 +218,19 @@ class Verification(Run[VerifyProgress, Finding]):
             yield finding
 
     async def _header_page(self, after: _Place) -> "_HeaderPage":
-        more = {"rows": HEADER_ROWS, "forgotten_before": self._forgotten_before}
-        found = await self._beside.fetch_rows("verify_headers", {**after, **more})
+        asked = {**after, "rows": HEADER_ROWS}
+        found = await self._beside.fetch_rows("verify_headers", asked)
         return _HeaderPage([HeaderRow(*row) for row in found])
 
     async def _others(self) -> AsyncGenerator[Finding]:
         for part in _PARTS:
             place: _Place = part.start
             seen = OTHER_ROWS
-            more = {"rows": OTHER_ROWS, "forgotten_before": self._forgotten_before}
             while seen == OTHER_ROWS:
                 if not await self._goes_on():
                     return
-                rows = await self._beside.fetch_rows(part.statement, {**place, **more})
+                asked = {**place, "rows": OTHER_ROWS}
+                rows = await self._beside.fetch_rows(part.statement, asked)
                 seen, *reached = rows[0][: 1 + len(place)]
                 place = dict(zip(place, map(_as_text, reached), strict=True))
                 for row in rows:
@@ -225,6 +238,24 @@ class Verification(Run[VerifyProgress, Finding]):
                     if cells[0] is not None:
                         yield part.finding(cells)
                 self._count_page(seen, **{part.counts: seen})
+
+    async def _messages(
+        self, statement: str, counts: str, first: _Place
+    ) -> AsyncGenerator[Finding]:
+        """The messages or the dead letters in the order of their key."""
+        read = partial(self._message_page, statement)
+        async with aclosing(_ahead(read, first)) as pages:
+            async for page in pages:
+                if not await self._goes_on():
+                    return
+                for finding in await to_thread.run_sync(page.findings):
+                    yield finding
+                self._count_page(len(page.rows), **{counts: len(page.rows)})
+
+    async def _message_page(self, statement: str, after: _Place) -> "_MessagePage":
+        asked = {**after, "rows": OTHER_ROWS, "bytes": EVENT_BYTES}
+        found = await self._beside.fetch_rows(statement, asked)
+        return _MessagePage([MessageRow(*row) for row in found])
 
     async def _archives(self) -> AsyncGenerator[Finding]:
         async with aclosing(archive_rows(self._session)) as rows:
@@ -260,8 +291,8 @@ class Verification(Run[VerifyProgress, Finding]):
         if self._job is not None and store != self._job.store:
             found.append(file_finding(facts, f"the manifest is of another outbox, {store}"))
         ids = {"event_ids": plain_array(event.id for event in events)}
-        rows = await self._session.fetch("verify_archived", ArchivedRow, ids)
-        found += await to_thread.run_sync(lambda: [*archive_findings(facts, events, rows)])
+        page = await self._read_events("verify_archived", ids)
+        found += await to_thread.run_sync(page.findings_in_file, facts, events)
         return [] if found and await self._is_replaced(row) else found
 
     async def _is_replaced(self, row: ArchiveRow) -> bool:
@@ -270,17 +301,19 @@ class Verification(Run[VerifyProgress, Finding]):
         return not is_named
 
     async def _erasures(self) -> AsyncGenerator[Finding]:
-        for erased_at, key in await self._session.fetch_rows("verify_erasures", {}):
-            text = "the erasure is not finished: run the same command again"
-            yield Finding("unfinished-erasure", "outbox_erasures", f"{erased_at}/{key}", text)
+        rows = await self._session.fetch_rows("verify_erasures", {})
+        for erased_at, erasure_id, is_finished, is_stored in rows:
+            fault: Fault = "missing-event" if is_finished else "unfinished-erasure"
+            text = "there is no such event"
+            if not is_finished:
+                text = "the erasure is not finished: run the same command again"
+            elif is_stored:
+                fault, text = "other-event", "its event is of another entity or version"
+            yield Finding(fault, "outbox_erasures", f"{erased_at}/{erasure_id}", text)
 
     async def _job_row(self) -> JobRow | None:
         rows = await self._session.fetch("job_row", JobRow, {})
         return rows[0] if rows else None
-
-    @property
-    def _forgotten_before(self) -> datetime | None:
-        return None if self._job is None else self._job.forgotten_before
 
     async def _is_at_rest(self) -> bool:
         """Whether no job has moved an event since the beginning of the run."""
@@ -367,6 +400,22 @@ class _HeaderPage:
         return [*check.findings(self.rows)]
 
 
+class _MessagePage:
+    """A page of messages or dead letters."""
+
+    def __init__(self, rows: Sequence[MessageRow]) -> None:
+        self.rows = rows
+
+    @property
+    def following(self) -> _Place | None:
+        """The last key; None after the last page, which is empty since bytes end a page, too."""
+        return self.rows[-1].place if self.rows else None
+
+    def findings(self) -> list[Finding]:
+        """What is wrong with the messages of the page."""
+        return [finding for row in self.rows for finding in message_findings(row)]
+
+
 class _EventPage:
     """A page of events with the headers and entities of their touches, from one snapshot."""
 
@@ -391,13 +440,33 @@ class _EventPage:
 
     def findings(self) -> list[Finding]:
         """What is wrong with the events of the page."""
-        stored = iter(self.stored)
         return [
             finding
-            for row, touches in zip(self.rows, self._touches, strict=True)
+            for row, touches, stored in self._with_stored()
             if row.is_due
-            for finding in event_findings(row, touches, [*islice(stored, len(touches))])
+            for finding in event_findings(row, touches, stored)
         ]
+
+    def findings_in_file(
+        self, facts: ArchiveFile, events: Sequence[ArchivedEvent]
+    ) -> list[Finding]:
+        """What is wrong with the events in a file, of which these are the rows."""
+        found = {each[0].id: each for each in self._with_stored()}
+        return [
+            finding
+            for event in events
+            for finding in (
+                archived_findings(event, *found[event.id])
+                if event.id in found and found[event.id][0].archive == facts.number
+                else [missing_finding(facts, event)]
+            )
+        ]
+
+    def _with_stored(self) -> Iterator[tuple[EventRow, Sequence[Touched], Sequence[TouchRow]]]:
+        """Each event with its touches, and the headers and entities of these."""
+        stored = iter(self.stored)
+        for row, touches in zip(self.rows, self._touches, strict=True):
+            yield row, touches, [*islice(stored, len(touches))]
 
 
 def _touch_columns(pairs: Sequence[tuple[UUID, Touched]]) -> dict[str, str]:
@@ -432,39 +501,23 @@ def _entity(cells: Sequence[Any]) -> Finding:
     return entity_finding("other-event", key, text)
 
 
-def _message(cells: Sequence[Any]) -> Finding:
-    shard, position, event_id, is_stored, is_subject, is_placed, _ = cells
-    key = f"{shard}/{position}/{event_id}"
-    if not is_stored:
-        return Finding("missing-event", "outbox", key, "there is no such event")
-    if not is_subject:
-        return Finding("other-entity", "outbox", key, "the subject is not that of the event")
-    if not is_placed:
-        text = "the position is neither that of the event nor of a replay"
-        return Finding("other-position", "outbox", key, text)
-    return Finding("other-payload", "outbox", key, "the payload is not the bytes of the event")
-
-
-def _letter(cells: Sequence[Any]) -> Finding:
-    return _without_event("dead_letters", cells)
-
-
 def _replay(cells: Sequence[Any]) -> Finding:
-    return _without_event("outbox_replays", cells)
-
-
-def _without_event(table: str, key: Iterable[Any]) -> Finding:
-    return Finding("missing-event", table, "/".join(map(str, key)), "there is no such event")
+    event_id, number, is_stored, is_next = cells
+    fault: Fault = "other-position"
+    text = "the position is not above that of the event and of the replay before it"
+    if not is_stored:
+        fault, text = "missing-event", "there is no such event"
+    elif not is_next:
+        fault, text = "gap", f"replay {number - 1} is missing before it"
+    return Finding(fault, "outbox_replays", f"{event_id}/{number}", text)
 
 
 _BEFORE: Final = str(UUID(int=0))
 
+_FIRST_MESSAGE: Final[_Place] = {"shard": -1, "position": 0, "event_id": _BEFORE}
+_FIRST_LETTER: Final[_Place] = {"event_id": _BEFORE, "died_at": "-infinity"}
 _PARTS: Final = (
     _Part("verify_entities", "entities", {"entity_type": "", "entity_id": ""}, _entity),
-    _Part(
-        "verify_messages", "messages", {"shard": -1, "position": 0, "event_id": _BEFORE}, _message
-    ),
-    _Part("verify_letters", "dead_letters", {"event_id": _BEFORE, "died_at": "-infinity"}, _letter),
     _Part("verify_replays", "replays", {"event_id": _BEFORE, "number": 0}, _replay),
 )
 
