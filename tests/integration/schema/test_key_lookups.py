@@ -150,8 +150,11 @@ ASKED: dict[str, Mapping[str, object]] = {
     "verify_headers": {"entity_type": "", "entity_id": "", "version": 0, **PAGE},
     "verify_entities": {"entity_type": "", "entity_id": "", **PAGE},
     "verify_messages": {
-        **{"shard": 7, "position": 0, "event_id": FIRST},
-        **{"rows": KEYS, "bytes": 1 << 20},
+        "shard": 7,
+        "position": 0,
+        "event_id": FIRST,
+        "rows": KEYS,
+        "bytes": 1 << 20,
     },
 }
 
