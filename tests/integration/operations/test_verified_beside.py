@@ -78,7 +78,7 @@ class Life:
         await archive(self.database, self.folder, self.some_time())
 
     async def forget(self) -> None:
-        await forget(self.database, self.folder, self.some_time())
+        await forget(self.database, self.folder, before=self.some_time())
 
     async def erase(self) -> None:
         await self.erased(ids=False)
@@ -113,7 +113,7 @@ class Life:
         """Do `turns` things one after the other."""
         verbs = [self.write, self.write, self.write]
         verbs += [self.relay, self.relay, self.replay, self.retry, self.archive, self.forget]
-        verbs += [self.erase, self.fill]
+        verbs += [self.erase, self.rename, self.fill]
         for _ in range(turns):
             try:
                 await self.random.choice(verbs)()
