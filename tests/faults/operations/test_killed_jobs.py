@@ -1,7 +1,7 @@
 """Jobs that are killed before each of their steps, and archives that meet each other."""
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from itertools import count
@@ -12,16 +12,17 @@ from uuid import UUID
 import anyio
 import psycopg
 import pytest
-from tests.support.commands import Command
+from tests.support.commands import Command, run
 from tests.support.operations.archive_files import files
 from tests.support.operations.archived_events import texts
 from tests.support.operations.jobs import EVENTS, JOBS, SECRET, Job, JobRun
-from tests.support.operations.small_jobs import DIES_AT, DIES_IN, PAGE
+from tests.support.operations.small_jobs import DIES_AT, DIES_IN, PAGE, PROGRAM
 from tests.support.outbox_databases import OutboxDatabases
+from tests.support.publisher.given_up_messages import relay_all
 from tests.support.verified import findings_in
 
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import StoredEvent, Writer
 
 pytestmark = pytest.mark.postgres_only("a proxy is between the jobs and the server")
@@ -190,6 +191,65 @@ def assert_counted_once(job_run: JobRun, sql: Sql) -> None:
         rows = sql.execute(f"SELECT {column} FROM outbox.outbox_jobs").fetchall()  # type: ignore[arg-type]
         # With the event that says so, which gets the pseudonym, too.
         assert rows == [(EVENTS + job_run.job.name.endswith("ids"),)]
+
+
+# --- the numbers of replays ------------------------------------------------------------
+
+REPLAY: Final = BY_NAME["replay"]
+
+
+def _replayed_once(url: str, sql: Sql, folder: Path) -> None:
+    """Six archived events, each of which was sent once as a replay."""
+    REPLAY.prepare(url, sql, folder)
+    replayed = run(*REPLAY.words, "--database", url)
+    assert replayed.code == 0, replayed.err
+    assert len(sent(url)) == EVENTS
+    archived = run("archive", "--before", "0s", "--to", folder, "--database", url, program=PROGRAM)
+    assert archived.code == 0, archived.err
+
+
+FORGET_REPLAYED: Final = replace(FORGET, prepare=_replayed_once)
+"""Each event has a row of a replay, too, and so a transaction of its own."""
+
+
+def sent(url: str) -> Sequence[str]:
+    """Relay all that waits. Returns the ids by which a broker knows a message again."""
+    sink = MemorySink()
+    anyio.run(relay_all, Database(url), sink)
+    return [message.dedupe_id for message in sink.messages]
+
+
+@pytest.mark.parametrize(
+    ("killed", "steps"),
+    [
+        (before_statement, range(5, 100, 12)),
+        (before_action, range(5, 100, 12)),
+        pytest.param(before_statement, ALL, marks=pytest.mark.slow),
+        pytest.param(before_action, ALL, marks=pytest.mark.slow),
+    ],
+)
+def test_a_replay_after_a_killed_forget_gets_a_number_that_no_broker_has_seen(
+    outbox_databases: OutboxDatabases,
+    tmp_path: Path,
+    killed: Callable[[JobRun, int], int],
+    steps: Iterable[int],
+) -> None:
+    in_the_middle = 0
+    for number in steps:
+        with outbox_databases.lent(3) as url, psycopg.connect(url, autocommit=True) as sql:
+            job_run = JobRun(FORGET_REPLAYED, url, sql, tmp_path / str(number))
+            if killed(job_run, number) == 0:
+                break
+            left = {str(row[0]) for row in sql.execute("SELECT id FROM outbox.business_events")}
+            replayed = run(*REPLAY.words, "--archive", job_run.folder, "--database", url)
+            assert replayed.code == 0, replayed.err
+            assert sorted(sent(url)) == sorted(f"{event_id}/r2" for event_id in left)
+            job_run.end_leases()
+            assert anyio.run(findings_in, url, job_run.folder) == []
+            in_the_middle += 0 < len(left) < EVENTS
+    else:
+        pytest.fail("there are more steps")
+    assert in_the_middle > 1
 
 
 # --- two archives ----------------------------------------------------------------------
