@@ -2,7 +2,7 @@
 
 - `tool` is the base of all, and the row that records what one did; `operations` reads those rows.
 - `run` is what each long verb returns, and `pages` the loop of those that change rows: pages under
-  a fence. `pace` limits the rate.
+  a fence. `pace` says how fast: a rate, or what others leave.
 - `messages`: `Messages`, whose verbs are find, retry, drop and replay.
 - `selection` says which messages; `undelivered` is their one type, and reads them. `letter_groups`
   counts the dead ones by error.

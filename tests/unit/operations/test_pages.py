@@ -49,12 +49,67 @@ def test_a_rate_that_cannot_be_is_refused(rate: float) -> None:
         Pace(rate)
 
 
-def test_without_a_rate_it_rests_for_a_part_of_the_time_of_a_transaction() -> None:
-    pace = Pace(rest=0.5)
-    assert pace.wait(100.0) == 0.0
-    pace.spend(7, 100.0, 103.0)
-    assert pace.wait(103.0) == 1.5
-    assert pace.wait(105.0) == 0.0
+# --- a run that yields -----------------------------------------------------------------
+
+
+class Beside:
+    """A run that yields, on a database of others: a transaction takes 0.2 s, times `busy`."""
+
+    def __init__(self) -> None:
+        self.pace = Pace(yields=True)
+        self.now = 1000.0
+
+    def share(self, busy: float) -> float:
+        """The share of the time that a transaction has, with the rest after it."""
+        began = self.now
+        self.now += 0.2 * busy
+        self.pace.spend(MAX_ROWS, began, self.now)
+        took, self.now = self.now - began, self.now + self.pace.wait(self.now)
+        return took / (self.now - began)
+
+
+@given(st.lists(st.floats(1.0, 18.0), max_size=20))
+def test_a_run_that_yields_has_a_fifth_of_the_time_at_most(busy: Sequence[float]) -> None:
+    database = Beside()
+    assert all(database.share(each) <= 1 / 5 + 1e-6 for each in busy)
+
+
+@given(st.floats(1.1, 4.0), st.floats(1.0, 4.0))
+def test_a_run_that_yields_rests_longer_while_others_slow_it(busy: float, more: float) -> None:
+    database = Beside()
+    quick = database.share(1.0)
+    slow = database.share(busy)
+    assert quick == pytest.approx(1 / 5)
+    assert slow == pytest.approx(1 / (1 + 4 * min(busy, 4)))
+    assert database.share(busy * more) <= slow + 1e-6
+    assert database.share(1.0) == pytest.approx(quick)
+
+
+def test_a_run_that_yields_knows_no_better_than_its_fastest_transaction() -> None:
+    database = Beside()
+    assert database.share(3.0) == pytest.approx(1 / 5)
+    assert database.share(1.0) == pytest.approx(1 / 5)
+    assert database.share(3.0) == pytest.approx(1 / 13)
+
+
+def test_a_run_that_yields_goes_on_soon_after_it_was_suspended() -> None:
+    database = Beside()
+    database.share(1.0)
+    began = database.now
+    database.pace.spend(MAX_ROWS, began, began + 3600)
+    assert database.pace.wait(began + 3600) == 60
+
+
+@pytest.mark.parametrize(("pace", "events"), [(Pace(yields=True), 0), (Pace(), MAX_ROWS)])
+def test_no_run_rests_that_has_only_read_or_that_does_not_yield(pace: Pace, events: int) -> None:
+    pace.spend(events, 100.0, 103.0)
+    assert pace.wait(103.0) == 0.0
+
+
+def test_a_rate_replaces_the_rests() -> None:
+    pace = Pace(1000.0, yields=True)
+    pace.spend(500, 100.0, 103.0)
+    assert pace.wait(103.0) == 0.5
 
 
 class Paged(Run[int, Sequence[Item]]):

@@ -33,12 +33,6 @@ MAX_ROWS: Final = 2_900
 MAX_BYTES: Final = 8 << 20
 """Most bytes of one transaction. Aurora DSQL allows 10 MiB."""
 
-REST: Final = 0.5
-"""How long a job without a rate rests after a file, to the time that the file took.
-
-So a third of the time is left to the writers, however slow the database is.
-"""
-
 
 class ArchiveProgress(msgspec.Struct, frozen=True, rename="camel"):
     """How far an archive job is.
@@ -76,7 +70,7 @@ class ArchiveRun(Run[ArchiveProgress, ArchiveProgress]):
         self._number = 0
         self._file = ""
         self._oldest: datetime | None = None
-        super().__init__(ArchiveProgress(), Pace(rate, rest=REST))
+        super().__init__(ArchiveProgress(), Pace(rate, yields=True))
 
     async def _work(self) -> AsyncGenerator[ArchiveProgress]:
         total = await rows_estimate(self._session, "business_events")

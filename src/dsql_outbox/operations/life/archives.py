@@ -31,9 +31,9 @@ class Archives(Operator):
         """Move the bytes of events that were saved before a time to files.
 
         `to` is a folder or ``s3://BUCKET/PREFIX``. Events that wait in the outbox, or are dead
-        letters, stay as they are. `rate` is the limit in events per second. With None, the
-        job rests after each file for half as long as that file took.
-        With `dry_run` nothing is changed.
+        letters, stay as they are. `rate` is the limit in events per second. With None,
+        the job leaves the database to the writers for most of the time, as `Pace` says. With
+        `dry_run` nothing is changed.
 
         Raises `SettingsError` for a time without a zone, a rate that is not above 0, and a place
         that cannot be, and the run for a place of another outbox; `MissingExtra`.
