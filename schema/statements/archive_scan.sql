@@ -6,7 +6,7 @@
 WITH page AS (
   SELECT id, saved_date, event_size, shard, position, touches, archive
   FROM {schema}.business_events
-  WHERE id > %(after)s::uuid
+  WHERE id >= %(first)s::uuid
   ORDER BY id
   LIMIT %(rows)s
 ), found AS (

@@ -22,6 +22,8 @@ from dsql_outbox.operations.life import old_events
 from dsql_outbox.outbox import (
     Database,
     DuplicateEvent,
+    Entity,
+    Event,
     JobRefused,
     SchemaError,
     SettingsError,
@@ -116,6 +118,24 @@ async def test_delivered_events_go_with_their_rows_and_what_a_row_names_stays(
         assert [each.reason for each in found if each.verb == "forget"] == ["90 days"]
     assert await findings_in(database) == []
     assert (await forget(database, before=CUT)).events == 0
+
+
+async def test_no_id_is_left_out(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first and the last id that there can be, each on a page of its own."""
+    monkeypatch.setattr(old_events, "_PAGE", 1)
+    ids = [UUID(int=0), UUID(int=1), UUID(int=(1 << 128) - 1)]
+    for each in ids:
+        writer.write(Event.new("Moved", "Moved", [Entity("Car", "a")], id=each))
+    await relay_all(database, MemorySink())
+    assert (await archive(database, tmp_path, dry_run=True)).events == 3
+    assert (await forget(database)).read == 3
+    assert stored(sql) == set()
 
 
 @pytest.mark.postgres_only("a trigger notes the transactions")

@@ -143,7 +143,7 @@ ASKED: dict[str, Mapping[str, object]] = {
         "versions": VERSIONS,
         "event_ids": IDS,
     },
-    "archive_scan": {"after": FIRST, "before": datetime.now(UTC), "rows": KEYS},
+    "archive_scan": {"first": FIRST, "before": datetime.now(UTC), "rows": KEYS},
     "verify_letters": {"event_id": FIRST, "died_at": "epoch", "rows": KEYS},
     "verify_replays": {"event_id": FIRST, "number": 0, "rows": KEYS},
     "verify_events": {"first": FIRST, "rows": KEYS, "bytes": 1 << 20, "since": None},

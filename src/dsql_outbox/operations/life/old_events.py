@@ -13,7 +13,7 @@ from dsql_outbox.schema.session import Session
 from .stored_touches import EventTouch, touches_of
 
 _PAGE: Final = 5_000
-_FIRST: Final = UUID(int=0)
+_LAST: Final = UUID(int=(1 << 128) - 1)
 
 
 class OldEvent(NamedTuple):
@@ -53,14 +53,15 @@ class OldPage(NamedTuple):
 
 async def old_pages(session: Session, before: datetime) -> AsyncGenerator[OldPage]:
     """Read the whole table in the order of the ids, but no bytes."""
-    after, seen = _FIRST, _PAGE
-    while seen == _PAGE:
-        asked = {"after": str(after), "before": before, "rows": _PAGE}
+    first: UUID | None = UUID(int=0)
+    while first is not None:
+        asked = {"first": str(first), "before": before, "rows": _PAGE}
         rows = await session.fetch("archive_scan", _ScanRow, asked)
-        first = rows[0]
-        seen, after = first.seen, UUID(first.reached or str(after))
+        page, reached = rows[0], UUID(rows[0].reached or str(_LAST))
+        is_last = page.seen < _PAGE or reached == _LAST
+        first = None if is_last else UUID(int=reached.int + 1)
         events = [found for row in rows if (found := _old_event(row)) is not None]
-        yield OldPage(seen, first.kept, first.oldest, events)
+        yield OldPage(page.seen, page.kept, page.oldest, events)
 
 
 def require_zone(before: datetime) -> None:
