@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -61,7 +61,7 @@ def postgres_server(folder: Path) -> Generator[EmbeddedPostgres]:
         with EmbeddedPostgres(folder / "postgres", settings=_QUICK) as server:
             yield server
         return
-    with _Fronted(folder, _programs(folder)) as server, DsqlEndpoint(server.url) as endpoint:
+    with _Fronted(folder) as server, DsqlEndpoint(server.url) as endpoint:
         server.endpoint = endpoint
         yield server
         server.endpoint = None
@@ -74,13 +74,19 @@ class _Fronted(EmbeddedPostgres):
 
     endpoint: DsqlEndpoint | None = None
 
-    def __init__(self, folder: Path, programs: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         # ministack logs in as postgres, with no password.
         rules = folder / "pg_hba.conf"
         rules.write_text("local all all trust\nhost all all 127.0.0.1/32 trust\n")
         rules.chmod(0o644)
         settings = _QUICK | {"hba_file": str(rules), "temp_file_limit": "131072"}
-        super().__init__(folder / "postgres", settings=settings, programs=programs)
+        super().__init__(folder / "postgres", settings=settings)
+        self._programs = _programs(folder)
+
+    def __enter__(self) -> Self:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DSQL_OUTBOX_POSTGRES", str(self._programs))
+            return super().__enter__()
 
     def _url(self, database: str) -> str:
         url = super()._url(database)
