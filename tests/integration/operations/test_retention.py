@@ -38,6 +38,12 @@ pytestmark = pytest.mark.anyio
 
 OLD = datetime(2025, 1, 1, tzinfo=UTC)
 CUT = OLD + timedelta(days=1)
+BEFORE = "SELECT event_id, count(*)"
+"""The last statement before the transaction that deletes."""
+MOMENTS = [
+    BEFORE,
+    pytest.param("FOR UPDATE", marks=pytest.mark.postgres_only("its snapshot is older on DSQL")),
+]
 TABLES = ("business_events", "event_headers", "outbox_replays", "outbox", "dead_letters")
 
 
@@ -172,6 +178,7 @@ async def test_events_are_forgotten_in_transactions_of_a_few_rows(
     assert [count(sql, table) for table in TABLES[:3]] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("target", ["default", "lake"])
 async def test_an_event_that_a_row_names_since_the_page_was_read_is_not_forgotten(
     database: Database,
@@ -179,6 +186,7 @@ async def test_an_event_that_a_row_names_since_the_page_was_read_is_not_forgotte
     writer: Writer,
     sql: psycopg.Connection,
     target: str,
+    moment: str,
 ) -> None:
     """Only the look under the lock finds the row of a replay that has committed since."""
     async with Targets(database) as targets:
@@ -189,21 +197,20 @@ async def test_an_event_that_a_row_names_since_the_page_was_read_is_not_forgotte
     def meanwhile() -> None:
         assert anyio.run(partial(replay, database, one, target=target)) == [1]
 
-    database_proxy.before(meanwhile, matching="FOR UPDATE")
+    database_proxy.before(meanwhile, matching=moment)
     done = await forget(Database(database_proxy.url))
     assert (done.events, done.kept) == (1, 1)
     assert stored(sql) == {one}
     assert count(sql, "outbox_replays") == 1
 
 
-@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("moment", [None, *MOMENTS])
 async def test_nothing_is_forgotten_while_a_target_opens_or_fills(
     database: Database,
     database_proxy: PostgresProxy,
     writer: Writer,
     sql: psycopg.Connection,
-    *,
-    is_late: bool,
+    moment: str | None,
 ) -> None:
     """Also if it has begun since the job did: each transaction looks."""
     writer.write(event())
@@ -215,10 +222,10 @@ async def test_nothing_is_forgotten_while_a_target_opens_or_fills(
             " VALUES ('lake', 'sink', 1024, 'filling')"
         )
 
-    if is_late:
-        database_proxy.before(fill, matching="FOR UPDATE")
-    else:
+    if moment is None:
         fill()
+    else:
+        database_proxy.before(fill, matching=moment)
     with pytest.raises(JobRefused, match="target lake is filling"):
         await forget(Database(database_proxy.url))
     assert count(sql, "business_events") == 1
@@ -325,6 +332,7 @@ async def test_an_archivist_may_forget_and_an_operator_may_not(
 # --- beside everything else ------------------------------------------------------------
 
 
+@pytest.mark.postgres_only("the endpoint forgets what a transaction has only locked at its COMMIT")
 async def test_beside_writers_publishers_and_replays_nothing_is_lost(
     database: Database, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
