@@ -23,7 +23,10 @@ from dsql_outbox.schema.named_statements import names, read_sql
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.postgres_only("a row is changed by its place in the table's file"),
+]
 
 TABLES: Final = [
     found[1]
@@ -44,7 +47,10 @@ KINDS: Final[dict[str, LiteralString]] = {
           ELSE 'sent' END)""",
     "event_headers": """(SELECT CASE WHEN b.archive IS NULL THEN 'here' ELSE 'archived' END
         FROM outbox.business_events b WHERE b.id = t.event_id)""",
-    "entities": "CASE WHEN position = 0 THEN 'never a subject' ELSE 'subject' END",
+    "entities": """CASE WHEN position = 0 THEN 'never a subject' WHEN EXISTS (
+          SELECT FROM outbox.event_headers h WHERE h.entity_type = t.entity_type
+            AND h.entity_id = t.entity_id AND h.entity_version = 1)
+        THEN 'subject' ELSE 'subject of forgotten events' END""",
     "outbox": """CASE WHEN headers::text LIKE '%"replay"%' THEN 'replay'
         WHEN EXISTS (SELECT FROM outbox.outbox_erasures e WHERE e.event_id = t.event_id)
           THEN 'notice'
@@ -79,6 +85,7 @@ NOT_NAMED: Final[dict[str, str]] = {
     "dead_letters.error": _SEEN,
     "dead_letters.error_pattern": _SEEN,
     "entities.created_at": _DATE,
+    "entities.moved_version subject of forgotten": "no header is left that it passes over",
     "entities.previous_position": "the next write replaces it by `position`, and nothing reads it",
     "entities.shard never a subject": "it has no message yet, and any shard is right",
     "entities.updated_at": "by the clock; it says whether its last event may be forgotten",
@@ -288,7 +295,7 @@ def changed(value: str | None, kind: str) -> str:
     """Another value of the same type; of texts one of the same length."""
     match kind:
         case "integer" | "bigint" | "double precision":
-            return str(float(value or 0) + 1) if kind.startswith("d") else str(int(value or 0) + 1)
+            return str(int(value or 0) + 1)
         case "uuid":
             return str(UUID(int=UUID(value or "0" * 32).int ^ 1))
         case "json":
@@ -296,8 +303,7 @@ def changed(value: str | None, kind: str) -> str:
         case "bytea":
             return f"{value}00"
         case "timestamp with time zone":
-            is_date = value is not None and value != "infinity"
-            return f"{value[:3]}{(int(value[3]) + 1) % 10}{value[4:]}" if is_date else "2000-01-01Z"
+            return "2100-01-01Z"
         case _:
             return f"{'y' if value and value[0] == 'x' else 'x'}{(value or '')[1:]}"
 

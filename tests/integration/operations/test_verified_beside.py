@@ -23,7 +23,10 @@ from dsql_outbox.outbox.errors import JobRefused, SettingsError
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.postgres_only("on DSQL a target opens after five minutes only"),
+]
 
 
 TURNS = 25
