@@ -198,7 +198,7 @@ class Damage(NamedTuple):
 
 def new(n: int, *keys: str, **more: Any) -> Event:
     pairs = (key.split("/") for key in keys)
-    entities = [Entity(*pair, {"id": pair[1], "name": f"n{n}"}) for pair in pairs]
+    entities = [Entity(kind, name, {"id": name, "name": f"n{n}"}) for kind, name in pairs]
     return Event.new("Car Sold", "CarSold", entities, id=UUID(int=n << 96), **more)
 
 
@@ -280,7 +280,7 @@ def lived(
         yield Lived(Database(url), on, folder)
 
 
-def columns_of(on: psycopg.Connection[Any], table: str) -> dict[str, str]:
+def columns_of(on: psycopg.Connection[Any], table: str) -> dict[str, LiteralString]:
     """The columns of a table with their types."""
     return dict(
         on.execute(
