@@ -32,9 +32,6 @@ Sql = psycopg.Connection[Any]
 BY_NAME: Final = {job.name: job for job in JOBS}
 ARCHIVE, FORGET, ERASE = (BY_NAME[name] for name in ("archive", "forget", "erase"))
 FORGET_STORED: Final = BY_NAME["forget stored"]
-ARCHIVE_QUICKLY: Final = replace(ARCHIVE, words=(*ARCHIVE.words, "--rate", "100000"))
-"""It does not rest, and so renews its lease in the transactions alone."""
-
 ERASE_ARCHIVED: Final = replace(
     ERASE,
     name="erase archived",
@@ -84,8 +81,8 @@ def before_action(job_run: JobRun, number: int) -> int:
 @pytest.mark.parametrize(
     ("job", "killed", "steps"),
     [
-        pytest.param(ARCHIVE_QUICKLY, before_statement, SOME, id="archive-some_statements"),
-        pytest.param(ARCHIVE_QUICKLY, before_action, SOME, id="archive-some_actions"),
+        pytest.param(ARCHIVE, before_statement, SOME, id="archive-some_statements"),
+        pytest.param(ARCHIVE, before_action, SOME, id="archive-some_actions"),
         pytest.param(FORGET_STORED, before_statement, SOME, id="forget-some_statements"),
         pytest.param(ERASE_IDS, before_statement, SOME, id="erase_ids-some_statements"),
         *(
@@ -204,7 +201,8 @@ def _replayed_once(url: str, sql: Sql, folder: Path) -> None:
     replayed = run(*REPLAY.words, "--database", url)
     assert replayed.code == 0, replayed.err
     assert len(sent(url)) == EVENTS
-    archived = run("archive", "--before", "0s", "--to", folder, "--database", url, program=PROGRAM)
+    words = ("archive", "--before", "0s", "--to", folder, "--rate", 100_000, "--database", url)
+    archived = run(*words, program=PROGRAM)
     assert archived.code == 0, archived.err
 
 

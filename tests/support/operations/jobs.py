@@ -23,6 +23,7 @@ from dsql_outbox.writer import Writer
 EVENTS: Final = 6
 SECRET: Final = "Zaphod"
 FINISHING: Final = "finishing the work in progress"
+_WITHOUT_RESTS: Final = ("--rate", "100000")
 _FIRST: Final = 101
 _HELD: LiteralString = "'00000000-0000-0000-0000-000000000067'"  # the third, of the second page
 _GOING_ON: Final = re.compile(r"the same command(?: with (?P<more>--\S+ \S+))?")
@@ -94,7 +95,7 @@ def _sent(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
 def _archived(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
     """In three files."""
     _sent(url, sql, folder)
-    words = ("archive", "--before", "0s", "--to", folder, "--database", url)
+    words = ("archive", "--before", "0s", "--to", folder, *_WITHOUT_RESTS, "--database", url)
     done = run(*words, program=PROGRAM)
     assert done.code == 0, done.err
 
@@ -161,7 +162,7 @@ _LETTERS_DONE: LiteralString = "SELECT 6 - count(*) FROM outbox.dead_letters"
 JOBS: Final = [
     Job(
         name="archive",
-        words=("archive", "--before", "0s", "--to", "FOLDER"),
+        words=("archive", "--before", "0s", "--to", "FOLDER", *_WITHOUT_RESTS),
         prepare=_sent,
         hold=_HOLD_EVENT,
         done="SELECT count(*) FROM outbox.business_events WHERE archive IS NOT NULL",
@@ -172,7 +173,7 @@ JOBS: Final = [
     ),
     Job(
         name="forget stored",
-        words=("forget", "--before", "0s", "--yes"),
+        words=("forget", "--before", "0s", "--yes", *_WITHOUT_RESTS),
         prepare=_sent,
         hold=_HOLD_EVENT,
         done="SELECT 6 - count(*) FROM outbox.business_events",
@@ -183,7 +184,7 @@ JOBS: Final = [
     ),
     Job(
         name="forget",
-        words=("forget", "--before", "0s", "--archive", "FOLDER", "--yes"),
+        words=("forget", "--before", "0s", "--archive", "FOLDER", "--yes", *_WITHOUT_RESTS),
         prepare=_archived,
         hold=_HOLD_EVENT,
         done="SELECT 6 - count(*) FROM outbox.business_events",
