@@ -2,18 +2,30 @@
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsql_outbox.operations import (
+    Archives,
+    Erasures,
+    Messages,
+    Retention,
+    Selection,
+    Targets,
+)
 from dsql_outbox.operations.pace import Pace
 from dsql_outbox.operations.pages import Step, TooLarge, change_pages, pack
 from dsql_outbox.operations.run import RowFence, Run
-from dsql_outbox.outbox import SettingsError
+from dsql_outbox.outbox import Database, SettingsError
 
 MAX_ROWS = 500
+DATABASE = Database("postgresql://nowhere/shop")
 
 Item = tuple[int, int, int]
 """Its number, rows and bytes."""
@@ -49,14 +61,14 @@ def test_a_rate_that_cannot_be_is_refused(rate: float) -> None:
         Pace(rate)
 
 
-# --- a run that yields -----------------------------------------------------------------
+# --- a run that gives way -----------------------------------------------------------------
 
 
 class Beside:
-    """A run that yields, on a database of others: a transaction takes 0.2 s, times `busy`."""
+    """A run that gives way, on a database of others: a transaction takes 0.2 s, times `busy`."""
 
     def __init__(self) -> None:
-        self.pace = Pace(yields=True)
+        self.pace = Pace(gives_way=True)
         self.now = 1000.0
 
     def share(self, busy: float) -> float:
@@ -69,13 +81,13 @@ class Beside:
 
 
 @given(st.lists(st.floats(1.0, 18.0), max_size=20))
-def test_a_run_that_yields_has_a_fifth_of_the_time_at_most(busy: Sequence[float]) -> None:
+def test_a_run_that_gives_way_has_a_fifth_of_the_time_at_most(busy: Sequence[float]) -> None:
     database = Beside()
     assert all(database.share(each) <= 1 / 5 + 1e-6 for each in busy)
 
 
 @given(st.floats(1.1, 4.0), st.floats(1.0, 4.0))
-def test_a_run_that_yields_rests_longer_while_others_slow_it(busy: float, more: float) -> None:
+def test_a_run_that_gives_way_rests_longer_while_others_slow_it(busy: float, more: float) -> None:
     database = Beside()
     quick = database.share(1.0)
     slow = database.share(busy)
@@ -85,14 +97,14 @@ def test_a_run_that_yields_rests_longer_while_others_slow_it(busy: float, more: 
     assert database.share(1.0) == pytest.approx(quick)
 
 
-def test_a_run_that_yields_knows_no_better_than_its_fastest_transaction() -> None:
+def test_a_run_that_gives_way_knows_no_better_than_its_fastest_transaction() -> None:
     database = Beside()
     assert database.share(3.0) == pytest.approx(1 / 5)
     assert database.share(1.0) == pytest.approx(1 / 5)
     assert database.share(3.0) == pytest.approx(1 / 13)
 
 
-def test_a_run_that_yields_goes_on_soon_after_it_was_suspended() -> None:
+def test_a_run_that_gives_way_goes_on_soon_after_it_was_suspended() -> None:
     database = Beside()
     database.share(1.0)
     began = database.now
@@ -100,16 +112,36 @@ def test_a_run_that_yields_goes_on_soon_after_it_was_suspended() -> None:
     assert database.pace.wait(began + 3600) == 60
 
 
-@pytest.mark.parametrize(("pace", "events"), [(Pace(yields=True), 0), (Pace(), MAX_ROWS)])
-def test_no_run_rests_that_has_only_read_or_that_does_not_yield(pace: Pace, events: int) -> None:
+@pytest.mark.parametrize(("pace", "events"), [(Pace(gives_way=True), 0), (Pace(), MAX_ROWS)])
+def test_no_run_rests_that_has_only_read_or_that_does_not_give_way(pace: Pace, events: int) -> None:
     pace.spend(events, 100.0, 103.0)
     assert pace.wait(103.0) == 0.0
 
 
 def test_a_rate_replaces_the_rests() -> None:
-    pace = Pace(1000.0, yields=True)
+    pace = Pace(1000.0, gives_way=True)
     pace.spend(500, 100.0, 103.0)
     assert pace.wait(103.0) == 0.5
+
+
+ERASURE = Erasures(DATABASE).erase("Car/a", reason="request 7")
+REPLAY = Messages(DATABASE).replay(Selection(), reason="request 7")
+RETRY = Messages(DATABASE).retry(reason="request 7")
+FILL = Targets(DATABASE).add("lake", from_start=True)
+
+
+@pytest.mark.parametrize("run", [ERASURE, REPLAY, RETRY, FILL])
+def test_a_run_that_somebody_waits_for_does_not_rest(run: Run[Any, Any]) -> None:
+    run.pace.spend(1, 100.0, 103.0)
+    assert run.pace.wait(103.0) == 0.0
+
+
+def test_a_run_of_a_schedule_gives_way(tmp_path: Path) -> None:
+    before = datetime.now(UTC)
+    archive = Archives(DATABASE).archive(before, str(tmp_path))
+    for run in (archive, Retention(DATABASE).forget(before)):
+        run.pace.spend(1, 100.0, 103.0)
+        assert run.pace.wait(103.0) == 12.0
 
 
 class Paged(Run[int, Sequence[Item]]):

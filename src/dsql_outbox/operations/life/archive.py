@@ -70,7 +70,7 @@ class ArchiveRun(Run[ArchiveProgress, ArchiveProgress]):
         self._number = 0
         self._file = ""
         self._oldest: datetime | None = None
-        super().__init__(ArchiveProgress(), Pace(rate, yields=True))
+        super().__init__(ArchiveProgress(), Pace(rate, gives_way=True))
 
     async def _work(self) -> AsyncGenerator[ArchiveProgress]:
         total = await rows_estimate(self._session, "business_events")

@@ -62,7 +62,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
         self._dry_run = dry_run
         self._file: OpenFile | None = None
         """The file of the events at work; None for events that have their bytes in the table."""
-        super().__init__(ForgetProgress(), Pace(rate, yields=True))
+        super().__init__(ForgetProgress(), Pace(rate, gives_way=True))
 
     async def _work(self) -> AsyncGenerator[ForgetProgress]:
         await self._require_places()

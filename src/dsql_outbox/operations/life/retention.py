@@ -36,8 +36,8 @@ class Retention(Operator):
         place or several. Then a repeat of such a write is a new event, a stream begins with the
         first version that is left, and neither a replay nor a new target gets them. The current
         state of each entity stays. Events that a waiting message or a dead letter names stay, too.
-        `rate` is the limit in events per second (None is no limit). With `dry_run` nothing is
-        changed.
+        `rate` is the limit in events per second. With None, the job leaves the database to the
+        writers for most of the time, as `Pace` says. With `dry_run` nothing is changed.
 
         Raises `SettingsError` for a time without a zone, a rate that is not above 0, and a place
         that cannot be; `MissingExtra`.
