@@ -54,6 +54,7 @@ MIDDLE: dict[str, object] = {
     "number": PLACE,
     "version": PLACE,
     "rows": PAGE,
+    "bytes": 1 << 20,
     "last": LAST,
     "first_shard": 0,
     "last_shard": LAST,

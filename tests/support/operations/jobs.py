@@ -140,7 +140,7 @@ def _replayed(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
     _dead(url, sql, folder)
     sql.execute(
         "INSERT INTO outbox.outbox_replays"
-        " SELECT id, 1, position, '', 'me', now() FROM outbox.business_events"
+        " SELECT id, 1, position + 1, '', 'me', now() FROM outbox.business_events"
     )
 
 
@@ -210,7 +210,8 @@ JOBS: Final = [
         words=("targets", "add", "lake", "--from-start"),
         prepare=_filling,
         hold="INSERT INTO outbox.outbox SELECT t.first_shard + e.shard, position, id,"
-        " previous_position, subject_type, subject_id, subject_version, topic, '{}', NULL,"
+        " previous_position, subject_type, subject_id, subject_version, topic,"
+        " (SELECT o.headers FROM outbox.outbox o WHERE o.event_id = e.id AND o.shard < 1024), NULL,"
         " event_size, now() FROM outbox.business_events e, outbox.outbox_targets t"
         f" WHERE id = {_HELD} AND name = 'lake'",
         done="SELECT count(*) - 2 FROM outbox.outbox"
@@ -374,7 +375,8 @@ class JobRun:
         """Fail unless all is done, and all tables and files agree."""
         assert self.done == self.job.done_in_the_end
         places = [self.folder] if self.folder.exists() else []
-        assert anyio.run(findings_in, self.url, *places) == []
+        found = anyio.run(findings_in, self.url, *places)
+        assert found == [], found
 
 
 def interrupt(command: Command) -> str:

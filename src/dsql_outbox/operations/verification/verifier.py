@@ -246,11 +246,11 @@ class Verification(Run[VerifyProgress, Finding]):
         read = partial(self._message_page, statement)
         async with aclosing(_ahead(read, first)) as pages:
             async for page in pages:
-                if not await self._goes_on():
-                    return
                 for finding in await to_thread.run_sync(page.findings):
                     yield finding
                 self._count_page(len(page.rows), **{counts: len(page.rows)})
+                if not await self._goes_on():
+                    return
 
     async def _message_page(self, statement: str, after: _Place) -> "_MessagePage":
         asked = {**after, "rows": OTHER_ROWS, "bytes": EVENT_BYTES}
