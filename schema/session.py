@@ -127,6 +127,8 @@ class Session:
     missing or outdated, and the driver's errors; that of a conflict only after the last try.
     Any other error closes the connection, as it may be one of this session or server.
 
+    With `locks`, a transaction sees behind each lock what was committed until then, whatever the
+    isolation level of the database is. Without, it has that level, as a user's function expects.
     With `read_only`, every statement runs in a READ ONLY transaction, and a statement whose
     connection was lost is run once more on a new one. With `needs_primary`, a server that says
     that it accepts no writes is left before a statement is sent to it: it may be a former
@@ -134,9 +136,15 @@ class Session:
     """
 
     def __init__(
-        self, database: Database, *, read_only: bool = False, needs_primary: bool = False
+        self,
+        database: Database,
+        *,
+        locks: bool = False,
+        read_only: bool = False,
+        needs_primary: bool = False,
     ) -> None:
         self._database = database
+        self._locks = locks
         self._read_only = read_only
         self._connection = LastingConnection(
             database, read_only=read_only, needs_primary=needs_primary
@@ -190,6 +198,8 @@ class Session:
 
         async def run(connection: AsyncConnection) -> T:
             transaction = SessionTransaction(connection, self._database.schema)
+            if self._locks:
+                await connection.set_isolation_level(self._database.locks_at)
             ends = _Ends(connection, self._guards, deleted)
             _give_time(connection)
             try:

@@ -82,6 +82,11 @@ class Address(Protocol):
         ...
 
     @property
+    def locks_at(self) -> IsolationLevel | None:
+        """The level at which a statement behind a lock sees what the lock waited for, or None."""
+        ...
+
+    @property
     def takes_marks(self) -> bool:
         """Whether a transaction may have settings of the library's own."""
         ...

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, get_args
 
 import anyio
 import psycopg
+from psycopg import IsolationLevel
 
 from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.errors import SettingsError
@@ -124,6 +125,11 @@ class Database:
     def address(self) -> str:
         """The host and port of the database, as for a log line. No secret is in it."""
         return self._address.host_and_port
+
+    @property
+    def locks_at(self) -> IsolationLevel | None:
+        """The isolation level of the library's transactions that lock rows; None: the server's."""
+        return self._address.locks_at
 
     @property
     def endpoint(self) -> Endpoint:

@@ -116,6 +116,10 @@ class DsqlAddress:
         """None: Aurora DSQL has one isolation level, so no transaction names it."""
 
     @property
+    def locks_at(self) -> None:
+        """None: on Aurora DSQL a lock is a change, so it conflicts at COMMIT."""
+
+    @property
     def takes_marks(self) -> bool:
         """False: Aurora DSQL refuses all but a few settings."""
         return False

@@ -110,6 +110,15 @@ class PostgresAddress:
         return _LEVELS[self._isolation]
 
     @property
+    def locks_at(self) -> IsolationLevel:
+        """At a higher level a transaction keeps the snapshot of its first statement.
+
+        So it would not see what another one committed that only locked the row, and no conflict
+        would be raised: PostgreSQL counts changes of a row alone.
+        """
+        return IsolationLevel.READ_COMMITTED
+
+    @property
     def takes_marks(self) -> bool:
         """True: PostgreSQL keeps a setting with a dot in its name for whoever sets it."""
         return True

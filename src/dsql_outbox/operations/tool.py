@@ -50,7 +50,7 @@ class Operator:
     def __init__(
         self, database: Database, *, read_only: bool = False, user: str | None = None
     ) -> None:
-        self._session = Session(database, read_only=read_only)
+        self._session = Session(database, locks=True, read_only=read_only)
         self._user = user
 
     async def close(self) -> None:

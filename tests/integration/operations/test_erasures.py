@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,6 +25,7 @@ from dsql_outbox.operations.life.erase import EraseProgress
 from dsql_outbox.operations.targets import AddRun
 from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, JobRefused, SettingsError
 from dsql_outbox.outbox.archive.compression import zstd
+from dsql_outbox.outbox.database.address import Isolation
 from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.publisher import Rejected
 from dsql_outbox.schema.roles import grant
@@ -628,6 +630,46 @@ async def test_a_second_erasure_of_an_id_finds_nothing(
     assert {name.split()[0] for name in jobs} <= {"outbox_jobs"}
     with pytest.raises(SettingsError, match="no event has touched entity Person/ann"):
         await erase(database)
+
+
+async def test_a_pseudonym_may_be_erased_again_under_another_one(
+    database: Database, sql: psycopg.Connection[Any]
+) -> None:
+    await written(database, 3)
+    first = (await erase(database, ids=True)).entity_id
+    assert first is not None
+    with Writer(database) as writer:
+        writer.write(new(f"Person/{first}", name=MARK))
+    again = await erase(database, f"Person/{first}", ids=True)
+    assert again.entity_id not in (None, first)
+    assert [name for name, text in everything(sql).items() if MARK in text] == []
+    assert await findings_in(database) == []
+
+
+@pytest.mark.postgres_only("a lock is a change on DSQL")
+@pytest.mark.parametrize("isolation", [None, "repeatable read"])
+@pytest.mark.parametrize("ids", [False, True])
+async def test_a_replay_that_commits_since_the_erasure_began_is_erased(
+    database: Database,
+    database_proxy: PostgresProxy,
+    sql: psycopg.Connection[Any],
+    isolation: Isolation | None,
+    *,
+    ids: bool,
+) -> None:
+    """At any isolation level of the database: the replay has only locked the event."""
+    await written(database, 1)
+    ((one,),) = sql.execute("SELECT id FROM outbox.business_events").fetchall()
+    sql.execute("DELETE FROM outbox.outbox")
+
+    async def replay() -> None:
+        async with Messages(database) as tool:
+            assert len(await gathered(tool.replay(Selection(ids=[one])))) == 1
+
+    database_proxy.before(partial(anyio.run, replay), matching='UPDATE "outbox".business_events')
+    await erase(Database(database_proxy.url, isolation=isolation), ids=ids)
+    assert [name for name, text in everything(sql).items() if MARK in text] == []
+    assert await findings_in(database) == []
 
 
 async def test_an_archivist_may_erase_and_a_reader_may_verify(

@@ -29,6 +29,7 @@ from dsql_outbox.outbox import (
     SettingsError,
     StaleVersion,
 )
+from dsql_outbox.outbox.database.address import Isolation
 from dsql_outbox.publisher import Publisher, Retry
 from dsql_outbox.schema.roles import grant
 from dsql_outbox.testing import MemorySink, PostgresProxy
@@ -180,6 +181,7 @@ async def test_events_are_forgotten_in_transactions_of_a_few_rows(
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("target", ["default", "lake"])
+@pytest.mark.parametrize("isolation", [None, "repeatable read"])
 async def test_an_event_that_a_row_names_since_the_page_was_read_is_not_forgotten(
     database: Database,
     database_proxy: PostgresProxy,
@@ -187,8 +189,12 @@ async def test_an_event_that_a_row_names_since_the_page_was_read_is_not_forgotte
     sql: psycopg.Connection,
     target: str,
     moment: str,
+    isolation: Isolation | None,
 ) -> None:
-    """Only the look under the lock finds the row of a replay that has committed since."""
+    """Only the look under the lock finds the row of a replay that has committed since.
+
+    At any isolation level of the database: the replay has only locked the event.
+    """
     async with Targets(database) as targets:
         await targets.add("lake")
     one, _ = (writer.write(event(c)).event_id for c in "ab")
@@ -198,7 +204,7 @@ async def test_an_event_that_a_row_names_since_the_page_was_read_is_not_forgotte
         assert anyio.run(partial(replay, database, one, target=target)) == [1]
 
     database_proxy.before(meanwhile, matching=moment)
-    done = await forget(Database(database_proxy.url))
+    done = await forget(Database(database_proxy.url, isolation=isolation))
     assert (done.events, done.kept) == (1, 1)
     assert stored(sql) == {one}
     assert count(sql, "outbox_replays") == 1

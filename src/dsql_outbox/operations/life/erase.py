@@ -164,10 +164,13 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         ]
 
     async def _pseudonym(self) -> str | None:
-        """The pseudonym to which an unfinished erasure moves the entity; None if it has none."""
+        """The pseudonym to which an unfinished erasure moves the entity; None if it has none.
+
+        The erasure that gave the entity this id stands under it, and moves nothing any more.
+        """
         for row in await self._session.fetch("erasure_list", Notice, self._key()):
             named = self._key() | {"entity_id": pseudonym_of(row.id)}
-            if await self._session.fetch_rows("entity_version", named):
+            if named != self._key() and await self._session.fetch_rows("entity_version", named):
                 return named["entity_id"]
         return None
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
@@ -75,7 +75,9 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
         async with LifeJob.running(self._session, "forget", self._places) as job:
             await refuse_filling(self._session)
             # Before the first row goes, so that `verify` knows why it is missing.
-            await job.step(None, forgotten_before=self._before)
+            # A time to come would excuse for ever what is lost later.
+            until = min(self._before, datetime.now(UTC))
+            await job.step(None, forgotten_before=until)
             async with aclosing(self._parts(job, partial(self._forget, job))) as steps:
                 async for each in steps:
                     yield each
