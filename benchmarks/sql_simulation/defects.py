@@ -93,11 +93,6 @@ DEFECTS: Final = {
         "SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = b.id",
         "SELECT 0",
     ),
-    "forget_what_a_letter_names": Defect(
-        "archive_named",
-        "EXISTS (SELECT FROM {schema}.dead_letters d WHERE d.event_id = b.id)",
-        "false",
-    ),
 }
 """By a name that says what the defect does."""
 

@@ -46,7 +46,6 @@ FOUND_AT = {
     "write_for_a_dropped_target": 4,
     "fill_another_shard": 2,
     "forget_what_a_replay_names": 11,
-    "forget_what_a_letter_names": 11,
 }
 """A seed that finds each defect today."""
 
