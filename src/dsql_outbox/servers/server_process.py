@@ -116,6 +116,8 @@ class ServerProcess:
         deadline = monotonic() + _START
         while not ready():
             if not self.is_running():
+                if ready():  # it has ended since it was asked, as initdb does
+                    return
                 code = self._process.returncode
                 raise OutboxError(f"{self._name} ended with code {code} at start: {self._tail()}")
             if monotonic() > deadline:

@@ -133,7 +133,7 @@ async def test_each_event_is_in_one_place_that_reads_back(
     assert texts(sql, folder) == truth
 
     sql.execute("DELETE FROM outbox.outbox")
-    await when_free(lambda: archive(database, folder))
+    await when_free(lambda: archive(database, folder, rate=1e6))
     assert texts(sql, folder) == truth
     rows = sql.execute("SELECT archive FROM outbox.business_events WHERE archive IS NULL")
     assert rows.fetchall() == []
@@ -198,7 +198,7 @@ async def test_an_event_that_a_killed_job_was_to_forget_is_whole_or_gone(
 
     for moment in moments:
         old, cut, young = write(), datetime.now(UTC), write()
-        await when_free(lambda: archive(database, folder))
+        await when_free(lambda: archive(database, folder, rate=1e6))
         named.update(old[:3])
         async with Messages(database) as tool:
             await gathered(tool.replay(Selection(ids=tuple(old[:3])), archive=[str(folder)]))
@@ -215,7 +215,7 @@ async def test_an_event_that_a_killed_job_was_to_forget_is_whole_or_gone(
         assert {*named, *young} <= after.keys()
         assert await findings_in(database, folder) == []
 
-    await when_free(lambda: forget(database, folder, before=cut))
+    await when_free(lambda: forget(database, folder, before=cut, rate=1e6))
     assert texts(sql, folder).keys() == {*named, *young}
     assert await findings_in(database, folder) == []
     assert_only_named_files(sql, folder)
@@ -233,13 +233,13 @@ async def test_the_old_file_goes_though_its_job_was_killed_after_the_commit(
     cut = datetime.now(UTC)
     kept = writer.write_many([event(f"c-{n}", n, "d") for n in range(young)])
     sql.execute("DELETE FROM outbox.outbox")
-    await when_free(lambda: archive(database, folder))
+    await when_free(lambda: archive(database, folder, rate=1e6))
     words = (outbox_url, folder.resolve(), cut.isoformat(), 1, "os.remove")
     killed = stack.enter_context(Command(*words, program=("-c", FORGET)))
     assert await to_thread.run_sync(killed.wait) == (-signal.SIGKILL, b"", "")
     assert texts(sql, folder).keys() == {each.event_id for each in kept}
     assert len(archives(folder)) == 1 + (young > 0)
-    await when_free(lambda: archive(database, folder))
+    await when_free(lambda: archive(database, folder, rate=1e6))
     assert_only_named_files(sql, folder)
 
 
