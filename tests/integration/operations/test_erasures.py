@@ -646,6 +646,25 @@ async def test_a_pseudonym_may_be_erased_again_under_another_one(
     assert await findings_in(database) == []
 
 
+async def test_a_pseudonym_is_not_erased_before_its_entity_has_come_to_it(
+    database: Database, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the stream would go to another pseudonym."""
+    monkeypatch.setattr(erase_module, "_EVENTS", 2)
+    await written(database, 5)
+    await interrupted(database, 2, ids=True)
+    ((erasure,),) = sql.execute("SELECT id FROM outbox.outbox_erasures").fetchall()
+    before = everything(sql)
+    with pytest.raises(JobRefused, match="finish it first"):
+        await erase(database, f"Person/{erase_module.pseudonym_of(erasure)}", ids=True)
+    changed = {name for name, text in everything(sql).items() if before.get(name) != text}
+    assert {name.split()[0] for name in changed} == {"outbox_jobs"}
+    done = await erase(database, ids=True)
+    assert done.entity_id == erase_module.pseudonym_of(erasure)
+    assert (await erase(database, f"Person/{done.entity_id}", ids=True)).entity_id
+    assert await findings_in(database) == []
+
+
 @pytest.mark.postgres_only("a lock is a change on DSQL")
 @pytest.mark.parametrize("isolation", [None, "repeatable read"])
 @pytest.mark.parametrize("ids", [False, True])

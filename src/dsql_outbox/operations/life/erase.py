@@ -1,5 +1,6 @@
 """Erase what is stored of one entity: in its events, their messages, and the archive files."""
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -16,7 +17,7 @@ from dsql_outbox.operations.run import Fence, RowFence, Run
 from dsql_outbox.operations.tool import OperationEntry
 from dsql_outbox.outbox.archive.place import ArchivePlace, open_recorded
 from dsql_outbox.outbox.database.array_literals import plain_array
-from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.errors import JobRefused, SettingsError
 from dsql_outbox.outbox.event.erasure import EntityErasure
 from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.schema.session import Session, SessionTransaction
@@ -29,6 +30,8 @@ from .rewrite import ArchiveRow, OpenFile, archive_rows, place_of, rewrite
 _EVENTS: Final = 300
 _EVENT_BYTES: Final = 2 << 20
 _encode: Final = msgspec.json.Encoder().encode
+
+_PSEUDONYM: Final = re.compile("erased-([0-9a-f]{32})")
 
 
 def erasure_id(event_id: UUID, erasure: EntityErasure, *, ids: bool) -> UUID:
@@ -107,6 +110,8 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
                     yield each
             return
         async with LifeJob.running(self._session, "erase", self._archive) as job:
+            if self._ids:
+                await self._refuse_unfinished_pseudonym()
             self._renames = self._ids and not await self._is_renamed()
             notice = await self._noticed(job)
             if notice is None:
@@ -146,6 +151,18 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
             await self._announce(pseudonym, renames=self._renames)
             unfinished = await self._unfinished()
         return unfinished[0]
+
+    async def _refuse_unfinished_pseudonym(self) -> None:
+        """Raise `JobRefused` if an entity is still on its way to this id: half would follow it."""
+        found = _PSEUDONYM.fullmatch(self._erasure.entity_id)
+        if found is None:
+            return
+        asked = self._key() | {"id": UUID(found[1])}
+        ((is_unfinished,),) = await self._session.fetch_rows("erasure_of_pseudonym", asked)
+        if is_unfinished:
+            raise JobRefused(
+                "the erasure that gives an entity this id is not finished: finish it first"
+            )
 
     async def _is_renamed(self) -> bool:
         """Whether the id is the pseudonym of an erasure that is not finished."""
