@@ -11,11 +11,11 @@ from dsql_outbox.outbox.database.database import Database
 
 from .database_options import with_database
 from .filters import (
+    before_option,
     dry_run_option,
     json_option,
     rate_option,
     reason_option,
-    time_or_age,
 )
 from .job import drive
 from .output import counted, of_about
@@ -48,13 +48,7 @@ Exit codes:
   78   the tables are missing or older: run `dsql-outbox schema apply`
   130  ended by Ctrl-C (143: by SIGTERM); run it again to continue""",
 )
-@click.option(
-    "--before",
-    required=True,
-    metavar="TIME",
-    callback=time_or_age,
-    help="Events that were saved before this time in ISO 8601, or an age such as 90d.",
-)
+@before_option
 @click.option(
     "--to",
     required=True,

@@ -59,6 +59,15 @@ def time_or_age(
     return found and found.astimezone(UTC)
 
 
+before_option: Final = click.option(
+    "--before",
+    required=True,
+    metavar="TIME",
+    callback=time_or_age,
+    help="Events that were saved before this time in ISO 8601, or an age such as 90d.",
+)
+
+
 def require_choice(what: str, *, filtered: bool, every: bool) -> None:
     """Raise `click.UsageError` unless the command has a filter or --all.
 

@@ -11,12 +11,12 @@ from dsql_outbox.outbox.database.database import Database
 from .database_options import with_database
 from .filters import (
     archive_option,
+    before_option,
     confirm,
     dry_run_option,
     json_option,
     rate_option,
     reason_option,
-    time_or_age,
     yes_option,
 )
 from .job import drive
@@ -56,13 +56,7 @@ Exit codes:
   78   the tables are missing or older: run `dsql-outbox schema apply`
   130  ended by Ctrl-C (143: by SIGTERM); run it again to continue""",
 )
-@click.option(
-    "--before",
-    required=True,
-    metavar="TIME",
-    callback=time_or_age,
-    help="Events that were saved before this time in ISO 8601, or an age such as 90d.",
-)
+@before_option
 @archive_option
 @rate_option
 @reason_option
@@ -89,6 +83,8 @@ def forget(
 
     After that, a repeat of such a write is a new event, a stream begins with the first version
     that is left, and neither a replay nor a new target gets these events. Versions keep counting.
+
+    Without --rate, it rests for four times as long as each transaction took, as `archive` does.
     """
 
     async def run(tool: Retention) -> None:

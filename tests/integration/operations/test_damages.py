@@ -267,7 +267,7 @@ class Lived(NamedTuple):
 def lived(
     outbox_databases: OutboxDatabases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lived]:
-    """A database with every kind of row. Who changes one puts it back."""
+    """A database with every kind of row. A test that changes a row restores it."""
     folder = tmp_path_factory.mktemp("archive")
     with (
         outbox_databases.lent(4) as url,
