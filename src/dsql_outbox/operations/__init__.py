@@ -15,7 +15,8 @@
   these by key. `drop` gives messages up.
 - `requeue` puts messages into the outbox again, for a retry of dead messages and for a replay.
   `replay_positions` gives them their positions.
-- `status` and `health` say how the outbox does; `records` reads stored events by key.
+- `status`, `health` and `health_probe` say how the outbox does; `records` reads stored events by
+  key.
 - `life/` archives, forgets and erases stored events, and `verification/` compares them.
 
 Nothing here imports the relay: operators and publishers share the tables.
