@@ -47,7 +47,8 @@ ERASE_IDS, ERASE_IDS_ARCHIVED = (
 
 SOME: Final = range(2, 100, 5)
 MORE: Final = range(1, 100, 3)
-"""`make life-kills` kills at any moment of the work."""
+FEW: Final = range(1, 100, 7)
+"""Which steps a job is killed at. `make life-kills` kills at any moment of the work."""
 
 
 def before_statement(job_run: JobRun, number: int) -> int:
@@ -88,7 +89,11 @@ def before_action(job_run: JobRun, number: int) -> int:
         pytest.param(ERASE_IDS, before_statement, SOME, id="erase_ids-some_statements"),
         *(
             pytest.param(
-                job, killed, MORE, id=f"{job.name}-{killed.__name__}", marks=pytest.mark.slow
+                job,
+                killed,
+                FEW if job.name.endswith("ids") else MORE,  # those have many
+                id=f"{job.name}-{killed.__name__}",
+                marks=pytest.mark.slow,
             )
             for job in (*JOBS, ERASE_ARCHIVED, ERASE_IDS, ERASE_IDS_ARCHIVED)
             for killed in (before_statement, before_action)

@@ -135,7 +135,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "seed", [pytest.param(n, marks=pytest.mark.slow) if n else n for n in range(8)]
+    "seed", [pytest.param(n, marks=pytest.mark.slow) if n else n for n in range(4)]
 )
 @pytest.mark.usefixtures("small_pages")
 async def test_beside_everything_nothing_is_reported(
