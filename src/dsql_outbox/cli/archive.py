@@ -75,7 +75,7 @@ def archive(
     Events that wait in the outbox, or are dead letters, stay. Each file is read back before
     the table changes. A repeat of an archived write is still a duplicate, and versions have no
     gap. One job runs at a time, and the next one removes the file that a killed job left. Without
-    --rate, it rests for four times as long as each file took, and longer while the database is
+    --rate, it rests for 15 times as long as each file took, and longer while the database is
     slower than it was before. A file is never cut for a rate.
     """
 

@@ -84,7 +84,7 @@ def forget(
     After that, a repeat of such a write is a new event, a stream begins with the first version
     that is left, and neither a replay nor a new target gets these events. Versions keep counting.
 
-    Without --rate, it rests for four times as long as each transaction took, as `archive` does.
+    Without --rate, it rests for 15 times as long as each transaction took, as `archive` does.
     """
 
     async def run(tool: Retention) -> None:

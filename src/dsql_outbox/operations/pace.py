@@ -5,7 +5,7 @@ from typing import Final
 
 from dsql_outbox.outbox.settings import require_positive
 
-_REST: Final = 4.0
+_REST: Final = 15.0
 """How long a run that gives way rests, to the time of a transaction that was as fast as any."""
 
 _SLOWEST: Final = 4.0
@@ -19,7 +19,7 @@ class Pace:
     """Limits a run to `rate` events per second on average; None is no limit.
 
     A run that `gives_way` and has no rate leaves the database to others, so that they hardly
-    notice it. After each transaction it rests for four times as long as that took, and longer by
+    notice it. After each transaction it rests for 15 times as long as that took, and longer by
     as much as it was slower than the fastest one of the run. So it compares the delay that it feels
     with the shortest that it has felt, as LEDBAT does, the congestion control of transfers in the
     background (RFC 6817). Its transactions stay as large: each costs a file, or reads of its own.

@@ -190,7 +190,7 @@ async def test_a_record_of_a_replay_that_repeats_a_position_is_no_second_message
     assert [name for name, text in everything(sql).items() if MARK in text] == []
 
 
-@pytest.mark.parametrize(("events", "rows"), [(1_100, erased_rows.MAX_ROWS), (30, 20)])
+@pytest.mark.parametrize(("events", "rows"), [(400, erased_rows.MAX_ROWS), (30, 20)])
 async def test_the_events_of_an_archive_file_have_more_rows_than_a_transaction_may_change(
     database: Database,
     sql: psycopg.Connection[Any],

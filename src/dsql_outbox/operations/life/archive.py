@@ -27,8 +27,9 @@ from .job import LifeJob, PendingFile, refuse_filling
 from .old_events import OldEvent, OldPage, old_pages
 from .stored_touches import header_keys, touches_of
 
-MAX_ROWS: Final = 2_900
-"""Most rows of one transaction, and so of one file: Aurora DSQL allows 3,000."""
+MAX_ROWS: Final = 1_000
+"""Most rows of one transaction, and so of one file. Aurora DSQL allows 3,000; a transaction of as
+many rows is felt by every writer beside it."""
 
 MAX_BYTES: Final = 8 << 20
 """Most bytes of one transaction. Aurora DSQL allows 10 MiB."""
