@@ -89,7 +89,7 @@ def _write(url: str, sql: Sql, number: int) -> None:
     """Write events of one entity, and let them be sent."""
     with Writer(Database(url)) as writer:
         for _ in range(number):
-            writer.write(Event.new("Moved", "Moved", [Entity("Car", "a", {"owner": _SECRET})]))
+            writer.write(Event.new("Moved", [Entity("Car", "a", {"owner": _SECRET})]))
     sql.execute("DELETE FROM outbox.outbox")
 
 

@@ -12,7 +12,7 @@ def pay(transaction: Transaction) -> Receipt:
     paid = "UPDATE loans SET balance = balance - 100 WHERE id = 'LOAN-7' RETURNING balance"
     ((balance,),) = transaction.connection.execute(paid)
     loan = Entity("Loan", "LOAN-7", {"balance": balance})
-    return transaction.append(Event.new("Loan Paid", "LoanPaid", [loan]))
+    return transaction.append(Event.new("LoanPaid", [loan]))
 
 
 with EmbeddedPostgres(Path("outbox-data")) as server:

@@ -140,7 +140,7 @@ class EventTooLarge(InvalidEvent):
     `size` and `limit` are in bytes. They count the event, all copies of it that would be
     stored, or the message to the database, whichever exceeds its limit.
 
-        >>> large = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"text": "x" * 2**21})])
+        >>> large = Event.new("CarSold", [Entity("Car", "C-1", {"text": "x" * 2**21})])
         >>> try:
         ...     Writer(database).write(large)
         ... except EventTooLarge as error:

@@ -17,7 +17,7 @@ _PATHS: Final = {
 
 _ANY: Final = "WriterSettings(any_topic=True) takes any text"
 _REMEDY: Final = (
-    "is it the name of the event (Event.new takes name, then type)? "
+    "is it the name of the event (Event.new(type, entities, name=..))? "
     f"An event may also have a topic of its own, and {_ANY}"
 )
 

@@ -240,7 +240,7 @@ class Adapter:
 
 def _job(instance: int, number: int, padding: str) -> Event:
     subject = Entity("Job", f"queue-{instance}-{number % _SUBJECTS}", {"padding": padding})
-    return Event.new("Job Enqueued", "JobEnqueued", [subject])
+    return Event.new("JobEnqueued", [subject])
 
 
 def _claims(claims: deque[tuple[float, float]]) -> dict[str, float]:

@@ -42,7 +42,7 @@ async def _writer(writer: AsyncWriter) -> list[Written]:
 
 
 async def _write(writer: AsyncWriter) -> Written:
-    event = Event.new("Car Driven", "CarDriven", [Entity("Car", "CAR-HOT", {})])
+    event = Event.new("CarDriven", [Entity("Car", "CAR-HOT", {})])
     start = monotonic()
     try:
         end: Receipt | Exception = await writer.write(event)

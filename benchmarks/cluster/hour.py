@@ -60,7 +60,7 @@ def _ended(connection: Connection, schema: str) -> psycopg.Error | None:
 
 def _is_stored(writer: Writer) -> bool:
     try:
-        writer.write(Event.new("Car Driven", "CarDriven", [Entity("Car", "CAR-1", {})]))
+        writer.write(Event.new("CarDriven", [Entity("Car", "CAR-1", {})]))
     except (psycopg.Error, OutboxError):
         return False
     return True

@@ -113,7 +113,7 @@ class _Load:
     def _write(self) -> None:
         turn = next(self._rounds)
         cars = [Entity("Car", f"MOVED-{n}", {"turn": turn}) for n in range(_SUBJECTS)]
-        events = [Event.new("Car Moved", "CarMoved", [car]) for car in cars]
+        events = [Event.new("CarMoved", [car]) for car in cars]
         for result in self._writer.write_many(events):
             if isinstance(result, Exception):
                 raise result

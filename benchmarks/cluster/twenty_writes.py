@@ -74,7 +74,7 @@ _EACH_A_CONNECTION: Final = WriterSettings(max_connections=_WRITES, backlog_chec
 
 
 def _event(car: str, mileage: int) -> Event:
-    return Event.new("Car Driven", "CarDriven", [Entity("Car", car, {"mileage": mileage})])
+    return Event.new("CarDriven", [Entity("Car", car, {"mileage": mileage})])
 
 
 class _Kept:

@@ -73,7 +73,7 @@ def archive(conditions: Conditions) -> list[float]:
 
 
 def _event(n: int) -> Event:
-    return Event.new("Car Moved", "CarMoved", [Entity("Car", f"C-{n % 9_973}", {"t": "x" * 200})])
+    return Event.new("CarMoved", [Entity("Car", f"C-{n % 9_973}", {"t": "x" * 200})])
 
 
 def _size(sql: psycopg.Connection, ids: list[object]) -> float:

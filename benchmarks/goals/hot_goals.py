@@ -34,7 +34,7 @@ _REFUSED = 7
 
 
 def _moved() -> Event:
-    return Event.new("Car Moved", "CarMoved", [Entity("Car", "CAR-1", {})])
+    return Event.new("CarMoved", [Entity("Car", "CAR-1", {})])
 
 
 def _stormed(writers: int, writes: int, entities: int, conditions: Conditions) -> list[float]:

@@ -83,7 +83,7 @@ def _event(n: int, marked: int) -> Event:
     entities = [Entity("Car", f"C-{n % 5_000}", {"id": n, "owner": "x" * 150, "price": 12.5})]
     if marked and n % marked == 0:
         entities.append(Entity("Customer", "1", {"name": _MARK, "n": n}))
-    return Event.new("Car Sold", "CarSold", entities)
+    return Event.new("CarSold", entities)
 
 
 async def _findings(url: str) -> set[str]:

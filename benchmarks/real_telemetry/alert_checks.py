@@ -113,7 +113,7 @@ def _paused_topic(stage: Stage) -> Generator[None]:
 @contextmanager
 def _dead_letter(prometheus: Prometheus, stage: Stage) -> Generator[None]:
     """A dead letter that stays until the counter's window is over, and is then dropped."""
-    stage.write(Event.new("Moved", _REJECTED, [Entity("Car", "car-rejected")]))
+    stage.write(Event.new(_REJECTED, [Entity("Car", "car-rejected")]))
     yield
     counter = "sum(increase(outbox_relay_dead_letters_total[45s]))"
     wait_until(lambda: prometheus.query(counter) == [0.0], timeout=_LONGEST)

@@ -73,7 +73,7 @@ class Stage:
     def behind(self) -> Generator[None]:
         """The broker is down, and a message has waited for two minutes by its time in the row."""
         with self.without_broker():
-            self.write(Event.new("Moved", "Moved", [Entity("Car", "car-late")]))
+            self.write(Event.new("Moved", [Entity("Car", "car-late")]))
             with psycopg.connect(self.database.url) as connection:
                 connection.execute(
                     "UPDATE outbox.outbox SET created_at = created_at - interval '2 min'"

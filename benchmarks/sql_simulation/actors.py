@@ -81,7 +81,7 @@ def event_of(random: Random, subjects: Sequence[tuple[str, str]]) -> Event:
     """An event of some subjects."""
     entities = [Entity(*subject, TEXT) for subject in subjects]
     new = UUID(int=random.getrandbits(128))
-    return Event.new("Moved", "Moved", entities, id=new, topic=random.choice(TOPICS))
+    return Event.new("Moved", entities, id=new, topic=random.choice(TOPICS))
 
 
 class Publisher:

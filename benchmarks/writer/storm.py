@@ -92,7 +92,7 @@ async def storm(
     async def write_all(writer: AsyncWriter, car: str) -> None:
         for _ in range(writes):
             began = monotonic()
-            event = Event.new("Car Moved", "CarMoved", [Entity("Car", car, {"km": began})])
+            event = Event.new("CarMoved", [Entity("Car", car, {"km": began})])
             with suppress(psycopg.OperationalError, OutcomeUnknown):  # a conflict, or the time
                 receipts.append(await writer.write(event))
             times.append(monotonic() - began)

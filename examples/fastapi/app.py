@@ -45,7 +45,7 @@ class Day(BaseModel):
 async def create_order(order: Order, writer: OutboxWriter) -> Receipt:
     customer = Entity("Customer", order.customer, {"lastOrder": order.id})
     entities = [customer, Entity("Order", str(order.id), order)]
-    event = Event.new("Order Created", "OrderCreated", entities, id=order.id)
+    event = Event.new("OrderCreated", entities, id=order.id)
     return await writer.write(event, on_duplicate="return")
 
 

@@ -48,7 +48,7 @@ def applying(model: str) -> Apply:
 def payment(payer: str, payee: str, amount: str) -> Event:
     """The event of a payment."""
     accounts = [Entity("Account", each, {"amount": amount}) for each in (payer, payee)]
-    return Event.new("Money Paid", "MoneyPaid", accounts)
+    return Event.new("MoneyPaid", accounts)
 
 
 def create(model: str) -> None:

@@ -56,7 +56,7 @@ def place(
 ) -> Receipt:
     def run(session: Session, append: Append) -> Receipt:
         state = Entity("Order", str(order_id), {"item": item, "quantity": quantity})
-        receipt = append(Event.new("Order Placed", "OrderPlaced", [state], id=order_id))
+        receipt = append(Event.new("OrderPlaced", [state], id=order_id))
         session.add(Order(id=order_id, item=item, quantity=quantity))
         return receipt
 

@@ -8,7 +8,7 @@ current form. `parse_event` reads both.
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Final, Never, Self
 from uuid import UUID, uuid4
 
 import msgspec
@@ -17,6 +17,11 @@ from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.errors import InvalidEvent
 
 from .json_encoding import Attributes, attributes_of, encode_json
+
+_ORDER: Final = (
+    "Event.new takes the type and the entities, and the name by keyword: "
+    'Event.new("LoanPaid", [loan], name="Loan Paid")'
+)
 
 WireDate = str | int | float | None
 """ISO 8601 text, or milliseconds since the Unix epoch as a number or as text."""
@@ -80,7 +85,7 @@ class Event(msgspec.Struct, frozen=True):
 
     `new` makes one from its parts.
 
-        >>> event = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"km": 9})])
+        >>> event = Event.new("CarSold", [Entity("Car", "C-1", {"km": 9})])
         >>> with Writer(database) as writer:
         ...     writer.write(event).status
         'committed'
@@ -105,10 +110,10 @@ class Event(msgspec.Struct, frozen=True):
     @classmethod
     def new(  # noqa: PLR0913 - one argument per part of an event
         cls,
-        name: str,
         type: str,  # noqa: A002 - the name of the field
         entities: Iterable[Entity],
-        *,
+        *more: Never,
+        name: str | None = None,
         id: UUID | None = None,  # noqa: A002 - the name of the field
         created_date: datetime | None = None,
         topic: str | None = None,
@@ -116,13 +121,19 @@ class Event(msgspec.Struct, frozen=True):
     ) -> Self:
         """Return a new event. Equal arguments, `id` included, return equal events.
 
-        Without `id` the id is random. With `created_date`, every date in the JSON is
-        that date; a date without a time zone is read as UTC. Without it, the JSON
-        has no dates, and the tables and the message get the start time of the
-        transaction by the database's clock. `topic` and `headers` are those of `JsonEvent`.
-        Raises `TypeError` for entities or a date of another type.
+        Without `name` the name is the type. Without `id` the id is random. With
+        `created_date`, every date in the JSON is that date; a date without a time zone is read
+        as UTC. Without it, the JSON has no dates, and the tables and the message get the start
+        time of the transaction by the database's clock. `topic` and `headers` are those of
+        `JsonEvent`.
+
+        Raises `TypeError` for entities or a date of another type, and for a name that is not
+        given by keyword.
         """
+        if more or isinstance(entities, str):  # (name, type, entities)
+            raise TypeError(_ORDER)
         date = None if created_date is None else _iso(created_date)
+        name = type if name is None else name
         header = EventHeader(id or uuid4(), name, type, created_date=date, saved_date=date)
         return cls(header, _entities(entities), topic, {} if headers is None else headers)
 
@@ -182,7 +193,7 @@ def _entities(entities: object) -> tuple[Any, ...]:
 
 def _require_parts(header: object, entities: tuple[object, ...]) -> None:
     if not isinstance(header, EventHeader):
-        remedy = "Event.new(name, type, [Entity(type, id, attributes)])"
+        remedy = "Event.new(type, [Entity(type, id, attributes)])"
         raise wrong_type("Event.header must be an EventHeader", header, remedy)
     for n, entity in enumerate(entities):
         if not isinstance(entity, Entity):

@@ -156,7 +156,7 @@ def require_event(event: object, name: str = "event") -> None:
         raise wrong_type(
             f"{name} takes an Event, a JsonEvent, a mapping, or JSON as str or bytes",
             event,
-            "Event.new(name, type, [Entity(type, id, attributes)])",
+            "Event.new(type, [Entity(type, id, attributes)])",
         )
 
 

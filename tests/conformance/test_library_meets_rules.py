@@ -73,10 +73,7 @@ def test_many_bytes_are_written_in_transactions_of_10_mib(writer: Writer, tables
     tables.execute("ALTER TABLE outbox.outbox ALTER payload SET STORAGE EXTERNAL")
     tables.execute("ALTER TABLE outbox.business_events ALTER event_data SET STORAGE EXTERNAL")
     tables.execute("ALTER TABLE outbox.entities ALTER entity_data SET STORAGE EXTERNAL")
-    events = [
-        Event.new("Car Created", "CarCreated", [Entity("Car", f"CAR-{n}", LARGE)])
-        for n in range(12)
-    ]
+    events = [Event.new("CarCreated", [Entity("Car", f"CAR-{n}", LARGE)]) for n in range(12)]
     assert {type(outcome) for outcome in writer.write_many(events)} == {Receipt}
     tables.assert_consistent()
 
@@ -220,8 +217,8 @@ def test_a_write_to_more_targets_than_the_writer_knew_is_halved_until_it_fits(
             "INSERT INTO outbox.outbox_targets (name, kind, first_shard, state)"
             " SELECT 'target-' || n, 'sink', n * 1024, 'opening' FROM generate_series(1, 4) n"
         )
-        small = [Event.new("Sold", "Sold", [Entity("Car", f"C-{n}")]) for n in range(800)]
-        large = [Event.new("Sold", "Sold", [Entity("Bus", f"B-{n}", LARGE)]) for n in range(7)]
+        small = [Event.new("Sold", [Entity("Car", f"C-{n}")]) for n in range(800)]
+        large = [Event.new("Sold", [Entity("Bus", f"B-{n}", LARGE)]) for n in range(7)]
         for batch in (small, large):
             assert {type(outcome) for outcome in writer.write_many(batch)} == {Receipt}
     assert tables.execute("SELECT count(*) AS n FROM outbox.outbox") == [{"n": 1 + 5 * 807}]

@@ -46,7 +46,7 @@ async def storm(
     async def write_all() -> None:
         async with AsyncWriter(database, formed(settings)) as writer:
             for n in range(writes):
-                event = Event.new("Car Moved", "CarMoved", [Entity("Car", "CAR-1", {"km": n})])
+                event = Event.new("CarMoved", [Entity("Car", "CAR-1", {"km": n})])
                 outcomes[event.id] = await write(writer, event)
 
     await asyncio.gather(*(write_all() for _ in range(writers)))
@@ -113,7 +113,7 @@ CARS: Names = [("Car", f"CAR-{n}") for n in range(3)]
 
 
 def moved(names: Names) -> Event:
-    return Event.new("Car Moved", "CarMoved", [Entity(*name, {}) for name in names])
+    return Event.new("CarMoved", [Entity(*name, {}) for name in names])
 
 
 def calls(random: Random, number: int) -> list[Names]:

@@ -40,9 +40,9 @@ FOLDER = ROOT / "docs/message"
 TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 
 EVENT = Event.new(
-    "User Registered",
     "UserRegistered",
     [Entity("User", "ann@example.com", {"plan": "free"})],
+    name="User Registered",
     id=UUID("5f0c6a1e-6c3e-4a0a-9f43-2d8c1a5b7e90"),
     created_date=datetime(2026, 11, 24, 10, 30, tzinfo=UTC),
     headers={"tenant": "acme"},
@@ -176,7 +176,7 @@ async def test_a_consumer_of_the_page_finds_type_and_id(
     program = tmp_path / {"python": "consumer.py", "js": "consumer.mjs"}[language]
     program.write_text(code)
     broker = FileBroker(tmp_path / "events.jsonl")
-    events = [Event.new("Car Sold", "CarSold", [Entity("Car/Van", each)]) for each in IDS]
+    events = [Event.new("CarSold", [Entity("Car/Van", each)], name="Car Sold") for each in IDS]
     async with broker.open() as sink:
         await published(sink, await relayed(database, *events))
     with broker.path.open() as lines:
@@ -193,7 +193,7 @@ async def test_every_sink_sends_what_the_schemas_say(
     events = [
         EVENT,
         Event.new(
-            "Car Sold", "CarSold", [Entity("Car/Van", "50%, ä\n", {"km": 1}), Entity("A", "b")]
+            "CarSold", [Entity("Car/Van", "50%, ä\n", {"km": 1}), Entity("A", "b")], name="Car Sold"
         ),
     ]
     sent = await relayed(database, *events)

@@ -102,7 +102,7 @@ def test_a_publisher_that_is_killed_loses_no_message_and_keeps_the_order(
     database, redis = Database(database_url), broker.server.client
     apply(database)
     events = [
-        Event.new("Loan Paid", "LoanPaid", [Entity("Loan", f"LOAN-{n % LOANS}", {"n": n})])
+        Event.new("LoanPaid", [Entity("Loan", f"LOAN-{n % LOANS}", {"n": n})])
         for n in range(EVENTS)
     ]
     with Writer(database) as writer:

@@ -40,7 +40,7 @@ def of_driver(url: str, driver: str = "psycopg") -> str:
 
 def event_of(append: Any) -> Event:
     """An event whose id is the call's."""
-    event: Event = append.new_event("Car Created", "CarCreated", [Entity("Car", "CAR-1")])
+    event: Event = append.new_event("CarCreated", [Entity("Car", "CAR-1")])
     return event
 
 

@@ -51,7 +51,7 @@ URL = "postgresql://localhost/loans"
 
 def new_event() -> Event:
     loan = Entity("Loan", "LOAN-7", {"balance": "9000.00", "paid": 3})
-    return Event.new("Loan Created", "LoanCreated", [loan])
+    return Event.new("LoanCreated", [loan], name="Loan Created")
 
 
 @dataclass
@@ -122,7 +122,7 @@ async def coalescing_producer(data: bytes) -> None:
 async def async_transaction(mine: psycopg.AsyncConnection[Any]) -> None:
     async def pay(transaction: AsyncTransaction) -> Receipt:
         await transaction.connection.execute("UPDATE loans SET balance = balance - 100")
-        event = transaction.new_event("Loan Paid", "LoanPaid", [Entity("Loan", "LOAN-7")])
+        event = transaction.new_event("LoanPaid", [Entity("Loan", "LOAN-7")])
         assert_type(event, Event)
         return await transaction.append(event, expected_version=3)
 
@@ -138,7 +138,9 @@ def sync_transaction(mine: psycopg.Connection[Any]) -> None:
     def pay(transaction: Transaction) -> int:
         transaction.connection.execute("UPDATE loans SET balance = balance - 100")
         assert_type(transaction.entity("Loan", "LOAN-7"), StoredEntity | None)
-        transaction.new_event("A", "B", [Entity("Loan", "LOAN-7")], topic="a", headers={"b": "c"})
+        transaction.new_event(
+            "B", [Entity("Loan", "LOAN-7")], name="A", topic="a", headers={"b": "c"}
+        )
         return transaction.append(new_event()).position
 
     with Writer(Database(URL)) as writer:
@@ -158,7 +160,7 @@ async def with_async_sqlalchemy(
     sessions: async_sessionmaker[AsyncSession], connection: AsyncConnection
 ) -> None:
     async def pay(_: AsyncSession, append: AsyncAppend) -> int:
-        event = append.new_event("Loan Paid", "LoanPaid", [Entity("Loan", "LOAN-7")])
+        event = append.new_event("LoanPaid", [Entity("Loan", "LOAN-7")])
         assert_type(event, Event)
         return (await append(event, expected_version=3)).position
 
@@ -173,7 +175,7 @@ def with_sqlalchemy(
     sessions: sessionmaker[Session], connection: Connection, scoped: scoped_session[Session]
 ) -> None:
     def pay(_: Session, append: Append) -> Receipt:
-        return append(append.new_event("Loan Paid", "LoanPaid", [Entity("Loan", "LOAN-7")]))
+        return append(append.new_event("LoanPaid", [Entity("Loan", "LOAN-7")]))
 
     with Writer(Database(URL)) as writer, sessions() as session:
         assert_type(transact(writer, sessions, pay), Receipt)
@@ -217,6 +219,7 @@ def version() -> None:
 
 def mistakes_that_checkers_find() -> None:
     assert dsql_outbox.no_such  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-    Event.new("Name", "Type", ["LOAN-7"])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
+    Event.new("Loan Paid", "LoanPaid", [Entity("Loan", "LOAN-7")])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Event.new("LoanPaid", ["LOAN-7"])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
     Entity("Loan", "LOAN-7", ["balance"])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     WriterSettings(5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]

@@ -48,10 +48,10 @@ class _TransactionBase:
 
     def new_event(  # noqa: PLR0913 - the arguments of Event.new
         self,
-        name: str,
         type: str,  # noqa: A002 - the name of the field
         entities: Iterable[Entity],
         *,
+        name: str | None = None,
         created_date: datetime | None = None,
         topic: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -64,9 +64,9 @@ class _TransactionBase:
         """
         event_id = self._run.next_event_id()
         return Event.new(
-            name,
             type,
             entities,
+            name=name,
             id=event_id,
             created_date=created_date,
             topic=topic,

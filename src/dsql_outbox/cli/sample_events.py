@@ -20,7 +20,6 @@ SHAPES: Final[tuple[Shape, ...]] = ("distinct", "hot")
 class EventType:
     """One of the four types of events; `attributes` makes those of its entity from a number."""
 
-    event_name: str
     event_type: str
     entity_type: str
     prefix: str
@@ -43,14 +42,12 @@ def _service(car: str, n: int) -> dict[str, object]:
     return {"carId": car, "amountPaid": f"{180 + n}.40", "description": "Annual inspection"}
 
 
-PAYMENT: Final = EventType(
-    "Loan Payment Submitted", "LoanPaymentSubmitted", "LoanPayment", "PAY", _payment
-)
+PAYMENT: Final = EventType("LoanPaymentSubmitted", "LoanPayment", "PAY", _payment)
 EVENT_TYPES: Final = (
-    EventType("Car Created", "CarCreated", "Car", "CAR", _car),
-    EventType("Loan Created", "LoanCreated", "Loan", "LOAN", _loan),
+    EventType("CarCreated", "Car", "CAR", _car),
+    EventType("LoanCreated", "Loan", "LOAN", _loan),
     PAYMENT,
-    EventType("Car Service Done", "CarServiceDone", "ServiceRecord", "SRV", _service),
+    EventType("CarServiceDone", "ServiceRecord", "SRV", _service),
 )
 
 
@@ -62,6 +59,6 @@ def make_event(kind: EventType, shape: Shape, key: str, n: int, *, car: str | No
     car_id = f"CAR-{car or key}"
     own = Entity(kind.entity_type, f"{kind.prefix}-{key}", kind.attributes(car_id, n))
     if shape == "distinct" or kind.entity_type == "Car":
-        return Event.new(kind.event_name, kind.event_type, [own])
+        return Event.new(kind.event_type, [own])
     shared = Entity("Car", car_id, {"lastEvent": kind.event_type})
-    return Event.new(kind.event_name, kind.event_type, [shared, own])
+    return Event.new(kind.event_type, [shared, own])

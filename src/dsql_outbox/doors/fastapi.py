@@ -5,7 +5,7 @@ install_error_handlers(app)
 
 @app.post("/orders", status_code=201)
 async def create(order: Order, writer: OutboxWriter) -> Receipt:
-    return await writer.write(Event.new("Order Created", "OrderCreated", [..]))
+    return await writer.write(Event.new("OrderCreated", [..]))
 """
 
 from typing import Annotated, Any, Final

@@ -82,10 +82,10 @@ class _AppendBase(Generic[X]):
 
     def new_event(
         self,
-        name: str,
         type: str,  # noqa: A002 - the name of the field
         entities: Iterable[Entity],
         *,
+        name: str | None = None,
         created_date: datetime | None = None,
     ) -> Event:
         """Return a new event. The n-th event of a run has the same id in every run of this call.
@@ -93,7 +93,7 @@ class _AppendBase(Generic[X]):
         So if the COMMIT of a run is lost, a look-up of its first event tells whether that
         run was committed.
         """
-        return self._transaction.new_event(name, type, entities, created_date=created_date)
+        return self._transaction.new_event(type, entities, name=name, created_date=created_date)
 
 
 class Append(_AppendBase[Transaction]):

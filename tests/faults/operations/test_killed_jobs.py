@@ -167,7 +167,7 @@ def written_after_the_id_was_closed(job_run: JobRun, sql: Sql) -> list[StoredEve
     assert found == ["unfinished-erasure"]
     assert stream(job_run) == []
     with Writer(Database(job_run.url)) as writer:
-        writer.write(Event.new("Moved", "Moved", [Entity("Car", "a", {"owner": "another"})]))
+        writer.write(Event.new("Moved", [Entity("Car", "a", {"owner": "another"})]))
     written = stream(job_run)
     assert [each.version for each in written] == [EVENTS + 2]
     return written

@@ -93,7 +93,7 @@ def writing(database_url: str) -> Iterator[Flag]:
         with Writer(Database(database_url)) as writer:
             while not ended.wait(0.4):
                 cars = [f"C-{(number + n) % SUBJECTS}" for n in range(3)]
-                writer.write_many([Event.new("M", "M", [Entity("Car", car)]) for car in cars])
+                writer.write_many([Event.new("M", [Entity("Car", car)]) for car in cars])
                 number += len(cars)
 
     thread = Thread(target=work)

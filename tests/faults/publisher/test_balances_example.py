@@ -74,7 +74,7 @@ def pay_all(database: Database) -> tuple[dict[str, int], list[UUID]]:
         for n in range(PAYMENTS):
             payer, payee = random.sample(ACCOUNTS, 2)
             entities = [Entity("Account", each, {"amount": str(n)}) for each in (payer, payee)]
-            ids.append(writer.write(Event.new("Money Paid", "MoneyPaid", entities)).event_id)
+            ids.append(writer.write(Event.new("MoneyPaid", entities)).event_id)
             wanted.update({payer: -n, payee: n})
     return dict(wanted), ids
 

@@ -38,7 +38,7 @@ async def open_writer(
 
 
 def on(*cars: str) -> Event:
-    return Event.new("Car Sold", "CarSold", [Entity("Car", car, {"owner": "me"}) for car in cars])
+    return Event.new("CarSold", [Entity("Car", car, {"owner": "me"}) for car in cars])
 
 
 async def until(state: Callable[[], bool]) -> None:

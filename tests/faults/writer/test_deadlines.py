@@ -172,7 +172,7 @@ async def test_of_a_batch_that_is_cancelled_while_the_backlog_is_looked_at_the_r
     await writer.write(workload_s.car_created())
     proxy.stall(matching="outbox_backlog")
     event = workload_s.car_created()
-    again = Event.new("Car Sold", "CarSold", event.entities, id=event.id)
+    again = Event.new("CarSold", event.entities, id=event.id)
     async with writer:
         task = asyncio.create_task(writer.write_many([event, again]))
         await until(lambda: any("outbox_backlog" in sql for sql in proxy.statements))

@@ -53,7 +53,7 @@ def batch(sqlstate: str, *poisoned: int, events: int = 24) -> list[Event]:
     """Events of 12 cars in turn; those at some places are poison."""
     names = [poison(sqlstate) if n in poisoned else "Car Sold" for n in range(events)]
     return [
-        Event.new(name, "CarSold", [Entity("Car", f"CAR-{n % 12}", {"n": n})])
+        Event.new("CarSold", [Entity("Car", f"CAR-{n % 12}", {"n": n})], name=name)
         for n, name in enumerate(names)
     ]
 

@@ -20,7 +20,7 @@ def run(url: str, *words: object) -> Result:
 def url(outbox_url: str) -> str:
     """A database with three events that were delivered."""
     with Writer(Database(outbox_url)) as writer:
-        writer.write_many([Event.new("Sold", "Sold", [Entity("Car", f"{n}")]) for n in range(3)])
+        writer.write_many([Event.new("Sold", [Entity("Car", f"{n}")]) for n in range(3)])
     with psycopg.connect(outbox_url, autocommit=True) as sql:
         sql.execute("DELETE FROM outbox.outbox")
     return outbox_url
@@ -82,5 +82,5 @@ def test_an_estimate_that_was_too_low_is_not_shown(url: str, tmp_path: Path) -> 
         sql.execute("ANALYZE outbox.business_events")
     assert run(url, *words).stdout.endswith("read 3 of about 3 events\n")
     with Writer(Database(url)) as writer:
-        writer.write(Event.new("Sold", "Sold", [Entity("Car", "4")]))
+        writer.write(Event.new("Sold", [Entity("Car", "4")]))
     assert run(url, *words).stdout.endswith("read 4 events\n")

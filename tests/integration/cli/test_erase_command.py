@@ -25,7 +25,7 @@ def run(url: str, *words: str) -> Result:
 def fill(url: str, events: int) -> None:
     with Writer(Database(url)) as writer:
         given = [Entity("Person", "ann", {"name": MARK}), Entity("Car", "7", {"km": 1})]
-        writer.write_many([Event.new("Moved", "Moved", given) for _ in range(events)])
+        writer.write_many([Event.new("Moved", given) for _ in range(events)])
 
 
 def marked(sql: psycopg.Connection[Any]) -> int:

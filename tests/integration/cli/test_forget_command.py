@@ -25,10 +25,10 @@ def run(url: str, *words: object) -> Result:
 def url(outbox_url: str) -> str:
     """A database with three events that were delivered, and one that waits."""
     with Writer(Database(outbox_url)) as writer:
-        writer.write_many([Event.new("Sold", "Sold", [Entity("Car", f"{n}")]) for n in range(3)])
+        writer.write_many([Event.new("Sold", [Entity("Car", f"{n}")]) for n in range(3)])
         with psycopg.connect(outbox_url, autocommit=True) as sql:
             sql.execute("DELETE FROM outbox.outbox")
-        writer.write(Event.new("Sold", "Sold", [Entity("Car", "0")]))
+        writer.write(Event.new("Sold", [Entity("Car", "0")]))
     return outbox_url
 
 

@@ -21,7 +21,7 @@ DANGEROUS = set("\x1b\x07\r\x9b\u202e\x7f\u2028")
 
 
 def event(entity_id: str) -> Event:
-    return Event.new("Car Moved", HOSTILE, [Entity("Car", entity_id, {"km": 1})])
+    return Event.new(HOSTILE, [Entity("Car", entity_id, {"km": 1})])
 
 
 async def relayed(url: str) -> None:

@@ -12,7 +12,7 @@ from dsql_outbox.outbox import Entity, Event
 from dsql_outbox.schema.roles import Duty, Roles
 
 PUBLISH = ["publish", "--sink", "stdout:", "--until-empty"]
-EVENT = Event.new("Moved", "Moved", [Entity("Car", "C-1")])
+EVENT = Event.new("Moved", [Entity("Car", "C-1")])
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def writer(url: str) -> Iterator[Writer]:
 
 
 def event(subject: str, n: int = 0) -> Event:
-    return Event.new("Car Moved", "CarMoved", [Entity("Car", subject, {"n": n})])
+    return Event.new("CarMoved", [Entity("Car", subject, {"n": n})])
 
 
 def waiting(url: str) -> int:
@@ -208,7 +208,7 @@ def test_a_signal_ends_the_wait_for_a_broker(url: str, nats_server: NatsServer) 
 def test_a_message_that_no_broker_takes_dies_or_blocks(
     url: str, writer: Writer, nats_server: NatsServer, choice: str, dead: int
 ) -> None:
-    writer.write(Event.new("Bad", "a b", [Entity("Car", "car-1")]))  # no subject of NATS
+    writer.write(Event.new("a b", [Entity("Car", "car-1")]))  # no subject of NATS
     sink = f"{nats_server.url}?stream=EVENTS"
     flags = ["--on-dead-letter", choice, "--batch-rows", 10]
     with Command("publish", "--database", url, "--sink", sink, *flags) as command:
@@ -223,7 +223,7 @@ def test_a_message_that_no_broker_takes_dies_or_blocks(
 def test_a_message_that_was_given_up_makes_until_empty_fail(
     url: str, writer: Writer, nats_server: NatsServer
 ) -> None:
-    writer.write(Event.new("Bad", "a b", [Entity("Car", "car-1")]))  # no subject of NATS
+    writer.write(Event.new("a b", [Entity("Car", "car-1")]))  # no subject of NATS
     writer.write(event("car-2"))
     words = ("publish", "--database", url, "--sink", f"{nats_server.url}?stream=EVENTS")
     done = run(*words, "--until-empty")

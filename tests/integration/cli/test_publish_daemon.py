@@ -32,7 +32,7 @@ def broker(nats_server: NatsServer) -> Iterator[SlowBroker]:
 
 
 def write(url: str, *types: str) -> list[Event]:
-    events = [Event.new("Moved", name, [Entity("Car", f"car-{name}")]) for name in types]
+    events = [Event.new(name, [Entity("Car", f"car-{name}")]) for name in types]
     with Writer(Database(url), WriterSettings(any_topic=True)) as writer:
         for event in events:
             writer.write(event)

@@ -107,7 +107,7 @@ def test_a_dry_run_sums_up_for_programs(url: str, ids: list[UUID]) -> None:
 def test_many_kinds_are_cut_short(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Writer(Database(url)) as writer:
         for kind in ("Sold", "Sold", "Lost", "Found"):
-            writer.write(Event.new("Any", kind, [Entity("Car", kind)]))
+            writer.write(Event.new(kind, [Entity("Car", kind)]))
     monkeypatch.setattr("dsql_outbox.cli.messages.replay_summary._SHOWN", 1)
     with psycopg.connect(url, autocommit=True) as other:
         other.execute("DELETE FROM outbox.outbox")
@@ -145,7 +145,7 @@ def test_a_replay_of_all_says_what_it_costs_and_is_told_yes(
 @pytest.mark.usefixtures("ids")
 def test_events_are_replayed_by_type_and_by_topic(url: str) -> None:
     with Writer(Database(url)) as writer:
-        writer.write(Event.new("Any", "Sold", [Entity("Car", "c")]))
+        writer.write(Event.new("Sold", [Entity("Car", "c")]))
     with psycopg.connect(url, autocommit=True) as other:
         other.execute("DELETE FROM outbox.outbox")
     done = run(url, "--type", "Sold", "--yes")

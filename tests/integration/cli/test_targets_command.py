@@ -37,7 +37,7 @@ def test_targets_are_added_listed_paused_resumed_and_dropped(url: str) -> None:
     assert run(url, "targets", "resume", "lake").exit_code == 0
     assert run(url, "targets", "resume", "lake").exit_code == 1
     with Writer(Database(url)) as writer:
-        writer.write(Event.new("Sold", "Sold", [Entity("Car", "1")]))
+        writer.write(Event.new("Sold", [Entity("Car", "1")]))
     asked = run(url, "targets", "drop", "lake", "--json", "--yes")
     assert json.loads(asked.stdout) == {
         "name": "lake", "messages": 1, "late": 0, "deadLetters": 0
@@ -48,7 +48,7 @@ def test_targets_are_added_listed_paused_resumed_and_dropped(url: str) -> None:
 
 def test_a_target_is_filled_from_the_start_and_says_what_it_lacks(url: str) -> None:
     with Writer(Database(url)) as writer:
-        writer.write_many([Event.new("Sold", "Sold", [Entity("Car", f"{n}")]) for n in range(9)])
+        writer.write_many([Event.new("Sold", [Entity("Car", f"{n}")]) for n in range(9)])
     added = run(url, "targets", "add", "lake", "--from-start")
     assert added.stdout == "lake  running, filled with 9 messages, read 9 events\n"
     with psycopg.connect(url, autocommit=True) as connection:
@@ -86,7 +86,7 @@ def test_publish_relays_one_target_and_refuses_others(
     assert run(url, "targets", "add", "lake").exit_code == 0
     assert run(url, "targets", "add", "orders", "--kind", "model").exit_code == 0
     with Writer(Database(url)) as writer:
-        writer.write(Event.new("Sold", "Sold", [Entity("Car", "1")]))
+        writer.write(Event.new("Sold", [Entity("Car", "1")]))
     words = ("publish", "--sink", "stdout:", "--until-empty")
     done = run(url, *words, "--target", "lake")
     assert (done.exit_code, len(capfd.readouterr().out.splitlines())) == (0, 1)
@@ -118,9 +118,7 @@ def test_publish_applies_the_messages_of_a_model(
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("CREATE TABLE public.seen (key text)")
         with Writer(Database(url)) as writer:
-            writer.write_many(
-                [Event.new("Sold", "Sold", [Entity("Car", f"{n}")]) for n in range(3)]
-            )
+            writer.write_many([Event.new("Sold", [Entity("Car", f"{n}")]) for n in range(3)])
         words = ("publish", "--until-empty", "--apply", "applied_by_test:apply")
         assert run(url, *words, "--target", "models").exit_code == 0
         found = connection.execute("SELECT key FROM public.seen ORDER BY 1").fetchall()

@@ -21,7 +21,7 @@ WIDTHS = (40, 60, 80, 200)
 def events(url: str) -> list[Event]:
     """Four stored events, of two topics; their subjects are wider than a narrow terminal."""
     made = [
-        Event.new(name, name, [Entity("Car", f"car-{n}-{'x' * 40}", {"n": n})])
+        Event.new(name, [Entity("Car", f"car-{n}-{'x' * 40}", {"n": n})])
         for n, name in enumerate(("CarMoved", "CarSold", "CarMoved", "CarMoved"))
     ]
     with Writer(Database(url), WriterSettings(any_topic=True)) as writer:

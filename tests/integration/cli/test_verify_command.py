@@ -20,7 +20,7 @@ def test_exit_code_and_lines_say_whether_all_agree(url: str, sql: psycopg.Connec
     with Writer(Database(url)) as writer:
         ids = [
             writer.write(
-                Event.new("Sold", "Sold", [Entity("Car", f"\x1b[2J{n}", {"pin": "SECRET"})])
+                Event.new("Sold", [Entity("Car", f"\x1b[2J{n}", {"pin": "SECRET"})])
             ).event_id
             for n in range(3)
         ]
@@ -53,7 +53,7 @@ def test_exit_code_and_lines_say_whether_all_agree(url: str, sql: psycopg.Connec
 
 def test_only_events_saved_since_are_read(url: str, sql: psycopg.Connection[Any]) -> None:
     with Writer(Database(url)) as writer:
-        writer.write(Event.new("Sold", "Sold", [Entity("Car", "1")]))
+        writer.write(Event.new("Sold", [Entity("Car", "1")]))
     sql.execute(
         "UPDATE outbox.business_events SET event_data = '1', saved_date = now() - '2d'::interval"
     )

@@ -278,7 +278,7 @@ async def test_the_numbers_are_true_where_a_reading_cuts_them(url: str) -> None:
 async def test_a_payload_is_shown_on_demand_and_never_logged(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (made,) = written(url, Event.new("m", "Moved", [Entity("Car", "a", {"pin": "secret-4711"})]))
+    (made,) = written(url, Event.new("Moved", [Entity("Car", "a", {"pin": "secret-4711"})]))
     caplog.set_level(0)
     async with browsing(Database(url)) as browser:
         assert "secret-4711" not in await text(browser, f"/events/{made.id}")
@@ -320,7 +320,7 @@ async def test_a_value_that_no_column_can_hold_is_refused(
 async def test_hostile_text_stays_text(url: str) -> None:
     topic = "t" + HOSTILE
     database = Database(url)
-    made = Event.new(HOSTILE, HOSTILE, [Entity("Car", HOSTILE, {HOSTILE: HOSTILE})], topic=topic)
+    made = Event.new(HOSTILE, [Entity("Car", HOSTILE, {HOSTILE: HOSTILE})], topic=topic)
     written(url, made)
     sink = MemorySink()
     sink.fail(made.id, Rejected(HOSTILE))

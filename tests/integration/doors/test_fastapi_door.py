@@ -39,7 +39,7 @@ def api(outbox: Outbox, **handlers: int) -> FastAPI:
     install_error_handlers(app, **handlers)
 
     def created(car: Car) -> Event:
-        return Event.new("Car Created", "CarCreated", [Entity("Car", "1", car)], id=car.id)
+        return Event.new("CarCreated", [Entity("Car", "1", car)], id=car.id)
 
     @app.post("/cars", status_code=201)
     async def create(
@@ -54,7 +54,7 @@ def api(outbox: Outbox, **handlers: int) -> FastAPI:
     @app.post("/mileage/{km}")
     async def drive(km: int, writer: OutboxWriter) -> Receipt:
         car = Entity("Car", "", Mileage(km)) if km < 0 else Entity("Car", "1", Mileage(km))
-        return await writer.write(Event.new("Car Driven", "CarDriven", [car]))
+        return await writer.write(Event.new("CarDriven", [car]))
 
     @app.get("/fault")
     async def fail() -> None:

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.anyio
 
 async def write(request: Request) -> JSONResponse:
     writer = await outbox_writer(request)
-    receipt = await writer.write(Event.new("A", "A", [Entity("Car", "1", {})]))
+    receipt = await writer.write(Event.new("A", [Entity("Car", "1", {})]))
     return JSONResponse(receipt.to_dict())
 
 
@@ -172,12 +172,12 @@ async def test_the_writer_is_closed_after_the_lifespan_and_another_begins(
     database: Database,
 ) -> None:
     outbox = Outbox(database, sink=MemorySink())
-    event = Event.new("A", "A", [Entity("Car", "1", {})])
+    event = Event.new("A", [Entity("Car", "1", {})])
     for version in (1, 2):
         async with outbox.lifespan() as state:
             request = Request({"type": "http", "state": state})
             writer = await outbox_writer(request)
-            receipt = await writer.write(Event.new("A", "A", event.entities))
+            receipt = await writer.write(Event.new("A", event.entities))
             assert receipt.entities[0].version == version
         with pytest.raises(WriterClosed):
             await writer.write(event)

@@ -32,7 +32,7 @@ def url(outbox_url: str) -> str:
 
 
 def event(name: str, n: int) -> Event:
-    return Event.new("Moved", name, [Entity("Car", f"{name}-{n}")])
+    return Event.new(name, [Entity("Car", f"{name}-{n}")])
 
 
 def named(found: dict[str, float], prefix: str) -> dict[str, float]:

@@ -105,7 +105,7 @@ async def test_archived_events_keep_all_but_their_bytes_which_the_file_gives_bac
     database: Database, writer: Writer, sql: psycopg.Connection, to: str
 ) -> None:
     events = [event(f"c-{n % 7}", n, "z") for n in range(40)]
-    events += [Event.new("Odd", "Odd", [Entity("Car", "o\n", {"t": "\u2028\x7f"})], headers=OWN)]
+    events += [Event.new("Odd", [Entity("Car", "o\n", {"t": "\u2028\x7f"})], headers=OWN)]
     for each in events:
         writer.write(each)
     writer.write(
@@ -185,9 +185,7 @@ async def test_a_stream_a_replay_and_a_fill_read_the_file_or_name_it(
     sql: psycopg.Connection,
     to: str,
 ) -> None:
-    events = [
-        Event.new("Odd", "Odd", [Entity("Car", "a", {"n": n})], headers=OWN) for n in range(3)
-    ]
+    events = [Event.new("Odd", [Entity("Car", "a", {"n": n})], headers=OWN) for n in range(3)]
     ids = [writer.write(each).event_id for each in events]
     first = MemorySink()
     await relay_all(database, first)

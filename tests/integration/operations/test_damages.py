@@ -199,7 +199,7 @@ class Damage(NamedTuple):
 def new(n: int, *keys: str, **more: Any) -> Event:
     pairs = (key.split("/") for key in keys)
     entities = [Entity(kind, name, {"id": name, "name": f"n{n}"}) for kind, name in pairs]
-    return Event.new("Car Sold", "CarSold", entities, id=UUID(int=n << 96), **more)
+    return Event.new("CarSold", entities, id=UUID(int=n << 96), **more)
 
 
 def now(on: psycopg.Connection[Any]) -> Any:

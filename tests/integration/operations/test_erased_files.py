@@ -62,7 +62,7 @@ async def erased(outbox_url: str, sql: psycopg.Connection[Any]) -> DatabaseFiles
         for n in range(30):
             pad = secrets.token_hex(TOASTED // 2) if n % 3 == 0 else ""
             attributes = {"id": PERSON, "name": NAME, "pad": pad}
-            writer.write(Event.new("Moved", "Moved", [Entity("Person", PERSON, attributes)]))
+            writer.write(Event.new("Moved", [Entity("Person", PERSON, attributes)]))
     await relay_all(database, MemorySink())
     sql.execute("ANALYZE")
     async with Erasures(database) as tool:
@@ -98,7 +98,7 @@ async def test_a_transaction_that_is_open_keeps_an_erased_name_in_the_files(
 ) -> None:
     database = Database(outbox_url)
     with Writer(database) as writer:
-        writer.write(Event.new("Moved", "Moved", [Entity("Person", "7", {"name": NAME})]))
+        writer.write(Event.new("Moved", [Entity("Person", "7", {"name": NAME})]))
     await relay_all(database, MemorySink())
     with open_snapshot(outbox_url):
         async with Erasures(database) as tool:

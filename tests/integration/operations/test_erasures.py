@@ -59,7 +59,7 @@ def sql(outbox_url: str) -> Iterator[psycopg.Connection[Any]]:
 def new(*keys: str, headers: dict[str, str] | None = None, **attributes: object) -> Event:
     pairs = (key.split("/") for key in keys)
     entities = [Entity(kind, name, {"id": name, **attributes}) for kind, name in pairs]
-    return Event.new("Person Moved", "PersonMoved", entities, headers=headers)
+    return Event.new("PersonMoved", entities, name="Person Moved", headers=headers)
 
 
 def shared() -> Event:
@@ -68,7 +68,7 @@ def shared() -> Event:
         Entity("Car", "7", {"owner": "somebody", "km": 1.50}),
         Entity("Person", "ann", {"name": MARK, "city": "Bonn"}),
     ]
-    return Event.new("Car Sold", "CarSold", entities, headers=HEADERS)
+    return Event.new("CarSold", entities, name="Car Sold", headers=HEADERS)
 
 
 def noted(event_id: UUID) -> str:
@@ -88,7 +88,7 @@ def noted(event_id: UUID) -> str:
 def with_bob() -> Event:
     """An event whose first entity is the person, beside another one."""
     ann = Entity("Person", "ann", {"id": "ann", "note": {"name": MARK, "x": [MARK]}})
-    return Event.new("Person Met", "PersonMet", [ann, Entity("Person", "bob", {"id": "bob"})])
+    return Event.new("PersonMet", [ann, Entity("Person", "bob", {"id": "bob"})], name="Person Met")
 
 
 class Given:

@@ -94,10 +94,8 @@ async def test_a_target_gets_the_messages_of_all_events_as_the_others_got_them(
     database: Database, writer: Writer, targets: Targets, sql: psycopg.Connection, subjects: int
 ) -> None:
     write(writer, 40, subjects)
-    writer.write(Event.new("Both", "Both", [Entity("Loan", "a/b é"), Entity("Car", "C-0")]))
-    writer.write(
-        Event.new("Own", "Own", [Entity("Car", "C-0")], topic="mine", headers={"xown": "1"})
-    )
+    writer.write(Event.new("Both", [Entity("Loan", "a/b é"), Entity("Car", "C-0")]))
+    writer.write(Event.new("Own", [Entity("Car", "C-0")], topic="mine", headers={"xown": "1"}))
     ours = await drained(database, "default")
     run = targets.add("lake", from_start=True)
     read = await reads(run)
@@ -125,8 +123,8 @@ async def test_it_gets_its_types_alone_and_those_without_bytes_are_counted(
     database: Database, writer: Writer, targets: Targets, sql: psycopg.Connection
 ) -> None:
     write(writer, 9)
-    writer.write_many([Event.new("Made", "Made", [Entity("Loan", f"{n}")]) for n in range(9)])
-    nil = Event.new("Made", "Made", [Entity("Loan", "nil")], id=UUID(int=0))
+    writer.write_many([Event.new("Made", [Entity("Loan", f"{n}")]) for n in range(9)])
+    nil = Event.new("Made", [Entity("Loan", "nil")], id=UUID(int=0))
     writer.write(nil)
     query = "UPDATE outbox.business_events SET event_data = NULL WHERE subject_id IN ('3', 'C-3')"
     sql.execute(query)
@@ -142,7 +140,7 @@ async def test_large_events_make_small_pages(
 ) -> None:
     monkeypatch.setattr(fills, "_PAGE_BYTES", 4_000)
     wide = [
-        Event.new("W", "W", [Entity("Car", f"{k}-{n}") for n in range(size)], id=UUID(int=k))
+        Event.new("W", [Entity("Car", f"{k}-{n}") for n in range(size)], id=UUID(int=k))
         for k, size in enumerate((1, 300, 30, 30, 30, 1, 1, 1))
     ]
     writer.write_many(wide)

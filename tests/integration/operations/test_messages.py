@@ -58,7 +58,7 @@ async def test_a_dead_letter_names_its_event_and_shows_and_sends_that_events_byt
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
     """The outbox row is gone; no second copy of the bytes is left."""
-    given = Event.new("Car Sold", "CarSold", [Entity("Car", "a", {"text": "é" * 9, "n": 1.50})])
+    given = Event.new("CarSold", [Entity("Car", "a", {"text": "é" * 9, "n": 1.50})])
     ids = written(writer, given, event("b"), event("c"))
     sink = MemorySink()
     await relay_all(database, sink, refused=ids)

@@ -51,7 +51,7 @@ async def test_an_entitys_events_are_filtered_too(
 
 
 def of_type(event_type: str, *subjects: str) -> Event:
-    return Event.new("Any", event_type, [Entity("Car", subject) for subject in subjects])
+    return Event.new(event_type, [Entity("Car", subject) for subject in subjects])
 
 
 @pytest.fixture

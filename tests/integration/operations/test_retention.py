@@ -138,7 +138,7 @@ async def test_no_id_is_left_out(
     monkeypatch.setattr(old_events, "_PAGE", 1)
     ids = [UUID(int=0), UUID(int=1), UUID(int=(1 << 128) - 1)]
     for each in ids:
-        writer.write(Event.new("Moved", "Moved", [Entity("Car", "a")], id=each))
+        writer.write(Event.new("Moved", [Entity("Car", "a")], id=each))
     await relay_all(database, MemorySink())
     assert (await archive(database, tmp_path, dry_run=True)).events == 3
     assert (await forget(database)).read == 3

@@ -160,9 +160,7 @@ async def test_a_target_gets_its_types_and_an_empty_one_ends_the_run(
     found = await targets.add("lake", types=types)
     assert found.types == tuple(sorted(types))
     writer.write(event("a"))
-    writer.write(
-        Event.new("Loan Created", "LoanCreated", [Entity("Loan", "1"), Entity("Car", "a")])
-    )
+    writer.write(Event.new("LoanCreated", [Entity("Loan", "1"), Entity("Car", "a")]))
     sink = MemorySink()
     done = await Publisher(database, sink, quick_settings(), target="lake").run(until_empty=True)
     assert (done.delivered, [m.key for m in sink.messages]) == (1, ["Loan/1"])
@@ -438,7 +436,7 @@ async def test_the_status_tells_the_targets_apart(
         await targets.pause("lake", "ticket 7")
         await targets.add("orders", kind="model")
         writer.write_many([event(f"C-{n}") for n in range(4)])
-        writer.write(Event.new("Loan Created", "LoanCreated", [Entity("Loan", "1")]))
+        writer.write(Event.new("LoanCreated", [Entity("Loan", "1")]))
         async with Publisher(database, MemorySink(), quick_settings(), target="lake"):
             found = await status.read()
     assert [(each.name, each.waiting.count, each.paused) for each in found.targets] == [
@@ -515,7 +513,7 @@ async def test_a_replay_leaves_out_what_the_target_does_not_take(
     """It records what it did only if it did something."""
     await targets.add("lake", types=["Loan"])
     car = writer.write(event("a")).event_id
-    loan = writer.write(Event.new("Made", "Made", [Entity("Loan", "1")])).event_id
+    loan = writer.write(Event.new("Made", [Entity("Loan", "1")])).event_id
     verbs = "SELECT verb FROM outbox.outbox_operations ORDER BY operated_at"
     async with Messages(database) as messages:
         for ids in ((car, uuid4()), (uuid4(),), (car, loan)):

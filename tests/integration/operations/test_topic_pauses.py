@@ -53,7 +53,7 @@ async def test_messages_of_a_paused_topic_wait_and_all_others_pass(
     async with Topics(database) as topics:
         await topics.pause("events.CarCreated")
         writer.write_many([event("a", n) for n in range(3)])
-        other = Event.new("Loan Created", "LoanCreated", [Entity("Loan", "1")])
+        other = Event.new("LoanCreated", [Entity("Loan", "1")])
         writer.write(other)
         async with Publisher(database, sink, quick_settings()):
             await sink.published(1)
@@ -69,7 +69,7 @@ async def test_until_empty_does_not_wait_for_a_topic_that_an_operator_paused(
     async with Topics(database) as topics:
         await topics.pause("events.CarCreated")
     writer.write(event("a"))
-    writer.write(Event.new("Car Sold", "CarSold", [Entity("Car", "a")]))  # it waits behind that
+    writer.write(Event.new("CarSold", [Entity("Car", "a")]))  # it waits behind that
     sink = MemorySink()
     with anyio.fail_after(60):
         done = await Publisher(database, sink, quick_settings()).run(until_empty=True)

@@ -58,7 +58,7 @@ async def found(database: Database, **given: Any) -> tuple[list[Finding], Verify
 def new(event_id: UUID, *keys: str, **attributes: object) -> Event:
     pairs = (key.split("/", 1) for key in keys)
     entities = [Entity(entity_type, name, attributes) for entity_type, name in pairs]
-    return Event.new("Car Sold", "CarSold", entities, id=event_id)
+    return Event.new("CarSold", entities, id=event_id)
 
 
 async def fill(database: Database, sql: psycopg.Connection[Any]) -> None:

@@ -52,7 +52,7 @@ class Life:
         entities = [Entity(*pair, {"id": pair[1], "name": f"n{len(self.ids)}"}) for pair in pairs]
         self.ids.append(UUID(int=self.random.getrandbits(128)))
         own = {"of": names[0]} if self.random.random() < 0.3 else {}
-        return Event.new("Moved", "Moved", entities, id=self.ids[-1], headers=own)
+        return Event.new("Moved", entities, id=self.ids[-1], headers=own)
 
     async def write(self) -> None:
         events = [self.event() for _ in range(self.random.randint(1, 20))]

@@ -40,7 +40,7 @@ def test_events_outside_the_encoding_of_the_environment_are_stored(
     url: str, tables: Tables, monkeypatch: pytest.MonkeyPatch, settings: WriterSettings
 ) -> None:
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
-    events = [Event.new("A", "A", [Entity("Łódź", f"{n}", {"text": "日本"})]) for n in range(20)]
+    events = [Event.new("A", [Entity("Łódź", f"{n}", {"text": "日本"})]) for n in range(20)]
 
     async def write() -> None:
         async with (
@@ -64,7 +64,7 @@ def test_a_session_whose_encoding_a_function_changed_is_not_used_again(
     settings = WriterSettings(connections=connections)  # type: ignore[arg-type]
     with Writer(Database(proxy.url), settings) as writer:
         writer.transact(change)
-        writer.transact(lambda tx: tx.append(Event.new("A", "A", [Entity("Łódź", "1")])))
+        writer.transact(lambda tx: tx.append(Event.new("A", [Entity("Łódź", "1")])))
     assert proxy.opened == 2
     assert [row["subject_type"] for row in tables.events()] == ["Łódź"]
 

@@ -52,7 +52,7 @@ def sprung(trap: psycopg.Connection[Any]) -> list[tuple[str, str]]:
 
 
 def event(entity_id: str) -> Event:
-    return Event.new("Car Moved", "CarMoved", [Entity("Car", entity_id, {"km": 1})])
+    return Event.new("CarMoved", [Entity("Car", entity_id, {"km": 1})])
 
 
 def test_the_trap_works_on_a_connection_that_is_not_ours(

@@ -97,7 +97,7 @@ def event(n: int, entities: int = 1) -> Event:
     def made(fill: int) -> Event:
         first = Entity("Loan", f"LOAN-{n:06}", {"balance": "9000.00", "note": "x" * fill})
         others = [Entity("Car", f"CAR-{n:06}-{k}", {"financed": True}) for k in range(1, entities)]
-        return Event.new("Loan Created", "LoanCreated", [first, *others], created_date=CREATED)
+        return Event.new("LoanCreated", [first, *others], name="Loan Created", created_date=CREATED)
 
     short = len(made(0).to_json())
     found = made(EVENT_BYTES - short)

@@ -26,7 +26,7 @@ def database(outbox_url: str) -> Database:
     with Writer(database) as writer:
         loan = Entity("Loan", "LOAN-7")
         stored = UUID("5f0c6a1e-6c3e-4a0a-9f43-000000000001")
-        writer.write(Event.new("Loan Created", "LoanCreated", [loan], id=stored))
+        writer.write(Event.new("LoanCreated", [loan], id=stored))
         writer.write(event())
     return database
 

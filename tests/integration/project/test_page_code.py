@@ -70,11 +70,11 @@ def shop(url: str) -> Iterator[dict[str, Any]]:
         connection.execute("INSERT INTO loans VALUES (7, 9000)")
     database = Database(url)
     with Writer(database) as writer:
-        loan = Event.new("Loan Opened", "LoanOpened", [Entity("Loan", "LOAN-7", {"balance": 9000})])
+        loan = Event.new("LoanOpened", [Entity("Loan", "LOAN-7", {"balance": 9000})])
         writer.write(loan)
         names: dict[str, Any] = {"__name__": "page", "url": url, "database": database}
         exec(NAMES, names)
-        yield names | {"writer": writer, "new_event": lambda: Event.new("A", "B", loan.entities)}
+        yield names | {"writer": writer, "new_event": lambda: Event.new("B", loan.entities)}
 
 
 @pytest.fixture

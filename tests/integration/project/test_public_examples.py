@@ -28,7 +28,7 @@ def test_the_example_of_a_public_name_is_true(
     names = {each: getattr(dsql_outbox, each) for each in dsql_outbox.__all__}
     names["database"] = Database(outbox_url)
     names["elsewhere"] = Database(outbox_url, schema="elsewhere")
-    names["event"] = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"km": 9})])
+    names["event"] = Event.new("CarSold", [Entity("Car", "C-1", {"km": 9})])
     example = doctest.DocTestParser().get_doctest(
         inspect.getdoc(names[name]) or "", names, name, None, None
     )

@@ -203,7 +203,7 @@ import sys
 from dsql_outbox import AsyncWriter, Database, Entity, Event, Publisher, Writer, open_sink
 from dsql_outbox.schema import apply
 
-event = lambda number: Event.new("Car Sold", "CarSold", [Entity("Car", number, {})])
+event = lambda number: Event.new("CarSold", [Entity("Car", number, {})])
 
 async def main(database):
     async with AsyncWriter(database) as writer:

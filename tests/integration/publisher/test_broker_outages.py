@@ -163,10 +163,7 @@ async def test_topics_that_nobody_takes_lengthen_no_row_no_answer_and_no_status(
     topics = [f"{'bad.' * 30}{n}" for n in range(700)]
     with Writer(database, WriterSettings(any_topic=True)) as writer:
         writer.write_many(
-            [
-                Event.new("Car Created", "CarCreated", [Entity("Car", topic)], topic=topic)
-                for topic in topics
-            ]
+            [Event.new("CarCreated", [Entity("Car", topic)], topic=topic) for topic in topics]
         )
     health, refused = Health(), set[str]()
     health.database = health.broker = "ok"

@@ -22,7 +22,7 @@ STATES = [None, "0A000"]
 
 @pytest.fixture
 def event(url: str) -> Event:
-    event = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"text": "\x00"})])
+    event = Event.new("CarSold", [Entity("Car", "C-1", {"text": "\x00"})])
     with Writer(Database(url)) as writer:
         writer.write(event)
     return event

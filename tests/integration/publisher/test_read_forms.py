@@ -36,7 +36,7 @@ def written(database: Database) -> None:
         with Writer(database, WriterSettings(topic=topic)) as writer:
             sizes = [random.choice([10, 400, 4_000]) for _ in range(30)]
             writer.write_many(
-                Event.new("Sold", "Sold", [Entity("Car", f"C-{n % 7}", {"text": "x" * size})])
+                Event.new("Sold", [Entity("Car", f"C-{n % 7}", {"text": "x" * size})])
                 for n, size in enumerate(sizes)
             )
 

@@ -72,7 +72,7 @@ async def test_committed_events_arrive_once_in_order_and_leave_the_outbox(
 
 async def test_a_message_says_what_its_event_is(database: Database, writer: Writer) -> None:
     entities = [Entity("Loan", "L 1"), Entity("Car", "C@1,2")]
-    source = Event.new("Loan Created", "LoanCreated", entities)
+    source = Event.new("LoanCreated", entities)
     text = source.to_json()
     receipt = writer.write(text)
     sink = MemorySink()
@@ -342,6 +342,5 @@ async def test_rows_and_bytes_of_a_read_are_bounded_and_one_row_always_passes(
 def big(count: int) -> list[Event]:
     """Events of 10 kB."""
     return [
-        Event.new("Big", "Big", [Entity("Car", f"car-{n}", {"x": "y" * 10_000})])
-        for n in range(count)
+        Event.new("Big", [Entity("Car", f"car-{n}", {"x": "y" * 10_000})]) for n in range(count)
     ]

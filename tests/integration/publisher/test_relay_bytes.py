@@ -27,7 +27,7 @@ async def large(database: Database) -> Database:
     async with AsyncWriter(database) as writer:
         for n in range(18):
             entity = Entity("Car", f"CAR-{n}", {"note": note})
-            await writer.write(Event.new("Car Created", "CarCreated", [entity]))
+            await writer.write(Event.new("CarCreated", [entity]))
     return database
 
 

@@ -77,8 +77,7 @@ class World:
         with Writer(Database(self.url)) as writer:
             events = [(n, car) for n in range(each) for car in range(subjects)]
             writer.write_many(
-                Event.new("Car Moved", "CarMoved", [Entity("Car", f"{car}", {"n": n})])
-                for n, car in events
+                Event.new("CarMoved", [Entity("Car", f"{car}", {"n": n})]) for n, car in events
             )
         for car in range(subjects):
             self.written[f"Car/{car}"] = self.written.get(f"Car/{car}", 0) + each

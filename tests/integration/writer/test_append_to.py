@@ -184,7 +184,7 @@ def test_a_text_that_the_callers_encoding_lacks_is_refused_before_anything_is_se
     own: Tables, url: str, form: Literal["single", "plain"], in_pipeline: bool, is_begun: bool
 ) -> None:
     """Else a caller who commits all the same would store a version without its event."""
-    event = Event.new("Car for 1 \u20ac", "CarSold", [Entity("Car", "CAR-1", {})])
+    event = Event.new("CarSold", [Entity("Car", "CAR-1", {})], name="Car for 1 \u20ac")
     with (
         Writer(Database(url), replace(QUICK, form=form)) as writer,
         psycopg.connect(url, client_encoding="latin1") as mine,
@@ -202,7 +202,7 @@ def test_a_text_that_the_callers_encoding_lacks_is_refused_before_anything_is_se
 def test_a_session_without_an_encoding_gets_utf_8(
     own: Tables, url: str, form: Literal["single", "plain"]
 ) -> None:
-    event = Event.new("Car for 1 \u20ac", "CarSold", [Entity("Car", "CAR-1", {})])
+    event = Event.new("CarSold", [Entity("Car", "CAR-1", {})], name="Car for 1 \u20ac")
     with (
         Writer(Database(url), replace(QUICK, form=form)) as writer,
         psycopg.connect(url, client_encoding="sql_ascii") as mine,

@@ -61,7 +61,7 @@ async def open_writer(
 
 
 def on(*cars: str) -> Event:
-    return Event.new("Car Sold", "CarSold", [Entity("Car", car, {"owner": "me"}) for car in cars])
+    return Event.new("CarSold", [Entity("Car", car, {"owner": "me"}) for car in cars])
 
 
 def versions(receipts: list[Receipt]) -> list[int]:

@@ -26,7 +26,7 @@ __all__ = ["open_transactor"]
 
 
 def paid(balance: int, loan: str = "LOAN-7") -> Event:
-    return Event.new("Loan Paid", "LoanPaid", [Entity("Loan", loan, {"balance": balance})])
+    return Event.new("LoanPaid", [Entity("Loan", loan, {"balance": balance})])
 
 
 def balance(entity: StoredEntity | None) -> int:

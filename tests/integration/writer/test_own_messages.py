@@ -28,7 +28,7 @@ Form = Literal["single", "plain"]
 def made(*cars: str, own: bool = True) -> Event:
     entities = [Entity("Car", car) for car in cars or ("C-1",)]
     given: dict[str, Any] = {"topic": "cars.vip", "headers": OWN} if own else {}
-    return Event.new("Car Sold", "CarSold", entities, **given)
+    return Event.new("CarSold", entities, **given)
 
 
 def as_json(*cars: str) -> JsonEvent:
@@ -104,9 +104,7 @@ def test_a_transaction_keeps_them(
     def work(run: Any) -> None:
         run.append(as_json())
         entities = [Entity("Car", "C-1")]
-        event = run.transaction.new_event(
-            "Car Sold", "CarSold", entities, topic="cars.vip", headers=OWN
-        )
+        event = run.transaction.new_event("CarSold", entities, topic="cars.vip", headers=OWN)
         run.append(event)
 
     open_transactor(url, replace(QUICK, form=form)).transact(work)
@@ -164,7 +162,7 @@ def test_many_events_are_refused_one_by_one(url: str, tables: Tables) -> None:
 
 def test_any_topic_is_stored_if_the_settings_say_so(open_writer: OpenWriter, url: str) -> None:
     writer = open_writer(url, replace(QUICK, any_topic=True))
-    writer.write(Event.new("Car Sold", "Car Söld", [Entity("Car", str(uuid4()))]))
+    writer.write(Event.new("Car Söld", [Entity("Car", str(uuid4()))]))
     with Tables(url) as tables:
         assert tables.messages()[0]["topic"] == "events.Car Söld"
 
@@ -173,7 +171,7 @@ def test_any_topic_is_stored_if_the_settings_say_so(open_writer: OpenWriter, url
 def test_the_largest_headers_are_stored_as_they_are(
     url: str, tables: Tables, headers: dict[str, str]
 ) -> None:
-    events = [Event.new("A", "A", [Entity("Car", car)], headers=headers) for car in "CD"]
+    events = [Event.new("A", [Entity("Car", car)], headers=headers) for car in "CD"]
     with Writer(Database(url), QUICK) as writer:
         writer.write_many(events)
     for row in tables.execute("SELECT headers::text AS headers FROM outbox.business_events"):

@@ -55,7 +55,7 @@ def connection(url: str) -> Iterator[Connection]:
 
 def prepared(keys: Sequence[Key], n: int) -> PreparedEvent:
     entities = [Entity(kind, name, {"number": n}) for kind, name in keys]
-    event = Event.new("Car Sold", "CarSold", entities, created_date=datetime.now(UTC))
+    event = Event.new("CarSold", entities, created_date=datetime.now(UTC))
     return prepare(
         parse_event(event), uuid4().hex, "events.CarSold", "/test", {"traceparent": "00"}
     )

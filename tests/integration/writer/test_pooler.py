@@ -75,7 +75,7 @@ def test_each_receipt_has_its_rows_in_its_own_schema(
 
     def write(number: int) -> Receipt:
         entities = [Entity("Car", f"C-{number}-{uuid4()}")]
-        return callers[number % 2].write(Event.new("Car Sold", "CarSold", entities))
+        return callers[number % 2].write(Event.new("CarSold", entities))
 
     receipts = with_workers(8, write, range(CALLS))
     for place, (schema, caller) in enumerate(zip(SCHEMAS, callers, strict=True)):
@@ -94,15 +94,15 @@ def test_everything_that_a_writer_offers_works(
     car = [Entity("Car", "C-1")]
 
     def function(transaction: Transaction) -> str:
-        transaction.append(transaction.new_event("Car Sold", "CarSold", car))
+        transaction.append(transaction.new_event("CarSold", car))
         row = transaction.connection.execute("SHOW transaction_isolation").fetchone()
         return str(row[0]) if row else ""
 
     with Writer(database, QUICK) as writer:
         for _ in range(12):
-            writer.write(Event.new("Car Sold", "CarSold", car))
+            writer.write(Event.new("CarSold", car))
             assert writer.transact(function) == "repeatable read"
-        outcomes = writer.write_many([Event.new("Car Sold", "CarSold", car) for _ in range(8)])
+        outcomes = writer.write_many([Event.new("CarSold", car) for _ in range(8)])
         assert all(isinstance(outcome, Receipt) for outcome in outcomes)
         versions = [event.version for event in writer.stream("Car", "C-1")]
     assert versions == list(range(1, 33))
@@ -117,7 +117,7 @@ async def test_the_relay_and_an_operator_work(
     sink = MemorySink()
     async with AsyncWriter(database, replace(QUICK, coalesce=2)) as writer:
         cars = [[Entity("Car", f"C-{number % 5}")] for number in range(60)]
-        events = [Event.new("Car Sold", "CarSold", car) for car in cars]
+        events = [Event.new("CarSold", car) for car in cars]
         sink.fail(events[7].id, Rejected("no"))
         async with anyio.create_task_group() as group:
             for event in events:

@@ -43,7 +43,7 @@ def batch_of(
     found = []
     for n in range(events):
         touched = [Entity("Car", name, {"text": text}) for name in names[n * touches :][:touches]]
-        event = parse_event(Event.new("Car Sold", "CarSold", touched))
+        event = parse_event(Event.new("CarSold", touched))
         found.append(prepare(event, uuid4().hex, "events.CarSold", "/test", {}))
     return found
 

@@ -15,7 +15,7 @@ __all__ = ["open_transactor"]
 
 
 def moved(n: int) -> Event:
-    return Event.new("Car Moved", "CarMoved", [Entity("Car", "CAR-1", {"n": n})])
+    return Event.new("CarMoved", [Entity("Car", "CAR-1", {"n": n})])
 
 
 def store(url: str, count: int) -> None:
@@ -73,7 +73,7 @@ def test_big_events_come_in_smaller_pages(
     big = [Entity("Car", "CAR-1", {"text": "x" * 900_000})]
     with Writer(Database(url)) as writer:
         for _ in range(7):
-            writer.write(Event.new("Car Moved", "CarMoved", big))
+            writer.write(Event.new("CarMoved", big))
     events = open_transactor(proxy.url).stream("Car", "CAR-1")
     assert [e.version for e in events] == list(range(1, 8))
     assert pages(proxy) == 2

@@ -27,9 +27,7 @@ COPIES = """SELECT o.shard / 1024 AS range, o.subject_type AS type, count(*)::in
 
 
 def event(kind: str, n: int, *others: Entity, size: int = 1) -> Event:
-    return Event.new(
-        f"{kind} Sold", f"{kind}Sold", [Entity(kind, f"{n}", {"a": "x" * size}), *others]
-    )
+    return Event.new(f"{kind}Sold", [Entity(kind, f"{n}", {"a": "x" * size}), *others])
 
 
 def add(tables: Tables, *targets: tuple[str, str | None], kind: str = "sink") -> None:
@@ -66,7 +64,7 @@ def test_each_target_gets_the_subjects_of_its_types_in_its_range(
     quoted = 'A, "quoted" one'
     writer.write(event("Car", 1))
     writer.write_many([event("Bus", 1), event("Loan", 1, Entity("Car", "1"), Entity("Bus", "7"))])
-    odd = Event.new("Sold", "Sold", [Entity(quoted, "1")])
+    odd = Event.new("Sold", [Entity(quoted, "1")])
     writer.transact(lambda transaction: transaction.append(odd))
     found = [(row["range"], row["type"], row["n"]) for row in tables.execute(COPIES)]
     every = {quoted, "Bus", "Car", "Loan"}

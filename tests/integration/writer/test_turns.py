@@ -37,7 +37,7 @@ def writer(proxy: PostgresProxy) -> Iterator[Writer]:
 
 
 def moved(names: Names) -> Event:
-    return Event.new("Car Moved", "CarMoved", [Entity(*name, {}) for name in names])
+    return Event.new("CarMoved", [Entity(*name, {}) for name in names])
 
 
 def _appended(event: Event) -> Callable[[Transaction], Receipt]:

@@ -191,9 +191,7 @@ def test_nothing_happens_twice_if_the_answer_is_lost(
     def function(transaction: Transaction) -> None:
         runs.append(1)
         transaction.connection.execute(ROW)
-        event = transaction.new_event(
-            "Car Created", "CarCreated", workload_s.car_created().entities
-        )
+        event = transaction.new_event("CarCreated", workload_s.car_created().entities)
         undo(transaction.connection, lambda: transaction.append(event))
         if len(runs) == 1:
             proxy.cut(where, matching="COMMIT")

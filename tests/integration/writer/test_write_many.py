@@ -56,7 +56,7 @@ def write_many(
 
 def sold(*cars: str, name: str = "Car Sold", event_id: UUID | None = None) -> Event:
     entities = [Entity("Car", car, {"sold": True}) for car in cars]
-    return Event.new(name, "CarSold", entities, id=event_id)
+    return Event.new("CarSold", entities, name=name, id=event_id)
 
 
 def versions(outcomes: list[Outcome]) -> list[int]:
@@ -124,7 +124,7 @@ def test_nothing_is_sent_before_every_event_was_checked(
 
 
 def test_an_event_that_is_too_large_is_named_at_its_place(write_many: WriteMany) -> None:
-    huge = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"a": "x" * (1 << 20)})])
+    huge = Event.new("CarSold", [Entity("Car", "C-1", {"a": "x" * (1 << 20)})])
     outcomes = write_many([sold("C-1"), huge])
     assert [type(o) for o in outcomes] == [Receipt, EventTooLarge]
 
@@ -153,9 +153,7 @@ def test_a_transaction_takes_8_mib_of_statement(
 ) -> None:
     """Each of the quotes is some bytes on the wire, in more than one copy."""
     text = '"' * 200_000
-    events = [
-        Event.new("Car Sold", "CarSold", [Entity("Car", f"C-{n}", {"a": text})]) for n in range(8)
-    ]
+    events = [Event.new("CarSold", [Entity("Car", f"C-{n}", {"a": text})]) for n in range(8)]
     outcomes = write_many(events)
     assert all(isinstance(outcome, Receipt) for outcome in outcomes)
     assert 2 <= inserts(proxy) <= 4

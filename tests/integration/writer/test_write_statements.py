@@ -54,7 +54,7 @@ def prepared(
     keys: Sequence[Key], event_id: UUID | None = None, created: datetime | None = None
 ) -> PreparedEvent:
     entities = [Entity(kind, name, {"number": next(numbers)}) for kind, name in keys]
-    event = Event.new("Car Sold", "CarSold", entities, id=event_id, created_date=created)
+    event = Event.new("CarSold", entities, id=event_id, created_date=created)
     return prepare(parse_event(event), uuid4().hex, "events.CarSold", "/test", {})
 
 

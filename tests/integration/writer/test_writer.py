@@ -116,7 +116,7 @@ def test_dates_are_the_senders_and_the_databases(
 ) -> None:
     """saved_date comes from the database: a sender's clock and a retry would falsify it."""
     created = datetime(2020, 3, 2, 8, 14, 7, 120_000, UTC)
-    event = Event.new("Car Created", "CarCreated", [Entity("Car", "C")], created_date=created)
+    event = Event.new("CarCreated", [Entity("Car", "C")], created_date=created)
     open_writer(url).write(event)
     (row,) = tables.execute(
         "SELECT created_date, now() - saved_date < interval '1 minute' AS saved_now"
@@ -132,7 +132,7 @@ def test_an_event_without_a_date_is_created_when_the_database_says(
 ) -> None:
     """The tables and the message have the same date, the event's own text has none."""
     touched = [Entity("Car", f"C-{n}") for n in range(entities)]
-    open_writer(url).write(event := Event.new("Car Created", "CarCreated", touched))
+    open_writer(url).write(event := Event.new("CarCreated", touched))
     rows = tables.execute(
         "SELECT b.created_date, h.created_date AS header, o.headers::jsonb ->> 'time' AS time,"
         " o.payload, b.saved_date - b.created_date < interval '1 second' AS now"
@@ -156,7 +156,7 @@ def test_a_call_that_is_repeated_with_its_id_is_told_that_it_is_stored(
 
     def call() -> Receipt:
         loan = Entity("Loan", "LOAN-7", {"balance": "9000.00"})
-        event = Event.new("Loan Created", "LoanCreated", [loan], id=event_id)
+        event = Event.new("LoanCreated", [loan], id=event_id)
         return caller.write(event, on_duplicate="return")
 
     first = call()
@@ -199,9 +199,9 @@ def test_a_duplicate_is_refused_and_changes_nothing(
     """Fact 14, even though everything in the event reads like a conflict."""
     texts = {"note": "mutation conflicts", "state": "OC000 transaction conflict"}
     event = Event.new(
-        "change conflicts",
         "oc000",
         [Entity("OC000", "conflicts with another transaction", texts)],
+        name="change conflicts",
         id=UUID("0c000000-0c00-40c0-80c0-0c0000c00010"),
     )
     caller = open_writer(proxy.url, hooks=[facts])

@@ -73,8 +73,7 @@ class Job:
 
 def _write(url: str, *numbers: int) -> None:
     events = [
-        Event.new("Moved", "Moved", [Entity("Car", "a", {"owner": SECRET})], id=UUID(int=n))
-        for n in numbers
+        Event.new("Moved", [Entity("Car", "a", {"owner": SECRET})], id=UUID(int=n)) for n in numbers
     ]
     with Writer(Database(url)) as writer:
         for each in events:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 def event(subject: str = "a", n: int = 0, *others: str) -> Event:
     """An event of a car, which may touch other cars too."""
     entities = [Entity("Car", subject, {"n": n}), *(Entity("Car", other) for other in others)]
-    return Event.new("Car Moved", "CarMoved", entities)
+    return Event.new("CarMoved", entities)
 
 
 async def gathered(found: AsyncIterable[T]) -> list[T]:

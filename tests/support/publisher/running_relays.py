@@ -42,7 +42,7 @@ def writer(database: Database) -> Iterator[Writer]:
 
 def event(subject: str, n: int = 0) -> Event:
     """An event about one car."""
-    return Event.new("Car Created", "CarCreated", [Entity("Car", subject, {"n": n})])
+    return Event.new("CarCreated", [Entity("Car", subject, {"n": n})])
 
 
 def count(sql: psycopg.Connection, table: str) -> int:

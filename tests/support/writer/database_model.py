@@ -117,7 +117,7 @@ def pend(
 ) -> Pending:
     """A call to write one event that touches cars of these ids."""
     touched = [Entity("Car", entity) for entity in entities or (str(uuid4()),)]
-    event = parse_event(Event.new(name, "CarSold", touched, id=event_id))
+    event = parse_event(Event.new("CarSold", touched, name=name, id=event_id))
     kept: list[Fact] = [] if facts is None else facts
     started = WriteStarted(event.id, event.name, event.type, "events.CarSold", len(touched))
     return Pending(

@@ -28,7 +28,7 @@ Told = dict[str, Any]
 
 def event(side: str, number: int) -> Event:
     """An event of one of the two sides, which have no entity in common."""
-    return Event.new("Car Sold", "CarSold", [Entity("Car", f"{side}-{number % 3}")])
+    return Event.new("CarSold", [Entity("Car", f"{side}-{number % 3}")])
 
 
 def forked(

@@ -49,7 +49,7 @@ def call(writer: Writer, **options: Any) -> Receipt:
     entities = [Entity(*name, {}) for name in NAMES]
 
     def function(transaction: Transaction) -> Receipt:
-        return transaction.append(Event.new("Car Moved", "CarMoved", entities))
+        return transaction.append(Event.new("CarMoved", entities))
 
     return writer.transact(function, entities=NAMES, **options)
 

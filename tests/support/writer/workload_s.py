@@ -13,7 +13,7 @@ CARS = 5
 def car_created(car: str = "CAR-1", *, id: UUID | None = None) -> Event:  # noqa: A002
     """One event with one entity."""
     attributes = {"vin": "WVWZZZ1KZ8W386752", "make": "Volkswagen", "owner": "Ines Okafor"}
-    return Event.new("Car Created", "CarCreated", [Entity("Car", car, attributes)], id=id)
+    return Event.new("CarCreated", [Entity("Car", car, attributes)], name="Car Created", id=id)
 
 
 def loan_created(
@@ -23,19 +23,19 @@ def loan_created(
 ) -> Event:
     """One event with a loan, and with other entities if they are given."""
     loan = Entity("Loan", f"LOAN-{n}", {"carId": f"CAR-{n}", "balance": "21400.50"})
-    return Event.new("Loan Created", "LoanCreated", [loan, *also], id=id)
+    return Event.new("LoanCreated", [loan, *also], name="Loan Created", id=id)
 
 
 def payment_submitted(n: int, *also: Entity) -> Event:
     """One event with a payment, and with other entities if they are given."""
     payment = Entity("LoanPayment", f"PAYMENT-{n}", {"loanId": f"LOAN-{n}", "amount": "495.27"})
-    return Event.new("Loan Payment Submitted", "LoanPaymentSubmitted", [payment, *also])
+    return Event.new("LoanPaymentSubmitted", [payment, *also], name="Loan Payment Submitted")
 
 
 def service_done(n: int, *also: Entity) -> Event:
     """One event with a service record, and with other entities if they are given."""
     record = Entity("ServiceRecord", f"SERVICE-{n}", {"carId": f"CAR-{n}", "amountPaid": 182.4})
-    return Event.new("Car Service Done", "CarServiceDone", [record, *also])
+    return Event.new("CarServiceDone", [record, *also], name="Car Service Done")
 
 
 def three_entities() -> Event:
@@ -46,7 +46,7 @@ def three_entities() -> Event:
 def many_entities(note: str, entities: int = 1_400) -> bytes:
     """One event with a header of this note, which is copied for each of its entities."""
     touched = [Entity("Car", f"CAR-{n}") for n in range(entities)]
-    event = json.loads(Event.new("Cars Sold", "CarsSold", touched).to_json())
+    event = json.loads(Event.new("CarsSold", touched, name="Cars Sold").to_json())
     event["eventHeader"]["note"] = note
     return json.dumps(event).encode()
 

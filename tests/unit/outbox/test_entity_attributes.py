@@ -73,7 +73,7 @@ class Struct(msgspec.Struct):
 
 
 def made(attributes: Any) -> Event:
-    return Event.new("Car Bought", "CarBought", [Entity("Car", "C-1", attributes)], id=ID)
+    return Event.new("CarBought", [Entity("Car", "C-1", attributes)], id=ID)
 
 
 def stored(attributes: Any) -> Any:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from tests.support.checkout import ROOT
 
-from dsql_outbox.outbox import Entity, Event
+from dsql_outbox.outbox import Entity, Event, InvalidEvent
 from dsql_outbox.outbox.event.event_parser import MAX_ENTITIES, ParsedEvent, parse_event
 from dsql_outbox.outbox.settings import MAX_NAME
 
@@ -129,7 +129,7 @@ def test_of_two_attributes_with_one_name_the_last_is_the_state_and_the_event_kee
 
 
 def test_an_event_object_is_encoded_once() -> None:
-    made = Event.new("Car Created", "CarCreated", [Entity("Car", "CAR-1", {"color": "grün"})])
+    made = Event.new("CarCreated", [Entity("Car", "CAR-1", {"color": "grün"})])
     parsed = parse_event(made)
     assert parsed.data.encode() == made.to_json()
     assert parsed == parse_event(made.to_json())
@@ -141,7 +141,7 @@ def test_the_same_arguments_make_the_same_event(created: datetime | None) -> Non
     """So a call that is repeated with its id is told from another event with that id."""
 
     def made() -> Event:
-        return Event.new("A", "A", [Entity("Car", "1")], id=UUID(ID), created_date=created)
+        return Event.new("A", [Entity("Car", "1")], id=UUID(ID), created_date=created)
 
     assert made().to_json() == made().to_json()
     assert parse_event(made()).fingerprint == parse_event(made()).fingerprint
@@ -201,9 +201,7 @@ def test_a_date_is_iso_8601_or_epoch_milliseconds(wire: object, expected: dateti
 
 def test_an_offset_is_kept_as_the_moment_that_it_names() -> None:
     cet = timezone(timedelta(hours=2))
-    made = Event.new(
-        "A", "A", [Entity("Car", "1")], created_date=datetime(2026, 7, 1, 12, tzinfo=cet)
-    )
+    made = Event.new("A", [Entity("Car", "1")], created_date=datetime(2026, 7, 1, 12, tzinfo=cet))
     assert '"createdDate":"2026-07-01T12:00:00.000+02:00"' in parse_event(made).data
     assert parse_event(made).created_date == datetime(2026, 7, 1, 10, tzinfo=UTC)
 
@@ -258,7 +256,7 @@ def test_of_a_name_twice_in_the_event_or_its_header_the_last_counts_deeper_ones_
             r"entities\[0\] of an Event must be an Entity, not str: Entity\(",
         ),
         ({"entities": [Entity("A", "1"), 7]}, r"entities\[1\] .* not int: Entity\("),
-        ({"entities": "Order"}, r"entities\[0\] .* not str"),
+        ({"entities": "Order"}, "takes the type and the entities, and the name by keyword: Event"),
         ({"entities": None}, r"takes a list of entities, not NoneType: entities=\[Entity\("),
         ({"entities": Entity("A", "1")}, r"takes a list of entities, not Entity: entities=\["),
         ({"created_date": "2026-01-01"}, "created_date as a datetime, not str: created_date="),
@@ -269,7 +267,22 @@ def test_a_part_of_an_event_of_another_type_is_named_with_what_to_write(
 ) -> None:
     parts: Json = {"entities": [Entity("A", "1")]} | given
     with pytest.raises(TypeError, match=rule):
-        Event.new("Order Paid", "OrderPaid", **parts)
+        Event.new("OrderPaid", **parts)
+
+
+def test_the_name_of_an_event_is_its_type_or_another_one() -> None:
+    order = [Entity("Order", "1")]
+    assert parse_event(Event.new("OrderPaid", order)).name == "OrderPaid"
+    assert parse_event(Event.new("OrderPaid", order, name="Order paid")).name == "Order paid"
+    with pytest.raises(InvalidEvent, match="must not be empty"):
+        parse_event(Event.new("OrderPaid", order, name=""))
+
+
+@pytest.mark.parametrize("more", [{}, {"created_date": datetime(2026, 7, 1, tzinfo=UTC)}])
+def test_a_name_before_the_type_is_refused_with_what_to_write(more: Json) -> None:
+    new: Any = Event.new
+    with pytest.raises(TypeError, match=r'new\("LoanPaid", \[loan\], name="Loan Paid"\)'):
+        new("Order Paid", "OrderPaid", [Entity("Order", "1")], **more)
 
 
 def test_the_header_of_an_event_has_a_type_of_its_own() -> None:

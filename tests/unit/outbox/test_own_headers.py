@@ -8,7 +8,7 @@ from dsql_outbox.outbox import Entity, Event, InvalidEvent, JsonEvent
 from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.outbox.message import RESERVED_HEADERS, message_headers
 
-JSON = Event.new("Car Sold", "CarSold", [Entity("Car", "C-1")]).to_json()
+JSON = Event.new("CarSold", [Entity("Car", "C-1")]).to_json()
 
 
 def refused(headers: Any = None, topic: Any = None) -> InvalidEvent:
@@ -90,7 +90,7 @@ def test_a_topic_that_cannot_be_stored_is_refused(topic: Any) -> None:
     assert refused(topic=topic).path == "topic"
 
 
-@pytest.mark.parametrize("data", [7, None, Event.new("A", "B", []), JsonEvent(JSON)])
+@pytest.mark.parametrize("data", [7, None, Event.new("B", []), JsonEvent(JSON)])
 def test_a_json_event_takes_nothing_but_json(data: Any) -> None:
     with pytest.raises(TypeError, match="JsonEvent takes a mapping, or JSON as str or bytes"):
         JsonEvent(data)

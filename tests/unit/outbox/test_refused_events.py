@@ -234,13 +234,13 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     ),
     "a text that is not Unicode": (event(touch(a=f"{MARKER}\ud800")), "entities[0].a", HALF),
     "a text of an Event that is not Unicode": (
-        Event.new("A", "A", [Entity("A", "1", {"id": UUID(ID), "a": ("\ud800",)})]),
+        Event.new("A", [Entity("A", "1", {"id": UUID(ID), "a": ("\ud800",)})]),
         "entities[0].a[0]",
         HALF,
     ),
     "a circle": (circle(), "", "it is nested too deeply, or contains itself"),
     "attribute entityHeader": (
-        Event.new("A", "A", [Entity("A", "1"), Entity("A", "2", {"entityHeader": MARKER})]),
+        Event.new("A", [Entity("A", "1"), Entity("A", "2", {"entityHeader": MARKER})]),
         "entities[1].attributes.entityHeader",
         "is no name for an attribute",
     ),

@@ -14,7 +14,7 @@ from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
 SECRET = "payload-7f3a"
 DATABASE = Database("host=/nonexistent")
-EVENT = Event.new("Loan Created", "LoanCreated", [Entity("Loan", "1", {"note": SECRET})])
+EVENT = Event.new("LoanCreated", [Entity("Loan", "1", {"note": SECRET})])
 WRITERS = [Writer, AsyncWriter]
 Call = Callable[[Any], Any]
 

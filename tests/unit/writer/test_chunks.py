@@ -94,9 +94,7 @@ def test_the_statement_is_never_larger_than_was_counted(
 ) -> None:
     batch = [
         prepared(
-            Event.new(
-                name, name, [Entity(f"{n}{text}", text, {text: name}) for n, (text, _) in touched]
-            )
+            Event.new(name, [Entity(f"{n}{text}", text, {text: name}) for n, (text, _) in touched])
         )
         for name, pairs in events
         for touched in [list(enumerate(pairs))]
@@ -108,7 +106,7 @@ def test_the_statement_is_never_larger_than_was_counted(
 
 def test_a_large_text_is_counted_as_often_as_it_is_sent() -> None:
     """Of quotes: each of them is two bytes in JSON, and four in an array of JSON."""
-    event = prepared(Event.new("Car Sold", "CarSold", [Entity("Car", "C-1", {"a": '"' * 100_000})]))
+    event = prepared(Event.new("CarSold", [Entity("Car", "C-1", {"a": '"' * 100_000})]))
     sent = sum(len(str(value).encode()) for value in batch_parameters([event], 16).values())
     assert 800_000 < sent <= size_of(event).encoded < sent + 2_000
     assert sent < MAX_MESSAGE_BYTES
@@ -139,7 +137,7 @@ def test_what_is_stored_in_little_is_sent_in_less_than_16_times_that(
 ) -> None:
     """Up to a sixteenth of a message nobody needs to count what an event takes on the wire."""
     touched = [Entity(key, f"{n}{key}", {"a": filler}) for n in range(entities)]
-    found = prepared(Event.new("Car Sold", "CarSold", touched))
+    found = prepared(Event.new("CarSold", touched))
     assert size_of(found).encoded < 16 * found.event.stored_bytes
 
 
@@ -148,7 +146,7 @@ def test_all_copies_of_a_key_are_counted(character: str) -> None:
     """The entity's own row, its touch, the message's header, and JSON inside an array."""
 
     def copies(length: int) -> int:
-        event = Event.new("Car Sold", "CarSold", [Entity(character * length, "C-1")])
+        event = Event.new("CarSold", [Entity(character * length, "C-1")])
         parameters = batch_parameters([prepared(event)], 16)
         names = ("entity_type", "subject_type", "subject_key", "subject_touch")
         return sum(len(str(parameters[name]).encode()) for name in names)

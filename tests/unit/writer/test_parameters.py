@@ -28,7 +28,7 @@ a_batch = st.lists(an_event, min_size=1, max_size=8)
 
 def prepared(keys: list[tuple[str, str]], number: int = 1) -> PreparedEvent:
     entities = [Entity(kind, name, {"from": number}) for kind, name in keys]
-    event = Event.new("Car Sold", "CarSold", entities, id=UUID(int=number))
+    event = Event.new("CarSold", entities, id=UUID(int=number))
     return prepare(parse_event(event), UUID(int=99).hex, "events.CarSold", "/test", {})
 
 
@@ -87,7 +87,7 @@ def test_a_touch_is_json_once_the_statement_has_completed_it() -> None:
 
 
 def test_the_trace_context_travels_in_the_headers() -> None:
-    event = parse_event(Event.new("Car Sold", "CarSold", [Entity("Car", "C-1")]))
+    event = parse_event(Event.new("CarSold", [Entity("Car", "C-1")]))
     carrier = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
     one = one_parameters(prepare(event, UUID(int=99).hex, "topic", "/test", carrier), 16)
     assert json.loads(one["headers"] + '"}')["traceparent"] == carrier["traceparent"]
@@ -95,7 +95,7 @@ def test_the_trace_context_travels_in_the_headers() -> None:
 
 def test_own_headers_are_in_the_message_and_in_a_column_of_their_own() -> None:
     own = {"tenant": "acme"}
-    event = parse_event(Event.new("Car Sold", "CarSold", [Entity("Car", "C-1")], headers=own))
+    event = parse_event(Event.new("CarSold", [Entity("Car", "C-1")], headers=own))
     written = prepare(event, UUID(int=99).hex, "topic", "/test", {"tenant": "of a hook", "x": "y"})
     one = one_parameters(written, 16)
     headers = json.loads((one["headers"] or "") + '"}')

@@ -20,7 +20,7 @@ WRITES_IN_CTE = re.compile(r"\bAS\s*\(\s*(INSERT|UPDATE|DELETE|MERGE)\b", re.IGN
 
 
 def statements() -> list[str]:
-    event = parse_event(Event.new("Car Sold", "CarSold", [Entity("Car", "C-1")]))
+    event = parse_event(Event.new("CarSold", [Entity("Car", "C-1")]))
     prepared = prepare(event, uuid4().hex, "t", "/test", {})
     return [query.query.decode() for query, _ in Plain("outbox").statements([prepared], 16)]
 

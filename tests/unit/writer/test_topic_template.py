@@ -12,7 +12,9 @@ from dsql_outbox.writer.topic_template import topic_of
 def event(
     name: str = "Car Sold", kind: str = "CarSold", car: str = "Car", topic: str | None = None
 ) -> ParsedEvent:
-    return parse_event(Event.new(name, kind, [Entity(car, "C-1"), Entity("X", "1")], topic=topic))
+    return parse_event(
+        Event.new(kind, [Entity(car, "C-1"), Entity("X", "1")], name=name, topic=topic)
+    )
 
 
 def refused(found: ParsedEvent, template: str, *, any_topic: bool = False) -> InvalidEvent:
@@ -31,11 +33,11 @@ def test_an_event_may_have_a_topic_of_its_own() -> None:
     assert topic_of(found, "events.{event_type}", any_topic=False) == "loans.v2_x-1"
 
 
-def test_a_swapped_name_and_type_names_the_field_the_character_and_the_remedy() -> None:
+def test_a_name_in_place_of_the_type_names_the_field_the_character_and_the_remedy() -> None:
     error = refused(event(name="CarMoved", kind="Car Moved"), "events.{event_type}")
     assert error.path == "eventHeader.eventType"
     assert "the character ' ' (U+0020)" in error.rule
-    assert "Event.new takes name, then type" in error.rule
+    assert "Event.new(type, entities, name=..)" in error.rule
     assert "any_topic=True" in error.rule
 
 

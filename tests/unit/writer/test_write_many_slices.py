@@ -31,7 +31,7 @@ def add(call: Many, events: Sequence[EventSource]) -> None:
 
 
 def sold(car: str = "C-1", event_id: UUID | None = None, name: str = "Car Sold") -> Event:
-    return Event.new(name, "CarSold", [Entity("Car", car)], id=event_id)
+    return Event.new("CarSold", [Entity("Car", car)], name=name, id=event_id)
 
 
 def write(call: Many, server: Server, *misfortunes: str) -> list[list[UUID]]:
