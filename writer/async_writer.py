@@ -13,6 +13,7 @@ from dsql_outbox.outbox.arguments import given_hooks, given_settings
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.database.database import Database, require_database
 from dsql_outbox.outbox.database.fork import call_in_children
+from dsql_outbox.outbox.event.event import event_ids
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
@@ -208,7 +209,8 @@ class AsyncWriter(WriterBase):
         run: Run[Any],
         connection: AsyncConnection,
     ) -> T:
-        return await invoke_async(function, self._transaction(run, connection))
+        with event_ids(run.next_event_id):
+            return await invoke_async(function, self._transaction(run, connection))
 
     def _transaction(self, run: Run[Any], connection: AsyncConnection) -> AsyncTransaction:
         async def append(event: EventSource, expected_version: int | None) -> Receipt:

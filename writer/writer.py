@@ -12,6 +12,7 @@ from dsql_outbox.outbox.arguments import given_hooks, given_settings
 from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.outbox.database.database import Database, require_database
 from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.event.event import event_ids
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
@@ -179,7 +180,8 @@ class Writer(WriterBase):
     def _invoke(
         self, function: Callable[[Transaction], T], run: Run[Any], connection: Connection
     ) -> T:
-        return invoke(function, self._transaction(run, connection))
+        with event_ids(run.next_event_id):
+            return invoke(function, self._transaction(run, connection))
 
     def _transaction(self, run: Run[Any], connection: Connection) -> Transaction:
         def append(event: EventSource, expected_version: int | None) -> Receipt:
@@ -190,4 +192,4 @@ class Writer(WriterBase):
                 self._programs.entity_inside(run, connection, entity_type, entity_id)
             )
 
-        return Transaction(connection, run, append, entity)
+        return Transaction(connection, append, entity)

@@ -98,7 +98,8 @@ class WriterBase(ABC):
         exception of the driver, unchanged.
 
         If the connection was lost at the commit, `function` runs again if its first event is
-        not stored, and must append that event first. Raises `OutcomeUnknown` if it does not, or
+        not stored, and must append that event first. So `Event.new` without `id` gives the n-th
+        event of each run of `function` the same id. Raises `OutcomeUnknown` if it does not, or
         if the lost run appended no event. `OutcomeUnknown` also takes the
         place of any error, those of `function` included, that ends the call while the lost run
         may have been committed.

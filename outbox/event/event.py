@@ -6,7 +6,9 @@ form has ``eventBody.entities`` with ``updatedAttributes``. `Event.to_json` writ
 current form. `parse_event` reads both.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, Never, Self
 from uuid import UUID, uuid4
@@ -25,6 +27,9 @@ _ORDER: Final = (
 
 WireDate = str | int | float | None
 """ISO 8601 text, or milliseconds since the Unix epoch as a number or as text."""
+
+_make_id: ContextVar[Callable[[], UUID]] = ContextVar("dsql_outbox_event_id", default=uuid4)
+"""Makes the id of an event that is given none."""
 
 
 class EventHeader(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -121,7 +126,8 @@ class Event(msgspec.Struct, frozen=True):
     ) -> Self:
         """Return a new event. Equal arguments, `id` included, return equal events.
 
-        Without `name` the name is the type. Without `id` the id is random. With
+        Without `name` the name is the type. Without `id` the id is random, but in a function
+        given to `transact` the n-th event has the same id in each run of the call. With
         `created_date`, every date in the JSON is that date; a date without a time zone is read
         as UTC. Without it, the JSON has no dates, and the tables and the message get the start
         time of the transaction by the database's clock. `topic` and `headers` are those of
@@ -134,7 +140,7 @@ class Event(msgspec.Struct, frozen=True):
             raise TypeError(_ORDER)
         date = None if created_date is None else _iso(created_date)
         name = type if name is None else name
-        header = EventHeader(id or uuid4(), name, type, created_date=date, saved_date=date)
+        header = EventHeader(id or _make_id.get()(), name, type, created_date=date, saved_date=date)
         return cls(header, _entities(entities), topic, {} if headers is None else headers)
 
     @property
@@ -176,6 +182,16 @@ class JsonEvent(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         """Check the type of `data`."""
         _require_json(self.data)
+
+
+@contextmanager
+def event_ids(make_id: Callable[[], UUID]) -> Generator[None]:
+    """Let `make_id` make the ids of events in the block, and in tasks that begin there."""
+    token = _make_id.set(make_id)
+    try:
+        yield
+    finally:
+        _make_id.reset(token)
 
 
 def _require_json(data: object) -> None:

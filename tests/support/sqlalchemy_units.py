@@ -38,10 +38,9 @@ def of_driver(url: str, driver: str = "psycopg") -> str:
     return url.replace("postgresql://", f"postgresql+{driver}://")
 
 
-def event_of(append: Any) -> Event:
+def event_of() -> Event:
     """An event whose id is the call's."""
-    event: Event = append.new_event("CarCreated", [Entity("Car", "CAR-1")])
-    return event
+    return Event.new("CarCreated", [Entity("Car", "CAR-1")])
 
 
 class PlainAppend:
@@ -49,7 +48,6 @@ class PlainAppend:
 
     def __init__(self, append: AsyncAppend) -> None:
         self._append = append
-        self.new_event = append.new_event
 
     def __call__(self, event: Any, **options: Any) -> Receipt:
         receipt: Receipt = await_only(self._append(event, **options))

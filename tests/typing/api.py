@@ -122,7 +122,7 @@ async def coalescing_producer(data: bytes) -> None:
 async def async_transaction(mine: psycopg.AsyncConnection[Any]) -> None:
     async def pay(transaction: AsyncTransaction) -> Receipt:
         await transaction.connection.execute("UPDATE loans SET balance = balance - 100")
-        event = transaction.new_event("LoanPaid", [Entity("Loan", "LOAN-7")])
+        event = Event.new("LoanPaid", [Entity("Loan", "LOAN-7")])
         assert_type(event, Event)
         return await transaction.append(event, expected_version=3)
 
@@ -138,9 +138,7 @@ def sync_transaction(mine: psycopg.Connection[Any]) -> None:
     def pay(transaction: Transaction) -> int:
         transaction.connection.execute("UPDATE loans SET balance = balance - 100")
         assert_type(transaction.entity("Loan", "LOAN-7"), StoredEntity | None)
-        transaction.new_event(
-            "B", [Entity("Loan", "LOAN-7")], name="A", topic="a", headers={"b": "c"}
-        )
+        Event.new("B", [Entity("Loan", "LOAN-7")], name="A", topic="a", headers={"b": "c"})
         return transaction.append(new_event()).position
 
     with Writer(Database(URL)) as writer:
@@ -160,7 +158,7 @@ async def with_async_sqlalchemy(
     sessions: async_sessionmaker[AsyncSession], connection: AsyncConnection
 ) -> None:
     async def pay(_: AsyncSession, append: AsyncAppend) -> int:
-        event = append.new_event("LoanPaid", [Entity("Loan", "LOAN-7")])
+        event = Event.new("LoanPaid", [Entity("Loan", "LOAN-7")])
         assert_type(event, Event)
         return (await append(event, expected_version=3)).position
 
@@ -175,7 +173,7 @@ def with_sqlalchemy(
     sessions: sessionmaker[Session], connection: Connection, scoped: scoped_session[Session]
 ) -> None:
     def pay(_: Session, append: Append) -> Receipt:
-        return append(append.new_event("LoanPaid", [Entity("Loan", "LOAN-7")]))
+        return append(Event.new("LoanPaid", [Entity("Loan", "LOAN-7")]))
 
     with Writer(Database(URL)) as writer, sessions() as session:
         assert_type(transact(writer, sessions, pay), Receipt)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from itertools import count
 from time import monotonic, time_ns
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4, uuid5
@@ -90,7 +91,7 @@ class Call(Work, Generic[T]):
 
     @property
     def id(self) -> UUID:
-        """The id of the call in facts, equal to the first event id that `new_event` assigns."""
+        """The id of the call in facts, equal to that of the first event that its function makes."""
         return self.event_id(0)
 
     @property
@@ -326,16 +327,19 @@ class Run(FunctionRun, Generic[T]):
         """Whether an append in the single form was refused."""
         self.needs_plain = False
         """Whether the server refuses that form to the writer itself: the next run leaves it."""
-        self._made = 0
+        self._ordinals = count()
         self.appended: set[UUID] = set()
         """The ids of the events whose append succeeded."""
         self._collision: tuple[UUID, Exception] | None = None
         self._stale: StaleVersion | None = None
 
     def next_event_id(self) -> UUID:
-        """Return the next event id. Every run of a call gets the same ids in the same order."""
-        self._made += 1
-        return self.call.event_id(self._made - 1)
+        """Return the id of the next event that the function makes.
+
+        Every run of a call gets the same ids in the same order. What outlives the run, such as
+        a task that the function has started, gets random ones: the next run may use the others.
+        """
+        return self.call.event_id(next(self._ordinals)) if self.is_inside else uuid4()
 
     def prepare_append(
         self, source: EventSource, expected_version: int | None, status: int

@@ -7,12 +7,10 @@ one round trip.
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
-from dsql_outbox.outbox.event.event import Entity, Event
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.writer.statement.answers import StoredEntity
@@ -40,41 +38,7 @@ _PLAIN: Final = (
 )
 
 
-class _TransactionBase:
-    """The part of a transaction that does no I/O."""
-
-    def __init__(self, run: Run[Any]) -> None:
-        self._run = run
-
-    def new_event(  # noqa: PLR0913 - the arguments of Event.new
-        self,
-        type: str,  # noqa: A002 - the name of the field
-        entities: Iterable[Entity],
-        *,
-        name: str | None = None,
-        created_date: datetime | None = None,
-        topic: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Event:
-        """Return a new event, as `Event.new` does.
-
-        The n-th event of a run has the same id in every run of this call.
-        So if the COMMIT of a run is lost, a look-up of its first event tells whether that
-        run was committed.
-        """
-        event_id = self._run.next_event_id()
-        return Event.new(
-            type,
-            entities,
-            name=name,
-            id=event_id,
-            created_date=created_date,
-            topic=topic,
-            headers=headers,
-        )
-
-
-class Transaction(_TransactionBase):
+class Transaction:
     """The transaction that the function given to `Writer.transact` runs in.
 
     It begins before the function runs and is committed after the function returns.
@@ -92,11 +56,9 @@ class Transaction(_TransactionBase):
     def __init__(
         self,
         connection: Connection,
-        run: Run[Any],
         append: Append[Receipt],
         entity: ReadEntity[StoredEntity | None],
     ) -> None:
-        super().__init__(run)
         self.connection: psycopg.Connection[Any] = connection
         self._append = append
         self._entity = entity
@@ -121,7 +83,7 @@ class Transaction(_TransactionBase):
             return self._entity(entity_type, entity_id)
 
 
-class AsyncTransaction(_TransactionBase):
+class AsyncTransaction:
     """The transaction that the function given to `AsyncWriter.transact` runs in.
 
     It begins before the function runs and is committed after the function returns.
@@ -146,8 +108,8 @@ class AsyncTransaction(_TransactionBase):
         append: Append[Coroutine[Any, Any, Receipt]],
         entity: ReadEntity[Coroutine[Any, Any, StoredEntity | None]],
     ) -> None:
-        super().__init__(run)
         self.connection: psycopg.AsyncConnection[Any] = connection
+        self._run = run
         self._append = append
         self._entity = entity
         self._one_at_a_time = asyncio.Lock()

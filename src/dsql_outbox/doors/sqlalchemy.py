@@ -8,7 +8,6 @@ commits, rolls back, retries, and resolves a lost COMMIT.
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVar, overload
 from weakref import WeakKeyDictionary
 
@@ -16,7 +15,6 @@ from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.errors import MissingExtra, SettingsError, TransactionMisused
-from dsql_outbox.outbox.event.event import Entity, Event
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey
@@ -79,21 +77,6 @@ _levels: WeakKeyDictionary[Writer | AsyncWriter, str] = WeakKeyDictionary()
 class _AppendBase(Generic[X]):
     def __init__(self, transaction: X) -> None:
         self._transaction = transaction
-
-    def new_event(
-        self,
-        type: str,  # noqa: A002 - the name of the field
-        entities: Iterable[Entity],
-        *,
-        name: str | None = None,
-        created_date: datetime | None = None,
-    ) -> Event:
-        """Return a new event. The n-th event of a run has the same id in every run of this call.
-
-        So if the COMMIT of a run is lost, a look-up of its first event tells whether that
-        run was committed.
-        """
-        return self._transaction.new_event(type, entities, name=name, created_date=created_date)
 
 
 class Append(_AppendBase[Transaction]):

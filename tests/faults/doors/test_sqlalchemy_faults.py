@@ -39,7 +39,7 @@ class Both:
         self.sessions.append(session)
         session.add(Own(n=len(self.sessions)))
         session.flush()
-        receipt: Receipt = append(event_of(append))
+        receipt: Receipt = append(event_of())
         if self._at_commit and len(self.sessions) == 1:
             self._at_commit()
         return receipt
@@ -69,7 +69,7 @@ def test_an_object_of_the_caller_is_stored_by_the_run_that_is_committed(
     def function(session: Session, append: Any) -> None:
         session.add(row)
         session.flush()
-        append(event_of(append))
+        append(event_of())
 
     open_door(proxy.url).transact(function)
     assert own.execute("SELECT n FROM own WHERE n > 0") == [{"n": 7}]

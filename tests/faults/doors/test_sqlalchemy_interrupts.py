@@ -65,7 +65,7 @@ def test_what_a_signal_handler_raises_reaches_the_caller(
     proxy.stall(matching=ROW)
 
     def function(session: Session, append: Any) -> None:
-        append(event_of(append))
+        append(event_of())
         session.add(Own(n=1))
         if statement == "execute":
             session.expunge_all()
@@ -112,7 +112,7 @@ async def test_a_cancellation_reaches_the_caller(
     proxy.stall(matching=ROW)
 
     async def function(session: AsyncSession, append: AsyncAppend) -> None:
-        await append(event_of(append))
+        await append(event_of())
         session.add(Own(n=1))
 
     async with AsyncWriter(Database(proxy.url)) as writer:

@@ -27,7 +27,7 @@ UNREACHABLE = Database("host=/nonexistent")
 
 def both(session: Session, append: Any) -> Own:
     session.add(row := Own(n=1))
-    append(event_of(append))
+    append(event_of())
     return row
 
 

@@ -101,7 +101,7 @@ def test_no_call_of_the_session_ends_its_transaction(
 
         def function(session: Session, append: Any) -> None:
             call("first", session)
-            append(event_of(append))
+            append(event_of())
             session.add(Own(n=1))
             call("added", session)
             session.flush()
@@ -161,7 +161,7 @@ def test_a_session_that_uses_another_connection_stores_nothing(
     for flushes, swallowed in product([True, False], [(), (TransactionMisused,)]):
 
         def function(session: Session, append: Any) -> None:
-            append(event_of(append))
+            append(event_of())
             with suppress(*swallowed):  # noqa: B023 - it runs within the loop's turn
                 EVASIONS[name](session, other)
                 if flushes:  # noqa: B023
@@ -215,7 +215,7 @@ def test_a_change_of_an_object_is_stored_with_its_event_or_refused(
             session.add(row)
         if way == "changed inside":
             row.value = 11
-        append(event_of(append))
+        append(event_of())
 
     door = open_door(proxy.url)
     if way in {"changed outside", "parted"}:
@@ -254,7 +254,7 @@ def test_a_hook_that_raises_at_the_end_does_not_hide_the_outcome(
     def function(session: Session, append: Any) -> Receipt:
         session.add(row := Own(n=1))
         session.flush()
-        receipt: Receipt = append(event_of(append))
+        receipt: Receipt = append(event_of())
         event.listen(session, hook, fail)
         session.info["kept"] = row
         return receipt
@@ -279,7 +279,7 @@ def test_a_hook_that_raises_before_the_commit_stores_nothing(
         raise RuntimeError("of a hook")
 
     def function(session: Session, append: Any) -> None:
-        append(event_of(append))
+        append(event_of())
         session.add(Own(n=1))
         event.listen(session, "after_flush", fail)
 
@@ -299,7 +299,7 @@ def test_a_session_that_outlives_its_function_sends_nothing(
             with pytest.raises(StatementError, match="after its transaction"):
                 old.execute(text("INSERT INTO own VALUES (5)"))
         sessions.append(session)
-        append(event_of(append))
+        append(event_of())
 
     door.transact(function)
     door.transact(function)
@@ -311,7 +311,7 @@ def test_a_sessionmaker_without_autobegin_serves(
 ) -> None:
     def function(session: Session, append: Any) -> None:
         session.add(Own(n=1))
-        append(event_of(append))
+        append(event_of())
 
     open_door(url, sessions={"autobegin": False}).transact(function)
     assert (own_rows(own), len(ids(own))) == (1, 1)

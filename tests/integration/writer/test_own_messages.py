@@ -104,7 +104,7 @@ def test_a_transaction_keeps_them(
     def work(run: Any) -> None:
         run.append(as_json())
         entities = [Entity("Car", "C-1")]
-        event = run.transaction.new_event("CarSold", entities, topic="cars.vip", headers=OWN)
+        event = Event.new("CarSold", entities, topic="cars.vip", headers=OWN)
         run.append(event)
 
     open_transactor(url, replace(QUICK, form=form)).transact(work)

@@ -94,7 +94,7 @@ def test_everything_that_a_writer_offers_works(
     car = [Entity("Car", "C-1")]
 
     def function(transaction: Transaction) -> str:
-        transaction.append(transaction.new_event("CarSold", car))
+        transaction.append(Event.new("CarSold", car))
         row = transaction.connection.execute("SHOW transaction_isolation").fetchone()
         return str(row[0]) if row else ""
 

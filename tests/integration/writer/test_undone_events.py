@@ -17,7 +17,7 @@ from tests.support.writer.transacts import ids, own, own_rows
 from dsql_outbox.doors.sqlalchemy import Append
 from dsql_outbox.doors.sqlalchemy import transact as door_transact
 from dsql_outbox.inbox import Inbox
-from dsql_outbox.outbox import Database, OutcomeUnknown, TransactionMisused
+from dsql_outbox.outbox import Database, Event, OutcomeUnknown, TransactionMisused
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer
 
@@ -191,7 +191,7 @@ def test_nothing_happens_twice_if_the_answer_is_lost(
     def function(transaction: Transaction) -> None:
         runs.append(1)
         transaction.connection.execute(ROW)
-        event = transaction.new_event("CarCreated", workload_s.car_created().entities)
+        event = Event.new("CarCreated", workload_s.car_created().entities)
         undo(transaction.connection, lambda: transaction.append(event))
         if len(runs) == 1:
             proxy.cut(where, matching="COMMIT")

@@ -54,7 +54,7 @@ class Work:
 
     def new_event(self, car: str = "CAR-1") -> Event:
         """An event whose id is the call's."""
-        return self.transaction.new_event("CarCreated", [Entity("Car", car)])
+        return Event.new("CarCreated", [Entity("Car", car)])
 
 
 class AsyncWork(Work):
