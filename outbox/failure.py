@@ -4,6 +4,10 @@ The SQLSTATE decides. The text decides only if there is no SQLSTATE, because the
 quote the id of an event, which may contain ``oc000``. The sources are Appendix A of the
 PostgreSQL manual for the error codes, and pages of Aurora DSQL. "Concurrency control" has
 40001 with OC000 or OC001 in the text, "Quotas" the text of 53400.
+
+The error may be one of psycopg, asyncpg or psycopg2, also inside a wrapper of SQLAlchemy or
+Django. The library imports psycopg alone, so it recognises the others by the module of their
+class.
 """
 
 import re
@@ -87,8 +91,9 @@ class DatabaseFailure(NamedTuple):
 
         Of any other error it is the name of its type, because the text may quote an event.
         """
-        safe = isinstance(self.error, psycopg.OperationalError)
-        return error_line(self.error) if safe else type(self.error).__name__
+        found = driver_error(self.error)
+        is_safe = found is not None and _is_operational(found)
+        return error_line(found) if found and is_safe else type(self.error).__name__
 
 
 class Moved(Exception):
@@ -128,7 +133,25 @@ _UNREACHABLE: Final = frozenset(
 _NOT_COMMITTED: Final = CONFLICTS | {_K.OUTAGE, _K.CROWDED, _K.OUT_OF_MEMORY}
 
 NO_SUCH_FORM: Final = (errors.FeatureNotSupported, errors.SyntaxError, errors.DatatypeMismatch)
-"""The errors by which a database refuses data-modifying CTEs; see also `refuses_form`."""
+"""The errors of psycopg by which a database refuses data-modifying CTEs; see `refuses_form`."""
+
+_DRIVERS: Final = frozenset({"psycopg", "asyncpg", "psycopg2"})
+_ADAPTER: Final = "sqlalchemy.dialects.postgresql.asyncpg"
+"""The module of SQLAlchemy's copies of asyncpg's errors. Each has the original as its cause."""
+
+_OWN_SIDE: Final = frozenset({"DataError", "ProgrammingError"})
+"""The errors that psycopg and psycopg2 raise themselves, for a wrong value or a wrong call."""
+_OF_CONNECTION: Final = re.compile("connection is closed|TargetServerAttributeNotMatched")
+"""The errors of asyncpg without a SQLSTATE that are about the connection. Others are misuses."""
+
+_NO_CONNECTION_FREE: Final = frozenset(
+    {
+        ("sqlalchemy.exc", "TimeoutError"),
+        ("psycopg_pool", "PoolTimeout"),
+        ("psycopg_pool", "TooManyRequests"),
+    }
+)
+"""The errors of a pool that has lent all of its connections. Nothing was sent."""
 
 _STATES: Final[Mapping[FailureKind, tuple[str, ...]]] = {
     _K.CONFLICT: ("40001", "40P01", "OC000", "OC001"),
@@ -186,6 +209,8 @@ _CONFLICT_TEXT: Final = re.compile(
     re.IGNORECASE,
 )
 _OC_CLASS: Final = re.compile("OC00[01]", re.IGNORECASE)
+_REFUSING_STATES: Final = frozenset(kind.sqlstate for kind in NO_SUCH_FORM)
+_OUTDATED_PLAN: Final = re.compile("cached (statement )?plan")
 _BUSY_TEXT: Final = "server unavailable"
 _CROWDED_TEXT: Final = re.compile("unable to accept connection, rate exceeded", re.IGNORECASE)
 """The text of 53400. libpq gives no SQLSTATE for a connection that was not opened."""
@@ -214,9 +239,10 @@ def classify(error: Exception, *, sent: bool) -> DatabaseFailure:
     """
     if isinstance(error, Moved):
         return DatabaseFailure(_K.CONFLICT, error, None, None)
-    found = _driver_error(error)
-    sqlstate = found.sqlstate if found else None
-    text = " ".join(str(e) for e in unwrap(error))
+    found = driver_error(error)
+    sqlstate = _state_of(found)
+    # The text of a wrapper is left out, since SQLAlchemy quotes the parameters in it.
+    text = " ".join(str(e) for e in unwrap(error) if _is_of_driver(e) or isinstance(e, OSError))
     if found and sqlstate:
         kind = _kind_of_state(found, sqlstate, text, sent=sent)
     else:
@@ -245,9 +271,10 @@ def text_of(error: Exception) -> str:
 def is_retryable(error: Exception) -> bool:
     """Return whether a transaction was certainly not committed and a retry makes sense.
 
-    True for a conflict and for a server that is full, also inside a wrapper such as
-    SQLAlchemy's. False for a lost connection: if it was lost at COMMIT, the transaction
-    may be committed. False for a unique violation.
+    The error is one of psycopg, asyncpg or psycopg2, or a wrapper of SQLAlchemy or Django
+    around it. True for a conflict, and for a server or a pool of connections that is full.
+    False for a lost connection: if it was lost at COMMIT, the transaction may be committed.
+    False for a unique violation.
 
         >>> import psycopg
         >>> is_retryable(psycopg.errors.SerializationFailure())
@@ -273,7 +300,9 @@ def refuses_form(error: BaseException) -> bool:
 
     A writer prepares its statements, and a plan that is out of date is a 0A000, too.
     """
-    return isinstance(error, NO_SUCH_FORM) and "cached plan" not in str(error)
+    found = driver_error(error)
+    is_refusal = _state_of(found) in _REFUSING_STATES
+    return is_refusal and _OUTDATED_PLAN.search(str(found)) is None
 
 
 def answers_commit(error: Exception) -> bool:
@@ -283,11 +312,11 @@ def answers_commit(error: Exception) -> bool:
     ours were lost, the error would be of severity FATAL, or the driver's own. 08007 says itself
     that nobody knows.
     """
-    if not isinstance(error, psycopg.Error):
+    found = driver_error(error)
+    sqlstate = _state_of(found) or ""
+    if found is None or not sqlstate.startswith("08") or sqlstate == "08007":
         return False
-    sqlstate = error.sqlstate or ""
-    is_answer = error.diag.severity_nonlocalized == "ERROR"
-    return is_answer and sqlstate.startswith("08") and sqlstate != "08007"
+    return "ERROR" in {_field(found, "severity_nonlocalized"), _field(found, "severity_en")}
 
 
 def is_unreachable(error: Exception) -> bool:
@@ -298,10 +327,10 @@ def is_unreachable(error: Exception) -> bool:
 def schema_defect(error: Exception) -> str | None:
     """Return the defect of the schema as the end of a sentence, or None for another error.
 
-    An error inside a wrapper is ignored, because it may concern tables of the caller.
+    An error inside a wrapper is ignored, because it may concern tables of the caller: for a
+    statement of the library, give the `driver_error`.
     """
-    sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
-    kind = _KINDS.get(sqlstate or "")
+    kind = _KINDS.get(_state_of(error) or "") if _is_of_driver(error) else None
     return _SCHEMA_DEFECTS.get(kind) if kind else None
 
 
@@ -337,16 +366,58 @@ def unwrap(error: BaseException | None) -> Iterator[BaseException]:
         error = inner if isinstance(inner, BaseException) else error.__cause__
 
 
-def _driver_error(error: BaseException) -> psycopg.Error | None:
-    """Return the driver's error, also inside a wrapper. Prefer one with a SQLSTATE."""
-    found = [e for e in unwrap(error) if isinstance(e, psycopg.Error)]
-    return next((e for e in found if e.sqlstate), found[0] if found else None)
+def driver_error(error: BaseException) -> Exception | None:
+    """Return the error of a driver, also inside a wrapper. Prefer one with a SQLSTATE."""
+    found = [e for e in unwrap(error) if isinstance(e, Exception) and _is_of_driver(e)]
+    return next((e for e in found if _state_of(e)), found[0] if found else None)
 
 
-def _kind_of_state(found: psycopg.Error, sqlstate: str, text: str, *, sent: bool) -> FailureKind:
+def sqlstate_of(error: BaseException) -> str | None:
+    """Return the SQLSTATE of the error of any driver, also inside a wrapper."""
+    return _state_of(driver_error(error))
+
+
+def _is_of_driver(error: BaseException) -> bool:
+    """Return whether an error is a driver's own, or a copy of SQLAlchemy that lost its cause."""
+    modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    return not modules.isdisjoint(_DRIVERS) or (_is_copy(error) and error.__cause__ is None)
+
+
+def _is_copy(error: BaseException) -> bool:
+    return type(error).__module__ == _ADAPTER
+
+
+def _state_of(found: BaseException | None) -> str | None:
+    """Return the SQLSTATE of a driver's own error. psycopg2 calls it `pgcode`."""
+    return getattr(found, "sqlstate", None) or getattr(found, "pgcode", None)
+
+
+def _field(found: BaseException, name: str) -> str | None:
+    """Return a field of the server's message. asyncpg has it at the error itself."""
+    value: str | None = getattr(getattr(found, "diag", found), name, None)
+    return value
+
+
+def _is_operational(found: Exception) -> bool:
+    """Return whether psycopg calls it, or would call it, an `OperationalError`."""
+    sqlstate = _state_of(found)
+    if sqlstate is None:
+        return _is_of_connection(found)
+    return issubclass(errors.get_base_exception(sqlstate), psycopg.OperationalError)
+
+
+def _is_of_connection(found: Exception) -> bool:
+    """Return whether a driver's error without a SQLSTATE is about the connection."""
+    names = {kind.__name__ for kind in type(found).__mro__}
+    if _is_copy(found) or type(found).__module__.partition(".")[0] == "asyncpg":
+        return any(map(_OF_CONNECTION.search, (str(found), *names)))
+    return names.isdisjoint(_OWN_SIDE)
+
+
+def _kind_of_state(found: Exception, sqlstate: str, text: str, *, sent: bool) -> FailureKind:
     kind = _K.IN_DOUBT if sqlstate.startswith("08") else _KINDS.get(sqlstate)
     if kind is None:
-        return _K.INTERRUPTED if isinstance(found, psycopg.OperationalError) else _K.FATAL
+        return _K.INTERRUPTED if _is_operational(found) else _K.FATAL
     if kind is _K.COLLISION and not _is_our_key(found):
         return _K.KEY_TAKEN
     if kind is _K.INTERNAL and not sent:
@@ -356,26 +427,36 @@ def _kind_of_state(found: psycopg.Error, sqlstate: str, text: str, *, sent: bool
     return kind
 
 
-def _is_our_key(found: psycopg.Error) -> bool:
+def _is_our_key(found: Exception) -> bool:
     """Return whether a unique key is not one of the caller's tables, as far as the server says."""
-    diag = found.diag
-    if diag.table_name:
-        is_ours = diag.table_name in TABLES and diag.schema_name in _SCHEMAS
-        return is_ours or diag.schema_name == "pg_catalog"
-    key = _KEY.match(str(found))
+    if table := _field(found, "table_name"):
+        schema = _field(found, "schema_name")
+        return (table in TABLES and schema in _SCHEMAS) or schema == "pg_catalog"
+    key = _KEY.search(str(found))
     return key is None or key["key"].removesuffix("_pkey") in TABLES
 
 
 def _kind_of_text(
-    found: psycopg.Error | None, error: Exception, text: str, *, sent: bool
+    found: Exception | None, error: Exception, text: str, *, sent: bool
 ) -> FailureKind:
-    is_of_connection = isinstance(found or error, (psycopg.Error, OSError))
+    if any(map(_has_no_connection_free, unwrap(error))):
+        return _K.OUTAGE
+    is_of_connection = _is_of_connection(found) if found else isinstance(error, OSError)
     # Raised on our side, by a defect or by the driver itself: the text proves nothing.
-    if not is_of_connection or isinstance(found, (psycopg.DataError, psycopg.ProgrammingError)):
+    if not is_of_connection and not any(map(_is_invalidated, unwrap(error))):
         return _K.IN_DOUBT if sent else _K.FATAL
     if found and _CONFLICT_TEXT.search(text):
         return _K.CONFLICT
     return _K.IN_DOUBT if sent else _kind_of_no_connection(text)
+
+
+def _is_invalidated(error: BaseException) -> bool:
+    """Return whether SQLAlchemy has found that the connection was lost."""
+    return getattr(error, "connection_invalidated", False) is True
+
+
+def _has_no_connection_free(error: BaseException) -> bool:
+    return (type(error).__module__, type(error).__name__) in _NO_CONNECTION_FREE
 
 
 def _kind_of_no_connection(text: str) -> FailureKind:

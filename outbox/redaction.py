@@ -3,8 +3,6 @@
 import re
 from typing import Final
 
-import psycopg
-
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\s]*)(.*)", re.IGNORECASE | re.DOTALL)
 _HOSTS: Final = re.compile(r"(?:[\w.-]+|\[[0-9a-f:.]+\])?(?::\d{1,5})?", re.IGNORECASE)
 _PATHS: Final = ("jsonl:", "stdout:")
@@ -41,6 +39,6 @@ def error_line(error: BaseException) -> str:
 
     DETAIL, HINT, CONTEXT and the statement are left out: they may contain values of rows.
     """
-    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)  # of psycopg, psycopg2
     text = primary or _MORE.sub("", str(error))
     return " ".join(text.split()) or type(error).__name__

@@ -21,7 +21,9 @@ class HttpAnswer(NamedTuple):
 
 
 def http_status(error: Exception, *, exhausted: int = 500) -> HttpAnswer:
-    """Return the HTTP answer for an exception of `write`.
+    """Return the HTTP answer for an exception of `write`, or of a session of the caller.
+
+    The error may be one of psycopg, asyncpg or psycopg2, also in a wrapper of SQLAlchemy or Django.
 
     - 413 for an event that is too large, 422 for any other event that is not valid.
     - 409 for a duplicate or a stale version.
@@ -29,7 +31,7 @@ def http_status(error: Exception, *, exhausted: int = 500) -> HttpAnswer:
       with the same id. That is `OutcomeUnknown`, and the `TimeoutError` of an
       ``asyncio.timeout`` around the call, which may have been committed.
     - 503 with Retry-After if the database cannot be reached or accepts no writes, as in a
-      failover, or if the writer is closed.
+      failover, if a pool has no free connection, or if the writer is closed.
     - `exhausted` (500 or 503, as you choose) with Retry-After if conflicts outlasted the
       retries.
     - 500 for everything else, such as a unique violation of a table of your own, or a login

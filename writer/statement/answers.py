@@ -7,8 +7,8 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
-import psycopg
 
+from dsql_outbox.outbox.failure import driver_error, sqlstate_of
 from dsql_outbox.outbox.receipt import Touched
 
 from .chunks import TargetCounts
@@ -144,10 +144,11 @@ def touched_entities(prepared: PreparedEvent, stored: Stored) -> tuple[Touched, 
 def stale_version(error: BaseException) -> tuple[UUID, int] | None:
     """Return the event whose subject was not at the expected version, and the actual version.
 
-    The statement casts the text ``stale <id> <version>`` to a number, and the error quotes
-    it. None for any other error.
+    The statement casts the text ``stale <id> <version>`` to a number, and the error of any
+    driver quotes it. None for any other error.
     """
-    if not isinstance(error, psycopg.Error) or error.sqlstate != _BAD_CAST:
+    quoting = driver_error(error)
+    if quoting is None or sqlstate_of(quoting) != _BAD_CAST:
         return None
-    found = _STALE.search(str(error))
+    found = _STALE.search(str(quoting))
     return (UUID(found["id"]), int(found["actual"])) if found else None
