@@ -3,7 +3,8 @@
 `writer_base` says what both writers promise. `writer` and `async_writer` have each `program`
 performed, in a thread and on an event loop: all decisions are in the programs. `core` is what all
 calls of a writer share. `attempt` decides about retries, `statement` turns events into SQL,
-`transact` runs the caller's SQL and events in one transaction, and `coalesce` is group commit.
+`transact` runs the caller's SQL and events in one transaction, `sessions` has the sessions of
+callers that `append_to` takes, and `coalesce` is group commit.
 `conflicts` counts which entities conflict, `budgets` has the retries of the settings, and
 `backlog_alarm` reports old messages.
 
@@ -84,14 +85,15 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
 
 **One append_to**, ``writer.append_to(session, event)``:
 
-1. `driver_connection` (`program.foreign_connections`) finds psycopg's connection in an object of
-   SQLAlchemy or Django. `Programs.append_to` refuses one without an open transaction.
+1. `session_of` (`sessions.joinable`) recognises the object and returns its `CallerSession`: of a
+   driver, of SQLAlchemy or of Django. `CallerSession.join` finds the caller's transaction, and
+   refuses a session that has none.
 2. At the first use of a writer, `learn_layout` runs on a connection of the writer.
-3. `_append` sends the statement of a write in the caller's transaction, in one round trip.
-   Nothing is retried, and the caller commits.
+3. `CallerSession.run` sends the statement of a write in the caller's transaction, in one round
+   trip. Nothing is retried, and the caller commits.
 4. A collision is looked up on a connection of the writer: `DuplicateEvent`. If the single form
    was refused, `prove_form` asks on such a connection which form the caller's next try gets.
-5. After any error, `fail_transaction` sends a statement that fails, unless the transaction has
+5. After any error, `CallerSession.fail` sends a statement that fails, unless the transaction has
    failed already. So the caller cannot commit rows without their event.
 """
 

@@ -2,10 +2,9 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Final, Literal, Self, TypeVar, overload
 
-import psycopg
-from anyio import to_thread
+from anyio import move_on_after, to_thread
 
 from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
@@ -25,9 +24,9 @@ from dsql_outbox.writer.program.call_arguments import (
     require_function,
     require_version,
 )
-from dsql_outbox.writer.program.foreign_connections import AsyncJoinable, async_driver_connection
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
+from dsql_outbox.writer.sessions.joinable import AsyncJoinable, async_session_of
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.transact.call import Call, Run, innermost
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
@@ -37,6 +36,9 @@ from .settings import WriterSettings
 from .writer_base import WriterBase
 
 T = TypeVar("T")
+
+_FAIL_SECONDS: Final = 5.0
+"""How long `append_to` waits for the answer to the statement that fails its transaction."""
 
 
 class AsyncWriter(WriterBase):
@@ -71,7 +73,7 @@ class AsyncWriter(WriterBase):
             max_idle=settings.max_idle,
         )
         self._perform = self._connections.perform
-        self._programs = Programs(self._core, self._connections, psycopg.AsyncConnection)
+        self._programs = Programs(self._core, self._connections)
         self._loop: object = None
         self._start_coalescer()
         call_in_children(self._start_coalescer)
@@ -143,11 +145,14 @@ class AsyncWriter(WriterBase):
     async def append_to(
         self, connection: AsyncJoinable, event: EventSource, *, expected_version: int | None = None
     ) -> Receipt:
-        joined = await async_driver_connection(connection)
+        session = async_session_of(connection)
         try:
-            return await self._perform(self._programs.append_to(joined, event, expected_version))
+            return await self._perform(self._programs.append_to(session, event, expected_version))
         except BaseException:
-            await self._perform(self._programs.fail_transaction(joined))
+            # Shielded: the scope of a cancelled call would cancel this as well. After the limit
+            # the statement is on its way, and the server gets it before any COMMIT.
+            with move_on_after(_FAIL_SECONDS, shield=True):
+                await self._perform(session.fail())
             raise
 
     async def stream(

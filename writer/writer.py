@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal, Self, TypeVar, overload
 
-import psycopg
-
 from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
 from dsql_outbox.outbox.arguments import given_hooks, given_settings
@@ -23,9 +21,9 @@ from dsql_outbox.writer.program.call_arguments import (
     require_function,
     require_version,
 )
-from dsql_outbox.writer.program.foreign_connections import Joinable, driver_connection, undo_block
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
+from dsql_outbox.writer.sessions.joinable import Joinable, session_of
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.transact.call import Call, Run, innermost, require_sync
 from dsql_outbox.writer.transact.transaction import Transaction, invoke
@@ -73,7 +71,7 @@ class Writer(WriterBase):
             max_idle=settings.max_idle,
         )
         self._perform = self._connections.perform
-        self._programs = Programs(self._core, self._connections, psycopg.Connection)
+        self._programs = Programs(self._core, self._connections)
 
     def write(
         self,
@@ -137,12 +135,11 @@ class Writer(WriterBase):
     def append_to(
         self, connection: Joinable, event: EventSource, *, expected_version: int | None = None
     ) -> Receipt:
-        joined = driver_connection(connection)
+        session = session_of(connection)
         try:
-            return self._perform(self._programs.append_to(joined, event, expected_version))
+            return self._perform(self._programs.append_to(session, event, expected_version))
         except BaseException:
-            undo_block(connection)
-            self._perform(self._programs.fail_transaction(joined))
+            self._perform(session.fail())
             raise
 
     def stream(

@@ -111,9 +111,10 @@ class WriterBase(ABC):
     ) -> Receipt | Awaitable[Receipt]:
         """Write one event in your own transaction, which you commit and retry.
 
-        `connection` is psycopg's, a Session or Connection of SQLAlchemy 2 on psycopg 3, or
-        Django's connection inside `atomic`. `AsyncWriter` takes psycopg's AsyncConnection,
-        and an AsyncSession or AsyncConnection of SQLAlchemy.
+        `connection` is a connection of psycopg 3 or psycopg2, a Session or Connection of
+        SQLAlchemy 2 on one of these, or Django's connection inside `atomic`. `AsyncWriter`
+        takes an AsyncConnection of psycopg 3, a connection of asyncpg, or an AsyncSession or
+        AsyncConnection of SQLAlchemy on one of these.
 
         The receipt is valid after your commit. The call retries nothing. It takes
         one round trip. The writer's first use also asks the database for its shards and
@@ -124,9 +125,9 @@ class WriterBase(ABC):
         exceptions, unchanged. After any error your transaction has failed: it can only be
         rolled back, so that no row is stored without its event.
 
-        Raises `psycopg.ProgrammingError` if the connection is in autocommit mode and has no
-        open transaction, `TransactionMisused` if the session uses several connections, and
-        `TypeError` for another driver.
+        Raises `TransactionMisused` if no transaction is open and the connection would commit
+        the event on its own, or if the session uses several connections, and `TypeError` for
+        another driver.
         """
 
     @abstractmethod

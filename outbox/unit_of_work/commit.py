@@ -16,6 +16,7 @@ from psycopg import errors
 from psycopg.pq import ExecStatus, TransactionStatus
 
 from dsql_outbox.outbox.database.exchange import command, script, tag_of, with_literals
+from dsql_outbox.outbox.errors import TransactionMisused
 
 from .primitives import Exchange, Program
 
@@ -126,7 +127,7 @@ def require_committed(answer: str | None) -> None:
 def require_transaction(
     connection: psycopg.BaseConnection[object], method: str, consequence: str
 ) -> None:
-    """Raise `ProgrammingError` for a connection that would commit a statement on its own.
+    """Raise `TransactionMisused` for a connection that would commit a statement on its own.
 
     While a statement is in flight, as in a pipeline, the status is ACTIVE in a transaction and
     without one. Then only a `transaction()` block shows that there is one, or that the
@@ -138,7 +139,7 @@ def require_transaction(
     is_active = status is TransactionStatus.ACTIVE
     is_open = has_block or is_lent if is_active else status != TransactionStatus.IDLE
     if connection.autocommit and not is_open:
-        raise psycopg.ProgrammingError(
+        raise TransactionMisused(
             f"{method} needs an open transaction: this connection is in autocommit mode, "
             f"so {consequence} on its own; use `with connection.transaction():`, "
             'with SQLAlchemy an engine without isolation_level="AUTOCOMMIT", '

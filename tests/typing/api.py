@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import Any, assert_type
 from uuid import UUID
 
+import asyncpg  # pyright: ignore[reportMissingTypeStubs]
+import asyncpg.pool  # pyright: ignore[reportMissingTypeStubs]
 import msgspec
 import psycopg
+import psycopg2.extensions
 from pydantic import BaseModel
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
@@ -182,6 +185,19 @@ def with_sqlalchemy(
         assert_type(writer.append_to(connection, new_event()), Receipt)
         assert_type(writer.append_to(scoped, new_event()), Receipt)
         writer.append_to(AsyncSession(), new_event())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+async def with_asyncpg(
+    connection: asyncpg.Connection, lent: asyncpg.pool.PoolConnectionProxy
+) -> None:
+    async with AsyncWriter(Database(URL)) as writer:
+        assert_type(await writer.append_to(connection, new_event()), Receipt)
+        assert_type(await writer.append_to(lent, new_event()), Receipt)
+
+
+def with_psycopg2(connection: psycopg2.extensions.connection) -> None:
+    with Writer(Database(URL)) as writer, connection:
+        assert_type(writer.append_to(connection, new_event()), Receipt)
 
 
 async def tests_of_a_user() -> None:

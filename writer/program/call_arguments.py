@@ -4,8 +4,6 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Final
 
-import psycopg
-
 from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.event.event import Event
 from dsql_outbox.outbox.event.event_parser import EventSource, require_event
@@ -14,18 +12,6 @@ _MAX_VERSION: Final = 2**63 - 1
 """The largest value of a bigint, the type of a version."""
 
 _ON_DUPLICATE: Final = ("error", "return")
-
-_JOINABLE: Final = {
-    psycopg.Connection: (
-        "psycopg.Connection, a Session or Connection of SQLAlchemy, or Django's connection",
-        'psycopg.connect(..), or create_engine("postgresql+psycopg://..")',
-    ),
-    psycopg.AsyncConnection: (
-        "psycopg.AsyncConnection, or an AsyncSession or AsyncConnection of SQLAlchemy",
-        'psycopg.AsyncConnection.connect(..), or create_async_engine("postgresql+psycopg://..")',
-    ),
-}
-"""The connections that `append_to` of each writer takes, and the expressions that make them."""
 
 
 def require_on_duplicate(value: object) -> None:
@@ -80,15 +66,6 @@ def require_function(call: str, function: object) -> None:
         function.close()  # else Python warns that it was never awaited
     if not callable(function):
         raise wrong_type(f"{call} takes a function of a transaction", function, f"{call}(function)")
-
-
-def require_connection(
-    connection: object, kind: type[psycopg.Connection] | type[psycopg.AsyncConnection]
-) -> None:
-    """Raise `TypeError` unless `connection` is psycopg's connection of this kind."""
-    if not isinstance(connection, kind):
-        takes, instead = _JOINABLE[kind]
-        raise wrong_type(f"append_to of this writer takes a {takes}", connection, instead)
 
 
 def listed_events(events: Any) -> list[EventSource]:

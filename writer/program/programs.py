@@ -7,20 +7,17 @@ from itertools import chain, repeat
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.pq import PipelineStatus, TransactionStatus
 
 from dsql_outbox.outbox.arguments import require_seconds
-from dsql_outbox.outbox.database.exchange import encoding_of, pipeline_inside, rows_of
 from dsql_outbox.outbox.database.fork import call_in_children
-from dsql_outbox.outbox.errors import TransactionMisused, WriterClosed
+from dsql_outbox.outbox.errors import WriterClosed
 from dsql_outbox.outbox.event.event_parser import EventSource
-from dsql_outbox.outbox.failure import NO_SUCH_FORM, FailureKind, kind_of
+from dsql_outbox.outbox.failure import NO_SUCH_FORM, FailureKind, kind_of, refuses_form
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.unit_of_work.budget import Spending, retry
-from dsql_outbox.outbox.unit_of_work.commit import require_transaction
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.gate import Gate
-from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program, Query
+from dsql_outbox.outbox.unit_of_work.primitives import Program, Query
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey, Turns
 from dsql_outbox.outbox.unit_of_work.work import settle
 from dsql_outbox.writer.attempt.acts import Acts, OwnConnection, find, learn_layout
@@ -28,6 +25,8 @@ from dsql_outbox.writer.attempt.entity_turn import EntityTurn, no_turn
 from dsql_outbox.writer.attempt.event_write import EventWrite
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome, pend
 from dsql_outbox.writer.core import Core
+from dsql_outbox.writer.sessions.caller_session import CallerSession
+from dsql_outbox.writer.sessions.driver_sessions import PsycopgSession
 from dsql_outbox.writer.statement.answers import Row, Stored, StoredEntity, entity_of
 from dsql_outbox.writer.statement.parameters import PreparedEvent
 from dsql_outbox.writer.transact.append import Joined, translate_errors
@@ -37,11 +36,9 @@ from .call_arguments import (
     entity_key,
     listed_events,
     listed_versions,
-    require_connection,
     require_on_duplicate,
     require_version,
 )
-from .foreign_connections import APPEND_FAILED
 from .housekeeping import Housekeeping
 from .stream import EntityStream
 from .write_many import Many
@@ -50,19 +47,13 @@ T = TypeVar("T")
 
 
 class Programs:
-    """The programs of one writer. `callers` is the kind of connection that `append_to` takes."""
+    """The programs of one writer."""
 
-    def __init__(
-        self,
-        core: Core,
-        connections: Lender[Any],
-        callers: type[psycopg.Connection[Any] | psycopg.AsyncConnection[Any]],
-    ) -> None:
+    def __init__(self, core: Core, connections: Lender[Any]) -> None:
         self._core = core
         self.is_closed = False
         self._connections = connections
         self.housekeeping = Housekeeping(core, connections)
-        self._callers = callers
         self.forget_turns()
         call_in_children(self.forget_turns)
 
@@ -172,7 +163,7 @@ class Programs:
         with run.record_append(prepared.event.id, before):
             was_plain = self._core.statements.is_plain
             try:
-                stored = yield from self._append(connection, prepared)
+                stored = yield from self._append(PsycopgSession(connection), prepared)
             except NO_SUCH_FORM:
                 run.is_refused = not was_plain
                 raise
@@ -180,15 +171,14 @@ class Programs:
 
     def append_to(
         self,
-        connection: psycopg.BaseConnection[Any],
+        session: CallerSession,
         event: EventSource,
         expected_version: int | None,
     ) -> Program[Receipt]:
         """Perform `Writer.append_to`."""
         self.require_open()
         require_version(expected_version)
-        require_connection(connection, self._callers)
-        require_transaction(connection, "append_to", "the event would be stored")
+        yield from session.join()
         joined = Joined(self._core, event, expected_version)
         with joined.scopes:
             with translate_errors(self._core, joined.prepared):
@@ -196,33 +186,24 @@ class Programs:
                     learn = partial(learn_layout, self._core.statements)
                     yield from self._connections.lend(learn)
             try:
-                stored = yield from self._append(connection, joined.prepared)
-            except NO_SUCH_FORM:
-                gate = Gate(self._core.settings.timeout)
-                yield from Acts(self._core, self._connections, gate).prove_form()  # for a next try
-                raise
-            except psycopg.Error as error:
-                if kind_of(error) is not FailureKind.COLLISION:
-                    raise
-                with suppress(psycopg.Error):  # without a look-up, the driver's error is raised
-                    look_up = partial(find, self._core, [joined.prepared.event.id])
-                    joined.refuse((yield from self._connections.lend(look_up)), error)
+                stored = yield from self._append(session, joined.prepared)
+            except Exception as error:
+                yield from self._answer_error(joined, error)
                 raise
             return joined.receipt(stored)
 
-    def fail_transaction(self, connection: Any) -> Program[None]:
-        """Fail the caller's transaction after an error of `append_to`, if the server has not.
+    def _answer_error(self, joined: Joined, error: Exception) -> Program[None]:
+        """Ask on a connection of the writer what an error of the caller's driver is about.
 
-        A caller who swallows the error would otherwise commit the rows without their event.
-        A ROLLBACK would not do: what the caller writes next would be committed alone.
+        Raises `DuplicateEvent` if the event is stored. A form that was refused is for a next try.
         """
-        kind: type[Any] = self._callers
-        is_theirs = isinstance(connection, kind)
-        if not is_theirs or connection.info.transaction_status is TransactionStatus.INERROR:
-            return
-        with suppress(psycopg.Error, TransactionMisused):  # no transaction is open, or it failed
-            require_transaction(connection, "append_to", "nothing would fail")
-            yield Query(connection, APPEND_FAILED.encode())
+        if refuses_form(error):
+            gate = Gate(self._core.settings.timeout)
+            yield from Acts(self._core, self._connections, gate).prove_form()
+        elif kind_of(error) is FailureKind.COLLISION:
+            with suppress(psycopg.Error):  # without a look-up, the driver's error is raised
+                look_up = partial(find, self._core, [joined.prepared.event.id])
+                joined.refuse((yield from self._connections.lend(look_up)), error)
 
     def read_page(self, stream: EntityStream) -> Program[None]:
         """Read the next page of a stream."""
@@ -265,32 +246,11 @@ class Programs:
                 raise
             raise translated from error
 
-    def _append(self, connection: Any, prepared: PreparedEvent) -> Program[Stored]:
-        """Write the event in the connection's transaction, in one round trip.
-
-        The cursor is psycopg's own, whatever row and cursor factories the connection has.
-        """
+    def _append(self, session: CallerSession, prepared: PreparedEvent) -> Program[Stored]:
+        """Write the event in the session's transaction."""
         with translate_errors(self._core, prepared):
-            rows = yield from self._rows_of_append(connection, prepared)
+            rows = yield from session.run(self._core.statements.inside([prepared]))
         return self._core.statements.read_answer([prepared], rows)[0]
-
-    def _rows_of_append(self, connection: Any, prepared: PreparedEvent) -> Program[Any]:
-        """Send the statements of an append together.
-
-        Only cursors of psycopg work inside a pipeline of the caller. A text that the encoding
-        of the connection lacks raises before the first statement is sent.
-        """
-        statements = self._core.statements.inside([prepared])
-        *others, (query, values) = statements
-        if not others:
-            return (yield Query(connection, query.query, values))
-        encoding = encoding_of(connection)
-        encoded = [(query, query.encode(values, encoding)) for query, values in statements]
-        if connection.pgconn.pipeline_status == PipelineStatus.OFF:
-            return rows_of((yield Exchange(connection, pipeline_inside(connection, encoded)))[-1])
-        for other, its_values in others:
-            yield Query(connection, other.query, its_values, has_rows=False)
-        return (yield Query(connection, query.query, values))
 
 
 def _take(

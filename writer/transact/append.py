@@ -4,10 +4,9 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from uuid import UUID, uuid4
 
-import psycopg
-
 from dsql_outbox.outbox.errors import DuplicateEvent, StaleVersion
 from dsql_outbox.outbox.event.event_parser import EventSource
+from dsql_outbox.outbox.failure import driver_error
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Found, Stored, stale_version, touched_entities
@@ -25,16 +24,17 @@ def receipt_in_transaction(
 
 @contextmanager
 def translate_errors(core: Core, prepared: PreparedEvent) -> Generator[None]:
-    """Translate two errors of the driver into `StaleVersion` and `SchemaError`."""
+    """Translate two errors of a driver into `StaleVersion` and `SchemaError`."""
     try:
         yield
-    except psycopg.Error as error:
+    except Exception as error:
         if stale := stale_version(error):
             event_id, actual = stale
             expected = prepared.expected_version or 0
             raise StaleVersion(event_id, expected=expected, actual=actual) from error
-        translated = core.translate(error)
-        if translated is error:
+        cause = driver_error(error) or error
+        translated = core.translate(cause)
+        if translated is cause:
             raise
         raise translated from error
 
@@ -47,7 +47,7 @@ class Joined:
         self.scopes = core.start_scopes(event, topic)
         self.prepared = core.prepare(event, topic, uuid4().hex, self.scopes, expected_version)
 
-    def refuse(self, present: Mapping[UUID, Found], error: psycopg.Error) -> None:
+    def refuse(self, present: Mapping[UUID, Found], error: Exception) -> None:
         """Raise `DuplicateEvent` if the look-up found the event.
 
         Otherwise the unique violation concerns another key.

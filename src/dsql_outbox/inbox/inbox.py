@@ -86,8 +86,8 @@ class Inbox:
     def remember(self, connection: psycopg.Connection[Any], message: Remembered) -> bool:
         """Remember a message in your own transaction. False if it was handled before.
 
-        Then leave out its effect. You commit and retry. Raises psycopg's `ProgrammingError`
-        for a connection in autocommit mode without an open transaction.
+        Then leave out its effect. You commit and retry. Raises `TransactionMisused` for
+        a connection in autocommit mode without an open transaction.
         """
         query = self._statements.remember.query
         parameters = remember_parameters(self._statements, connection, message)

@@ -15,7 +15,14 @@ from tests.support.inboxes import OpenInbox, effects_in, new_received, remembere
 
 from dsql_outbox.inbox import AsyncInbox, Handled, Inbox, Pruned, pruning
 from dsql_outbox.inbox.received import received_message
-from dsql_outbox.outbox import Database, MessageGap, SchemaError, SettingsError, UnreadableMessage
+from dsql_outbox.outbox import (
+    Database,
+    MessageGap,
+    SchemaError,
+    SettingsError,
+    TransactionMisused,
+    UnreadableMessage,
+)
 from dsql_outbox.schema.roles import Roles
 
 
@@ -277,7 +284,7 @@ def test_a_function_of_the_other_kind_is_refused(url: str, open_inbox: OpenInbox
 async def test_a_message_is_not_remembered_outside_a_transaction(url: str) -> None:
     text = "remember needs an open transaction: this connection is in autocommit mode"
     with Inbox(Database(url), "mailer") as inbox, psycopg.connect(url, autocommit=True) as sql:
-        with pytest.raises(psycopg.ProgrammingError, match=text):
+        with pytest.raises(TransactionMisused, match=text):
             inbox.remember(sql, "a")
         with sql.transaction():
             assert inbox.remember(sql, "b")
@@ -285,7 +292,7 @@ async def test_a_message_is_not_remembered_outside_a_transaction(url: str) -> No
         AsyncInbox(Database(url), "mailer") as inbox,
         await psycopg.AsyncConnection.connect(url, autocommit=True) as connection,
     ):
-        with pytest.raises(psycopg.ProgrammingError, match=text):
+        with pytest.raises(TransactionMisused, match=text):
             await inbox.remember(connection, "a")
         await connection.set_autocommit(False)
         connection.cursor_factory = psycopg.AsyncRawCursor

@@ -18,7 +18,14 @@ from tests.support.writer.transacts import (
     own_rows,
 )
 
-from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, StaleVersion
+from dsql_outbox.outbox import (
+    Database,
+    DuplicateEvent,
+    Entity,
+    Event,
+    StaleVersion,
+    TransactionMisused,
+)
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
 
@@ -69,7 +76,7 @@ def test_append_to_refuses_a_connection_that_would_commit_the_event_alone(
         Writer(Database(url), formed(QUICK)) as writer,
         psycopg.connect(url, autocommit=True) as mine,
     ):
-        with pytest.raises(psycopg.ProgrammingError, match="autocommit"):
+        with pytest.raises(TransactionMisused, match="autocommit"):
             writer.append_to(mine, workload_s.car_created())
         with mine.transaction():
             receipt = writer.append_to(mine, workload_s.car_created())
@@ -235,7 +242,7 @@ def test_a_pipeline_in_autocommit_mode_is_no_transaction(own: Tables, url: str) 
         mine.pipeline(),
     ):
         mine.execute("SELECT 1")
-        with pytest.raises(psycopg.ProgrammingError, match="open transaction"):
+        with pytest.raises(TransactionMisused, match="open transaction"):
             writer.append_to(mine, workload_s.car_created())
         with mine.transaction():
             mine.execute("SELECT 1")

@@ -21,7 +21,6 @@ TELL_ERRORS = {
     "writer/attempt/entity_turn.py",
     "writer/attempt/event_write.py",
     "writer/program/programs.py",
-    "writer/transact/append.py",
     "writer/transact/call.py",
 }
 """They tell errors and the state of a transaction by psycopg's classes, and open nothing."""

@@ -1,0 +1,86 @@
+"""The port to the session of a caller. No I/O."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Final
+
+from dsql_outbox.outbox.database.exchange import NumberedQuery
+from dsql_outbox.outbox.errors import TransactionMisused
+from dsql_outbox.outbox.unit_of_work.primitives import Program
+from dsql_outbox.schema.named_statements import read_sql
+from dsql_outbox.writer.statement.answers import Row
+from dsql_outbox.writer.statement.plain import Statements
+
+APPEND_FAILED: Final = read_sql("statements", "append_failed")
+"""Fails the transaction in which it runs."""
+
+
+class CallerSession(ABC):
+    """A connection or session of a caller, with the transaction that `append_to` joins.
+
+    Its methods are programs, so one class serves threads and tasks.
+    """
+
+    @abstractmethod
+    def join(self) -> Program[None]:
+        """Find the caller's transaction. SQLAlchemy begins one, as for any statement.
+
+        Raises `TransactionMisused` if the session would commit the event on its own.
+        """
+
+    @abstractmethod
+    def run(self, statements: Statements) -> Program[Sequence[Row]]:
+        """Run statements in the transaction. Return the rows of the last one."""
+
+    @abstractmethod
+    def fail(self) -> Program[None]:
+        """Fail the transaction after an error of `append_to`, unless it has failed already.
+
+        A caller who swallows the error would otherwise commit the rows without their event.
+        A ROLLBACK would not do: what the caller writes next would be committed alone.
+        """
+
+
+class HiddenText(str):
+    """A parameter whose `repr` tells nothing.
+
+    SQLAlchemy writes the parameters of a statement into its log and its errors, and asyncpg and
+    the loggers of a caller may write them as well. An event is nothing for any of them.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+def hidden(value: str | None) -> str | None:
+    """Return a parameter as a `HiddenText`, and None as it is."""
+    return None if value is None else HiddenText(value)
+
+
+def named_parameters(values: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return the parameters for a statement with ``%(name)s``."""
+    return {name: hidden(value) for name, value in values.items()}
+
+
+def numbered_parameters(
+    query: NumberedQuery, values: Mapping[str, str | None]
+) -> tuple[str | None, ...]:
+    """Return the parameters for a statement with ``$1``."""
+    return tuple(hidden(values[name]) for name in query.parameters)
+
+
+@lru_cache(maxsize=64)
+def text_of(statement: bytes) -> str:
+    """Return the text of a statement, the same object each time: caches of drivers hash it."""
+    return statement.decode()
+
+
+def alone(why: str, instead: str) -> TransactionMisused:
+    """Return the error for a session that would commit the event on its own."""
+    return TransactionMisused(
+        f"append_to needs an open transaction: {why}, so the event would be stored on its own; "
+        f"use {instead}"
+    )

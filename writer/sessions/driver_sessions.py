@@ -1,0 +1,150 @@
+"""The connections of psycopg 3, asyncpg and psycopg2, as sessions of a caller."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
+
+from dsql_outbox.outbox.database.exchange import encoding_of, pipeline_inside, rows_of
+from dsql_outbox.outbox.errors import TransactionMisused
+from dsql_outbox.outbox.unit_of_work.commit import require_transaction
+from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Invoke, Program, Query
+from dsql_outbox.writer.statement.answers import Row
+from dsql_outbox.writer.statement.plain import Statements
+
+from .caller_session import (
+    APPEND_FAILED,
+    CallerSession,
+    alone,
+    named_parameters,
+    numbered_parameters,
+    text_of,
+)
+
+
+class PsycopgSession(CallerSession):
+    """A connection of psycopg 3, for threads or for tasks."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def join(self) -> Program[None]:
+        require_transaction(self._connection, "append_to", "the event would be stored")
+        yield from ()
+
+    def run(self, statements: Statements) -> Program[Sequence[Row]]:
+        """Run the statements in one round trip.
+
+        The cursor is psycopg's own, whatever row and cursor factories the connection has. Only
+        cursors of psycopg work inside a pipeline of the caller. A text that the encoding of the
+        connection lacks raises before the first statement is sent.
+        """
+        connection = self._connection
+        *others, (query, values) = statements
+        if not others:
+            rows: Sequence[Row] = yield Query(connection, query.query, values)
+            return rows
+        encoding = encoding_of(connection)
+        encoded = [(query, query.encode(values, encoding)) for query, values in statements]
+        if connection.pgconn.pipeline_status == PipelineStatus.OFF:
+            return rows_of((yield Exchange(connection, pipeline_inside(connection, encoded)))[-1])
+        for other, its_values in others:
+            yield Query(connection, other.query, its_values, has_rows=False)
+        rows = yield Query(connection, query.query, values)
+        return rows
+
+    def fail(self) -> Program[None]:
+        if self._connection.info.transaction_status is TransactionStatus.INERROR:
+            return
+        with suppress(psycopg.Error, TransactionMisused):  # no transaction is open, or it failed
+            require_transaction(self._connection, "append_to", "nothing would fail")
+            yield Query(self._connection, APPEND_FAILED.encode())
+
+
+class AsyncpgSession(CallerSession):
+    """A connection of asyncpg, or one that its pool lends.
+
+    asyncpg begins no transaction by itself. Its codecs of a caller may read a number as another
+    type, which `int` accepts.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def join(self) -> Program[None]:
+        if not self._connection.is_in_transaction():
+            raise alone("this connection has none", "`async with connection.transaction():`")
+        yield from ()
+
+    def run(self, statements: Statements) -> Program[Sequence[Row]]:
+        rows: Sequence[Row] = ()
+        for query, values in statements:
+            text, parameters = text_of(query.text), numbered_parameters(query, values)
+            rows = yield Invoke(partial(_fetch, text, parameters), self._connection)
+        return rows
+
+    def fail(self) -> Program[None]:
+        with suppress(Exception):  # such as of a connection that is closed
+            if self._connection.is_in_transaction():
+                yield Invoke(_fail_asyncpg, self._connection)
+
+
+class Psycopg2Session(CallerSession):
+    """A connection of psycopg2.
+
+    The cursor is psycopg2's own, whatever cursor factory the connection has.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def join(self) -> Program[None]:
+        if self._commits_alone:
+            raise alone("this connection is in autocommit mode", "`connection.autocommit = False`")
+        yield from ()
+
+    def run(self, statements: Statements) -> Program[Sequence[Row]]:
+        rows: Sequence[Row] = yield Invoke(partial(_run_psycopg2, statements), self._connection)
+        return rows
+
+    def fail(self) -> Program[None]:
+        with suppress(Exception):  # as above
+            if not self._commits_alone:
+                yield Invoke(_fail_psycopg2, self._connection)
+
+    @property
+    def _commits_alone(self) -> bool:
+        idle = int(TransactionStatus.IDLE)
+        connection = self._connection
+        return bool(connection.autocommit) and connection.get_transaction_status() == idle
+
+
+async def _fetch(text: str, parameters: Sequence[str | None], connection: Any) -> Sequence[Row]:
+    return [tuple(row) for row in await connection.fetch(text, *parameters)]
+
+
+async def _fail_asyncpg(connection: Any) -> None:
+    await connection.execute(APPEND_FAILED)
+
+
+def _run_psycopg2(statements: Statements, connection: Any) -> Sequence[Row]:
+    with _cursor_of(connection) as cursor:
+        for query, values in statements:
+            cursor.execute(text_of(query.query), named_parameters(values))
+        rows: Sequence[Row] = cursor.fetchall()
+        return rows
+
+
+def _fail_psycopg2(connection: Any) -> None:
+    with _cursor_of(connection) as cursor:
+        cursor.execute(APPEND_FAILED)
+
+
+def _cursor_of(connection: Any) -> Any:
+    from psycopg2.extensions import cursor  # noqa: PLC0415 - the caller has imported it
+
+    make: Callable[[Any], Any] = cursor
+    return make(connection)

@@ -1,0 +1,155 @@
+"""Sessions and connections of SQLAlchemy, on each driver, as sessions of a caller.
+
+Each statement goes by `exec_driver_sql`, so it is part of SQLAlchemy's transaction. On the
+driver's connection it might not be: on asyncpg SQLAlchemy sends BEGIN with its first statement.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from dsql_outbox.outbox.errors import TransactionMisused
+from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
+from dsql_outbox.writer.statement.answers import Row
+from dsql_outbox.writer.statement.plain import Statements
+
+from .caller_session import (
+    APPEND_FAILED,
+    CallerSession,
+    alone,
+    named_parameters,
+    numbered_parameters,
+    text_of,
+)
+
+T = TypeVar("T")
+
+_DRIVERS: Final = ("psycopg", "asyncpg", "psycopg2")
+
+_OWN_CURSOR: Final = {"stream_results": False, "yield_per": None}
+"""The options of our statements, whatever those of the engine: no cursor of the server."""
+
+_ANOTHER: Final = (
+    "append_to: the session uses another connection than that of the event, and the two would not "
+    "commit together: give append_to the connection of the rows, such as "
+    'session.connection(bind_arguments={"mapper": ..})'
+)
+
+
+class SqlAlchemySession(CallerSession):
+    """A Session or Connection of SQLAlchemy, or the asynchronous kind of it."""
+
+    def __init__(self, given: Any) -> None:
+        self._given = given
+        self._connection: Any = None
+
+    def join(self) -> Program[None]:
+        self._connection = yield from self._call(_connection_to_join)
+
+    def run(self, statements: Statements) -> Program[Sequence[Row]]:
+        return (yield from self._call(partial(_run, self._connection, statements)))
+
+    def fail(self) -> Program[None]:
+        yield from self._call(_fail_all)
+
+    def _call(self, function: Callable[[Any], T]) -> Program[T]:
+        """Call a function with the synchronous Session or Connection."""
+        run_sync = getattr(self._given, "run_sync", None)
+        if run_sync is None:
+            result: T = yield Invoke(function, self._given)
+        else:
+            result = yield Invoke(run_sync, function)
+        return result
+
+
+def _is_session(given: object) -> bool:
+    """Return whether `connection` is a method, as in a Session. In a Connection it is not."""
+    return callable(getattr(type(given), "connection", None))
+
+
+def _connection_to_join(given: Any) -> Any:
+    connection = _only_connection_of(given) if _is_session(given) else given
+    driver = connection.dialect.driver
+    if driver not in _DRIVERS:
+        raise TypeError(
+            f"append_to takes a session on psycopg, asyncpg or psycopg2, not on {driver}: "
+            'create_engine("postgresql+psycopg://..")'
+        )
+    if connection.connection.dbapi_connection.autocommit:
+        raise alone(
+            "this connection is in autocommit mode",
+            'with SQLAlchemy an engine without isolation_level="AUTOCOMMIT"',
+        )
+    return connection
+
+
+def _run(connection: Any, statements: Statements, _: object) -> Sequence[Row]:
+    rows: Sequence[Row] = ()
+    is_numbered = connection.dialect.driver == "asyncpg"
+    for query, values in statements:
+        text = text_of(query.text if is_numbered else query.query)
+        given = numbered_parameters(query, values) if is_numbered else named_parameters(values)
+        result = connection.exec_driver_sql(text, given, _OWN_CURSOR)
+        rows = result.fetchall() if result.returns_rows else ()
+        result.close()
+    return rows
+
+
+_alone: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""The connection of each transaction of a session that holds an event."""
+
+
+def _only_connection_of(session: Any) -> Any:
+    """Return the connection of a session.
+
+    Raises `TransactionMisused` if the session has another connection, now or later: a session
+    with `binds`, or whose `get_bind` chooses an engine, commits them one after the other.
+    """
+    from sqlalchemy import event  # noqa: PLC0415 - the session has imported it
+
+    connection = session.connection()
+    transaction = session.get_transaction()
+    if _connections_of(transaction) != {connection}:
+        raise TransactionMisused(_ANOTHER)
+    _alone[transaction] = connection
+    if not event.contains(session, "after_begin", _refuse_another):
+        event.listen(session, "after_begin", _refuse_another)
+    return connection
+
+
+def _refuse_another(session: Any, _transaction: object, connection: Any) -> None:
+    """Fail the statement that begins another connection beside an event."""
+    own = _alone.get(session.get_transaction(), connection)
+    if own is not connection:
+        _fail([own, connection])
+        raise TransactionMisused(_ANOTHER)
+
+
+def _connections_of(transaction: Any) -> Collection[Any]:
+    """Return the connections of a session's transaction, if it has begun one."""
+    if transaction is None:
+        return set()
+    if hasattr(transaction, "connections"):
+        found: Collection[Any] = transaction.connections
+        return found
+    entries = transaction._connections.values()  # noqa: SLF001 - before SQLAlchemy 2.1.7
+    return {connection for connection, *_ in entries}
+
+
+def _fail_all(given: Any) -> None:
+    """Fail the transactions of all connections of a Session, or that of a Connection."""
+    if not _is_session(given):
+        _fail([given])
+        return
+    with suppress(Exception):  # such as of `binds` without an engine for what is no mapper
+        given.connection()  # in a session that has none yet, a later statement has to fail
+    _fail(_connections_of(given.get_transaction()))
+
+
+def _fail(connections: Collection[Any]) -> None:
+    """Fail the transactions of SQLAlchemy's connections. Each statement after that fails too."""
+    for connection in connections:
+        with suppress(Exception):  # SQLAlchemy's, or the driver's without a wrapper
+            connection.exec_driver_sql(APPEND_FAILED, None, _OWN_CURSOR)
