@@ -14,8 +14,9 @@ from psycopg.conninfo import conninfo_to_dict
 @pytest.fixture
 def django_connection(url: str) -> Iterator[Any]:
     """``django.db.connection``."""
+    database = _configured(url)  # first: before that Django has no connection
     # Django reads its settings once, and another test of this process had another database.
-    django.db.connection.settings_dict.update(_configured(url))
+    django.db.connection.settings_dict.update(database)
     yield django.db.connection
     django.db.connection.close()
 
