@@ -290,9 +290,9 @@ def test_a_time_limit_around_the_call_alone_fails_the_transaction(
     caller.portal.call(_append_until, held, limit, caller)
     with pytest.raises(DRIVERS_ERRORS):
         caller.execute(ROW)
-    with suppress(*DRIVERS_ERRORS):
-        caller.commit()
-    caller.rollback()
+    for end in (caller.commit, caller.rollback):
+        with suppress(*DRIVERS_ERRORS):  # a connection that was given up has no transaction
+            end()
     assert (own_rows(own), ids(own)) == (0, set())
 
 
