@@ -1,18 +1,26 @@
 """The connections of psycopg 3, asyncpg and psycopg2, as sessions of a caller."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import psycopg
+from anyio import sleep
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from dsql_outbox.outbox.database.exchange import encoding_of, pipeline_inside, rows_of
-from dsql_outbox.outbox.errors import TransactionMisused
+from dsql_outbox.outbox.database.exchange import (
+    NumberedQuery,
+    encoding_of,
+    pipeline_inside,
+    rows_of,
+)
+from dsql_outbox.outbox.errors import EventTooLarge, TransactionMisused
+from dsql_outbox.outbox.failure import sqlstate_of
 from dsql_outbox.outbox.unit_of_work.commit import require_transaction
 from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Invoke, Program, Query
 from dsql_outbox.writer.statement.answers import Row
+from dsql_outbox.writer.statement.chunks import MAX_MESSAGE_BYTES
 from dsql_outbox.writer.statement.plain import Statements
 
 from .caller_session import (
@@ -23,6 +31,9 @@ from .caller_session import (
     numbered_parameters,
     text_of,
 )
+
+_BUSY_SECONDS: Final = 0.01
+"""How long to wait before another try on a connection of asyncpg that is busy."""
 
 
 class PsycopgSession(CallerSession):
@@ -75,7 +86,8 @@ class AsyncpgSession(CallerSession):
         self._connection = connection
 
     def join(self) -> Program[None]:
-        if not self._connection.is_in_transaction():
+        connection = self._connection
+        if not (connection.is_closed() or connection.is_in_transaction()):
             raise alone("this connection has none", "`async with connection.transaction():`")
         yield from ()
 
@@ -127,15 +139,39 @@ async def _fetch(text: str, parameters: Sequence[str | None], connection: Any) -
 
 
 async def _fail_asyncpg(connection: Any) -> None:
-    await connection.execute(APPEND_FAILED)
+    """Send the statement that fails, after the statement of another task that runs there now.
+
+    asyncpg does not wait for that one: it refuses ours, which the server has not seen then.
+    """
+    while connection.is_in_transaction() and not connection.is_closed():
+        try:
+            await connection.execute(APPEND_FAILED)
+        except Exception as error:
+            if sqlstate_of(error) is not None:
+                raise
+            await sleep(_BUSY_SECONDS)
 
 
 def _run_psycopg2(statements: Statements, connection: Any) -> Sequence[Row]:
     with _cursor_of(connection) as cursor:
         for query, values in statements:
-            cursor.execute(text_of(query.query), named_parameters(values))
+            cursor.execute(psycopg2_message(connection, query, values))
         rows: Sequence[Row] = cursor.fetchall()
         return rows
+
+
+def psycopg2_message(
+    connection: Any, query: NumberedQuery, values: Mapping[str, str | None]
+) -> bytes:
+    """Return a statement as `execute` sends it: with each value wherever the statement has it.
+
+    Raises `EventTooLarge` over 8 MiB: Aurora DSQL would drop the connection without an error.
+    """
+    with _cursor_of(connection) as cursor:
+        sent: bytes = cursor.mogrify(text_of(query.query), named_parameters(values))
+    if len(sent) > MAX_MESSAGE_BYTES:
+        raise EventTooLarge(len(sent), MAX_MESSAGE_BYTES, what="event as psycopg2 sends it")
+    return sent
 
 
 def _fail_psycopg2(connection: Any) -> None:

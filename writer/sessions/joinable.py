@@ -21,6 +21,11 @@ _TAKES: Final = (
 )
 _INSTEAD: Final = 'psycopg.connect(..), or create_engine("postgresql+psycopg://..")'
 
+_NO_ASYNC: Final = (
+    "append_to takes no asynchronous connection of psycopg2: connect without async_=True, "
+    "or use AsyncWriter with a connection of asyncpg or psycopg 3"
+)
+
 _ASYNC_TAKES: Final = (
     "append_to of this writer takes a psycopg.AsyncConnection, a connection of asyncpg, "
     "or an AsyncSession or AsyncConnection of SQLAlchemy"
@@ -139,7 +144,9 @@ def session_of(given: Any) -> CallerSession:
     if not isinstance(given, type):
         if hasattr(given, "in_atomic_block"):
             return DjangoSession(given, session_of)
-        if _is_of("psycopg2", given) and not given.async_:
+        if _is_of("psycopg2", given) and hasattr(given, "get_transaction_status"):
+            if given.async_:
+                raise TypeError(_NO_ASYNC)
             return Psycopg2Session(given)
         found = _of_registry(given)
         if _is_of_sqlalchemy(found) and not hasattr(found, "run_sync"):

@@ -23,10 +23,14 @@ from .caller_session import (
     numbered_parameters,
     text_of,
 )
+from .driver_sessions import psycopg2_message
 
 T = TypeVar("T")
 
 _DRIVERS: Final = ("psycopg", "asyncpg", "psycopg2")
+
+_SMALL: Final = 1 << 18
+"""Characters of all values that make no message over 8 MiB, however psycopg2 encodes them."""
 
 _OWN_CURSOR: Final = {"stream_results": False, "yield_per": None}
 """The options of our statements, whatever those of the engine: no cursor of the server."""
@@ -87,8 +91,11 @@ def _connection_to_join(given: Any) -> Any:
 
 def _run(connection: Any, statements: Statements, _: object) -> Sequence[Row]:
     rows: Sequence[Row] = ()
-    is_numbered = connection.dialect.driver == "asyncpg"
+    driver = connection.dialect.driver
+    is_numbered = driver == "asyncpg"
     for query, values in statements:
+        if driver == "psycopg2" and sum(len(value or "") for value in values.values()) > _SMALL:
+            psycopg2_message(connection.connection.driver_connection, query, values)
         text = text_of(query.text if is_numbered else query.query)
         given = numbered_parameters(query, values) if is_numbered else named_parameters(values)
         result = connection.exec_driver_sql(text, given, _OWN_CURSOR)
