@@ -86,8 +86,7 @@ class AsyncpgSession(CallerSession):
         self._connection = connection
 
     def join(self) -> Program[None]:
-        connection = self._connection
-        if not (connection.is_closed() or connection.is_in_transaction()):
+        if not self._connection.is_in_transaction():
             raise alone("this connection has none", "`async with connection.transaction():`")
         yield from ()
 

@@ -14,14 +14,18 @@ from uuid import UUID
 
 import anyio
 import pytest
+from sqlalchemy import create_engine, text
 from sqlalchemy import event as hooks
 from sqlalchemy.exc import StatementError
+from sqlalchemy.orm import Session
+from tests.support.driver_sessions import engine_url
 from tests.support.writer import workload_s
 from tests.support.writer.caller_sessions import (
     ALL,
     COMMON,
     DRIVERS_ERRORS,
     OF_SQLALCHEMY,
+    SESSIONS,
     AsyncCaller,
     OpenCaller,
     open_caller,
@@ -48,7 +52,6 @@ from dsql_outbox.writer import Writer
 
 __all__ = ["open_caller", "own"]
 
-pytestmark = pytest.mark.client
 
 ROW = "INSERT INTO own VALUES (1)"
 SECRET = "payload-7f3a"
@@ -56,7 +59,7 @@ STORED = UUID("5f0c6a1e-6c3e-4a0a-9f43-2d8c1a5b7e90")
 
 ASYNC = [kind for kind in ALL if "sync" in kind or kind.startswith("asyncpg")]
 
-events = [workload_s.car_created, workload_s.three_entities]
+EVENTS = [workload_s.car_created, workload_s.three_entities]
 
 
 def written(url: str, event: Event) -> None:
@@ -65,8 +68,9 @@ def written(url: str, event: Event) -> None:
         writer.write(event)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("form", ["single", "plain"])
-@pytest.mark.parametrize("make", events)
+@pytest.mark.parametrize("make", EVENTS)
 @pytest.mark.parametrize("kind", ALL)
 def test_an_event_is_committed_with_the_callers_rows(
     own: Tables,
@@ -115,6 +119,7 @@ ERRORS: dict[str, tuple[type[Exception], Any, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("name", ERRORS)
 @pytest.mark.parametrize("kind", ALL)
@@ -136,6 +141,17 @@ def test_after_an_error_that_is_swallowed_nothing_can_be_committed(
         caller.execute(ROW)
     caller.commit()
     assert (own_rows(own), ids(own)) == (0, {STORED})
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_an_event_is_stored_through_the_dialects_of_aws(own: Tables, url: str, driver: str) -> None:
+    engine = create_engine(engine_url(url, driver).replace("postgresql", "auroradsql", 1))
+    with Writer(Database(url), formed(QUICK)) as writer, Session(engine) as session:
+        session.execute(text(ROW))
+        receipt = writer.append_to(session, workload_s.car_created())
+        session.commit()
+    engine.dispose()
+    own.assert_true_to({receipt.event_id: receipt})
 
 
 @pytest.mark.parametrize("kind", ALL)
@@ -266,6 +282,8 @@ def _leave_transaction(caller: Any, kind: str) -> None:
         caller.given.autocommit = True
 
 
+@pytest.mark.client
+@pytest.mark.pairs
 @pytest.mark.parametrize("limit", ["asyncio", "anyio"])
 @pytest.mark.parametrize("where", ["the first use", "the statement"])
 @pytest.mark.parametrize("kind", ASYNC)
@@ -332,7 +350,8 @@ def _end(cancel: Callable[[], None], held: Held) -> None:
     turn(turns)
 
 
-@pytest.mark.parametrize("kind", OF_SQLALCHEMY)
+@pytest.mark.client
+@pytest.mark.parametrize("kind", SESSIONS)
 def test_hooks_of_the_engine_see_the_statement_and_may_change_it(
     own: Tables, url: str, proxy: PostgresProxy, open_caller: OpenCaller, kind: str
 ) -> None:
@@ -349,8 +368,9 @@ def test_hooks_of_the_engine_see_the_statement_and_may_change_it(
     assert any("of a hook" in sql and "business_events" in sql for sql in proxy.statements)
 
 
+@pytest.mark.client
 @pytest.mark.parametrize("name", ["log", "error"])
-@pytest.mark.parametrize("kind", OF_SQLALCHEMY)
+@pytest.mark.parametrize("kind", SESSIONS)
 @pytest.mark.usefixtures("own")
 def test_sqlalchemy_writes_no_payload_into_its_log_and_its_errors(
     url: str,
@@ -373,8 +393,9 @@ def test_sqlalchemy_writes_no_payload_into_its_log_and_its_errors(
     assert SECRET not in caplog.text
 
 
+@pytest.mark.client
 @pytest.mark.parametrize("options", [{"stream_results": True}, {"yield_per": 10}])
-@pytest.mark.parametrize("kind", OF_SQLALCHEMY)
+@pytest.mark.parametrize("kind", SESSIONS)
 def test_an_engine_whose_results_are_streamed_writes_events(
     own: Tables, url: str, open_caller: OpenCaller, kind: str, options: dict[str, Any]
 ) -> None:

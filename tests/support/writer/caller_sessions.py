@@ -28,6 +28,9 @@ DRIVERS_ERRORS: Final = (psycopg.Error, psycopg2.Error, asyncpg.PostgresError, S
 COMMON: Final = ["psycopg", "psycopg2 Session", "asyncpg AsyncSession"]
 """The commonest session of each driver."""
 
+SESSIONS: Final = ["psycopg Session", "psycopg2 Session", "asyncpg AsyncSession"]
+"""The commonest session of SQLAlchemy on each driver."""
+
 PLAIN: Final = ["psycopg", "psycopg async", "psycopg2", "asyncpg", "asyncpg pool"]
 """The connections of the drivers."""
 
