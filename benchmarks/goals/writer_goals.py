@@ -1,6 +1,6 @@
 """The goals of the writer."""
 
-from . import against_peers, group_commit, statement_cost, tracing_cost
+from . import against_peers, append_cost, group_commit, statement_cost, tracing_cost
 from .goal import Goal, Line
 
 WRITER = [
@@ -56,6 +56,11 @@ WRITER = [
             Goal("CPU of a single write over bare psycopg, async", 25, most=True, unit=" us"),
         ],
         against_peers.client_cpu,
+    ),
+    Line(
+        "append",
+        [Goal("append_to on asyncpg / asyncpg's own statement", 0.7)],
+        append_cost.append_to,
     ),
     Line(
         "tracing",

@@ -55,21 +55,15 @@ class HiddenText(str):
         return "<hidden>"
 
 
-def hidden(value: str | None) -> str | None:
-    """Return a parameter as a `HiddenText`, and None as it is."""
-    return None if value is None else HiddenText(value)
-
-
 def named_parameters(values: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return the parameters for a statement with ``%(name)s``."""
-    return {name: hidden(value) for name, value in values.items()}
+    """Return the parameters for a statement with ``%(name)s``, hidden."""
+    return {name: None if value is None else HiddenText(value) for name, value in values.items()}
 
 
-def numbered_parameters(
-    query: NumberedQuery, values: Mapping[str, str | None]
-) -> tuple[str | None, ...]:
-    """Return the parameters for a statement with ``$1``."""
-    return tuple(hidden(values[name]) for name in query.parameters)
+def numbered_parameters(query: NumberedQuery, values: Mapping[str, str | None]) -> list[str | None]:
+    """Return the parameters for a statement with ``$1``, hidden."""
+    given = [values[name] for name in query.parameters]
+    return [None if value is None else HiddenText(value) for value in given]
 
 
 @lru_cache(maxsize=64)

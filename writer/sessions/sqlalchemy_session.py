@@ -97,7 +97,9 @@ def _run(connection: Any, statements: Statements, _: object) -> Sequence[Row]:
         if driver == "psycopg2" and sum(len(value or "") for value in values.values()) > _SMALL:
             psycopg2_message(connection.connection.driver_connection, query, values)
         text = text_of(query.text if is_numbered else query.query)
-        given = numbered_parameters(query, values) if is_numbered else named_parameters(values)
+        given: Any = (
+            tuple(numbered_parameters(query, values)) if is_numbered else named_parameters(values)
+        )
         result = connection.exec_driver_sql(text, given, _OWN_CURSOR)
         rows = result.fetchall() if result.returns_rows else ()
         result.close()
