@@ -4,7 +4,6 @@ Objects of drivers are recognised by the module of their class, those of SQLAlch
 their methods. The protocols say the same to type checkers, without an import of a driver.
 """
 
-from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import psycopg
@@ -170,12 +169,7 @@ def async_session_of(given: Any) -> CallerSession:
 
 def _is_of(package: str, given: object) -> bool:
     """Return whether an object is of a class of a package, or of one that derives from it."""
-    return package in _packages_of(type(given))
-
-
-@lru_cache(maxsize=64)
-def _packages_of(kind: type) -> frozenset[str]:
-    return frozenset(each.__module__.partition(".")[0] for each in kind.__mro__)
+    return any(kind.__module__.partition(".")[0] == package for kind in type(given).__mro__)
 
 
 def _of_registry(given: Any) -> Any:

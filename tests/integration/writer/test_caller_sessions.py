@@ -109,7 +109,7 @@ ERRORS: dict[str, tuple[type[Exception], Any, dict[str, Any]]] = {
     "wrong argument": (ValueError, workload_s.car_created(), {"expected_version": -1}),
     "too large": (
         EventTooLarge,
-        Event.new("A", "A", [Entity("Car", "CAR-1", {"text": "x" * (1 << 20)})]),
+        Event.new("A", [Entity("Car", "CAR-1", {"text": "x" * (1 << 20)})]),
         {},
     ),
     "stale": (StaleVersion, workload_s.car_created(), {"expected_version": 7}),
@@ -379,7 +379,7 @@ def test_sqlalchemy_writes_no_payload_into_its_log_and_its_errors(
     kind: str,
     name: str,
 ) -> None:
-    event = Event.new("Car Sold", "CarSold", [Entity("Car", "CAR-1", {"note": SECRET})])
+    event = Event.new("CarSold", [Entity("Car", "CAR-1", {"note": SECRET})])
     caller = open_caller(kind, url, echo=name == "log")
     with caplog.at_level(logging.INFO, "sqlalchemy.engine"):
         caller.append(event)

@@ -135,4 +135,4 @@ def test_a_savepoint_and_autocommit_that_was_left_are_transactions(
 
 
 def _event(text: str) -> Event:
-    return Event.new("Car Sold", "CarSold", [Entity("Car", "CAR-1", {"note": text})])
+    return Event.new("CarSold", [Entity("Car", "CAR-1", {"note": text})])
