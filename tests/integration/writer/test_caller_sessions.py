@@ -19,7 +19,7 @@ from sqlalchemy import event as hooks
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 from tests.support.driver_sessions import engine_url
-from tests.support.writer import workload_s
+from tests.support.writer import refusing_server, workload_s
 from tests.support.writer.caller_sessions import (
     ALL,
     COMMON,
@@ -226,6 +226,66 @@ def test_the_loser_of_a_conflict_may_be_retried(
     assert caller.append(event).entities[0].version == 2
     caller.commit()
     assert event.id in ids(own)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_conflict_at_commit_may_be_retried_with_the_same_event(
+    own: Tables, url: str, proxy: PostgresProxy, open_caller: OpenCaller, kind: str
+) -> None:
+    """Where Aurora DSQL finds it."""
+    event = workload_s.car_created()
+    caller = open_caller(kind, proxy.url, database=Database(url))
+    caller.execute(ROW)
+    caller.append(event)
+    proxy.refuse(at="commit", sqlstate="40001", matching="business_events")
+    with pytest.raises(Exception) as lost:  # noqa: PT011 - each driver has its own
+        caller.commit()
+    assert is_retryable(lost.value)
+    assert (own_rows(own), ids(own)) == (0, set())
+    again = open_caller(kind, url)
+    again.append(event)
+    again.commit()
+    assert ids(own) == {event.id}
+
+
+@pytest.mark.pairs
+@pytest.mark.parametrize("where", ["before", "after_sent", "mid_answer"])
+@pytest.mark.parametrize("kind", ALL)
+def test_a_connection_that_is_lost_at_the_statement_stores_nothing(
+    own: Tables, url: str, proxy: PostgresProxy, open_caller: OpenCaller, kind: str, where: Any
+) -> None:
+    event = workload_s.car_created()
+    caller = open_caller(kind, proxy.url, database=Database(url))
+    caller.execute(ROW)
+    proxy.cut(where, matching="business_events")
+    with pytest.raises(Exception) as lost:  # noqa: PT011 - as above
+        caller.append(event)
+    assert not is_retryable(lost.value)
+    for call in (partial(caller.execute, ROW), caller.commit, caller.rollback):
+        with suppress(Exception):  # the driver's, or SQLAlchemy's
+            call()
+    assert (own_rows(own), ids(own)) == (0, set())
+    again = open_caller(kind, url)
+    again.append(event)
+    again.commit()
+    assert ids(own) == {event.id}
+
+
+@pytest.mark.parametrize("kind", SESSIONS)
+def test_a_form_that_the_server_refuses_is_not_tried_again(
+    own: Tables, url: str, open_caller: OpenCaller, kind: str
+) -> None:
+    caller = open_caller(kind, url, settings=replace(QUICK, form="auto"))
+    refusing_server.refuse(own.execute, "0A000")
+    try:
+        with pytest.raises(StatementError):
+            caller.append(workload_s.car_created())
+        caller.rollback()
+        receipt = caller.append(workload_s.car_created())
+        caller.commit()
+    finally:
+        refusing_server.accept(own.execute)
+    own.assert_true_to({receipt.event_id: receipt})
 
 
 @pytest.mark.parametrize("is_stored", [True, False])
