@@ -17,6 +17,7 @@ import anyio
 import psycopg
 import pytest
 from tests.support.checkout import ROOT
+from tests.support.driver_sessions import engine_url
 from tests.support.served_app import served
 from tests.support.waiting import wait_until
 
@@ -34,6 +35,7 @@ from contextlib import asynccontextmanager
 
 import psycopg
 from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from dsql_outbox import (
@@ -149,8 +151,11 @@ class Order(Base):
     shop["event"] = shop["new_event"]()
     retried, joined, _django = blocks("sqlalchemy.md")
     await ran(shop, retried)
-    await ran(shop, joined.replace("UPDATE loans SET ..", "UPDATE loans SET balance = 1"))
     shop["engine"].dispose()
+    shop["engine"] = shop["create_async_engine"](engine_url(url, "asyncpg"))
+    async with AsyncWriter(shop["database"]) as shop["writer"]:
+        await ran(shop, joined.replace("UPDATE loans SET ..", "UPDATE loans SET balance = 1"))
+    await shop["engine"].dispose()
     assert stored() == ["LoanOpened", "OrderPlaced", "B"]
 
 
