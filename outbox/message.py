@@ -10,6 +10,7 @@ from uuid import UUID
 
 import msgspec
 
+from .content_type import JSON
 from .errors import SettingsError
 
 TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
@@ -65,7 +66,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     trace headers. A sink writes them as the CloudEvents binding of its broker says."""
 
     payload: bytes
-    """The JSON text of the event as received."""
+    """The JSON text of the event as received, or what the map of the publisher made of it."""
 
     dedupe_id: str
     """The same each time the message is sent, and another one for each replay."""
@@ -78,6 +79,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     attempt: int = 1
     """The number of this attempt to send it, from 1. Continues after a restart."""
+
+    @property
+    def content_type(self) -> str:
+        """The content type of the payload, which is the attribute ``datacontenttype``."""
+        return self.headers.get("datacontenttype", JSON)
 
 
 def message_headers(
@@ -93,7 +99,7 @@ def message_headers(
         "id": event_id,
         "source": source,
         "type": event_type,
-        "datacontenttype": "application/json",
+        "datacontenttype": JSON,
     }
     if created is not None:
         headers["time"] = created.isoformat(timespec="microseconds")
