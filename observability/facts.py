@@ -289,10 +289,11 @@ class RelayProgress(msgspec.Struct, frozen=True):
     """The work of a publisher's relay since its last report, in numbers of messages.
 
     It reports several times a second while it works, and every few seconds as a sign of life.
-    `failed` attempts failed, `dead` messages were given up, `deleted` rows left the outbox as
-    delivered. `statements` is how many statements it ran; None if they were not counted.
-    `held` subjects wait behind a failed row now. The `paused` topics take no messages: at most
-    50 are named, and there are `paused_more` others.
+    `failed` attempts failed, `dead` messages were given up, `skipped` ones were left out by the map
+    of the publisher, and `deleted` rows left the outbox as delivered or skipped.
+    `statements` is how many statements it ran; None if they were not counted. `held` subjects wait
+    behind a failed row now. The `paused` topics take no messages: at most 50 are named, and there
+    are `paused_more` others.
     `unowned` shards of its share cannot be sent now. `leases_kept` says whether the database
     answered its leases lately, `database_available` whether it answered the last statements.
     """
@@ -302,6 +303,7 @@ class RelayProgress(msgspec.Struct, frozen=True):
     deleted: int = 0
     failed: int = 0
     dead: int = 0
+    skipped: int = 0
     statements: int | None = None
     held: int = 0
     sink_available: bool = True

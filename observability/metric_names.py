@@ -130,8 +130,13 @@ ROWS_READ: Final = Metric("outbox.relay.rows.read", "{row}", "Outbox rows that c
 ROWS_DELIVERED: Final = Metric(
     "outbox.relay.rows.delivered", "{row}", "Outbox rows that the broker acknowledged."
 )
+ROWS_SKIPPED: Final = Metric(
+    "outbox.relay.rows.skipped", "{row}", "Outbox rows that the map of the publisher left out."
+)
 ROWS_DELETED: Final = Metric(
-    "outbox.relay.rows.deleted", "{row}", "Outbox rows deleted because they were delivered."
+    "outbox.relay.rows.deleted",
+    "{row}",
+    "Outbox rows deleted because they were delivered or skipped.",
 )
 SUBJECTS_HELD: Final = Metric(
     "outbox.relay.subjects.held", "{subject}", "Subjects that wait behind a failed row."

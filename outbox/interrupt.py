@@ -16,7 +16,7 @@ from typing import Any
 
 def is_interrupt(error: BaseException) -> bool:
     """Return whether the error came from outside of the call that it ended."""
-    return not isinstance(error, Exception) or _comes_from_handler(error)
+    return not isinstance(error, Exception) or comes_from_handler(error)
 
 
 def is_being_cancelled() -> bool:
@@ -29,7 +29,8 @@ def is_being_cancelled() -> bool:
     return task is None or task.cancelling() > 0
 
 
-def _comes_from_handler(error: Exception) -> bool:
+def comes_from_handler(error: BaseException) -> bool:
+    """Return whether a signal handler that is written in Python raised the error."""
     handlers = set(_handlers())
     return any(frame.f_code in handlers for frame, _ in walk_tb(error.__traceback__))
 

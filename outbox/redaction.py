@@ -1,6 +1,9 @@
-"""Remove secrets from URLs and from error texts of the driver before they are shown."""
+"""Remove secrets and values from URLs and from errors before they are shown."""
 
 import re
+from itertools import dropwhile
+from traceback import walk_tb
+from types import FrameType
 from typing import Final
 
 _URL: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\s]*)(.*)", re.IGNORECASE | re.DOTALL)
@@ -9,6 +12,10 @@ _PATHS: Final = ("jsonl:", "stdout:")
 """Schemes of URLs that name a file and contain no login."""
 
 _MORE: Final = re.compile(r"\s*\n(?:DETAIL|HINT|CONTEXT|LINE \d+|QUERY|STATEMENT):.*", re.DOTALL)
+
+_FIRST: Final = 2
+_LAST: Final = 5
+"""The most places of a traceback that are kept: so many first ones, and innermost ones."""
 
 
 def redacted(url: str) -> str:
@@ -42,3 +49,23 @@ def error_line(error: BaseException) -> str:
     primary = getattr(getattr(error, "diag", None), "message_primary", None)  # of psycopg, psycopg2
     text = primary or _MORE.sub("", str(error))
     return " ".join(text.split()) or type(error).__name__
+
+
+def places_of(error: BaseException) -> list[str]:
+    """Return the places of the user's code that an error came through, the innermost last.
+
+    A line ``  FILE:LINE NAME`` each, from the user's function on that this library called.
+    """
+    frames = dropwhile(_is_ours, walk_tb(error.__traceback__))
+    places = [
+        f"  {frame.f_code.co_filename}:{line} {frame.f_code.co_qualname}" for frame, line in frames
+    ]
+    if (left_out := len(places) - _FIRST - _LAST) > 1:
+        places[_FIRST:-_LAST] = [f"  .. {left_out} more"]
+    return places
+
+
+def _is_ours(place: tuple[FrameType, int]) -> bool:
+    """Whether a place of a traceback is in this library, which called the function."""
+    frame, _ = place
+    return str(frame.f_globals.get("__name__")).startswith("dsql_outbox.")

@@ -4,6 +4,7 @@
   some topics.
 - `relay/` reads rows, sends them, and settles the broker's answers.
 - `leases/` decides which publisher relays which shard (docs/relay.md).
+- `message_map` calls the map, a function of the user that makes what the broker gets.
 - `supervision` runs it in the background, `first_errors` logs the first error of each kind, and
   `form_proofs` asks a database in which form it takes the statements.
 - `sinks/` is the port to a broker, with the sinks that need none. The brokers themselves are the
@@ -12,6 +13,7 @@
 
 from dsql_outbox.publisher.relay.applier import Apply
 
+from .message_map import MapFailed, MessageMap, Refuse, WireForm
 from .publisher import Publisher
 from .settings import PublisherSettings
 from .sinks import (
@@ -33,14 +35,18 @@ __all__ = [
     "Apply",
     "Delivered",
     "Destination",
+    "MapFailed",
+    "MessageMap",
     "NotAttempted",
     "Outcome",
     "Publisher",
     "PublisherSettings",
+    "Refuse",
     "Rejected",
     "Retry",
     "Sink",
     "TopicSettings",
     "Unavailable",
+    "WireForm",
     "open_sink",
 ]

@@ -26,6 +26,7 @@ from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
+from dsql_outbox.publisher.message_map import Mapper, MessageMap, open_map, require_map
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
 from dsql_outbox.publisher.relay.memory.topics import NamedTopics
@@ -88,6 +89,11 @@ class Publisher:
     exactly once. An error that it raises fails the message, which is tried again later. It must
     not commit. A publisher sends or applies: a read model beside a broker is a target of its own.
 
+    `map` is a function that makes the wire form of each message, what the broker gets in place of
+    the event (`MessageMap`, docs/your-own-format.md). If it has a method ``open``, `run` calls that
+    in a thread before it takes shards, and raises its error. An error of the map fails the message,
+    and the topic is paused instead while the map has not worked for any of its messages.
+
     `target` is the one whose messages are relayed (docs/targets.md). A publisher with a sink takes
     a target of the kind ``sink``, such as the default one. One that applies takes one of the kind
     ``model``, which `Targets.add` adds.
@@ -96,8 +102,8 @@ class Publisher:
     when it is called again or in a forked child; create another publisher there.
 
     Raises `TypeError` if an argument has the wrong type, `SettingsError` for a sink and `apply`
-    together or `apply` on the default target, and `SettingsError` or `MissingExtra` for a URL, as
-    `open_sink` does.
+    together, `map` and `apply` together, or `apply` on the default target, and
+    `SettingsError` or `MissingExtra` for a URL, as `open_sink` does.
 
         >>> import asyncio
         >>> async def relay() -> None:
@@ -111,11 +117,19 @@ class Publisher:
         sink: SinkSource | None = None,
         settings: PublisherSettings | None = None,
         *,
+        map: MessageMap | None = None,  # noqa: A002 - what it is; nothing here maps a list
         apply: Apply | None = None,
         target: str = DEFAULT_TARGET,
         hooks: Iterable[Hook] = (),
     ) -> None:
         _require_types(database, sink, apply, target)
+        if map is not None:
+            require_map("Publisher", map)
+            if apply is not None:
+                raise SettingsError(
+                    "Publisher takes a map with a sink: a function to apply gets each message as "
+                    "it is stored"
+                )
         given_sink = Nowhere() if sink is None else sink
         factory = sink_factory("Publisher", given_sink)
         self._settings = given_settings("Publisher", settings, PublisherSettings)
@@ -130,6 +144,7 @@ class Publisher:
         self._kept = None if factory is None else KeptSink(factory, traced)
         self._sink = self._kept or traced(cast("Sink", given_sink))
         self._apply = apply
+        self._map = map
         self._store = SqlStore(database, target, "model" if sink is None else "sink")
         self._leases = Leases(
             database,
@@ -242,13 +257,22 @@ class Publisher:
         self._has_run = True
         try:
             with anyio.CancelScope() as self._opening:  # a cluster may take long to wake up
+                await self._open_map()
                 await self._store.open()
             if self._opening.cancelled_caught:
                 started()
                 return Relayed()
             self._loop = asyncio.get_running_loop()
+            mapper = None
+            if self._map is not None:
+                mapper = Mapper(self._map, self._hooks, self._settings)
             self._relay = relay = Relay(
-                self._store, self._sink, self._settings, self._leases, apply=self._apply
+                self._store,
+                self._sink,
+                self._settings,
+                self._leases,
+                apply=self._apply,
+                mapper=mapper,
             )
             async with nullcontext() if self._kept is None else self._kept.kept():
                 try:
@@ -267,6 +291,11 @@ class Publisher:
             with anyio.CancelScope(shield=True):
                 await self._store.close()
         return relay.relayed
+
+    async def _open_map(self) -> None:
+        """Let a map that has a method `open` prepare itself, for example by asking a registry."""
+        if hasattr(self._map, "open"):
+            await anyio.to_thread.run_sync(open_map, self._map, abandon_on_cancel=True)
 
     async def _relay_until_stopped(
         self, relay: Relay, *, until_empty: UntilEmpty, max_wait: float | None
@@ -415,6 +444,7 @@ class Publisher:
                 deleted=done.deleted,
                 failed=done.failed,
                 dead=done.dead,
+                skipped=done.skipped,
                 statements=statements - self._told_statements,
                 held=relay.held,
                 paused=paused.names,

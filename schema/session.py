@@ -8,10 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
-from itertools import dropwhile
 from time import monotonic
-from traceback import walk_tb
-from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
@@ -33,6 +30,7 @@ from dsql_outbox.outbox.failure import (
     tables_expected,
 )
 from dsql_outbox.outbox.interrupt import is_being_cancelled
+from dsql_outbox.outbox.redaction import places_of
 from dsql_outbox.outbox.unit_of_work.budget import OPERATOR
 from dsql_outbox.outbox.unit_of_work.commit import GuardFailed, Guards, begin, commit, roll_back
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun
@@ -43,6 +41,8 @@ from .named_statements import guards, statement
 from .outbox_rows import RowId
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from psycopg.pq.abc import PGcancelConn
 
 STATEMENT_TIMEOUT: Final = 10.0
@@ -63,11 +63,6 @@ _CANCEL_TIMEOUT: Final = 1.0
 T = TypeVar("T")
 
 
-_FIRST: Final = 2
-_LAST: Final = 5
-"""The most places of a traceback that are stored: so many first ones, and innermost ones."""
-
-
 class FunctionFailed(Exception):
     """A function of the user failed its transaction, by `error`. Nothing is stored."""
 
@@ -81,14 +76,7 @@ class FunctionFailed(Exception):
 
         A line ``  FILE:LINE NAME`` each, from the user's function on, the innermost last.
         """
-        frames = dropwhile(_is_ours, walk_tb(self.error.__traceback__))
-        places = [
-            f"  {frame.f_code.co_filename}:{line} {frame.f_code.co_qualname}"
-            for frame, line in frames
-        ]
-        if (left_out := len(places) - _FIRST - _LAST) > 1:
-            places[_FIRST:-_LAST] = [f"  .. {left_out} more"]
-        return "\n".join([f"the function to apply raised {self}", *places])
+        return "\n".join([f"the function to apply raised {self}", *places_of(self.error)])
 
 
 class CallTimedOut(TimeoutError):
@@ -103,12 +91,6 @@ class CallCancelled(Exception):
 
     def __init__(self) -> None:
         super().__init__("the function to apply awaited something that was cancelled")
-
-
-def _is_ours(place: tuple[FrameType, int]) -> bool:
-    """Whether a place of a traceback is in this library, which called the function."""
-    frame, _ = place
-    return str(frame.f_globals.get("__name__")).startswith("dsql_outbox.")
 
 
 def _kind_text(error: Exception) -> str:

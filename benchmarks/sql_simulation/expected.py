@@ -85,9 +85,18 @@ def _tables(at: Snapshot) -> Tables:
     tables = Tables(lambda: 0.0, History())
     for id_, row in ours(at.outbox).items():
         subject = SubjectName(row.subject_type, row.subject_id)
-        more = {"is_late": False, "is_sick": False, "is_broken": False}
         tables.insert(
-            NewRow(id_, row.previous, subject, row.version, row.topic, row.replay, **more)
+            NewRow(
+                id_,
+                row.previous,
+                subject,
+                row.version,
+                row.topic,
+                row.replay,
+                is_late=False,
+                is_sick=False,
+                is_broken=False,
+            )
         )
     for id_, failed in ours(at.failures).items():
         seconds = WAITS[_WAITS.index(_wait(failed.retry_at - at.now))]

@@ -153,6 +153,7 @@ class RelayInstruments:
         self._statements = _counter(meter, names.STATEMENTS, zeros=False)
         self._read = _counter(meter, names.ROWS_READ)
         self._delivered = _counter(meter, names.ROWS_DELIVERED)
+        self._skipped = _counter(meter, names.ROWS_SKIPPED)
         self._deleted = _counter(meter, names.ROWS_DELETED)
         self._dead = _counter(meter, names.DEAD_LETTERS)
         self._held = gauge(meter, names.SUBJECTS_HELD)
@@ -166,6 +167,7 @@ class RelayInstruments:
         """Add the relay's work since its last report, and record its state."""
         self._read.add(fact.read)
         self._delivered.add(fact.delivered)
+        self._skipped.add(fact.skipped)
         self._deleted.add(fact.deleted)
         self._dead.add(fact.dead)
         self._held.set(fact.held)

@@ -35,7 +35,7 @@ Attributes = Mapping[str, Any] | PydanticModel | Dataclass | msgspec.Struct
 """The types of an entity's attributes."""
 
 
-def encode_json(value: Mapping[str, Any]) -> bytes:
+def encode_json(value: object) -> bytes:
     """Return `value` as JSON. NaN and the infinities become null.
 
     Dates, UUIDs, decimals, enums, dataclasses, Structs and pydantic models have a form in
@@ -113,9 +113,9 @@ def _type_name(value: object) -> str:
     return f"class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
-def _entity_at_fault(event: Mapping[str, Any]) -> str:
+def _entity_at_fault(event: object) -> str:
     """Return the path of the first entity that cannot be encoded, or an empty one."""
-    entities: object = event.get("entities")
+    entities: object = event.get("entities") if isinstance(event, Mapping) else None
     listed = cast("list[object]", entities) if isinstance(entities, list) else ()
     for n, entity in enumerate(listed):
         try:

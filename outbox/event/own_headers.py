@@ -1,7 +1,7 @@
 """The headers that an event gives its message, beside those that the outbox sets."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, cast
 
 from dsql_outbox.outbox.errors import InvalidEvent
@@ -20,8 +20,10 @@ _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\uf
 _SHOWN: Final = 40
 
 
-def parse_headers(headers: object) -> dict[str, str]:
-    """Check the headers of an event, and return a copy.
+def parse_headers(
+    headers: object, *, reserved: Collection[str] = RESERVED_HEADERS
+) -> dict[str, str]:
+    """Check the headers of an event, none of which is `reserved`, and return a copy.
 
     Raises `InvalidEvent` with the path of the header. Its text does not quote a value.
     """
@@ -31,14 +33,14 @@ def parse_headers(headers: object) -> dict[str, str]:
     given = cast("Mapping[object, object]", headers)
     if len(given) > MAX_HEADERS:
         raise InvalidEvent("headers", f"{len(given)} headers are over the limit of {MAX_HEADERS}")
-    return {_check_name(name): _check_value(name, value) for name, value in given.items()}
+    return {_check_name(name, reserved): _check_value(name, value) for name, value in given.items()}
 
 
-def _check_name(name: object) -> str:
+def _check_name(name: object, reserved: Collection[str]) -> str:
     if not isinstance(name, str) or not _NAME(name):
         shown = ascii(name)[:_SHOWN]
         raise InvalidEvent("headers", f"name {shown} must be 1 to 20 of the characters a-z 0-9")
-    if name in RESERVED_HEADERS:
+    if name in reserved:
         raise InvalidEvent(f"headers.{name}", "is set by the outbox: choose another name")
     return name
 

@@ -61,6 +61,39 @@ class Outcomes:
             state.topics.give_up_probe(row.id)
         self.fail(subject, Rejected(f"is not a valid message: {fault.reason}"))
 
+    def cut(self, subject: Subject, at: int) -> None:
+        """Let the row at index `at` of a run begin the next one."""
+        self._state.queues.cut(subject, at)
+
+    def skip(self, subject: Subject) -> None:
+        """Settle the busy row of a subject, which the map leaves out: no sink gets it."""
+        state, row = self._state, subject.busy_row
+        if state.topics.refused:
+            state.topics.give_up_probe(row.id)
+        state.rows.shares.note_answer(row)
+        state.skipped += 1
+        self._settler.acknowledge(subject)
+
+    def fail_unsent(self, subject: Subject, outcome: Retry | Rejected) -> None:
+        """Act on a failure of the map for the busy row of a subject, or on its refusal."""
+        state = self._state
+        state.queues.cut(subject, 1)
+        if state.topics.refused:
+            state.topics.give_up_probe(subject.busy_row.id)
+        self.fail_or_give_back(subject, outcome)
+
+    def pause_unmapped(self, subject: Subject, error: str) -> None:
+        """Pause the topic of the busy row of a subject, since the map works for none of it."""
+        state = self._state
+        state.queues.cut(subject, 1)
+        left_out = state.topics.pause_unmapped(subject.busy_row, state.clock())
+        self._wait_for_topic(subject, error, left_out)
+
+    def note_mapped(self, topic: str) -> None:
+        """Record that the map works for messages of a topic."""
+        if self._state.topics.is_unmapped(topic):
+            self._resume(topic)
+
     def act_on(self, subject: Subject, outcome: Outcome) -> None:
         """Act on the outcome of the busy row of a subject, whose run goes on if it is delivered."""
         state = self._state
@@ -99,8 +132,8 @@ class Outcomes:
             self._state.delivered += 1
             self._settler.acknowledge(subject)
 
-    def fail_or_give_back(self, subject: Subject, outcome: Retry) -> None:
-        """Act on a failure of the function that was to be applied."""
+    def fail_or_give_back(self, subject: Subject, outcome: Retry | Rejected) -> None:
+        """Act on a failure of the function that was to be applied, or of the map."""
         if self._is_left(subject.shard, outcome):
             self._state.give_back(subject)
         else:
@@ -133,18 +166,28 @@ class Outcomes:
 
     def _pause_topic(self, subject: Subject, error: str) -> None:
         """Pause the topic of a row, which is not at fault."""
-        state, row = self._state, subject.busy_row
-        left_out = state.topics.pause(row, state.clock())
+        state = self._state
+        self._wait_for_topic(subject, error, state.topics.pause(subject.busy_row, state.clock()))
+
+    def _wait_for_topic(self, subject: Subject, error: str, left_out: int | None) -> None:
+        """Let a subject wait for the topic of its busy row, and log what `pause` says."""
+        state = self._state
         if left_out is not None:
             more = f"; {left_out:,} more topics were refused before" if left_out else ""
-            logger.warning("Topic %s takes no messages now: %s%s", row.topic, error, more)
+            topic = subject.busy_row.topic
+            logger.warning("Topic %s takes no messages now: %s%s", topic, error, more)
         # A row that failed earlier is tried again when the topic may work.
         state.drop(subject, state.clock() + state.topics.PAUSE)
 
     def _note_answer(self, row: OutboxRow) -> None:
         self._state.rows.shares.note_answer(row)
-        pause = self._state.topics.resume(row.topic) if self._state.topics.refused else None
+        if self._state.topics.refused:
+            self._resume(row.topic)
+
+    def _resume(self, topic: str) -> None:
+        """End the pause of a topic that was refused, if there is one."""
+        pause = self._state.topics.resume(topic)
         if pause is not None:
             if pause.is_told:
-                logger.info("Topic %s takes messages again", row.topic)
+                logger.info("Topic %s takes messages again", topic)
             self._state.resume_topics()

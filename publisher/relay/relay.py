@@ -10,6 +10,7 @@ import msgspec
 import psycopg
 
 from dsql_outbox.publisher.leases.keeper import Leases
+from dsql_outbox.publisher.message_map import Mapper
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
 from dsql_outbox.publisher.relay.memory.topics import NamedTopics
 from dsql_outbox.publisher.settings import PublisherSettings
@@ -31,7 +32,8 @@ class Relayed(msgspec.Struct, frozen=True, kw_only=True):
     """The work of a relay, in numbers of messages.
 
     `read` rows came into memory. `delivered` messages were acknowledged by the broker,
-    `deleted` rows left the outbox for that. `failed` counts failed attempts after which
+    `skipped` ones were left out by the map, and `deleted` rows left the outbox for either.
+    `failed` counts failed attempts after which
     a message waits, `dead` the messages that were given up.
     """
 
@@ -40,6 +42,7 @@ class Relayed(msgspec.Struct, frozen=True, kw_only=True):
     deleted: int = 0
     failed: int = 0
     dead: int = 0
+    skipped: int = 0
 
     def __sub__(self, earlier: "Relayed") -> "Relayed":
         """Return the work since `earlier`."""
@@ -50,7 +53,7 @@ class Relayed(msgspec.Struct, frozen=True, kw_only=True):
 class Relay:
     """Relays the rows of the shards of one publisher until `stop`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts
         self,
         store: Store,
         sink: Sink,
@@ -58,13 +61,14 @@ class Relay:
         leases: Leases,
         *,
         apply: Apply | None = None,
+        mapper: Mapper | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._state = RelayState(loop.time)
         self._state.rows.on_idle = leases.note_idle_shard
         self._settler = Settler(self._state, store, settings, leases)
         outcomes = Outcomes(self._state, self._settler, settings)
-        self._sender = Sender(self._state, sink, leases, outcomes, Breaker())
+        self._sender = Sender(self._state, sink, leases, outcomes, Breaker(), mapper=mapper)
         self._applier: Applier | None = None
         if apply is not None:
             self._applier = self._settler.applier = Applier(
@@ -124,6 +128,7 @@ class Relay:
             deleted=state.deleted,
             failed=state.failed,
             dead=state.dead,
+            skipped=state.skipped,
         )
 
     @property

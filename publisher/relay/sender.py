@@ -14,13 +14,17 @@ from anyio.abc import TaskGroup
 from dsql_outbox.outbox.errors import SinkUnavailable
 from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.leases.keeper import Leases
+from dsql_outbox.publisher.message_map import Mapper
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
 from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
 from dsql_outbox.publisher.sinks.port import (
     MAX_RUN,
+    MAX_RUN_BYTES,
     Delivered,
     NotAttempted,
     Outcome,
+    Rejected,
+    Retry,
     Sink,
     keeps_prefix,
 )
@@ -44,19 +48,22 @@ _LIMIT: Final = 120.0
 class Sender:
     """Sends rows: many calls of the sink at a time, one run per subject in all of them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a relay
         self,
         state: RelayState,
         sink: Sink,
         leases: Leases,
         outcomes: Outcomes,
         breaker: Breaker,
+        *,
+        mapper: Mapper | None = None,
     ) -> None:
         self._state = state
         self._sink = sink
         self._leases = leases
         self._outcomes = outcomes
         self._breaker = breaker
+        self._mapper = mapper
         self._failing_since: float | None = None
         self._began: list[float] = []
 
@@ -131,7 +138,7 @@ class Sender:
         return state.queues.take(most, free=free, of=MAX_IN_FLIGHT, may_send=may_send)
 
     async def _call(self, subjects: Sequence[Subject]) -> None:
-        call = _SinkCall(subjects, self._outcomes, self._note_answer)
+        call = _SinkCall(subjects, self._outcomes, self._note_answer, self._mapper)
         messages = call.prepare_messages()
         began = self._state.clock()
         self._began.append(began)
@@ -194,34 +201,106 @@ class _SinkCall:
     """
 
     def __init__(
-        self, subjects: Sequence[Subject], outcomes: Outcomes, note_answer: Callable[..., None]
+        self,
+        subjects: Sequence[Subject],
+        outcomes: Outcomes,
+        note_answer: Callable[..., None],
+        mapper: Mapper | None = None,
     ) -> None:
         self._subjects = subjects
         self._outcomes = outcomes
         self._note_answer = note_answer
+        self._mapper = mapper
         self._sent: list[Subject | None] = []
         """The subject of each message that waits for its answer; runs stand side by side."""
+        self._skipped = Counter[int]()
+        """How many rows the map leaves out behind a message, which are settled after it."""
+        self._unmapped: list[tuple[Subject, Message, Retry | Rejected]] = []
+        """The subjects whose first message the map fails for, or refuses."""
         self._unanswered = Counter[int]()
         self.epochs: dict[int, int] = {}
         self._is_over = False
         self._has_answers = False
 
     def prepare_messages(self) -> list[Message]:
-        """The messages of the rows; a run ends before an invalid row, since no sink gets it."""
+        """The messages of the rows; a run ends before a row that no sink gets, since it fails."""
         picked_up_ns = time_ns()
         messages: list[Message] = []
         for subject in self._subjects:
             shard, began = subject.shard, len(messages)
-            for made in subject.messages(picked_up_ns):
-                if isinstance(made, Fault):
-                    self._outcomes.reject(subject, made, len(messages) - began)
-                    break
-                messages.append(made)
+            if self._mapper is None:
+                self._add(subject, subject.messages(picked_up_ns), messages)
+            else:
+                self._add_mapped(self._mapper, subject, subject.messages(picked_up_ns), messages)
             if sent := len(messages) - began:
                 self._sent += [subject] * sent
                 self._unanswered[shard.number] += sent
                 self.epochs[shard.number] = shard.epoch
+        if self._mapper is not None:
+            self._fail_unmapped(self._mapper)
         return messages
+
+    def _add(
+        self, subject: Subject, run: Sequence[Message | Fault], messages: list[Message]
+    ) -> None:
+        """Add the messages of a run, as they are stored."""
+        for at, made in enumerate(run):
+            if isinstance(made, Fault):
+                self._outcomes.reject(subject, made, at)
+                break
+            messages.append(made)
+
+    def _add_mapped(
+        self,
+        mapper: Mapper,
+        subject: Subject,
+        run: Sequence[Message | Fault],
+        messages: list[Message],
+    ) -> None:
+        """Add the wire forms of a run. Rows that the map leaves out are settled in their order.
+
+        A row that fails, or that makes the run too large, begins the next run.
+        """
+        outcomes, topic = self._outcomes, subject.busy_row.topic
+        size = first = 0
+        for at, stored in enumerate(run):
+            if isinstance(stored, Fault):
+                outcomes.reject(subject, stored, at)
+                break
+            made = mapper.map(stored)
+            if made is None:
+                if at == first:
+                    first += 1
+                else:
+                    self._skipped[len(messages) - 1] += 1
+                continue
+            if isinstance(made, Message):
+                if len(run) > 1 and (size := size + _bytes(made)) > MAX_RUN_BYTES and at > first:
+                    outcomes.cut(subject, at)
+                    break
+                messages.append(made)
+                continue
+            if at:
+                outcomes.cut(subject, at)
+            else:
+                self._unmapped.append((subject, stored, made))
+            break
+        for _ in range(first):
+            outcomes.skip(subject)
+        if mapper.works(topic):
+            outcomes.note_mapped(topic)
+
+    def _fail_unmapped(self, mapper: Mapper) -> None:
+        """Act on failures of the map: of a message, or of all messages of its topic so far.
+
+        Only now, since the map may work for another message of the call.
+        """
+        for subject, message, outcome in self._unmapped:
+            if isinstance(outcome, Rejected) or mapper.works(message.topic):
+                mapper.tell(message, outcome)
+                self._outcomes.fail_unsent(subject, outcome)
+            else:
+                self._outcomes.pause_unmapped(subject, outcome.error.partition("\n")[0])
 
     def answer(self, index: int, outcome: Outcome) -> None:
         """Take the outcome of one message; `TracedSink` has checked that it is the next one."""
@@ -252,3 +331,11 @@ class _SinkCall:
         if not self._unanswered[shard]:
             del self.epochs[shard]
         self._outcomes.act_on(subject, outcome)
+        if self._skipped and isinstance(outcome, Delivered):
+            for _ in range(self._skipped.pop(index, 0)):
+                self._outcomes.skip(subject)
+
+
+def _bytes(message: Message) -> int:
+    """The bytes of payload and headers, about."""
+    return len(message.payload) + sum(map(len, message.headers.values()))

@@ -72,7 +72,7 @@ class RelayState:
         """Whether the reader waits until rows have left the memory."""
         self.ends_when_empty = False
         """Whether the run ends with an empty outbox, so that nothing shall wait for more."""
-        self.read = self.delivered = self.deleted = self.failed = self.dead = 0
+        self.read = self.delivered = self.skipped = self.deleted = self.failed = self.dead = 0
         """The counts of rows so far; `read` counts those that came into memory."""
 
     @property

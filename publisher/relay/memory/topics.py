@@ -1,7 +1,9 @@
 """Topics that cannot take messages now. No I/O.
 
-Either the broker answered `Unavailable` for a topic, or an operator paused it. Its rows are
-passed over. A topic that the broker refused is tried with one message at a time.
+The broker answered `Unavailable` for a topic, or the map of the publisher works for none of its
+messages, or an operator paused it. Its rows are passed over. A topic that the broker refused is
+tried with one message at a time. One that cannot be mapped is tried with others than before, since
+a single message may be at fault.
 
 A writer chooses topics, so there may be any number that no broker takes. All that grows with them
 has a limit: the topics that are tried in a time, passed over in a read, kept in memory, named to
@@ -53,6 +55,22 @@ class Pause:
         self.probe: RowId | None = None
         self.is_probing = False
         self.is_told = False
+        self.unmapped: set[RowId] | None = None
+        """The rows for which the map failed last, if that is the reason: others come first."""
+        self.is_open = False
+        """Whether its rows are tried, if that is the reason."""
+
+    def takes(self, row: RowId, now: float) -> bool:
+        """Whether the topic may be tried with this row."""
+        if self.unmapped is not None:
+            return self.is_open and row not in self.unmapped
+        return self.probe in {None, row} and self.retry_at <= now
+
+    def rests(self, now: float) -> bool:
+        """Whether no row shall be read."""
+        if self.unmapped is not None:
+            return not self.is_open
+        return self.is_probing or now < self.retry_at
 
 
 class TopicPauses:
@@ -97,22 +115,16 @@ class TopicPauses:
         if row.topic in self.by_operator or WHOLE in self.by_operator:
             return False
         pause = self._pauses.get(row.topic)
-        if pause is None:
-            return True
-        return pause.probe in {None, row.id} and pause.retry_at <= now
+        return pause is None or pause.takes(row.id, now)
 
     def choose(self, row: OutboxRow) -> None:
         """Record that a row is admitted: if its topic is paused, it is the one to try it with."""
-        if pause := self._pauses.get(row.topic):
+        if (pause := self._pauses.get(row.topic)) and pause.unmapped is None:
             self._set_probe(row.topic, pause, row.id)
 
     def passed_over(self, now: float) -> Collection[str]:
         """The topics whose rows no read shall return now, or the first of very many."""
-        resting = (
-            topic
-            for topic, pause in self._pauses.items()
-            if pause.is_probing or now < pause.retry_at
-        )
+        resting = (topic for topic, pause in self._pauses.items() if pause.rests(now))
         return {*self.by_operator, *islice(resting, MAX_PASSED)}
 
     def probes(self, now: float) -> list[RowId]:
@@ -127,7 +139,7 @@ class TopicPauses:
 
     def note_sent(self, row: OutboxRow) -> None:
         """Record that a row is sent: if its topic is paused, it is the one to try it with."""
-        if pause := self._pauses.get(row.topic):
+        if (pause := self._pauses.get(row.topic)) and pause.unmapped is None:
             self._set_probe(row.topic, pause, row.id)
             pause.is_probing = True
 
@@ -137,15 +149,62 @@ class TopicPauses:
         Returns None, or that it is to be logged: how many topics were left out of the log.
         """
         pause = self._pauses.get(row.topic)
-        if pause is None:
-            if len(self._pauses) >= MAX_PAUSES:
-                self._end(next(iter(self._pauses)))
-            pause = self._pauses[row.topic] = Pause()
+        if pause is None or pause.unmapped is not None:
+            pause = self._begin(row.topic)
             self._set_probe(row.topic, pause, row.id)
         if pause.probe == row.id:  # else it was sent before the topic was paused
             pause.is_probing = False
-            pause.retry_at = now + self.PAUSE * max(1.0, len(self._pauses) / MAX_TRIED)
-        left_out = self._lines.take(row.topic, now)
+            pause.retry_at = now + self._length
+        return self._left_out(row.topic, pause, now)
+
+    def pause_unmapped(self, row: OutboxRow, now: float) -> int | None:
+        """Pause the topic of a row for which the map failed, as for each one before it.
+
+        Returns what `pause` returns.
+        """
+        pause = self._pauses.get(row.topic)
+        if pause is None or pause.unmapped is None:
+            pause = self._begin(row.topic)
+            pause.unmapped = set()
+        if len(pause.unmapped) >= MAX_TRIED:
+            pause.unmapped.clear()
+        pause.unmapped.add(row.id)
+        pause.is_open, pause.retry_at = False, now + self._length
+        return self._left_out(row.topic, pause, now)
+
+    def open_unmapped(self, now: float) -> bool:
+        """Have the topics tried that could not be mapped, if their time has come.
+
+        Returns whether there are any. If others than the rows before are not found within the
+        time of a pause, any row will do.
+        """
+        due = [p for p in self._pauses.values() if p.unmapped is not None and p.retry_at <= now]
+        for pause in due:
+            if pause.is_open:
+                pause.unmapped = set()
+            pause.is_open, pause.retry_at = True, now + self._length
+        return bool(due)
+
+    def is_unmapped(self, topic: str) -> bool:
+        """Whether a topic is paused because it could not be mapped."""
+        pause = self._pauses.get(topic)
+        return pause is not None and pause.unmapped is not None
+
+    @property
+    def _length(self) -> float:
+        """Seconds that a pause lasts."""
+        return self.PAUSE * max(1.0, len(self._pauses) / MAX_TRIED)
+
+    def _begin(self, topic: str) -> Pause:
+        """Begin a pause, in place of one for another reason."""
+        self._end(topic)
+        if len(self._pauses) >= MAX_PAUSES:
+            self._end(next(iter(self._pauses)))
+        pause = self._pauses[topic] = Pause()
+        return pause
+
+    def _left_out(self, topic: str, pause: Pause, now: float) -> int | None:
+        left_out = self._lines.take(topic, now)
         pause.is_told |= left_out is not None
         return left_out
 
@@ -176,7 +235,7 @@ class TopicPauses:
 
 
 class _Lines:
-    """Which refusals to log: one per topic and `_TELL` seconds, and `_LINES` of all topics."""
+    """Which pauses to log: one per topic and `_TELL` seconds, and `_LINES` of all topics."""
 
     def __init__(self) -> None:
         self._told: dict[str, float] = {}

@@ -15,7 +15,8 @@ import psycopg
 from benchmarks.simulation.virtual_loop import VirtualLoop
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher import Answer, Delivered, PublisherSettings, Sink
+from dsql_outbox.publisher import Answer, Delivered, MessageMap, PublisherSettings, Sink
+from dsql_outbox.publisher.message_map import Mapper
 from dsql_outbox.publisher.relay.relay import Relay
 from dsql_outbox.publisher.relay.store import (
     Failure,
@@ -28,6 +29,7 @@ from dsql_outbox.publisher.relay.store import (
     StoredWait,
     SubjectName,
 )
+from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 T = TypeVar("T")
@@ -61,6 +63,7 @@ class MemoryOutbox:
         self._bandwidth = bandwidth
         self.rows: dict[RowId, OutboxRow] = {}
         self.failures_of: dict[RowId, Failure] = {}
+        self.letters: list[Letter] = []
         self.statements: Counter[str] = Counter()
         self.returned: list[int] = []
         self.asked_waits: list[int] = []
@@ -97,6 +100,12 @@ class MemoryOutbox:
         """See `Store.record`."""
         await self._statement("record")
         self.failures_of |= {each.row: each for each in failures}
+
+    async def bury(self, letters: Collection[Letter]) -> None:
+        """See `Store.bury`."""
+        await self._statement("bury")
+        self.letters += letters
+        await self.delete([letter.row for letter in letters])
 
     async def forget(self, rows: Collection[RowId]) -> None:
         """See `Store.forget`."""
@@ -203,13 +212,16 @@ async def relay_until(
     done: Callable[[], bool],
     *,
     settings: PublisherSettings | None = None,
+    map: MessageMap | None = None,  # noqa: A002 - as `Publisher` calls it
     beside: Callable[[Relay], Coroutine[Any, Any, None]] | None = None,
 ) -> float:
     """Relay until `done`, within 600 s of virtual time; `beside` runs beside it.
 
     Returns after how many seconds it was done.
     """
-    relay = Relay(store, sink, settings or PublisherSettings(), OneShard())  # type: ignore[arg-type]
+    chosen = settings or PublisherSettings()
+    mapper = None if map is None else Mapper(map, (), chosen)
+    relay = Relay(store, sink, chosen, OneShard(), mapper=mapper)  # type: ignore[arg-type]
     began = anyio.current_time()
     with anyio.fail_after(600):
         async with anyio.create_task_group() as tasks:

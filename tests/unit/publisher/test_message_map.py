@@ -1,0 +1,281 @@
+"""What a map may be, what it may return, and the wire form that follows."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+import pydantic
+import pytest
+from tests.support.publisher.given_rows import row
+
+from dsql_outbox.outbox import Message
+from dsql_outbox.outbox.message import RESERVED_HEADERS
+from dsql_outbox.publisher import MapFailed, Refuse, WireForm
+from dsql_outbox.publisher.message_map import require_map, wire_message
+
+STORED = (
+    '{"specversion":"1.0","id":"1","source":"/shop","type":"LoanPaid","tenant":"acme",'
+    '"datacontenttype":"application/json","time":"2026-11-30T10:00:00.000000+00:00",'
+    '"entities":"Loan/L-1@3","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}'
+)
+
+
+@pytest.fixture
+def message() -> Message:
+    made = row("L-1", 7, headers=STORED).message(attempt=2, picked_up_ns=9, epoch=4)
+    assert isinstance(made, Message)
+    return made
+
+
+@dataclass
+class Order:
+    order_id: str
+    total: int
+
+
+class Struct(msgspec.Struct):
+    order_id: str
+    total: int
+
+
+class Model(pydantic.BaseModel):
+    order_id: str
+    total: int
+
+
+ORDER = b'{"order_id":"L-1","total":5}'
+JSON, TEXT, OCTETS = "application/json", "text/plain; charset=utf-8", "application/octet-stream"
+
+
+def mapped(message: Message, made: object) -> Message:
+    found = wire_message(lambda _: made, message)
+    assert isinstance(found, Message)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("made", "payload", "content_type"),
+    [
+        (b"\x00\xff", b"\x00\xff", OCTETS),
+        (b"", b"", OCTETS),
+        ("h\u00e9", b"h\xc3\xa9", TEXT),
+        ({"order_id": "L-1", "total": 5}, ORDER, JSON),
+        (Order("L-1", 5), ORDER, JSON),
+        (Struct("L-1", 5), ORDER, JSON),
+        (Model(order_id="L-1", total=5), ORDER, JSON),
+        ([Model(order_id="L-1", total=5)], b"[" + ORDER + b"]", JSON),
+        ((), b"[]", JSON),
+        (WireForm({"a": 1}), b'{"a":1}', JSON),
+        (WireForm(b"x"), b"x", OCTETS),
+        (WireForm("x"), b"x", TEXT),
+        (WireForm(b"x", "application/avro"), b"x", "application/avro"),
+        (
+            WireForm({"a": 1}, "application/vnd.shop.v2+json"),
+            b'{"a":1}',
+            "application/vnd.shop.v2+json",
+        ),
+        (WireForm("a,b", "text/csv; header=present"), b"a,b", "text/csv; header=present"),
+    ],
+)
+def test_a_map_makes_payload_and_content_type(
+    message: Message, made: object, payload: bytes, content_type: str
+) -> None:
+    found = mapped(message, made)
+    assert (found.payload, found.content_type) == (payload, content_type)
+    assert found.headers == message.headers | {"datacontenttype": content_type}
+    same = msgspec.structs.replace(found, payload=message.payload, headers=message.headers)
+    assert same == message
+
+
+def test_the_message_itself_is_sent_as_it_is_stored(message: Message) -> None:
+    assert wire_message(lambda each: each, message) == message
+
+
+def test_none_and_a_refusal_are_what_they_are(message: Message) -> None:
+    assert wire_message(lambda _: None, message) is None
+    assert wire_message(lambda _: Refuse("no"), message) == Refuse("no")
+
+
+def test_headers_are_added_replaced_and_left_out(message: Message) -> None:
+    changes = {
+        "tenant": None,
+        "region": "eu",
+        "type": "shop.loan.paid.v2",
+        "entities": None,
+        "time": None,
+    }
+    found = mapped(message, WireForm(b"", headers=changes)).headers
+    assert found["region"] == "eu"
+    assert found["type"] == "shop.loan.paid.v2"
+    assert not found.keys() & {"tenant", "entities", "time"}
+    kept = message.headers.keys() - changes.keys() - {"datacontenttype"}
+    assert {name: found[name] for name in kept} == {name: message.headers[name] for name in kept}
+
+
+OURS = sorted(RESERVED_HEADERS - {"type", "time", "entities"})
+
+
+@pytest.mark.parametrize("value", ["x", None])
+@pytest.mark.parametrize("name", OURS)
+def test_key_order_ids_and_trace_stay_ours(message: Message, name: str, value: str | None) -> None:
+    with pytest.raises(MapFailed, match=name):
+        wire_message(lambda _: WireForm(b"", headers={name: value}), message)
+
+
+@pytest.mark.parametrize(
+    ("headers", "text"),
+    [
+        ({"x-tenant": "a"}, "must be 1 to 20 of the characters a-z 0-9"),
+        ({"tenant": 5}, "headers.tenant: must be a str, not int"),
+        ({"tenant": ""}, "must not be empty"),
+        ({"tenant": "a\r\nx: y"}, "must not hold the character U[+]000D"),
+        ({5: "x"}, "name 5"),
+        ({"type": None}, "leaves out the header type"),
+        ({f"n{n}": "x" for n in range(21)}, "over the limit of 20"),
+        ([("a", "b")], "headers of type list"),
+    ],
+)
+def test_headers_that_are_not_valid_fail_the_message(
+    message: Message, headers: Any, text: str
+) -> None:
+    with pytest.raises(MapFailed, match=text):
+        wire_message(lambda _: WireForm(b"", headers=headers), message)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "avro",
+        "text/plain\r\nx: y",
+        "text/plain\n",
+        "t\u00e9xt/plain",
+        "a b/c",
+        5,
+        b"text/plain",
+    ],
+)
+def test_a_content_type_that_is_none_fails_the_message(message: Message, content_type: Any) -> None:
+    with pytest.raises(MapFailed, match=r"returned a content type (that|of type)"):
+        wire_message(lambda _: WireForm(b"", content_type), message)
+
+
+class Lock:
+    pass
+
+
+class Raising(Mapping[str, str]):
+    def __getitem__(self, key: str) -> str:
+        raise LookupError(key)
+
+    def __iter__(self) -> Any:
+        raise LookupError
+
+    def __len__(self) -> int:
+        raise LookupError
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (5, "object of type int"),
+        (True, "object of type bool"),
+        (2.5, "object of type float"),
+        (bytearray(b"x"), "object of type bytearray"),
+        (Lock(), "object of type Lock"),
+        ({"a": Lock()}, "object of type dict: .*Lock has no form in JSON"),
+        (threading.Lock, "object of type"),
+        (WireForm(None), "object of type NoneType"),
+        (WireForm(WireForm(b"")), "object of type WireForm"),
+        ("\ud800", "half a surrogate pair"),
+        ({"a": "\ud800"}, "object of type dict"),
+        (Refuse(5), "reason of type int"),  # type: ignore[arg-type]
+        ((n for n in "ab"), "object of type generator"),
+        (Raising(), "raised LookupError|object of type Raising"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_sent_is_named_by_its_type(
+    message: Message, made: object, text: str
+) -> None:
+    with pytest.raises(MapFailed, match=text):
+        wire_message(lambda _: made, message)
+
+
+def test_another_message_cannot_be_returned(message: Message) -> None:
+    other = msgspec.structs.replace(message, key="Car/other")
+    with pytest.raises(MapFailed, match="of type Message as a payload"):
+        wire_message(lambda _: other, message)
+
+
+def test_an_error_names_its_type_and_its_places_and_not_its_text(message: Message) -> None:
+    def inner(_: Message) -> bytes:
+        raise ValueError("Hunter2")
+
+    def map_(each: Message) -> bytes:
+        return inner(each)
+
+    with pytest.raises(MapFailed) as caught:
+        wire_message(map_, message)
+    assert str(caught.value) == "the map raised ValueError"
+    assert [place.rpartition(".")[2] for place in caught.value.places] == ["map_", "inner"]
+    assert caught.value.__cause__ is None
+
+
+# --- what a map may be -----------------------------------------------------------------------
+
+
+class Mapper:
+    def __init__(self, opening: object = None) -> None:
+        if opening is not None:
+            self.open = opening
+
+    def __call__(self, message: Message) -> bytes:
+        return message.payload
+
+
+class AsyncMapper:
+    async def __call__(self, message: Message) -> bytes:
+        return message.payload
+
+
+def with_more(message: Message, more: int = 1) -> bytes:
+    return message.payload * more
+
+
+async def asynchronous(message: Message) -> bytes:
+    return message.payload
+
+
+@pytest.mark.parametrize(
+    "function",
+    [with_more, partial(with_more, more=2), Mapper(), Mapper().__call__, Mapper(lambda: None), id],
+    ids=str,
+)
+def test_a_function_of_one_argument_can_be_a_map(function: Callable[[Message], object]) -> None:
+    require_map("Publisher", function)
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (5, "takes a function of a message as its map, not int: map=to_message"),
+        ("shop:to_message", "not str"),
+        (Mapper, "not a class: map=Mapper"),
+        (asynchronous, "the map must be a plain function: def, and not async def"),
+        (partial(asynchronous), "plain function"),
+        (AsyncMapper(), "plain function"),
+        (Mapper(asynchronous), "the method open of the map must be a plain function"),
+        (Mapper(5), "is a method"),
+        (lambda: None, "must take one argument"),
+        (lambda _message, _connection: None, "must take one argument.*connection"),
+        (lambda *, _message: None, "must take one argument"),
+    ],
+    ids=str,
+)
+def test_anything_else_is_refused(function: Any, text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        require_map("Publisher", function)
