@@ -60,6 +60,12 @@ class Broker:
         """What the function of a model does wrong with a message, and how often."""
         self.ills: Counter[RowId] = Counter()
         """How often it did so."""
+        self.has_map = False
+        """Whether the publishers have a map, so that it must get what that makes."""
+        self.fates: dict[RowId, tuple[schedule.Fate, int]] = {}
+        """What the map does with a message, and how often."""
+        self.raised: Counter[RowId] = Counter()
+        """How often it raised for a row."""
         self._rows: dict[tuple[str, str], RowId] = {}
         self._retries: Counter[RowId] = Counter()
 
@@ -202,7 +208,10 @@ class ModelSink:
             self._counts["run"] += len(run) > 1
             self._in_flight[key] += len(run)
             for message in messages:
-                self._watch.sends(self._name, self._broker.row_of(message), message)
+                row = self._broker.row_of(message)
+                self._watch.sends(self._name, row, message)
+                if self._broker.has_map and message.payload != wire_payload(row):
+                    self._fault(f"sends {row} as it is stored")
 
     def _fault(self, what: str) -> None:
         self._broker.history.faults.append(f"{self._name} {what}")
@@ -268,6 +277,11 @@ class ModelSink:
             _fail(call)
         else:
             _end(call)
+
+
+def wire_payload(row: RowId) -> bytes:
+    """What the map of the publishers makes of a row."""
+    return f"mapped {row.position}".encode()
 
 
 def _goes_on(outcome: Outcome) -> bool:

@@ -10,12 +10,15 @@ from typing import Any, Final
 from unittest.mock import PropertyMock, patch
 
 from anyio import CancelScope
+from msgspec import structs
 
 from dsql_outbox.operations.replay_positions import Candidate, Placed, Positions
+from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.failure import LASTING, FailureKind
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.ownership import Ownership
-from dsql_outbox.publisher.relay import reader
+from dsql_outbox.publisher.message_map import Mapper
+from dsql_outbox.publisher.relay import reader, sender
 from dsql_outbox.publisher.relay.applier import Applier
 from dsql_outbox.publisher.relay.memory.scans import Tail
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
@@ -422,6 +425,59 @@ def pause_for_all_targets() -> AbstractContextManager[Any]:
     return patch.object(Tables, "paused_topics", paused_topics)
 
 
+def send_what_is_left_out() -> AbstractContextManager[Any]:
+    """A message is sent as it is stored if the map leaves it out."""
+    right = Mapper.map
+
+    def map_(mapper: Mapper, message: Message) -> Any:
+        made = right(mapper, structs.replace(message, headers=message.headers.copy()))
+        return message if made is None else made
+
+    return patch.object(Mapper, "map", map_)
+
+
+def settle_what_is_left_out_early() -> AbstractContextManager[Any]:
+    """A message that the map leaves out is settled though the one before it was not delivered."""
+    right = sender._SinkCall._act_on
+
+    def act_on(call: Any, index: int, subject: Subject, outcome: Outcome) -> None:
+        if not isinstance(outcome, Delivered):
+            for _ in range(call._skipped.pop(index, 0)):
+                row = subject.busy.pop(1)
+                call._outcomes._state.rows.move(row, "acknowledged")
+                call._outcomes._settler._acknowledged[row.id] = row
+        right(call, index, subject, outcome)
+
+    return patch.object(sender._SinkCall, "_act_on", act_on)
+
+
+def keep_what_is_left_out() -> AbstractContextManager[Any]:
+    """A message that the map leaves out behind others is not settled."""
+    right = sender._SinkCall._act_on
+
+    def act_on(call: Any, index: int, subject: Subject, outcome: Outcome) -> None:
+        call._skipped.clear()
+        right(call, index, subject, outcome)
+
+    return patch.object(sender._SinkCall, "_act_on", act_on)
+
+
+def count_a_broken_map() -> AbstractContextManager[Any]:
+    """An error of the map counts though it has worked for no message of the topic."""
+    return patch.object(Mapper, "works", lambda *_: True)
+
+
+def send_behind_an_error_of_the_map() -> AbstractContextManager[Any]:
+    """A run goes on behind a message for which the map fails, which waits."""
+    right = Mapper.map
+
+    def map_(mapper: Mapper, message: Message) -> Any:
+        made = right(mapper, message)
+        return None if isinstance(made, Retry) else made
+
+    return patch.object(Mapper, "map", map_)
+
+
 DEFECTS: Final[dict[str, Defect]] = {
     each.__name__: each
     for each in (
@@ -461,5 +517,10 @@ DEFECTS: Final[dict[str, Defect]] = {
         pause_for_all_targets,
         give_up_early,
         give_up_late,
+        send_what_is_left_out,
+        settle_what_is_left_out_early,
+        keep_what_is_left_out,
+        count_a_broken_map,
+        send_behind_an_error_of_the_map,
     )
 }

@@ -12,7 +12,7 @@ class Committed(NamedTuple):
 
     `is_late` says that it took its position about a second before its commit, or longer.
     `is_sick` says that the broker refuses it or its topic at times, `is_broken` that
-    the row can be no message.
+    the row can be no message. `is_skipped` says that the map leaves it out.
     """
 
     at: float
@@ -24,6 +24,7 @@ class Committed(NamedTuple):
     is_late: bool
     is_sick: bool
     is_broken: bool
+    is_skipped: bool = False
 
 
 class Sent(NamedTuple):
@@ -46,7 +47,7 @@ class Arrival(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """An outcome that a publisher was told: the name of its class."""
+    """An outcome that a publisher was told: the name of its class, or what its map did."""
 
     at: float
     row: RowId
@@ -76,6 +77,8 @@ class History:
         self.sent: list[Sent] = []
         self.arrivals: list[Arrival] = []
         self.answers: list[Answered] = []
+        self.mapped: dict[tuple[str, str], float] = {}
+        """When the map of each publisher first worked for a topic."""
         self.changes: list[Changed] = []
         self.written: Counter[SubjectName] = Counter()
         """The last version of each subject, whether or not it is for this target."""

@@ -19,6 +19,9 @@ from .history import Answered, Changed, Committed, History, Sent
 from .schedule import DRIFT, EARLY
 
 _CHARGED: Final = frozenset({"Retry", "Rejected"})
+_BY_MAP: Final = frozenset({"Raised", "Skipped", "Refused"})
+_DONE: Final = frozenset({"Delivered", "Skipped"})
+_FOR_GOOD: Final = frozenset({"Rejected", "Refused"})
 _GIVEN_UP: Final = frozenset({"buried", "blocked"})
 
 
@@ -29,7 +32,8 @@ class Terms(NamedTuple):
     and `topics` are those with trouble. From `ready_at` on, in seconds, a subject's next
     message leaves within `bound` seconds if it is healthy, or `late_bound` if it was
     committed late. Without `harmed` no message is sent twice, with `once` none is in any case. The
-    target of a `whole` one was there from the start.
+    target of a `whole` one was there from the start. The `unmapped` topics may be paused for
+    `unmapped_bound` seconds, since the map fails for some of their messages.
     """
 
     attempts: int
@@ -41,6 +45,8 @@ class Terms(NamedTuple):
     harmed: bool
     once: bool = False
     whole: bool = True
+    unmapped: Collection[str] = ()
+    unmapped_bound: float = 0.0
 
 
 def judge(history: History, terms: Terms) -> list[str]:
@@ -49,6 +55,7 @@ def judge(history: History, terms: Terms) -> list[str]:
         _lost,
         _disordered,
         _deleted,
+        _skipped,
         _charged,
         _late,
         _hurried,
@@ -75,6 +82,15 @@ class _Case:
         """When each row first arrived at the broker."""
         for arrival in history.arrivals:
             self.first.setdefault(arrival.row, arrival.at)
+        self.called: dict[RowId, float] = {}
+        """When the map first did something else with a row than to map it."""
+        self.skipped: set[RowId] = set()
+        """The rows that the map has left out."""
+        for answer in history.answers:
+            if answer.outcome in _BY_MAP:
+                self.called.setdefault(answer.row, answer.at)
+            if answer.outcome == "Skipped":
+                self.skipped.add(answer.row)
         self.died = {c.row: c.at for c in history.changes if c.kind == "buried"}
         self.subjects: defaultdict[SubjectName, list[Committed]] = defaultdict(list)
         """The events of each subject, in its order, without replays."""
@@ -103,7 +119,7 @@ def _lost(case: _Case) -> Iterator[str]:
             before = blocked.get(each.subject)
             if before is None or each.row.position < before.position:
                 yield f"{case.name[each.row]} is still in the outbox at {case.history.end:.1f} s"
-        elif each.row not in case.first and each.row not in case.died:
+        elif not (each.row in case.first or each.row in case.died or each.row in case.skipped):
             yield f"{case.name[each.row]} is lost"
 
 
@@ -124,7 +140,8 @@ def _disordered(case: _Case) -> Iterator[str]:
             arrived = case.first.get(each.row)
             if arrived is not None and arrived < latest:
                 yield f"{case.name[each.row]} arrived at {arrived:.3f} s, before the row before it"
-            latest = max(latest, _over_at(case, each.row))
+            if not each.is_skipped:
+                latest = max(latest, _over_at(case, each.row))
 
 
 def _over_at(case: _Case, row: RowId) -> float:
@@ -137,10 +154,25 @@ def _deleted(case: _Case) -> Iterator[str]:
     """A publisher deletes only what was acknowledged to it before."""
     for change in case.history.changes:
         if change.kind == "deleted" and not any(
-            a.publisher == change.publisher and a.outcome == "Delivered" and a.at <= change.sent_at
+            a.publisher == change.publisher and a.outcome in _DONE and a.at <= change.sent_at
             for a in case.answers[change.row]
         ):
             yield f"{case.name[change.row]} was deleted without an acknowledgement"
+
+
+def _skipped(case: _Case) -> Iterator[str]:
+    """What the map leaves out never arrives, and is deleted behind what comes before it."""
+    for events in case.subjects.values():
+        latest = 0.0
+        for each in events:
+            if not each.is_skipped:
+                latest = max(latest, _over_at(case, each.row))
+                continue
+            if each.row in case.first:
+                yield f"{case.name[each.row]} arrived, and the map leaves it out"
+            for change in case.changes[each.row]:
+                if change.kind == "deleted" and change.at < latest:
+                    yield f"{case.name[each.row]} was left out before the row before it was over"
 
 
 def _charged(case: _Case) -> Iterator[str]:
@@ -150,15 +182,25 @@ def _charged(case: _Case) -> Iterator[str]:
             continue
         name, changes, attempts = case.name[each.row], case.changes[each.row], case.terms.attempts
         charged = [a for a in case.answers[each.row] if a.outcome in _CHARGED]
-        is_rejected = any(a.outcome == "Rejected" for a in charged)
+        by_map = [a for a in case.answers[each.row] if a.outcome in {"Raised", "Refused"}]
+        is_rejected = any(a.outcome in _FOR_GOOD for a in case.answers[each.row])
         for change in changes:
             known = sum(a.at <= change.sent_at for a in charged)
+            known += sum(_is_fault(case, a, each.topic, change.sent_at) for a in by_map)
             if change.attempts > known:
                 yield f"{name} is charged {change.attempts} attempts after {known} failures"
             if change.kind in _GIVEN_UP and not is_rejected and known < attempts:
                 yield f"{name} was {change.kind} after {known} failures"
         if len(charged) > attempts and len(charged) > attempts + _unknown(charged, changes):
             yield f"{name} was tried {len(charged)} times"
+
+
+def _is_fault(case: _Case, answer: Answered, topic: str, at: float) -> bool:
+    """Whether what the map did may be counted: an error, if it has worked for the topic.
+
+    An error behind other messages of a run is not counted, but that cannot be seen from here.
+    """
+    return answer.at <= at and case.history.mapped.get((answer.publisher, topic), at + 1) <= at
 
 
 def _unknown(charged: Sequence[Answered], changes: Collection[Changed]) -> int:
@@ -191,12 +233,18 @@ def _late(case: _Case) -> Iterator[str]:
         for each in events:
             since = max(free, each.at)
             over = min(_over_at(case, each.row), case.history.end)
+            if each.is_skipped:
+                over = min(over, case.called.get(each.row, over))
             free = max(free, over)
             if each.is_broken or each.topic in case.terms.topics:
                 continue
             sent = case.sent[each.row]
             left = sent[0].at if each.is_sick and sent else over
+            if each.is_sick:
+                left = min(left, case.called.get(each.row, left))
             bound = case.terms.late_bound if each.is_late else case.terms.bound
+            if each.topic in case.terms.unmapped:
+                bound += case.terms.unmapped_bound
             if left > since + bound:
                 yield f"{case.name[each.row]} waited {left - since:.1f} s, from {since:.1f} s on"
 

@@ -28,6 +28,7 @@ from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 from .history import Answered, Arrival, Changed, Committed, History
+from .schedule import Fate
 
 EPOCH: Final = 1_800_000_000
 """The database's time at true time 0, in seconds since the Unix epoch."""
@@ -47,6 +48,7 @@ class NewRow(NamedTuple):
     is_late: bool
     is_sick: bool
     is_broken: bool
+    fate: Fate | None = None
 
     def as_read(self, *, predecessor: bool) -> OutboxRow:
         """The row as the relay's read returns it."""
@@ -124,6 +126,7 @@ class Tables:
                 is_late=row.is_late,
                 is_sick=row.is_sick,
                 is_broken=row.is_broken,
+                is_skipped=row.fate == "skips",
             )
         )
 

@@ -16,6 +16,7 @@ from .applied import Function
 from .broker import Broker, ModelSink
 from .history import History
 from .machines import Machine, World
+from .mapped import ModelMap
 from .outbox_model import EPOCH, Tables
 from .relay_program import Parts, RelayProgram
 from .schedule import Clock
@@ -139,6 +140,7 @@ class Publisher:
             ),
             sink=ModelSink(around.broker, line, name, around.watch, self._part()),
             apply=Function(around.broker, name) if around.is_model else None,
+            map=ModelMap(around.broker, name) if around.broker.has_map else None,
             leases=ModelLeaseTable(
                 around.leases, Wire(line, self._part(), "leases"), around.settings.renew
             ),

@@ -16,6 +16,7 @@ from .schedule import (
     DRIFT,
     TOPICS,
     Clock,
+    Fate,
     Fault,
     Illness,
     Replay,
@@ -49,7 +50,7 @@ def random_schedule(seed: int) -> Schedule:
     random = Random(seed)
     kinds = (_calm, _hot, _gentle, _split, _return, _storm, _rush)
     (make,) = random.choices(kinds, (3, 1, 4, 2, 2, 6, 4))
-    return _with_targets(make(seed, random))
+    return _with_map(_with_targets(make(seed, random)))
 
 
 def _calm(seed: int, random: Random) -> Schedule:
@@ -269,6 +270,24 @@ def _with_targets(schedule: Schedule) -> Schedule:
         faults=(*schedule.faults, *faults),
         targets=tuple(targets),
     )
+
+
+def _with_map(schedule: Schedule) -> Schedule:
+    """Give publishers a map by a chance of its own, so that the rest of a schedule stays."""
+    random = Random(f"map of {schedule.seed}")
+    if random.random() < 0.6:
+        return schedule
+    writes = [_fated(random, each) if random.random() < 0.5 else each for each in schedule.writes]
+    return replace(schedule, writes=tuple(writes))
+
+
+def _fated(random: Random, write: Write) -> Write:
+    every = random.randint(1, min(3, write.rows))
+    (fate,) = random.choices(get_args(Fate), (6, 2, 1))
+    if fate != "raises":
+        return write._replace(fate=fate, every=every)
+    times = random.choice((1, 1, 2, 9)) if write.rows <= _FEW else 1
+    return write._replace(fate=fate, every=write.rows, times=times)
 
 
 def _ill(random: Random, write: Write) -> Write:

@@ -10,6 +10,7 @@ import anyio
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher.leases.keeper import Leases
+from dsql_outbox.publisher.message_map import Mapper
 from dsql_outbox.publisher.relay import reader, sender
 from dsql_outbox.publisher.relay.applier import Nowhere
 from dsql_outbox.publisher.relay.memory import breaker, queues, scans, shares, subjects
@@ -19,6 +20,7 @@ from dsql_outbox.publisher.settings import PublisherSettings
 
 from .applied import Function
 from .broker import LIMIT, ModelSink
+from .mapped import ModelMap
 from .statements import ModelLeaseTable, ModelStore
 
 _DATABASE: Final = Database("postgresql://nobody@nowhere/none")
@@ -61,6 +63,7 @@ class Parts:
     store: ModelStore
     sink: ModelSink
     apply: Function | None
+    map: ModelMap | None
     leases: ModelLeaseTable
     settings: PublisherSettings
     boot_clock: Callable[[], float]
@@ -83,7 +86,8 @@ class RelayProgram:
         )
         sink = parts.sink if parts.apply is None else Nowhere()
         apply: Any = parts.apply  # its connection is a model
-        self._relay = Relay(parts.store, sink, parts.settings, leases, apply=apply)
+        mapper = None if parts.map is None else Mapper(parts.map, (), parts.settings)
+        self._relay = Relay(parts.store, sink, parts.settings, leases, apply=apply, mapper=mapper)
         self.has_begun = False
         """Whether it has its first leases: an error of the database before that ends it."""
 

@@ -27,6 +27,9 @@ Trouble = Literal[
 Illness = Literal["raises", "hangs", "swallows an error", "ends the transaction"]
 """What the function of a model does wrong with a message."""
 
+Fate = Literal["skips", "raises", "refuses"]
+"""What the map of the default target does with a message, other than to map it."""
+
 TOPICS: Final = frozenset({"topic away", "topic paused"})
 """The faults of a topic: the broker refuses it, or an operator paused it."""
 
@@ -82,6 +85,9 @@ class Write(NamedTuple):
     That is the broker of the default target. The function of a model is `ill` in the first `ills`
     attempts of each event. The targets that a write knows are those of `early` seconds before its
     time, though it has to wait for the row.
+
+    With a `fate` in any write the publishers of the default target have a map. The fate is that of
+    each row whose number can be divided by `every`. The map raises for it so many `times`.
     """
 
     at: float
@@ -96,6 +102,9 @@ class Write(NamedTuple):
     ill: Illness | None = None
     ills: int = 0
     early: float = 0.0
+    fate: Fate | None = None
+    times: int = 0
+    every: int = 1
 
 
 class Replay(NamedTuple):
@@ -151,6 +160,11 @@ class Schedule:
         clocks = self.clocks if number == 0 else (Clock(),) * self.targets[number - 1].publishers
         faults = tuple(fault for fault in self.faults if fault.target == number)
         return replace(self, clocks=clocks, faults=faults, targets=())
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the publishers of the default target have a map."""
+        return any(write.fate for write in self.writes)
 
     @property
     def calm_at(self) -> float:

@@ -50,6 +50,9 @@ _SLOWER: Final = 3.0
 _COMMIT: Final = 0.01
 """Seconds from the discarding of the first messages of a target to its first publisher."""
 
+_UNMAPPED: Final = 6.0
+"""Seconds that a topic may be paused since the map failed once for one of its messages."""
+
 _LOOK: Final = 1.0
 """Seconds between two checks whether everything is done."""
 
@@ -84,6 +87,8 @@ def terms_of(schedule: Schedule) -> Terms:
         bound=bound,
         late_bound=bound + (_LONGEST_REST if harmed else schedule.sweeps),
         harmed=harmed,
+        unmapped={f"t{write.topic}" for write in schedule.writes if write.fate == "raises"},
+        unmapped_bound=_UNMAPPED * sum(write.times * write.rows for write in schedule.writes),
     )
 
 
@@ -101,6 +106,7 @@ def terms_of_target(schedule: Schedule, number: int, opened_at: float) -> Terms:
     )
     longer = _SLOWER + hangs * (CALL_TIMEOUT + 1) if target.kind == "model" else 0.0
     return terms._replace(
+        unmapped=(),
         ready_at=max(terms.ready_at, opened_at + terms.ready_at - mine.calm_at),
         bound=terms.bound + longer,
         late_bound=terms.late_bound + longer,
@@ -129,6 +135,7 @@ class Run:
         """What happened to each target."""
         self._tables = Tables(lambda: world.now, *self.histories)
         self._brokers = [Broker(world, each, schedule.slow) for each in self.histories]
+        self._brokers[0].has_map = schedule.has_map
         self._publishers = [self._publishers_of(number, random) for number in range(number)]
         self.opened_at = [0.0] * number
         """When publishers might relay each target."""

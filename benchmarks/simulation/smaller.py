@@ -57,6 +57,7 @@ def _simpler(schedule: Schedule) -> Iterator[Schedule]:
             write._replace(retries=min(write.retries, 1), rejected=False, broken=False),
             write._replace(ill=None, ills=0),
             write._replace(early=0.0),
+            write._replace(fate=None, times=0, every=1),
         ):
             if plain != write:
                 yield replace(schedule, writes=_with(schedule.writes, n, plain))

@@ -92,10 +92,11 @@ class Writers:
     def _begin(self, number: int, write: Write) -> None:
         """Take positions; the commit makes the rows visible."""
         now = self._tables.clock() + round(write.ahead * 1_000_000)
-        rows = [self._row(write, now) for _ in range(write.rows)]
+        rows = [self._row(write, now, n) for n in range(1, write.rows + 1)]
         self._world.after(write.late, self._commit, number, write, rows)
 
-    def _row(self, write: Write, now: int) -> NewRow:
+    def _row(self, write: Write, now: int, number: int) -> NewRow:
+        fate = None if number % write.every else write.fate
         subject, self._events = write.subject, self._events + 1
         self._versions[subject] += 1
         previous, position = self._last[subject], max(now, self._last[subject] + 1)
@@ -109,8 +110,10 @@ class Writers:
             replay=0,
             is_late=write.late > _SOON,
             is_sick=bool(write.retries or write.rejected or write.broken)
+            or fate in {"raises", "refuses"}
             or (0, write.topic) in self._sick_topics,
             is_broken=write.broken,
+            fate=fate,
         )
 
     def _commit(self, number: int, write: Write, rows: list[NewRow]) -> None:
@@ -129,7 +132,8 @@ class Writers:
         is_sick = write.broken or (is_model and write.ill is not None)
         is_sick |= (target, write.topic) in self._sick_topics
         shard = row.id.shard + target * TARGET_SHARDS
-        return row._replace(id=row.id._replace(shard=shard), is_sick=is_sick)
+        target_id = row.id._replace(shard=shard)
+        return row._replace(id=target_id, is_sick=is_sick, fate=None)
 
     def _replay(self, replay: Replay) -> None:
         """Write an event again under a new key, unless its message still waits."""
@@ -165,6 +169,8 @@ class Writers:
         broker.expect(row.id)
         if target == 0 and not row.replay and (write.retries or write.rejected):
             broker.ill[row.id] = Illness(write.retries, write.rejected)
+        if row.fate is not None:
+            broker.fates[row.id] = (row.fate, write.times)
         if target and write.ill is not None:
             broker.functions[row.id] = (write.ill, write.ills)
         self._tables.insert(row)

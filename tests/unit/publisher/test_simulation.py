@@ -399,6 +399,11 @@ FOUND_AT = {
     "pause_for_all_targets": 741,
     "give_up_early": 0,
     "give_up_late": 0,
+    "send_what_is_left_out": 2,
+    "settle_what_is_left_out_early": 340,
+    "keep_what_is_left_out": 2,
+    "count_a_broken_map": 9,
+    "send_behind_an_error_of_the_map": 1,
 }
 """The first seeds that find a defect today."""
 
