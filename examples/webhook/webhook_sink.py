@@ -1,6 +1,6 @@
 """A sink that posts each message to a partner's endpoint, signed as Standard Webhooks says.
 
-The body is the event. ``webhook-id`` is the dedupe id, which stays the same in every try.
+The body is the payload. ``webhook-id`` is the dedupe id, which stays the same in every try.
 """
 
 import asyncio
@@ -74,8 +74,10 @@ class WebhookSink:
         signed = b".".join((name.encode(), now.encode(), message.payload))
         signature = base64.b64encode(hmac.digest(self._key, signed, "sha256")).decode()
         own = {"webhook-id": name, "webhook-timestamp": now, "webhook-signature": f"v1,{signature}"}
-        own |= {"content-type": "application/json", "topic": message.topic}
-        return binary_headers(message, "ce-") | own
+        own |= {"content-type": message.content_type, "topic": message.topic}
+        attributes = binary_headers(message, "ce-")
+        attributes.pop("ce-datacontenttype", None)  # HTTP has a header of its own for it
+        return attributes | own
 
 
 def _seconds(retry_after: str) -> float:

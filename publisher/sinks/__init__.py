@@ -11,7 +11,7 @@ after the scheme of its URLs. The names of this package are for such sinks, too
 (docs/writing-a-sink.md).
 """
 
-from .cloudevents import attributes, binary_headers, decode_value, encode_value
+from .cloudevents import attributes, binary_headers, decode_value, encode_value, text_or_base64
 from .kept_sink import KeptSink, SinkFactory, SinkSource, raised_by_sink, sink_factory
 from .port import (
     MAX_RUN,
@@ -60,4 +60,5 @@ __all__ = [
     "sink_factory",
     "split_hosts",
     "split_login",
+    "text_or_base64",
 ]

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in binary mode: the attributes are headers, the event is the payload.
+"""CloudEvents 1.0 in binary mode: the attributes are headers, the payload stands as it is.
 
 The rules for names and values come from the CloudEvents bindings. For HTTP (1.0.2) and NATS
 (1.0.3-wip, the first with a binary mode) they are in section 3.1.3, for Kafka (1.0.2) in
@@ -6,11 +6,13 @@ section 3.2.3.
 """
 
 import re
+from base64 import b64encode
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
+from dsql_outbox.outbox.content_type import is_text
 from dsql_outbox.outbox.message import TRACE_HEADERS, Message
 
 # Section 3.1.3.2, header values: "space, double-quote, percent and any character
@@ -20,6 +22,9 @@ _ENCODED: Final = re.compile(r"[^!#$&-~]")
 
 # W3C trace headers have their own encoding. Only characters that no header may hold are changed.
 _NOT_PRINTABLE: Final = re.compile(r"[^ -~]")
+
+ONLY_UTF8: Final = "takes only UTF-8 as JSON or text; bytes need another content type"
+"""Why a sink that takes text only rejects a payload that is not what its content type says."""
 
 _QUOTED_PAIR: Final = re.compile(r"\\(.)")
 
@@ -64,6 +69,18 @@ def kafka_headers(message: Message) -> list[tuple[str, str | bytes | None]]:
 def _kafka_names(names: tuple[str, ...]) -> tuple[str, ...]:
     own = {"datacontenttype": "content-type"} | {name: name for name in TRACE_HEADERS}
     return tuple(own.get(name, f"ce_{name}") for name in names)
+
+
+def text_or_base64(message: Message) -> tuple[str, bool]:
+    """The payload for a broker that takes text only, and whether it is in base64.
+
+    The content type decides, as in the JSON format of CloudEvents (1.0.2, section 3.1), and not
+    the bytes: so all messages of a contract have the same form. Raises `UnicodeDecodeError` if the
+    payload is no UTF-8 although its content type is text.
+    """
+    if is_text(message.content_type):
+        return message.payload.decode(), False
+    return b64encode(message.payload).decode(), True
 
 
 def attributes(headers: Mapping[str, str], prefix: str) -> dict[str, str]:

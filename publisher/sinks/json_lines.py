@@ -11,7 +11,7 @@ from anyio import CapacityLimiter, to_thread
 from dsql_outbox.outbox.errors import SinkUnavailable
 from dsql_outbox.outbox.message import Message
 
-from .cloudevents import binary_headers
+from .cloudevents import ONLY_UTF8, binary_headers, text_or_base64
 from .port import Answer, Delivered, Rejected, key_runs
 
 
@@ -19,14 +19,20 @@ class _MessageLine(msgspec.Struct):
     topic: str
     key: str
     headers: dict[str, str]
-    payload: str
-    """The event's text as a string, because nested JSON would not keep its exact form."""
+    payload: str | msgspec.UnsetType = msgspec.UNSET
+    """The text as a string, because nested JSON would not keep its exact form."""
+    payload_base64: str | msgspec.UnsetType = msgspec.UNSET
+    """In place of `payload`, if the content type is not text."""
 
 
 def json_line(message: Message) -> bytes:
-    """One message as one JSON object and a line feed. Raises `UnicodeError` if it is no UTF-8."""
-    headers = binary_headers(message, "ce-")
-    line = _MessageLine(message.topic, message.key, headers, message.payload.decode())
+    """One message as one JSON object and a line feed. Raises `UnicodeError` as `text_or_base64`."""
+    line = _MessageLine(message.topic, message.key, binary_headers(message, "ce-"))
+    payload, is_base64 = text_or_base64(message)
+    if is_base64:
+        line.payload_base64 = payload
+    else:
+        line.payload = payload
     return msgspec.json.encode(line) + b"\n"
 
 
@@ -43,7 +49,7 @@ class LineSink:
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         """Append the messages. Raises `SinkUnavailable` when the write fails.
 
-        A message that is no text is rejected, and ends its run. Of a call that failed, a prefix of
+        A text that is no UTF-8 is rejected, and ends its run. Of a call that failed, a prefix of
         the messages may be stored.
         """
         lines: dict[int, bytes] = {}
@@ -60,7 +66,7 @@ class LineSink:
         for index in lines:
             answer(index, Delivered())
         for index in rejected:  # behind the messages before it in its run
-            answer(index, Rejected("a line of JSON takes only UTF-8"))
+            answer(index, Rejected(f"a line of JSON {ONLY_UTF8}"))
 
 
 def write_all(descriptor: int, data: bytes) -> None:

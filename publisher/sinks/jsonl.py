@@ -28,8 +28,8 @@ async def open_jsonl(url: str) -> AsyncGenerator[Sink]:
 
     A missing file is created, with rights for its owner only (mode 0600). Each line
     is ``{"topic", "key", "headers", "payload"}``; the headers have the binary form of
-    CloudEvents, and the payload is a string with the exact text of the event. A
-    message is delivered after ``fsync``.
+    CloudEvents, and the payload is a string with the exact text. A payload whose content type
+    is not text is ``payload_base64`` instead. A message is delivered after ``fsync``.
 
     Raises `SettingsError` for a URL without a file, for a symbolic link, and for a file
     that cannot exist there, as without its folder. Raises `SinkUnavailable` when the file

@@ -39,6 +39,19 @@ async def test_a_line_is_one_object_with_the_event_as_text(tmp_path: Path) -> No
     }
 
 
+async def test_a_payload_that_is_no_text_is_in_base64(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    message = new_message(payload=b"\0\0\0\0\x07\xff", datacontenttype="application/avro")
+
+    async with open_sink(f"jsonl:{path}") as sink:
+        await published(sink, [message])
+
+    line = json.loads(path.read_bytes())
+    assert line.keys() == {"topic", "key", "headers", "payload_base64"}
+    assert line["payload_base64"] == "AAAAAAf/"
+    assert line["headers"]["ce-datacontenttype"] == "application/avro"
+
+
 async def test_a_message_that_is_no_text_is_rejected_and_ends_its_run(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     payloads = [b"1", b"2", b"\xff\x80", b"4"]
@@ -51,7 +64,9 @@ async def test_a_message_that_is_no_text_is_rejected_and_ends_its_run(tmp_path: 
     async with open_sink(f"jsonl:{path}") as sink:
         outcomes = await published(sink, messages)
 
-    rejected = Rejected("a line of JSON takes only UTF-8")
+    rejected = Rejected(
+        "a line of JSON takes only UTF-8 as JSON or text; bytes need another content type"
+    )
     rest = NotAttempted()
     assert outcomes == [Delivered(), Delivered(), rejected, rest, rejected, rest, Delivered()]
     lines = [json.loads(line)["payload"] for line in path.read_text().splitlines()]

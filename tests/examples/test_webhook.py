@@ -68,6 +68,7 @@ class Endpoint(ReadableBroker):
         status, more = self.answers.pop(0) if self.answers else (204, {})
         if status < 300:
             own = attributes(dict(headers.items()), "ce-")
+            own["datacontenttype"] = headers["content-type"]
             self.arrived.append(Stored(headers["topic"], own, body))
         return status, more
 

@@ -1,7 +1,8 @@
 """The sink ``eventbridge://``: an event bus of Amazon EventBridge.
 
 Messages of all topics go to the same bus. The detail of an entry is a CloudEvent in
-structured mode, so rules can match every attribute and the event itself. The AWS SDK
+structured mode, so rules can match every attribute and the event itself. A payload that is not
+JSON is a string, or ``data_base64`` if its content type is not text. The AWS SDK
 finds the credentials. The parameters of the URL are:
 
 | parameter | default | meaning |
@@ -29,7 +30,9 @@ from dsql_outbox.brokers.aws.batch_client import (
     refusal,
 )
 from dsql_outbox.brokers.aws.batch_sink import BatchSink
+from dsql_outbox.outbox.content_type import is_json
 from dsql_outbox.outbox.message import Message
+from dsql_outbox.publisher.sinks.cloudevents import ONLY_UTF8, text_or_base64
 from dsql_outbox.publisher.sinks.port import Delivered, Outcome, Rejected, Retry, Sink, Unavailable
 from dsql_outbox.publisher.sinks.registry import connected
 
@@ -119,9 +122,15 @@ def _outcome(answered: dict[str, str]) -> Outcome:
 def make_entry(index: int, message: Message, bus: str) -> Entry | Rejected:
     """The entry of the message with this index, or why EventBridge would refuse it."""
     source, kind = message.headers.get("source", ""), message.headers.get("type", "")
-    if rule := _broken_rule(message, kind):
+    if not 1 <= len(kind) <= _MAX_TYPE:
+        rule = f"EventBridge takes types of 1 to {_MAX_TYPE} characters, this has {len(kind)}"
         return Rejected(rule)
-    detail = _detail(message)
+    try:
+        detail = _detail(message)
+    except UnicodeDecodeError:
+        return Rejected(f"EventBridge {ONLY_UTF8}")
+    except (ValueError, RecursionError):
+        return Rejected("EventBridge takes only JSON, of at most 1000 levels")
     size = sum(len(text.encode(errors="replace")) for text in (source, kind, detail))
     if size > MAX_BYTES:
         limit = f"the limit of EventBridge of {MAX_BYTES} bytes"
@@ -130,20 +139,21 @@ def make_entry(index: int, message: Message, bus: str) -> Entry | Rejected:
     return Entry(index, request, size)
 
 
-def _broken_rule(message: Message, kind: str) -> str | None:
-    if not 1 <= len(kind) <= _MAX_TYPE:
-        return f"EventBridge takes types of 1 to {_MAX_TYPE} characters, this has {len(kind)}"
-    try:  # text that is no JSON could end the detail early, and forge attributes
-        json.loads(message.payload)
-    except (ValueError, RecursionError):
-        return "EventBridge takes only JSON, of at most 1000 levels"
-    return None
-
-
 def _detail(message: Message) -> str:
+    """The CloudEvent. Raises the errors of `json.loads` for a payload that claims to be JSON."""
     own = {"topic": message.topic, "dedupeid": message.dedupe_id}
     attributes = json.dumps(message.headers | own, separators=(",", ":"))
-    return f'{attributes[:-1]},"data":{message.payload.decode()}}}'
+    return f"{attributes[:-1]},{_data(message)}}}"
+
+
+def _data(message: Message) -> str:
+    text, is_base64 = text_or_base64(message)
+    if is_base64:
+        return f'"data_base64":"{text}"'
+    if is_json(message.content_type):
+        json.loads(text)  # text that is no JSON could end the detail early, and forge attributes
+        return f'"data":{text}'
+    return f'"data":{json.dumps(text, ensure_ascii=False)}'
 
 
 def open_eventbridge(url: str) -> AbstractAsyncContextManager[Sink]:

@@ -6,6 +6,7 @@ The one in memory holds the suite itself to account.
 import json
 import os
 import resource
+from base64 import b64decode
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -69,10 +70,12 @@ def _read_line(line: bytes) -> Stored | None:
         read = json.loads(line)
     except ValueError:
         return None
-    assert set(read) == {"topic", "key", "headers", "payload"}
-    headers = attributes(read["headers"], "ce-")
-    assert read["key"] == headers["subject"]
-    return Stored(read["topic"], headers, read["payload"].encode())
+    headers = attributes(read.pop("headers"), "ce-")
+    assert read.pop("key") == headers["subject"]
+    topic = read.pop("topic")
+    ((member, text),) = read.items()
+    payload = {"payload": str.encode, "payload_base64": b64decode}[member](text)
+    return Stored(topic, headers, payload)
 
 
 @dataclass
@@ -224,6 +227,7 @@ class SqsBroker(ReadableBroker):
     parameters: str = "timeout=20"  # moto takes seconds on a busy machine
     found: list[Any] = field(default_factory=list)
     many = 30  # moto takes seconds for 600
+    takes_empty = False
 
     def __post_init__(self) -> None:
         self.ordered = self.deduplicates = self.queue.endswith(".fifo")
@@ -251,7 +255,9 @@ def from_sqs(message: Any) -> Stored:
     read = {name: found["StringValue"] for name, found in message["MessageAttributes"].items()}
     headers = json.loads(read["cloudevent"])
     headers |= {name: read[name] for name in TRACE_HEADERS if name in read}
-    return Stored(read.get("topic", ""), headers, message["Body"].encode())
+    encoded = read.get("content-transfer-encoding")
+    payload = b64decode(message["Body"]) if encoded == "base64" else message["Body"].encode()
+    return Stored(read.get("topic", ""), headers, payload)
 
 
 @dataclass
@@ -277,6 +283,7 @@ class EventBridgeBroker(SqsBroker):
 
     bus: str = ""
     exact = False
+    takes_empty = True
 
     @classmethod
     def make(cls, server: SqsServer, proxy: TcpProxy) -> Self:
@@ -293,6 +300,11 @@ class EventBridgeBroker(SqsBroker):
 
 def from_eventbridge(message: Any) -> Stored:
     detail = json.loads(message["Body"])["detail"]
-    payload = json.dumps(detail.pop("data")).encode()
     del detail["dedupeid"]
+    if "data_base64" in detail:
+        payload = b64decode(detail.pop("data_base64"))
+    elif detail["datacontenttype"].partition(";")[0].endswith("json"):
+        payload = json.dumps(detail.pop("data")).encode()
+    else:
+        payload = detail.pop("data").encode()
     return Stored(detail.pop("topic"), detail, payload)

@@ -1,6 +1,7 @@
 """From messages to entries of EventBridge."""
 
 import json
+from base64 import b64encode
 
 import pytest
 
@@ -48,6 +49,39 @@ def test_attributes_of_the_event_do_not_replace_topic_and_dedupe_id() -> None:
 )
 def test_a_payload_that_would_spoil_the_detail_is_rejected(payload: bytes) -> None:
     assert made(payload) == Rejected("EventBridge takes only JSON, of at most 1000 levels")
+
+
+FORGED = b'"a"},"id":"forged","data":{}'
+
+
+@pytest.mark.parametrize(
+    ("content_type", "payload", "data"),
+    [
+        ("text/plain", FORGED, {"data": FORGED.decode()}),
+        ("text/plain", b"\0\r\n\xf0\x9f\x98\x80", {"data": "\0\r\n😀"}),
+        ("application/avro", FORGED, {"data_base64": b64encode(FORGED).decode()}),
+        ("application/avro", b"\0\0\0\0\x07\xff", {"data_base64": "AAAAAAf/"}),
+        ("application/vnd.shop+json", b"[1]", {"data": [1]}),
+    ],
+)
+def test_the_content_type_decides_how_the_detail_holds_the_payload(
+    content_type: str, payload: bytes, data: dict[str, object]
+) -> None:
+    message = new_message(payload=payload, datacontenttype=content_type)
+
+    entry = make_entry(0, message, "orders")
+
+    assert isinstance(entry, Entry)
+    own = {"topic": message.topic, "dedupeid": message.dedupe_id}
+    assert json.loads(entry.request["Detail"]) == message.headers | own | data
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+def test_a_text_that_is_no_utf8_is_rejected(content_type: str) -> None:
+    message = new_message(payload=b'"\xff"', datacontenttype=content_type)
+
+    rule = "EventBridge takes only UTF-8 as JSON or text; bytes need another content type"
+    assert make_entry(0, message, "orders") == Rejected(rule)
 
 
 @pytest.mark.parametrize("length", [0, 129])

@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64decode
 from itertools import pairwise
 
 import pytest
@@ -89,7 +90,34 @@ def test_a_payload_that_is_no_text_is_rejected_without_its_bytes(
 ) -> None:
     found = entry_or_rejection(0, new_message(payload=payload), form)
 
-    assert found == Rejected(f"{form.service} takes only UTF-8")
+    rule = "takes only UTF-8 as JSON or text; bytes need another content type"
+    assert found == Rejected(f"{form.service} {rule}")
+
+
+@pytest.mark.parametrize("form", [STANDARD, FIFO])
+@pytest.mark.parametrize("payload", [b"\0\0\0\0\x07\xff", b'{"a":1}', b"\xff" * 3_001])
+def test_a_payload_that_is_no_text_is_sent_in_base64_and_says_so(
+    payload: bytes, form: MessageForm
+) -> None:
+    entry = entry_or_rejection(
+        0, new_message(payload=payload, datacontenttype="application/avro"), form
+    )
+
+    assert isinstance(entry, Entry)
+    body = entry.request[form.body]
+    assert b64decode(body, validate=True) == payload
+    assert attributes(entry)["content-transfer-encoding"] == "base64"
+    assert json.loads(attributes(entry)["cloudevent"])["datacontenttype"] == "application/avro"
+    sizes = [len(name) + len("String") + len(text) for name, text in attributes(entry).items()]
+    assert entry.size == len(body) + sum(sizes)
+
+
+@pytest.mark.parametrize("form", [STANDARD, FIFO])
+@pytest.mark.parametrize("content_type", ["application/json", "text/csv", "application/avro"])
+def test_an_empty_payload_is_rejected(content_type: str, form: MessageForm) -> None:
+    empty = new_message(payload=b"", datacontenttype=content_type)
+
+    assert entry_or_rejection(0, empty, form) == Rejected(f"{form.service} takes no empty message")
 
 
 def test_a_topic_with_such_a_character_is_named_too() -> None:

@@ -1,9 +1,10 @@
 """Build the entries of SQS and SNS, which differ in the name of the body only.
 
-The body is the exact text of the event. CloudEvents has no binding for SQS and SNS, and
-a message has at most ten attributes, so all CloudEvents attributes are one JSON
-attribute, ``cloudevent``. The limits come from the SQS Developer Guide, "Message
-quotas", and the API references of SendMessageBatch and PublishBatch.
+The body is the exact text of the payload, or its base64 if the content type is not text; then
+the attribute ``content-transfer-encoding`` says so, which is the term of MIME (RFC 2045).
+CloudEvents has no binding for SQS and SNS, and a message has at most ten attributes, so all
+CloudEvents attributes are one JSON attribute, ``cloudevent``. The limits come from the SQS
+Developer Guide, "Message quotas", and the API references of SendMessageBatch and PublishBatch.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from dsql_outbox.outbox.message import TRACE_HEADERS, Message
-from dsql_outbox.publisher.sinks.cloudevents import binary_headers
+from dsql_outbox.publisher.sinks.cloudevents import ONLY_UTF8, binary_headers, text_or_base64
 from dsql_outbox.publisher.sinks.port import Rejected
 
 from .batch_client import Entry
@@ -49,18 +50,20 @@ def entry_or_rejection(index: int, message: Message, form: MessageForm) -> Entry
     try:
         entry = make_entry(index, message, form)
     except UnicodeDecodeError:
-        return Rejected(f"{form.service} takes only UTF-8")
+        return Rejected(f"{form.service} {ONLY_UTF8}")
     rule = broken_rule(entry, form)
     return Rejected(rule) if rule else entry
 
 
 def make_entry(index: int, message: Message, form: MessageForm) -> Entry:
-    """The entry of the message with this index. Raises `UnicodeDecodeError` if it is no UTF-8.
+    """The entry of the message with this index. Raises `UnicodeDecodeError` if a text is no UTF-8.
 
     FIFO queues and topics get a group id and the message's dedupe id.
     """
-    text = message.payload.decode()
+    text, is_base64 = text_or_base64(message)
     attributes = {name: value for name, value in _attributes(message).items() if value}
+    if is_base64:
+        attributes["content-transfer-encoding"] = "base64"
     request: dict[str, Any] = {
         "Id": str(index),
         form.body: text,

@@ -35,7 +35,9 @@ class ReadableBroker(ABC):
     deduplicates: bool = False
     """Whether a message that is sent twice with the same dedupe id is stored once."""
     exact: bool = True
-    """Whether payloads arrive byte for byte; else as an equal JSON value."""
+    """Whether JSON arrives byte for byte; else as an equal JSON value."""
+    takes_empty: bool = True
+    """Whether an empty payload arrives; else it is rejected."""
     max_payload: int = (1 << 20) - (4 << 10)
     """The bytes of a payload that must arrive; the message with its headers may be larger."""
     many: int = 600

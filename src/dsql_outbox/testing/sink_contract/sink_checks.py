@@ -8,7 +8,9 @@ from typing import Final
 import anyio
 import pytest
 
+from dsql_outbox.outbox.content_type import is_json
 from dsql_outbox.outbox.errors import SinkUnavailable
+from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.sinks.port import (
     MAX_RUN,
     MAX_RUN_BYTES,
@@ -33,6 +35,16 @@ _PAYLOADS: Final = {
     "not ascii": '{"name":"Zoë 😀 \u2028 \x7f"}'.encode(),
     "odd but exact": b' {"a" : 1,\r\n "a":1.0 }\t',
 }
+
+_CONTENTS: Final = {
+    "binary": ("application/octet-stream", bytes(range(256)) * 5),
+    "binary that looks like JSON": ("application/avro", b'{"n":1}'),
+    "text": ("text/plain; charset=utf-8", ' "Zoë" 😀\r\n\t100 %'.encode()),
+    "JSON of another type": ("application/vnd.shop+json", b'{"total": 1e2}'),
+    "empty": ("application/octet-stream", b""),
+    "empty text": ("text/plain", b""),
+}
+"""Content types and payloads."""
 
 _OUTAGE: Final = 60
 """Seconds that a sink may take to say that its broker is away, and to find it again."""
@@ -81,6 +93,28 @@ class SinkContract:
         else:
             assert isinstance(outcomes[0], Rejected)
             assert binary.event_id not in stored
+
+    @pytest.mark.parametrize(("content_type", "payload"), _CONTENTS.values(), ids=_CONTENTS)
+    async def test_a_payload_of_another_type_arrives_with_its_type(
+        self, broker: ReadableBroker, content_type: str, payload: bytes
+    ) -> None:
+        mapped = new_message(payload=payload, datacontenttype=content_type)
+        other = new_message(key="Loan/2")
+
+        async with broker.open() as sink:
+            outcomes = await published(sink, [mapped, other])
+
+        stored = {each.event_id: each for each in await broker.stored()}
+        assert outcomes[1] == Delivered()
+        assert other.event_id in stored
+        if payload or broker.takes_empty:
+            assert outcomes[0] == Delivered()
+            found = stored[mapped.event_id]
+            assert found.headers["datacontenttype"] == content_type
+            assert _is_equal(broker, found.payload, mapped)
+        else:
+            assert isinstance(outcomes[0], Rejected)
+            assert mapped.event_id not in stored
 
     async def test_headers_arrive_and_no_value_adds_one(self, broker: ReadableBroker) -> None:
         key = 'Loan/"7"%\r\nce-forged: yes\r\n\r\n😀'
@@ -271,12 +305,16 @@ class SinkContract:
 
 
 async def _arrives(broker: ReadableBroker, payload: bytes) -> None:
+    message = new_message(payload=payload)
     async with broker.open() as sink:
-        outcomes = await published(sink, [new_message(payload=payload)])
+        outcomes = await published(sink, [message])
 
     assert outcomes == [Delivered()]
     (stored,) = await broker.stored()
-    if broker.exact:
-        assert stored.payload == payload
-    else:
-        assert json.loads(stored.payload) == json.loads(payload)
+    assert _is_equal(broker, stored.payload, message)
+
+
+def _is_equal(broker: ReadableBroker, payload: bytes, sent: Message) -> bool:
+    if broker.exact or not is_json(sent.content_type):
+        return payload == sent.payload
+    return bool(json.loads(payload) == json.loads(sent.payload))
