@@ -14,7 +14,7 @@ _MEDIA_TYPE: Final = re.compile(
 ).fullmatch
 """RFC 9110, section 8.3.1, in printable ASCII: so it adds no header, whatever the broker."""
 
-_SHOWN: Final = 60
+MAX_SHOWN: Final = 60
 """The number of characters of an invalid content type that an error shows."""
 
 
@@ -22,7 +22,7 @@ def content_type_fault(content_type: str) -> str | None:
     """Return why a text is no content type, or None if it is one."""
     if _MEDIA_TYPE(content_type):
         return None
-    shown = ascii(content_type[:_SHOWN])
+    shown = ascii(content_type[:MAX_SHOWN])
     return f"content type {shown} is no media type, such as application/avro or text/plain"
 
 

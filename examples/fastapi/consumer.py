@@ -1,7 +1,6 @@
 """The consumer. It keeps the balance of each customer; the inbox counts each order once."""
 
 import asyncio
-import json
 import os
 from functools import partial
 from urllib.parse import urlsplit
@@ -21,7 +20,7 @@ ON CONFLICT (customer) DO UPDATE SET orders = b.orders + 1, total = b.total + ex
 
 async def count(message: Received, connection: AsyncConnection) -> None:
     """Change the balance, in the transaction that remembers the message."""
-    customer, order = json.loads(message.data)["entities"]
+    customer, order = message.json()["entities"]
     await connection.execute(ADD, (customer["entityHeader"]["entityId"], order["amount"]))
 
 

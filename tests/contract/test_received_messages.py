@@ -13,28 +13,42 @@ from dsql_outbox.testing.sink_contract.sent_messages import new_message, publish
 pytestmark = pytest.mark.anyio
 
 
-async def test_nats(nats_broker: NatsBroker) -> None:
-    sent = await put(nats_broker)
+CONTENTS = [
+    ("application/json", b'{"n":1}'),
+    ("application/avro", b"\0\0\0\0\x07\xff\n{"),
+    ("text/plain; charset=utf-8", "Zoë\n".encode()),
+]
+of_each_content = pytest.mark.parametrize("content", CONTENTS, ids=["json", "avro", "text"])
+Content = tuple[str, bytes]
+
+
+@of_each_content
+async def test_nats(nats_broker: NatsBroker, content: Content) -> None:
+    sent = await put(nats_broker, content)
     async with nats_broker.jetstream() as jetstream:
         found = await jetstream.get_msg("EVENTS", seq=1)
     assert from_nats(found) == wanted(sent)
 
 
-async def test_kafka(kafka_broker: KafkaBroker) -> None:
-    sent = await put(kafka_broker)
+@of_each_content
+async def test_kafka(kafka_broker: KafkaBroker, content: Content) -> None:
+    sent = await put(kafka_broker, content)
     (found,) = read_all(kafka_broker.bootstrap, kafka_broker.behind)
     assert from_kafka(found) == wanted(sent)
 
 
-async def test_sqs(sqs_broker: SqsBroker) -> None:
-    sent = await put(sqs_broker)
+@of_each_content
+async def test_sqs(sqs_broker: SqsBroker, content: Content) -> None:
+    sent = await put(sqs_broker, content)
     (found,) = await sqs_broker.received()
     assert from_sqs(found) == wanted(sent)
     assert from_sqs(as_lambda_gives_it(found)) == wanted(sent)
 
 
-async def put(broker: ReadableBroker) -> Message:
-    message = new_message("Loan/café, 50%25", position="20", previousposition="10", replay="2")
+async def put(broker: ReadableBroker, content: Content) -> Message:
+    content_type, payload = content
+    places = {"position": "20", "previousposition": "10", "replay": "2"}
+    message = new_message("Loan/café, 50%25", payload, datacontenttype=content_type, **places)
     async with broker.open() as sink:
         await published(sink, [message])
     return message

@@ -1,5 +1,6 @@
 """Messages for the inbox, from what the clients of the brokers give: NATS, Kafka, SQS."""
 
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
@@ -103,13 +104,25 @@ def from_sqs(record: Mapping[str, Any]) -> Received:
         raise UnreadableMessage("cloudevent", "it is no JSON object of texts") from None
     own |= {name: wire[name] for name in TRACE_HEADERS if name in wire}
     body: str = record.get("body") or record.get("Body") or ""
-    try:
-        data = body.encode()
-    except UnicodeEncodeError:
-        raise UnreadableMessage("body", "it has half of a surrogate pair") from None
+    data = _sqs_payload(body, wire.get("content-transfer-encoding"))
     return received_message(
         own, dedupe_id=require_header(wire, "dedupe-id"), topic=wire.get("topic", ""), data=data
     )
+
+
+def _sqs_payload(body: str, encoding: str | None) -> bytes:
+    """Return the bytes of a body, which SQS and SNS keep as text."""
+    if encoding is None:
+        try:
+            return body.encode()
+        except UnicodeEncodeError:
+            raise UnreadableMessage("body", "it has half of a surrogate pair") from None
+    if encoding != "base64":
+        raise UnreadableMessage("content-transfer-encoding", "it is not base64")
+    try:
+        return b64decode(body, validate=True)
+    except ValueError:
+        raise UnreadableMessage("body", "it is no base64") from None
 
 
 def _sqs_attributes(record: Mapping[str, Any]) -> list[tuple[str, str]]:

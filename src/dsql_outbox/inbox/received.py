@@ -5,13 +5,15 @@ its form, its length, and the range of its column. One foreign message fails alo
 its fault named, and neither stops its consumer nor moves a subject.
 """
 
+import json
 from collections.abc import Mapping
 from time import time
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
+from dsql_outbox.outbox.content_type import JSON, MAX_SHOWN, is_json
 from dsql_outbox.outbox.errors import SettingsError, UnreadableMessage
 from dsql_outbox.outbox.message import TRACE_HEADERS, parse_subject_key, subject_key
 from dsql_outbox.outbox.settings import (
@@ -47,7 +49,8 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     the replay, or None for an original.
 
     `trace` holds the W3C trace headers, to continue the trace. `headers` are the other
-    attributes under their CloudEvents names. `data` is the event's JSON as it was written.
+    attributes under their CloudEvents names. `data` is the payload: the event's JSON as it was
+    written, unless the publisher has a map. `content_type` says which, and `json` decodes JSON.
     """
 
     id: UUID
@@ -67,6 +70,25 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     def key(self) -> str:
         """The subject in one text, as in ``Loan/LOAN-7``."""
         return subject_key(self.subject_type, self.subject_id)
+
+    @property
+    def content_type(self) -> str:
+        """The content type of `data`, which is JSON if the message names none."""
+        return self.headers.get("datacontenttype", JSON)
+
+    def json(self) -> Any:
+        """Return `data` decoded from JSON.
+
+        Raises `UnreadableMessage` if its content type is another one, or if it is no JSON.
+        """
+        if not is_json(self.content_type):
+            shown = repr(self.content_type[:MAX_SHOWN])
+            rule = f"its content type is {shown}; decode `data` by that format"
+            raise UnreadableMessage("JSON", rule)
+        try:
+            return json.loads(self.data)
+        except (ValueError, RecursionError):
+            raise UnreadableMessage("JSON", "`data` cannot be decoded") from None
 
 
 def received_message(

@@ -1,12 +1,13 @@
 """What a reader makes of headers that a publisher did not write."""
 
+import json
 import re
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from dsql_outbox.inbox import from_kafka, from_nats, from_sqs
+from dsql_outbox.inbox import Received, from_kafka, from_nats, from_sqs
 from dsql_outbox.inbox import received as module
 from dsql_outbox.inbox.received import received_message
 from dsql_outbox.outbox import UnreadableMessage
@@ -40,6 +41,66 @@ def test_attributes_and_trace_headers_are_told_apart() -> None:
     assert (found.trace, found.headers) == ({"traceparent": "00-1"}, GOOD)
     assert (found.position, found.previous_position, found.replay) == (20, 10, None)
     assert (found.source, found.subject_type, found.subject_id) == ("/shop", "Loan", "a/b")
+
+
+def received(content_type: str | None, data: bytes) -> Received:
+    named = {} if content_type is None else {"datacontenttype": content_type}
+    return received_message(GOOD | named, dedupe_id="d", topic="t", data=data)
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "application/json", "application/vnd.shop+json; v=2", "Text/JSON"]
+)
+def test_json_is_decoded(content_type: str | None) -> None:
+    found = received(content_type, '{"total":12.50,"name":"Zoë"}'.encode())
+    assert found.content_type == (content_type or "application/json")
+    assert found.json() == {"total": 12.5, "name": "Zoë"}
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/avro", "text/plain", "", "application/x\r\n"]
+)
+def test_another_content_is_not_decoded_and_the_error_names_its_type(content_type: str) -> None:
+    found = received(content_type, b'{"secret":1}')
+    assert (found.content_type, found.data) == (content_type, b'{"secret":1}')
+    with pytest.raises(UnreadableMessage, match=re.escape(repr(content_type))) as raised:
+        found.json()
+    assert raised.value.part == "JSON"
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b'"\xff"', b"\0\0\0\0\x07", b"[" * 100_000])
+def test_what_claims_to_be_json_and_is_none_fails_without_its_bytes(data: bytes) -> None:
+    with pytest.raises(
+        UnreadableMessage, match="no valid JSON: `data` cannot be decoded"
+    ) as raised:
+        received("application/json", data).json()
+    assert raised.value.part == "JSON"
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
+
+
+SQS = {"cloudevent": None, "dedupe-id": "d", "topic": "t"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "part", "rule"),
+    [
+        ("base64", "AAAA*", "body", "it is no base64"),
+        ("base64", "AAA", "body", "it is no base64"),
+        ("base64", "Zo\u00eb=", "body", "it is no base64"),
+        ("gzip", "AAAA", "content-transfer-encoding", "it is not base64"),
+        ("", "AAAA", "content-transfer-encoding", "it is not base64"),
+    ],
+)
+def test_a_body_that_cannot_be_decoded_is_named(
+    encoding: str, body: str, part: str, rule: str
+) -> None:
+    texts = SQS | {"cloudevent": json.dumps(GOOD), "content-transfer-encoding": encoding}
+    attributes = {name: {"stringValue": text} for name, text in texts.items()}
+    with pytest.raises(UnreadableMessage, match=f"no valid {part}: {rule}") as raised:
+        from_sqs({"body": body, "messageAttributes": attributes})
+    assert raised.value.part == part
 
 
 @pytest.mark.parametrize("part", sorted(GOOD))
