@@ -1,0 +1,56 @@
+"""A contract in Avro, in the wire format of Confluent's schema registry.
+
+A payload is a zero byte, the id of the schema in four bytes, and the record. So consumers need a
+deserializer of the registry's clients, and nothing of dsql-outbox.
+"""
+
+import json
+import os
+import struct
+from io import BytesIO
+
+import fastavro
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+
+from dsql_outbox import Message
+from dsql_outbox.publisher import WireForm
+
+SUBJECT = "events.OrderPlaced-value"  # as the registry's clients name it after the topic
+
+ORDER = {
+    "type": "record",
+    "name": "OrderPlaced",
+    "namespace": "shop",
+    "fields": [
+        {"name": "order_id", "type": "string"},
+        {"name": "total", "type": "string"},
+    ],
+}
+
+
+class OrderAvro:
+    """The map. It asks the registry once, before the publisher relays anything."""
+
+    def __init__(self) -> None:
+        self._schema = fastavro.parse_schema(ORDER)
+        self._schema_id = 0
+
+    def open(self) -> None:
+        """Register the schema, or find its id."""
+        with SchemaRegistryClient({"url": os.environ["SCHEMA_REGISTRY_URL"]}) as registry:
+            schema = Schema(json.dumps(ORDER), "AVRO")
+            self._schema_id = registry.register_schema(SUBJECT, schema)
+
+    def __call__(self, message: Message) -> WireForm | None:
+        if message.headers["type"] != "OrderPlaced":
+            return None
+        (order, *_) = json.loads(message.payload)["entities"]
+        record = BytesIO()
+        record.write(struct.pack(">bI", 0, self._schema_id))
+        fastavro.schemaless_writer(
+            record, self._schema, {"order_id": order["id"], "total": order["total"]}
+        )
+        return WireForm(record.getvalue(), "application/avro")
+
+
+to_avro = OrderAvro()
