@@ -25,10 +25,10 @@ from dsql_outbox.publisher.sinks.registry import known_schemes, open_sink
 from dsql_outbox.publisher.topic_settings import TopicSettings
 from dsql_outbox.schema.target_rows import metric_name
 
-from .applied_function import applied_function
 from .database_options import with_database
 from .event_loop import run
 from .logs import LogFormat, announce
+from .named_functions import applied_function, named_map
 from .options import option
 from .progress_line import EVERY, is_live, lines, live
 
@@ -127,6 +127,14 @@ Exit codes:
 )
 @option("--sink", metavar="URL", cls=_SinkOption, callback=_known_sink)
 @option(
+    "--map",
+    "map_name",
+    metavar="MODULE:FUNCTION",
+    show_default=False,
+    help="Send what this function makes of each message in place of the event, such as "
+    "shop.contracts:to_message. `messages show EVENT --map` tries it.",
+)
+@option(
     "--apply",
     "name",
     metavar="MODULE:FUNCTION",
@@ -207,6 +215,7 @@ def publish(
     *,
     database: Database,
     sink: str | None,
+    map_name: str | None,
     name: str | None,
     target: str,
     until_empty: bool,
@@ -233,7 +242,10 @@ def publish(
     """
     if (sink is None) == (name is None):
         raise click.UsageError("give either --sink URL or --apply MODULE:FUNCTION")
+    if map_name is not None and name is not None:
+        raise click.UsageError("--map needs --sink: --apply gets each message as it is stored")
     function = None if name is None else applied_function(name)
+    message_map = None if map_name is None else named_map(map_name)
     if max_wait is not None and not until_empty:
         raise click.UsageError("--max-wait needs --until-empty")
     settings = PublisherSettings(
@@ -256,6 +268,7 @@ def publish(
             until_empty=until_empty,
             max_wait=max_wait,
             target=target,
+            map=message_map,
             apply=function,
             hooks=meters.hooks,
         )

@@ -22,6 +22,7 @@ from dsql_outbox.outbox.arguments import given_hooks, given_settings, wrong_type
 from dsql_outbox.outbox.database.database import Database, require_database
 from dsql_outbox.outbox.errors import MissingExtra, SettingsError
 from dsql_outbox.outbox.settings import require_not_negative, require_positive, require_text
+from dsql_outbox.publisher.message_map import MessageMap, require_map
 from dsql_outbox.publisher.publisher import Publisher
 from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.publisher.settings import PublisherSettings
@@ -73,12 +74,13 @@ def relay_handler(  # noqa: PLR0913 - one argument per setting
     *,
     margin: float = MARGIN,
     max_wait: float = 1.0,
+    map: MessageMap | None = None,  # noqa: A002 - as `Publisher` calls it
     hooks: Iterable[Hook] = (),
 ) -> Handler:
     """Make the handler of a function that relays until the outbox is empty or its time is up.
 
     `sink` is a URL or a function that opens a sink, as for `Publisher`. Each invocation
-    runs a publisher with `settings` and `hooks`. It stops `margin` seconds before
+    runs a publisher with `settings`, `map` and `hooks`. It stops `margin` seconds before
     Lambda ends the invocation. Half of them are for the calls of the sink that run
     then, the rest for settling and for giving the leases back. `max_wait` is how many
     seconds an invocation waits while nothing can be sent. Any event is accepted.
@@ -93,6 +95,8 @@ def relay_handler(  # noqa: PLR0913 - one argument per setting
     limit that is out of range, and `TypeError` for an argument of a wrong type.
     """
     require_database("relay_handler", database)
+    if map is not None:
+        require_map("relay_handler", map)
     require_positive("relay_handler", {"margin": margin})
     require_not_negative("relay_handler", {"max_wait": max_wait})
     chosen = given_settings("relay_handler", settings, PublisherSettings)
@@ -100,8 +104,9 @@ def relay_handler(  # noqa: PLR0913 - one argument per setting
         database,
         _factory(sink),
         replace(chosen, drain=min(chosen.drain, margin / 2)),
-        max_wait,
-        given_hooks("relay_handler", hooks),
+        max_wait=max_wait,
+        map=map,
+        hooks=given_hooks("relay_handler", hooks),
     )
 
     def handler(_event: object, context: Context) -> dict[str, Any]:
@@ -161,18 +166,21 @@ class Doorbell:
 class _Relay:
     """Relays once per invocation, on connections that it opens and closes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what its publishers take
         self,
         database: Database,
         sink: SinkFactory,
         settings: PublisherSettings,
+        *,
         max_wait: float,
+        map: MessageMap | None,  # noqa: A002 - as `Publisher` calls it
         hooks: Sequence[Hook],
     ) -> None:
         self._database = database
         self._sink = sink
         self._settings = settings
         self._max_wait = max_wait
+        self._map = map
         self._hooks = hooks
 
     async def run(self, ends: float) -> Invocation:
@@ -186,13 +194,16 @@ class _Relay:
             while True:
                 runs.append(await self._relay(seen, ends))
                 left = await status.read_waiting()
-                if not left.count or not runs[-1].delivered or monotonic() >= ends:
+                done = runs[-1].delivered + runs[-1].skipped
+                if not (left.count and done) or monotonic() >= ends:
                     break
         return _invocation(runs, left, seen, has_time=monotonic() < ends)
 
     async def _relay(self, seen: "_Seen", ends: float) -> Relayed:
         hooks = [*self._hooks, seen]
-        publisher = Publisher(self._database, self._sink, self._settings, hooks=hooks)
+        publisher = Publisher(
+            self._database, self._sink, self._settings, map=self._map, hooks=hooks
+        )
         return await publisher.run(
             until_empty="own", max_wait=self._max_wait, max_seconds=max(0.0, ends - monotonic())
         )

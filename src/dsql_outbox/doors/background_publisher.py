@@ -15,6 +15,7 @@ from dsql_outbox.operations.health_probe import HealthProbe
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.failure import PASSING, kind_of
 from dsql_outbox.outbox.redaction import error_line
+from dsql_outbox.publisher.message_map import MessageMap
 from dsql_outbox.publisher.publisher import Publisher
 from dsql_outbox.publisher.relay.applier import Apply
 from dsql_outbox.publisher.settings import PublisherSettings
@@ -44,6 +45,7 @@ class BackgroundPublisher:
         sink: SinkSource | None,
         settings: PublisherSettings,
         *,
+        map: MessageMap | None,  # noqa: A002 - as `Publisher` calls it
         apply: Apply | None,
         target: str,
         hooks: Sequence[Hook],
@@ -51,6 +53,7 @@ class BackgroundPublisher:
         self._database = database
         self._sink = sink
         self._settings = settings
+        self._map = map
         self._apply = apply
         self._target = target
         self._health = Health()
@@ -120,6 +123,7 @@ class BackgroundPublisher:
             self._database,
             self._sink,
             self._settings,
+            map=self._map,
             apply=self._apply,
             target=self._target,
             hooks=self._hooks,

@@ -22,6 +22,7 @@ from dsql_outbox.outbox.database.database import Database, require_database
 from dsql_outbox.outbox.errors import MissingExtra, OutboxError, SettingsError
 from dsql_outbox.outbox.failure import RACES, kind_of
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
+from dsql_outbox.publisher.message_map import MessageMap, require_map
 from dsql_outbox.publisher.relay.applier import Apply
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks.kept_sink import SinkSource, sink_factory
@@ -78,7 +79,7 @@ class Outbox:
     """The writer of an application and, with `sink` or `apply`, its publisher.
 
     The constructor does no I/O. `settings` are those of the writer, `publisher` those of
-    the publisher. `sink`, `apply` and `target` are those of `Publisher`.
+    the publisher. `sink`, `map`, `apply` and `target` are those of `Publisher`.
     Each of the `hooks` receives every fact of both.
 
     Every process of a server runs its own publisher; publishers share the work.
@@ -94,6 +95,7 @@ class Outbox:
         *,
         sink: SinkSource | None = None,
         publisher: PublisherSettings | None = None,
+        map: MessageMap | None = None,  # noqa: A002 - as `Publisher` calls it
         apply: Apply | None = None,
         target: str = DEFAULT_TARGET,
         hooks: Iterable[Hook] = (),
@@ -101,9 +103,12 @@ class Outbox:
         require_database("Outbox", database)
         if sink is not None and not isinstance(sink, str):  # a wrong URL ends the start
             sink_factory("Outbox", sink)
+        if map is not None:
+            require_map("Outbox", map)
         self._database = database
         self._settings = given_settings("Outbox", settings, WriterSettings)
         self._sink = sink
+        self._map = map
         self._apply = apply
         self._target = target
         self._relays = sink is not None or apply is not None
@@ -142,6 +147,7 @@ class Outbox:
             self._database,
             self._sink,
             self._publisher,
+            map=self._map,
             apply=self._apply,
             target=self._target,
             hooks=self._hooks,

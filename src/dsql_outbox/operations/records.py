@@ -7,8 +7,12 @@ from uuid import UUID
 
 import msgspec
 
+from dsql_outbox.outbox.message import Message
 from dsql_outbox.outbox.receipt import Touched
+from dsql_outbox.outbox.settings import DEFAULT_SOURCE
+from dsql_outbox.schema.outbox_rows import Fault, OutboxRow
 
+from .replay import made_headers
 from .tool import Operator
 
 _decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
@@ -93,6 +97,33 @@ class Records(Operator):
         """The exact text of the stored event, or None."""
         rows = await self._session.fetch_rows("record_payload", {"event_id": event_id})
         return rows[0][0] if rows else None
+
+    async def message(self, event_id: UUID) -> Message | Fault | None:
+        """The message of a stored event, or why there is none; None: there is no such event.
+
+        What is not known until it is sent is 0: its attempt, the lease, and the position before.
+        """
+        record, text = await self.event(event_id), await self.payload(event_id)
+        if record is None:
+            return None
+        made = made_headers(
+            record.id, record.type, record.created_date, record.touches, DEFAULT_SOURCE
+        )
+        row = OutboxRow(
+            shard=record.shard,
+            position=record.position,
+            event_id=str(record.id),
+            previous_position=0,
+            subject_type=record.subject[0],
+            subject_id=record.subject[1],
+            subject_version=record.subject_version,
+            topic=record.topic,
+            headers=msgspec.json.encode({**record.headers, **made}).decode(),
+            payload=text,
+            created_us=round(record.saved_date.timestamp() * 1_000_000),
+            predecessor=False,
+        )
+        return row.message(attempt=0, picked_up_ns=0, epoch=0)
 
     async def replays(self, event_id: UUID) -> tuple[ReplayRecord, ...]:
         """The replays of an event, in order."""

@@ -213,13 +213,23 @@ def stored_headers(
 
     The trace context is not stored.
     """
-    time = None if created is None else created.astimezone(UTC)
-    headers = message_headers(str(event_id), event_type, time, source)
     try:
-        listed = [
-            f"{listed_key(touch.entity_type, touch.entity_id)}@{touch.version}"
-            for touch in _touches.decode(touches)
-        ]
+        found = _touches.decode(touches)
     except msgspec.MsgspecError:  # its text may quote the touches
+        headers = made_headers(event_id, event_type, created, (), source)
         return Headers(headers, "the stored touches are no JSON array of entities")
-    return Headers(headers | {"entities": ",".join(listed)})
+    return Headers(made_headers(event_id, event_type, created, found, source))
+
+
+def made_headers(
+    event_id: UUID,
+    event_type: str,
+    created: datetime | None,
+    touches: Iterable[Touched],
+    source: str,
+) -> dict[str, str]:
+    """The headers that the writer makes of an event that touched these entities."""
+    time = None if created is None else created.astimezone(UTC)
+    listed = [f"{listed_key(each.entity_type, each.entity_id)}@{each.version}" for each in touches]
+    headers = message_headers(str(event_id), event_type, time, source)
+    return headers | {"entities": ",".join(listed)}

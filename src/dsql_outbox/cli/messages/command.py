@@ -20,6 +20,7 @@ from dsql_outbox.cli.filters import (
     yes_option,
 )
 from dsql_outbox.cli.job import drive
+from dsql_outbox.cli.named_functions import named_map
 from dsql_outbox.cli.output import aligned, counted, json_line, say
 from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.cli.tool_call import called
@@ -30,6 +31,7 @@ from dsql_outbox.operations.selection import Selection
 from dsql_outbox.operations.undelivered import UndeliveredMessage
 from dsql_outbox.outbox.database.database import Database
 
+from .mapped_message import show_mapped
 from .message_text import HEADER, cells, fields
 from .replay_command import replay
 from .result_report import ResultReport
@@ -99,13 +101,29 @@ async def _list(
 @messages.command()
 @click.argument("event_id", type=click.UUID)
 @click.option("--payload", is_flag=True, help="Include the event's text.")
+@click.option(
+    "--map",
+    "map_name",
+    metavar="MODULE:FUNCTION",
+    help="Show the message of the event, delivered or not, as it is stored and as this function "
+    "maps it. Nothing is sent.",
+)
 @json_option
 @with_database(READ_ONLY, duty="reader")
-def show(*, event_id: UUID, payload: bool, as_json: bool, database: Database) -> None:
+def show(
+    *, event_id: UUID, payload: bool, map_name: str | None, as_json: bool, database: Database
+) -> None:
     """Show every field of one event's messages that were not delivered.
 
     An event has several if it was replayed. The exit code is 1 if it has none.
+
+    --map shows what `publish --map` would send, payloads included. The exit code is 1 if the map
+    fails, or refuses the message. What is known only when a message is sent is 0 here, such as
+    the header previousposition.
     """
+    if map_name is not None:
+        show_mapped(database, event_id, named_map(map_name), as_json=as_json)
+        return
     found = anyio.run(_gather, database, Selection(ids=(event_id,)), payload)
     if not found:
         raise click.ClickException(f"no undelivered message has the event id {event_id}")

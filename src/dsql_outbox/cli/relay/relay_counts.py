@@ -20,7 +20,7 @@ class RelayCounts:
     """A hook that counts messages. `lag` is the age in seconds of the message last sent."""
 
     def __init__(self) -> None:
-        self.delivered = self.deleted = self.failed = self.dead = 0
+        self.delivered = self.skipped = self.deleted = self.failed = self.dead = 0
         self.lag = 0.0
         self.paused: tuple[str, ...] = ()
         self.paused_more = 0
@@ -34,6 +34,7 @@ class RelayCounts:
             self._count(fact)
         elif isinstance(fact, RelayProgress):
             self.delivered += fact.delivered
+            self.skipped += fact.skipped
             self.deleted += fact.deleted
             self.failed += fact.failed
             self.dead += fact.dead
@@ -46,7 +47,8 @@ class RelayCounts:
 
     def __str__(self) -> str:
         """The totals."""
-        return f"relayed {self.delivered:,}, failed {self.failed:,}, dead {self.dead:,}"
+        skipped = f"skipped {self.skipped:,}, " if self.skipped else ""
+        return f"relayed {self.delivered:,}, {skipped}failed {self.failed:,}, dead {self.dead:,}"
 
 
 class _Look(NamedTuple):
@@ -90,8 +92,9 @@ class CountsText:
     def _totals(self, rate: float) -> str:
         counts = self._counts
         lag = f"  lag {duration(counts.lag)}" if rate else ""
+        skipped = f"{counts.skipped:,} skipped  " if counts.skipped else ""
         failed = f"{counts.failed:,} failed  {counts.dead:,} dead"
-        return f"{counts.delivered:,} relayed  {rate:,.0f}/s{lag}  {failed}"
+        return f"{counts.delivered:,} relayed  {rate:,.0f}/s{lag}  {skipped}{failed}"
 
     @staticmethod
     def _topics(counts: Counter[str], rates: Counter[str], seconds: float) -> Iterator[str]:

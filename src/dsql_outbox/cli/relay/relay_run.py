@@ -19,6 +19,7 @@ from dsql_outbox.outbox.failure import tables_expected
 from dsql_outbox.outbox.redaction import redacted
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.outbox.unit_of_work.budget import AT_ONCE
+from dsql_outbox.publisher.message_map import MessageMap
 from dsql_outbox.publisher.publisher import Publisher
 from dsql_outbox.publisher.relay.applier import Apply
 from dsql_outbox.publisher.settings import PublisherSettings
@@ -53,6 +54,7 @@ class RelayRun:
         until_empty: bool,
         max_wait: float | None = None,
         target: str = DEFAULT_TARGET,
+        map: MessageMap | None = None,  # noqa: A002 - as `Publisher` calls it
         apply: Apply | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
@@ -66,7 +68,7 @@ class RelayRun:
         self._target = target
         own: list[Hook] = [self.counts, self.health, self._watch_output]
         self._publisher = Publisher(
-            database, sink, settings, apply=apply, target=target, hooks=[*hooks, *own]
+            database, sink, settings, map=map, apply=apply, target=target, hooks=[*hooks, *own]
         )
         self.probe.watch(self._publisher.sink)
         self.nobody_reads = False

@@ -1,0 +1,91 @@
+"""The message of an event as it is stored, and as the map of a publisher makes it."""
+
+from base64 import b64encode
+from uuid import UUID
+
+import anyio
+import click
+import msgspec
+
+from dsql_outbox.cli.exit_codes import FAILED
+from dsql_outbox.cli.output import aligned, json_line, say
+from dsql_outbox.operations.records import Records
+from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.message import Message
+from dsql_outbox.publisher.message_map import (
+    MapFailed,
+    MessageMap,
+    Refuse,
+    open_map,
+    wire_message,
+)
+from dsql_outbox.schema.outbox_rows import Fault
+
+
+class Form(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A form of a message. A payload that is no UTF-8 is in `base64`."""
+
+    content_type: str
+    headers: dict[str, str]
+    payload: str | None = None
+    base64: str | None = None
+
+    @classmethod
+    def of(cls, message: Message) -> "Form":
+        """The form that a message has."""
+        try:
+            return cls(message.content_type, message.headers, message.payload.decode())
+        except UnicodeDecodeError:
+            data = b64encode(message.payload).decode()
+            return cls(message.content_type, message.headers, base64=data)
+
+    def fields(self, name: str) -> list[tuple[str, str]]:
+        """Pairs of name and value for people."""
+        payload = self.base64 if self.payload is None else self.payload
+        return [
+            (name, self.content_type),
+            *((f"  header {key}", value) for key, value in sorted(self.headers.items())),
+            ("  payload" if self.base64 is None else "  payload, base64", payload or ""),
+        ]
+
+
+class Forms(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Both forms of a message; without `mapped` it is skipped or `refused`."""
+
+    stored: Form
+    mapped: Form | None = None
+    skipped: bool = False
+    refused: str | None = None
+
+
+def show_mapped(database: Database, event_id: UUID, function: MessageMap, *, as_json: bool) -> None:
+    """Print the stored and the mapped form of an event's message. Raises what a command raises."""
+    message = anyio.run(_message, database, event_id)
+    if message is None:
+        raise click.ClickException(f"no event has the id {event_id}")
+    if isinstance(message, Fault):
+        raise click.ClickException(f"event {event_id} has no message: {message.reason}")
+    stored = Form.of(message)
+    open_map(function)
+    try:
+        made = wire_message(function, message)
+    except MapFailed as failure:
+        raise click.ClickException(failure.report) from None
+    refused = made.reason if isinstance(made, Refuse) else None
+    mapped = Form.of(made) if isinstance(made, Message) else None
+    if as_json:
+        json_line(Forms(stored, mapped, skipped=made is None, refused=refused))
+    else:
+        aligned(stored.fields("stored"))
+        say()
+        if mapped is not None:
+            aligned(mapped.fields("mapped"))
+        else:
+            say("mapped  skipped" if refused is None else f"mapped  refused: {refused}")
+    if refused is not None:
+        raise click.exceptions.Exit(FAILED)
+
+
+async def _message(database: Database, event_id: UUID) -> Message | Fault | None:
+    async with Records(database) as records:
+        return await records.message(event_id)
