@@ -1,6 +1,7 @@
 """Public helpers for the tests of applications.
 
-`memory_sink` is a broker in memory, `otlp_receiver` a collector in memory. The
+`memory_sink` is a broker in memory, `otlp_receiver` a collector in memory. `mapped_event` maps an
+event without either. The
 proxies in `proxy/` cause faults between a client and PostgreSQL. `plugin` is a
 pytest plugin with fixtures for them, `sink_contract` the suite that every sink must
 pass. The servers come from `dsql_outbox.servers`.
@@ -12,6 +13,7 @@ from dsql_outbox.testing.proxy.faults import Held
 from dsql_outbox.testing.proxy.postgres_proxy import OutboxProxy, PostgresProxy
 from dsql_outbox.testing.proxy.tcp_proxy import TcpProxy
 
+from .mapped_event import mapped, message_of
 from .memory_sink import MemorySink
 from .otlp_receiver import OtlpReceiver
 
@@ -24,4 +26,6 @@ __all__ = [
     "OutboxProxy",
     "PostgresProxy",
     "TcpProxy",
+    "mapped",
+    "message_of",
 ]

@@ -128,7 +128,7 @@ async def test_an_error_is_recorded_told_and_mended_by_the_next_map(
     }
     ((error, attempts),) = sql.execute("SELECT last_error, attempts FROM outbox.outbox_failures")
     assert error.startswith(f"the map raised ValueError\n  {__file__}:")
-    assert error.endswith(" broken")
+    assert error.endswith("broken")
     assert attempts >= 1
     assert "failed (retry): the map raised ValueError" in caplog.text
     assert "entities" not in caplog.text
