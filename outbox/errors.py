@@ -298,9 +298,10 @@ class MessageGap(OutboxError):
     """A message of a subject came before one that precedes it.
 
     In the database: nothing of this call. Call again: when the broker has delivered the
-    messages before it, or with ``on_gap="run"``. `subject` is the subject, `expected` the
-    position that the message names as its predecessor, and `actual` the highest position
-    that was handled, both in microseconds.
+    messages before it, or with ``on_gap="run"``. The latter is right for a consumer that does not
+    get all messages of a subject, such as behind a publisher whose map skips some. `subject` is
+    the subject, `expected` the position that the message names as its predecessor, and `actual`
+    the highest position that was handled, both in microseconds.
 
         >>> error = MessageGap("Car/C-1", expected=3, actual=1)
         >>> error.subject, error.expected, error.actual
@@ -311,7 +312,7 @@ class MessageGap(OutboxError):
         super().__init__(
             f"a message of {subject} follows position {expected}, but the last one handled has "
             f"position {actual}: leave it to the broker to deliver it again, or call once with "
-            'on_gap="run"'
+            'on_gap="run", as behind a publisher whose map skips messages'
         )
         self.subject = subject
         self.expected = expected

@@ -50,6 +50,12 @@ acknowledged, settled*.
 4. `Settler.settle` deletes the row with many others, by its whole key. Then it is *settled*. A row
    that came back after a failure has its failure deleted too.
 
+With a map, ``Publisher(database, sink, map=function)``, step 2 has more ends. `Mapper.map` calls
+the function for each message of a run. A row that it leaves out keeps its place in the run, and
+`Outcomes.skip` acknowledges it when it is the first one: at once, or in `_SinkCall._act_on` after
+the answer for the message before it. A row that it fails for or refuses begins the next run, and
+then goes to `Outcomes.fail_unsent`, or with its topic to `Outcomes.pause_unmapped`.
+
 **One row of a read model that fails**, ``Publisher(database, apply=function)``. The stages are
 *waiting, sent, applying*, and then *outbox* again, or *burying, settled*.
 

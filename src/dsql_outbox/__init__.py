@@ -37,7 +37,15 @@ if TYPE_CHECKING:
         WriterClosed,
         is_retryable,
     )
-    from .publisher import Publisher, PublisherSettings, TopicSettings, open_sink
+    from .publisher import (
+        MapFailed,
+        Publisher,
+        PublisherSettings,
+        Refuse,
+        TopicSettings,
+        WireForm,
+        open_sink,
+    )
     from .writer import (
         AsyncTransaction,
         AsyncWriter,
@@ -64,6 +72,7 @@ __all__ = [
     "InvalidEvent",
     "JobRefused",
     "JsonEvent",
+    "MapFailed",
     "Message",
     "MessageGap",
     "MissingExtra",
@@ -72,6 +81,7 @@ __all__ = [
     "Publisher",
     "PublisherSettings",
     "Receipt",
+    "Refuse",
     "SchemaError",
     "SettingsError",
     "SinkUnavailable",
@@ -83,6 +93,7 @@ __all__ = [
     "Transaction",
     "TransactionMisused",
     "UnreadableMessage",
+    "WireForm",
     "Writer",
     "WriterClosed",
     "WriterSettings",
@@ -92,7 +103,10 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # with __getattr__ in view, a checker would accept any name
-    _OF_PUBLISHER = {"Publisher", "PublisherSettings", "TopicSettings", "open_sink"}
+    _OF_PUBLISHER = {
+        *("MapFailed", "Publisher", "PublisherSettings", "Refuse", "TopicSettings", "WireForm"),
+        "open_sink",
+    }
 
     def __getattr__(name: str) -> object:
         """Load a public name from its room on first use (PEP 562)."""

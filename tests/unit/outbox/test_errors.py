@@ -99,7 +99,8 @@ def test_an_error_is_also_what_python_calls_it(error: type, python: type) -> Non
             MessageGap("Car/CAR-1", expected=7, actual=5),
             (
                 "a message of Car/CAR-1 follows position 7, but the last one handled has position "
-                '5: leave it to the broker to deliver it again, or call once with on_gap="run"'
+                '5: leave it to the broker to deliver it again, or call once with on_gap="run", as '
+                "behind a publisher whose map skips messages"
             ),
         ),
         (
