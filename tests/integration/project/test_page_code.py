@@ -16,6 +16,9 @@ from typing import Any, Final
 import anyio
 import psycopg
 import pytest
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.avro import AvroDeserializer
+from tests.support.brokers.schema_registry import schema_registry
 from tests.support.checkout import ROOT
 from tests.support.driver_sessions import engine_url
 from tests.support.served_app import served
@@ -25,7 +28,7 @@ from dsql_outbox import AsyncWriter, Database, Entity, Event, Publisher, Writer
 from dsql_outbox.inbox import AsyncInbox
 from dsql_outbox.operations import Targets
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.testing import NatsServer
+from dsql_outbox.testing import NatsServer, mapped
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
@@ -259,3 +262,27 @@ async def test_read_models(shop: dict[str, Any], url: str) -> None:
         assert (await apply.run(until_empty=True)).delivered == 1
         moves = connection.execute("SELECT car, number FROM public.moves").fetchall()
     assert moves == [("Loan/LOAN-7", 1)]
+
+
+def test_your_own_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    to_order, golden_test, to_avro = blocks("your-own-format.md")
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(to_order, names)
+    exec(golden_test, names)
+    monkeypatch.chdir(tmp_path)
+    golden = tmp_path / "order.golden.json"
+    golden.write_bytes(b'{"order_id":"ORD-7","total":"12.50"}')
+    names["test_the_contract_of_billing"]()
+    golden.write_bytes(b'{"order_id":"ORD-7","amount":"12.50"}')
+    with pytest.raises(AssertionError):
+        names["test_the_contract_of_billing"]()
+
+    exec(to_avro, names)
+    order = Entity("Order", "ORD-7", {"total": "12.50"})
+    with schema_registry() as registry, SchemaRegistryClient({"url": registry}) as client:
+        monkeypatch.setenv("SCHEMA_REGISTRY_URL", registry)
+        names["to_avro"].open()
+        payload = mapped(
+            names["to_avro"], Event.new("Order Placed", "OrderPlaced", [order])
+        ).payload
+        assert AvroDeserializer(client)(payload) == {"order_id": "ORD-7", "total": "12.50"}
