@@ -12,8 +12,7 @@ from io import BytesIO
 import fastavro
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
-from dsql_outbox import Message
-from dsql_outbox.publisher import WireForm
+from dsql_outbox import Message, WireForm
 
 SUBJECT = "events.OrderPlaced-value"  # as the registry's clients name it after the topic
 
