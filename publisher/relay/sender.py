@@ -227,11 +227,15 @@ class _SinkCall:
         picked_up_ns = time_ns()
         messages: list[Message] = []
         for subject in self._subjects:
-            shard, began = subject.shard, len(messages)
-            if self._mapper is None:
-                self._add(subject, subject.messages(picked_up_ns), messages)
+            shard, began, run = subject.shard, len(messages), subject.messages(picked_up_ns)
+            if self._mapper is not None:
+                self._add_mapped(self._mapper, subject, run, messages)
             else:
-                self._add_mapped(self._mapper, subject, subject.messages(picked_up_ns), messages)
+                for made in run:
+                    if isinstance(made, Fault):
+                        self._outcomes.reject(subject, made, len(messages) - began)
+                        break
+                    messages.append(made)
             if sent := len(messages) - began:
                 self._sent += [subject] * sent
                 self._unanswered[shard.number] += sent
@@ -239,16 +243,6 @@ class _SinkCall:
         if self._mapper is not None:
             self._fail_unmapped(self._mapper)
         return messages
-
-    def _add(
-        self, subject: Subject, run: Sequence[Message | Fault], messages: list[Message]
-    ) -> None:
-        """Add the messages of a run, as they are stored."""
-        for at, made in enumerate(run):
-            if isinstance(made, Fault):
-                self._outcomes.reject(subject, made, at)
-                break
-            messages.append(made)
 
     def _add_mapped(
         self,
