@@ -51,11 +51,11 @@ def kafka() -> Iterator[MockKafka]:
 
 
 def placed(order: str, total: str) -> Event:
-    return Event.new("Order Placed", "OrderPlaced", [Entity("Order", order, {"total": total})])
+    return Event.new("OrderPlaced", [Entity("Order", order, {"total": total})])
 
 
 def paid(order: str) -> Event:
-    return Event.new("Order Paid", "OrderPaid", [Entity("Order", order, {"by": "card"})])
+    return Event.new("OrderPaid", [Entity("Order", order, {"by": "card"})])
 
 
 def totals(count: int) -> dict[str, str]:
