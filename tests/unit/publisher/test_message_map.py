@@ -196,7 +196,6 @@ class Raising(Mapping[str, str]):
         ((n for n in "ab"), "object of type generator"),
         (Raising(), "raised LookupError|object of type Raising"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_sent_is_named_by_its_type(
     message: Message, made: object, text: str
@@ -253,7 +252,6 @@ async def asynchronous(message: Message) -> bytes:
 @pytest.mark.parametrize(
     "function",
     [with_more, partial(with_more, more=2), Mapper(), Mapper().__call__, Mapper(lambda: None), id],
-    ids=str,
 )
 def test_a_function_of_one_argument_can_be_a_map(function: Callable[[Message], object]) -> None:
     require_map("Publisher", function)
@@ -274,7 +272,6 @@ def test_a_function_of_one_argument_can_be_a_map(function: Callable[[Message], o
         (lambda _message, _connection: None, "must take one argument.*connection"),
         (lambda *, _message: None, "must take one argument"),
     ],
-    ids=str,
 )
 def test_anything_else_is_refused(function: Any, text: str) -> None:
     with pytest.raises(TypeError, match=text):
