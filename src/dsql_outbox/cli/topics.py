@@ -33,7 +33,8 @@ def topics() -> None:
     """List, pause or resume topics.
 
     Messages of a paused topic wait in the outbox. A publisher also pauses a topic by
-    itself while the broker accepts no messages there; `dsql-outbox status` shows both.
+    itself while the broker accepts no messages there, or its map fails for all of them;
+    `dsql-outbox status` shows both.
     """
 
 
