@@ -49,7 +49,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
 
     `ended` is ``empty`` if no message waits, ``time`` if the time was up, ``no shard`` if
     other publishers own all shards, and ``waiting`` if messages wait that could not be
-    sent. `shards` is the highest number of shards that it owned. `delivered`, `failed`
+    sent. `shards` is the highest number of shards that it owned. `delivered`, `skipped`, `failed`
     and `dead` are as in `Relayed`. `left` messages wait, also in the shards of others;
     they are counted up to 1,000, and `more` says that there are more.
     """
@@ -57,6 +57,7 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     ended: Ending
     shards: int
     delivered: int
+    skipped: int
     failed: int
     dead: int
     left: int
@@ -237,6 +238,7 @@ def _invocation(
         ended=_ending(left, seen, has_time=has_time),
         shards=seen.shards,
         delivered=sum(run.delivered for run in runs),
+        skipped=sum(run.skipped for run in runs),
         failed=sum(run.failed for run in runs),
         dead=sum(run.dead for run in runs),
         left=left.count,

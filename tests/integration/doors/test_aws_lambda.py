@@ -88,12 +88,26 @@ def test_it_relays_all_and_says_how_much(database: Database, writer: Writer) -> 
         "ended": "empty",
         "shards": 4,
         "delivered": 199,
+        "skipped": 0,
         "failed": 1,
         "dead": 1,
         "left": 0,
         "more": False,
     }
     assert handler(SCHEDULED, LONG)["delivered"] == 0
+
+
+def test_a_map_makes_and_skips_messages(database: Database, writer: Writer) -> None:
+    writer.write_many([event(f"car-{n % 10}", n) for n in range(200)])
+    sink = MemorySink()
+    handler = relay_handler(
+        database, opened(sink), map=lambda m: b"x" if m.key == "Car/car-3" else None
+    )
+    answer = handler(SCHEDULED, LONG)
+    assert (answer["delivered"], answer["skipped"], answer["left"]) == (20, 180, 0)
+    assert {message.payload for message in sink.messages} == {b"x"}
+    with pytest.raises(TypeError, match="relay_handler takes a function of a message as its map"):
+        relay_handler(database, opened(sink), map="shop:to_message")  # type: ignore[arg-type]
 
 
 def test_its_sink_may_be_a_url(database: Database, writer: Writer, nats_url: str) -> None:

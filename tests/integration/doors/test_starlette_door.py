@@ -76,6 +76,16 @@ async def test_starlette_alone_writes_and_relays(database: Database) -> None:
         await until(server, lambda ready: ready["ready"], status=200)
 
 
+async def test_its_publisher_may_have_a_map(database: Database) -> None:
+    sink = MemorySink()
+    async with served(application(Outbox(database, sink=sink, map=lambda _: "mapped"))) as server:
+        await server.client.post("/")
+        (message,) = await sink.published(1)
+        assert message.payload == b"mapped"
+    with pytest.raises(TypeError, match="Outbox takes a function of a message as its map"):
+        Outbox(database, sink=sink, map=5)  # type: ignore[arg-type]
+
+
 @pytest.mark.usefixtures("database")
 async def test_without_a_publisher_it_is_ready_while_the_database_answers(
     outbox_url: str,
