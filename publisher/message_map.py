@@ -78,6 +78,9 @@ class Refuse(msgspec.Struct, frozen=True):
     """The map refuses a message: it is given up now. The text in `reason` has no payload.
 
     It becomes a dead letter, or blocks its subject, as `PublisherSettings.on_dead_letter` says.
+
+        >>> def to_message(message: Message) -> bytes | Refuse:
+        ...     return message.payload or Refuse("it is empty")
     """
 
     reason: str
@@ -88,6 +91,13 @@ class MapFailed(OutboxError):
 
     The text names the type of an error or of a value, and quotes neither. `places` are the lines
     of the user's code that an error came through.
+
+        >>> from dsql_outbox.testing import mapped
+        >>> try:
+        ...     mapped(lambda message: 1 // 0, event)
+        ... except MapFailed as error:
+        ...     print(error)
+        the map raised ZeroDivisionError
     """
 
     def __init__(self, fault: str, places: Iterable[str] = ()) -> None:
