@@ -6,6 +6,7 @@ leaves out or fails for ends the run of its subject at the right place. No I/O.
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Final, cast
 
 import msgspec
@@ -50,6 +51,9 @@ _RESERVED: Final = RESERVED_HEADERS - {"type"}
 
 _TOPICS: Final = 10_000
 """The most topics for which it is known that the map works."""
+
+_content_type_fault: Final = lru_cache(maxsize=256)(content_type_fault)
+"""A map has few content types."""
 
 _RETURNS: Final = (
     "a map returns bytes, a str, a JSON object or array, None, Refuse(..), WireForm(..), or the "
@@ -168,21 +172,28 @@ def _formed(made: object, message: Message, headers: dict[str, str]) -> Message 
         return None
     if made is message:
         return structs.replace(message, headers=headers)
-    if isinstance(made, Refuse):
-        reason = cast("object", made.reason)  # a user may ignore the type
-        if isinstance(reason, str):
-            return made
-        raise MapFailed(f"refused it with a reason of type {type(reason).__name__}, not str")
-    if isinstance(made, WireForm):
+    # First what is most common: a check against a Struct costs as much as all the rest.
+    if isinstance(made, bytes | str):
+        payload, kind = _encoded(made)
+    elif isinstance(made, WireForm):
         payload, kind = _encoded(made.payload)
         if made.content_type is not None:
             kind = _content_type(made.content_type)
         if made.headers:
             _change_headers(headers, made.headers)
+    elif isinstance(made, Refuse):
+        return _refusal(made)
     else:
         payload, kind = _encoded(made)
     headers["datacontenttype"] = kind
     return structs.replace(message, headers=headers, payload=payload)
+
+
+def _refusal(made: Refuse) -> Refuse:
+    reason = cast("object", made.reason)  # a user may ignore the type
+    if not isinstance(reason, str):
+        raise MapFailed(f"refused it with a reason of type {type(reason).__name__}, not str")
+    return made
 
 
 def _encoded(value: object) -> tuple[bytes, str]:
@@ -212,7 +223,7 @@ def _encoded(value: object) -> tuple[bytes, str]:
 def _content_type(given: object) -> str:
     if not isinstance(given, str):
         raise MapFailed(f"returned a content type of type {type(given).__name__}, which is no str")
-    if content_type_fault(given):  # its text would quote what may be a payload
+    if _content_type_fault(given):  # its text would quote what may be a payload
         raise MapFailed(
             "returned a content type that is no media type, such as application/avro or text/plain"
         )
@@ -265,7 +276,9 @@ class Mapper:
             return Retry(failure.report)
         if message.topic not in self._works:
             self._note_works(message.topic)
-        return Rejected(f"the map refused it: {made.reason}") if isinstance(made, Refuse) else made
+        if made is None or isinstance(made, Message):
+            return made
+        return Rejected(f"the map refused it: {made.reason}")
 
     def works(self, topic: str) -> bool:
         """Whether the map has returned for a message of this topic."""
