@@ -282,7 +282,5 @@ def test_your_own_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with schema_registry() as registry, SchemaRegistryClient({"url": registry}) as client:
         monkeypatch.setenv("SCHEMA_REGISTRY_URL", registry)
         names["to_avro"].open()
-        payload = mapped(
-            names["to_avro"], Event.new("Order Placed", "OrderPlaced", [order])
-        ).payload
+        payload = mapped(names["to_avro"], Event.new("OrderPlaced", [order])).payload
         assert AvroDeserializer(client)(payload) == {"order_id": "ORD-7", "total": "12.50"}
