@@ -276,10 +276,10 @@ class SinkUnavailable(OutboxError):
 
 
 class UnreadableMessage(OutboxError, ValueError):
-    """A received message lacks what every message of a publisher carries.
+    """A received message lacks what every message of a publisher carries, or is not JSON.
 
     In the database: nothing. Call again: no. `part` names what is missing or not valid,
-    such as ``position``.
+    such as ``position``. It is ``JSON`` if `Received.json` cannot decode the payload.
 
         >>> from dsql_outbox.inbox import from_sqs
         >>> try:
