@@ -97,12 +97,9 @@ def test_leaving_the_proxy_ends_its_connections_and_its_thread(
 
 def test_the_url_is_the_servers_but_for_the_way_there() -> None:
     proxy = PostgresProxy("postgresql://me:p%40ss@db:6000/x%20y?sslmode=require&target=1")
-    assert proxy.url == (
-        f"postgresql://me:p%40ss@127.0.0.1:{proxy.port}/x%20y"
-        "?sslmode=disable&target=1&gssencmode=disable"
-    )
+    assert proxy.url == f"postgresql://me:p%40ss@127.0.0.1:{proxy.port}/x%20y?target=1"
     spaced = PostgresProxy("postgresql://db/x?options=-c%20a%3Db")
-    assert "?options=-c%20a%3Db&" in spaced.url  # libpq takes a + for a plus
+    assert spaced.url.endswith("?options=-c%20a%3Db")  # libpq takes a + for a plus
     for wrong in ("mysql://h/x", "postgresql:///x?host=/tmp"):
         with pytest.raises(SettingsError, match="over TCP"):
             PostgresProxy(wrong)

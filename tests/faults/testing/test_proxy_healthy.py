@@ -4,6 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 from tests.support.proxy_clients import INSERT, SyncClient, inserting, rows, wait_in_database
 
 from dsql_outbox.testing import PostgresProxy
@@ -29,6 +32,21 @@ def test_a_healthy_proxy_changes_nothing(proxy: PostgresProxy, url: str) -> None
 def test_a_client_that_asks_for_encryption_is_told_no(proxy: PostgresProxy) -> None:
     with psycopg.connect(proxy.url, sslmode="prefer", gssencmode="prefer") as client:
         assert client.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_an_engine_connects_by_its_url(proxy: PostgresProxy, driver: str) -> None:
+    engine = create_engine(proxy.url.replace("://", f"+{driver}://", 1), poolclass=NullPool)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT 1")).scalar() == 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_an_async_engine_connects_by_its_url(proxy: PostgresProxy, driver: str) -> None:
+    engine = create_async_engine(proxy.url.replace("://", f"+{driver}://", 1), poolclass=NullPool)
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT 1"))).scalar() == 1
 
 
 def test_a_statement_can_be_cancelled_through_it(

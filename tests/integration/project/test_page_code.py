@@ -113,7 +113,7 @@ async def orders(
     with psycopg.connect(shop["url"]) as connection:
         connection.execute("DROP TABLE orders")
         connection.execute(table.encode())
-    monkeypatch.setenv("DATABASE_URL", proxy.url.partition("?")[0])
+    monkeypatch.setenv("DATABASE_URL", proxy.url)
     sink = f"jsonl:{tmp_path}/messages"
     await ran(shop, program.replace("nats://localhost:4222?stream=EVENTS", sink))
     await ran(shop, pool if "pool" in request.param else lifespan)

@@ -134,7 +134,7 @@ class ClientSession(Link):
     def _take_request(self, message: WireMessage) -> None:
         code = wire.request_code(message)
         if code in {wire.SSL_REQUEST, wire.GSSENC_REQUEST}:
-            self.to_client(b"N")
+            self.answer(b"N")
             return
         if code != wire.CANCEL_REQUEST:
             self.count_opened()

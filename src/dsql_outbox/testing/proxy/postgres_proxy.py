@@ -16,6 +16,8 @@ from .wire_protocol import error_response
 _PORT: Final = 5432
 _CONFLICT: Final = "change conflicts with another transaction, please retry: (OC000)"
 
+_OF_ENCRYPTION: Final = {"sslmode", "sslnegotiation", "sslrootcert", "gssencmode"}
+
 
 class PostgresProxy(TcpProxy):
     """A proxy for the server of `url`, as a context manager.
@@ -36,8 +38,9 @@ class PostgresProxy(TcpProxy):
             raise SettingsError("the proxy needs a URL postgresql://..@HOST:PORT/.., over TCP")
         super().__init__(parts.hostname, parts.port or _PORT)
         user, at, _ = parts.netloc.rpartition("@")
-        # The proxy cannot read encrypted messages.
-        options = dict(parse_qsl(parts.query)) | {"sslmode": "disable", "gssencmode": "disable"}
+        # The proxy cannot read encrypted messages, so it refuses encryption, and a client that
+        # requires it cannot connect. Nothing is added: not every driver knows libpq's options.
+        options = {k: v for k, v in parse_qsl(parts.query) if k not in _OF_ENCRYPTION}
         self.url: Final = urlunsplit(
             parts._replace(
                 netloc=f"{user}{at}127.0.0.1:{self.port}", query=urlencode(options, quote_via=quote)

@@ -77,8 +77,12 @@ class Link:
 
     def to_client(self, data: bytes) -> None:
         """Send bytes to the client, unless it has disconnected or the proxy swallows them."""
-        is_silent = self._is_silent or self._proxy.swallows
-        if data and not is_silent and not self._client.is_closing():
+        if not (self._is_silent or self._proxy.swallows):
+            self.answer(data)
+
+    def answer(self, data: bytes) -> None:
+        """Send bytes of the proxy itself to the client, unless it has disconnected."""
+        if data and not self._client.is_closing():
             self._client.write(data)
 
     def cut(self, *, reset: bool = False) -> None:
