@@ -305,6 +305,11 @@ def refuses_form(error: BaseException) -> bool:
     return is_refusal and _OUTDATED_PLAN.search(str(found)) is None
 
 
+def lacks_feature(error: BaseException) -> bool:
+    """Return whether the server does not know what a statement asks for."""
+    return sqlstate_of(error) == errors.FeatureNotSupported.sqlstate
+
+
 def answers_commit(error: Exception) -> bool:
     """Return whether an error that means a lost connection is an answer to COMMIT: it failed.
 

@@ -36,6 +36,7 @@ from dsql_outbox.outbox.unit_of_work.commit import GuardFailed, Guards, begin, c
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun
 from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.outbox.unit_of_work.loops import do_async, perform_async
+from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
 
 from .named_statements import guards, statement
 from .outbox_rows import RowId
@@ -271,7 +272,7 @@ class SessionTransaction:
         run = FunctionRun("apply")
         raised: Exception | None = None
         waited_at: TracebackType | None = None
-        with run.lend_handle(self._connection) as handle:
+        with run.lend(OwnTransaction(self._connection)) as handle:
             handle.deadline = None  # the scope limits all statements of the function together
             try:
                 with move_on_after(seconds) as scope:

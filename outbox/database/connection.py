@@ -20,8 +20,9 @@ from typing import Any, Self, TypeVar
 
 import anyio
 import psycopg
-from psycopg import IsolationLevel, sql, waiting
+from psycopg import sql, waiting
 from psycopg.abc import PQGen, PQGenConn
+from psycopg.adapt import AdaptersMap
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGconn
 
@@ -35,11 +36,6 @@ _INTERVAL = 0.1  # seconds between checks for a signal, psycopg's own default
 _TOO_LATE = "no answer from the database before the deadline; the connection is closed"
 
 _NOT_CONNECTED = "no connection to the database before the timeout"
-
-_BEGIN = {
-    IsolationLevel.READ_COMMITTED: b"BEGIN ISOLATION LEVEL READ COMMITTED",
-    IsolationLevel.REPEATABLE_READ: b"BEGIN ISOLATION LEVEL REPEATABLE READ",
-}
 
 _CLOSED = "the connection is closed"
 
@@ -78,6 +74,8 @@ class _Connecting:
 
 
 _connecting: ContextVar[_Connecting | None] = ContextVar("dsql_outbox_connecting", default=None)
+
+_CURSORS = (psycopg.Cursor, psycopg.AsyncCursor)
 
 BeforeSend = Callable[[int], None]
 """Called with the `TransactionStatus` before a statement is sent.
@@ -221,6 +219,8 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     """Whether it was lent, and the block that lent it has ended."""
     was_busy: bool = False
     """Whether an exchange ran on it when that block ended."""
+    handlers: tuple[Any, Any] = (None, None)
+    """The handlers of libpq's object before this one took its session over from a pool."""
     takes_marks: bool = False
     """Whether the server may take a mark: a setting of our own that ends with its transaction."""
 
@@ -262,7 +262,8 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         lent: Any = type(self)(self.pgconn)
         lent.share(self)
         lent.before_send, lent.on_error = before_send, on_error
-        lent.cursor_factory = lent.lent_cursor
+        if lent.cursor_factory in _CURSORS:
+            lent.cursor_factory = lent.lent_cursor
         lent.lock = lent.lent_lock(self.deadline)
         try:
             yield lent
@@ -275,12 +276,35 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
             self.prepare_threshold, self.prepared_max = prepared
             self.pgconn.notice_handler, self.pgconn.notify_handler = notices
 
+    @classmethod
+    def over(cls, lent: Any) -> Self:
+        """Return another object for the session of a connection that a pool has lent.
+
+        It has the factories and adapters of that connection, until `leave`.
+        """
+        handlers = lent.pgconn.notice_handler, lent.pgconn.notify_handler
+        made = cls(lent.pgconn)
+        made.copy_settings(lent)
+        made.handlers = handlers
+        return made
+
+    def leave(self) -> None:
+        """Leave the session to the connection of the pool."""
+        self.is_over = True
+        self.pgconn.notice_handler, self.pgconn.notify_handler = self.handlers
+
+    def copy_settings(self, owner: Any) -> None:
+        """Take over what code of the user sees of a connection for the same session."""
+        self._autocommit, self._read_only = owner.autocommit, owner.read_only
+        self._isolation_level, self._deferrable = owner.isolation_level, owner.deferrable
+        self._prepared = owner._prepared  # noqa: SLF001 - its names are those of the session
+        self._adapters = AdaptersMap(owner.adapters) if owner._adapters else None  # noqa: SLF001
+        self.row_factory, self.cursor_factory = owner.row_factory, owner.cursor_factory
+
     def share(self, owner: "_ConnectionBase") -> None:
         """Take over the state of the session from the connection that owns it."""
+        self.copy_settings(owner)
         self._session = owner._session  # noqa: SLF001 - of the same class
-        self._autocommit, self._read_only = owner.autocommit, owner.read_only
-        self._isolation_level = owner.isolation_level
-        self._prepared = owner._prepared  # noqa: SLF001 - its names are those of the session
         self.executions, self.prepares = owner.executions, owner.prepares
         self.deadline, self.role_path = owner.deadline, owner.role_path
 
@@ -300,7 +324,7 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         text = query.as_bytes(self) if isinstance(query, sql.Composable) else query
         text = " ".join(strings) if strings else text
         text = text.encode() if isinstance(text, str) else text
-        if isinstance(text, bytes) and _COMMIT.match(text):
+        if isinstance(text, bytes) and is_commit(text):
             self.refuse_end()
 
     def refuse_end(self) -> None:
@@ -358,8 +382,7 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     @property
     def begin(self) -> bytes:
         """The BEGIN statement, with the connection's isolation level if one is set."""
-        level = self.isolation_level
-        return b"BEGIN" if level is None else _BEGIN[level]
+        return self._get_tx_start_command()
 
     @cached_property
     def executions(self) -> dict[bytes, int]:
@@ -481,6 +504,11 @@ class AsyncConnection(_ConnectionBase, psycopg.AsyncConnection[Any]):
             raise
         finally:
             self._session.end()
+
+
+def is_commit(text: bytes) -> bool:
+    """Return whether a text begins with a statement that would commit."""
+    return _COMMIT.match(text) is not None
 
 
 @contextmanager

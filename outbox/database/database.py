@@ -250,13 +250,18 @@ class Database:
             "prepare_threshold": None,
         }
 
+    @property
+    def takes_marks(self) -> bool:
+        """Whether the server may take a mark, as far as the URL says."""
+        return self._address.takes_marks
+
     def _configure(self, connection: C, *, role_path: bool) -> C:
         self.was_reached = True
         connection.role_path = role_path
         lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - not a secret
         connection.retires_at = monotonic() + lifetime
         connection.prepares = self._prepare
-        connection.takes_marks = self._address.takes_marks
+        connection.takes_marks = self.takes_marks
         return connection
 
     def __str__(self) -> str:

@@ -140,8 +140,11 @@ def command(connection: "psycopg.BaseConnection[Any]", text: bytes) -> "PQGen[st
 def commands(
     connection: "psycopg.BaseConnection[Any]", texts: Sequence[bytes]
 ) -> "PQGen[str | None]":
-    """Return a generator that runs statements without rows, as `command` does, in one text."""
-    return command(connection, b"; ".join(texts))
+    """Return a generator that runs statements in one text, and returns the tag of the last one."""
+    for result in (results := (yield from script(connection, b"; ".join(texts)))):
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise errors.error_from_result(result, connection.info.encoding)
+    return tag_of(results[-1])
 
 
 def script(connection: "psycopg.BaseConnection[Any]", text: bytes) -> "PQGen[list[PGresult]]":

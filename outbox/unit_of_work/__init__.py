@@ -34,6 +34,8 @@ cancellation, ends the loop, and `abandon` says what is known of each work.
 - `turns`: the order of calls that name the same entities.
 - `gate`: whether a write or a COMMIT may be sent now.
 - `function_run`: one run of the user's function, and whose error ended it.
+- `run_transaction`: the port to the transaction of a run, and to the sessions of a caller.
+- `own_transaction`: that transaction on a connection of the library or of psycopg's pool.
 - `commit`: the answer to COMMIT.
 - `budget`: which errors are followed by another attempt, how often, and when. The budgets of a
   writer are made from its settings, in `writer.budgets`.

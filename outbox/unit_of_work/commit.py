@@ -56,7 +56,7 @@ class Guards(msgspec.Struct, frozen=True):
 class GuardFailed(Exception):
     """A guard has failed by `error`, so COMMIT did not run. The transaction is rolled back."""
 
-    def __init__(self, error: psycopg.Error) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
 

@@ -8,17 +8,14 @@ judges here; the rest is for the guards before COMMIT.
 """
 
 import re
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import starmap
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
-import psycopg
-from psycopg import errors
 from psycopg.pq import TransactionStatus
 
-from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.outbox.failure import (
     CONFLICTS,
@@ -26,19 +23,22 @@ from dsql_outbox.outbox.failure import (
     FailureKind,
     answers_commit,
     kind_of,
+    sqlstate_of,
     unwrap,
 )
 
-from .commit import GuardFailed, Guards, commit, roll_back
+from .commit import GuardFailed, Guards
 from .gate import Gate
 from .primitives import Invoke, Program
-
-C = TypeVar("C", bound=Connection | AsyncConnection)
+from .run_transaction import RunTransaction
 
 _NOT_OURS: Final = {TransactionStatus.IDLE, TransactionStatus.ACTIVE}
 
 _LAZY: Final[tuple[type[object], ...]] = (Generator, AsyncGenerator, map, filter, starmap)
 """Values that call code of the user when they are read, which is after the run."""
+
+_FAILED_CAST: Final = "22P02"
+_FAILED_TRANSACTION: Final = "25P02"
 
 _UNDONE: Final = re.compile(r"undone (?P<found>\d+) of (?P<number>\d+)")
 """The text in the failing cast of a guard whose rows are not all there."""
@@ -74,27 +74,31 @@ class FunctionRun:
         """The id of the run, which its rows and the mark of its transaction have."""
         self.is_over = False
         self.value: Any = None
-        self.failures: list[psycopg.Error] = []
+        self.failures: list[Exception] = []
         """The errors of the connection since the transaction was last healthy."""
-        self._handle: Connection | AsyncConnection | None = None
+        self._transaction: RunTransaction | None = None
         self._is_lost = False
         self.misuse: TransactionMisused | None = None
         """The last misuse of the transaction."""
 
     def complete(
-        self, connection: C, function: Callable[[C], object], gate: Gate, guards: Guards
+        self,
+        transaction: RunTransaction,
+        function: Callable[[Any], object],
+        gate: Gate,
+        guards: Guards,
     ) -> Program[DatabaseFailure | None]:
-        """Call the function in the open transaction of a connection, judge the run, and commit.
+        """Call the function in the open transaction, judge the run, and commit.
 
         Return a failure of the function, which nothing retries. Raise `RunFailed` or the error of
         COMMIT if the database failed.
         """
-        verdict = self.judge((yield from self.invoke(connection, function)))
+        verdict = self.judge((yield from self.invoke(transaction, function)))
         if verdict is None:
-            verdict = yield from self._commit(connection, gate, guards)
+            verdict = yield from self._commit(transaction, gate, guards)
         if verdict is None:
             return None
-        yield from roll_back(connection)
+        yield from transaction.roll_back()
         if verdict.is_functions:
             return DatabaseFailure(
                 FailureKind.FATAL, verdict.error, None, None, for_caller=verdict.for_caller
@@ -102,19 +106,16 @@ class FunctionRun:
         raise RunFailed(verdict) from verdict.error
 
     def _commit(
-        self, connection: Connection | AsyncConnection, gate: Gate, guards: Guards
+        self, transaction: RunTransaction, gate: Gate, guards: Guards
     ) -> Program[Verdict | None]:
         """Commit behind the guards of the run. Return why the server did not."""
-        statements = guards.commit_statements(connection, self.id, self.own)
-        # Nothing is stored before this point, so only from here on is the outcome in doubt.
-        gate.admit("COMMIT", connection, TransactionStatus.INTRANS)
         try:
-            yield from commit(connection, statements)
+            yield from transaction.commit(guards, self.id, self.own, gate)
         except GuardFailed as failed:
             gate.sent = False
             return self.judge_guard(failed.error)
-        except psycopg.Error as error:
-            if not answers_commit(error) or connection.closed:
+        except Exception as error:
+            if not answers_commit(error) or transaction.is_lost:
                 raise
             return Verdict(error, error, is_functions=True)
         return None
@@ -124,10 +125,13 @@ class FunctionRun:
         """What the run has stored itself, for the guard of it; None without any."""
         return None
 
-    def judge_guard(self, error: psycopg.Error) -> Verdict:
+    def judge_guard(self, error: Exception) -> Verdict:
         """Judge the error of a guard, which has kept the transaction from its COMMIT."""
-        if not isinstance(error, errors.InvalidTextRepresentation):
-            return Verdict(error, error, is_functions=False)
+        found = sqlstate_of(error)
+        if found != _FAILED_CAST:
+            has_failed = found == _FAILED_TRANSACTION and self.failures
+            first = self.failures[0] if has_failed else error
+            return Verdict(first, first, is_functions=False)
         if undone := _UNDONE.search(str(error)):
             found, number = undone["found"], int(undone["number"])
             events = "event is" if number == 1 else "events are"
@@ -140,12 +144,14 @@ class FunctionRun:
             misuse = self.record_own_end()
         return Verdict(misuse, misuse, is_functions=True)
 
-    def invoke(self, connection: C, function: Callable[[C], object]) -> Program[Exception | None]:
-        """Call the function with a handle of the connection. `value` is its result.
+    def invoke(
+        self, transaction: RunTransaction, function: Callable[[Any], object]
+    ) -> Program[Exception | None]:
+        """Call the function with what the transaction lends it. `value` is its result.
 
         Return the error that it raised: `judge` decides whose error it is.
         """
-        with self.lend_handle(connection) as handle:
+        with self.lend(transaction) as handle:
             try:
                 self.value = yield Invoke(function, handle)
                 self._require_eager()
@@ -164,21 +170,29 @@ class FunctionRun:
             )
 
     @contextmanager
-    def lend_handle(self, connection: C) -> Generator[C]:
-        """Yield a handle of the connection for the function. It ends with the block."""
-        # Of the connection's own kind.
-        lent: Any = connection.lent(self.refuse_outside, self.note_failure)
-        with lent as handle:
-            self._handle = handle
+    def lend(self, transaction: RunTransaction) -> Generator[Any]:
+        """Yield what the function gets of the transaction. It ends with the block."""
+        self._transaction = transaction
+        with transaction.lent(self) as handle:
             try:
                 yield handle
             finally:
                 self.is_over = True
 
     @property
+    def aliases(self) -> Sequence[object]:
+        """The objects of the caller that stand for the transaction, besides what is lent."""
+        return self._running.aliases
+
+    @property
+    def status(self) -> TransactionStatus:
+        """The status of the transaction."""
+        return self._running.status
+
+    @property
     def is_inside(self) -> bool:
         """Whether the function runs now."""
-        return self._handle is not None and not self.is_over
+        return self._transaction is not None and not self.is_over
 
     def refuse_outside(self, status: int) -> None:
         """Refuse a statement outside the transaction: it would be stored, or join another run."""
@@ -192,14 +206,13 @@ class FunctionRun:
                 "has ended the transaction itself: what it sends after that is not stored"
             )
 
-    def note_failure(self, error: psycopg.Error, before: int) -> None:
+    def note_failure(self, error: Exception, before: int) -> None:
         """Record an error of the connection, and the transaction status `before` it."""
         if self.is_over:  # of a statement that ran when the run ended, which is a misuse
             return
         self.forget_undone(before)
         self.failures.append(error)
-        handle = self._handle
-        self._is_lost = handle is not None and handle.closed and not handle.was_closed
+        self._is_lost = self._running.is_lost
 
     def forget_undone(self, status: int) -> None:
         """Forget the recorded errors if the transaction is healthy.
@@ -210,12 +223,10 @@ class FunctionRun:
         if status == TransactionStatus.INTRANS:
             self.failures.clear()
 
-    def record_misuse(self, what: str) -> TransactionMisused:
+    def record_misuse(self, what: str, remedy: str | None = None) -> TransactionMisused:
         """Record a misuse, and return the exception that names it."""
-        self.misuse = TransactionMisused(
-            f"the function given to {self._caller} {what}: "
-            f"let {self._caller} begin, commit and roll back"
-        )
+        remedy = remedy or f"let {self._caller} begin, commit and roll back"
+        self.misuse = TransactionMisused(f"the function given to {self._caller} {what}: {remedy}")
         return self.misuse
 
     def record_own_end(self) -> TransactionMisused:
@@ -228,10 +239,10 @@ class FunctionRun:
     def judge(self, raised: Exception | None) -> Verdict | None:
         """Judge the run after the function returned or raised. None: the transaction commits."""
         self.is_over = True
-        status = self._status
+        status = self.status
         if self.misuse is None:
             self._look_for_misuse(status)
-        if self.misuse is not None and raised in (None, self.misuse):
+        if self.misuse is not None and self._is_of_misuse(raised):
             return Verdict(self.misuse, self.misuse, is_functions=True)
         if raised is None and status is TransactionStatus.INTRANS:
             return None
@@ -246,19 +257,9 @@ class FunctionRun:
         return Verdict(first, first, is_functions=False)
 
     @property
-    def _lent(self) -> Connection | AsyncConnection:
-        assert self._handle is not None  # noqa: S101 - the function gets it, and `judge` follows
-        return self._handle
-
-    @property
-    def _status(self) -> TransactionStatus:
-        """The transaction status. An open pipeline is a statement that runs."""
-        if self._lent.was_busy:
-            return TransactionStatus.ACTIVE
-        status = self._lent.info.transaction_status
-        if status is TransactionStatus.INTRANS and self._lent.pgconn.pipeline_status:
-            return TransactionStatus.ACTIVE
-        return status
+    def _running(self) -> RunTransaction:
+        assert self._transaction is not None  # noqa: S101 - `lend` comes first
+        return self._transaction
 
     def _look_for_misuse(self, status: TransactionStatus) -> None:
         """Record a misuse that no statement showed."""
@@ -270,9 +271,14 @@ class FunctionRun:
                 f"(status {status.name})"
             )
         elif status is TransactionStatus.INERROR and not self.failures:
-            self.record_misuse("has failed the transaction by a statement that psycopg did not run")
-        elif status is TransactionStatus.INTRANS and self._lent.has_open_block:
+            self.record_misuse(
+                "has failed the transaction by a statement that the driver did not report"
+            )
+        elif status is TransactionStatus.INTRANS and self._running.has_open_block:
             self.record_misuse("has left a block of connection.transaction() open")
+
+    def _is_of_misuse(self, raised: Exception | None) -> bool:
+        return raised in (None, self.misuse) or self._running.is_refusal(raised)
 
     def _is_ours(self, error: Exception, status: TransactionStatus) -> bool:
         """Return whether our connection or our transaction has failed, and caused this error.

@@ -78,10 +78,7 @@ class Gate:
         status is not `status`.
         """
         now = monotonic()
-        if self.deadline is not None and now >= self.deadline:
-            raise psycopg.OperationalError(
-                f"{what} was not sent: the deadline of the call (timeout) has passed"
-            )
+        self._require_time(what, now)
         if connection.is_inherited:
             raise psycopg.ProgrammingError(
                 f"{what} was not sent: another process opened the connection"
@@ -101,3 +98,17 @@ class Gate:
         for member in members:
             member.is_sent = True
         return True
+
+    def admit_commit(self) -> None:
+        """Let COMMIT be sent on a connection of a caller's pool, as `admit` does on one of ours.
+
+        Raises the driver's `OperationalError` after the deadline.
+        """
+        self._require_time("COMMIT", monotonic())
+        self.sent = True
+
+    def _require_time(self, what: str, now: float) -> None:
+        if self.deadline is not None and now >= self.deadline:
+            raise psycopg.OperationalError(
+                f"{what} was not sent: the deadline of the call (timeout) has passed"
+            )

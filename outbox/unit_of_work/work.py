@@ -22,6 +22,7 @@ from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from .function_run import RunFailed
 from .gate import Gate
 from .primitives import Open, Program, Sleep
+from .run_transaction import Sessions
 
 T = TypeVar("T")
 
@@ -135,7 +136,7 @@ def attempt_once(work: Work, *, fresh: bool) -> Program[DatabaseFailure | None]:
 
 
 def on_connection(  # noqa: PLR0913 - the parts of an attempt
-    connections: Lender[Any],
+    connections: Lender[Any] | Sessions,
     act: Callable[[Any], Program[T]],
     gate: Gate,
     *,

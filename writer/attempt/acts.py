@@ -26,6 +26,7 @@ from dsql_outbox.outbox.unit_of_work.commit import require_committed, roll_back
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program, Query
+from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Sessions
 from dsql_outbox.outbox.unit_of_work.work import on_connection
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Found, Row, Stored, found_events
@@ -85,6 +86,23 @@ class Acts:
             fresh=fresh and self._core.fresh_retries,
             role_path=True,
             translate=self._core.translate,
+        )
+
+    def run_in(
+        self, sessions: Sessions, transaction: Callable[[RunTransaction], Program[T]]
+    ) -> Program[T | DatabaseFailure]:
+        """Run a transaction with SQL of the caller in one of the caller's sessions."""
+        if not self._core.statements.shards:
+            learn = partial(learn_layout, self._core.statements)
+            failure = yield from on_connection(
+                self._connections, learn, self.gate, translate=self._core.translate
+            )
+            if failure is not None:
+                return failure
+        return (
+            yield from on_connection(
+                sessions, transaction, self.gate, translate=self._core.translate
+            )
         )
 
     def prove_form(self) -> Program[bool]:

@@ -22,13 +22,11 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4, uuid5
 from weakref import ref
 
-import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.observability.facts import AttemptOutcome, WriteStarted
 from dsql_outbox.observability.hooks import Scopes
 from dsql_outbox.outbox.database.array_literals import plain_array
-from dsql_outbox.outbox.database.exchange import commands
 from dsql_outbox.outbox.errors import (
     DuplicateEvent,
     OutcomeUnknown,
@@ -36,11 +34,18 @@ from dsql_outbox.outbox.errors import (
     TransactionMisused,
 )
 from dsql_outbox.outbox.event.event_parser import EventSource, ParsedEvent
-from dsql_outbox.outbox.failure import RETRIED, DatabaseFailure, FailureKind, kind_of
+from dsql_outbox.outbox.failure import (
+    RETRIED,
+    DatabaseFailure,
+    FailureKind,
+    driver_error,
+    kind_of,
+)
 from dsql_outbox.outbox.receipt import Receipt
-from dsql_outbox.outbox.unit_of_work.commit import begin
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
+from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
 from dsql_outbox.outbox.unit_of_work.primitives import Program
+from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Sessions
 from dsql_outbox.outbox.unit_of_work.work import Again, Work, next_connection
 from dsql_outbox.writer.attempt.acts import Acts, learn_layout
 from dsql_outbox.writer.attempt.journal import Journal, attempt_outcome
@@ -67,8 +72,10 @@ class Call(Work, Generic[T]):
         function: "Callable[[Run[T], Any], Any]",
         *,
         on_duplicate: OnDuplicate,
+        sessions: "Sessions | None" = None,
     ) -> None:
         self.core = core
+        self._sessions = sessions
         self.function = function
         self._acts = acts
         self.fence: UUID | None = None
@@ -105,6 +112,11 @@ class Call(Work, Generic[T]):
         return self._run is not None and self._run.is_inside
 
     @property
+    def has_sessions(self) -> bool:
+        """Whether its runs are in sessions of the caller."""
+        return self._sessions is not None
+
+    @property
     def is_open(self) -> bool:
         """Whether the call has no outcome yet."""
         return self.winner is None and self.error is None and self._duplicate is None
@@ -135,7 +147,10 @@ class Call(Work, Generic[T]):
         """Run the function in a transaction."""
         self._started_ns = time_ns()
         run = self._current
-        failure = yield from self._acts.run(self._transaction, fresh=fresh)
+        if self._sessions is None:
+            failure = yield from self._acts.run(self._on_own, fresh=fresh)
+        else:
+            failure = yield from self._acts.run_in(self._sessions, self._complete)
         if failure is not None and run.is_refused:
             run.needs_plain = yield from self._acts.prove_form()
         if failure is None:
@@ -185,7 +200,8 @@ class Call(Work, Generic[T]):
         if wait is None:
             self._give_up(first.for_caller or failure.error)
             return Again()
-        return Again([self], wait, next_connection(failure, role_path=True))
+        is_own = self._sessions is None
+        return Again([self], wait, next_connection(failure, role_path=True) if is_own else None)
 
     def fail(self, error: Exception) -> None:
         """Settle the call after a defect of the library. A COMMIT that was sent may have worked."""
@@ -220,12 +236,15 @@ class Call(Work, Generic[T]):
         unknown.add_note(f"transact: {why}")
         return unknown
 
-    def _transaction(self, connection: Any) -> Program[DatabaseFailure | None]:
+    def _on_own(self, connection: Any) -> Program[DatabaseFailure | None]:
+        yield from learn_layout(self.core.statements, connection)
+        return (yield from self._complete(OwnTransaction(connection)))
+
+    def _complete(self, transaction: RunTransaction) -> Program[DatabaseFailure | None]:
         run, core, gate = self._current, self.core, self._acts.gate
-        yield from learn_layout(core.statements, connection)
-        yield from begin(connection, core.guards, run.id, partial(commands, connection))
+        yield from transaction.begin(core.guards, run.id)
         function = partial(self.function, run)
-        failure = yield from run.complete(connection, function, gate, core.guards)
+        failure = yield from run.complete(transaction, function, gate, core.guards)
         gate.wrote = failure is None
         return failure
 
@@ -289,7 +308,7 @@ class Call(Work, Generic[T]):
             unknown = self.unknown("an earlier run may have been committed")
             unknown.__cause__ = error
             error = unknown
-        elif isinstance(error, psycopg.Error):
+        elif driver_error(error) is not None:
             error.add_note(
                 "transact has stored nothing: "
                 f"attempts {self._journal.attempts}, conflicts {self.conflicts}"
@@ -332,6 +351,7 @@ class Run(FunctionRun, Generic[T]):
         """The ids of the events whose append succeeded."""
         self._collision: tuple[UUID, Exception] | None = None
         self._stale: StaleVersion | None = None
+        self._refused: Exception | None = None
 
     def next_event_id(self) -> UUID:
         """Return the id of the next event that the function makes.
@@ -358,6 +378,14 @@ class Run(FunctionRun, Generic[T]):
         call.fingerprints[event.id] = event.fingerprint
         self.events.append(event)
         return prepared
+
+    def note_refused(self, error: Exception) -> None:
+        """Record the error of an append that sent nothing.
+
+        Outside of a run, any error of `append_to` fails the transaction of the caller.
+        """
+        if self.call.has_sessions:
+            self._refused = error
 
     def is_first(self, event_id: UUID) -> bool:
         """Return whether the call would have stored this event before all others."""
@@ -390,7 +418,7 @@ class Run(FunctionRun, Generic[T]):
         except StaleVersion as stale:
             self._stale = stale
             raise
-        except psycopg.Error as error:
+        except Exception as error:
             if kind_of(error) is FailureKind.COLLISION:
                 if event_id in self.appended:
                     self.misuse = _appended_twice(event_id)
@@ -414,7 +442,7 @@ class Run(FunctionRun, Generic[T]):
         if self._collision is None or not self.failures:
             return None
         event_id, error = self._collision
-        return event_id if error is self.failures[0] else None
+        return event_id if self._is_within(self.failures[0], error) else None
 
     def judge(self, raised: Exception | None) -> Verdict | None:
         """Judge the run, its appends and its fence. None: the transaction commits."""
@@ -426,7 +454,9 @@ class Run(FunctionRun, Generic[T]):
                 self.call.require_fence(self.fence)
             except OutcomeUnknown as unknown:
                 return Verdict(unknown, unknown, is_functions=True)
-        elif self._stale is not None and verdict.for_caller is self._stale.__cause__:
+            if self._refused is not None:
+                return Verdict(self._refused, self._refused, is_functions=True)
+        elif self._stale is not None and self._is_within(verdict.for_caller, self._stale):
             return verdict._replace(for_caller=self._stale)  # the function has swallowed it
         return verdict
 
@@ -459,7 +489,7 @@ def require_outermost(core: Core, method: str) -> None:
     if any(call.core is core and call.is_inside for call in calls):
         raise TransactionMisused(
             f"{method} inside transact of the same writer would be another transaction: "
-            "use connection and append of the open one"
+            "use append_to with the session or connection of the open one"
         )
 
 

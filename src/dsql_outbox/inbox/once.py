@@ -29,6 +29,7 @@ from dsql_outbox.outbox.unit_of_work.commit import begin, roll_back
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun
 from dsql_outbox.outbox.unit_of_work.gate import Gate
+from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
 from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program
 from dsql_outbox.outbox.unit_of_work.work import on_connection
 from dsql_outbox.schema.named_statements import guards, statement
@@ -173,7 +174,8 @@ class OnceCall(BudgetedWork[Handled[T]]):
             return order
         self._order = order
         guards = self._statements.guards
-        failure = yield from self._run.complete(connection, self._function, self._gate, guards)
+        transaction = OwnTransaction(connection)
+        failure = yield from self._run.complete(transaction, self._function, self._gate, guards)
         return failure or self._result
 
     def _begin(self, connection: Any) -> Program[Order | Handled[T] | DatabaseFailure | None]:

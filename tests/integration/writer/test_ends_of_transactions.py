@@ -26,7 +26,7 @@ MARK: Final = "dsql_outbox.run"
 ROW: Final = "INSERT INTO own VALUES (1)"
 
 NAMES: Final = {
-    "SET LOCAL dsql_outbox": "mark",
+    "set_config('dsql_outbox": "mark",
     "current_setting('dsql_outbox": "guard of the mark",
     "SELECT count(*) AS found FROM": "guard",
     "INSERT INTO own": "row",
