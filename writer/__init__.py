@@ -59,20 +59,21 @@ callers that `append_to` takes, and `coalesce` is group commit.
 
 1. `Programs.call` makes a `Call` (`transact.call`), the work of the same loop. Each attempt is a
    `Run`. With `entities`, the call first takes their turn, and keeps it for all runs.
-2. `Call._transaction` sends BEGIN with the mark of the run (`outbox.unit_of_work.commit`) and
-   calls `FunctionRun.complete` (`outbox.unit_of_work.function_run`). `invoke` lends the function
-   a handle of the connection, which ends with the run. Both are objects of one session, in which
-   one exchange runs at a time. A session in which one runs at the end of the run is dropped.
+2. `Call._complete` has an `OwnTransaction` send BEGIN with the mark of the run
+   (`outbox.unit_of_work.commit`) and calls `FunctionRun.complete`
+   (`outbox.unit_of_work.function_run`). `invoke` lends the function a handle of the connection,
+   which ends with the run. Both are objects of one session, in which one exchange runs at a time.
+   A session in which one runs at the end of the run is dropped.
 3. `Transaction.append` goes to `Programs.append`: `Run.prepare_append` parses the event, and
    `_append` sends the statement of a write in the open transaction. `Run.record_append` remembers
    the event and, if it is the first one, the fence.
 4. `Run.judge` judges the run. It returns None, or a `Verdict`: whose error it is, and which error
    the caller gets. To the rules of `FunctionRun` it adds two: for appends that were not awaited
    and, while an earlier run is in doubt, for another fence than that run's.
-5. Without a verdict the gate admits COMMIT. `commit` sends it in one text behind the guards
-   (`Guards`), which fail unless the mark and all events of the run are there: then `judge_guard`
-   has the verdict. And `commit` looks at the answer: for an aborted transaction the server
-   answers ROLLBACK.
+5. Without a verdict the gate admits COMMIT. `OwnTransaction.commit` sends it in one text behind
+   the guards (`Guards`), which fail unless the mark and all events of the run are there: then
+   `judge_guard` has the verdict. And `commit` looks at the answer: for an aborted transaction the
+   server answers ROLLBACK.
 6. An error of the function ends the call after a rollback. An error of the database raises
    `RunFailed`, so that the connection is given up, and becomes a `DatabaseFailure`.
 7. A lost COMMIT leaves the call in doubt. `Call.resolve_doubt` looks up the fence before the next
@@ -82,6 +83,16 @@ callers that `append_to` takes, and `coalesce` is group commit.
 8. `Call.decide` returns `Again` with the wait, or settles the call. In doubt, it looks up the
    fence once more before an error that is not retried: the function may have failed because the
    lost run was committed. `Call.result` returns the winner's value or raises the error.
+
+**One transact in a session of the caller**, ``transact(writer, sessions, function)``, differs in
+the connections only:
+
+1. `sessions_of` (`transact.caller_sessions`) makes `Sessions` of a sessionmaker or a pool, which
+   lend in the place of the writer's `Lender`. Those of a pool lend a connection for the same
+   `OwnTransaction`, and those of an engine a `SessionTransaction` (`transact.session_transaction`).
+2. While the function runs, `joined` knows its session. `append_to` finds the run there, and goes
+   on as `Transaction.append` does.
+3. The session commits itself. Its connection's event `commit` sends the guards.
 
 **One append_to**, ``writer.append_to(session, event)``:
 
@@ -103,6 +114,7 @@ from dsql_outbox.writer.transact.transaction import AsyncTransaction, Transactio
 
 from .async_writer import AsyncWriter
 from .http_status import http_status
+from .session_transact import transact
 from .settings import WriterSettings
 from .writer import Writer
 
@@ -115,4 +127,5 @@ __all__ = [
     "Writer",
     "WriterSettings",
     "http_status",
+    "transact",
 ]

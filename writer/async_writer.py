@@ -1,6 +1,6 @@
 """The writer for asyncio."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Final, Literal, Self, TypeVar, overload
 
@@ -12,7 +12,6 @@ from dsql_outbox.outbox.arguments import given_hooks, given_settings
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.database.database import Database, require_database
 from dsql_outbox.outbox.database.fork import call_in_children
-from dsql_outbox.outbox.event.event import event_ids
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
@@ -29,6 +28,8 @@ from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.sessions.joinable import AsyncJoinable, async_session_of
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.transact.call import Call, Run, innermost
+from dsql_outbox.writer.transact.caller_sessions import sessions_of
+from dsql_outbox.writer.transact.joined import joined, transaction_of
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
 
 from .core import Core
@@ -133,17 +134,45 @@ class AsyncWriter(WriterBase):
         on_duplicate: OnDuplicate = "error",
         timeout: float | None = None,
     ) -> T | Receipt:
+        return await self._transact_in(
+            None, function, entities=entities, on_duplicate=on_duplicate, timeout=timeout
+        )
+
+    async def _transact_in(
+        self,
+        sessions: Any,
+        function: Callable[[Any], Awaitable[T]],
+        *,
+        entities: Iterable[EntityKey],
+        on_duplicate: OnDuplicate,
+        timeout: float | None,
+    ) -> T | Receipt:
+        """Perform `transact` in sessions of the caller, or on connections of the writer."""
         gate = self._programs.open_gate("transact", timeout)
         named = listed_entities(entities)
         self._enter_loop()
         require_function("transact", function)
-        call: Call[T] = self._programs.call(gate, partial(self._invoke, function), on_duplicate)
+        marks = self._core.database.takes_marks
+        found = sessions and sessions_of(sessions, is_async=True, takes_marks=marks)
+        invoke = partial(self._invoke_in if found else self._invoke, function)
+        call: Call[T] = self._programs.call(gate, invoke, on_duplicate, found)
         with innermost(call):
             await self._perform(self._programs.transact(call, gate, named))
         return call.result()
 
-    async def append_to(
+    def append_to(
         self, connection: AsyncJoinable, event: EventSource, *, expected_version: int | None = None
+    ) -> Coroutine[Any, Any, Receipt]:
+        transaction = transaction_of(self._core, connection)
+        if transaction is not None:  # which counts an append that is never awaited
+            appending: Coroutine[Any, Any, Receipt] = transaction.append(
+                event, expected_version=expected_version
+            )
+            return appending
+        return self._append_to(connection, event, expected_version)
+
+    async def _append_to(
+        self, connection: AsyncJoinable, event: EventSource, expected_version: int | None
     ) -> Receipt:
         session = async_session_of(connection)
         try:
@@ -214,13 +243,20 @@ class AsyncWriter(WriterBase):
         run: Run[Any],
         connection: AsyncConnection,
     ) -> T:
-        with event_ids(run.next_event_id):
-            return await invoke_async(function, self._transaction(run, connection))
+        transaction = self._transaction(run, connection)
+        with joined(run, connection, transaction):
+            return await invoke_async(function, transaction)
 
-    def _transaction(self, run: Run[Any], connection: AsyncConnection) -> AsyncTransaction:
+    async def _invoke_in(
+        self, function: Callable[[Any], Awaitable[T]], run: Run[Any], session: Any
+    ) -> T:
+        with joined(run, session, self._transaction(run, session)):
+            return await invoke_async(function, session)
+
+    def _transaction(self, run: Run[Any], connection: Any) -> AsyncTransaction:
         async def append(event: EventSource, expected_version: int | None) -> Receipt:
-            program = self._programs.append(run, connection, event, expected_version)
-            return await self._perform(program)
+            session = async_session_of(connection)
+            return await self._perform(self._programs.append(run, session, event, expected_version))
 
         async def entity(entity_type: str, entity_id: str) -> StoredEntity | None:
             program = self._programs.entity_inside(run, connection, entity_type, entity_id)

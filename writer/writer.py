@@ -10,7 +10,6 @@ from dsql_outbox.outbox.arguments import given_hooks, given_settings
 from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.outbox.database.database import Database, require_database
 from dsql_outbox.outbox.errors import SettingsError
-from dsql_outbox.outbox.event.event import event_ids
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
@@ -26,6 +25,8 @@ from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.sessions.joinable import Joinable, session_of
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.transact.call import Call, Run, innermost, require_sync
+from dsql_outbox.writer.transact.caller_sessions import sessions_of
+from dsql_outbox.writer.transact.joined import joined, transaction_of
 from dsql_outbox.writer.transact.transaction import Transaction, invoke
 
 from .core import Core
@@ -123,11 +124,28 @@ class Writer(WriterBase):
         on_duplicate: OnDuplicate = "error",
         timeout: float | None = None,
     ) -> T | Receipt:
+        return self._transact_in(
+            None, function, entities=entities, on_duplicate=on_duplicate, timeout=timeout
+        )
+
+    def _transact_in(
+        self,
+        sessions: Any,
+        function: Callable[[Any], T],
+        *,
+        entities: Iterable[EntityKey],
+        on_duplicate: OnDuplicate,
+        timeout: float | None,
+    ) -> T | Receipt:
+        """Perform `transact` in sessions of the caller, or on connections of the writer."""
         gate = self._programs.open_gate("transact", timeout)
         named = listed_entities(entities)
         require_function("transact", function)
         require_sync(function)
-        call: Call[T] = self._programs.call(gate, partial(self._invoke, function), on_duplicate)
+        marks = self._core.database.takes_marks
+        found = sessions and sessions_of(sessions, is_async=False, takes_marks=marks)
+        invoke = partial(self._invoke_in if found else self._invoke, function)
+        call: Call[T] = self._programs.call(gate, invoke, on_duplicate, found)
         with innermost(call):
             self._perform(self._programs.transact(call, gate, named))
         return call.result()
@@ -135,6 +153,9 @@ class Writer(WriterBase):
     def append_to(
         self, connection: Joinable, event: EventSource, *, expected_version: int | None = None
     ) -> Receipt:
+        if (transaction := transaction_of(self._core, connection)) is not None:
+            receipt: Receipt = transaction.append(event, expected_version=expected_version)
+            return receipt
         session = session_of(connection)
         try:
             return self._perform(self._programs.append_to(session, event, expected_version))
@@ -177,12 +198,18 @@ class Writer(WriterBase):
     def _invoke(
         self, function: Callable[[Transaction], T], run: Run[Any], connection: Connection
     ) -> T:
-        with event_ids(run.next_event_id):
-            return invoke(function, self._transaction(run, connection))
+        transaction = self._transaction(run, connection)
+        with joined(run, connection, transaction):
+            return invoke(function, transaction)
 
-    def _transaction(self, run: Run[Any], connection: Connection) -> Transaction:
+    def _invoke_in(self, function: Callable[[Any], T], run: Run[Any], session: Any) -> T:
+        with joined(run, session, self._transaction(run, session)):
+            return invoke(function, session)
+
+    def _transaction(self, run: Run[Any], connection: Any) -> Transaction:
         def append(event: EventSource, expected_version: int | None) -> Receipt:
-            return self._perform(self._programs.append(run, connection, event, expected_version))
+            session = session_of(connection)
+            return self._perform(self._programs.append(run, session, event, expected_version))
 
         def entity(entity_type: str, entity_id: str) -> StoredEntity | None:
             return self._perform(

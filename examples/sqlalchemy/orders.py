@@ -12,8 +12,7 @@ from uuid import UUID
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
-from dsql_outbox import Database, DuplicateEvent, Entity, Event, Receipt, Writer
-from dsql_outbox.doors.sqlalchemy import Append, transact
+from dsql_outbox import Database, DuplicateEvent, Entity, Event, Receipt, Writer, transact
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
 
@@ -54,9 +53,10 @@ def main(url: str) -> None:
 def place(
     writer: Writer, sessions: sessionmaker[Session], order_id: UUID, item: str, quantity: int
 ) -> Receipt:
-    def run(session: Session, append: Append) -> Receipt:
+    def run(session: Session) -> Receipt:
         state = Entity("Order", str(order_id), {"item": item, "quantity": quantity})
-        receipt = append(Event.new("OrderPlaced", [state], id=order_id))
+        event = Event.new("OrderPlaced", [state], id=order_id)
+        receipt = writer.append_to(session, event)
         session.add(Order(id=order_id, item=item, quantity=quantity))
         return receipt
 

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         Writer,
         WriterSettings,
         http_status,
+        transact,
     )
 
     __version__: str
@@ -100,6 +101,7 @@ __all__ = [
     "http_status",
     "is_retryable",
     "open_sink",
+    "transact",
 ]
 
 if not TYPE_CHECKING:  # with __getattr__ in view, a checker would accept any name

@@ -10,6 +10,7 @@ import asyncpg.pool  # pyright: ignore[reportMissingTypeStubs]
 import msgspec
 import psycopg
 import psycopg2.extensions
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from pydantic import BaseModel
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker
@@ -44,8 +45,8 @@ from dsql_outbox import (
     http_status,
     is_retryable,
     open_sink,
+    transact,
 )
-from dsql_outbox.doors.sqlalchemy import Append, AsyncAppend, transact
 from dsql_outbox.publisher import Retry
 from dsql_outbox.testing import EmbeddedPostgres, Held, MemorySink, OutboxProxy
 
@@ -160,10 +161,9 @@ def sync_transaction(mine: psycopg.Connection[Any]) -> None:
 async def with_async_sqlalchemy(
     sessions: async_sessionmaker[AsyncSession], connection: AsyncConnection
 ) -> None:
-    async def pay(_: AsyncSession, append: AsyncAppend) -> int:
+    async def pay(session: AsyncSession) -> int:
         event = Event.new("LoanPaid", [Entity("Loan", "LOAN-7")])
-        assert_type(event, Event)
-        return (await append(event, expected_version=3)).position
+        return (await writer.append_to(session, event, expected_version=3)).position
 
     async with AsyncWriter(Database(URL)) as writer, sessions() as session:
         assert_type(await transact(writer, sessions, pay, timeout=2.5), int)
@@ -175,12 +175,13 @@ async def with_async_sqlalchemy(
 def with_sqlalchemy(
     sessions: sessionmaker[Session], connection: Connection, scoped: scoped_session[Session]
 ) -> None:
-    def pay(_: Session, append: Append) -> Receipt:
-        return append(Event.new("LoanPaid", [Entity("Loan", "LOAN-7")]))
+    def pay(session: Session) -> Receipt:
+        return writer.append_to(session, Event.new("LoanPaid", [Entity("Loan", "LOAN-7")]))
 
     with Writer(Database(URL)) as writer, sessions() as session:
         assert_type(transact(writer, sessions, pay), Receipt)
         assert_type(transact(writer, sessions, pay, on_duplicate="return"), Receipt)
+        transact(writer, sessions, lambda connection: connection.pgconn)  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownLambdaType]
         assert_type(writer.append_to(session, new_event()), Receipt)
         assert_type(writer.append_to(connection, new_event()), Receipt)
         assert_type(writer.append_to(scoped, new_event()), Receipt)
@@ -198,6 +199,23 @@ async def with_asyncpg(
 def with_psycopg2(connection: psycopg2.extensions.connection) -> None:
     with Writer(Database(URL)) as writer, connection:
         assert_type(writer.append_to(connection, new_event()), Receipt)
+
+
+def with_pool(pool: ConnectionPool[psycopg.Connection[Any]]) -> None:
+    def pay(connection: psycopg.Connection[Any]) -> int:
+        return writer.append_to(connection, new_event()).position
+
+    with Writer(Database(URL)) as writer:
+        assert_type(transact(writer, pool, pay, entities=[("Loan", "LOAN-7")]), int)
+        assert_type(transact(writer, pool, pay, on_duplicate="return"), int | Receipt)
+
+
+async def with_async_pool(pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]]) -> None:
+    async def pay(connection: psycopg.AsyncConnection[Any]) -> Receipt:
+        return await writer.append_to(connection, new_event())
+
+    async with AsyncWriter(Database(URL)) as writer:
+        assert_type(await transact(writer, pool, pay, timeout=2.5), Receipt)
 
 
 async def tests_of_a_user() -> None:

@@ -12,12 +12,13 @@ from dsql_outbox.outbox.arguments import require_seconds
 from dsql_outbox.outbox.database.fork import call_in_children
 from dsql_outbox.outbox.errors import WriterClosed
 from dsql_outbox.outbox.event.event_parser import EventSource
-from dsql_outbox.outbox.failure import NO_SUCH_FORM, FailureKind, kind_of, refuses_form
+from dsql_outbox.outbox.failure import FailureKind, kind_of, refuses_form
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.unit_of_work.budget import Spending, retry
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.primitives import Program, Query
+from dsql_outbox.outbox.unit_of_work.run_transaction import Sessions
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey, Turns
 from dsql_outbox.outbox.unit_of_work.work import settle
 from dsql_outbox.writer.attempt.acts import Acts, OwnConnection, find, learn_layout
@@ -26,7 +27,6 @@ from dsql_outbox.writer.attempt.event_write import EventWrite
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome, pend
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.sessions.caller_session import CallerSession
-from dsql_outbox.writer.sessions.driver_sessions import PsycopgSession
 from dsql_outbox.writer.statement.answers import Row, Stored, StoredEntity, entity_of
 from dsql_outbox.writer.statement.parameters import PreparedEvent
 from dsql_outbox.writer.transact.append import Joined, translate_errors
@@ -129,12 +129,16 @@ class Programs:
         yield from self.housekeeping.after(acts.gate)
 
     def call(
-        self, gate: Gate, function: Callable[[Run[T], Any], Any], on_duplicate: OnDuplicate
+        self,
+        gate: Gate,
+        function: Callable[[Run[T], Any], Any],
+        on_duplicate: OnDuplicate,
+        sessions: Sessions | None,
     ) -> Call[T]:
-        """Return a call of `transact` for a function of a run and its connection."""
+        """Return a call of `transact` for a function of a run and its connection or session."""
         require_on_duplicate(on_duplicate)
         acts = Acts(self._core, self._connections, gate)
-        return Call(self._core, acts, function, on_duplicate=on_duplicate)
+        return Call(self._core, acts, function, on_duplicate=on_duplicate, sessions=sessions)
 
     def transact(
         self, call: Call[Any], gate: Gate, entities: Collection[EntityKey] = ()
@@ -152,20 +156,25 @@ class Programs:
     def append(
         self,
         run: Run[Any],
-        connection: OwnConnection,
+        session: CallerSession,
         event: EventSource,
         expected_version: int | None,
     ) -> Program[Receipt]:
-        """Perform `Transaction.append`."""
-        require_version(expected_version)
-        before = connection.info.transaction_status
-        prepared = run.prepare_append(event, expected_version, before)
+        """Perform `Transaction.append`, and `Writer.append_to` in a run."""
+        try:
+            require_version(expected_version)
+            before = run.status
+            prepared = run.prepare_append(event, expected_version, before)
+            yield from session.join()
+        except Exception as error:
+            run.note_refused(error)
+            raise
         with run.record_append(prepared.event.id, before):
             was_plain = self._core.statements.is_plain
             try:
-                stored = yield from self._append(PsycopgSession(connection), prepared)
-            except NO_SUCH_FORM:
-                run.is_refused = not was_plain
+                stored = yield from self._append(session, prepared)
+            except Exception as error:
+                run.is_refused = refuses_form(error) and not was_plain
                 raise
         return run.receipt(prepared, stored)
 

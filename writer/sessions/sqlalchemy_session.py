@@ -50,10 +50,10 @@ class SqlAlchemySession(CallerSession):
         self._connection: Any = None
 
     def join(self) -> Program[None]:
-        self._connection = yield from self._call(_connection_to_join)
+        self._connection = yield from self._call(connection_to_join)
 
     def run(self, statements: Statements) -> Program[Sequence[Row]]:
-        return (yield from self._call(partial(_run, self._connection, statements)))
+        return (yield from self._call(partial(run_statements, self._connection, statements)))
 
     def fail(self) -> Program[None]:
         yield from self._call(_fail_all)
@@ -73,7 +73,11 @@ def _is_session(given: object) -> bool:
     return callable(getattr(type(given), "connection", None))
 
 
-def _connection_to_join(given: Any) -> Any:
+def connection_to_join(given: Any) -> Any:
+    """Return the connection whose transaction holds the event, of a Session or a Connection.
+
+    Raises `TransactionMisused` if it would not commit the event with all rows of the session.
+    """
     connection = _only_connection_of(given) if _is_session(given) else given
     driver = connection.dialect.driver
     if driver not in _DRIVERS:
@@ -89,7 +93,8 @@ def _connection_to_join(given: Any) -> Any:
     return connection
 
 
-def _run(connection: Any, statements: Statements, _: object) -> Sequence[Row]:
+def run_statements(connection: Any, statements: Statements, _: object = None) -> Sequence[Row]:
+    """Run statements in the transaction of a connection. Return the rows of the last one."""
     rows: Sequence[Row] = ()
     driver = connection.dialect.driver
     is_numbered = driver == "asyncpg"
@@ -132,7 +137,7 @@ def _refuse_another(session: Any, _transaction: object, connection: Any) -> None
     """Fail the statement that begins another connection beside an event."""
     own = _alone.get(session.get_transaction(), connection)
     if own is not connection:
-        _fail([own, connection])
+        fail_connections([own, connection])
         raise TransactionMisused(_ANOTHER)
 
 
@@ -150,14 +155,14 @@ def _connections_of(transaction: Any) -> Collection[Any]:
 def _fail_all(given: Any) -> None:
     """Fail the transactions of all connections of a Session, or that of a Connection."""
     if not _is_session(given):
-        _fail([given])
+        fail_connections([given])
         return
     with suppress(Exception):  # such as of `binds` without an engine for what is no mapper
         given.connection()  # in a session that has none yet, a later statement has to fail
-    _fail(_connections_of(given.get_transaction()))
+    fail_connections(_connections_of(given.get_transaction()))
 
 
-def _fail(connections: Collection[Any]) -> None:
+def fail_connections(connections: Collection[Any]) -> None:
     """Fail the transactions of SQLAlchemy's connections. Each statement after that fails too."""
     for connection in connections:
         with suppress(Exception):  # SQLAlchemy's, or the driver's without a wrapper

@@ -4,6 +4,7 @@ import doctest
 import inspect
 
 import pytest
+from psycopg_pool import ConnectionPool
 
 import dsql_outbox
 from dsql_outbox import Database, Entity, Event
@@ -24,15 +25,17 @@ def shards() -> int:
 def test_the_example_of_a_public_name_is_true(
     name: str, outbox_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It may use each public name, a `database`, one `elsewhere` without tables, an `event`."""
+    """It may use each public name, a `database`, its `pool`, one `elsewhere`, and an `event`."""
     names = {each: getattr(dsql_outbox, each) for each in dsql_outbox.__all__}
     names["database"] = Database(outbox_url)
     names["elsewhere"] = Database(outbox_url, schema="elsewhere")
+    pool = names["pool"] = ConnectionPool(outbox_url, min_size=0, max_size=1, open=False)
     names["event"] = Event.new("CarSold", [Entity("Car", "C-1", {"km": 9})])
     example = doctest.DocTestParser().get_doctest(
         inspect.getdoc(names[name]) or "", names, name, None, None
     )
     flags = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
-    failed, tried = doctest.DocTestRunner(optionflags=flags).run(example)
+    with pool:
+        failed, tried = doctest.DocTestRunner(optionflags=flags).run(example)
     assert tried, f"{name} has no example"
     assert not failed, capsys.readouterr().out

@@ -14,12 +14,10 @@ from tests.support.writer.callers import QUICK, formed
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids, own, own_rows
 
-from dsql_outbox.doors.sqlalchemy import Append
-from dsql_outbox.doors.sqlalchemy import transact as door_transact
 from dsql_outbox.inbox import Inbox
 from dsql_outbox.outbox import Database, Event, OutcomeUnknown, TransactionMisused
 from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer
+from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, transact
 
 __all__ = ["own"]
 
@@ -264,10 +262,10 @@ async def test_an_event_that_was_undone_fails_the_call_of_a_task(
 
 
 def test_an_event_that_was_undone_fails_the_call_of_a_session(url: str, own: Tables) -> None:
-    def function(session: Session, append: Append) -> None:
+    def function(session: Session) -> None:
         session.execute(text(ROW.decode()))
         session.execute(text(BEGIN.decode()))
-        append(workload_s.car_created())
+        writer.append_to(session, workload_s.car_created())
         session.execute(text(UNDO.decode()))
 
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
@@ -275,7 +273,7 @@ def test_an_event_that_was_undone_fails_the_call_of_a_session(url: str, own: Tab
         Writer(Database(url), formed(QUICK)) as writer,
         pytest.raises(TransactionMisused, match="0 of 1 event"),
     ):
-        door_transact(writer, sessionmaker(engine), function)
+        transact(writer, sessionmaker(engine), function)
     engine.dispose()
     assert (own_rows(own), ids(own)) == (0, set())
 

@@ -1,0 +1,155 @@
+"""The sessions that a caller gives to `transact`: of an engine of SQLAlchemy, or of psycopg's pool.
+
+Neither package is imported before the caller gives one of its objects.
+"""
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+from psycopg.pq import TransactionStatus
+
+from dsql_outbox.outbox.arguments import wrong_type
+from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
+from dsql_outbox.outbox.unit_of_work.connections.lender import require_time
+from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
+from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
+from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Sessions
+
+from .session_transaction import SessionTransaction, ends_connection, shielded
+
+T = TypeVar("T")
+
+_DRIVERS: Final = ("psycopg", "asyncpg", "psycopg2")
+
+_TAKES: Final = {
+    False: ("transact of Writer takes a sessionmaker or a ConnectionPool", "sessionmaker(engine)"),
+    True: (
+        "transact of AsyncWriter takes an async_sessionmaker or an AsyncConnectionPool",
+        "async_sessionmaker(engine)",
+    ),
+}
+
+
+def sessions_of(given: Any, *, is_async: bool, takes_marks: bool) -> Sessions:
+    """Return the sessions of a sessionmaker or a pool, of the kind of the writer.
+
+    Raises `TypeError` for any other object, for another driver than psycopg, asyncpg and
+    psycopg2, and for a sessionmaker of several engines or none.
+    """
+    modules = {kind.__module__.partition(".")[0] for kind in type(given).__mro__}
+    found: Sessions | None = None
+    if "sqlalchemy" in modules:
+        found = _sessions_of_engine(given, is_async=is_async, takes_marks=takes_marks)
+    elif "psycopg_pool" in modules:
+        found = _sessions_of_pool(given, is_async=is_async, takes_marks=takes_marks)
+    if found is None:
+        takes, instead = _TAKES[is_async]
+        raise wrong_type(takes, given, instead)
+    return found
+
+
+class EngineSessions(Sessions):
+    """New sessions of a sessionmaker, on connections of its engine."""
+
+    def __init__(self, make: Callable[..., Any], *, takes_marks: bool) -> None:
+        self._make = make
+        self._takes_marks = takes_marks
+
+    def lend(
+        self,
+        work: Callable[[RunTransaction], Program[T]],
+        *,
+        fresh: bool = False,
+        role_path: bool = False,
+        deadline: float | None = None,
+    ) -> Program[T]:
+        del fresh, role_path
+        require_time(deadline)
+        # Closed for ever at its end: it would begin another transaction for a late statement.
+        session = self._make(close_resets_only=False)
+        transaction = SessionTransaction(session, takes_marks=self._takes_marks, deadline=deadline)
+        try:
+            answer = yield from work(transaction)
+        except BaseException as error:
+            yield from transaction.close(error)
+            raise
+        yield from transaction.close(None)
+        return answer
+
+
+class PoolSessions(Sessions):
+    """Connections of psycopg's pool. The function gets a handle, as of a connection of ours."""
+
+    def __init__(self, pool: Any, kind: type[Any], *, takes_marks: bool) -> None:
+        self._pool = pool
+        self._kind = kind
+        self._takes_marks = takes_marks
+
+    def lend(
+        self,
+        work: Callable[[RunTransaction], Program[T]],
+        *,
+        fresh: bool = False,
+        role_path: bool = False,
+        deadline: float | None = None,
+    ) -> Program[T]:
+        del fresh, role_path
+        require_time(deadline)
+        lent = yield Invoke(self._take, deadline)
+        ours = self._kind.over(lent)
+        ours.deadline, ours.takes_marks = deadline, self._takes_marks
+        try:
+            answer = yield from work(OwnTransaction(ours))
+        except BaseException as error:
+            yield from self._give_back(lent, ours, error)
+            raise
+        yield from self._give_back(lent, ours, None)
+        return answer
+
+    def _take(self, deadline: float | None) -> Any:
+        seconds: float = self._pool.timeout
+        if deadline is not None:
+            seconds = min(seconds, max(0.0, deadline - monotonic()))
+        return self._pool.getconn(timeout=seconds)
+
+    def _give_back(self, lent: Any, ours: Any, error: BaseException | None) -> Program[None]:
+        is_idle = ours.pgconn.transaction_status == TransactionStatus.IDLE
+        if not is_idle or (error is not None and ends_connection(error)):
+            ours.drop()
+        ours.leave()
+        yield Invoke(self._put, lent)
+
+    def _put(self, lent: Any) -> Any:
+        putting = self._pool.putconn(lent)
+        return putting if putting is None else shielded(putting)
+
+
+def _sessions_of_engine(given: Any, *, is_async: bool, takes_marks: bool) -> Sessions | None:
+    from sqlalchemy import Engine  # noqa: PLC0415 - the caller has imported it
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker  # noqa: PLC0415 - as above
+    from sqlalchemy.orm import sessionmaker  # noqa: PLC0415 - as above
+
+    if not isinstance(given, async_sessionmaker if is_async else sessionmaker):
+        return None
+    bind = given.kw.get("bind")
+    engine = bind.sync_engine if isinstance(bind, AsyncEngine) else bind
+    name = "async_sessionmaker" if is_async else "sessionmaker"
+    if not isinstance(engine, Engine) or given.kw.get("binds"):
+        raise TypeError(f"transact takes the {name} of one engine: {name}(engine), without binds")
+    if engine.dialect.driver not in _DRIVERS:
+        raise TypeError(
+            f"transact takes an engine on psycopg, asyncpg or psycopg2, not on "
+            f'{engine.dialect.driver}: create_engine("postgresql+psycopg://..")'
+        )
+    if given.kw.get("twophase"):
+        raise TypeError(f"transact commits in one phase: {name}(engine), without twophase")
+    return EngineSessions(given, takes_marks=takes_marks)
+
+
+def _sessions_of_pool(given: Any, *, is_async: bool, takes_marks: bool) -> Sessions | None:
+    from psycopg_pool import AsyncConnectionPool, ConnectionPool  # noqa: PLC0415 - as above
+
+    if not isinstance(given, AsyncConnectionPool if is_async else ConnectionPool):
+        return None
+    return PoolSessions(given, AsyncConnection if is_async else Connection, takes_marks=takes_marks)

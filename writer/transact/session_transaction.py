@@ -1,0 +1,430 @@
+"""The transaction of a run in a session of SQLAlchemy, on a connection of its engine.
+
+The session begins and commits, so the engine's pool, events, isolation level and options apply.
+The mark of the run is its first statement. The guards are its last one: they are sent by the
+event `commit` of the connection, behind which SQLAlchemy sends COMMIT and nothing else.
+"""
+
+import _thread
+import asyncio
+import logging
+import os
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
+from time import monotonic
+from typing import Any, Final, NoReturn, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from dsql_outbox.outbox.database.connection import is_commit
+from dsql_outbox.outbox.database.exchange import NumberedQuery, numbered, unprepared
+from dsql_outbox.outbox.failure import (
+    RETRIED,
+    FailureKind,
+    kind_of,
+    lacks_feature,
+    sqlstate_of,
+)
+from dsql_outbox.outbox.interrupt import is_interrupt
+from dsql_outbox.outbox.unit_of_work.commit import GuardFailed, Guards
+from dsql_outbox.outbox.unit_of_work.function_run import RunFailed
+from dsql_outbox.outbox.unit_of_work.gate import Gate
+from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
+from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Watcher
+from dsql_outbox.writer.sessions.sqlalchemy_session import (
+    connection_to_join,
+    fail_connections,
+    run_statements,
+)
+from dsql_outbox.writer.statement.plain import Statements
+
+T = TypeVar("T")
+
+logger: Final = logging.getLogger("dsql_outbox")
+
+_ENDING: Final = (RETRIED - {FailureKind.COLLISION}) | {FailureKind.READ_ONLY}
+"""The failures after which no pool gets the connection back: the next run has another one."""
+
+_UNUSABLE: Final = {TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN}
+
+_FAILED_TRANSACTION: Final = "25P02"
+
+_COMMITTED: Final = (
+    "has committed its session",
+    "leave out the commit, transact commits at its end",
+)
+_ANOTHER: Final = (
+    "has sent a statement of its session to another connection",
+    "use one transaction, and a session of one engine",
+)
+_CHANGED_OUTSIDE: Final = (
+    "has added an object that was changed before, and a retry would lose the change",
+    "load and change it in the function, or add it by session.merge()",
+)
+_NOT_COMMITTED: Final = (
+    "has changed its session, so that session.commit() has committed nothing",
+    "leave the commit of the session as it is",
+)
+
+_TOO_LATE: Final = "no answer from the database before the deadline; the connection is closed"
+
+_NOTHING: Final = unprepared(b"SELECT 1")
+"""It fails in a transaction that has failed."""
+
+_unmarked: WeakSet[Any] = WeakSet()
+"""The engines whose server takes no mark, although the URL of the writer says so."""
+
+_running: "WeakKeyDictionary[Any, SessionTransaction]" = WeakKeyDictionary()
+"""The transaction that each connection has now."""
+
+
+class SessionTransaction(RunTransaction):
+    """In a Session or AsyncSession. Its methods run in SQLAlchemy's greenlet for the latter."""
+
+    def __init__(self, session: Any, *, takes_marks: bool, deadline: float | None) -> None:
+        self._session = session
+        self._takes_marks = takes_marks
+        self._watch = _Watch(deadline)
+        self._connection: Any = None
+        self._root: Any = None
+        self._driver: Any = None
+        self._run: Watcher | None = None
+        self._proof: Callable[[], None] | None = None
+        self._has_failed = False
+        self._is_lost = False
+
+    @property
+    def status(self) -> TransactionStatus:
+        """The status as the driver has it, or INERROR after an error.
+
+        SQLAlchemy itself rolls back after an error in a flush. And asyncpg does not tell whether
+        an open transaction has failed.
+        """
+        if self._is_lost:
+            return TransactionStatus.UNKNOWN
+        found, is_sure = self._found_status()
+        if is_sure:
+            self._has_failed = False
+        return TransactionStatus.INERROR if self._has_failed else found
+
+    @property
+    def is_lost(self) -> bool:
+        return self._is_lost
+
+    def is_refusal(self, error: Exception) -> bool:
+        from sqlalchemy.exc import InvalidRequestError  # noqa: PLC0415 - as below
+
+        return isinstance(error, InvalidRequestError)
+
+    @property
+    def aliases(self) -> Sequence[object]:
+        return [self._connection]
+
+    def begin(self, guards: Guards, run: str) -> Program[None]:
+        yield from self._call(self._open)
+        if self._has_mark:
+            mark = numbered("run_mark", guards.mark)
+            try:
+                yield from self._call(lambda _: self._send([(mark, {"run": run})]))
+            except Exception as error:
+                if not lacks_feature(error):
+                    raise
+                _unmarked.add(self._connection.engine)
+                yield from self._call(self._open_again)
+        if not self._has_mark:
+            # Drivers begin with the first statement. Until then they say what they say after a
+            # ROLLBACK of the function.
+            yield from self._call(lambda _: self._send([(_NOTHING, {})]))
+
+    @contextmanager
+    def lent(self, run: Watcher) -> Generator[Any]:
+        self._run = run
+        yield self._session
+
+    def commit(
+        self, guards: Guards, run: str, own: Mapping[str, str] | None, gate: Gate
+    ) -> Program[None]:
+        proof = _proof_of(guards, has_mark=self._has_mark, has_own=own is not None)
+        values: dict[str, str | None] = {"run": run, **(own or {})}
+        yield from self._call(partial(self._commit, [(proof, values)], gate))
+
+    def roll_back(self) -> Program[None]:
+        yield from self._call(self._roll_back)
+
+    def close(self, error: BaseException | None) -> Program[None]:
+        """Give the connection back, or close it if it failed by this error."""
+        run_sync = getattr(self._session, "run_sync", None)
+        close = partial(self._close, error)
+        if run_sync is None:
+            yield Invoke(close, self._session)
+        else:
+            yield Invoke(lambda _: shielded(run_sync(close)), None)
+
+    @property
+    def _has_mark(self) -> bool:
+        return self._takes_marks and self._connection.engine not in _unmarked
+
+    def _call(self, function: Callable[[Any], T]) -> Program[T]:
+        """Call a function with the synchronous session."""
+        run_sync = getattr(self._session, "run_sync", None)
+        result: T
+        if run_sync is None:
+            result = yield Invoke(function, self._session)
+        else:
+            result = yield Invoke(run_sync, function)
+        return result
+
+    def _open(self, session: Any) -> None:
+        from sqlalchemy import event  # noqa: PLC0415 - the session has imported it
+
+        if not session.in_transaction():
+            session.begin()
+        self._connection = connection = connection_to_join(session)
+        self._root = connection.get_transaction()
+        self._driver = connection.connection.driver_connection
+        self._has_failed = False
+        _running[connection] = self
+        event.listen(connection, "commit", self._prove)
+        event.listen(connection, "before_cursor_execute", self._refuse_commit)
+        event.listen(connection, "rollback_savepoint", self._forget_failure)
+        event.listen(session, "after_begin", self._refuse_another, insert=True)
+        event.listen(session, "detached_to_persistent", self._refuse_changed)
+        if not event.contains(connection.engine, "handle_error", _note_error):
+            event.listen(connection.engine, "handle_error", _note_error, insert=True)
+        for returned in ("after_commit", "after_rollback"):  # to the pool, soon after the event
+            event.listen(session, returned, self._watch.end)
+        self._watch.begin(connection, self._driver)
+
+    def _open_again(self, session: Any) -> None:
+        session.rollback()
+        self._open(session)
+
+    def _send(self, statements: Statements) -> None:
+        run_statements(self._connection, statements)
+
+    def _commit(self, proof: Statements, gate: Gate, session: Any) -> None:
+        session.expire_on_commit = False  # nothing can load the attributes of a result again
+        self._proof = partial(self._send_proof, proof, gate)
+        try:
+            session.commit()
+        except Exception as error:
+            # SQLAlchemy keeps the transaction of a connection whose COMMIT failed.
+            was_committed = gate.sent and self._connection.get_transaction() is None
+            if not was_committed or is_interrupt(error):
+                raise
+            _tell_hook(error)
+        if not gate.sent:
+            self._refuse(_NOT_COMMITTED)
+
+    def _send_proof(self, proof: Statements, gate: Gate) -> None:
+        try:
+            self._send(proof)
+        except Exception as error:
+            if sqlstate_of(error) is None:
+                raise
+            raise GuardFailed(error) from error
+        gate.admit_commit()
+
+    def _prove(self, _connection: Any) -> None:
+        """Prove the run before its COMMIT, or refuse a COMMIT of the function."""
+        if self._proof is None:
+            self._refuse(_COMMITTED)
+        else:
+            self._proof()
+
+    def _close(self, error: BaseException | None, session: Any) -> None:
+        try:
+            if error is not None and self._connection is not None and ends_connection(error):
+                _invalidate(self._connection)
+        finally:
+            try:
+                _at_the_end(session.rollback)
+            finally:
+                _at_the_end(session.close)
+
+    def _roll_back(self, session: Any) -> None:
+        if self._found_status()[0] in _UNUSABLE:
+            _invalidate(self._connection)
+        _at_the_end(session.rollback)
+
+    def _found_status(self) -> tuple[TransactionStatus, bool]:
+        """Return the status, and whether it says that the transaction has not failed."""
+        connection = self._connection
+        if connection.invalidated:
+            return TransactionStatus.UNKNOWN, False
+        if connection.closed or connection.get_transaction() is not self._root:
+            return TransactionStatus.IDLE, False
+        driver = self._driver
+        if hasattr(driver, "is_in_transaction"):
+            is_open = driver.is_in_transaction()
+            return (TransactionStatus.INTRANS if is_open else TransactionStatus.IDLE), False
+        if getattr(getattr(driver, "pgconn", None), "pipeline_status", 0):
+            return TransactionStatus.ACTIVE, False
+        found = TransactionStatus(driver.info.transaction_status)
+        return found, found is TransactionStatus.INTRANS
+
+    def note_error(self, context: Any) -> Exception | None:
+        """Note an error of the connection. Return another one to be raised, or None."""
+        error = context.original_exception
+        if not isinstance(error, Exception) or is_interrupt(error):
+            _end_connection(context)  # in the middle of a statement
+            return None
+        self._is_lost = self._is_lost or context.is_disconnect
+        late = psycopg.OperationalError(_TOO_LATE) if self._watch.has_ended_it else None
+        state = sqlstate_of(error)
+        was_healthy = not self._has_failed or state not in {None, _FAILED_TRANSACTION}
+        before = TransactionStatus.INTRANS if was_healthy else TransactionStatus.INERROR
+        self._has_failed = self._has_failed or state is not None or self._is_lost
+        if kind_of(error) in _ENDING:
+            _end_connection(context)
+        if self._run is not None:
+            self._run.note_failure(late or error, before)
+        return late
+
+    def _forget_failure(self, *_: object) -> None:
+        self._has_failed = False
+
+    def _refuse_commit(self, _connection: Any, _cursor: Any, text: str, *_: object) -> None:
+        """Refuse a text that begins with COMMIT, which could not be taken back."""
+        if is_commit(text.encode()):
+            self._refuse(_COMMITTED)
+
+    def _refuse_another(self, _session: Any, _transaction: object, connection: Any) -> None:
+        if self._run is not None and connection is not self._connection:
+            fail_connections([self._connection, connection])
+            self._refuse(_ANOTHER)
+
+    def _refuse_changed(self, session: Any, instance: object) -> None:
+        if session.is_modified(instance):
+            self._refuse(_CHANGED_OUTSIDE)
+
+    def _refuse(self, misuse: tuple[str, str]) -> NoReturn:
+        assert self._run is not None  # noqa: S101 - the function runs
+        raise self._run.record_misuse(*misuse)
+
+
+class _Watch:
+    """Ends the connection at the deadline of the call: no driver but ours knows that deadline.
+
+    It must not end a connection that the pool has got back, and may have lent again.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        self.has_ended_it = False
+        self._deadline = deadline
+        self._lock = threading.Lock()
+        self._is_over = True
+        self._connection: Any = None
+        self._driver: Any = None
+        self._stop: Callable[[], object] = _nothing
+
+    def begin(self, connection: Any, driver: Any) -> None:
+        """Watch a connection of SQLAlchemy, and the driver's in it."""
+        self.end()
+        self._connection, self._driver, self._is_over = connection, driver, False
+        if self._deadline is None:
+            return
+        seconds = max(0.0, self._deadline - monotonic())
+        if connection.dialect.is_async:
+            self._stop = asyncio.get_running_loop().call_later(seconds, self._end_it).cancel
+            return
+        stopped = threading.Lock()
+        stopped.acquire()
+        self._stop = stopped.release
+        with suppress(RuntimeError):  # as Python ends
+            # Not by `Thread.start`, which waits for the thread: see `Connections`.
+            _thread.start_new_thread(self._wait, (stopped, seconds))
+
+    def end(self, *_: object) -> None:
+        """Leave the connection alone from now on."""
+        with self._lock:
+            is_over, self._is_over = self._is_over, True
+        if not is_over:
+            self._stop()
+
+    def _wait(self, stopped: threading.Lock, seconds: float) -> None:
+        if not stopped.acquire(timeout=seconds):
+            self._end_it()
+
+    def _end_it(self) -> None:
+        with self._lock:
+            if self._is_over or self._connection.closed or self._connection.invalidated:
+                return
+            self.has_ended_it = True
+            with suppress(Exception):  # such as of a connection that was lost meanwhile
+                _end_now(self._driver)
+
+
+def _nothing() -> None:
+    """Stop no watch."""
+
+
+def _end_now(driver: Any) -> None:
+    """End a connection of a driver. What waits for it gets the driver's error."""
+    if hasattr(driver, "terminate"):
+        driver.terminate()
+        return
+    # Its number may be another socket's as soon as libpq has closed it.
+    with socket.socket(fileno=os.dup(driver.fileno())) as found:
+        found.shutdown(socket.SHUT_RDWR)
+
+
+@lru_cache(maxsize=64)
+def _proof_of(guards: Guards, *, has_mark: bool, has_own: bool) -> NumberedQuery:
+    """Return one statement that proves a run, or at least that its transaction has not failed."""
+    proofs = [*([guards.of_mark] if has_mark else []), *([guards.own] if has_own else [])]
+    if not proofs:
+        return _NOTHING
+    return numbered("run_proof", b"SELECT " + b", ".join(b"(%s)" % proof for proof in proofs))
+
+
+def _note_error(context: Any) -> Exception | None:
+    found = _running.get(context.connection) if context.connection is not None else None
+    return None if found is None else found.note_error(context)
+
+
+def _end_connection(context: Any) -> None:
+    """Have SQLAlchemy close this connection, and no other one of the pool.
+
+    It does so at once. After an error in a flush it gives the connection back itself.
+    """
+    if not context.is_disconnect:
+        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+
+
+def ends_connection(error: BaseException) -> bool:
+    """Return whether a connection is not to be used again after this error of its run."""
+    found = error.verdict.error if isinstance(error, RunFailed) else error
+    return not isinstance(found, Exception) or is_interrupt(found) or kind_of(found) in _ENDING
+
+
+def shielded(ending: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
+    """Return what ends a session or connection, in a task that a cancellation leaves alone."""
+    return asyncio.shield(asyncio.ensure_future(ending))
+
+
+def _invalidate(connection: Any) -> None:
+    if not (connection.closed or connection.invalidated):
+        connection.invalidate()
+
+
+def _at_the_end(end: Callable[[], object]) -> None:
+    """End a session. An error of its hooks must not look like the outcome of the call."""
+    try:
+        end()
+    except Exception as error:
+        if is_interrupt(error):
+            raise
+        _tell_hook(error)
+
+
+def _tell_hook(error: Exception) -> None:
+    logger.warning(
+        "A hook of the session raised %s at the end of transact, whose outcome stays as it is",
+        type(error).__name__,
+    )
