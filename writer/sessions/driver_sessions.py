@@ -182,4 +182,4 @@ def _cursor_of(connection: Any) -> Any:
     from psycopg2.extensions import cursor  # noqa: PLC0415 - the caller has imported it
 
     make: Callable[[Any], Any] = cursor
-    return make(connection)
+    return make(getattr(connection, "__wrapped__", connection))  # a tracer's proxy has it

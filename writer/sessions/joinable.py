@@ -20,6 +20,7 @@ _TAKES: Final = (
     "Connection of SQLAlchemy, or Django's connection"
 )
 _INSTEAD: Final = 'psycopg.connect(..), or create_engine("postgresql+psycopg://..")'
+_OTHER_WRITER: Final = "this connection is for AsyncWriter"
 
 _NO_ASYNC: Final = (
     "append_to takes no asynchronous connection of psycopg2: connect without async_=True, "
@@ -33,6 +34,7 @@ _ASYNC_TAKES: Final = (
 _ASYNC_INSTEAD: Final = (
     'psycopg.AsyncConnection.connect(..), or create_async_engine("postgresql+asyncpg://..")'
 )
+_OTHER_ASYNC_WRITER: Final = "this connection is for Writer"
 
 
 class Psycopg2Protocol(Protocol):
@@ -139,37 +141,56 @@ AsyncJoinable = (
 
 def session_of(given: Any) -> CallerSession:
     """Return the session of one of `Joinable`. Raises `TypeError` for any other object."""
-    if isinstance(given, psycopg.Connection):
-        return PsycopgSession(given)
-    if not isinstance(given, type):
-        if hasattr(given, "in_atomic_block"):
-            return DjangoSession(given, session_of)
-        if _is_of("psycopg2", given) and hasattr(given, "get_transaction_status"):
-            if given.async_:
-                raise TypeError(_NO_ASYNC)
-            return Psycopg2Session(given)
-        found = _of_registry(given)
-        if _is_of_sqlalchemy(found) and not hasattr(found, "run_sync"):
-            return SqlAlchemySession(found)
-    raise wrong_type(_TAKES, given, _INSTEAD)
+    found = _sync_session(given)
+    if found is None:
+        is_other = _async_session(given) is not None
+        raise wrong_type(_TAKES, given, _OTHER_WRITER if is_other else _INSTEAD)
+    return found
 
 
 def async_session_of(given: Any) -> CallerSession:
     """Return the session of one of `AsyncJoinable`. Raises `TypeError` for any other object."""
+    found = _async_session(given)
+    if found is None:
+        is_other = _sync_session(given) is not None
+        raise wrong_type(_ASYNC_TAKES, given, _OTHER_ASYNC_WRITER if is_other else _ASYNC_INSTEAD)
+    return found
+
+
+def _sync_session(given: Any) -> CallerSession | None:
+    if isinstance(given, psycopg.Connection):
+        return PsycopgSession(given)
+    if isinstance(given, type):
+        return None
+    if hasattr(given, "in_atomic_block"):
+        return DjangoSession(given, session_of)
+    if _is_of("psycopg2", given) and hasattr(given, "get_transaction_status"):
+        if given.async_:
+            raise TypeError(_NO_ASYNC)
+        return Psycopg2Session(given)
+    found = _of_registry(given)
+    is_sync = _is_of_sqlalchemy(found) and not hasattr(found, "run_sync")
+    return SqlAlchemySession(found) if is_sync else None
+
+
+def _async_session(given: Any) -> CallerSession | None:
     if isinstance(given, psycopg.AsyncConnection):
         return PsycopgSession(given)
-    if not isinstance(given, type):
-        if _is_of("asyncpg", given) and hasattr(given, "is_in_transaction"):
-            return AsyncpgSession(given)
-        found = _of_registry(given)
-        if _is_of_sqlalchemy(found) and hasattr(found, "run_sync"):
-            return SqlAlchemySession(found)
-    raise wrong_type(_ASYNC_TAKES, given, _ASYNC_INSTEAD)
+    if isinstance(given, type):
+        return None
+    if _is_of("asyncpg", given) and hasattr(given, "is_in_transaction"):
+        return AsyncpgSession(given)
+    found = _of_registry(given)
+    is_async = _is_of_sqlalchemy(found) and hasattr(found, "run_sync")
+    return SqlAlchemySession(found) if is_async else None
 
 
 def _is_of(package: str, given: object) -> bool:
-    """Return whether an object is of a class of a package, or of one that derives from it."""
-    return any(kind.__module__.partition(".")[0] == package for kind in type(given).__mro__)
+    """Return whether an object is of a class of a package, or of one that derives from it.
+
+    A proxy, as tracers put around a connection, says that it has the class of what it wraps.
+    """
+    return any(kind.__module__.partition(".")[0] == package for kind in given.__class__.__mro__)
 
 
 def _of_registry(given: Any) -> Any:

@@ -48,7 +48,7 @@ from dsql_outbox.outbox import (
     is_retryable,
 )
 from dsql_outbox.testing import Held, PostgresProxy
-from dsql_outbox.writer import Writer
+from dsql_outbox.writer import AsyncWriter, Writer
 
 __all__ = ["open_caller", "own"]
 
@@ -463,3 +463,26 @@ def test_an_engine_whose_results_are_streamed_writes_events(
     receipt = caller.append(workload_s.car_created())
     caller.commit()
     own.assert_true_to({receipt.event_id: receipt})
+
+
+@pytest.mark.client
+@pytest.mark.parametrize("kind", ALL)
+def test_a_session_for_the_other_writer_is_refused_with_its_name(
+    url: str, open_caller: OpenCaller, kind: str
+) -> None:
+    caller = open_caller(kind, url)
+    event = workload_s.car_created()
+    if kind in ASYNC:
+        with (
+            Writer(Database(url)) as writer,
+            pytest.raises(TypeError, match=r"is for AsyncWriter$"),
+        ):
+            writer.append_to(caller.given, event)
+    else:
+
+        async def refused() -> None:
+            async with AsyncWriter(Database(url)) as writer:
+                with pytest.raises(TypeError, match=r"is for Writer$"):
+                    await writer.append_to(caller.given, event)
+
+        anyio.run(refused)

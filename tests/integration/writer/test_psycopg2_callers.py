@@ -113,6 +113,35 @@ def test_an_event_that_binding_makes_too_large_is_refused(
     assert ids(own) == {fits.id}
 
 
+class Traced:
+    """A proxy as tracers put it around a connection."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.__wrapped__ = wrapped
+
+    @property
+    def __class__(self) -> Any:
+        return type(self.__wrapped__)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+
+def test_a_connection_in_the_proxy_of_a_tracer_takes_events(
+    own: Tables, url: str, writer: Writer
+) -> None:
+    mine = Traced(psycopg2.connect(url))
+    receipt = writer.append_to(mine, workload_s.car_created())
+    with pytest.raises(ValueError, match="expected_version"):
+        writer.append_to(mine, workload_s.car_created(), expected_version=-1)
+    mine.rollback()
+    assert ids(own) == set()
+    receipt = writer.append_to(mine, workload_s.car_created())
+    mine.commit()
+    mine.close()
+    assert ids(own) == {receipt.event_id}
+
+
 def test_an_asynchronous_connection_is_refused(url: str, writer: Writer) -> None:
     mine = psycopg2.connect(url, async_=True)
     psycopg2.extras.wait_select(mine)
