@@ -5,9 +5,12 @@ from dataclasses import replace
 from uuid import uuid4
 
 import anyio
+import asyncpg
 import psycopg
 import pytest
 from anyio.from_thread import BlockingPortal
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from tests.support.driver_sessions import engine_url
 from tests.support.pgbouncer import PROGRAM, PgBouncer
 from tests.support.writer.callers import QUICK, make_caller, with_workers
 
@@ -128,4 +131,37 @@ async def test_the_relay_and_an_operator_work(
     assert len(replayed) == 1
     await Publisher(database, sink).run(until_empty=True)
     assert set(sink.ids) == {event.id for event in events}
+    assert stored(direct, "outbox").keys() == {str(event.id) for event in events}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("through", ["asyncpg", "SQLAlchemy"])
+async def test_callers_on_asyncpg_append_in_their_own_transactions(
+    url: str, direct: psycopg.Connection[tuple[object, ...]], through: str
+) -> None:
+    """As asyncpg's manual says: without its cache of prepared statements."""
+    options = {"statement_cache_size": 0}
+    if through == "SQLAlchemy":
+        options["prepared_statement_cache_size"] = 0
+    engine = create_async_engine(engine_url(url, "asyncpg"), connect_args=options)
+
+    async def append(writer: AsyncWriter, event: Event) -> None:
+        if through == "SQLAlchemy":
+            async with AsyncSession(engine) as session, session.begin():
+                await writer.append_to(session, event)
+        else:
+            mine = await asyncpg.connect(url, **options)
+            async with mine.transaction():
+                await writer.append_to(mine, event)
+            await mine.close()
+
+    events = [Event.new("CarSold", [Entity("Car", f"C-{number}")]) for number in range(12)]
+    async with AsyncWriter(Database(url), QUICK) as writer:
+        # A first use asks on a connection of the writer. The transactions of the callers that wait
+        # for its answer would hold all sessions that the pooler has.
+        await append(writer, events[0])
+        async with anyio.create_task_group() as group:
+            for event in events[1:]:
+                group.start_soon(append, writer, event)
+    await engine.dispose()
     assert stored(direct, "outbox").keys() == {str(event.id) for event in events}
