@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 import psycopg
 import pytest
+from anyio import to_thread
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, formed
 from tests.support.writer.checked_tables import Tables
@@ -23,6 +25,7 @@ from dsql_outbox.outbox import (
     DuplicateEvent,
     Entity,
     Event,
+    Receipt,
     StaleVersion,
     TransactionMisused,
 )
@@ -92,6 +95,29 @@ async def test_append_to_joins_an_async_transaction(own: Tables, url: str) -> No
         receipt = await writer.append_to(mine, workload_s.three_entities())
         assert ids(own) == set()
     own.assert_true_to({receipt.event_id: receipt})
+
+
+@pytest.mark.client
+@pytest.mark.anyio
+async def test_append_to_joins_transactions_on_connections_of_psycopgs_pools(
+    own: Tables, url: str
+) -> None:
+    def work() -> Receipt:
+        with (
+            Writer(Database(url), formed(QUICK)) as writer,
+            ConnectionPool(url, min_size=1) as pool,
+            pool.connection() as mine,
+        ):
+            return writer.append_to(mine, workload_s.car_created())
+
+    receipts = [await to_thread.run_sync(work)]
+    async with (
+        AsyncWriter(Database(url), formed(QUICK)) as writer,
+        AsyncConnectionPool(url, min_size=1) as pool,
+        pool.connection() as mine,
+    ):
+        receipts.append(await writer.append_to(mine, workload_s.three_entities()))
+    own.assert_true_to({receipt.event_id: receipt for receipt in receipts})
 
 
 @pytest.mark.parametrize("same", [True, False])

@@ -30,7 +30,7 @@ from tests.support.writer.caller_sessions import (
     OpenCaller,
     open_caller,
 )
-from tests.support.writer.callers import QUICK, formed
+from tests.support.writer.callers import QUICK, formed, only_single
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids, own, own_rows
 
@@ -246,6 +246,22 @@ def test_a_conflict_at_commit_may_be_retried_with_the_same_event(
     again.append(event)
     again.commit()
     assert ids(own) == {event.id}
+
+
+@pytest.mark.client
+@only_single("the plain form has a round trip per statement")
+@pytest.mark.parametrize("kind", ALL)
+def test_an_append_costs_one_round_trip_on_each_driver(
+    own: Tables, url: str, proxy: PostgresProxy, open_caller: OpenCaller, kind: str
+) -> None:
+    """Once the writer knows the shards, and asyncpg has prepared the statement."""
+    caller = open_caller(kind, proxy.url, database=Database(url))
+    caller.append(workload_s.car_created())
+    proxy.reset_counts()
+    receipt = caller.append(workload_s.car_created())
+    assert proxy.round_trips == 1
+    caller.commit()
+    assert receipt.event_id in ids(own)
 
 
 @pytest.mark.pairs
