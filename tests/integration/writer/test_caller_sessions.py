@@ -287,6 +287,7 @@ def test_a_connection_that_is_lost_at_the_statement_stores_nothing(
     assert ids(own) == {event.id}
 
 
+@only_single("there is no other form")
 @pytest.mark.parametrize("kind", SESSIONS)
 def test_a_form_that_the_server_refuses_is_not_tried_again(
     own: Tables, url: str, open_caller: OpenCaller, kind: str
@@ -300,6 +301,7 @@ def test_a_form_that_the_server_refuses_is_not_tried_again(
         receipt = caller.append(workload_s.car_created())
         caller.commit()
     finally:
+        caller.rollback()
         refusing_server.accept(own.execute)
     own.assert_true_to({receipt.event_id: receipt})
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from tests.support.driver_sessions import engine_url
 from tests.support.writer import workload_s
-from tests.support.writer.callers import QUICK, formed
+from tests.support.writer.callers import QUICK, formed, only_single
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids, own, own_rows
 
@@ -95,6 +95,7 @@ def test_a_text_that_the_encoding_lacks_is_refused(own: Tables, url: str, writer
     assert (own_rows(own), ids(own)) == (0, set())
 
 
+@only_single("a statement of the plain form has the event once")
 @pytest.mark.parametrize("through", ["psycopg2", "SQLAlchemy"])
 def test_an_event_that_binding_makes_too_large_is_refused(
     own: Tables, url: str, writer: Writer, through: str
