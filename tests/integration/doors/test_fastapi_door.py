@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
+from tests.support.driver_sessions import engine_url
 from tests.support.served_app import served
-from tests.support.sqlalchemy_units import of_driver
 
 from dsql_outbox import AsyncTransaction, Database, Entity, Event, Receipt, WriterSettings
 from dsql_outbox.doors.fastapi import PROBLEMS, OutboxWriter
@@ -211,7 +211,9 @@ async def test_a_unique_violation_of_the_application_stays_an_error_of_it(
         elif wrapper == "transact":
             await writer.transact(insert)
         else:
-            with create_engine(of_driver(outbox_url), poolclass=NullPool).connect() as own:
+            with create_engine(
+                engine_url(outbox_url, "psycopg"), poolclass=NullPool
+            ).connect() as own:
                 own.execute(text(sql))
 
     with psycopg.connect(outbox_url, autocommit=True) as connection:

@@ -17,11 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
-from tests.support.sqlalchemy_units import Own, of_driver
+from tests.support.driver_sessions import engine_url
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, formed
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.django_connections import django_connection
+from tests.support.writer.session_transacts import Own
 from tests.support.writer.transacts import ids, own, own_rows
 
 from dsql_outbox.inbox import Inbox
@@ -71,7 +72,7 @@ def failing(name: str, url: str) -> Generator[Callable[[Any], None]]:
 
 
 def session_on(url: str) -> Session:
-    return Session(create_engine(of_driver(url), poolclass=NullPool))
+    return Session(create_engine(engine_url(url, "psycopg"), poolclass=NullPool))
 
 
 def execute(given: Any) -> None:
@@ -101,7 +102,7 @@ def test_after_an_error_nothing_of_the_transaction_can_be_committed(
 async def test_after_an_error_nothing_of_an_async_transaction_can_be_committed(
     own: Tables, url: str
 ) -> None:
-    engine = create_async_engine(of_driver(url), poolclass=NullPool)
+    engine = create_async_engine(engine_url(url, "psycopg"), poolclass=NullPool)
     for name in set(ERRORS) - {"closed"}:
         error, event, options = ERRORS[name]
         async with (
@@ -125,7 +126,7 @@ async def test_after_an_error_of_the_session_itself_its_rows_cannot_be_committed
 ) -> None:
     """A session with an engine for its rows alone has no connection for the event."""
     create: Any = create_async_engine if kind == "async" else create_engine
-    engine = create(of_driver(url), poolclass=NullPool)
+    engine = create(engine_url(url, "psycopg"), poolclass=NullPool)
     session = Session(binds={Own: getattr(engine, "sync_engine", engine)})
 
     def work(append_to: Callable[[], Any]) -> None:

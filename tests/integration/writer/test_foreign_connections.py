@@ -15,11 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_e
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only, greenlet_spawn
-from tests.support.sqlalchemy_units import Own, of_driver
+from tests.support.driver_sessions import engine_url
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, TIMEOUT, Running, formed
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.django_connections import django_connection
+from tests.support.writer.session_transacts import Own
 from tests.support.writer.transacts import ids, own, own_rows
 
 from dsql_outbox.outbox import Database, DuplicateEvent, TransactionMisused, is_retryable
@@ -42,7 +43,7 @@ def writer(url: str) -> Iterator[Writer]:
 @pytest.fixture
 def engine(url: str) -> Iterator[Engine]:
     """An engine at the isolation level of Aurora DSQL."""
-    engine = create_engine(of_driver(url), isolation_level="REPEATABLE READ")
+    engine = create_engine(engine_url(url, "psycopg"), isolation_level="REPEATABLE READ")
     yield engine
     engine.dispose()
 
@@ -80,7 +81,7 @@ def test_an_event_alone_is_committed_by_the_connection_of_sqlalchemy(
 async def test_an_event_is_part_of_an_async_transaction_of_sqlalchemy(
     own: Tables, url: str, kind: str, *, commit: bool
 ) -> None:
-    engine = create_async_engine(of_driver(url))
+    engine = create_async_engine(engine_url(url, "psycopg"))
     event = workload_s.car_created()
     async with AsyncWriter(Database(url), formed(QUICK)) as writer:
         made: Any = AsyncSession(engine) if kind == "session" else engine.connect()
@@ -145,7 +146,7 @@ def test_a_lost_connection_is_not_certain_enough_to_be_retried(own: Tables, engi
 
 
 def test_autocommit_of_sqlalchemy_is_refused(own: Tables, writer: Writer, url: str) -> None:
-    engine = create_engine(of_driver(url), isolation_level="AUTOCOMMIT")
+    engine = create_engine(engine_url(url, "psycopg"), isolation_level="AUTOCOMMIT")
     for given in (Session(engine), engine.connect()):
         with given, pytest.raises(TransactionMisused, match='without isolation_level="AUTO'):
             writer.append_to(given, workload_s.car_created())
@@ -155,7 +156,7 @@ def test_autocommit_of_sqlalchemy_is_refused(own: Tables, writer: Writer, url: s
 
 @pytest.mark.anyio
 async def test_autocommit_of_async_sqlalchemy_is_refused(own: Tables, url: str) -> None:
-    engine = create_async_engine(of_driver(url), isolation_level="AUTOCOMMIT")
+    engine = create_async_engine(engine_url(url, "psycopg"), isolation_level="AUTOCOMMIT")
     makers: list[Any] = [AsyncSession(engine), engine.connect()]
     async with AsyncWriter(Database(url), formed(QUICK)) as writer:
         for made in makers:
@@ -273,7 +274,7 @@ async def test_an_event_is_refused_if_the_session_writes_on_another_connection(
     """
     is_async = kind == "async"
     create: Any = create_async_engine if is_async else create_engine
-    engines = [create(of_driver(url), poolclass=NullPool) for _ in range(2)]
+    engines = [create(engine_url(url, "psycopg"), poolclass=NullPool) for _ in range(2)]
     main, other = (getattr(engine, "sync_engine", engine) for engine in engines)
     Choosing.elsewhere = other
     options: Any = {"binds": {Own: other}} if write == "binds" else {}
