@@ -121,8 +121,7 @@ class PoolSessions(Sessions):
         yield Invoke(self._put, lent)
 
     def _put(self, lent: Any) -> Any:
-        putting = self._pool.putconn(lent)
-        return putting if putting is None else shielded(putting)
+        return shielded(self._pool.putconn(lent))
 
 
 def _sessions_of_engine(given: Any, *, is_async: bool, takes_marks: bool) -> Sessions | None:
@@ -130,7 +129,8 @@ def _sessions_of_engine(given: Any, *, is_async: bool, takes_marks: bool) -> Ses
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker  # noqa: PLC0415 - as above
     from sqlalchemy.orm import sessionmaker  # noqa: PLC0415 - as above
 
-    if not isinstance(given, async_sessionmaker if is_async else sessionmaker):
+    kind: type[Any] = async_sessionmaker if is_async else sessionmaker
+    if not isinstance(given, kind):
         return None
     bind = given.kw.get("bind")
     engine = bind.sync_engine if isinstance(bind, AsyncEngine) else bind

@@ -5,18 +5,14 @@ The mark of the run is its first statement. The guards are its last one: they ar
 event `commit` of the connection, behind which SQLAlchemy sends COMMIT and nothing else.
 """
 
-import _thread
 import asyncio
 import logging
-import os
-import socket
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
-from time import monotonic
+from inspect import isawaitable
 from typing import Any, Final, NoReturn, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -43,6 +39,8 @@ from dsql_outbox.writer.sessions.sqlalchemy_session import (
 )
 from dsql_outbox.writer.statement.plain import Statements
 
+from .deadline_watch import DeadlineWatch
+
 T = TypeVar("T")
 
 logger: Final = logging.getLogger("dsql_outbox")
@@ -53,6 +51,9 @@ _ENDING: Final = (RETRIED - {FailureKind.COLLISION}) | {FailureKind.READ_ONLY}
 _UNUSABLE: Final = {TransactionStatus.ACTIVE, TransactionStatus.UNKNOWN}
 
 _FAILED_TRANSACTION: Final = "25P02"
+
+_REFUSALS: Final = {"InvalidRequestError", "PendingRollbackError", "ResourceClosedError"}
+"""The errors of SQLAlchemy for a session whose transaction has ended."""
 
 _COMMITTED: Final = (
     "has committed its session",
@@ -79,7 +80,7 @@ _NOTHING: Final = unprepared(b"SELECT 1")
 _unmarked: WeakSet[Any] = WeakSet()
 """The engines whose server takes no mark, although the URL of the writer says so."""
 
-_running: "WeakKeyDictionary[Any, SessionTransaction]" = WeakKeyDictionary()
+_running: "Final[dict[Any, SessionTransaction]]" = {}
 """The transaction that each connection has now."""
 
 
@@ -88,8 +89,10 @@ class SessionTransaction(RunTransaction):
 
     def __init__(self, session: Any, *, takes_marks: bool, deadline: float | None) -> None:
         self._session = session
+        self._run_sync: Callable[[Callable[[Any], Any]], Any]
+        self._run_sync = getattr(session, "run_sync", None) or (lambda act: act(session))
         self._takes_marks = takes_marks
-        self._watch = _Watch(deadline)
+        self._watch = DeadlineWatch(deadline)
         self._connection: Any = None
         self._root: Any = None
         self._driver: Any = None
@@ -117,9 +120,7 @@ class SessionTransaction(RunTransaction):
         return self._is_lost
 
     def is_refusal(self, error: Exception) -> bool:
-        from sqlalchemy.exc import InvalidRequestError  # noqa: PLC0415 - as below
-
-        return isinstance(error, InvalidRequestError)
+        return type(error).__module__ == "sqlalchemy.exc" and type(error).__name__ in _REFUSALS
 
     @property
     def aliases(self) -> Sequence[object]:
@@ -128,9 +129,8 @@ class SessionTransaction(RunTransaction):
     def begin(self, guards: Guards, run: str) -> Program[None]:
         yield from self._call(self._open)
         if self._has_mark:
-            mark = numbered("run_mark", guards.mark)
             try:
-                yield from self._call(lambda _: self._send([(mark, {"run": run})]))
+                yield from self._call(lambda _: self._send([(_mark_of(guards), {"run": run})]))
             except Exception as error:
                 if not lacks_feature(error):
                     raise
@@ -158,12 +158,8 @@ class SessionTransaction(RunTransaction):
 
     def close(self, error: BaseException | None) -> Program[None]:
         """Give the connection back, or close it if it failed by this error."""
-        run_sync = getattr(self._session, "run_sync", None)
         close = partial(self._close, error)
-        if run_sync is None:
-            yield Invoke(close, self._session)
-        else:
-            yield Invoke(lambda _: shielded(run_sync(close)), None)
+        yield Invoke(lambda _: shielded(self._run_sync(close)), None)
 
     @property
     def _has_mark(self) -> bool:
@@ -171,12 +167,7 @@ class SessionTransaction(RunTransaction):
 
     def _call(self, function: Callable[[Any], T]) -> Program[T]:
         """Call a function with the synchronous session."""
-        run_sync = getattr(self._session, "run_sync", None)
-        result: T
-        if run_sync is None:
-            result = yield Invoke(function, self._session)
-        else:
-            result = yield Invoke(run_sync, function)
+        result: T = yield Invoke(self._run_sync, function)
         return result
 
     def _open(self, session: Any) -> None:
@@ -242,6 +233,7 @@ class SessionTransaction(RunTransaction):
             if error is not None and self._connection is not None and ends_connection(error):
                 _invalidate(self._connection)
         finally:
+            _running.pop(self._connection, None)
             try:
                 _at_the_end(session.rollback)
             finally:
@@ -308,70 +300,9 @@ class SessionTransaction(RunTransaction):
         raise self._run.record_misuse(*misuse)
 
 
-class _Watch:
-    """Ends the connection at the deadline of the call: no driver but ours knows that deadline.
-
-    It must not end a connection that the pool has got back, and may have lent again.
-    """
-
-    def __init__(self, deadline: float | None) -> None:
-        self.has_ended_it = False
-        self._deadline = deadline
-        self._lock = threading.Lock()
-        self._is_over = True
-        self._connection: Any = None
-        self._driver: Any = None
-        self._stop: Callable[[], object] = _nothing
-
-    def begin(self, connection: Any, driver: Any) -> None:
-        """Watch a connection of SQLAlchemy, and the driver's in it."""
-        self.end()
-        self._connection, self._driver, self._is_over = connection, driver, False
-        if self._deadline is None:
-            return
-        seconds = max(0.0, self._deadline - monotonic())
-        if connection.dialect.is_async:
-            self._stop = asyncio.get_running_loop().call_later(seconds, self._end_it).cancel
-            return
-        stopped = threading.Lock()
-        stopped.acquire()
-        self._stop = stopped.release
-        with suppress(RuntimeError):  # as Python ends
-            # Not by `Thread.start`, which waits for the thread: see `Connections`.
-            _thread.start_new_thread(self._wait, (stopped, seconds))
-
-    def end(self, *_: object) -> None:
-        """Leave the connection alone from now on."""
-        with self._lock:
-            is_over, self._is_over = self._is_over, True
-        if not is_over:
-            self._stop()
-
-    def _wait(self, stopped: threading.Lock, seconds: float) -> None:
-        if not stopped.acquire(timeout=seconds):
-            self._end_it()
-
-    def _end_it(self) -> None:
-        with self._lock:
-            if self._is_over or self._connection.closed or self._connection.invalidated:
-                return
-            self.has_ended_it = True
-            with suppress(Exception):  # such as of a connection that was lost meanwhile
-                _end_now(self._driver)
-
-
-def _nothing() -> None:
-    """Stop no watch."""
-
-
-def _end_now(driver: Any) -> None:
-    """End a connection of a driver. What waits for it gets the driver's error."""
-    if hasattr(driver, "terminate"):
-        driver.terminate()
-        return
-    # Its number may be another socket's as soon as libpq has closed it.
-    with socket.socket(fileno=os.dup(driver.fileno())) as found:
-        found.shutdown(socket.SHUT_RDWR)
+@lru_cache(maxsize=64)
+def _mark_of(guards: Guards) -> NumberedQuery:
+    return numbered("run_mark", guards.mark)
 
 
 @lru_cache(maxsize=64)
@@ -391,9 +322,11 @@ def _note_error(context: Any) -> Exception | None:
 def _end_connection(context: Any) -> None:
     """Have SQLAlchemy close this connection, and no other one of the pool.
 
-    It does so at once. After an error in a flush it gives the connection back itself.
+    It does so at once. After an error in a flush it gives the connection back itself. One that
+    the function has detached from the pool is closed at its end anyway.
     """
-    if not context.is_disconnect:
+    connection = context.connection
+    if not context.is_disconnect and not connection.connection.is_detached:
         context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
 
 
@@ -403,9 +336,9 @@ def ends_connection(error: BaseException) -> bool:
     return not isinstance(found, Exception) or is_interrupt(found) or kind_of(found) in _ENDING
 
 
-def shielded(ending: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
-    """Return what ends a session or connection, in a task that a cancellation leaves alone."""
-    return asyncio.shield(asyncio.ensure_future(ending))
+def shielded(ending: Any) -> Any:
+    """Have a task end a session or connection that awaits it: a cancellation leaves it alone."""
+    return asyncio.shield(asyncio.ensure_future(ending)) if isawaitable(ending) else ending
 
 
 def _invalidate(connection: Any) -> None:

@@ -1,0 +1,79 @@
+"""The deadline of a call, for a connection of a driver that knows no deadline."""
+
+import _thread
+import asyncio
+import os
+import socket
+import threading
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class DeadlineWatch:
+    """Ends the connection at the deadline of the call: no driver but ours knows that deadline.
+
+    It must not end a connection that the pool has got back, and may have lent again.
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        self.has_ended_it = False
+        self._deadline = deadline
+        self._lock = threading.Lock()
+        self._is_over = True
+        self._connection: Any = None
+        self._driver: Any = None
+        self._stop: Callable[[], object] = _nothing
+
+    def begin(self, connection: Any, driver: Any) -> None:
+        """Watch a connection of SQLAlchemy, and the driver's in it."""
+        self.end()
+        self._connection, self._driver, self._is_over = connection, driver, False
+        if self._deadline is None:
+            return
+        seconds = max(0.0, self._deadline - monotonic())
+        if connection.dialect.is_async:
+            self._stop = asyncio.get_running_loop().call_later(seconds, self._end_it).cancel
+            return
+        stopped = threading.Lock()
+        stopped.acquire()
+        self._stop = stopped.release
+        with suppress(RuntimeError):  # as Python ends
+            # Not by `Thread.start`, which waits for the thread: see `Connections`.
+            _thread.start_new_thread(self._wait, (stopped, seconds))
+
+    def end(self, *_: object) -> None:
+        """Leave the connection alone from now on."""
+        with self._lock:
+            is_over, self._is_over = self._is_over, True
+        if not is_over:
+            self._stop()
+
+    def _wait(self, stopped: threading.Lock, seconds: float) -> None:
+        if not stopped.acquire(timeout=seconds):
+            self._end_it()
+
+    def _end_it(self) -> None:
+        with self._lock:
+            if self._is_over or self._connection.closed or self._connection.invalidated:
+                return
+            self.has_ended_it = True
+            with suppress(Exception):  # such as of a connection that was lost meanwhile
+                _end_now(self._driver)
+
+
+def _nothing() -> None:
+    """Stop no watch."""
+
+
+def _end_now(driver: Any) -> None:
+    """End a connection of a driver. What waits for it gets the driver's error."""
+    if hasattr(driver, "terminate"):
+        driver.terminate()
+        return
+    # Its number may be another socket's as soon as libpq has closed it.
+    with socket.socket(fileno=os.dup(driver.fileno())) as found:
+        found.shutdown(socket.SHUT_RDWR)
