@@ -6,6 +6,8 @@ and statements are cut, which sends nothing twice. In a *split*, a publisher los
 leases while it works. In a *return*, a shard is lost and comes back while the reads of its
 owner have no answer. In a *storm*, publishers, database and broker fail at random, too.
 In a *rush*, few subjects have many messages when the publishers start, which then go in runs.
+
+Some have more targets, and in some the publishers of the default target have a map.
 """
 
 from dataclasses import replace

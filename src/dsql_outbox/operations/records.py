@@ -101,7 +101,8 @@ class Records(Operator):
     async def message(self, event_id: UUID) -> Message | Fault | None:
         """The message of a stored event, or why there is none; None: there is no such event.
 
-        What is not known until it is sent is 0: its attempt, the lease, and the position before.
+        What is not stored with an event has a default: the source, and 0 for its attempt, the
+        lease and the position before.
         """
         record, text = await self.event(event_id), await self.payload(event_id)
         if record is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -312,6 +313,29 @@ def test_a_keyboard_interrupt_ends_the_relay() -> None:
     with pytest.raises(KeyboardInterrupt):
         drain(store, Broker(), map_)
     assert len(store.rows) == 1
+
+
+class Ended(BaseException):
+    """What a signal handler raises to end the program."""
+
+
+@pytest.mark.parametrize("error", [SystemExit, Ended])
+def test_what_a_signal_handler_raises_in_a_map_ends_the_relay(error: type[BaseException]) -> None:
+    def end(_number: int, _frame: object) -> None:
+        raise error
+
+    def map_(message: Message) -> Message:
+        signal.raise_signal(signal.SIGUSR1)
+        return message
+
+    store, before = outbox(row("a", 1)), signal.signal(signal.SIGUSR1, end)
+    try:
+        with pytest.raises((error, BaseExceptionGroup)):
+            drain(store, Broker(), map_)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(store.rows) == 1
+    assert not store.statements["record"]
 
 
 def test_a_map_that_returns_a_coroutine_fails_its_message() -> None:

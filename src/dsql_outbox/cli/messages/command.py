@@ -118,8 +118,8 @@ def show(
     An event has several if it was replayed. The exit code is 1 if it has none.
 
     --map shows what `publish --map` would send, payloads included. The exit code is 1 if the map
-    fails, or refuses the message. What is known only when a message is sent is 0 here, such as
-    the header previousposition.
+    fails, or refuses the message. What is not stored with an event has a default here: the header
+    source, and 0 for previousposition and leaseepoch.
     """
     if map_name is not None:
         show_mapped(database, event_id, named_map(map_name), as_json=as_json)
