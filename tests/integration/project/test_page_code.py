@@ -224,6 +224,7 @@ async def test_an_endpoint_that_is_called_twice_gives_its_own_answer_twice(
         code, receipt = await pay("/loans/7/payments", 100)
         assert (code, receipt["status"]) == (201, "duplicate")
         assert (await pay("/payments/7", 200))[0] == 409
+    await shop["sessions"].kw["bind"].dispose()
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT balance FROM loans").fetchall() == [(8900,)]
 
