@@ -1,18 +1,19 @@
-"""Orders and their events, each pair in one retried transaction of a SQLAlchemy session.
+"""Orders and their events, each pair in one retried transaction of an AsyncSession on asyncpg.
 
 Reads orders as JSON lines from standard input, and prints a line per order that is stored.
 """
 
+import asyncio
 import json
 import os
 import sys
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import create_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from dsql_outbox import Database, DuplicateEvent, Entity, Event, Receipt, Writer, transact
+from dsql_outbox import AsyncWriter, Database, DuplicateEvent, Entity, Event, Receipt, transact
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
 
@@ -31,40 +32,45 @@ class Order(Base):
     quantity: Mapped[int]
 
 
-def main(url: str) -> None:
-    apply(Database(url))
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    Base.metadata.create_all(engine)
-    sessions = sessionmaker(engine)
-    with Writer(Database(url)) as writer:
+async def main(url: str) -> None:
+    await asyncio.to_thread(apply, Database(url))
+    engine = create_async_engine(url.replace("://", "+asyncpg://", 1))
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    sessions = async_sessionmaker(engine)
+    async with AsyncWriter(Database(url)) as writer:
         print("ready", flush=True)
-        for line in sys.stdin:
+        while line := await asyncio.to_thread(sys.stdin.readline):
             order = json.loads(line)
             try:
-                receipt = place(
+                receipt = await place(
                     writer, sessions, UUID(order["id"]), order["item"], order["quantity"]
                 )
                 print(order["id"], receipt.status, f"attempt {receipt.attempts}", flush=True)
             except DuplicateEvent:
                 print(order["id"], "stored before", flush=True)
-    engine.dispose()
+    await engine.dispose()
 
 
-def place(
-    writer: Writer, sessions: sessionmaker[Session], order_id: UUID, item: str, quantity: int
+async def place(
+    writer: AsyncWriter,
+    sessions: async_sessionmaker[AsyncSession],
+    order_id: UUID,
+    item: str,
+    quantity: int,
 ) -> Receipt:
-    def run(session: Session) -> Receipt:
+    async def run(session: AsyncSession) -> Receipt:
         state = Entity("Order", str(order_id), {"item": item, "quantity": quantity})
         event = Event.new("OrderPlaced", [state], id=order_id)
-        receipt = writer.append_to(session, event)
+        receipt = await writer.append_to(session, event)
         session.add(Order(id=order_id, item=item, quantity=quantity))
         return receipt
 
-    return transact(writer, sessions, run)
+    return await transact(writer, sessions, run)
 
 
 if url := os.environ.get("DSQL_OUTBOX_DATABASE"):
-    main(url)
+    asyncio.run(main(url))
 else:
     with EmbeddedPostgres(Path("outbox-data")) as server:
-        main(server.url)
+        asyncio.run(main(server.url))
