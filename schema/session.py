@@ -27,6 +27,7 @@ from dsql_outbox.outbox.failure import (
     Moved,
     answers_commit,
     kind_of,
+    sqlstate_of,
     tables_expected,
 )
 from dsql_outbox.outbox.interrupt import is_being_cancelled
@@ -99,7 +100,7 @@ def _kind_text(error: Exception) -> str:
     kind = type(error).__name__
     if isinstance(error, (TransactionMisused, CallTimedOut, CallCancelled)):
         return f"{kind}: {error}"
-    return f"{kind} ({error.sqlstate})" if isinstance(error, psycopg.Error) else kind
+    return f"{kind} ({sqlstate})" if (sqlstate := sqlstate_of(error)) else kind
 
 
 class Session:

@@ -12,12 +12,11 @@ from functools import cache
 from time import monotonic
 from typing import Any
 
-import psycopg
-
 from dsql_outbox.observability.facts import BacklogAge, BacklogUnread
 from dsql_outbox.observability.hooks import Hook, emit
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.database.fork import call_in_children
+from dsql_outbox.outbox.failure import FailureKind, kind_of, sqlstate_of
 from dsql_outbox.schema.named_statements import statement
 
 from .settings import WriterSettings
@@ -86,8 +85,7 @@ class Alarm:
 
     def tell_failure(self, error: Exception) -> None:
         """Report that the backlog could not be read. Without the right to read it, stop asking."""
-        sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
-        forbidden = isinstance(error, psycopg.errors.InsufficientPrivilege)
+        forbidden = kind_of(error) is FailureKind.FORBIDDEN
         switched_off = forbidden and self._turns.switch_off()
         with suppress(Exception):  # the error may come from a hook, which would raise again
-            emit(self._hooks, BacklogUnread(type(error).__name__, sqlstate, switched_off))
+            emit(self._hooks, BacklogUnread(type(error).__name__, sqlstate_of(error), switched_off))

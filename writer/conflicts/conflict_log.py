@@ -15,7 +15,6 @@ from typing import Final
 from uuid import UUID, uuid4
 
 import msgspec
-import psycopg
 
 from dsql_outbox.observability.facts import ConflictsUnstored
 from dsql_outbox.observability.hooks import Hook, emit
@@ -23,7 +22,13 @@ from dsql_outbox.outbox.contention import encode_conflicts
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.database.fork import call_in_children
 from dsql_outbox.outbox.event.event_parser import ParsedEvent
-from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind, schema_defect
+from dsql_outbox.outbox.failure import (
+    DatabaseFailure,
+    FailureKind,
+    kind_of,
+    schema_defect,
+    sqlstate_of,
+)
 from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.writer.settings import WriterSettings
 
@@ -162,14 +167,16 @@ class ConflictLog:
         """Report that the report could not be stored. Without the right or the table, stop."""
         switched_off = _is_lasting(error) and self.counts.switch_off()
         self.counts.retry()
-        sqlstate = error.sqlstate if isinstance(error, psycopg.Error) else None
         with suppress(Exception):  # the error may come from a hook, which would raise again
-            emit(self._hooks, ConflictsUnstored(type(error).__name__, sqlstate, switched_off))
+            emit(
+                self._hooks,
+                ConflictsUnstored(type(error).__name__, sqlstate_of(error), switched_off),
+            )
 
 
 def _is_lasting(error: Exception) -> bool:
     """Return whether a missing right or table makes every later report fail too."""
-    forbidden = isinstance(error, psycopg.errors.InsufficientPrivilege)
+    forbidden = kind_of(error) is FailureKind.FORBIDDEN
     return forbidden or schema_defect(error) is not None
 
 

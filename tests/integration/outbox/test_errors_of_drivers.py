@@ -375,6 +375,21 @@ def test_the_actual_version_is_read_of_the_failing_cast(world: World) -> None:
     assert stale_version(other) is None
 
 
+def test_an_outdated_plan_is_no_refusal_of_a_form(world: World, kind: str) -> None:
+    session = world.open()
+    query = "SELECT * FROM own WHERE n = " + session.mark
+    for _ in range(8):  # psycopg prepares what it has sent five times
+        session.execute(query, 1)
+    session.commit()
+    world.tables.execute("ALTER TABLE own ALTER v TYPE bigint")
+    if "psycopg2" in kind or kind == "django":  # they prepare nothing
+        session.execute(query, 1)
+        return
+    error = raised_by(session.execute, query, 1)
+    assert sqlstate_of(error) == "0A000"
+    assert not refuses_form(error)
+
+
 def test_the_text_for_a_log_line_quotes_no_row(world: World) -> None:
     session = world.open()
     session.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
