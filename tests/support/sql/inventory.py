@@ -84,8 +84,8 @@ _EXPLAINED: Final[Mapping[str, tuple[str, ...]]] = {
 def known(text: str) -> str | None:
     """The name of the entry that a statement at the wire is, or None.
 
-    Comments, white space and the case of words do not matter. `text` is as psycopg sends it,
-    with ``$1`` for parameters, on the tables of any schema.
+    Comments, white space and the case of words do not matter. `text` is as a driver sends it, with
+    ``$1`` or a literal for each parameter, on the tables of any schema.
     """
     try:
         said = canonical(text)
@@ -199,6 +199,10 @@ _FORMS: Final = {
     "name": _NAME,
     "literal": _LITERAL,
 }
+_PARAMETER: Final = re.compile(r"\\\$(\d+)(?=\\ ::)")
+_PARAMETER_OR_LITERAL: Final = r"""(?:\\$\1|[eE]?'(?:[^'\\\\]|\\\\.|'')*'|null)"""
+"""psycopg2 sends a literal in place of a parameter."""
+
 _MARK: Final = re.compile(r"""(["']?)mark_([a-z]+)(\w*)\1""")
 
 
@@ -212,7 +216,8 @@ def _pattern(template: str) -> re.Pattern[str]:
         at, group = mark.end(), f"{mark[2]}{mark[3]}"
         parts.append(f"(?P={group})" if group in seen else f"(?P<{group}>{_FORMS[mark[2]]})")
         seen.add(group)
-    return re.compile("".join((*parts, re.escape(template[at:]))), re.DOTALL)
+    text = "".join((*parts, re.escape(template[at:])))
+    return re.compile(_PARAMETER.sub(_PARAMETER_OR_LITERAL, text), re.DOTALL)
 
 
 # Statements that code puts together: an example as the code makes it, and a template.
