@@ -141,8 +141,12 @@ _ADAPTER: Final = "sqlalchemy.dialects.postgresql.asyncpg"
 
 _OWN_SIDE: Final = frozenset({"DataError", "ProgrammingError"})
 """The errors that psycopg and psycopg2 raise themselves, for a wrong value or a wrong call."""
-_OF_CONNECTION: Final = re.compile("connection is closed|TargetServerAttributeNotMatched")
-"""The errors of asyncpg without a SQLSTATE that are about the connection. Others are misuses."""
+_CLOSED_TEXT: Final = "connection is closed"
+"""The text of asyncpg's `InterfaceError` after a loss. With another text it is a wrong call."""
+_INTERNAL: Final = "InternalClientError"
+"""asyncpg's error for a connection that it cannot go on with, as after a FATAL of the server."""
+_OLD_TYPES: Final = "OutdatedSchemaCacheError"
+"""A subclass of that: the connection is usable."""
 
 _NO_CONNECTION_FREE: Final = frozenset(
     {
@@ -415,7 +419,7 @@ def _is_of_connection(found: Exception) -> bool:
     """Return whether a driver's error without a SQLSTATE is about the connection."""
     names = {kind.__name__ for kind in type(found).__mro__}
     if _is_copy(found) or type(found).__module__.partition(".")[0] == "asyncpg":
-        return any(map(_OF_CONNECTION.search, (str(found), *names)))
+        return _CLOSED_TEXT in str(found) or (_INTERNAL in names and _OLD_TYPES not in names)
     return names.isdisjoint(_OWN_SIDE)
 
 

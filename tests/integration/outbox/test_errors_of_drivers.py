@@ -433,6 +433,17 @@ def test_a_wrong_use_of_asyncpg_proves_nothing(url: str) -> None:
     assert http_status(error).status == 500
 
 
+def test_a_connection_that_asyncpg_cannot_go_on_with_is_an_outage() -> None:
+    """As after the FATAL of an operator, before the end of the connection was read."""
+    error = asyncpg.InternalClientError("cannot switch to state 15; another operation (2) ..")
+    assert (kind_of(error), classify(error, sent=True).kind) == (K.OUTAGE, K.IN_DOUBT)
+    assert not is_retryable(error)
+
+
+def test_types_that_have_changed_are_no_loss_of_the_connection() -> None:
+    assert kind_of(asyncpg.OutdatedSchemaCacheError("cached types")) is K.FATAL
+
+
 def test_a_pool_without_a_free_connection_is_as_a_server_that_is_full(url: str) -> None:
     engine = create_engine(
         engine_url(url, "psycopg"), pool_size=1, max_overflow=0, pool_timeout=0.01
