@@ -31,6 +31,11 @@ COMMON: Final = ["psycopg", "psycopg2 Session", "asyncpg AsyncSession"]
 SESSIONS: Final = ["psycopg Session", "psycopg2 Session", "asyncpg AsyncSession"]
 """The commonest session of SQLAlchemy on each driver."""
 
+GOVERNED: Final[dict[str, Any]] = {"application_name": "dsql-outbox"}
+"""The name of a session that the stand-in for DSQL governs. It lets those of others pass."""
+
+OF_ASYNCPG: Final[dict[str, Any]] = {"server_settings": GOVERNED, "ssl": False}
+
 PLAIN: Final = ["psycopg", "psycopg async", "psycopg2", "asyncpg", "asyncpg pool"]
 """The connections of the drivers."""
 
@@ -122,7 +127,8 @@ class AsyncpgCaller(AsyncCaller):
         self._begin()
 
     def rollback(self) -> None:
-        self._run(self._transaction.rollback)
+        with suppress(asyncpg.InterfaceError):  # the COMMIT has failed
+            self._run(self._transaction.rollback)
         self._begin()
 
     def close(self) -> None:
@@ -186,6 +192,9 @@ def open_caller(portal: BlockingPortal) -> Iterator[OpenCaller]:
 
 def _given(driver: str, what: str, url: str, isolation: str | None, options: dict[str, Any]) -> Any:
     if what:
+        options = {"connect_args": GOVERNED, **options}
+        if driver == "psycopg":
+            options = {"use_native_hstore": False, **options}
         engine = create_engine(engine_url(url, driver), poolclass=NullPool, **options)
         made = {
             "Session": lambda: Session(engine),
@@ -194,7 +203,7 @@ def _given(driver: str, what: str, url: str, isolation: str | None, options: dic
         }
         session = Session(engine)
         return made[what]()
-    connection: Any = (psycopg if driver == "psycopg" else psycopg2).connect(url)
+    connection: Any = (psycopg if driver == "psycopg" else psycopg2).connect(url, **GOVERNED)
     if isolation:
         levels = psycopg if driver == "psycopg" else psycopg2.extensions
         name = isolation.upper().replace(" ", "_")
@@ -219,13 +228,16 @@ def _async_caller(
         level = isolation and isolation.replace(" ", "_")
         return AsyncpgCaller(portal, writer, portal.call(_asyncpg, url, what), level)
     if what == "async":
-        connection: Any = portal.call(psycopg.AsyncConnection.connect, url)
+        connect = partial(psycopg.AsyncConnection.connect, url, **GOVERNED)
+        connection: Any = portal.call(connect)
         if isolation:
             level_of = psycopg.IsolationLevel[isolation.upper().replace(" ", "_")]
             portal.call(connection.set_isolation_level, level_of)
         return AsyncCaller(portal, writer, connection)
     if driver == "asyncpg":
-        options["connect_args"] = {"ssl": False}
+        options["connect_args"] = OF_ASYNCPG
+    else:
+        options = {"connect_args": GOVERNED, "use_native_hstore": False, **options}
     engine = create_async_engine(engine_url(url, driver), poolclass=NullPool, **options)
     if what == "AsyncConnection":
         return AsyncCaller(portal, writer, portal.call(_connected, engine))
@@ -241,6 +253,6 @@ async def _connected(engine: Any) -> Any:
 
 async def _asyncpg(url: str, what: str) -> Any:
     if what == "pool":
-        pool = await asyncpg.create_pool(without_options(url), min_size=1, max_size=1, ssl=False)
+        pool = await asyncpg.create_pool(without_options(url), min_size=1, max_size=1, **OF_ASYNCPG)
         return await pool.acquire()
-    return await asyncpg.connect(without_options(url), ssl=False)
+    return await asyncpg.connect(without_options(url), **OF_ASYNCPG)
