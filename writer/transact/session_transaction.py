@@ -311,7 +311,8 @@ def _proof_of(guards: Guards, *, has_mark: bool, has_own: bool) -> NumberedQuery
     proofs = [*([guards.of_mark] if has_mark else []), *([guards.own] if has_own else [])]
     if not proofs:
         return _NOTHING
-    return numbered("run_proof", b"SELECT " + b", ".join(b"(%s)" % proof for proof in proofs))
+    texts = [_NOTHING.query, *(b"(%s)" % proof for proof in proofs)]
+    return numbered("run_proof", b", ".join(texts))
 
 
 def _note_error(context: Any) -> Exception | None:

@@ -29,6 +29,7 @@ _SETTINGS: Final = {
 
 _CACHE: Final = re.compile(r" cache (\d+) ")
 _SET: Final = re.compile(r'^ set ((session|local) )?"?(?P<name>[\w.]+)')
+_SET_CONFIG: Final = re.compile(r' "?set_config"? \( ')
 _ADVISORY: Final = re.compile(r' "?(pg_(try_)?advisory_\w+)"? \( ')
 _NAME: Final = r'[\w".]+(?: \. [\w"]+)? '
 
@@ -188,6 +189,11 @@ def _setting(said: str) -> str | None:
     return f'setting configuration parameter "{name}" not supported'
 
 
+def _set_config(said: str) -> str | None:
+    """Not recorded: SET of a setting of one's own is refused, and this is the same."""
+    return "function set_config not supported" if _SET_CONFIG.search(said) else None
+
+
 def _advisory_lock(said: str) -> str | None:
     """Not recorded: neither the text nor the SQLSTATE."""
     found = _ADVISORY.search(said)
@@ -198,6 +204,7 @@ _RULES: Final[tuple[Callable[[str], str | None], ...]] = (
     _length,
     _without_cache,
     _setting,
+    _set_config,
     _advisory_lock,
 )
 

@@ -59,10 +59,11 @@ EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
 
 _WORDS: Final = {
     "BEGIN": "BEGIN",
-    _READ_COMMITTED: _READ_COMMITTED,
+    _READ_COMMITTED: "BEGIN",
     "BEGIN READ ONLY": "BEGIN",
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY": "BEGIN",
     "COMMIT": "COMMIT",
+    "SELECT 1": "SELECT 1",
     "ROLLBACK": "ROLLBACK",
 }
 """Words without a file, each with the one that tells who sends it."""
@@ -130,6 +131,15 @@ def _entries() -> Iterator[Entry]:
     yield from _grants()
     for word, sign in _WORDS.items():
         yield _entry(word, lambda *_, word=word: word.encode(), doors(sign))
+    for guards in (["run_guard"], ["event_guard"], ["run_guard", "event_guard"]):
+        texts = [read_sql("statements", guard) for guard in guards]
+        yield _entry(
+            f"proof: {', '.join(guards)}",
+            lambda schema, fill, texts=texts: b", ".join(
+                [b"SELECT 1", *(b"(%s)" % _filled(text, schema, fill) for text in texts)]
+            ),
+            doors("run_proof"),
+        )
     for name, (example, template) in _COMPOSED.items():
         yield _entry(
             name,
@@ -192,8 +202,10 @@ def _role(fill: _Fill) -> str:
 
 _NAME: Final = r'"(?:[^"]|"")+"'
 _LITERAL: Final = (
-    r"(?:(?:- )?\d\S*|E'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|null|true|false)(?: :: \w+)?"
+    r"(?:(?:- )?\d\S*|E'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|null|true|false|\$\d+)(?: :: \w+)?"
 )
+"""In a session of a caller its driver may send a parameter instead."""
+
 _FORMS: Final = {
     "schema": _NAME,
     "name": _NAME,
