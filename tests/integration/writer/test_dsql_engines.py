@@ -7,10 +7,12 @@ from typing import Any, Final
 
 import asyncpg
 import pytest
-from sqlalchemy import create_engine, text
+from psycopg_pool import ConnectionPool
+from sqlalchemy import Column, Integer, MetaData, Table, create_engine, text
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, NotSupportedError
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.schema import CreateTable
 from tests.support.driver_sessions import engine_url, without_options
 from tests.support.dsql.server import ON_DSQL
 from tests.support.writer import workload_s
@@ -18,7 +20,8 @@ from tests.support.writer.callers import QUICK, formed
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids, own, own_rows
 
-from dsql_outbox.outbox import Database, is_retryable
+from dsql_outbox import transact
+from dsql_outbox.outbox import Database, Receipt, TransactionMisused, is_retryable
 from dsql_outbox.writer import AsyncWriter, Writer
 
 __all__ = ["own"]
@@ -159,3 +162,74 @@ async def test_the_pool_of_asyncpg_needs_a_reset_that_dsql_takes(
         else:
             await pool.release(connection)
     assert (own_rows(own), ids(own)) == (1, {event.id})
+
+
+@pytest.mark.parametrize("scheme", SYNC)
+def test_a_unit_of_work_runs_in_sessions_of_an_engine(own: Tables, url: str, scheme: str) -> None:
+    engine = create_engine(**arguments(scheme, url), **SYNC[scheme])
+    event, rival = workload_s.car_created(), workload_s.car_created()
+    with Writer(Database(url), formed(QUICK)) as writer:
+        runs: list[Session] = []
+
+        def work(session: Session) -> Receipt:
+            runs.append(session)
+            session.execute(ROW)
+            receipt = writer.append_to(session, event)
+            if ON_DSQL and len(runs) == 1:
+                rivals.write(rival)
+            return receipt
+
+        with Writer(Database(url), formed(QUICK)) as rivals:
+            receipt = transact(writer, sessionmaker(engine), work)
+    engine.dispose()
+    assert own_rows(own) == 1
+    assert ids(own) == ({event.id, rival.id} if ON_DSQL else {event.id})
+    assert (len(runs), receipt.conflicts) == ((2, 1) if ON_DSQL else (1, 0))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("scheme", ASYNC)
+async def test_a_unit_of_work_runs_in_sessions_of_an_async_engine(
+    own: Tables, url: str, scheme: str
+) -> None:
+    engine = create_async_engine(**arguments(scheme, url), **ASYNC[scheme])
+    event = workload_s.car_created()
+    async with AsyncWriter(Database(url), formed(QUICK)) as writer:
+
+        async def work(session: AsyncSession) -> None:
+            await session.execute(ROW)
+            await writer.append_to(session, event)
+
+        await transact(writer, async_sessionmaker(engine), work)
+    await engine.dispose()
+    assert (own_rows(own), ids(own)) == (1, {event.id})
+
+
+def test_a_unit_of_work_runs_on_a_pool_of_psycopg(own: Tables, url: str) -> None:
+    name = arguments("psycopg", url)["connect_args"]
+    event = workload_s.car_created()
+    with ConnectionPool(url, kwargs=name) as pool, Writer(Database(url), formed(QUICK)) as writer:
+
+        def work(connection: Any) -> None:
+            connection.execute(ROW.text)
+            writer.append_to(connection, event)
+
+        transact(writer, pool, work)
+    assert (own_rows(own), ids(own)) == (1, {event.id})
+
+
+@pytest.mark.parametrize("scheme", ["auroradsql+psycopg", "auroradsql+psycopg2"])
+def test_ddl_of_awss_dialect_ends_a_unit_of_work(own: Tables, url: str, scheme: str) -> None:
+    """The dialect commits after it."""
+    engine = create_engine(**arguments(scheme, url), **SYNC[scheme])
+    table = Table("made", MetaData(), Column("n", Integer, primary_key=True, autoincrement=False))
+    with Writer(Database(url), formed(QUICK)) as writer:
+
+        def work(session: Session) -> None:
+            session.execute(CreateTable(table))
+            writer.append_to(session, workload_s.car_created())
+
+        with pytest.raises(TransactionMisused):
+            transact(writer, sessionmaker(engine), work)
+    engine.dispose()
+    assert (own_rows(own), ids(own)) == (0, set())
