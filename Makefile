@@ -69,8 +69,8 @@ repeat: $(VENV)/.dev ## run the tests N times beside LOAD busy loops; stop at th
 	done; \
 	printf '\nno run failed; seconds of each:%s\n' "$$took"
 
-faults-writer: $(VENV)/.dev ## run N random fault schedules against the writer, from SEED
-	$(BIN)/python -m benchmarks.writer.faults_writer $(or $(N),1000) $(or $(SEED),1)
+faults-writer: $(VENV)/.dev ## run N random fault schedules against the writer, from SEED (DRIVERS=all: callers with sessions)
+	$(BIN)/python -m benchmarks.writer.faults_writer $(or $(N),1000) $(or $(SEED),1) $(if $(DRIVERS),--drivers $(DRIVERS))
 
 test-plain: $(VENV)/.dev ## run the tests of the writer on the plain form of its writes
 	DSQL_OUTBOX_TEST_FORM=plain $(PYTEST) tests/faults/writer tests/integration/writer

@@ -4,12 +4,17 @@ After each schedule, `verify` must find nothing.
 Schedule k of seed S is the same as the single schedule of `N=1 SEED=S+k`. Each process has its
 own database and proxy, on one server. If pgbouncer is installed, one slice in four runs
 behind it; with `--pooler`, all do.
+
+With `DRIVERS=all`, most callers have sessions of their own: each unit of work stores a row of the
+caller's table and an event, by `append_to` or by `transact`, on the drivers that are named. No row
+may be without its event, and no event without its row.
 """
 
 import logging
 import sys
 from argparse import ArgumentParser
 from asyncio import run
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from functools import partial
@@ -23,6 +28,7 @@ from tests.support.pgbouncer import PROGRAM, PgBouncer
 from tests.support.verified import findings_in
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.schedules import Tally, prepare_database, run_schedule
+from tests.support.writer.session_units import WAYS, Way
 from tests.support.writer.slow_openings import SlowOpenings
 
 from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA
@@ -33,7 +39,7 @@ SLICE = 50
 """The number of schedules that a process runs before it reports."""
 
 
-def run_slice(url: str, seeds: range, *, pooled: bool) -> Tally:
+def run_slice(url: str, seeds: range, ways: Sequence[Way], *, pooled: bool) -> Tally:
     """Run the schedules of `seeds` on their own database."""
     logging.disable()  # failures are intended here
     tally = Tally()
@@ -51,7 +57,8 @@ def run_slice(url: str, seeds: range, *, pooled: bool) -> Tally:
         prepare_database(tables)
         for seed in seeds:
             try:
-                tally.add(run_schedule(seed, proxy, tables, is_quiet if pooled else None))
+                quiet = is_quiet if pooled else None
+                tally.add(run_schedule(seed, proxy, tables, quiet, ways))
                 tally.mismatches += [f"seed {seed}: {each}" for each in run(findings_in(url))]
             except Exception as error:  # noqa: BLE001 - a schedule that does not end is a mismatch
                 tally.mismatches.append(f"seed {seed}: {error!r}")
@@ -59,8 +66,14 @@ def run_slice(url: str, seeds: range, *, pooled: bool) -> Tally:
     return tally
 
 
-def run_all(
-    server: EmbeddedPostgres, seed: int, schedules: int, processes: int, *, pooler: bool
+def run_all(  # noqa: PLR0913 - the options of the command
+    server: EmbeddedPostgres,
+    seed: int,
+    schedules: int,
+    processes: int,
+    ways: Sequence[Way],
+    *,
+    pooler: bool,
 ) -> Tally:
     """Run all schedules in `processes` processes."""
     last = seed + schedules
@@ -69,7 +82,13 @@ def run_all(
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         running = [
             pool.submit(
-                partial(_run_in_database, server.url, s, pooled=pooler or _is_pooled(s.start))
+                partial(
+                    _run_in_database,
+                    server.url,
+                    s,
+                    ways,
+                    pooled=pooler or (not ways and _is_pooled(s.start)),
+                )
             )
             for s in slices
         ]
@@ -87,15 +106,20 @@ def _is_pooled(first: int) -> bool:
     return PROGRAM is not None and first // SLICE % 4 == 3
 
 
-def _run_in_database(server_url: str, seeds: range, *, pooled: bool) -> Tally:
+def _run_in_database(server_url: str, seeds: range, ways: Sequence[Way], *, pooled: bool) -> Tally:
     name = f"schedules_{seeds.start}"
     url = f"{server_url.rpartition('/')[0]}/{name}"
     with Tables(server_url) as server:
         server.connection.execute(f"CREATE DATABASE {name}".encode())
         try:
-            return run_slice(url, seeds, pooled=pooled)
+            return run_slice(url, seeds, ways, pooled=pooled)
         finally:
             server.connection.execute(f"DROP DATABASE {name} (FORCE)".encode())
+
+
+def ways_of(drivers: str) -> list[Way]:
+    """Return the ways of the drivers that a command names."""
+    return [way for way in WAYS if drivers == "all" or way.driver in drivers.split(",")]
 
 
 def main() -> int:
@@ -104,6 +128,7 @@ def main() -> int:
     parser.add_argument("seed", type=int)
     parser.add_argument("--processes", type=int, default=2 * (cpu_count() or 1))
     parser.add_argument("--pooler", action="store_true")
+    parser.add_argument("--drivers", default="", help="of callers' sessions: all, or asyncpg,..")
     options = parser.parse_args()
     if PROGRAM is None:
         print("no schedule is behind a pooler: pgbouncer is not installed", file=sys.stderr)
@@ -116,10 +141,17 @@ def main() -> int:
         settings = {"fsync": "off", "max_connections": "300"}
         with EmbeddedPostgres(Path(folder) / "postgres", settings=settings) as server:
             tally = run_all(
-                server, options.seed, options.schedules, options.processes, pooler=options.pooler
+                server,
+                options.seed,
+                options.schedules,
+                options.processes,
+                ways_of(options.drivers),
+                pooler=options.pooler,
             )
     print(f"seed {options.seed}, {options.schedules} schedules, {monotonic() - began:.0f} s")
     for name, count in sorted(tally.outcomes.items()):
+        print(f"  {count:>8} {name}")
+    for name, count in sorted(tally.ways.items()):
         print(f"  {count:>8} {name}")
     print(f"  {tally.rows:>8} events stored")
     print(f"  {len(tally.mismatches):>8} mismatches")

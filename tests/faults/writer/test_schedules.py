@@ -1,11 +1,13 @@
 """Whatever happens, the callers know what is stored: random schedules on a real database.
 
-`make faults-writer N=10000 SEED=1` runs as many as one likes.
+`make faults-writer N=10000 SEED=1` runs as many as one likes, and with DRIVERS=all callers have
+sessions of their own.
 """
 
 import pytest
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.schedules import Tally, prepare_database, run_schedule
+from tests.support.writer.session_units import WAYS
 from tests.support.writer.slow_openings import SlowOpenings
 
 MAX_SCHEDULES = 240
@@ -39,3 +41,22 @@ def test_no_schedule_makes_a_writer_tell_a_lie(
     assert tally.mismatches == []
     assert tally.outcomes["Receipt (committed)"] > schedules, "void: hardly anything was stored"
     assert len(EXPECTED & set(tally.outcomes)) >= kinds, "void: too little went wrong"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_no_schedule_tears_a_row_of_the_caller_from_its_event(url: str, tables: Tables) -> None:
+    prepare_database(tables)
+    tally = Tally()
+    with SlowOpenings(url) as proxy:
+        for seed in range(MAX_SCHEDULES):
+            tally.add(run_schedule(seed, proxy, tables, ways=WAYS))
+            if seed + 1 >= len(WAYS) * 4 and _ways_that_stored(tally) == {way.name for way in WAYS}:
+                break
+    assert tally.mismatches == []
+    assert _ways_that_stored(tally) == {way.name for way in WAYS}, "void: too little was stored"
+    assert {"OutcomeUnknown", "StaleVersion"} <= set(tally.outcomes), "void: too little went wrong"
+
+
+def _ways_that_stored(tally: Tally) -> set[str]:
+    return {name.partition(":")[0] for name in tally.ways if name.endswith("Receipt (committed)")}

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from time import monotonic
 from typing import Any, Final, Literal
@@ -20,15 +20,12 @@ from .callers import outcome_of
 from .checked_tables import Outcome
 from .forked_call import in_child
 from .poison_events import poison
+from .session_units import Ended, NotStored, SessionCall, Way, random_units
 
 FAULTY: Final = "faulty"
 POISONS: Final = ["XX000", "57P01", "P0001", "42501", "53300", "40001"]
 EXPECTED: Final = [None, None, None, 0, 1, 2]
 CALLS: Final = 3
-
-
-class NotStored(Exception):
-    """Another event ended the transaction."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +48,27 @@ class Call:
     is_late: bool
     timeouts: list[float | None]
     """With lanes (`settings.coalesce`), each event is a call of its own with such a timeout."""
+    in_session: SessionCall | None = None
+    """The events are appended in sessions of the caller."""
 
 
-def random_calls(random: Random) -> list[Call]:
-    """What the callers of a schedule ask for."""
+def random_calls(random: Random, ways: Sequence[Way] = ()) -> list[Call]:
+    """What the callers of a schedule ask for. With `ways`, most of them have sessions."""
     ids = [UUID(int=random.getrandbits(128)) for _ in range(4)]
-    return [_call(n, ids, random) for n in range(CALLS)]
+    calls = [_call(n, ids, random) for n in range(CALLS)]
+    return [_in_session(call, ways) for call in calls] if ways else calls
+
+
+def _in_session(call: Call, ways: Sequence[Way]) -> Call:
+    random = Random(call.events[0].id.int + 1)
+    if random.random() < 0.2:
+        return call
+    units = random_units(call.events, call.expected, random)
+    way = random.choice(ways)
+    settings = call.settings if way.is_async else replace(call.settings, coalesce=0)
+    timeout = call.timeout and 5 * call.timeout  # a session is often begun with a connection
+    made = SessionCall(way, units, call.on_duplicate, timeout, settings)
+    return replace(call, in_session=made)
 
 
 def _call(number: int, ids: Sequence[UUID], random: Random) -> Call:
@@ -104,8 +116,12 @@ def _event(saved: int, ids: Sequence[UUID], random: Random) -> Event:
     return Event(EventHeader(event_id, name, "CarSold", saved_date=saved), tuple(entities))
 
 
-def run_call(database: Database, call: Call) -> list[Outcome]:
+def run_call(database: Database, url: str, call: Call) -> list[Outcome]:
     """Make the call; returns how each of its events ended."""
+    if call.in_session is not None:
+        units = call.in_session.units
+        ended = zip(units, call.in_session.run(database, url), strict=True)
+        return [each for unit, end in ended for each in _of_each(unit.events, end)]
     if call.is_async:
         return anyio.run(_run_async, database, call)
     with Writer(database, call.settings) as writer:
@@ -119,7 +135,7 @@ def run_call(database: Database, call: Call) -> list[Outcome]:
 def _call_of_threads(writer: Writer, call: Call) -> list[Outcome]:
     if call.is_transact:
         appended = outcome_of(lambda: writer.transact(_append_all(call), timeout=call.timeout))
-        return _of_each(call, appended)
+        return _of_each(call.events, appended)
     return writer.write_many(
         call.events,
         on_duplicate=call.on_duplicate,
@@ -134,8 +150,8 @@ async def _run_async(database: Database, call: Call) -> list[Outcome]:
             try:
                 appended = await writer.transact(_append_all_async(call), timeout=call.timeout)
             except Exception as error:  # noqa: BLE001 - it is compared with the tables
-                return _of_each(call, error)
-            return _of_each(call, appended)
+                return _of_each(call.events, error)
+            return _of_each(call.events, appended)
         if call.settings.coalesce:
             writes = [
                 writer.write(event, on_duplicate=call.on_duplicate, expected_version=n, timeout=t)
@@ -175,9 +191,9 @@ def _append_all_async(call: Call) -> Callable[[AsyncTransaction], Awaitable[list
     return function
 
 
-def _of_each(call: Call, ended: list[Receipt] | Exception) -> list[Outcome]:
+def _of_each(events: Sequence[Event], ended: Ended) -> list[Outcome]:
     """How each event of a transaction ended; an error that names one is of that one."""
     if not isinstance(ended, Exception):
         return list(ended)
     culprit = getattr(ended, "event_id", None) if not isinstance(ended, OutcomeUnknown) else None
-    return [ended if culprit in {None, e.id} else NotStored() for e in call.events]
+    return [ended if culprit in {None, e.id} else NotStored() for e in events]

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, Final
 from uuid import UUID
 
+from psycopg import sql
 from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import (
@@ -27,12 +28,14 @@ from dsql_outbox.outbox import (
 )
 from dsql_outbox.testing import Held, PostgresProxy
 
-from .checked_tables import Outcome, Tables
+from .checked_tables import HANG_UP, Outcome, Tables
 from .poison_events import refuse_poison
 from .schedule_calls import CALLS, Call, random_calls, run_call
+from .session_units import OWN_ROWS, ReturnedAnyway, Way
 from .slow_openings import SlowOpenings
 
 LOOK_UP: Final = "WHERE id = "
+LAYOUT: Final = "AS shards"
 COMMIT: Final = "COMMIT"
 LONGEST_HELD: Final = 1.0
 """Seconds. The transaction of a held COMMIT has locks, for which calls without a timeout wait."""
@@ -43,12 +46,15 @@ class Tally:
     """What came out of schedules."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
+    ways: Counter[str] = field(default_factory=Counter)
+    """How the events of callers with sessions ended, by the way of their units."""
     rows: int = 0
     mismatches: list[str] = field(default_factory=list)
 
     def add(self, other: "Tally") -> None:
         """Count another's in."""
         self.outcomes += other.outcomes
+        self.ways += other.ways
         self.rows += other.rows
         self.mismatches += other.mismatches
 
@@ -60,6 +66,7 @@ def prepare_database(tables: Tables) -> None:
         "ALTER TABLE outbox.business_events ADD CONSTRAINT no_faulty_event"
         " CHECK (event_name <> 'faulty')"
     )
+    tables.execute(f"CREATE TABLE {OWN_ROWS} (saved bigint)")
 
 
 def run_schedule(
@@ -67,24 +74,29 @@ def run_schedule(
     proxy: SlowOpenings,
     tables: Tables,
     is_quiet_behind: Callable[[], bool] | None = None,
+    ways: Sequence[Way] = (),
 ) -> Tally:
     """Run one schedule on empty tables and compare them with what the callers were told.
 
     Behind a pooler sessions outlive their clients: `is_quiet_behind` tells then whether
-    nobody works any more.
+    nobody works any more. With `ways`, most callers have sessions of their own.
     """
     tables.execute("DELETE FROM outbox.business_events")
     tables.execute("DELETE FROM outbox.event_headers")
     tables.execute("DELETE FROM outbox.entities")
     tables.execute("DELETE FROM outbox.outbox")
+    tables.execute(f"DELETE FROM {OWN_ROWS}")
     random = Random(seed)
-    calls = random_calls(random)
+    calls = random_calls(random, ways)
     isolation = random.choice(["read committed", "repeatable read"])
     database = Database(proxy.url, isolation=isolation, opens_per_second=100_000)  # type: ignore[arg-type]
     held = _set_faults(proxy, random)
+    if ways:
+        _set_faults_of_sessions(proxy, tables, Random(f"sessions {seed}"))
+        _set_level(tables, isolation)
     proxy.delay = Random(f"delay {seed}").choice([0, 0, 0, 0, 0, 0.02, 0.06, 0.3])
     with ThreadPoolExecutor(CALLS) as threads:
-        pending = [threads.submit(run_call, database, call) for call in calls]
+        pending = [threads.submit(run_call, database, proxy.url, call) for call in calls]
         _attend(proxy, held, pending, random)
         results = [future.result() for future in pending]
     proxy.heal()
@@ -129,6 +141,25 @@ def _set_faults(proxy: PostgresProxy, random: Random) -> list[Held]:
     for _ in range(random.randrange(9)):
         random.choice(faults)()
     return held
+
+
+def _set_level(tables: Tables, level: str) -> None:
+    """Give new sessions of callers the isolation level of the writer."""
+    connection = tables.connection
+    text = sql.SQL("ALTER DATABASE {} SET default_transaction_isolation TO {}")
+    connection.execute(text.format(sql.Identifier(connection.info.dbname), sql.Literal(level)))
+
+
+def _set_faults_of_sessions(proxy: PostgresProxy, tables: Tables, random: Random) -> None:
+    """Let an operator end all sessions, and a writer's own connection fail beside a session."""
+
+    def kill() -> None:
+        tables.execute(HANG_UP)
+
+    for _ in range(random.choice([0, 0, 1, 2])):
+        proxy.before(kill, matching=random.choice([COMMIT, COMMIT, OWN_ROWS, "business_events"]))
+    if random.random() < 0.3:
+        proxy.cut("before", random.choice([1, 3]), matching=LAYOUT)
 
 
 # --- while it runs ---------------------------------------------------------------------
@@ -193,14 +224,26 @@ def _compare(
         tally.mismatches.append(f"seed {seed}: the tables do not fit together: {error}")
     stored = {row["id"]: row["data"] for row in tables.events()}
     versions = {row["entity_id"]: row["version"] for row in tables.entities()}
+    own_rows = Counter(row["saved"] for row in tables.execute(f"SELECT saved FROM {OWN_ROWS}"))
     for call, outcomes in zip(calls, results, strict=True):
         for event, outcome in zip(call.events, outcomes, strict=True):
             tally.outcomes[_name(outcome)] += 1
-            if not _is_true(event, outcome, stored, versions, tables):
+            own = len(call.events) - 1 if call.in_session else 0
+            if not _is_true(event, outcome, stored, versions, tables, own):
                 tally.mismatches.append(f"seed {seed}: {event.id} ended as {outcome!r}")
+            if call.in_session is not None:
+                tally.ways[f"{call.in_session.way.name}: {_name(outcome)}"] += 1
+                if own_rows[event.header.saved_date] != _is_mine(event, stored):
+                    tally.mismatches.append(f"seed {seed}: {event.id} is torn from its row")
         if not _keeps_order(call.events, outcomes):
             tally.mismatches.append(f"seed {seed}: a subject's events changed places: {outcomes}")
     return tally
+
+
+def _is_mine(event: Event, stored: dict[UUID, str]) -> bool:
+    """Whether it is stored, and not another one with its id."""
+    found = json.loads(stored.get(event.id, "null"))
+    return found is not None and _saved(found) == _saved(json.loads(event.to_json()))
 
 
 def _saved(event: dict[str, Any]) -> Any:
@@ -219,6 +262,7 @@ def _is_true(
     stored: dict[UUID, str],
     versions: dict[str, int],
     tables: Tables,
+    own: int,
 ) -> bool:
     found, sent = json.loads(stored.get(event.id, "null")), json.loads(event.to_json())
     is_mine = found is not None and _saved(found) == _saved(sent)
@@ -229,12 +273,14 @@ def _is_true(
         is_committed = outcome.status == "committed"
         is_right = is_same and is_mine == is_committed and outcome.event_id == event.id
         return is_right and _fits(outcome, tables)
-    if is_mine:
+    if is_mine or isinstance(outcome, ReturnedAnyway):
         return False
     if isinstance(outcome, DuplicateEvent):
         return found is not None and outcome.same_content is is_same
     if isinstance(outcome, StaleVersion):
-        return outcome.expected != outcome.actual <= versions.get(event.entities[0].id, 0)
+        # A unit of several events sees those that it is rolled back with.
+        most = versions.get(event.entities[0].id, 0) + own
+        return outcome.expected != outcome.actual <= most
     return True
 
 

@@ -1,0 +1,368 @@
+"""Units of work in sessions of the caller: a row of its own table and an event, both or neither.
+
+Each unit inserts a row and appends an event, in any order, by `append_to` in a transaction that
+the caller commits and tries again, or by `transact`. Some swallow the error of an append.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, Literal
+
+import asyncpg
+import psycopg
+import psycopg2
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+from tests.support.driver_sessions import engine_url, without_options
+
+from dsql_outbox import transact
+from dsql_outbox.outbox import Database, Event, OutcomeUnknown, Receipt, is_retryable
+from dsql_outbox.outbox.failure import RETRIED, FailureKind, classify, kind_of
+from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
+from dsql_outbox.writer.attempt.pending import OnDuplicate
+
+from .checked_tables import Outcome
+
+TRIES: Final = 4
+REFUSED: Final = -1
+"""A version that `append_to` refuses before it sends anything."""
+OWN_ROWS: Final = "caller_rows"
+"""The table of the caller. It has no key, so nothing but the unit keeps a row from coming twice."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a unit of work is run: through what, on which driver."""
+
+    verb: Literal["append_to", "transact"]
+    driver: Literal["psycopg", "asyncpg", "psycopg2"]
+    through: Literal["connection", "pool", "session"]
+    is_async: bool
+
+    @property
+    def name(self) -> str:
+        """Its name in a tally."""
+        kind = "async " if self.is_async else ""
+        return f"{self.verb}, {kind}{self.through} of {self.driver}"
+
+
+WAYS: Final[Sequence[Way]] = [
+    Way("append_to", "psycopg", "connection", is_async=False),
+    Way("append_to", "psycopg", "connection", is_async=True),
+    Way("append_to", "asyncpg", "connection", is_async=True),
+    Way("append_to", "psycopg2", "connection", is_async=False),
+    Way("append_to", "psycopg", "session", is_async=False),
+    Way("append_to", "psycopg", "session", is_async=True),
+    Way("append_to", "asyncpg", "session", is_async=True),
+    Way("append_to", "psycopg2", "session", is_async=False),
+    Way("transact", "psycopg", "pool", is_async=False),
+    Way("transact", "psycopg", "pool", is_async=True),
+    Way("transact", "psycopg", "session", is_async=False),
+    Way("transact", "psycopg", "session", is_async=True),
+    Way("transact", "asyncpg", "session", is_async=True),
+    Way("transact", "psycopg2", "session", is_async=False),
+]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work of the caller: events, and a row for each."""
+
+    events: Sequence[Event]
+    expected: Sequence[int | None]
+    row_first: bool
+    swallows: bool
+    """The caller swallows the error of an append, and commits."""
+    persists: bool
+    """The caller tries again after a lost connection too: a lost COMMIT must then collide."""
+
+    def acts(self) -> Iterator[str | tuple[Event, int | None]]:
+        """The statements that store rows, and the events to append, in order."""
+        for event, expected in zip(self.events, self.expected, strict=True):
+            row = f"INSERT INTO {OWN_ROWS} VALUES ({event.header.saved_date})"
+            both: list[str | tuple[Event, int | None]] = [row, (event, expected)]
+            yield from both if self.row_first else reversed(both)
+
+
+class NotStored(Exception):
+    """Another event ended the transaction."""
+
+
+class ReturnedAnyway(Exception):
+    """A unit returned, although the append of this event has failed."""
+
+
+Ended = list[Outcome] | Exception
+"""How the events of a unit ended, or what it raised."""
+
+
+@dataclass(frozen=True)
+class SessionCall:
+    """Units that one caller runs one after the other, on the same engine or pool."""
+
+    way: Way
+    units: Sequence[Unit]
+    on_duplicate: OnDuplicate
+    timeout: float | None
+    settings: WriterSettings
+
+    def run(self, database: Database, url: str) -> list[Ended]:
+        """Run the units."""
+        if self.way.is_async:
+            return asyncio.run(self._run_async(database, url))
+        with Writer(database, self.settings) as writer, _source(self.way, url) as source:
+            return [self._end_of(writer, source, unit) for unit in self.units]
+
+    def _end_of(self, writer: Writer, source: Any, unit: Unit) -> Ended:
+        swallowed: list[Exception] = []
+
+        def work(session: Any) -> list[Receipt]:
+            return _do(writer, session, unit, swallowed)
+
+        try:
+            if self.way.verb == "append_to":
+                return _outcomes(_commit_alone(source, work, unit, swallowed), unit)
+            done = transact(
+                writer, source, work, on_duplicate=self.on_duplicate, timeout=self.timeout
+            )
+            return _outcomes(done, unit)
+        except Exception as error:  # noqa: BLE001 - it is compared with the tables
+            return error
+
+    async def _run_async(self, database: Database, url: str) -> list[Ended]:
+        async with (
+            AsyncWriter(database, self.settings) as writer,
+            _async_source(self.way, url) as source,
+        ):
+            return [await self._async_end_of(writer, source, unit) for unit in self.units]
+
+    async def _async_end_of(self, writer: AsyncWriter, source: Any, unit: Unit) -> Ended:
+        swallowed: list[Exception] = []
+
+        async def work(session: Any) -> list[Receipt]:
+            return await _do_async(writer, session, unit, swallowed)
+
+        try:
+            if self.way.verb == "append_to":
+                done = await _commit_alone_async(source, work, unit, swallowed, self.timeout)
+                return _outcomes(done, unit)
+            done = await transact(
+                writer, source, work, on_duplicate=self.on_duplicate, timeout=self.timeout
+            )
+            return _outcomes(done, unit)
+        except Exception as error:  # noqa: BLE001 - it is compared with the tables
+            return error
+
+
+def random_units(
+    events: Sequence[Event], expected: Sequence[int | None], random: Random
+) -> Sequence[Unit]:
+    """Cut the events of a caller into units: one for each, or one for all."""
+    size = random.choice([1, len(events)])
+    versions = [REFUSED if random.random() < 0.12 else each for each in expected]
+    return [
+        Unit(
+            events[start : start + size],
+            versions[start : start + size],
+            row_first=random.random() < 0.5,
+            swallows=random.random() < 0.3,
+            persists=random.random() < 0.6,
+        )
+        for start in range(0, len(events), size)
+    ]
+
+
+def _outcomes(done: list[Receipt] | Receipt, unit: Unit) -> list[Outcome]:
+    """How the events of a unit ended: a receipt is of another call that stored its first event."""
+    is_of_another = isinstance(done, Receipt)
+    receipts = [done] if isinstance(done, Receipt) else done
+    left = NotStored() if is_of_another else ReturnedAnyway()
+    return [*receipts, *[left] * (len(unit.events) - len(receipts))]
+
+
+# --- what a unit does ------------------------------------------------------------------------
+
+
+def _do(writer: Writer, session: Any, unit: Unit, swallowed: list[Exception]) -> list[Receipt]:
+    receipts: list[Receipt] = []
+    try:
+        for act in unit.acts():
+            if isinstance(act, tuple):
+                event, expected = act
+                receipts.append(writer.append_to(session, event, expected_version=expected))
+            elif isinstance(session, Session):
+                session.execute(text(act))
+            else:
+                session.cursor().execute(act)
+    except Exception as error:
+        if not unit.swallows:
+            raise
+        swallowed.append(error)
+    return receipts
+
+
+async def _do_async(
+    writer: AsyncWriter, session: Any, unit: Unit, swallowed: list[Exception]
+) -> list[Receipt]:
+    receipts: list[Receipt] = []
+    try:
+        for act in unit.acts():
+            if isinstance(act, tuple):
+                event, expected = act
+                receipts.append(await writer.append_to(session, event, expected_version=expected))
+            else:
+                await session.execute(text(act) if isinstance(session, AsyncSession) else act)
+    except Exception as error:
+        if not unit.swallows:
+            raise
+        swallowed.append(error)
+    return receipts
+
+
+# --- the caller's own transaction, and its own retries ---------------------------------------
+
+
+class _Attempts:
+    """The attempts of a caller, as docs/sqlalchemy.md says: with a limit and the same events."""
+
+    def __init__(self, unit: Unit, swallowed: list[Exception]) -> None:
+        self._unit, self._swallowed = unit, swallowed
+        self._left = TRIES
+        self._is_in_doubt = False
+        self.is_committing = False
+
+    def end(self) -> None:
+        """Raise what the unit swallowed: its COMMIT was a rollback."""
+        if self._swallowed:
+            raise self._swallowed[0]
+
+    def judge(self, error: Exception) -> None:
+        """Return if the caller tries again."""
+        if self._swallowed:  # the transaction has failed, so its COMMIT stored nothing
+            error = self._swallowed[0]
+        elif self.is_committing and classify(error, sent=True).kind is FailureKind.IN_DOUBT:
+            self._is_in_doubt = True
+        self._left -= 1
+        persists = self._unit.persists and kind_of(error) in RETRIED
+        if not self._left or not (persists or is_retryable(error)):
+            raise OutcomeUnknown(self._unit.events[0].id) if self._is_in_doubt else error
+        self._swallowed.clear()
+        self.is_committing = False
+
+
+def _commit_alone(
+    open_session: Callable[[], Any],
+    work: Callable[[Any], list[Receipt]],
+    unit: Unit,
+    swallowed: list[Exception],
+) -> list[Receipt]:
+    attempts = _Attempts(unit, swallowed)
+    while True:
+        try:
+            session = open_session()
+        except Exception as error:  # noqa: BLE001 - judged
+            attempts.judge(error)
+            continue
+        try:
+            receipts = work(session)
+            attempts.is_committing = True
+            session.commit()
+            attempts.end()
+        except Exception as error:  # noqa: BLE001 - judged
+            attempts.judge(error)
+        else:
+            return receipts
+        finally:
+            with suppress(Exception):
+                session.close()
+
+
+async def _commit_alone_async(
+    open_session: Callable[[], Awaitable[tuple[Any, Any]]],
+    work: Callable[[Any], Awaitable[list[Receipt]]],
+    unit: Unit,
+    swallowed: list[Exception],
+    timeout: float | None,
+) -> list[Receipt]:
+    attempts = _Attempts(unit, swallowed)
+    while True:
+        session: Any = None
+        try:
+            async with asyncio.timeout(timeout):
+                session, commit = await open_session()
+                receipts = await work(session)
+                attempts.is_committing = True
+                await commit()
+            attempts.end()
+        except Exception as error:  # noqa: BLE001 - judged
+            attempts.judge(error)
+        else:
+            return receipts
+        finally:
+            if session is not None:
+                with suppress(Exception):
+                    await session.close()
+
+
+# --- where sessions come from ----------------------------------------------------------------
+
+
+@contextmanager
+def _source(way: Way, url: str) -> Iterator[Any]:
+    """A pool or a sessionmaker, or a function that connects."""
+    match way.through:
+        case "pool":
+            with ConnectionPool(url, min_size=0, max_size=2, timeout=2, open=True) as pool:
+                yield pool
+        case "session":
+            engine = create_engine(engine_url(url, way.driver), pool_size=2)
+            yield sessionmaker(engine)
+            engine.dispose()
+        case "connection":
+            connect: Any = psycopg.connect if way.driver == "psycopg" else psycopg2.connect
+            yield lambda: connect(url)
+
+
+@asynccontextmanager
+async def _async_source(way: Way, url: str) -> AsyncIterator[Any]:
+    """A pool or a sessionmaker for `transact`; else a function: a session, and its commit."""
+    match way.through:
+        case "pool":
+            pool = AsyncConnectionPool(url, min_size=0, max_size=2, timeout=2, open=False)
+            async with pool:
+                yield pool
+        case "session":
+            engine = create_async_engine(engine_url(url, way.driver), pool_size=2)
+            sessions = async_sessionmaker(engine)
+
+            async def begin() -> tuple[AsyncSession, Any]:
+                session = sessions()
+                return session, session.commit
+
+            yield sessions if way.verb == "transact" else begin
+            await engine.dispose()
+        case "connection" if way.driver == "psycopg":
+
+            async def connect() -> tuple[Any, Any]:
+                connection = await psycopg.AsyncConnection.connect(url)
+                return connection, connection.commit
+
+            yield connect
+        case "connection":
+
+            async def start() -> tuple[Any, Any]:
+                connection: Any = await asyncpg.connect(without_options(url))
+                transaction = connection.transaction()
+                try:
+                    await transaction.start()
+                except BaseException:
+                    connection.terminate()
+                    raise
+                return connection, transaction.commit
+
+            yield start
