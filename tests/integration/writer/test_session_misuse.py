@@ -144,6 +144,7 @@ def test_a_transaction_that_the_driver_ends_is_found_before_the_commit(
         append(new_event())
         getattr(session.connection().connection, end)()
         session.add(Own(n=2))
+        session.flush()  # the driver begins another transaction
 
     with pytest.raises(TransactionMisused, match="has ended the transaction itself"):
         open_door(url).transact(function)
