@@ -80,7 +80,7 @@ _NOTHING: Final = unprepared(b"SELECT 1")
 _unmarked: WeakSet[Any] = WeakSet()
 """The engines whose server takes no mark, although the URL of the writer says so."""
 
-_running: "Final[dict[Any, SessionTransaction]]" = {}
+_running: "dict[Any, SessionTransaction]" = {}
 """The transaction that each connection has now."""
 
 
