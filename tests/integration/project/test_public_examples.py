@@ -9,12 +9,6 @@ from psycopg_pool import ConnectionPool
 import dsql_outbox
 from dsql_outbox import Database, Entity, Event
 
-PROMISED = 40
-
-
-def test_few_names_are_promised() -> None:
-    assert len(dsql_outbox.__all__) <= PROMISED
-
 
 @pytest.fixture
 def shards() -> int:
