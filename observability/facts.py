@@ -285,6 +285,37 @@ class PublishEnded(msgspec.Struct, frozen=True):
     leads_to: PublishConsequence | None = None
 
 
+class CallStarted(msgspec.Struct, frozen=True):
+    """The messages of one topic are handed to the sink in one call.
+
+    `retries` of them had failed before. `committed_ns` is the time of the first commit of the
+    others, and None if there are no others; it, `picked_up_ns` and the rest are as in
+    `PublishStarted`.
+    """
+
+    topic: str
+    system: str
+    messages: int
+    retries: int
+    committed_ns: int | None
+    picked_up_ns: int
+    destination: str = ""
+    server_address: str | None = None
+    server_port: int | None = None
+
+
+class CallEnded(msgspec.Struct, frozen=True):
+    """A call of the sink has ended: how many messages of one topic had one result.
+
+    `duration_s` is the time from the start of the call until the last of these results.
+    """
+
+    call: CallStarted
+    result: PublishResult
+    messages: int
+    duration_s: float
+
+
 class RelayProgress(msgspec.Struct, frozen=True):
     """The work of a publisher's relay since its last report, in numbers of messages.
 
@@ -375,6 +406,8 @@ Fact = (
     | BrokerProbed
     | PublishStarted
     | PublishEnded
+    | CallStarted
+    | CallEnded
     | RelayProgress
     | ShardsChanged
     | TransactionStarted

@@ -4,9 +4,12 @@ A hook is a callable that takes a fact. For a fact that begins a write or a publ
 (`WriteStarted`, `PublishStarted`) it may return a `Scope`. The scope then gets every later
 fact of that write or publish, and may add headers to the message. So the writer and the relay
 do not deal with spans.
+
+A publisher tells most hooks of each message. A hook that needs less says so by a method, and the
+relay then makes fewer facts (`skips_successes`, `takes_calls`, `Listeners`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
@@ -113,6 +116,51 @@ def skips_successes(hook: Hook) -> bool:
     """
     skips = getattr(hook, "skips_successes", None)
     return skips is not None and skips()
+
+
+def takes_calls(hook: Hook) -> bool:
+    """Whether a hook wants a publisher's calls of the sink instead of its messages.
+
+    A hook says so by a method of this name. It gets `CallStarted` for each topic of a call and
+    `CallEnded` for each of its results. Of single messages it only gets the `PublishEnded` of those
+    that were not delivered, and no `PublishStarted`.
+    """
+    takes = getattr(hook, "takes_calls", None)
+    return takes is not None and takes()
+
+
+class Listeners:
+    """The hooks of a publisher by what they want to know of a call of the sink.
+
+    `messages` are told of each message, or of those that one of them does not skip. `calls` are
+    told of the call, and `others`, with the calls' hooks, of each message that is not delivered.
+
+    A hook that can do without some messages has a method ``skips_publish(carrier)``: whether it
+    does nothing with a message of this trace context, unless it fails. It may be told of the
+    message nevertheless. If it is not, and the message fails, it is told of the start at the end.
+    """
+
+    __slots__ = ("_skips", "calls", "messages", "others")
+
+    def __init__(self, hooks: Iterable[Hook]) -> None:
+        """Ask every hook what it wants now."""
+        self.messages: list[Hook] = []
+        self.calls: list[Hook] = []
+        self.others: list[Hook] = []
+        self._skips: list[Callable[[Mapping[str, str]], bool] | None] = []
+        for hook in hooks:
+            if skips_successes(hook):
+                self.others.append(hook)
+            elif takes_calls(hook):
+                self.calls.append(hook)
+                self.others.append(hook)
+            else:
+                self.messages.append(hook)
+                self._skips.append(getattr(hook, "skips_publish", None))
+
+    def skip(self, carrier: Mapping[str, str]) -> bool:
+        """Whether no hook is to be told of a message of this trace context, unless it fails."""
+        return all(skips is not None and skips(carrier) for skips in self._skips)
 
 
 def emit(hooks: Iterable[Hook], fact: Fact) -> None:

@@ -21,11 +21,11 @@ from dsql_outbox.observability.facts import (
     AttemptEnded,
     BacklogAge,
     BrokerProbed,
+    CallEnded,
+    CallStarted,
     DatabaseServer,
     Fact,
     LifeJobs,
-    PublishEnded,
-    PublishStarted,
     RelayProgress,
     ShardsChanged,
     StuckCounts,
@@ -72,13 +72,14 @@ class MetricFacts:
             StuckCounts: self._take_stuck,
             LifeJobs: self._take_life,
             BrokerProbed: self._take_probe,
-            PublishStarted: self._start_publish,
+            CallStarted: self._take_call,
+            CallEnded: self._take_call_end,
             RelayProgress: self._take_progress,
             ShardsChanged: self._take_shards,
         }
 
     def __call__(self, fact: Fact, /) -> Scope | None:
-        """Record a fact; return a scope that measures the time of a write or a publish."""
+        """Record a fact; return a scope that measures the time of a write."""
         taker = self._takers.get(type(fact))
         if taker is None or not self._is_live():
             return None
@@ -87,6 +88,10 @@ class MetricFacts:
     def skips_successes(self) -> bool:
         """Whether no provider records."""
         return not self._is_live()
+
+    def takes_calls(self) -> bool:
+        """A call is measured as a whole: a record per message would cost more than the relay."""
+        return True
 
     @cached_property
     def _meter(self) -> Meter:
@@ -143,14 +148,28 @@ class MetricFacts:
     def _take_probe(self, fact: BrokerProbed) -> None:
         self._relay.take_probe(fact)
 
-    def _start_publish(self, fact: PublishStarted) -> Scope:
-        if fact.attempt > 1:
-            self._relay.retries.add(1)
-        else:
+    def _take_call(self, fact: CallStarted) -> None:
+        if fact.retries:
+            self._relay.retries.add(fact.retries)
+        if fact.committed_ns is not None:
             # These are two clocks, and the database's may be ahead of this machine's.
             waited = max(0, fact.picked_up_ns - fact.committed_ns)
             self._relay.wait_duration.record(waited * _NS)
-        return _PublishScope(self._relay, fact)
+
+    def _take_call_end(self, fact: CallEnded) -> None:
+        result = {names.MESSAGES.attribute: fact.result}
+        self._relay.messages.add(fact.messages, result)
+        self._relay.duration.record(fact.duration_s, result)
+        if fact.result != "not_attempted":  # nothing was sent, so it is no operation
+            standard = _messaging_attributes(
+                fact.call.system,
+                fact.call.destination,
+                fact.call.server_address,
+                fact.call.server_port,
+                None if fact.result == "delivered" else fact.result,
+            )
+            self._relay.sent.add(fact.messages, standard)
+            self._relay.operation.record(fact.duration_s, standard)
 
     def _take_progress(self, fact: RelayProgress) -> None:
         self._relay.take_progress(fact)
@@ -198,12 +217,13 @@ def _messaging_attributes(
     return {name: value for name, value in found.items() if value is not None}
 
 
-class _Timed:
-    """A scope that measures time. It adds no headers and does not become current."""
+class _WriteScope:
+    """A scope that measures a write. It adds no headers and does not become current."""
 
     carrier: Mapping[str, str] = MappingProxyType({})
 
-    def __init__(self) -> None:
+    def __init__(self, instruments: WriterInstruments) -> None:
+        self._to = instruments
         self._began = perf_counter()
 
     def __enter__(self) -> Self:
@@ -212,15 +232,6 @@ class _Timed:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def seconds(self) -> float:
-        return perf_counter() - self._began
-
-
-class _WriteScope(_Timed):
-    def __init__(self, instruments: WriterInstruments) -> None:
-        super().__init__()
-        self._to = instruments
-
     def __call__(self, fact: Fact, /) -> None:
         match fact:
             case AttemptEnded():
@@ -228,7 +239,8 @@ class _WriteScope(_Timed):
             case WriteEnded():
                 self._to.calls.add(1, {names.WRITES.attribute: fact.status})
                 conflicted = "yes" if fact.conflicts else "no"
-                self._to.duration.record(self.seconds(), {names.WRITE_CONFLICTED: conflicted})
+                seconds = perf_counter() - self._began
+                self._to.duration.record(seconds, {names.WRITE_CONFLICTED: conflicted})
             case WriteExhausted():
                 self._to.exhausted.add(1)
             case _:
@@ -246,28 +258,3 @@ class _WriteScope(_Timed):
             self._to.conflicts.add(
                 1, {names.CONFLICTS.attribute: fact.oc_class if known else "other"}
             )
-
-
-class _PublishScope(_Timed):
-    def __init__(self, instruments: RelayInstruments, begun: PublishStarted) -> None:
-        super().__init__()
-        self._to = instruments
-        self._begun = begun
-
-    def __call__(self, fact: Fact, /) -> None:
-        if isinstance(fact, PublishEnded):
-            seconds = self.seconds()
-            result = {names.MESSAGES.attribute: fact.result}
-            self._to.messages.add(1, result)
-            self._to.duration.record(seconds, result)
-            if fact.result != "not_attempted":  # nothing was sent, so it is no operation
-                begun = self._begun
-                standard = _messaging_attributes(
-                    begun.system,
-                    begun.destination,
-                    begun.server_address,
-                    begun.server_port,
-                    None if fact.result == "delivered" else fact.result,
-                )
-                self._to.sent.add(1, standard)
-                self._to.operation.record(seconds, standard)

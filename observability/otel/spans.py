@@ -11,7 +11,8 @@ Without an SDK nothing is recorded. The caller's own trace context, if any, is
 still stored in the row and sent to the broker.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from types import TracebackType
@@ -27,6 +28,7 @@ from opentelemetry.trace import (
     Tracer,
     TracerProvider,
 )
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from dsql_outbox.observability import attributes as names
 from dsql_outbox.observability.facts import (
@@ -50,6 +52,14 @@ _NUMBERED: Final = range(2, 10)
 _FAILED: Final = frozenset(
     {"conflict", "in_doubt", "failed", "unknown", "retry", "rejected", "unavailable"}
 )
+
+
+_UNSAMPLED: Final = re.compile(
+    r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f][02468ace]"
+).fullmatch
+"""A valid ``traceparent`` of a trace that is not sampled: bit 0 of its flags is not set."""
+
+_W3C: Final = TraceContextTextMapPropagator()
 
 
 def _is_traced() -> bool:
@@ -85,6 +95,26 @@ class TraceFacts:
         """Whether no provider records, and no trace context of the caller is to be passed on."""
         return not self._is_live() and not trace.get_current_span().get_span_context().is_valid
 
+    def skips_publish(self, carrier: Mapping[str, str]) -> bool:
+        """Whether a message of this trace context has no span, and keeps the context of its row.
+
+        So it is if no provider records, or the write was not sampled and the sampler follows that.
+        """
+        if not self._is_live():
+            return True
+        return self._follows_parents and bool(_UNSAMPLED(carrier.get("traceparent", "")))
+
+    @cached_property
+    def _follows_parents(self) -> bool:
+        """Whether the sampler drops each span whose parent was not sampled, as the default does.
+
+        Its description says so. Any other one is asked for each message.
+        """
+        provider = self._provider or trace.get_tracer_provider()
+        sampler = getattr(provider, "sampler", None)
+        text = "" if sampler is None else str(sampler.get_description())
+        return text.startswith("ParentBased{") and "remoteParentNotSampled:AlwaysOff" in text
+
 
 trace_facts: Final = TraceFacts()
 """The hook for the global tracer provider; on by default."""
@@ -104,14 +134,13 @@ def trace_ids() -> dict[str, object]:
 class _SpanScope:
     """The scope of one span."""
 
-    __slots__ = ("_carrier", "_context", "_server", "_span", "_token", "_tracer")
+    __slots__ = ("_carrier", "_server", "_span", "_token", "_tracer")
 
     def __init__(self, tracer: Tracer, span: Span, server: DatabaseServer | None = None) -> None:
         self._tracer = tracer
         self._span = span
         self._server = server
         self._carrier: dict[str, str] | None = None
-        self._context = trace.set_span_in_context(span)
 
     @property
     def carrier(self) -> dict[str, str]:
@@ -126,7 +155,8 @@ class _SpanScope:
             return
         match fact:
             case AttemptEnded():
-                _record_attempt(self._tracer, self._context, fact, self._server)
+                parent = trace.set_span_in_context(self._span)
+                _record_attempt(self._tracer, parent, fact, self._server)
             case WriteExhausted():
                 self._span.set_attribute(names.WRITE_EXHAUSTED, value=True)
             case WriteEnded():
@@ -137,7 +167,7 @@ class _SpanScope:
                 pass
 
     def __enter__(self) -> Self:
-        self._token = attach(self._context)
+        self._token = attach(trace.set_span_in_context(self._span))
         return self
 
     def __exit__(
@@ -256,42 +286,52 @@ def _end_write(span: Span, fact: WriteEnded) -> None:
 
 def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope | None:
     # The parent is the trace of the row, never the current span of the publisher's process.
-    parent = propagate.extract(fact.carrier) if fact.carrier else Context()
+    parent = _W3C.extract(fact.carrier, Context())
     destination = fact.destination or fact.topic
-    attributes: dict[str, str | int] = {
-        names.MESSAGING_SYSTEM: fact.system,
-        names.MESSAGING_DESTINATION: destination,
-        names.MESSAGING_OPERATION_NAME: "publish",
-        names.MESSAGING_OPERATION_TYPE: "send",
-        names.TOPIC: fact.topic,
-    }
-    if fact.server_address is not None:
-        attributes[names.SERVER_ADDRESS] = fact.server_address
-    if fact.server_port is not None:
-        attributes[names.SERVER_PORT] = fact.server_port
-    span = tracer.start_span(f"publish {destination}", parent, SpanKind.PRODUCER, attributes)
+    event_id = str(fact.event_id)
+    span = tracer.start_span(
+        f"publish {destination}",
+        parent,
+        SpanKind.PRODUCER,
+        {
+            **_broker_attributes(fact.system, destination, fact.server_address, fact.server_port),
+            names.TOPIC: fact.topic,
+            names.EVENT_ID: event_id,
+            names.MESSAGING_MESSAGE_ID: event_id,
+            names.MESSAGING_BODY_SIZE: fact.payload_bytes,
+            names.PUBLISH_ATTEMPT: fact.attempt,
+        },
+    )
     if span.get_span_context() is trace.get_current_span(parent).get_span_context():
         return None  # no SDK records, so the message keeps the trace context of its row
     if span.is_recording():
-        span.set_attributes(
-            {
-                names.EVENT_ID: str(fact.event_id),
-                names.MESSAGING_MESSAGE_ID: str(fact.event_id),
-                names.MESSAGING_BODY_SIZE: fact.payload_bytes,
-                names.PUBLISH_ATTEMPT: fact.attempt,
-            }
-        )
-        _record_wait(tracer, parent, fact)
+        _record_wait(tracer, parent, fact, event_id)
     return _SpanScope(tracer, span)
 
 
-def _record_wait(tracer: Tracer, parent: Context, fact: PublishStarted) -> None:
+@lru_cache(maxsize=256)
+def _broker_attributes(
+    system: str, destination: str, address: str | None, port: int | None
+) -> dict[str, str | int]:
+    """The attributes of every span of a destination. Do not change the result."""
+    found: dict[str, str | int | None] = {
+        names.MESSAGING_SYSTEM: system,
+        names.MESSAGING_DESTINATION: destination,
+        names.MESSAGING_OPERATION_NAME: "publish",
+        names.MESSAGING_OPERATION_TYPE: "send",
+        names.SERVER_ADDRESS: address,
+        names.SERVER_PORT: port,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _record_wait(tracer: Tracer, parent: Context, fact: PublishStarted, event_id: str) -> None:
     if fact.attempt > 1 or not trace.get_current_span(parent).get_span_context().is_valid:
         return  # if the write was not traced, the wait would be a trace of its own
     span = tracer.start_span(
         "outbox.wait",
         parent,
-        attributes={names.EVENT_ID: str(fact.event_id)},
+        attributes={names.EVENT_ID: event_id},
         start_time=fact.committed_ns,
     )
     # These are two clocks, and the database's may be ahead of this machine's.

@@ -1,17 +1,22 @@
-"""A decorator for a sink that reports facts about each message to the hooks."""
+"""A decorator for a sink that reports facts about messages and calls to the hooks."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from time import perf_counter
+from typing import Final
 
 import msgspec
 
 from dsql_outbox.observability.facts import (
+    CallEnded,
+    CallStarted,
     PublishConsequence,
     PublishEnded,
     PublishResult,
     PublishStarted,
 )
-from dsql_outbox.observability.hooks import Hook, Scopes, skips_successes
+from dsql_outbox.observability.hooks import Hook, Listeners, Scopes, emit
 from dsql_outbox.outbox.errors import SettingsError, SinkUnavailable
 from dsql_outbox.outbox.interrupt import is_being_cancelled
 from dsql_outbox.outbox.message import TRACE_HEADERS, Message, broken_header
@@ -40,9 +45,12 @@ _RESULTS: dict[type[Outcome], PublishResult] = {
     NotAttempted: "not_attempted",
 }
 
+_QUIET: Final = Scopes((), None)
+"""The scope of the messages of which no hook was told."""
+
 
 class TracedSink:
-    """A sink that reports each message to hooks, and adds their trace context to its headers.
+    """A sink that reports messages and calls to hooks, and adds their trace context to headers.
 
     It also checks the answers of the decorated sink. `settings` decide what follows a failed
     message, and `sifter`, which the sinks of a publisher share, which message an error is about.
@@ -60,7 +68,7 @@ class TracedSink:
         self._settings = settings
         self._hooks = tuple(hooks)
         self.system = sink.system
-        self._destination: Destination = getattr(sink, "destination", Destination())
+        self._facts = _Beginnings(sink.system, getattr(sink, "destination", Destination()))
 
     @property
     def keeps_prefix(self) -> bool:
@@ -74,15 +82,11 @@ class TracedSink:
         so no message is at fault. Raises `WrongAnswer` if the sink breaks its contract;
         answers that were right stand.
         """
-        quiet = Scopes(self._hooks, None) if all(map(skips_successes, self._hooks)) else None
-        call = _TracedCall(messages, answer, quiet, self._settings)
+        call = _TracedCall(messages, answer, Listeners(self._hooks), self._facts, self._settings)
         result: PublishResult = "not_attempted"
         text: str | None = None
         try:
-            sent = messages
-            if quiet is None:
-                sent = [call.begin(message, self._start(message)) for message in messages]
-            await self._publish(sent, call.answer)
+            await self._publish(call.begin(), call.answer)
         except BaseException as error:
             if isinstance(error, SinkUnavailable):
                 result, text = "unavailable", str(error)
@@ -102,51 +106,116 @@ class TracedSink:
                 raise
             raise SinkUnavailable("the sink awaited something that was cancelled") from error
 
-    def _start(self, message: Message) -> Scopes:
-        headers = message.headers
-        place = self._destination
-        return Scopes(
-            self._hooks,
-            PublishStarted(
-                event_id=message.event_id,
-                topic=message.topic,
-                system=self.system,
-                carrier={k: headers[k] for k in TRACE_HEADERS if k in headers},
-                attempt=message.attempt,
-                committed_ns=message.committed_ns,
-                picked_up_ns=message.picked_up_ns,
-                payload_bytes=len(message.payload),
-                destination=place.name or "",
-                server_address=place.host,
-                server_port=place.port,
-            ),
+
+class _Beginnings:
+    """Makes the facts about what begins; they name the place that a sink sends to."""
+
+    def __init__(self, system: str, place: Destination) -> None:
+        self._system = system
+        self._place = place.name or "", place.host, place.port
+
+    def message(self, message: Message, carrier: Mapping[str, str]) -> PublishStarted:
+        """The start of a message with this trace context."""
+        return PublishStarted(
+            message.event_id,
+            message.topic,
+            self._system,
+            carrier,
+            message.attempt,
+            message.committed_ns,
+            message.picked_up_ns,
+            len(message.payload),
+            *self._place,
         )
+
+    def calls(self, messages: Sequence[Message]) -> dict[str, CallStarted]:
+        """The start of the call of some messages, by topic."""
+        by_topic = defaultdict[str, list[Message]](list)
+        for message in messages:
+            by_topic[message.topic].append(message)
+        return {topic: self._call(topic, found) for topic, found in by_topic.items()}
+
+    def _call(self, topic: str, messages: Sequence[Message]) -> CallStarted:
+        first = [message.committed_ns for message in messages if message.attempt == 1]
+        return CallStarted(
+            topic,
+            self._system,
+            len(messages),
+            len(messages) - len(first),
+            min(first, default=None),
+            messages[0].picked_up_ns,
+            *self._place,
+        )
+
+
+class _Tally:
+    """How many messages of a call had which result, per topic, for the hooks that take calls."""
+
+    def __init__(self, hooks: Iterable[Hook], started: Mapping[str, CallStarted]) -> None:
+        self._hooks = hooks
+        self._started = started
+        self._ended: dict[tuple[str, PublishResult], list[float]] = {}
+        """The number of messages, and the time of the last one."""
+        for fact in started.values():
+            emit(hooks, fact)
+        self._began = perf_counter()
+
+    def count(self, topic: str, result: PublishResult) -> None:
+        """Count a message."""
+        ended = self._ended.get((topic, result))
+        if ended is None:
+            ended = self._ended[topic, result] = [0, 0.0]
+        ended[0] += 1
+        ended[1] = perf_counter()
+
+    def tell(self) -> None:
+        """Tell the hooks, at the end of the call."""
+        for (topic, result), (number, at) in self._ended.items():
+            fact = CallEnded(self._started[topic], result, int(number), at - self._began)
+            emit(self._hooks, fact)
 
 
 class _TracedCall:
     """The messages of one call, with a scope for each that has no answer yet.
 
-    `quiet` is the scope of all messages if no hook wants to know which are delivered.
+    A message that no hook wants to know of, unless it fails, has the scope `_QUIET`.
     """
 
     def __init__(
         self,
         messages: Sequence[Message],
         answer: Answer,
-        quiet: Scopes | None,
+        listeners: Listeners,
+        facts: _Beginnings,
         settings: PublisherSettings,
     ) -> None:
         self._messages = messages
         self._settings = settings
         self._answer = answer
-        self._is_quiet = quiet is not None
-        self._scopes: list[Scopes | None] = [quiet] * len(messages) if quiet is not None else []
+        self._listeners = listeners
+        self._facts = facts
+        self._scopes: list[Scopes | None] = []
+        self._tally: _Tally | None = None
         self._cut: set[str] = set()
         """The keys of the runs that ended before their last message."""
         self.fault: tuple[int, str] | None = None
 
-    def begin(self, message: Message, scope: Scopes) -> Message:
-        """The message to send, with the headers that the hooks add."""
+    def begin(self) -> Sequence[Message]:
+        """Tell the hooks. Returns the messages to send, with the headers that the hooks add."""
+        listeners, messages = self._listeners, self._messages
+        if listeners.calls:
+            self._tally = _Tally(listeners.calls, self._facts.calls(messages))
+        if not listeners.messages:
+            self._scopes = [_QUIET] * len(messages)
+            return messages
+        return list(map(self._begin, messages))
+
+    def _begin(self, message: Message) -> Message:
+        carrier = _carrier(message)
+        if self._listeners.skip(carrier):
+            self._scopes.append(_QUIET)
+            return message
+        scope = Scopes(self._listeners.messages, self._facts.message(message, carrier))
         self._scopes.append(scope)
         return _with_headers(message, scope.carrier)
 
@@ -160,9 +229,7 @@ class _TracedCall:
             self._note(index, "is the second one")
         elif self._is_in_order(index, outcome):
             self._scopes[index] = None
-            if not self._is_quiet or type(outcome) is not Delivered:
-                error = getattr(outcome, "error", None)
-                self._end(scope, index, _RESULTS[type(outcome)], error)
+            self._end(scope, index, _RESULTS[type(outcome)], getattr(outcome, "error", None))
             self._answer(index, outcome)
 
     def _is_in_order(self, index: int, outcome: Outcome) -> bool:
@@ -188,26 +255,34 @@ class _TracedCall:
                 self._scopes[index] = None
                 self._end(scope, index, result, error)
         self._answer = _ignore
+        if self._tally is not None:
+            self._tally.tell()
 
     def _end(self, scope: Scopes, index: int, result: PublishResult, error: str | None) -> None:
         message = self._messages[index]
-        ended = PublishEnded(
-            message.event_id,
-            message.topic,
-            result,
-            error,
-            message.attempt,
-            self._leads_to(message, result),
-        )
-        if error is None:
-            scope(ended)
-        else:
-            with scope:  # the log line of a failure belongs to its trace
-                scope(ended)
+        if self._tally is not None:
+            self._tally.count(message.topic, result)
+        if result != "delivered":
+            self._tell_failure(scope, message, result, error)
+        elif scope is not _QUIET:
+            scope(PublishEnded(message.event_id, message.topic, result, attempt=message.attempt))
 
-    def _leads_to(self, message: Message, result: PublishResult) -> PublishConsequence | None:
-        if result == "delivered":
-            return None
+    def _tell_failure(
+        self, scope: Scopes, message: Message, result: PublishResult, error: str | None
+    ) -> None:
+        listeners = self._listeners
+        if scope is _QUIET and listeners.messages:
+            started = self._facts.message(message, _carrier(message))
+            scope = Scopes(listeners.messages, started)
+        leads_to = self._leads_to(message, result)
+        ended = PublishEnded(
+            message.event_id, message.topic, result, error, message.attempt, leads_to
+        )
+        with scope:  # the log line of a failure belongs to its trace
+            scope(ended)
+            emit(listeners.others, ended)
+
+    def _leads_to(self, message: Message, result: PublishResult) -> PublishConsequence:
         if result in {"retry", "rejected"}:
             rules = self._settings.for_topic(message.topic)
             return rules.consequence(message.attempt, is_rejected=result == "rejected")
@@ -220,6 +295,12 @@ class _TracedCall:
 
 def _ignore(_index: int, _outcome: Outcome) -> None:
     """Take an answer that comes too late."""
+
+
+def _carrier(message: Message) -> dict[str, str]:
+    """The trace context of a message."""
+    headers = message.headers
+    return {name: headers[name] for name in TRACE_HEADERS if name in headers}
 
 
 def _with_headers(message: Message, carrier: dict[str, str]) -> Message:

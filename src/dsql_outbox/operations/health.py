@@ -73,6 +73,10 @@ class Health:
         if isinstance(fact, RelayProgress):
             self._progress = fact
 
+    def takes_calls(self) -> bool:
+        """A call of the sink is as good a sign of life as each of its messages."""
+        return True
+
     def beat(self) -> None:
         """Record that the relay works at this moment."""
         self._sign_of_life = self._now()

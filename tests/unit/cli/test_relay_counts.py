@@ -1,22 +1,19 @@
 """What a run of ``publish`` says of its counts, and of what it leaves."""
 
 from collections.abc import Callable
-from uuid import uuid4
 
 import pytest
 
 from dsql_outbox.cli.relay.leftover import LIMIT, WaitingTopic, leftover
 from dsql_outbox.cli.relay.relay_counts import CountsText, RelayCounts
-from dsql_outbox.observability.facts import PublishEnded, PublishStarted, RelayProgress
+from dsql_outbox.observability.facts import CallEnded, CallStarted, RelayProgress
 
 
 def deliver(counts: RelayCounts, topic: str, count: int) -> None:
-    """Count messages, committed three seconds before they were read."""
-    for _ in range(count):
-        event_id = uuid4()
-        started = PublishStarted(event_id, topic, "nats", {}, 1, 2_000_000_000, 5_000_000_000, 2)
-        counts(started)
-        counts(PublishEnded(event_id, topic, "delivered"))
+    """Count messages of one call, the oldest committed three seconds before it was read."""
+    started = CallStarted(topic, "nats", count, 0, 2_000_000_000, 5_000_000_000)
+    counts(started)
+    counts(CallEnded(started, "delivered", count, 0.1))
     counts(RelayProgress(delivered=count))
 
 
@@ -74,3 +71,11 @@ def test_the_leftover_names_the_largest_topics() -> None:
     assert leftover([WaitingTopic("a", LIMIT + 1, is_paused=False, blocked=0)]).startswith(
         "more than 1,000 messages wait"
     )
+
+
+def test_retries_and_failures_change_neither_the_lag_nor_the_topics(counts: RelayCounts) -> None:
+    deliver(counts, "events.A", 7)
+    again = CallStarted("events.A", "nats", 5, 5, None, 9_000_000_000)
+    counts(again)
+    counts(CallEnded(again, "retry", 5, 0.1))
+    assert (counts.lag, counts.topics) == (3.0, {"events.A": 7})

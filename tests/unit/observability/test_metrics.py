@@ -17,6 +17,8 @@ from dsql_outbox.observability.facts import (
     AttemptOutcome,
     BacklogAge,
     BrokerProbed,
+    CallEnded,
+    CallStarted,
     Fact,
     LifeJobs,
     PublishEnded,
@@ -86,11 +88,13 @@ def write(measured: Measured, *facts: Fact) -> None:
     measured.tell(WriteStarted(EVENT, "Loan Created", "LoanCreated", "topic", 1), *facts)
 
 
-def publish(measured: Measured, result: PublishResult, *, attempt: int = 1) -> None:
-    measured.tell(
-        PublishStarted(EVENT, "topic", "nats", {}, attempt, 100 * MS, 350 * MS, 10),
-        PublishEnded(EVENT, "topic", result),
-    )
+def call(measured: Measured, *results: tuple[PublishResult, int, float], retries: int = 0) -> None:
+    """A call with these results, each with its number of messages and its seconds."""
+    total = sum(number for _, number, _ in results)
+    first = 100 * MS if total > retries else None
+    started = CallStarted("topic", "nats", total, retries, first, 350 * MS)
+    for fact in (started, *(CallEnded(started, *result) for result in results)):
+        measured.tell(fact)
 
 
 def everything(measured: Measured) -> None:
@@ -99,7 +103,7 @@ def everything(measured: Measured) -> None:
     for status in get_args(WriteStatus):
         write(measured, WriteEnded(EVENT, status, 1, 0), WriteExhausted(EVENT, 1, "E", None))
     for result in get_args(PublishResult):
-        publish(measured, result)
+        call(measured, (result, 2, 0.1), retries=1)
     for fact in (
         TransactionStarted(3),
         BacklogAge(7.5, 1, 60),
@@ -157,18 +161,34 @@ def test_an_exhausted_write_and_one_in_doubt_are_told_apart(measured: Measured) 
     }
 
 
-def test_messages_are_counted_by_result_and_waits_at_the_first_try(measured: Measured) -> None:
-    publish(measured, "retry")
-    publish(measured, "delivered", attempt=2)
+def test_messages_are_counted_by_result_and_durations_once_per_call(measured: Measured) -> None:
+    call(measured, ("delivered", 490, 0.2), ("retry", 7, 0.4), ("unavailable", 3, 0.5), retries=20)
+    call(measured, ("delivered", 7, 0.1), retries=7)
     assert measured.values() == {
-        ("outbox.publish.messages", "retry"): 1,
-        ("outbox.publish.messages", "delivered"): 1,
-        ("outbox.publish.retries", ""): 1,
+        ("outbox.publish.messages", "delivered"): 497,
+        ("outbox.publish.messages", "retry"): 7,
+        ("outbox.publish.messages", "unavailable"): 3,
+        ("outbox.publish.retries", ""): 27,
     }
     points = measured.points()
+    took = {
+        result: (points["outbox.publish.duration", result].count,
+                 points["outbox.publish.duration", result].sum)
+        for result in ("delivered", "retry", "unavailable")
+    }  # fmt: skip
+    assert took == {
+        "delivered": (2, pytest.approx(0.3)), "retry": (1, 0.4), "unavailable": (1, 0.5)
+    }  # fmt: skip
     wait = points["outbox.publish.wait.duration", ""]
-    assert (wait.count, wait.sum) == (1, pytest.approx(0.25))
-    assert points["outbox.publish.duration", "delivered"].count == 1
+    assert (wait.count, wait.sum) == (1, pytest.approx(0.25)), "a call of retries has no wait"
+
+
+def test_single_messages_are_not_measured(measured: Measured) -> None:
+    assert measured.hook.takes_calls()
+    started = PublishStarted(EVENT, "topic", "nats", {}, 1, 100 * MS, 350 * MS, 10)
+    assert measured.hook(started) is None
+    assert measured.hook(PublishEnded(EVENT, "topic", "retry", "no answer")) is None
+    assert measured.values() == {}
 
 
 def test_progress_is_added_up_and_the_newest_state_shows(measured: Measured) -> None:

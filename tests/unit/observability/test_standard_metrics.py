@@ -12,11 +12,11 @@ from tests.support.checkout import ROOT
 
 from dsql_outbox.observability import metric_names
 from dsql_outbox.observability.facts import (
+    CallEnded,
+    CallStarted,
     DatabaseServer,
     PoolCounts,
-    PublishEnded,
     PublishResult,
-    PublishStarted,
     TransactionEnded,
 )
 from dsql_outbox.observability.otel.metrics import MetricFacts
@@ -78,11 +78,13 @@ class Measured:
     def points(self, name: str) -> list[Any]:
         return list(self.metrics()[name].data.data_points)
 
-    def publish(self, result: PublishResult, *, topic: str = "events.A", queue: str = "") -> None:
+    def publish(
+        self, result: PublishResult, *, topic: str = "events.A", queue: str = "", messages: int = 1
+    ) -> None:
         place = (queue, "nats.example", 4222)
-        scope = self.hook(PublishStarted(EVENT, topic, "nats", {}, 1, 0, MS, 9, *place))
-        assert scope is not None
-        scope(PublishEnded(EVENT, topic, result))
+        started = CallStarted(topic, "nats", messages, 0, 0, MS, *place)
+        for fact in (started, CallEnded(started, result, messages, 0.25)):
+            assert self.hook(fact) is None
 
     def transaction(self, pool: Pool, error: str | None = None, code: str | None = None) -> None:
         self.hook(TransactionEnded(0, 4 * MS, SERVER, pool, error, code))
@@ -129,13 +131,13 @@ def test_a_transaction_is_one_operation_and_a_failed_one_has_its_error() -> None
 
 def test_a_send_is_counted_without_its_topic_and_with_the_queue_of_all() -> None:
     measured = Measured()
-    for topic in ("events.A", "events.B"):
-        measured.publish("delivered", topic=topic)
-    measured.publish("rejected", queue="orders")
+    for topic, messages in (("events.A", 41), ("events.B", 3)):
+        measured.publish("delivered", topic=topic, messages=messages)
+    measured.publish("rejected", queue="orders", messages=5)
     measured.publish("not_attempted")  # nothing was sent
     failed = {"messaging.destination.name": "orders", "error.type": "rejected"}
     sent = measured.points("messaging.client.sent.messages")
-    assert [(dict(p.attributes), p.value) for p in sent] == [(BROKER, 2), (BROKER | failed, 1)]
+    assert [(dict(p.attributes), p.value) for p in sent] == [(BROKER, 44), (BROKER | failed, 5)]
     took = measured.points("messaging.client.operation.duration")
     assert [(dict(p.attributes), p.count) for p in took] == [(BROKER, 2), (BROKER | failed, 1)]
 

@@ -1,16 +1,29 @@
 """Facts about messages: every start has its end, and every answer is checked."""
 
+from collections import Counter
 from collections.abc import Sequence
+from time import perf_counter
 from uuid import UUID
 
+import anyio.lowlevel
 import msgspec
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.trace import StatusCode
 from tests.support.telemetry.skipping_hook import SkippingHook
 
-from dsql_outbox.observability.facts import Fact, PublishEnded, PublishStarted
+from dsql_outbox.observability.facts import (
+    CallEnded,
+    CallStarted,
+    Fact,
+    PublishEnded,
+    PublishStarted,
+)
 from dsql_outbox.observability.hooks import Hook
-from dsql_outbox.observability.log_hook import log_facts
+from dsql_outbox.observability.log_hook import LogFacts, log_facts
 from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import (
@@ -253,8 +266,171 @@ async def test_hooks_that_all_skip_deliveries_are_told_of_failures_only() -> Non
     assert [type(fact) for fact in skipping.facts] == [PublishEnded]
 
 
-async def test_one_hook_that_does_not_skip_deliveries_is_enough_for_all_facts() -> None:
+async def test_a_hook_that_skips_deliveries_is_not_told_of_them_beside_one_that_does_not() -> None:
     skipping, other = SkippingHook(), Carrying()
-    await outcomes(AnsweringSink((0, Delivered())), 1, skipping, other.hook)
-    assert [type(fact) for fact in other.facts] == [PublishStarted, PublishEnded]
-    assert skipping.facts == other.facts
+    await outcomes(AnsweringSink((0, Delivered()), (1, Retry("no"))), 2, skipping, other.hook)
+    both = [PublishStarted, PublishStarted, PublishEnded, PublishEnded]
+    assert [type(fact) for fact in other.facts] == both
+    assert [type(fact) for fact in skipping.facts] == [PublishEnded]
+
+
+class Calls:
+    """A hook that takes calls."""
+
+    def __init__(self) -> None:
+        self.facts: list[Fact] = []
+
+    def __call__(self, fact: Fact) -> None:
+        self.facts.append(fact)
+
+    def takes_calls(self) -> bool:
+        return True
+
+    def ended(self) -> list[tuple[str, str, int]]:
+        return [
+            (fact.call.topic, fact.result, fact.messages)
+            for fact in self.facts
+            if isinstance(fact, CallEnded)
+        ]
+
+
+async def test_a_hook_that_takes_calls_is_told_of_topics_results_and_single_failures() -> None:
+    calls, other = Calls(), Carrying()
+    topics = ["a", "b", "a", "b", "a", "a"]
+    attempts = [1, 1, 3, 2, 1, 1]
+    messages = [
+        msgspec.structs.replace(message(n, topic, attempt), committed_ns=1_000 - n, picked_up_ns=n)
+        for n, (topic, attempt) in enumerate(zip(topics, attempts, strict=True))
+    ]
+    answers = [Delivered(), Delivered(), Delivered(), Retry("no"), Rejected("never")]
+    sink = AnsweringSink(*enumerate(answers))
+    await TracedSink(sink, [calls, other.hook], SETTINGS).publish(messages, lambda *_: None)
+    started = [fact for fact in calls.facts if isinstance(fact, CallStarted)]
+    assert started == [
+        CallStarted("a", "memory", 4, 1, 995, 0),
+        CallStarted("b", "memory", 2, 1, 999, 1),
+    ]
+    assert sorted(calls.ended()) == [
+        ("a", "delivered", 2),
+        ("a", "not_attempted", 1),
+        ("a", "rejected", 1),
+        ("b", "delivered", 1),
+        ("b", "retry", 1),
+    ]
+    failed = [fact.result for fact in calls.facts if isinstance(fact, PublishEnded)]
+    assert failed == ["retry", "rejected", "not_attempted"]
+    kinds = Counter(type(fact) for fact in other.facts)
+    assert kinds == {PublishStarted: 6, PublishEnded: 6}, "of every message, and of no call"
+
+
+async def test_the_duration_of_a_result_ends_with_its_last_answer_and_not_with_the_call() -> None:
+    class Slow(AnsweringSink):
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+            self.sent.extend(messages)
+            answer(0, Delivered())
+            answer(1, Delivered())
+            self.early = perf_counter()
+            while perf_counter() == self.early:
+                await anyio.lowlevel.checkpoint()
+            answer(2, Retry("late"))
+
+    calls, sink = Calls(), Slow()
+    began = perf_counter()
+    await outcomes(sink, 3, calls)
+    took = {f.result: f.duration_s for f in calls.facts if isinstance(f, CallEnded)}
+    assert 0 <= took["delivered"] <= sink.early - began < took["retry"] + 0.001
+    assert took["delivered"] < took["retry"]
+
+
+@pytest.mark.parametrize(
+    ("error", "result"),
+    [(SinkUnavailable("down"), "unavailable"), (RuntimeError("bug"), "not_attempted")],
+)
+async def test_a_call_that_raises_counts_what_has_no_answer(error: Exception, result: str) -> None:
+    calls = Calls()
+    with pytest.raises(type(error)):
+        await outcomes(AnsweringSink((1, Delivered()), error=error), 8, calls)
+    assert calls.ended() == [("topic", "delivered", 1), ("topic", result, 7)]
+
+
+def of_trace(n: int, flags: str) -> Message:
+    parent = {"traceparent": f"00-{n + 1:032x}-{7:016x}-{flags}"} if flags else {}
+    return msgspec.structs.replace(message(n), headers={"id": "x"} | parent)
+
+
+class Traced:
+    """A tracer provider of its own with this sampler, and its spans."""
+
+    def __init__(self, sampler: Sampler | None = None) -> None:
+        self._spans = InMemorySpanExporter()
+        provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self._spans))
+        self.hook = TraceFacts(provider)
+
+    def published(self) -> dict[int, ReadableSpan]:
+        """The spans of publishes, by event."""
+        return {
+            UUID(str((span.attributes or {})["outbox.event.id"])).int: span
+            for span in self._spans.get_finished_spans()
+            if span.name.startswith("publish")
+        }
+
+
+FLAGS = ["01", "00", "", "01", "00", "00"]
+
+
+async def test_only_messages_of_sampled_writes_and_of_none_have_a_span(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    traced, calls = Traced(), Calls()
+    sink = AnsweringSink(*enumerate([*[Delivered()] * 3, Retry("no"), Rejected("no"), Delivered()]))
+    messages = [of_trace(n, flags) for n, flags in enumerate(FLAGS)]
+    hooks = [LogFacts(), traced.hook, calls]
+    await TracedSink(sink, hooks, SETTINGS).publish(messages, lambda *_: None)
+    spans = traced.published()
+    assert sorted(spans) == [0, 2, 3]
+    for n in (0, 3):
+        parent = spans[n].parent
+        assert parent is not None
+        assert (parent.trace_id, parent.span_id) == (n + 1, 7), "a child of its write"
+    assert spans[2].parent is None, "the sampler decides for a row without a trace"
+    assert spans[3].status.status_code is StatusCode.ERROR
+    for n in (1, 4, 5):
+        assert sink.sent[n] is messages[n], "it keeps the trace context of its row"
+    for n in (0, 2, 3):
+        found = spans[n].get_span_context()
+        assert found is not None
+        assert sink.sent[n].headers["traceparent"].split("-")[2] == f"{found.span_id:016x}"
+    told = {vars(record)["event_id"]: vars(record)["trace_id"] for record in caplog.records}
+    assert told == {str(UUID(int=3)): f"{4:032x}", str(UUID(int=4)): f"{5:032x}"}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "recorded"),
+    [
+        (ParentBased(ALWAYS_ON), [0, 2, 3]),
+        (ParentBased(ALWAYS_OFF), [0, 3]),
+        (ParentBased(ALWAYS_OFF, remote_parent_not_sampled=ALWAYS_ON), [0, 1, 3, 4, 5]),
+        (ALWAYS_ON, [0, 1, 2, 3, 4, 5]),
+        (ALWAYS_OFF, []),
+    ],
+    ids=lambda value: str(value.get_description() if isinstance(value, Sampler) else ""),
+)
+async def test_the_sampler_of_the_provider_decides(sampler: Sampler, recorded: list[int]) -> None:
+    traced = Traced(sampler)
+    sink = AnsweringSink(*[(n, Delivered()) for n in range(6)])
+    messages = [of_trace(n, flags) for n, flags in enumerate(FLAGS)]
+    await TracedSink(sink, [traced.hook], SETTINGS).publish(messages, lambda *_: None)
+    assert sorted(traced.published()) == recorded
+
+
+async def test_a_hook_that_wants_every_message_is_told_of_those_without_a_span_too() -> None:
+    traced, other = Traced(), Carrying()
+    other.carrier = {"user": "v"}
+    sink = AnsweringSink((0, Delivered()), (1, Delivered()))
+    messages = [of_trace(0, "00"), of_trace(1, "01")]
+    hooks = [traced.hook, other.hook]
+    await TracedSink(sink, hooks, SETTINGS).publish(messages, lambda *_: None)
+    assert [sent.headers["user"] for sent in sink.sent] == ["v", "v"]
+    assert [type(fact) for fact in other.facts].count(PublishStarted) == 2
+    assert sorted(traced.published()) == [1]

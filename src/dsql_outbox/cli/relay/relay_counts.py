@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Final, NamedTuple
 
-from dsql_outbox.observability.facts import Fact, PublishEnded, PublishStarted, RelayProgress
+from dsql_outbox.observability.facts import CallEnded, CallStarted, Fact, RelayProgress
 from dsql_outbox.observability.shown_text import duration
 
 _TOPICS: Final = 1_000
@@ -17,7 +17,10 @@ _WINDOW: Final = 20
 
 
 class RelayCounts:
-    """A hook that counts messages. `lag` is the age in seconds of the message last sent."""
+    """A hook that counts messages.
+
+    `lag` is the age in seconds of the oldest message of the call that began last.
+    """
 
     def __init__(self) -> None:
         self.delivered = self.skipped = self.deleted = self.failed = self.dead = 0
@@ -28,9 +31,10 @@ class RelayCounts:
 
     def __call__(self, fact: Fact, /) -> None:
         """Count a fact."""
-        if isinstance(fact, PublishStarted):
-            self.lag = max(0, fact.picked_up_ns - fact.committed_ns) / 1e9
-        elif isinstance(fact, PublishEnded):
+        if isinstance(fact, CallStarted):
+            if fact.committed_ns is not None:
+                self.lag = max(0, fact.picked_up_ns - fact.committed_ns) / 1e9
+        elif isinstance(fact, CallEnded):
             self._count(fact)
         elif isinstance(fact, RelayProgress):
             self.delivered += fact.delivered
@@ -40,10 +44,15 @@ class RelayCounts:
             self.dead += fact.dead
             self.paused, self.paused_more = tuple(fact.paused), fact.paused_more
 
-    def _count(self, fact: PublishEnded) -> None:
-        is_known = fact.topic in self.topics or len(self.topics) < _TOPICS
+    def takes_calls(self) -> bool:
+        """No single message is shown."""
+        return True
+
+    def _count(self, fact: CallEnded) -> None:
+        topic = fact.call.topic
+        is_known = topic in self.topics or len(self.topics) < _TOPICS
         if is_known and fact.result == "delivered":
-            self.topics[fact.topic] += 1
+            self.topics[topic] += fact.messages
 
     def __str__(self) -> str:
         """The totals."""

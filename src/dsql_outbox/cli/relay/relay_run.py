@@ -1,6 +1,6 @@
 """One run of the publisher as a command: it relays, counts, and says what it left."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -66,7 +66,7 @@ class RelayRun:
         self.health = Health()
         self.probe = HealthProbe(database, self.health, hooks, target=target)
         self._target = target
-        own: list[Hook] = [self.counts, self.health, self._watch_output]
+        own: list[Hook] = [self.counts, self.health, _OutputWatch(self._lose_output)]
         self._publisher = Publisher(
             database, sink, settings, map=map, apply=apply, target=target, hooks=[*hooks, *own]
         )
@@ -112,10 +112,9 @@ class RelayRun:
         self.health.draining = True
         self._publisher.stop()
 
-    def _watch_output(self, fact: Fact, /) -> None:
-        """A hook that ends the run when standard output is closed: its reader never returns."""
-        lost = isinstance(fact, RelayProgress) and not fact.sink_available
-        if lost and self.uses_stdout:
+    def _lose_output(self) -> None:
+        """End the run when standard output is closed: its reader never returns."""
+        if self.uses_stdout:
             self.nobody_reads = True
             self.stop()
 
@@ -149,3 +148,17 @@ class RelayRun:
 
             with tables_expected(self._database.schema):
                 return await AT_ONCE.run_async(ask)
+
+
+class _OutputWatch:
+    """A hook that calls `lost` while the broker cannot be reached."""
+
+    def __init__(self, lost: Callable[[], None]) -> None:
+        self._lost = lost
+
+    def __call__(self, fact: Fact, /) -> None:
+        if isinstance(fact, RelayProgress) and not fact.sink_available:
+            self._lost()
+
+    def skips_successes(self) -> bool:
+        return True
