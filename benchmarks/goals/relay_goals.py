@@ -57,6 +57,12 @@ RELAY = [
         throughput.drain,
     ),
     Line(
+        "metrics",
+        [Goal("metrics: CPU that they add to a row / CPU of a row", 0.2, most=True)],
+        throughput.metrics,
+    ),
+    Line("traced", [Goal("NATS, every row traced / none", 0.5)], throughput.traced),
+    Line(
         "nats",
         [
             Goal("NATS / publish_async, subjects interleaved", 0.85),

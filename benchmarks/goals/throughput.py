@@ -6,8 +6,8 @@ from time import perf_counter
 
 from benchmarks.measure import median_ratio
 from benchmarks.relay.doorbell import held_p99
-from benchmarks.relay.drain import drain_by_relay, drained
-from benchmarks.relay.nats import arrival, nats_rates
+from benchmarks.relay.drain import drain_by_relay, drained, metered_drains
+from benchmarks.relay.nats import arrival, nats_rates, traced_rates
 from benchmarks.relay.rows import Rows, fill, new_database
 
 from .conditions import Conditions
@@ -21,6 +21,22 @@ def drain(conditions: Conditions) -> list[float]:
     bare, relay = drained(conditions.server, conditions.sizes.rows, conditions.sizes.rounds)
     ratio = median_ratio([each.rate for each in relay], [each.rate for each in bare])
     return [ratio, statistics.median(each.cpu for each in relay)]
+
+
+def metrics(conditions: Conditions) -> list[float]:
+    """The CPU that metrics add to a row of a drain to a null sink, over that of the row."""
+    plain, measured = metered_drains(
+        conditions.server, conditions.sizes.rows, conditions.sizes.rounds
+    )
+    return [median_ratio([each.cpu for each in measured], [each.cpu for each in plain]) - 1]
+
+
+def traced(conditions: Conditions) -> list[float]:
+    """The relay to NATS, with metrics: every row traced over none."""
+    plain, with_spans = traced_rates(
+        conditions.server, conditions.broker, conditions.sizes.rows, conditions.sizes.rounds
+    )
+    return [median_ratio(with_spans, plain)]
 
 
 def nats(conditions: Conditions) -> list[float]:

@@ -1,17 +1,13 @@
 """The cost of a write's spans for its caller, while a thread encodes them."""
 
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from time import perf_counter
 
 from benchmarks.relay.rows import new_database
 from benchmarks.sample_event import sample_events
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from benchmarks.telemetry import Encoded, traced
 
-from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.writer import Writer
 
@@ -23,37 +19,21 @@ _A_TURN = 1_000
 _TURNS = 2  # pairs of turns in a round
 
 
-class _Encoded(SpanExporter):
-    """Encodes spans as the OTLP exporter does, and sends them nowhere."""
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        encode_spans(spans).SerializeToString()
-        return SpanExportResult.SUCCESS
-
-
 def tracing(conditions: Conditions) -> list[float]:
     """The p99 of a write with spans over that of one without."""
     url = new_database(conditions.server, "tracing")
     with (
-        _traced() as (provider, hook),
+        traced(Encoded()) as (provider, hook),
         Writer(Database(url)) as bare,
-        Writer(Database(url), hooks=[hook]) as traced,
+        Writer(Database(url), hooks=[hook]) as spanned,
     ):
         with_spans: list[float] = []
         without: list[float] = []
         for n in range(_TURNS * conditions.sizes.rounds):
-            with_spans += _turn(traced, 2 * n)
+            with_spans += _turn(spanned, 2 * n)
             provider.force_flush()  # so that no thread works while the other writer is timed
             without += _turn(bare, 2 * n + 1)
     return [_p99(with_spans) / _p99(without)]
-
-
-@contextmanager
-def _traced() -> Iterator[tuple[TracerProvider, TraceFacts]]:
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(_Encoded()))
-    yield provider, TraceFacts(provider)
-    provider.shutdown()
 
 
 def _turn(writer: Writer, number: int) -> list[float]:

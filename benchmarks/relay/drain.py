@@ -2,12 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from time import perf_counter, process_time
 from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
+from benchmarks.telemetry import metered
 from benchmarks.writer.statement_parameters import SHARDS
 
 from dsql_outbox.outbox import Database
@@ -25,6 +26,9 @@ ON_OUTBOX = re.compile(r'^(?!.*outbox_failures).*"outbox"\.outbox\b', re.DOTALL)
 _HEAD = (0, str(UUID(int=0)))
 
 
+_Drain = Callable[[str], Coroutine[object, object, None]]
+
+
 class Drained(NamedTuple):
     """The cost of emptying an outbox: rows per second, and CPU of this process per row in us."""
 
@@ -36,22 +40,41 @@ def drained(
     server: EmbeddedPostgres, rows: int, rounds: int
 ) -> tuple[list[Drained], list[Drained]]:
     """Drain by the bare loop and by the relay in turn, `rounds` times each."""
-    bare: list[Drained] = []
-    relay: list[Drained] = []
+    return _in_turn(server, rows, rounds, _bare, drain_by_relay)
+
+
+def metered_drains(
+    server: EmbeddedPostgres, rows: int, rounds: int
+) -> tuple[list[Drained], list[Drained]]:
+    """Drain by the relay without metrics and with them in turn, `rounds` times each."""
+    return _in_turn(server, rows, rounds, drain_without_metrics, drain_by_relay)
+
+
+def _in_turn(
+    server: EmbeddedPostgres, rows: int, rounds: int, one: _Drain, other: _Drain
+) -> tuple[list[Drained], list[Drained]]:
+    found: tuple[list[Drained], list[Drained]] = [], []
     url = new_database(server, "drain")
     for _ in range(rounds):
-        for found, run in ((bare, _bare), (relay, drain_by_relay)):
+        for drains, run in zip(found, (one, other), strict=True):
             fill(url, Rows(rows))
             began, busy = perf_counter(), process_time()
             asyncio.run(run(url))
             took, worked = perf_counter() - began, process_time() - busy
-            found.append(Drained(rows / took, worked / rows * 1e6))
-    return bare, relay
+            drains.append(Drained(rows / took, worked / rows * 1e6))
+    return found
 
 
 async def drain_by_relay(url: str, delay: float = 0.0) -> None:
-    """Relay all rows to a null sink that answers after `delay` seconds."""
-    await Publisher(Database(url), NullSink(delay), SETTINGS).run(until_empty=True)
+    """Relay all rows, with metrics, to a null sink that answers after `delay` seconds."""
+    with metered() as hook:
+        sink = NullSink(delay)
+        await Publisher(Database(url), sink, SETTINGS, hooks=[hook]).run(until_empty=True)
+
+
+async def drain_without_metrics(url: str) -> None:
+    """Relay all rows to a null sink, without a hook of the caller."""
+    await Publisher(Database(url), NullSink(), SETTINGS).run(until_empty=True)
 
 
 async def _bare(url: str) -> None:

@@ -15,7 +15,9 @@ import nats
 import psycopg
 from benchmarks.nemesis.world import messages
 from benchmarks.sample_event import event
+from benchmarks.telemetry import Encoded, metered, traced
 
+from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, open_sink
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
@@ -79,6 +81,7 @@ def arrival(server: EmbeddedPostgres, broker: NatsServer, a_second: int, seconds
     """Insert events at a constant rate while two publishers relay them."""
     url = new_database(server, "arriving")
     words = ["publish", "--database", url, "--sink", f"{broker.url}?{STREAM}"]
+    words += ["--listen", "127.0.0.1:0"]  # with metrics
     asyncio.run(_emptied(broker.url))
     with ExitStack() as stack:
         for _ in range(2):
@@ -113,11 +116,35 @@ async def _nats_py(broker: str, messages: int) -> float:
     return took
 
 
-async def _relay(url: str, broker: str) -> float:
+def traced_rates(
+    server: EmbeddedPostgres, broker: NatsServer, rows: int, rounds: int
+) -> tuple[list[float], list[float]]:
+    """Messages per second by the relay with metrics, no row and every row traced, in turn.
+
+    Raises `RuntimeError` if spans were lost.
+    """
+    url = new_database(server, "nats_traced")
+    plain: list[float] = []
+    with_spans: list[float] = []
+    for _ in range(rounds):
+        fill(url, Rows(rows))
+        plain.append(rows / asyncio.run(_relay(url, broker.url)))
+        fill(url, Rows(rows, traced=True))
+        encoded = Encoded()
+        with traced(encoded) as (_, hook):
+            with_spans.append(rows / asyncio.run(_relay(url, broker.url, hook)))
+        if encoded.spans != 2 * rows:
+            raise RuntimeError(f"{2 * rows - encoded.spans:,} of {2 * rows:,} spans were lost")
+    return plain, with_spans
+
+
+async def _relay(url: str, broker: str, *hooks: Hook) -> float:
     async with open_sink(f"{broker}?{STREAM}") as sink:
-        began = perf_counter()
-        await Publisher(Database(url), sink, SETTINGS).run(until_empty=True)
-        return perf_counter() - began
+        with metered() as metrics:
+            began = perf_counter()
+            publisher = Publisher(Database(url), sink, SETTINGS, hooks=[metrics, *hooks])
+            await publisher.run(until_empty=True)
+            return perf_counter() - began
 
 
 def _arrive(url: str, a_second: int, seconds: float) -> tuple[int, float]:

@@ -21,7 +21,9 @@ INSERT INTO outbox.outbox (shard, position, event_id, previous_position, subject
   subject_version, topic, headers, payload, payload_size, created_at)
 SELECT (hashint8(key) & 2147483647) %% %(shards)s, base.at + n, id,
   CASE WHEN version = 1 THEN 0 ELSE base.at + n - step END, 'Car', %(name)s || key, version,
-  'events.CarMoved', replace(%(headers)s, %(sample)s, id::text)::json, %(payload)s,
+  'events.CarMoved',
+  replace(replace(%(headers)s, %(sample)s, id::text), %(hex)s, replace(id::text, '-', ''))::json,
+  %(payload)s,
   octet_length(%(payload)s),
   clock_timestamp()
 FROM (SELECT ((extract(epoch FROM clock_timestamp()) + %(ahead)s) * 1000000)::bigint AS at) AS base,
@@ -40,7 +42,8 @@ class Rows:
     """A set of `number` rows, `per_key` per subject.
 
     Rows of a subject are next to each other if `together`, else as far apart as
-    possible. Their positions are `ahead` seconds ahead of the server's clock.
+    possible. Their positions are `ahead` seconds ahead of the server's clock. If `traced`, each
+    has the trace context of a write that was sampled.
     """
 
     number: int
@@ -48,15 +51,20 @@ class Rows:
     together: bool = False
     name: str = "CAR-"
     ahead: float = 0
+    traced: bool = False
 
     @property
     def parameters(self) -> dict[str, object]:
         """The parameters of the statement that inserts the rows."""
         sample, headers, payload = _sample()
+        plain = sample.replace("-", "")
+        if self.traced:
+            headers = f'{headers[:-1]},"traceparent":"00-{plain}-00f067aa0ba902b7-01"}}'
         return {
             "rows": self.number, "per_key": self.per_key, "together": self.together,
             "keys": self.number // self.per_key, "name": self.name, "shards": SHARDS,
-            "sample": sample, "headers": headers, "payload": payload, "ahead": self.ahead,
+            "sample": sample, "hex": plain, "headers": headers, "payload": payload,
+            "ahead": self.ahead,
         }  # fmt: skip
 
 

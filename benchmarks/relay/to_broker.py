@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from time import perf_counter, process_time
 
+from benchmarks.telemetry import metered
 from confluent_kafka import Producer
 
 from dsql_outbox.outbox import Database, Message
@@ -27,7 +28,7 @@ class OneAtATime:
 
 
 def relayed(url: str, broker: str, rows: Rows, *, takes_runs: bool = True) -> Drained:
-    """Relay these rows of the database to the broker."""
+    """Relay these rows of the database to the broker, with metrics."""
     fill(url, rows)
     return asyncio.run(_relay(url, broker, rows.number, takes_runs=takes_runs))
 
@@ -36,7 +37,9 @@ async def _relay(url: str, broker: str, rows: int, *, takes_runs: bool) -> Drain
     async with open_sink(broker) as sink:
         began, busy = perf_counter(), process_time()
         used = sink if takes_runs else OneAtATime(sink)
-        await Publisher(Database(url), used, SETTINGS).run(until_empty=True)
+        with metered() as hook:
+            publisher = Publisher(Database(url), used, SETTINGS, hooks=[hook])
+            await publisher.run(until_empty=True)
         took, worked = perf_counter() - began, process_time() - busy
     return Drained(rows / took, worked / rows * 1e6)
 

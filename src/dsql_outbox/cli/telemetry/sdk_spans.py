@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Sequence
+from os import environ
 from socket import gethostname
+from typing import Final
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import HOST_NAME, SERVICE_NAME, OTELResourceDetector, Resource
@@ -11,6 +13,15 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from .exports import Exports
+
+_QUEUE: Final = 16_384
+"""Spans that wait for the exporter: two for each message that a publisher may have on its way.
+
+That is about 60 MB. The default of the SDK, 2048, holds those of two calls of a sink.
+"""
+
+_BATCH: Final = 2_048
+"""Spans of one request, about a megabyte."""
 
 
 def memory_exporter() -> InMemorySpanExporter:
@@ -25,9 +36,16 @@ def export_spans(exports: Exports, service_name: str, exporters: Sequence[SpanEx
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
     provider = _global_provider(service_name)
     for exporter in exporters:
-        processor = BatchSpanProcessor(_GuardedSpanExporter(exporter, exports))
+        processor = span_processor(_GuardedSpanExporter(exporter, exports))
         provider.add_span_processor(processor)
         exports.add("spans", processor.shutdown)
+
+
+def span_processor(exporter: SpanExporter) -> BatchSpanProcessor:
+    """Return what exports spans in batches, by the OTEL_BSP_* variables or by our own sizes."""
+    if {"OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"} & environ.keys():
+        return BatchSpanProcessor(exporter)  # it reads them
+    return BatchSpanProcessor(exporter, max_queue_size=_QUEUE, max_export_batch_size=_BATCH)
 
 
 def _global_provider(service_name: str) -> TracerProvider:
