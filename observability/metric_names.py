@@ -113,15 +113,17 @@ MESSAGES: Final = Metric(
 RETRIES: Final = Metric(
     "outbox.publish.retries", "{message}", "Sends of a message that had failed before."
 )
-PUBLISH_DURATION: Final = Metric(
-    "outbox.publish.duration",
+CALL_DURATION: Final = Metric(
+    "outbox.publish.call.duration",
     "s",
-    "Time from handing a message to the sink until its result.",
+    "Time from the start of a call of the sink to its last answer, once per topic and result.",
     names.PUBLISH_RESULT,
     _RESULTS,
 )
 WAIT_DURATION: Final = Metric(
-    "outbox.publish.wait.duration", "s", "Time from the commit of a message until it is first read."
+    "outbox.publish.wait.duration",
+    "s",
+    "Time from the commit of the oldest message of a call until it is first read, once per topic.",
 )
 STATEMENTS: Final = Metric(
     "outbox.relay.statements", "{statement}", "Statements that the relay ran."
@@ -186,7 +188,7 @@ MESSAGING_DURATION: Final = Standard(
     "messaging.client.operation.duration",
     "s",
     "Duration of messaging operation initiated by a producer or consumer client.",
-    PUBLISH_DURATION.name,
+    CALL_DURATION.name,
     (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
 )
 MESSAGING_SENT: Final = Standard(

@@ -140,7 +140,7 @@ class RelayInstruments:
     def __init__(self, meter: Meter | TargetMeter) -> None:
         self.messages = _counter(meter, names.MESSAGES)
         self.retries = _counter(meter, names.RETRIES)
-        self.duration = _histogram(meter, names.PUBLISH_DURATION, names.WRITE_BUCKETS)
+        self.duration = _histogram(meter, names.CALL_DURATION, names.WRITE_BUCKETS)
         self.wait_duration = _histogram(meter, names.WAIT_DURATION, names.WAIT_BUCKETS)
         sent = names.MESSAGING_SENT
         self.sent: Any = meter.create_counter(sent.name, sent.unit, sent.description)

@@ -101,8 +101,8 @@ def test_the_relays_metrics_are_what_became_of_the_messages(
     assert found["outbox_relay_topics_paused"] == 1
     assert found["outbox_relay_subjects_held"] == 0
     assert found["outbox_relay_dead_letters_total"] == 1
-    assert found["outbox_publish_duration_seconds_count{delivered}"] == 30
-    assert found["outbox_publish_wait_duration_seconds_count"] >= 32
+    assert 1 <= found["outbox_publish_call_duration_seconds_count{delivered}"] <= 30
+    assert found["outbox_publish_wait_duration_seconds_count"] >= 3, "one per call and topic"
     assert found["outbox_relay_rows_read_total"] >= 32
     assert found["outbox_relay_rows_delivered_total"] == 30
     assert found["outbox_relay_rows_deleted_total"] == 30

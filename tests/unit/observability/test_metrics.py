@@ -172,8 +172,8 @@ def test_messages_are_counted_by_result_and_durations_once_per_call(measured: Me
     }
     points = measured.points()
     took = {
-        result: (points["outbox.publish.duration", result].count,
-                 points["outbox.publish.duration", result].sum)
+        result: (points["outbox.publish.call.duration", result].count,
+                 points["outbox.publish.call.duration", result].sum)
         for result in ("delivered", "retry", "unavailable")
     }  # fmt: skip
     assert took == {
