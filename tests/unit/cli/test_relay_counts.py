@@ -6,7 +6,13 @@ import pytest
 
 from dsql_outbox.cli.relay.leftover import LIMIT, WaitingTopic, leftover
 from dsql_outbox.cli.relay.relay_counts import CountsText, RelayCounts
+from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.observability.facts import CallEnded, CallStarted, RelayProgress
+from dsql_outbox.observability.hooks import Listeners
+from dsql_outbox.observability.otel.spans import trace_facts
+from dsql_outbox.operations import Health
+from dsql_outbox.outbox import Database
+from dsql_outbox.publisher import PublisherSettings
 
 
 def deliver(counts: RelayCounts, topic: str, count: int) -> None:
@@ -79,3 +85,10 @@ def test_retries_and_failures_change_neither_the_lag_nor_the_topics(counts: Rela
     counts(again)
     counts(CallEnded(again, "retry", 5, 0.1))
     assert (counts.lag, counts.topics) == (3.0, {"events.A": 7})
+
+
+def test_no_hook_of_the_command_wants_single_messages() -> None:
+    run = RelayRun(Database("postgresql://x"), "stdout:", PublisherSettings(), until_empty=True)
+    wanted = Listeners(run._publisher._hooks)
+    assert all(hook is trace_facts for hook in wanted.messages)
+    assert {type(hook) for hook in wanted.calls} == {RelayCounts, Health}
