@@ -1,6 +1,6 @@
 """OpenTelemetry as a program has it: metrics that are read, and spans that are encoded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 
@@ -30,7 +30,7 @@ class Encoded(SpanExporter):
 
 
 @contextmanager
-def metered() -> Iterator[MetricFacts]:
+def metered() -> Generator[MetricFacts]:
     """A hook whose metrics are read once a second."""
     nowhere = ConsoleMetricExporter(StringIO(), lambda _: "")
     reader = PeriodicExportingMetricReader(nowhere, export_interval_millis=_INTERVAL)
@@ -40,7 +40,7 @@ def metered() -> Iterator[MetricFacts]:
 
 
 @contextmanager
-def traced(encoded: Encoded) -> Iterator[tuple[TracerProvider, TraceFacts]]:
+def traced(encoded: Encoded) -> Generator[tuple[TracerProvider, TraceFacts]]:
     """A provider whose spans a thread encodes, as the commands set it up, and its hook."""
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(span_processor(encoded))
