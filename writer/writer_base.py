@@ -57,10 +57,12 @@ class WriterBase(ABC):
     ) -> list[WriteOutcome] | Awaitable[list[WriteOutcome]]:
         """Store many events in few transactions. Return one outcome per event, in order.
 
-        An outcome is a receipt, or the exception that `write` would have raised. All
-        events are checked before the first is sent. Each transaction is kept within
-        the limits of the database. If single events make a transaction fail, it is split
-        so that the other events are stored. Events of one subject keep their order.
+        An outcome is a receipt, or the exception that `write` would have raised. The list and
+        the arguments are checked before anything is sent. Each event is checked before its
+        transaction is sent, while the server works on the one before: change none until the
+        call ends. Each transaction is kept within the limits of the database. If single events
+        make a transaction fail, it is split so that the other events are stored. Events of one
+        subject keep their order.
 
         If two events have the same id, the second is a duplicate if the first was
         stored; else the second is stored. `expected_versions` has one entry per event.

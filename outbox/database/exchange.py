@@ -78,23 +78,31 @@ def unprepared(text: bytes) -> NumberedQuery:
     return NumberedQuery(b"", text, text, ())
 
 
+def _wait() -> None:
+    """Do nothing while the server works."""
+
+
 def exchange(
-    connection: "Connection | AsyncConnection", query: NumberedQuery, values: Values
+    connection: "Connection | AsyncConnection",
+    query: NumberedQuery,
+    values: Values,
+    meanwhile: Callable[[], None] = _wait,
 ) -> "PQGen[Rows]":
     """Return a generator for the connection's `wait`, which returns the rows as text.
 
+    `meanwhile` is called once the statement is sent, while the server works on it.
     After `PREPARE_AFTER` executions the statement is prepared, in one more round
     trip, if the connection `prepares`. Do not use it inside a transaction: if a
     pooler loses the prepared statement, the error would abort the transaction.
     Raises the driver's exceptions.
     """
     try:
-        return (yield from _exchange(connection, query, values))
+        return (yield from _exchange(connection, query, values, meanwhile))
     except errors.InvalidSqlStatementName:
         # A client sent DEALLOCATE ALL, or a pooler assigned a session that has not prepared
         # the statement. Nothing has run, so it is safe to send it again.
         connection.executions.pop(query.name)
-        return (yield from _exchange(connection, query, values))
+        return (yield from _exchange(connection, query, values, meanwhile))
 
 
 def pipeline(
@@ -153,7 +161,7 @@ def script(connection: "psycopg.BaseConnection[Any]", text: bytes) -> "PQGen[lis
     It returns the results up to the first error, which the server answers in place of the rest.
     """
     connection.pgconn.send_query(text)
-    return (yield from _fetch(connection.pgconn))
+    return (yield from _fetch(connection.pgconn, _wait))
 
 
 def with_literals(query: bytes, values: Mapping[str, str]) -> bytes:
@@ -188,10 +196,13 @@ def tag_of(result: "PGresult") -> str | None:
 
 
 def _exchange(
-    connection: "Connection | AsyncConnection", query: NumberedQuery, values: Values
+    connection: "Connection | AsyncConnection",
+    query: NumberedQuery,
+    values: Values,
+    meanwhile: Callable[[], None],
 ) -> "PQGen[Rows]":
     (yield from _command_to_send(connection, query, values))()
-    return rows_of((yield from _result(connection, ExecStatus.TUPLES_OK)))
+    return rows_of((yield from _result(connection, ExecStatus.TUPLES_OK, meanwhile)))
 
 
 def _command_to_send(
@@ -215,17 +226,22 @@ def _prepare(connection: "Connection | AsyncConnection", query: NumberedQuery) -
         yield from _result(connection, ExecStatus.COMMAND_OK)
 
 
-def _result(connection: "psycopg.BaseConnection[Any]", wanted: ExecStatus) -> "PQGen[PGresult]":
-    results = yield from _fetch(connection.pgconn)
+def _result(
+    connection: "psycopg.BaseConnection[Any]",
+    wanted: ExecStatus,
+    meanwhile: Callable[[], None] = _wait,
+) -> "PQGen[PGresult]":
+    results = yield from _fetch(connection.pgconn, meanwhile)
     for result in results:
         if result.status != wanted:
             raise errors.error_from_result(result, connection.info.encoding)
     return results[-1]
 
 
-def _fetch(pgconn: "PGconn") -> "PQGen[list[PGresult]]":
+def _fetch(pgconn: "PGconn", meanwhile: Callable[[], None]) -> "PQGen[list[PGresult]]":
     if pgconn.flush():  # rare: libpq already tried to send everything
         yield from generators.send(pgconn)
+    meanwhile()
     results: list[PGresult] = yield from generators.fetch_many(pgconn)
     return results
 

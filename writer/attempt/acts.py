@@ -42,11 +42,19 @@ OwnConnection = Connection | AsyncConnection
 class Acts:
     """Writes and looks up events for one call, whose `gate` each write passes.
 
-    An act returns its result, or the meaning of its error.
+    An act returns its result, or the meaning of its error. `meanwhile` is called while the
+    server works on a write of the single form.
     """
 
-    def __init__(self, core: Core, connections: Lender[Any], gate: Gate) -> None:
+    def __init__(
+        self,
+        core: Core,
+        connections: Lender[Any],
+        gate: Gate,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
         self.gate = gate
+        self._meanwhile = meanwhile
         self.conflicts = core.conflicts
         self._core = core
         self._connections = connections
@@ -198,7 +206,7 @@ class Acts:
         if in_parts:
             rows = yield from _send_transaction(connection, encoded)
         else:
-            rows = yield Exchange(connection, exchange(connection, *encoded[0]))
+            rows = yield Exchange(connection, exchange(connection, *encoded[0], self._meanwhile))
         stored = statements.read_answer(prepared, rows)
         self.gate.wrote = True
         return stored

@@ -112,9 +112,8 @@ class Programs:
         require_on_duplicate(on_duplicate)
         listed = listed_events(events)
         versions = listed_versions(expected_versions, len(listed))
-        with Many(self._core, gate, on_duplicate) as many:
-            many.add(listed, versions)
-            acts = Acts(self._core, self._connections, gate)
+        with Many(self._core, gate, on_duplicate, listed, versions) as many:
+            acts = Acts(self._core, self._connections, gate, meanwhile=many.look_ahead)
             for batch in many.batches():
                 if timeout is None:
                     many.give_time(batch, self._core.settings.timeout)

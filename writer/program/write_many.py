@@ -2,34 +2,40 @@
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from dsql_outbox.outbox.errors import InvalidEvent
 from dsql_outbox.outbox.event.event_parser import EventSource
+from dsql_outbox.outbox.interrupt import is_interrupt
 from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome, pend
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.chunks import TargetCounts, chunks
 
-if TYPE_CHECKING:
-    from uuid import UUID
-
 
 class Many:
     """One call of `write_many`. Its `outcomes` are in the order of its events.
 
-    Two events of one id cannot be in one transaction, so the second begins another
-    transaction. If the first was stored, the second is a duplicate. If not, the second
-    is stored. If the block raises, as by cancellation, the events that are not settled are
-    abandoned.
+    An event is checked and prepared when its transaction is cut: before that is sent, or by
+    `look_ahead` while the server works on the one before. If the block raises, as by
+    cancellation, the events that are not settled are abandoned.
     """
 
-    def __init__(self, core: Core, gate: Gate, on_duplicate: OnDuplicate) -> None:
+    def __init__(
+        self,
+        core: Core,
+        gate: Gate,
+        on_duplicate: OnDuplicate,
+        events: Iterable[EventSource],
+        versions: Iterable[int | None],
+    ) -> None:
         self._core = core
         self._gate = gate
         self._on_duplicate: OnDuplicate = on_duplicate
         self._quiet = core.quiet_scopes()
-        self._entries: list[Pending | InvalidEvent] = []
+        self._entries: list[Pending | Exception] = []
+        self._chunks = chunks(self._pend(events, versions), self._targets)
+        self._next: list[Pending] = []
+        self._next_targets = self._targets()
 
     def __enter__(self) -> Self:
         return self
@@ -45,22 +51,23 @@ class Many:
                 if isinstance(entry, Pending):
                     entry.abandon(error)
 
-    def add(self, events: Iterable[EventSource], versions: Iterable[int | None]) -> None:
-        """Add events, each with its expected version or None."""
-        for event, version in zip(events, versions, strict=True):
-            self._entries.append(self._entry(event, version))
-
     def batches(self) -> Iterator[list[Pending]]:
         """Yield the events of each transaction. Settle one batch before asking for the next."""
-        together: dict[UUID, Pending] = {}
-        for entry in self._entries:
-            if isinstance(entry, InvalidEvent):
-                continue
-            if entry.id in together:
-                yield from chunks(together.values(), self._targets)
-                together = {}
-            together[entry.id] = entry
-        yield from chunks(together.values(), self._targets)
+        while True:
+            self.look_ahead()
+            batch, self._next = self._next, []
+            if not batch:
+                return
+            if self._next_targets == self._targets():
+                yield batch
+            else:  # the answer to the batch before has changed them
+                yield from chunks(batch, self._targets)
+
+    def look_ahead(self) -> None:
+        """Cut the next batch, unless that was done."""
+        if not self._next:
+            self._next = next(self._chunks, [])
+            self._next_targets = self._targets()
 
     def give_time(self, batch: Iterable[Pending], timeout: float | None) -> None:
         """Let the limit of the settings begin anew: a long list would not end within it."""
@@ -76,7 +83,16 @@ class Many:
     def _targets(self) -> TargetCounts:
         return self._core.statements.target_counts
 
-    def _entry(self, event: EventSource, version: int | None) -> Pending | InvalidEvent:
+    def _pend(
+        self, events: Iterable[EventSource], versions: Iterable[int | None]
+    ) -> Iterator[Pending]:
+        for event, version in zip(events, versions, strict=True):
+            entry = self._entry(event, version)
+            self._entries.append(entry)
+            if isinstance(entry, Pending):
+                yield entry
+
+    def _entry(self, event: EventSource, version: int | None) -> Pending | Exception:
         try:
             return pend(
                 self._core,
@@ -86,12 +102,14 @@ class Many:
                 expected_version=version,
                 quiet=self._quiet,
             )
-        except InvalidEvent as error:
-            return error
+        except Exception as error:
+            if is_interrupt(error):
+                raise
+            return error  # as `write` would have raised it
 
 
-def _outcome(entry: Pending | InvalidEvent) -> WriteOutcome:
-    if isinstance(entry, InvalidEvent):
+def _outcome(entry: Pending | Exception) -> WriteOutcome:
+    if isinstance(entry, Exception):
         return entry
     assert entry.outcome is not None  # noqa: S101 - `settle` ends after every event is settled
     return entry.outcome

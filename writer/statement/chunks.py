@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -11,6 +11,9 @@ from dsql_outbox.outbox.event.event_parser import ParsedEvent
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_ROWS
 
 from .parameters import PreparedEvent, prepare
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 MAX_MESSAGE_BYTES: Final = 8 << 20
 """8 MiB. DSQL drops a connection, without an error, for a protocol message over 10 MiB."""
@@ -92,17 +95,22 @@ def chunks(batch: Iterable[S], targets: Callable[[], TargetCounts]) -> Iterator[
 
     `targets` says which targets get a message of each event. It is asked for each event,
     since the answer to the part before may have changed it.
-    An event that exceeds the limits alone becomes its own part.
+    An event that exceeds the limits alone becomes its own part. Of two events with the
+    same id, the second begins another part: it is a duplicate if the first was stored.
     """
     chunk: list[S] = []
+    ids: set[UUID] = set()
     total = Size()
     for pending in batch:
+        event_id = pending.prepared.event.id
         size = size_of(pending.prepared, targets())
         more = total.plus(size)
-        if chunk and not more.fits:
+        if chunk and not (more.fits and event_id not in ids):
             yield chunk
             chunk, more = [], size
+            ids.clear()
         chunk.append(pending)
+        ids.add(event_id)
         total = more
     if chunk:
         yield chunk

@@ -1,6 +1,10 @@
 """Many events in few transactions: what is sent, what is stored, and what each caller is told."""
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from asyncio import CancelledError
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent import futures
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,7 +17,7 @@ from tests.support.dsql.server import KINDS
 from tests.support.writer.callers import QUICK, Facts
 from tests.support.writer.checked_tables import Outcome, Tables
 
-from dsql_outbox.observability.facts import WriteEnded, WriteStarted
+from dsql_outbox.observability.facts import AttemptEnded, WriteEnded, WriteStarted
 from dsql_outbox.outbox import (
     Database,
     DuplicateEvent,
@@ -104,10 +108,10 @@ def test_events_of_one_subject_keep_their_order(write_many: WriteMany, tables: T
     assert_true(tables, events, outcomes)
 
 
-def test_nothing_is_sent_before_every_event_was_checked(
+def test_an_invalid_event_has_its_outcome_at_its_place(
     write_many: WriteMany, proxy: PostgresProxy, tables: Tables
 ) -> None:
-    """Nor when the events come one by one."""
+    """And nothing is sent before all events have come."""
     seen: list[int] = []
 
     def events() -> Any:
@@ -233,6 +237,93 @@ def test_a_timeout_in_the_middle_leaves_the_rest_not_stored(
     assert kinds[750:] == [psycopg.OperationalError] * 850
     assert inserts(proxy) <= 1
     assert_true(tables, events, outcomes)
+
+
+class Read(Mapping[str, Any]):
+    """An event whose reading the test sees: `read` is called first."""
+
+    def __init__(self, event: Event, read: Callable[[], object]) -> None:
+        self._event = json.loads(event.to_json())
+        self._read = read
+
+    def __getitem__(self, key: str) -> Any:
+        return self._event[key]
+
+    def __iter__(self) -> Iterator[str]:
+        self._read()
+        return iter(self._event)
+
+    def __len__(self) -> int:
+        return len(self._event)
+
+
+def test_the_next_events_are_read_while_the_server_works(
+    write_many: WriteMany, facts: Facts, tables: Tables
+) -> None:
+    """The answers of one transaction come after the events of the next were read."""
+    seen: list[int] = []
+    events = [sold(f"C-{n % 7}") for n in range(1_600)]
+    outcomes = write_many(
+        [Read(event, lambda: seen.append(len(facts.of(AttemptEnded)))) for event in events]
+    )
+    assert seen == [0] * 1_501 + [750] * 99
+    assert_true(tables, events, outcomes)
+
+
+@pytest.mark.parametrize("misfortune", ["conflict", "lost", "one event"])
+def test_a_transaction_that_fails_leaves_the_next_one_unsent(
+    write_many: WriteMany, proxy: PostgresProxy, tables: Tables, misfortune: str
+) -> None:
+    """The events of a subject in both of them keep their order."""
+    refuse_faulty(tables)
+    names = ["Car Sold"] * 1_200
+    match misfortune:
+        case "conflict":
+            proxy.refuse(2)
+        case "lost":
+            proxy.cut("after_sent")
+        case _:
+            names[700] = "faulty"
+    events = [sold(f"C-{n % 3}", name=name) for n, name in enumerate(names)]
+    outcomes = write_many(events)
+    for car in range(3):
+        found = versions(outcomes[car::3])
+        assert found == list(range(1, 1 + len(found)))
+    failed = [outcome for outcome in outcomes if not isinstance(outcome, Receipt)]
+    assert len(failed) == names.count("faulty")
+    assert_true(tables, events, outcomes)
+
+
+def test_an_event_that_cannot_be_read_fails_alone(write_many: WriteMany) -> None:
+    """Even if it is no invalid one, and is read while the server works."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    events: list[EventSource] = [sold("C-1") for _ in range(1_000)]
+    events[900] = Read(sold("C-1"), fail)
+    outcomes = write_many(events)
+    assert isinstance(outcomes[900], ZeroDivisionError)
+    assert versions(outcomes) == list(range(1, 1_000))
+
+
+def test_an_interrupt_while_the_next_events_are_read_ends_the_call(
+    write_many: WriteMany, proxy: PostgresProxy, tables: Tables, facts: Facts
+) -> None:
+    """What was sent is unknown. Of the rest, what was begun has failed, and nothing is sent."""
+
+    def interrupt() -> None:
+        raise CancelledError
+
+    events: list[EventSource] = [sold(f"C-{n}") for n in range(1_600)]
+    events[900] = Read(sold("C-1"), interrupt)
+    with pytest.raises((CancelledError, futures.CancelledError)):
+        write_many(events)
+    assert inserts(proxy) <= 1
+    ended = Counter(fact.status for fact in facts.of(WriteEnded))
+    assert ended == {"unknown": 750, "failed": 150}
+    assert versions(write_many([sold("C-1700")])) == [1]
+    tables.assert_consistent()
 
 
 def test_a_call_that_is_late_sends_nothing(

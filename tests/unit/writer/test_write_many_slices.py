@@ -21,13 +21,16 @@ from dsql_outbox.writer.statement import chunks
 IDS = [UUID(int=n) for n in range(1, 5)]
 
 
-def many(facts: list[Fact] | None = None, on_duplicate: OnDuplicate = "error") -> Many:
+def many(
+    events: Sequence[EventSource],
+    versions: Sequence[int | None] | None = None,
+    *,
+    facts: list[Fact] | None = None,
+    on_duplicate: OnDuplicate = "error",
+) -> Many:
     hooks = [] if facts is None else [facts.append]
-    return Many(Core(Database("host=nowhere"), SETTINGS, hooks), Gate(None), on_duplicate)
-
-
-def add(call: Many, events: Sequence[EventSource]) -> None:
-    call.add(events, [None] * len(events))
+    core = Core(Database("host=nowhere"), SETTINGS, hooks)
+    return Many(core, Gate(None), on_duplicate, events, versions or [None] * len(events))
 
 
 def sold(car: str = "C-1", event_id: UUID | None = None, name: str = "Car Sold") -> Event:
@@ -39,6 +42,7 @@ def write(call: Many, server: Server, *misfortunes: str) -> list[list[UUID]]:
     done = Run(server, list(misfortunes))
     together: list[list[UUID]] = []
     for batch in call.batches():
+        call.look_ahead()
         together.append([pending.id for pending in batch])
         done(write_steps(batch, done.clock))
     return together
@@ -49,16 +53,14 @@ def kinds(outcomes: Sequence[WriteOutcome]) -> list[type]:
 
 
 def test_events_with_ids_of_their_own_go_together() -> None:
-    call = many()
-    add(call, [sold(event_id=i) for i in IDS])
+    call = many([sold(event_id=i) for i in IDS])
     assert write(call, Server()) == [IDS]
     assert [o.entities[0].version for o in call.outcomes if isinstance(o, Receipt)] == [1, 2, 3, 4]
 
 
 def test_an_id_that_is_there_again_begins_another_transaction() -> None:
     one, two, three, _ = IDS
-    call = many()
-    add(call, [sold(event_id=i) for i in (one, two, one, three, two, two)])
+    call = many([sold(event_id=i) for i in (one, two, one, three, two, two)])
     server = Server()
     assert write(call, server) == [[one, two], [one, three, two], [two]]
     assert kinds(call.outcomes) == [
@@ -73,15 +75,13 @@ def test_an_id_that_is_there_again_begins_another_transaction() -> None:
 def test_the_second_of_an_id_is_stored_at_its_own_place_if_the_first_is_not() -> None:
     """What comes after it comes after it in its subject's order too."""
     one, two, three, _ = IDS
-    call = many()
-    add(
-        call,
+    call = many(
         [
             sold(event_id=one, name=FAULTY),
             sold(event_id=two),
             sold(event_id=one),
             sold(event_id=three),
-        ],
+        ]
     )
     write(call, Server())
     failed, *stored = call.outcomes
@@ -94,8 +94,7 @@ def test_the_second_of_an_id_is_stored_at_its_own_place_if_the_first_is_not() ->
 
 
 def test_the_second_of_an_id_may_say_something_else() -> None:
-    call = many()
-    add(call, [sold(event_id=IDS[0]), sold("C-2", event_id=IDS[0])])
+    call = many([sold(event_id=IDS[0]), sold("C-2", event_id=IDS[0])])
     write(call, Server())
     first, second = call.outcomes
     assert isinstance(first, Receipt)
@@ -104,22 +103,19 @@ def test_the_second_of_an_id_may_say_something_else() -> None:
 
 
 def test_refused_events_have_their_outcome_at_their_place_and_are_never_sent() -> None:
-    call = many()
-    add(call, [sold(event_id=IDS[0]), "{}", sold(event_id=IDS[1]), b"\xff"])
+    call = many([sold(event_id=IDS[0]), "{}", sold(event_id=IDS[1]), b"\xff"])
     assert write(call, Server()) == [IDS[:2]]
     assert kinds(call.outcomes) == [Receipt, InvalidEvent, Receipt, InvalidEvent]
 
 
 def test_versions_go_with_their_events() -> None:
-    call = many()
-    call.add([sold(), sold(), sold()], [0, None, 2])
+    call = many([sold(), sold(), sold()], [0, None, 2])
     assert [p.prepared.expected_version for batch in call.batches() for p in batch] == [0, None, 2]
 
 
 def write_first_batch(call: Many) -> None:
     done = Run(Server())
     with call:
-        add(call, [sold(event_id=IDS[0]), "{}", sold(event_id=IDS[1]), sold(event_id=IDS[0])])
         done(write_steps(next(call.batches()), done.clock))
         raise CancelledError
 
@@ -127,7 +123,12 @@ def write_first_batch(call: Many) -> None:
 def test_when_the_call_is_cut_short_what_was_not_sent_ends_as_failed() -> None:
     facts: list[Fact] = []
     with pytest.raises(CancelledError):
-        write_first_batch(many(facts))
+        write_first_batch(
+            many(
+                [sold(event_id=IDS[0]), "{}", sold(event_id=IDS[1]), sold(event_id=IDS[0])],
+                facts=facts,
+            )
+        )
     ended = [(f.event_id, f.status) for f in facts if isinstance(f, WriteEnded)]
     assert ended == [(IDS[0], "committed"), (IDS[1], "committed"), (IDS[0], "failed")]
     assert sum(isinstance(fact, WriteStarted) for fact in facts) == 3
@@ -153,8 +154,7 @@ def test_every_event_has_its_outcome_in_the_order_of_the_call(
     on_duplicate: OnDuplicate,
 ) -> None:
     sources = ["{}" if e is None else sold(event_id=e[0], name=e[1]) for e in events]
-    call, server = many(on_duplicate=on_duplicate), Server()
-    add(call, sources)
+    call, server = many(sources, on_duplicate=on_duplicate), Server()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "MAX_TRANSACTION_ROWS", rows)
         together = write(call, server, *misfortunes)
