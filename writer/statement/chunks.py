@@ -97,13 +97,14 @@ def chunks(batch: Iterable[S], targets: Callable[[], TargetCounts]) -> Iterator[
     since the answer to the part before may have changed it.
     An event that exceeds the limits alone becomes its own part. Of two events with the
     same id, the second begins another part: it is a duplicate if the first was stored.
+    Sizes are those of `bound_of`, so a part of large events takes about half of what it may.
     """
     chunk: list[S] = []
     ids: set[UUID] = set()
     total = Size()
     for pending in batch:
         event_id = pending.prepared.event.id
-        size = size_of(pending.prepared, targets())
+        size = bound_of(pending.prepared, targets())
         more = total.plus(size)
         if chunk and not (more.fits and event_id not in ids):
             yield chunk
@@ -168,6 +169,30 @@ def size_of(prepared: PreparedEvent, targets: TargetCounts = ONE_TARGET) -> Size
         + further * message
         + copies * _bytes(event.data),
         encoded=fixed + _in_arrays("".join(texts)) + _in_copies("".join(keys)),
+    )
+
+
+def bound_of(prepared: PreparedEvent, targets: TargetCounts = ONE_TARGET) -> Size:
+    """Return an upper bound for `size_of` that is found faster, as it looks into no text.
+
+    `stored_bytes` has the text of the event twice, and each text of its touches. In an array, a
+    text takes at most twice its bytes, and at most four bytes per character.
+    """
+    event, touches, further = prepared.event, prepared.event.touches, max(0, targets.number - 1)
+    keys = sum([len(touch.entity_type) + len(touch.entity_id) for touch in touches])
+    fixed, headers = _FIXED_BYTES * (1 + len(touches)), 4 * len(prepared.headers)
+    short = len(event.name) + len(event.type) + len(prepared.topic)
+    return Size(
+        rows=2 + further + 2 * len(touches),
+        stored=fixed
+        + event.stored_bytes
+        + headers
+        + further * (_FIXED_BYTES + headers)
+        + max(0, targets.copies - 1) * (event.stored_bytes // 2),
+        encoded=fixed
+        + 2 * (event.stored_bytes - len(event.data))
+        + headers
+        + 4 * (short + _LARGEST * keys),
     )
 
 
