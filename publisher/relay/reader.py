@@ -87,6 +87,8 @@ class Reader:
         self._turn = 0
         self._unchecked: list[tuple[Subject, Hold]] = []
         self._check_at = float("-inf")
+        self._settled = -1
+        self._stall_began = 0.0
         self.failing_since: float | None = None
 
     async def run(self) -> None:
@@ -412,7 +414,9 @@ class Reader:
         if not state.is_empty:
             state.stalled_since = None
         elif state.stalled_since is None and not (news or is_behind):
-            state.stalled_since = now
+            if self._settled != (settled := state.settled):  # else there were only vain tries
+                self._settled, self._stall_began = settled, now
+            state.stalled_since = self._stall_began
         if is_behind:
             return 0.0
         if news:

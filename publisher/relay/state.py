@@ -67,7 +67,10 @@ class RelayState:
         self.is_drained = False
         """Whether no call of the sink runs after the stop."""
         self.stalled_since: float | None = None
-        """The time since when no read found a row that can be sent; None: some may be."""
+        """The time since when no read found a row that can be sent; None: some may be.
+
+        Tries of failed rows and of paused topics that settle nothing do not begin it anew.
+        """
         self.waits_for_room = False
         """Whether the reader waits until rows have left the memory."""
         self.ends_when_empty = False
@@ -79,6 +82,11 @@ class RelayState:
     def is_empty(self) -> bool:
         """Whether no row is in memory."""
         return not self.rows.shares.rows
+
+    @property
+    def settled(self) -> int:
+        """How many rows the broker or the tables have, or the map left out."""
+        return self.delivered + self.skipped + self.dead
 
     def stop(self) -> None:
         """Read and send no more."""

@@ -9,7 +9,7 @@ from tests.support.publisher.given_rows import row
 from tests.support.publisher.virtual_relay import MemoryOutbox, in_virtual_time, relay_until
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher import Answer, Delivered, Retry, Unavailable
+from dsql_outbox.publisher import Answer, Delivered, PublisherSettings, Retry, Unavailable
 from dsql_outbox.publisher.relay.memory.topics import MAX_TRIED, TopicPauses
 from dsql_outbox.publisher.relay.relay import Relay
 
@@ -108,3 +108,41 @@ def test_a_topic_that_works_and_fails_by_turns_is_logged_once_a_minute(
     )
     lines = Counter(r.getMessage() for r in caplog.records if "takes no messages" in r.getMessage())
     assert lines == {f"Topic t{n} takes no messages now: no topic": 1 for n in range(topics)}
+
+
+@pytest.mark.parametrize("topics", [1, 130])
+@pytest.mark.parametrize("outcome", [Unavailable("no stream"), Retry("full")], ids=str)
+@pytest.mark.parametrize(("written", "ends"), [(None, 42), (30, 72)])
+def test_a_stall_lasts_until_a_message_leaves_whatever_is_tried_in_vain(
+    outcome: Unavailable | Retry, topics: int, written: float | None, ends: float
+) -> None:
+    """Else `max_wait` had no effect if it is longer than the time between two tries."""
+    store, stream, tries = refused_topics(topics), Stream(), Counter[str]()
+
+    async def publish(messages: Sequence[Message], answer: Answer, /) -> None:
+        await anyio.sleep(0.005)
+        for index, message in enumerate(messages):
+            tries[message.topic] += 1
+            answer(index, Delivered() if message.topic in stream.known else outcome)
+
+    stream.publish = publish  # type: ignore[method-assign]
+    relays: list[Relay] = []
+
+    async def write(relay: Relay) -> None:
+        relays.append(relay)
+        if written is not None:
+            await anyio.sleep(written)
+            store.insert([row("good", 1_000_000_000, topic="good")])
+
+    def has_stalled() -> bool:
+        return bool(relays) and (relays[0].stalled_for or 0.0) >= 42
+
+    seconds = in_virtual_time(
+        relay_until(
+            store, stream, has_stalled, settings=PublisherSettings(backoff_cap=3.0), beside=write
+        ),
+        now=5_000.0,
+    )
+
+    assert ends <= seconds < ends + 10
+    assert tries.total() > 3 * topics, "they were tried"
