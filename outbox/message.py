@@ -69,7 +69,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """The JSON text of the event as received, or what the map of the publisher made of it."""
 
     dedupe_id: str
-    """The same each time the message is sent, and another one for each replay."""
+    """The same each time the message is sent, and another one for each target and replay."""
 
     committed_ns: int
     """The time of the write by the database's clock, in nanoseconds since the Unix epoch."""

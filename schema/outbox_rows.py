@@ -9,6 +9,7 @@ import msgspec
 
 from dsql_outbox.outbox.database.array_literals import plain_array
 from dsql_outbox.outbox.message import Message, broken_header, subject_key
+from dsql_outbox.outbox.settings import TARGET_SHARDS
 
 _headers: Final = msgspec.json.Decoder(dict[str, str])
 
@@ -157,5 +158,10 @@ class OutboxRow(msgspec.Struct, gc=False):
         return None
 
     def _dedupe_id(self, replay: str | None) -> str:
-        """The dedupe id; a replay has its own, or the broker would drop it as a duplicate."""
-        return self.event_id if replay is None else f"{self.event_id}/r{replay}"
+        """The dedupe id. Each row of an event has its own, or a broker would drop all but one.
+
+        An event has a row in each target, and one more for each replay.
+        """
+        target = self.shard // TARGET_SHARDS
+        name = f"{self.event_id}/t{target}" if target else self.event_id
+        return name if replay is None else f"{name}/r{replay}"

@@ -42,11 +42,11 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     """A received message.
 
     `id` is the event's id, the same in each delivery and in each replay. `dedupe_id` is
-    that of the message: a replay has one of its own. `source` is the CloudEvents source, which
-    tells outboxes apart. `subject_type` and `subject_id` are the entity as the event names it;
-    `position` rises with each message of a subject, and `previous_position` is that of the
-    message before it, or 0 for the first; both are in microseconds. `replay` is the number of
-    the replay, or None for an original.
+    that of the message: each target and replay has its own. `source` is the CloudEvents
+    source, which tells outboxes apart. `subject_type` and `subject_id` are the entity as the
+    event names it; `position` rises with each message of a subject, and `previous_position` is
+    that of the message before it, or 0 for the first; both are in microseconds. `replay` is the
+    number of the replay, or None for an original.
 
     `trace` holds the W3C trace headers, to continue the trace. `headers` are the other
     attributes under their CloudEvents names. `data` is the payload: the event's JSON as it was

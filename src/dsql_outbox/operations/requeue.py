@@ -56,8 +56,8 @@ invalid, ``untaken`` if the target does not take the type of its subject.
 class MessageResult(msgspec.Struct, frozen=True, rename="camel"):
     """The result of `Messages.retry` or `Messages.replay` for one message.
 
-    `replay` is the number of the replay, which the dedupe id ``<event id>/r<number>``
-    contains. `position` is the new position in the outbox, in microseconds. Both are None
+    `replay` is the number of the replay, which the dedupe id ends with: ``/r<number>``.
+    `position` is the new position in the outbox, in microseconds. Both are None
     if there is no new row; `position` is also None in a dry run. `type`, `topic` and `shard`
     are those of the message. `at` is when the event was saved, when its message was created
     or given up. An event that is ``missing`` has none of them.

@@ -111,11 +111,11 @@ async def test_a_target_gets_the_messages_of_all_events_as_the_others_got_them(
 
 
 def received(*sinks: MemorySink) -> dict[str, list[Any]]:
-    """What a consumer sees of each subject's messages, but for the trace and the lease."""
+    """What consumers of any target see of each subject's messages, but for trace and lease."""
     found: dict[str, list[Any]] = defaultdict(list)
     for message in chain.from_iterable(sink.messages for sink in sinks):
         own = {n: v for n, v in message.headers.items() if n not in {"traceparent", "leaseepoch"}}
-        found[message.key].append((message.topic, message.payload, message.dedupe_id, own))
+        found[message.key].append((message.topic, message.payload, message.event_id, own))
     return found
 
 

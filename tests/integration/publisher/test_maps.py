@@ -3,11 +3,15 @@
 import json
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
+import nats
 import psycopg
 import pytest
 from msgspec import structs
+from tests.support.publisher.given_up_messages import gathered
 from tests.support.publisher.running_relays import (
     count,
     event,
@@ -17,12 +21,13 @@ from tests.support.publisher.running_relays import (
     until,
 )
 
+from dsql_outbox.inbox import Inbox, from_nats
 from dsql_outbox.observability.facts import Fact, PublishEnded, RelayProgress
-from dsql_outbox.operations import Targets
+from dsql_outbox.operations import Messages, Selection, Targets
 from dsql_outbox.outbox import Database, Message, SettingsError
 from dsql_outbox.publisher import Publisher, PublisherSettings, Refuse, WireForm
 from dsql_outbox.publisher.relay.relay import Relayed
-from dsql_outbox.testing import MemorySink
+from dsql_outbox.testing import MemorySink, NatsServer
 from dsql_outbox.writer import Writer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
@@ -102,6 +107,51 @@ async def test_two_targets_have_a_contract_each(database: Database, writer: Writ
     assert {each.content_type for each in new.messages} == {"application/vnd.cars.v2+json"}
     assert {each.key for each in new.messages} == {each.key for each in old.messages}
     assert in_order(new.messages)
+
+
+@pytest.mark.parametrize("further", [1, 3])
+async def test_targets_that_share_a_stream_lose_nothing_to_its_deduplication(
+    database: Database,
+    writer: Writer,
+    sql: psycopg.Connection,
+    nats_server: NatsServer,
+    further: int,
+) -> None:
+    names = ["default", *(f"v{n}" for n in range(1, further + 1))]
+    async with Targets(database) as targets:
+        for name in names[1:]:
+            await targets.add(name)
+    events = [event(f"c{n % 3}", n) for n in range(17)]
+    writer.write_many(events)
+    sql.execute("CREATE TABLE kept AS SELECT * FROM outbox.outbox")
+    sink = f"{nats_server.url}?stream=EVENTS"
+
+    async def relayed(target: str) -> int:
+        settings = quick_settings()
+        publisher = Publisher(
+            database, sink, settings, target=target, map=lambda m: {"to": target, "n": number(m)}
+        )
+        return (await publisher.run(until_empty=True)).delivered
+
+    assert [await relayed(name) for name in names] == [17] * len(names)
+    sql.execute("INSERT INTO outbox.outbox SELECT * FROM kept")
+    assert [await relayed(name) for name in names] == [17] * len(names), "each is sent twice"
+    async with Messages(database) as messages:
+        await gathered(messages.replay(Selection(ids=[events[4].id]), target=names[-1]))
+    await relayed(names[-1])
+
+    client: Any = await nats.connect(nats_server.url)  # pyright: ignore[reportUnknownMemberType]
+    try:
+        subscription = await client.jetstream().pull_subscribe(">", stream="EVENTS")
+        found = await subscription.fetch(1_000, timeout=1)
+    finally:
+        await client.close()
+    sent = Counter((body["to"], body["n"]) for body in (json.loads(each.data) for each in found))
+    once = Counter((name, n) for name in names for n in range(17))
+    assert sent == once + Counter({(names[-1], 4): 1})
+    with Inbox(database, "billing") as inbox:
+        ran = [inbox.once(from_nats(each), lambda _: None).ran for each in found]
+    assert ran.count(True) == 17, "of all messages of an event, an inbox handles one"
 
 
 async def test_an_error_is_recorded_told_and_mended_by_the_next_map(
