@@ -72,8 +72,9 @@ def refusal(sql: str) -> Violation | None:
 
 
 def is_setting(sql: str) -> bool:
-    """Whether a statement is a SET."""
-    return _SET.match(outline(tokens(sql))) is not None
+    """Whether a statement is a SET, or the function that does the same."""
+    said = outline(tokens(sql))
+    return _SET.match(said) is not None or _SET_CONFIG.search(said) is not None
 
 
 def refusal_of_mode(sql: str) -> Violation | None:
