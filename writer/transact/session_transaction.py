@@ -192,6 +192,7 @@ class SessionTransaction(RunTransaction):
         self._watch.begin(connection, self._driver)
 
     def _open_again(self, session: Any) -> None:
+        _running.pop(self._connection, None)
         session.rollback()
         self._open(session)
 
