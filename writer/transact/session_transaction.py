@@ -276,7 +276,7 @@ class SessionTransaction(RunTransaction):
         if kind_of(error) in _ENDING:
             _end_connection(context)
         if self._run is not None:
-            self._run.note_failure(late or error, before)
+            self._run.note_failure(late or context.sqlalchemy_exception or error, before)
         return late
 
     def _forget_failure(self, *_: object) -> None:

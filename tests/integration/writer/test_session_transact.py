@@ -238,7 +238,7 @@ def test_an_error_of_the_database_ends_the_call_also_if_the_function_swallows_it
         with suppress(*[DBAPIError] if swallows else []):
             session.execute(text("SELECT 1 / 0"))
 
-    with pytest.raises(Exception, match="division by zero"):
+    with pytest.raises(DBAPIError, match="division by zero"):
         open_door(url).transact(function)
     assert (own_rows(own), ids(own)) == (0, set())
 
