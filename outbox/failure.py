@@ -302,11 +302,14 @@ def is_wrong_password(error: Exception) -> bool:
 def refuses_form(error: BaseException) -> bool:
     """Return whether the error of a real write may be a refusal of data-modifying CTEs.
 
-    A writer prepares its statements, and a plan that is out of date is a 0A000, too.
+    A statement may be prepared, as asyncpg does it.
     """
-    found = driver_error(error)
-    is_refusal = _state_of(found) in _REFUSING_STATES
-    return is_refusal and _OUTDATED_PLAN.search(str(found)) is None
+    return _state_of(driver_error(error)) in _REFUSING_STATES and not is_outdated_plan(error)
+
+
+def is_outdated_plan(error: BaseException) -> bool:
+    """Return whether a prepared statement is older than the tables. That is a 0A000, too."""
+    return _OUTDATED_PLAN.search(str(driver_error(error))) is not None
 
 
 def lacks_feature(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from dsql_outbox.outbox.database.connection import Connection
+from dsql_outbox.outbox.database.exchange import NumberedQuery, numbered
 from dsql_outbox.outbox.unit_of_work.budget import MIGRATION
 from dsql_outbox.outbox.unit_of_work.commit import Guards
 
@@ -52,6 +53,12 @@ def render(text: LiteralString, schema: str, /, **literals: int | str) -> bytes:
 def statement(name: str, schema: str, /, **literals: int | str) -> bytes:
     """The statement ``schema/statements/<name>.sql`` for the tables of a schema, ready to run."""
     return render(_with_short_heading(read_sql("statements", name)), schema, **literals)
+
+
+@lru_cache(maxsize=64)
+def numbered_statement(name: str, schema: str) -> NumberedQuery:
+    """The same statement as `exchange` and `pipeline` send it."""
+    return numbered(name, statement(name, schema))
 
 
 def _with_short_heading(text: LiteralString) -> LiteralString:

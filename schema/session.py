@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 from anyio import move_on_after
-from psycopg import capabilities, generators, waiting
+from psycopg import capabilities, errors, generators, waiting
 from psycopg.rows import AsyncRowFactory, class_row, tuple_row
 from psycopg.types.datetime import TimestamptzLoader
 
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.database.database import Database
-from dsql_outbox.outbox.database.exchange import commands
+from dsql_outbox.outbox.database.exchange import commands, loaded_rows, pipeline
 from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.outbox.failure import (
     CONFLICTS,
@@ -39,7 +39,7 @@ from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.outbox.unit_of_work.loops import do_async, perform_async
 from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
 
-from .named_statements import guards, statement
+from .named_statements import guards, numbered_statement, statement
 from .outbox_rows import RowId
 
 if TYPE_CHECKING:
@@ -151,6 +151,33 @@ class Session:
         """Run one named statement as its own transaction. Returns its rows, if any."""
         rows, _ = await self._run(name, tuple_row, parameters, literals)
         return rows
+
+    async def fetch_rows_by_index(
+        self, name: str, parameters: Mapping[str, str]
+    ) -> Sequence[Sequence[Any]]:
+        """Run a named statement that runs often, as `fetch_rows` does. Returns its rows.
+
+        It is prepared, and then it has one plan, which finds rows by an index however large the
+        tables are. For that it takes settings, in the same round trip, which end with it. Without
+        them it is planned each time: on a server that has none, or with ``prepare=False``.
+        """
+        query = numbered_statement(name, self._database.schema)
+        settings = numbered_statement("plan_by_index", self._database.schema)
+
+        async def run(connection: AsyncConnection) -> Sequence[Sequence[Any]] | None:
+            if not (connection.prepares and connection.takes_local_settings):
+                return None
+            _give_time(connection)
+            sent = [(settings, ()), (query, query.encode(parameters))]
+            try:
+                results = await connection.wait(pipeline(connection, sent))
+            except errors.FeatureNotSupported:  # of the settings, if the text alone is answered
+                connection.takes_local_settings = False
+                return None
+            return loaded_rows(connection, results[-1])
+
+        found = await self._retry(run)
+        return await self.fetch_rows(name, parameters) if found is None else found
 
     async def fetch(
         self, name: str, kind: type[T], parameters: Mapping[str, object], **literals: int

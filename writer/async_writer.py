@@ -152,8 +152,8 @@ class AsyncWriter(WriterBase):
         named = listed_entities(entities)
         self._enter_loop()
         require_function("transact", function)
-        marks = self._core.database.takes_marks
-        found = sessions and sessions_of(sessions, is_async=True, takes_marks=marks)
+        marks = self._core.database.takes_local_settings
+        found = sessions and sessions_of(sessions, is_async=True, takes_local_settings=marks)
         invoke = partial(self._invoke_in if found else self._invoke, function)
         call: Call[T] = self._programs.call(gate, invoke, on_duplicate, found)
         with innermost(call):

@@ -142,8 +142,8 @@ class Writer(WriterBase):
         named = listed_entities(entities)
         require_function("transact", function)
         require_sync(function)
-        marks = self._core.database.takes_marks
-        found = sessions and sessions_of(sessions, is_async=False, takes_marks=marks)
+        marks = self._core.database.takes_local_settings
+        found = sessions and sessions_of(sessions, is_async=False, takes_local_settings=marks)
         invoke = partial(self._invoke_in if found else self._invoke, function)
         call: Call[T] = self._programs.call(gate, invoke, on_duplicate, found)
         with innermost(call):

@@ -93,6 +93,7 @@ RELAY = [
         [
             Goal("idle: reads per minute", 60, most=True),
             Goal("idle: lease statements per beat", 1, most=True),
+            Goal("idle: CPU of the server per read", 300, most=True, unit=" us"),
         ],
         upkeep.idle,
     ),

@@ -1,14 +1,20 @@
 """The statements of the relay: for failures, and while it is idle."""
 
 import asyncio
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from time import perf_counter
 
+import psycopg
 from benchmarks.relay.drain import ON_OUTBOX
 from benchmarks.relay.rows import NullSink, Rows, fill, new_database
+from benchmarks.writer.statement_parameters import SHARDS
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Retry
+from dsql_outbox.publisher.relay.sql_store import SqlStore
+from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range
 from dsql_outbox.testing import PostgresProxy
 
 from .conditions import Conditions
@@ -18,6 +24,8 @@ _READS = 8
 _SETTLED = 3.0  # seconds until an idle publisher waits `idle_max` between reads
 _IDLE = PublisherSettings(lease=10 / 3)  # more beats in the same time
 _POLL = 0.005
+_WARM = 10  # reads until the statement is prepared
+_MEASURED = 2_000
 
 
 class _Together:
@@ -49,8 +57,11 @@ def failures(conditions: Conditions) -> list[float]:
 
 
 def idle(conditions: Conditions) -> list[float]:
-    """Reads per minute of an idle publisher, and its lease statements per beat."""
-    return asyncio.run(_idle(conditions))
+    """Reads per minute of an idle publisher, its lease statements per beat, and what a read costs.
+
+    That is in microseconds of the server's CPU, for the 16 shards of an empty outbox.
+    """
+    return [*asyncio.run(_idle(conditions)), asyncio.run(_cost_of_a_read(conditions))]
 
 
 async def _failed(conditions: Conditions, settings: PublisherSettings) -> list[str]:
@@ -80,3 +91,29 @@ async def _idle(conditions: Conditions) -> list[float]:
     beats = sum("renewed" in text for text in leases)
     a_minute = (len(at) - 1) / (at[-1] - at[0]) * 60
     return [a_minute, len(leases) / beats if beats else float("inf")]
+
+
+async def _cost_of_a_read(conditions: Conditions) -> float:
+    url = new_database(conditions.server, "idle_read")
+    ranges = [Range(shard, HEAD, 31, 1 << 19, 1_000) for shard in range(SHARDS)]
+    store = SqlStore(Database(url))
+    try:
+        for number in range(_WARM + _MEASURED):
+            if number == _WARM:
+                before = _cpu_of_others(url)
+            await store.read(ranges, PassedOver({}, ()))
+        return (_cpu_of_others(url) - before) / _MEASURED * 1e6
+    finally:
+        await store.close()
+
+
+def _cpu_of_others(url: str) -> float:
+    """The seconds of CPU that the other sessions of a database have taken."""
+    with psycopg.connect(url) as connection:
+        pids = connection.execute(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'"
+        ).fetchall()
+    times = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for (pid,) in pids]
+    return sum(int(each[11]) + int(each[12]) for each in times) / os.sysconf("SC_CLK_TCK")

@@ -87,7 +87,7 @@ class Address(Protocol):
         ...
 
     @property
-    def takes_marks(self) -> bool:
+    def takes_local_settings(self) -> bool:
         """Whether a transaction may have settings of the library's own."""
         ...
 

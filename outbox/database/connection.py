@@ -221,8 +221,8 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     """Whether an exchange ran on it when that block ended."""
     handlers: tuple[Any, Any] = (None, None)
     """The handlers of libpq's object before this one took its session over from a pool."""
-    takes_marks: bool = False
-    """Whether the server may take a mark: a setting of our own that ends with its transaction."""
+    takes_local_settings: bool = False
+    """Whether the server may take settings that end with their transaction, as a run's mark."""
 
     @classmethod
     def _connect_gen(cls, conninfo: str = "") -> PQGenConn[Self]:

@@ -251,9 +251,9 @@ class Database:
         }
 
     @property
-    def takes_marks(self) -> bool:
+    def takes_local_settings(self) -> bool:
         """Whether the server may take a mark, as far as the URL says."""
-        return self._address.takes_marks
+        return self._address.takes_local_settings
 
     def _configure(self, connection: C, *, role_path: bool) -> C:
         self.was_reached = True
@@ -261,7 +261,7 @@ class Database:
         lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - not a secret
         connection.retires_at = monotonic() + lifetime
         connection.prepares = self._prepare
-        connection.takes_marks = self.takes_marks
+        connection.takes_local_settings = self.takes_local_settings
         return connection
 
     def __str__(self) -> str:

@@ -120,7 +120,7 @@ class DsqlAddress:
         """None: on Aurora DSQL a lock is a change, so it conflicts at COMMIT."""
 
     @property
-    def takes_marks(self) -> bool:
+    def takes_local_settings(self) -> bool:
         """False: Aurora DSQL refuses all but a few settings."""
         return False
 

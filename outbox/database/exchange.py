@@ -16,13 +16,16 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import psycopg
 from psycopg import errors, generators
+from psycopg.adapt import Transformer
 from psycopg.pq import ExecStatus, TransactionStatus
+
+from dsql_outbox.outbox.failure import is_outdated_plan
 
 from .address import CLIENT_ENCODING
 
 if TYPE_CHECKING:
-    import psycopg
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn, PGresult
 
@@ -31,12 +34,18 @@ if TYPE_CHECKING:
 PREPARE_AFTER: Final = 5
 """Executions on one connection before a statement is prepared, psycopg's own default."""
 
+_NEVER: Final = -(1 << 62)
+"""The executions of a statement that is not prepared on this connection any more."""
+
 _HASH_DIGITS: Final = 16
 
 _PARAMETER: Final = re.compile(rb"%\((\w+)\)s")
 
 Values = Sequence[bytes | None]
 """The parameters of a statement in the order of their numbers, as encoded text."""
+
+_LOST: Final = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
+"""The errors of a prepared statement that may be lost; see `_forget`."""
 
 _Command = Callable[[], None]
 
@@ -87,8 +96,8 @@ def exchange(
     query: NumberedQuery,
     values: Values,
     meanwhile: Callable[[], None] = _wait,
-) -> "PQGen[Rows]":
-    """Return a generator for the connection's `wait`, which returns the rows as text.
+) -> "PQGen[PGresult]":
+    """Return a generator for the connection's `wait`, which returns the result, with rows.
 
     `meanwhile` is called once the statement is sent, while the server works on it.
     After `PREPARE_AFTER` executions the statement is prepared, in one more round
@@ -98,10 +107,8 @@ def exchange(
     """
     try:
         return (yield from _exchange(connection, query, values, meanwhile))
-    except errors.InvalidSqlStatementName:
-        # A client sent DEALLOCATE ALL, or a pooler assigned a session that has not prepared
-        # the statement. Nothing has run, so it is safe to send it again.
-        connection.executions.pop(query.name)
+    except _LOST as error:
+        _forget(connection, [query], error)
         return (yield from _exchange(connection, query, values, meanwhile))
 
 
@@ -116,8 +123,8 @@ def pipeline(
     """
     try:
         return (yield from _pipeline(connection, statements))
-    except errors.InvalidSqlStatementName:
-        connection.executions.clear()
+    except _LOST as error:
+        _forget(connection, [query for query, _ in statements], error)
         if connection.pgconn.transaction_status == TransactionStatus.INERROR:
             yield from command(connection, b"ROLLBACK")
         return (yield from _pipeline(connection, statements))
@@ -183,6 +190,15 @@ def encoding_of(connection: "psycopg.BaseConnection[Any]") -> str:
     return CLIENT_ENCODING if found == "ascii" else found
 
 
+def loaded_rows(
+    connection: "psycopg.BaseConnection[Any]", result: "PGresult"
+) -> list[tuple[Any, ...]]:
+    """Return the rows of a result as a cursor of the connection does."""
+    transformer = Transformer(connection)
+    transformer.set_pgresult(result)
+    return transformer.load_rows(0, result.ntuples, tuple)
+
+
 def rows_of(result: "PGresult") -> Rows:
     """Return the rows of a result as text."""
     columns = range(result.nfields)
@@ -200,9 +216,27 @@ def _exchange(
     query: NumberedQuery,
     values: Values,
     meanwhile: Callable[[], None],
-) -> "PQGen[Rows]":
+) -> "PQGen[PGresult]":
     (yield from _command_to_send(connection, query, values))()
-    return rows_of((yield from _result(connection, ExecStatus.TUPLES_OK, meanwhile)))
+    return (yield from _result(connection, ExecStatus.TUPLES_OK, meanwhile))
+
+
+def _forget(
+    connection: "Connection | AsyncConnection",
+    queries: Sequence[NumberedQuery],
+    error: psycopg.Error,
+) -> None:
+    """Let the text of these statements be sent next, or raise the error if that cannot help.
+
+    Nothing has run, so they may be sent again. Either a client sent DEALLOCATE ALL, or a pooler
+    assigned a session that has not prepared them. Or a table has changed, and so has the type
+    of a column that a prepared one returns: the server holds to the type of its first plan.
+    """
+    is_outdated = is_outdated_plan(error)
+    if not is_outdated and not isinstance(error, errors.InvalidSqlStatementName):
+        raise error
+    for query in queries:
+        connection.executions[query.name] = _NEVER if is_outdated else 0
 
 
 def _command_to_send(

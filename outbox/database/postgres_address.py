@@ -119,7 +119,7 @@ class PostgresAddress:
         return IsolationLevel.READ_COMMITTED
 
     @property
-    def takes_marks(self) -> bool:
+    def takes_local_settings(self) -> bool:
         """True: PostgreSQL keeps a setting with a dot in its name for whoever sets it."""
         return True
 

@@ -42,14 +42,16 @@ class Guards(msgspec.Struct, frozen=True):
 
     def begin_statements(self, connection: Any, run: str) -> list[bytes]:
         """Return the statements that begin a run's transaction."""
-        mark = [with_literals(self.mark, {"run": run})] if connection.takes_marks else []
+        mark = [with_literals(self.mark, {"run": run})] if connection.takes_local_settings else []
         return [connection.begin, *mark]
 
     def commit_statements(
         self, connection: Any, run: str, own: Mapping[str, str] | None
     ) -> list[bytes]:
         """Return the statements that end it. Without `own` it has stored nothing itself."""
-        ours = [with_literals(self.of_mark, {"run": run})] if connection.takes_marks else []
+        ours = (
+            [with_literals(self.of_mark, {"run": run})] if connection.takes_local_settings else []
+        )
         return [*ours, *([] if own is None else [with_literals(self.own, own)]), b"COMMIT"]
 
 
@@ -72,10 +74,10 @@ def begin(
     try:
         answer = yield Exchange(connection, send(guards.begin_statements(connection, run)))
     except errors.FeatureNotSupported:
-        if not connection.takes_marks:
+        if not connection.takes_local_settings:
             raise
         yield from roll_back(connection)
-        connection.takes_marks = False
+        connection.takes_local_settings = False
         answer = yield Exchange(connection, send(guards.begin_statements(connection, run)))
     return answer
 

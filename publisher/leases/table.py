@@ -12,6 +12,7 @@ from psycopg.rows import AsyncRowFactory, class_row, scalar_row, tuple_row
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.database.exchange import exchange, loaded_rows
 from dsql_outbox.outbox.database.fork import OneProcess
 from dsql_outbox.outbox.failure import CONFLICTS, NO_SUCH_FORM, kind_of
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
@@ -19,7 +20,7 @@ from dsql_outbox.outbox.unit_of_work.budget import AT_ONCE
 from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.schema.liveness import PRUNE_AFTER, Lease, Peer, Snapshot
-from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.named_statements import numbered_statement, statement
 
 from .protocol import Renewal
 
@@ -82,10 +83,8 @@ class SqlLeaseTable:
         if self._is_refused:
             return None
         try:
-            parameters = self._parameters(owner, epochs)
-            found = await self._run("lease_beat", parameters, class_row(_LeaseRow))
-        except NO_SUCH_FORM:
-            # No cached plan that is out of date, as in a writer: a publisher prepares nothing.
+            found = await self._beat(self._parameters(owner, epochs))
+        except NO_SUCH_FORM:  # no plan that is out of date: `exchange` knows these
             self._is_refused = True
             return None
         except psycopg.Error as error:
@@ -159,6 +158,18 @@ class SqlLeaseTable:
         self, name: str, parameters: Mapping[str, Any], rows: AsyncRowFactory[T]
     ) -> Sequence[T]:
         return await AT_ONCE.run_async(partial(self._run, name, parameters, rows))
+
+    async def _beat(self, parameters: Mapping[str, Any]) -> "Sequence[_LeaseRow]":
+        """Run ``lease_beat``, which is prepared, since it runs often."""
+        self._process.require()
+        query = numbered_statement("lease_beat", self._database.schema)
+        values = query.encode({name: str(parameters[name]) for name in query.parameters})
+
+        async def run(connection: AsyncConnection) -> "Sequence[_LeaseRow]":
+            result = await connection.wait(exchange(connection, query, values))
+            return [_LeaseRow(*row) for row in loaded_rows(connection, result)]
+
+        return await self._connection.use(run)
 
     async def _run(
         self, name: str, parameters: Mapping[str, Any], rows: AsyncRowFactory[T]

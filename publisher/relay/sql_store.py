@@ -136,8 +136,9 @@ class SqlStore:
         """See `Store.read`."""
         self._require()
         if not self._is_refused:
-            with suppress(*NO_SUCH_FORM):  # no plan that is out of date: nothing is prepared here
-                found = await self._reads.fetch_rows("outbox_read", read_parameters(ranges, passed))
+            with suppress(*NO_SUCH_FORM):  # no plan that is out of date: `pipeline` knows these
+                parameters = read_parameters(ranges, passed)
+                found = await self._reads.fetch_rows_by_index("outbox_read", parameters)
                 return _reading(len(ranges), found)
             self._is_refused = True
         return await self._reads.transaction(partial(_read_plainly, ranges, passed))
@@ -276,7 +277,7 @@ async def _read_plainly(
     return _reading(len(ranges), found)
 
 
-def read_parameters(ranges: Sequence[Range], passed: PassedOver) -> dict[str, Any]:
+def read_parameters(ranges: Sequence[Range], passed: PassedOver) -> dict[str, str]:
     """Return the parameters of ``outbox_read``."""
     return {
         "numbers": plain_array(range(len(ranges))),

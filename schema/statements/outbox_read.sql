@@ -11,7 +11,7 @@
 -- range, and its created_us is the database's clock.
 -- is_cut: whether a limit kept back rows after the end.
 -- predecessor: whether, in this snapshot, the previous row of the subject still exists;
--- then this row has to wait.
+-- then this row has to wait. With OFFSET, no plan hashes the whole table for it.
 -- payload: by key, and only for a row that has none, which a join would not see before it looks.
 -- created_us: limited, because created_at may be infinity or a date that no client can load.
 WITH bounds AS (
@@ -59,7 +59,8 @@ SELECT b.number, b.shard, o.position, o.event_id::text AS event_id, o.previous_p
   o.previous_position > 0 AND EXISTS (
     SELECT FROM {schema}.outbox p
     WHERE p.shard = o.shard AND p.position = o.previous_position
-      AND p.subject_type = o.subject_type AND p.subject_id = o.subject_id) AS predecessor,
+      AND p.subject_type = o.subject_type AND p.subject_id = o.subject_id
+    OFFSET 0) AS predecessor,
   NULL::boolean AS is_cut
 FROM bounds b
 CROSS JOIN LATERAL (

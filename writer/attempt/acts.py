@@ -206,7 +206,8 @@ class Acts:
         if in_parts:
             rows = yield from _send_transaction(connection, encoded)
         else:
-            rows = yield Exchange(connection, exchange(connection, *encoded[0], self._meanwhile))
+            sent = exchange(connection, *encoded[0], self._meanwhile)
+            rows = rows_of((yield Exchange(connection, sent)))
         stored = statements.read_answer(prepared, rows)
         self.gate.wrote = True
         return stored

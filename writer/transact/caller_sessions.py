@@ -31,7 +31,7 @@ _TAKES: Final = {
 }
 
 
-def sessions_of(given: Any, *, is_async: bool, takes_marks: bool) -> Sessions:
+def sessions_of(given: Any, *, is_async: bool, takes_local_settings: bool) -> Sessions:
     """Return the sessions of a sessionmaker or a pool, of the kind of the writer.
 
     Raises `TypeError` for any other object, for another driver than psycopg, asyncpg and
@@ -40,9 +40,13 @@ def sessions_of(given: Any, *, is_async: bool, takes_marks: bool) -> Sessions:
     modules = {kind.__module__.partition(".")[0] for kind in type(given).__mro__}
     found: Sessions | None = None
     if "sqlalchemy" in modules:
-        found = _sessions_of_engine(given, is_async=is_async, takes_marks=takes_marks)
+        found = _sessions_of_engine(
+            given, is_async=is_async, takes_local_settings=takes_local_settings
+        )
     elif "psycopg_pool" in modules:
-        found = _sessions_of_pool(given, is_async=is_async, takes_marks=takes_marks)
+        found = _sessions_of_pool(
+            given, is_async=is_async, takes_local_settings=takes_local_settings
+        )
     if found is None:
         takes, instead = _TAKES[is_async]
         raise wrong_type(takes, given, instead)
@@ -52,9 +56,9 @@ def sessions_of(given: Any, *, is_async: bool, takes_marks: bool) -> Sessions:
 class EngineSessions(Sessions):
     """New sessions of a sessionmaker, on connections of its engine."""
 
-    def __init__(self, make: Callable[..., Any], *, takes_marks: bool) -> None:
+    def __init__(self, make: Callable[..., Any], *, takes_local_settings: bool) -> None:
         self._make = make
-        self._takes_marks = takes_marks
+        self._takes_local_settings = takes_local_settings
 
     def lend(
         self,
@@ -68,7 +72,9 @@ class EngineSessions(Sessions):
         require_time(deadline)
         # Closed for ever at its end: it would begin another transaction for a late statement.
         session = self._make(close_resets_only=False)
-        transaction = SessionTransaction(session, takes_marks=self._takes_marks, deadline=deadline)
+        transaction = SessionTransaction(
+            session, takes_local_settings=self._takes_local_settings, deadline=deadline
+        )
         try:
             answer = yield from work(transaction)
         except BaseException as error:
@@ -81,10 +87,10 @@ class EngineSessions(Sessions):
 class PoolSessions(Sessions):
     """Connections of psycopg's pool. The function gets a handle, as of a connection of ours."""
 
-    def __init__(self, pool: Any, kind: type[Any], *, takes_marks: bool) -> None:
+    def __init__(self, pool: Any, kind: type[Any], *, takes_local_settings: bool) -> None:
         self._pool = pool
         self._kind = kind
-        self._takes_marks = takes_marks
+        self._takes_local_settings = takes_local_settings
 
     def lend(
         self,
@@ -98,7 +104,7 @@ class PoolSessions(Sessions):
         require_time(deadline)
         lent = yield Invoke(self._take, deadline)
         ours = self._kind.over(lent)
-        ours.deadline, ours.takes_marks = deadline, self._takes_marks
+        ours.deadline, ours.takes_local_settings = deadline, self._takes_local_settings
         try:
             answer = yield from work(OwnTransaction(ours))
         except BaseException as error:
@@ -124,7 +130,9 @@ class PoolSessions(Sessions):
         return shielded(self._pool.putconn(lent))
 
 
-def _sessions_of_engine(given: Any, *, is_async: bool, takes_marks: bool) -> Sessions | None:
+def _sessions_of_engine(
+    given: Any, *, is_async: bool, takes_local_settings: bool
+) -> Sessions | None:
     from sqlalchemy import Engine  # noqa: PLC0415 - the caller has imported it
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker  # noqa: PLC0415 - as above
     from sqlalchemy.orm import sessionmaker  # noqa: PLC0415 - as above
@@ -144,12 +152,16 @@ def _sessions_of_engine(given: Any, *, is_async: bool, takes_marks: bool) -> Ses
         )
     if given.kw.get("twophase"):
         raise TypeError(f"transact commits in one phase: {name}(engine), without twophase")
-    return EngineSessions(given, takes_marks=takes_marks)
+    return EngineSessions(given, takes_local_settings=takes_local_settings)
 
 
-def _sessions_of_pool(given: Any, *, is_async: bool, takes_marks: bool) -> Sessions | None:
+def _sessions_of_pool(given: Any, *, is_async: bool, takes_local_settings: bool) -> Sessions | None:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool  # noqa: PLC0415 - as above
 
     if not isinstance(given, AsyncConnectionPool if is_async else ConnectionPool):
         return None
-    return PoolSessions(given, AsyncConnection if is_async else Connection, takes_marks=takes_marks)
+    return PoolSessions(
+        given,
+        AsyncConnection if is_async else Connection,
+        takes_local_settings=takes_local_settings,
+    )

@@ -87,11 +87,11 @@ _running: "dict[Any, SessionTransaction]" = {}
 class SessionTransaction(RunTransaction):
     """In a Session or AsyncSession. Its methods run in SQLAlchemy's greenlet for the latter."""
 
-    def __init__(self, session: Any, *, takes_marks: bool, deadline: float | None) -> None:
+    def __init__(self, session: Any, *, takes_local_settings: bool, deadline: float | None) -> None:
         self._session = session
         self._run_sync: Callable[[Callable[[Any], Any]], Any]
         self._run_sync = getattr(session, "run_sync", None) or (lambda act: act(session))
-        self._takes_marks = takes_marks
+        self._takes_local_settings = takes_local_settings
         self._watch = DeadlineWatch(deadline)
         self._connection: Any = None
         self._root: Any = None
@@ -163,7 +163,7 @@ class SessionTransaction(RunTransaction):
 
     @property
     def _has_mark(self) -> bool:
-        return self._takes_marks and self._connection.engine not in _unmarked
+        return self._takes_local_settings and self._connection.engine not in _unmarked
 
     def _call(self, function: Callable[[Any], T]) -> Program[T]:
         """Call a function with the synchronous session."""

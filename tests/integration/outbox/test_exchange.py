@@ -10,7 +10,13 @@ from psycopg.sql import SQL, Identifier
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.database.connection import Connection
-from dsql_outbox.outbox.database.exchange import PREPARE_AFTER, NumberedQuery, exchange, numbered
+from dsql_outbox.outbox.database.exchange import (
+    PREPARE_AFTER,
+    NumberedQuery,
+    exchange,
+    numbered,
+    rows_of,
+)
 from dsql_outbox.testing import PostgresProxy
 
 ECHO = numbered("echo", b"SELECT %(b)s::text, %(a)s::int, %(b)s::text || '%%' -- $3")
@@ -19,10 +25,7 @@ ECHO = numbered("echo", b"SELECT %(b)s::text, %(a)s::int, %(b)s::text || '%%' --
 def run(
     connection: Connection, query: NumberedQuery, **values: str | None
 ) -> list[list[bytes | None]]:
-    found: list[list[bytes | None]] = connection.wait(
-        exchange(connection, query, query.encode(values))
-    )
-    return found
+    return rows_of(connection.wait(exchange(connection, query, query.encode(values))))
 
 
 def test_a_query_is_numbered_in_the_order_of_its_first_mentions() -> None:
@@ -41,10 +44,8 @@ def test_values_and_rows_are_text(url: str, times: int) -> None:
 def test_tasks_run_it_as_threads_do(url: str) -> None:
     async def rows() -> list[list[bytes | None]]:
         async with await Database(url).connect_async() as connection:
-            found: list[list[bytes | None]] = await connection.wait(
-                exchange(connection, ECHO, ECHO.encode({"a": "7", "b": "x"}))
-            )
-            return found
+            sent = exchange(connection, ECHO, ECHO.encode({"a": "7", "b": "x"}))
+            return rows_of(await connection.wait(sent))
 
     assert anyio.run(rows) == [[b"x", b"7", b"x%"]]
 

@@ -123,7 +123,7 @@ async def test_in_both_forms_a_row_waits_for_a_row_of_its_own_subject_alone(
 
 
 @pytest.mark.parametrize("sqlstate", ["0A000", "42601", "42804"])
-async def test_a_refused_read_is_sent_once_and_all_is_relayed_in_the_plain_form(
+async def test_a_refused_read_is_given_up_and_all_is_relayed_in_the_plain_form(
     database: Database, database_proxy: PostgresProxy, sqlstate: str
 ) -> None:
     written(database)
@@ -132,7 +132,8 @@ async def test_a_refused_read_is_sent_once_and_all_is_relayed_in_the_plain_form(
     settings = PublisherSettings(batch_rows=10)
     done = await Publisher(Database(database_proxy.url), sink, settings).run(until_empty=True)
     assert done.deleted == len(sink.messages) == 60
-    assert sum(READ in text for text in database_proxy.statements) == 1
+    tries = 2 if sqlstate == "0A000" else 1  # again without the settings, which may be refused too
+    assert sum(READ in text for text in database_proxy.statements) == tries
 
 
 async def test_an_error_of_the_server_decides_nothing(

@@ -18,6 +18,9 @@ from dsql_outbox.operations import Messages
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.outbox.database.address import Isolation
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected
+from dsql_outbox.publisher.leases.table import SqlLeaseTable
+from dsql_outbox.publisher.relay.sql_store import SqlStore
+from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, MemorySink
 from dsql_outbox.writer import AsyncWriter, Transaction, Writer
@@ -110,6 +113,34 @@ def test_everything_that_a_writer_offers_works(
         versions = [event.version for event in writer.stream("Car", "C-1")]
     assert versions == list(range(1, 33))
     assert len(stored(direct, "outbox")) == 32
+
+
+@pytest.mark.anyio
+async def test_the_prepared_reads_and_beats_of_two_schemas_meet_in_the_same_sessions(
+    url: str, direct: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    ranges = [Range(shard, HEAD, 99, 1 << 20, 99) for shard in range(4)]
+    for number, schema in enumerate(SCHEMAS, start=1):
+        with Writer(Database(url, schema=schema), QUICK) as writer:
+            writer.write_many([Event.new("CarSold", [Entity("Car", "C")]) for _ in range(number)])
+
+    async def read(number: int, schema: str) -> None:
+        database = Database(url, schema=schema)
+        store, leases = SqlStore(database), SqlLeaseTable(database, PublisherSettings())
+        for _ in range(30):
+            found = await store.read(ranges, PassedOver({}, ()))
+            assert sum(len(each.rows) for each in found.ranges) == number
+            assert await leases.renew_and_look(f"{schema} {number}", {0: 1}) is not None
+        assert not store._is_refused
+        leases.drop()
+        await store.close()
+
+    async with anyio.create_task_group() as group:
+        for number, schema in enumerate([*SCHEMAS] * 3):
+            group.start_soon(read, 1 + number % 2, schema)
+    for schema in SCHEMAS:
+        found = direct.execute(f"SELECT owner FROM {schema}.outbox_publishers").fetchall()  # type: ignore[arg-type]
+        assert {owner.split()[0] for (owner,) in found} == {schema}  # type: ignore[attr-defined]
 
 
 @pytest.mark.anyio

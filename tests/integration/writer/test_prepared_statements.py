@@ -6,7 +6,7 @@ import pytest
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.database.connection import Connection
-from dsql_outbox.outbox.database.exchange import PREPARE_AFTER, exchange, numbered
+from dsql_outbox.outbox.database.exchange import PREPARE_AFTER, exchange, numbered, rows_of
 
 pytestmark = pytest.mark.postgres_only("asks pg_prepared_statements, and prepares in SQL")
 
@@ -20,8 +20,9 @@ def connection(database_url: str) -> Iterator[Connection]:
 
 
 def answer(connection: Connection) -> bytes | None:
-    ((found,),) = connection.wait(exchange(connection, QUERY, QUERY.encode({"value": "x"})))
-    return found  # type: ignore[no-any-return]
+    result = connection.wait(exchange(connection, QUERY, QUERY.encode({"value": "x"})))
+    ((found,),) = rows_of(result)
+    return found
 
 
 def prepared(connection: Connection) -> list[bytes]:

@@ -49,6 +49,7 @@ EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         frozenset({"row lock"}),
     ),
     "report row_lock": ("the report asks what a row lock does", frozenset({"row lock"})),
+    "plan_by_index": (_POSTGRES, frozenset({"set"})),
     "run_mark": (_POSTGRES, frozenset({"set"})),
     "status_counters": (
         "PostgreSQL's statistics: `status` goes without them elsewhere",
