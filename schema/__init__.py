@@ -16,8 +16,21 @@
   errors of one kind share.
 """
 
-from .migrator import apply
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .migrator import apply
 
 __all__ = [
     "apply",
 ]
+
+if not TYPE_CHECKING:  # with __getattr__ in view, a checker would accept any name
+
+    def __getattr__(name: str) -> object:
+        """Load `apply` on first use (PEP 562): no writer and no relay changes tables."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .migrator import apply  # noqa: PLC0415
+
+        return apply

@@ -7,7 +7,6 @@ from typing import Any, Final, Literal, Self, TypeVar, overload
 from anyio import move_on_after, to_thread
 
 from dsql_outbox.observability.hooks import Hook
-from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
 from dsql_outbox.outbox.arguments import given_hooks, given_settings
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.database.database import Database, require_database
@@ -192,6 +191,9 @@ class AsyncWriter(WriterBase):
         after: int = 0,
         archive: str | Iterable[str] | None = None,
     ) -> AsyncIterator[StoredEvent]:
+        # Here, since few writers read an archive.
+        from dsql_outbox.outbox.archive.archive_reader import ArchiveReader  # noqa: PLC0415
+
         require_version(after, "after")
         reader = ArchiveReader(archive)
         stream = EntityStream(self._core, entity_type, entity_id, after)

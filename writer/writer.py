@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, Literal, Self, TypeVar, overload
 
 from dsql_outbox.observability.hooks import Hook
-from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
 from dsql_outbox.outbox.arguments import given_hooks, given_settings
 from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.outbox.database.database import Database, require_database
@@ -171,6 +170,9 @@ class Writer(WriterBase):
         after: int = 0,
         archive: str | Iterable[str] | None = None,
     ) -> Iterator[StoredEvent]:
+        # Here, since few writers read an archive.
+        from dsql_outbox.outbox.archive.archive_reader import ArchiveReader  # noqa: PLC0415
+
         require_version(after, "after")
         reader = ArchiveReader(archive)
         stream = EntityStream(self._core, entity_type, entity_id, after)

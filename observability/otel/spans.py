@@ -18,7 +18,7 @@ from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Self
 
-from opentelemetry import propagate, trace
+from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import (
     ProxyTracerProvider,
@@ -146,6 +146,8 @@ class _SpanScope:
     def carrier(self) -> dict[str, str]:
         """The span's trace context. It is built in an empty context, so that no baggage is sent."""
         if self._carrier is None:  # a batch of several callers asks twice
+            from opentelemetry import propagate  # noqa: PLC0415 - slow, and for spans only
+
             self._carrier = {}
             propagate.inject(self._carrier, trace.set_span_in_context(self._span, Context()))
         return self._carrier
@@ -268,6 +270,8 @@ def _record_batch(tracer: Tracer, fact: BatchEnded) -> Scope | None:
 
 
 def _link(span: Span, write: BatchedWrite) -> None:
+    from opentelemetry import propagate  # noqa: PLC0415 - slow, and for spans only
+
     parent = propagate.extract(write.carrier, Context())
     if (found := trace.get_current_span(parent).get_span_context()).is_valid:
         span.add_link(found, {names.EVENT_ID: str(write.event_id)})
@@ -285,6 +289,8 @@ def _end_write(span: Span, fact: WriteEnded) -> None:
 
 
 def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope | None:
+    from opentelemetry import propagate  # noqa: PLC0415 - slow, and for spans only
+
     # The parent is the trace of the row, never the current span of the publisher's process.
     parent = _W3C.extract(fact.carrier, Context())
     destination = fact.destination or fact.topic

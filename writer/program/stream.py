@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox.archive.archive_file import ArchiveFile
-from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.receipt import JsonStruct
@@ -16,6 +14,10 @@ from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Row
 
 from .call_arguments import entity_key
+
+if TYPE_CHECKING:
+    from dsql_outbox.outbox.archive.archive_file import ArchiveFile
+    from dsql_outbox.outbox.archive.archive_reader import ArchiveReader
 
 PAGE_ROWS: Final = 200
 _PAGE_BYTES: Final = 4 << 20
@@ -73,7 +75,7 @@ class ArchivedRow(NamedTuple):
 
     event_id: UUID
     place: str
-    file: ArchiveFile
+    file: "ArchiveFile"
 
 
 class EntityStream:
@@ -115,12 +117,14 @@ class EntityStream:
 
     def take_archived(self, rows: Sequence[Row]) -> None:
         """Take the rows that say where the archived events of the page are."""
+        from dsql_outbox.outbox.archive.archive_file import ArchiveFile  # noqa: PLC0415 - as there
+
         self.archived = [
             ArchivedRow(event_id, place, ArchiveFile.from_columns(facts))
             for event_id, place, *facts in rows
         ]
 
-    def complete(self, reader: ArchiveReader) -> None:
+    def complete(self, reader: "ArchiveReader") -> None:
         """Read the texts of the archived events of the page; this blocks.
 
         Raises `EventArchived` and `ArchiveError`, and `OutboxError` for an event whose bytes are

@@ -34,6 +34,17 @@ def test_a_writer_loads_nothing_of_the_relay_and_nothing_optional() -> None:
     assert after.intersection(HEAVY) == set()
 
 
+def test_a_writer_loads_nothing_that_only_some_of_its_calls_use() -> None:
+    """A function on AWS Lambda pays for each module before its first event."""
+    after = modules_after("from dsql_outbox import Database, Event, Writer")
+    after -= modules_after("import asyncio, psycopg")
+    rooms = {".".join(name.split(".")[:3]) for name in after if name.startswith("dsql_outbox.")}
+    seldom = {"dsql_outbox.outbox.archive", "dsql_outbox.schema.migrator"}
+    seldom |= {f"dsql_outbox.schema.{name}" for name in ("session", "tables", "roles", "ownership")}
+    assert rooms.intersection(seldom) == set()
+    assert after.intersection({"opentelemetry.propagate", "secrets", "shlex", "getpass"}) == set()
+
+
 def test_a_publisher_loads_nothing_optional() -> None:
     after = modules_after("from dsql_outbox import Publisher, open_sink")
     assert "dsql_outbox.publisher" in after
