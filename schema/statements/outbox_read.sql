@@ -5,7 +5,7 @@
 -- Each row comparison stands beside a bound of its first column, in every statement: a server may
 -- use it as a filter only, and read the range from its beginning.
 -- passed, topics: the subjects and topics to pass over, as JSON objects; an empty topic is one
--- that stands for all. A look-up in them costs
+-- that stands for all. Each is in a subquery, since a plan for all values would parse it for each row. A look-up in them costs
 -- the same under every plan, unlike a join with them.
 -- One result of each range has no subject: its position and event_id are the end of the
 -- range, and its created_us is the database's clock.
@@ -33,10 +33,10 @@ WITH bounds AS (
         sum(r.wanted * r.size) OVER ordered AS total
       FROM (
         SELECT q.position, q.event_id, coalesce(octet_length(q.payload), greatest(q.payload_size, 0)) AS size,
-          CASE WHEN (%(passed)s::text::jsonb
+          CASE WHEN ((SELECT %(passed)s::text::jsonb)
               ->> (length(q.subject_type) || ' ' || q.subject_type || q.subject_id)
               )::bigint <= q.position
-            OR coalesce(%(topics)s::text::jsonb ->> q.topic, %(topics)s::text::jsonb ->> '')
+            OR coalesce((SELECT %(topics)s::text::jsonb) ->> q.topic, (SELECT %(topics)s::text::jsonb) ->> '')
               IS NOT NULL THEN 0 ELSE 1 END AS wanted
         FROM {schema}.outbox q
         WHERE q.shard = c.shard AND q.position >= c.position
@@ -68,10 +68,10 @@ CROSS JOIN LATERAL (
   WHERE q.shard = b.shard AND q.position BETWEEN b.position AND b.end_position
     AND (q.position, q.event_id) > (b.position, b.event_id)
     AND (q.position, q.event_id) <= (b.end_position, b.end_event_id)
-    AND (%(passed)s::text::jsonb
+    AND ((SELECT %(passed)s::text::jsonb)
       ->> (length(q.subject_type) || ' ' || q.subject_type || q.subject_id)
       )::bigint <= q.position IS NOT TRUE
-    AND coalesce(%(topics)s::text::jsonb ->> q.topic, %(topics)s::text::jsonb ->> '') IS NULL
+    AND coalesce((SELECT %(topics)s::text::jsonb) ->> q.topic, (SELECT %(topics)s::text::jsonb) ->> '') IS NULL
   ORDER BY q.position, q.event_id
   LIMIT b.taken) AS o
 UNION ALL

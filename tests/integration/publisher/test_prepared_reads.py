@@ -1,20 +1,23 @@
 """What the relay runs often is planned once, and that plan stays right when the tables change."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Literal
+from tests.support.sql.plans import nodes
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.database.exchange import PREPARE_AFTER
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
-from dsql_outbox.publisher.relay.sql_store import SqlStore
+from dsql_outbox.publisher.relay.sql_store import SqlStore, read_parameters
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, Reading, SubjectName
+from dsql_outbox.schema.named_statements import numbered_statement
 from dsql_outbox.testing import PostgresProxy
 
 pytestmark = [
@@ -179,3 +182,22 @@ async def test_a_server_that_refuses_the_settings_plans_each_read(
         assert await plans(session_of(store._reads)) == {}
     assert sum(SETTINGS in text for text in database_proxy.statements) == 1
     assert sum(READ in text for text in database_proxy.statements) == PREPARE_AFTER + 4
+
+
+async def test_what_a_read_passes_over_is_parsed_once_and_not_for_each_row(
+    sql: psycopg.Connection, database: Database
+) -> None:
+    """A plan for all values computes no value in advance: 1,000 subjects took seconds a read."""
+    query = numbered_statement("outbox_read", database.schema)
+    asked = read_parameters([Range(0, HEAD, 9, 1 << 20, 9)], PASSED)
+    values = SQL(", ").join([Literal(asked[name]) for name in query.parameters])
+    sql.execute("SET plan_cache_mode = force_generic_plan")
+    sql.execute(b"PREPARE page AS " + query.text)
+    explain = SQL("EXPLAIN (VERBOSE, FORMAT JSON) EXECUTE page ({})").format(values)
+    ((found,),) = sql.execute(explain).fetchall()
+    parsed = [node for node in nodes(found[0]["Plan"]) if "::jsonb" in _expressions(node)]
+    assert {node["Parent Relationship"] for node in parsed} == {"InitPlan"}
+
+
+def _expressions(node: Mapping[str, Any]) -> str:
+    return str({name: value for name, value in node.items() if name != "Plans"})
