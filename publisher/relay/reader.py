@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Collection, Mapping
+from heapq import nlargest
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
@@ -20,7 +21,17 @@ from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.schema.outbox_rows import RowId
 
 from .state import RelayState
-from .store import HEAD, Range, RangeRead, Reading, RowPlace, Store
+from .store import (
+    HEAD,
+    MAX_FAILURES,
+    Range,
+    RangeRead,
+    Reading,
+    RowPlace,
+    Store,
+    StoredFailure,
+    SubjectName,
+)
 
 logger: Final = logging.getLogger("dsql_outbox")
 
@@ -31,8 +42,14 @@ message the next often comes soon; a message alone costs eight reads more."""
 _REFRESH: Final = 10.0
 """Seconds after which changes of failures and topics by an operator are noticed."""
 
+_SOME_MORE: Final = 10
+"""With those that are too many, one of so many others is forgotten."""
+
 _CHECKED: Final = 1_000
 """Failed rows that are compared with the tables at a time."""
+
+MAX_SUBJECTS: Final = MAX_FAILURES + 20_000
+"""The most subjects in memory, 0.9 KB each: those with a failed row, and those of the rows."""
 
 _CHECK_REST: Final = 20
 """The next ones follow after this many times the duration."""
@@ -104,6 +121,7 @@ class Reader:
             await self._follow()  # first: what follows must see no shard that was lost
             await self._refresh()
             await self._check()
+            self._let_go()
             self._share()
             # With so many subjects ready, more rows would only wait in memory.
             self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
@@ -147,6 +165,8 @@ class Reader:
                 shard = shards[failure.row.shard]
                 shard.restore_failure(failure, subject_key(*failure.subject), now)
             for shard in shards.values():
+                if len(failures) >= MAX_FAILURES:
+                    shard.note_unknown_failures()
                 for subject in shard.subjects.values():
                     state.retry_times.add(subject, subject.holds[0])
             state.shards |= shards
@@ -192,6 +212,48 @@ class Reader:
                 hold.attempts, hold.retry_at = wait.attempts, now + wait.seconds
                 state.retry_times.add(subject, hold)
 
+    def _let_go(self) -> None:
+        """Forget subjects with failed rows, if they are too many: those to be tried last.
+
+        The database has their times, and `_find_failures` asks for them when a read returns such a
+        row. Until then its successors wait for it as for every row before them.
+        """
+        state = self._state
+        shards = state.shards.values()
+        excess = sum(len(shard.subjects) for shard in shards) - MAX_SUBJECTS
+        if excess <= 0:
+            return
+        held = [s for shard in shards for s in shard.subjects.values() if s.can_be_let_go]
+        more = MAX_SUBJECTS // _SOME_MORE  # or each read would do this
+        for subject in nlargest(excess + more, held, key=lambda each: each.holds[0].retry_at):
+            subject.shard.let_go(subject)
+        state.retry_times.forget_outdated()
+        self._unchecked = [each for each in self._unchecked if _is_at_rest(*each)]
+
+    async def _find_failures(self, asked: Collection[_Asked], reading: Reading) -> None:
+        """Hold back the rows of a read that failed before, where subjects may not know that."""
+        state = self._state
+        rows = {
+            row.id: (each.shard, row)
+            for each, found in zip(asked, reading.ranges, strict=True)
+            if each.shard.has_unknown_failures
+            for row in found.rows
+            if row.id not in state.rows.known and not each.shard.knows_failure(row)
+        }
+        if not rows:
+            return
+        waits = await self._store.stored_waits(rows)
+        now = state.clock()
+        for key, wait in waits.items():
+            shard, row = rows[key]
+            if shard.is_lost or row.id in state.rows.known or shard.knows_failure(row):
+                continue
+            subject = SubjectName(row.subject_type, row.subject_id)
+            failure = StoredFailure(key, subject, wait.attempts, wait.seconds, row.bytes())
+            hold = shard.restore_failure(failure, row.key, now)
+            shard.note_unknown_failures()
+            state.retry_times.add(shard.subjects[row.key], hold)
+
     # --- one read ----------------------------------------------------------------------
 
     def _share(self) -> None:
@@ -233,6 +295,7 @@ class Reader:
         state.rows.begin_read()
         try:
             reading = await self._store.read([each.range for each in asked], passed)
+            await self._find_failures(asked, reading)
         except BaseException:
             self._take_back(asked)
             raise
@@ -362,6 +425,8 @@ class Reader:
                 shard.back.note_read(found, rows, shard.sweep)
             case "sweep":
                 shard.sweep.note_read(found, rows, now)
+                if not shard.sweep.is_running:
+                    shard.note_sweep()
                 if shard.tail is None:
                     shard.tail = Tail(clock - int(self._takeover * _MICROSECONDS))
             case "tail":

@@ -23,6 +23,7 @@ from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetKind, TargetRow, require_target
 
 from .store import (
+    MAX_FAILURES,
     Failure,
     PassedOver,
     Range,
@@ -210,7 +211,7 @@ class SqlStore:
             "event_id": UUID(int=0),
         }
         seen = FAILURES
-        while seen == FAILURES:
+        while seen == FAILURES and len(failures) < MAX_FAILURES:
             found = await self._fetch("failure_list", _FailureRow, parameters, rows=FAILURES)
             seen = found[0].seen
             parameters |= {

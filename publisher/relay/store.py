@@ -15,6 +15,9 @@ class RowPlace(NamedTuple):
     event_id: str
 
 
+MAX_FAILURES: Final = 100_000
+"""The most failures that a take-over keeps in memory, or a page more."""
+
 HEAD: Final = RowPlace(-(1 << 63), "00000000-0000-0000-0000-000000000000")
 """The place before every possible row, also before invalid positions."""
 
@@ -145,7 +148,7 @@ class Store(Protocol):
         ...
 
     async def stored_failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
-        """Read the failures of rows of some shards."""
+        """Read the failures of rows of some shards, `MAX_FAILURES` or a page more at most."""
         ...
 
     async def stored_waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:

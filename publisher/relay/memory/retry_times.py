@@ -1,6 +1,6 @@
 """When failed rows are tried again. No I/O."""
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import NamedTuple
 
@@ -60,6 +60,11 @@ class RetryTimes:
                 return max(0.0, first.retry_at - now)
             self._pop()
         return float("inf")
+
+    def forget_outdated(self) -> None:
+        """Forget the rows that hold no subject back any more; else they stay until their times."""
+        self._heap = [entry for entry in self._heap if _is_valid(entry)]
+        heapify(self._heap)
 
     def _pop(self) -> None:
         entry = heappop(self._heap)

@@ -17,6 +17,9 @@ from .scans import Return, Scan, Sweep, Tail
 MAX_WAITING: Final = 64
 """The most rows of one subject that wait, so that a hot subject leaves room for others."""
 
+_SWEEPS: Final = 2
+"""The sweeps after which no failed row is left that no subject knows: one may be on its way."""
+
 _RUNS: Final = 4
 """A subject that is sent in runs may have so many times the rows of its last one instead."""
 
@@ -144,6 +147,12 @@ class Subject:
         """Whether nothing is known of it that must be kept."""
         return not (self.rows or self.busy or self.holds) and self.passed is None
 
+    @property
+    def can_be_let_go(self) -> bool:
+        """Whether its failed rows are all that is known of it, and the database knows them."""
+        is_stored = all(hold.is_stored for hold in self.holds)
+        return bool(self.holds) and is_stored and not (self.rows or self.busy)
+
     def pass_over(self, position: int, topic: str | None = None) -> None:
         """Record that a row of this position was passed over; None: its topic is not known."""
         self.topic = topic or self.topic
@@ -187,6 +196,7 @@ class Shard:
         self.sweep = sweep
         self.tail: Tail | None = None
         """None until the time of the database's clock is known."""
+        self._sweeps_left = 0
 
     @property
     def held(self) -> int:
@@ -205,6 +215,31 @@ class Shard:
         if subject.is_idle:
             self.subjects.pop(subject.key, None)
             self.closed.pop(subject.key, None)
+
+    def let_go(self, subject: Subject) -> None:
+        """Forget a subject whose failed rows the database knows, to be found by a read again."""
+        subject.holds.clear()  # so that its retry time is out of date
+        self.subjects.pop(subject.key, None)
+        self.closed.pop(subject.key, None)
+        self.note_unknown_failures()
+
+    def note_unknown_failures(self) -> None:
+        """Record that rows of the shard have failed of which no subject knows."""
+        self._sweeps_left = _SWEEPS
+
+    def knows_failure(self, row: OutboxRow) -> bool:
+        """Whether a subject knows that this row has failed."""
+        subject = self.subjects.get(row.key)
+        return subject is not None and any(hold.id == row.id for hold in subject.holds)
+
+    def note_sweep(self) -> None:
+        """Record the end of a sweep."""
+        self._sweeps_left = max(0, self._sweeps_left - 1)
+
+    @property
+    def has_unknown_failures(self) -> bool:
+        """Whether a row that is read may have failed before, although no subject knows it."""
+        return self._sweeps_left > 0
 
     def pass_topics(self, topics: Iterable[str], place: RowPlace) -> None:
         """Record that a read passes over the rows of topics from `place` on."""

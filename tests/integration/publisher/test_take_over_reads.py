@@ -66,3 +66,22 @@ async def test_no_statement_reads_more_failures_than_a_page(
     assert sorted(tuple(each.row) for each in found) == sorted(expected)
     assert {(each.attempts, each.seconds, each.size) for each in found} == {(3, inf, 2)}
     assert {each.subject.id for each in found} == {str(p) for _, p, _ in expected}
+
+
+async def test_a_take_over_reads_failures_up_to_a_limit(
+    database: Database, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql.execute(
+        "INSERT INTO outbox.outbox SELECT n % 3, n, gen_random_uuid(), 0, 'Car', n::text, 1, '',"
+        " '{}', 'ab', 2, now() FROM generate_series(1, 100) AS n"
+    )
+    sql.execute(
+        "INSERT INTO outbox.outbox_failures"
+        " SELECT shard, position, event_id, 3, '', 'infinity' FROM outbox.outbox"
+    )
+    monkeypatch.setattr(sql_store, "FAILURES", 10)
+    monkeypatch.setattr(sql_store, "MAX_FAILURES", 25)
+    store = SqlStore(database)
+    found = await store.stored_failures([0, 1, 2])
+    await store.close()
+    assert (len(found), store.statements) == (30, 3)

@@ -1,7 +1,13 @@
 """Many failed rows: an operator's changes are noticed, without reading all of them again."""
 
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+
 import anyio
-from tests.support.publisher.given_rows import row
+import pytest
+from tests.support.publisher.given_rows import chain, row
 from tests.support.publisher.virtual_relay import (
     Answering,
     MemoryOutbox,
@@ -9,8 +15,12 @@ from tests.support.publisher.virtual_relay import (
     relay_until,
 )
 
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher import Answer, Delivered, PublisherSettings, Retry
+from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.relay import Relay
-from dsql_outbox.publisher.relay.store import Failure, StoredFailure, SubjectName
+from dsql_outbox.publisher.relay.store import Failure, StoredFailure, StoredWait, SubjectName
+from dsql_outbox.schema.outbox_rows import RowId
 
 FAILED = 5_000
 
@@ -45,3 +55,109 @@ def test_failures_are_read_together_only_once_and_a_change_is_noticed() -> None:
     assert max(looks) <= FAILED / 5
     assert sum(looks) <= FAILED * 4
     assert [message.headers["position"] for message in sink.delivered] == ["4321"]
+
+
+class Timed(MemoryOutbox):
+    """An outbox that keeps the time of each failed row, as the tables do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.retry_at: dict[RowId, float] = {}
+
+    async def record(self, failures: Collection[Failure]) -> None:
+        await super().record(failures)
+        now = asyncio.get_running_loop().time()
+        self.retry_at |= {each.row: now + (each.seconds or 0.0) for each in failures}
+
+    async def stored_failures(self, _shards: object) -> list[StoredFailure]:
+        await self._statement("failures")
+        now = asyncio.get_running_loop().time()
+        return [
+            StoredFailure(
+                row,
+                SubjectName("Car", self.rows[row].subject_id),
+                failure.attempts,
+                self.retry_at[row] - now,
+            )
+            for row, failure in self.failures_of.items()
+        ][: reader.MAX_FAILURES]
+
+    async def stored_waits(self, rows: Collection[RowId]) -> Mapping[RowId, StoredWait]:
+        await self._statement("waits")
+        now, known = asyncio.get_running_loop().time(), self.failures_of
+        return {
+            row: StoredWait(known[row].attempts, self.retry_at[row] - now)
+            for row in rows
+            if row in known
+        }
+
+
+class FailingTwice:
+    """A sink that fails the first row of each subject but a healthy one, twice."""
+
+    system = "memory"
+
+    def __init__(self) -> None:
+        self.tries: defaultdict[str, list[float]] = defaultdict(list)
+        self.delivered: list[tuple[str, int]] = []
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        await anyio.sleep(0.005)
+        for index, message in enumerate(messages):
+            subject, position = message.key.rpartition("/")[2], int(message.headers["position"])
+            self.tries[f"{subject} {position}"].append(asyncio.get_running_loop().time())
+            is_first = position <= SICK and subject != "healthy"
+            if is_first and len(self.tries[f"{subject} {position}"]) <= 2:
+                answer(index, Retry("no"))
+            else:
+                self.delivered.append((subject, position))
+                answer(index, Delivered())
+
+
+SICK, MOST = 4_000, 300
+
+
+@pytest.mark.parametrize("is_taken_over", [False, True])
+def test_failures_beyond_the_limit_leave_the_memory_and_keep_their_times_and_their_order(
+    monkeypatch: pytest.MonkeyPatch, is_taken_over: bool
+) -> None:
+    """Those of the first rows of 4,000 subjects, of which memory has room for 300."""
+    monkeypatch.setattr(reader, "MAX_SUBJECTS", MOST)
+    monkeypatch.setattr(reader, "MAX_FAILURES", MOST)
+    store, sink = Timed(), FailingTwice()
+    for n in range(1, SICK + 1):
+        store.insert(chain(str(n), [n, SICK + n]))
+    if is_taken_over:
+        store.failures_of = {
+            key: Failure(key, "", 1, 30.0) for key in store.rows if key.position <= SICK
+        }
+        store.retry_at = dict.fromkeys(store.failures_of, 30.0)
+    most: list[int] = []
+    healthy: list[float] = []
+
+    async def operate(relay: Relay) -> None:
+        for n in range(100):
+            began = anyio.current_time()
+            position = 2 * SICK + 1 + n
+            store.insert([row("healthy", position, previous=0)])
+            while ("healthy", position) not in sink.delivered:
+                await anyio.sleep(0.05)
+                subjects = [
+                    s for each in relay._state.shards.values() for s in each.subjects.values()
+                ]
+                most.append(sum(subject.can_be_let_go for subject in subjects))
+            healthy.append(anyio.current_time() - began)
+
+    done = 2 * SICK + 100
+    in_virtual_time(relay_until(store, sink, lambda: len(sink.delivered) >= done, beside=operate))
+    assert len(sink.delivered) == len(set(sink.delivered)) == done
+    of: dict[str, list[int]] = {}
+    for subject, position in sink.delivered:
+        of.setdefault(subject, []).append(position)
+    assert all(found == sorted(found) for found in of.values())
+    waits = PublisherSettings()
+    for tries in sink.tries.values():
+        for number, (one, other) in enumerate(pairwise(tries), start=1):
+            assert other - one >= waits.backoff_base * 0.4 * number
+    assert MOST / 2 < max(most) <= MOST + 2 * 500  # one read may bring so many back
+    assert max(healthy) < 5
