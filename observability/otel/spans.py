@@ -289,7 +289,6 @@ def _end_write(span: Span, fact: WriteEnded) -> None:
 
 
 def _start_publish(tracer: Tracer, fact: PublishStarted) -> _SpanScope | None:
-    from opentelemetry import propagate  # noqa: PLC0415 - slow, and for spans only
 
     # The parent is the trace of the row, never the current span of the publisher's process.
     parent = _W3C.extract(fact.carrier, Context())
