@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 
+from benchmarks.telemetry import metered
+
 from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Delivered, Publisher, PublisherSettings, Retry
@@ -73,10 +75,11 @@ def publishing(
     settings: PublisherSettings | None = None,
     hooks: Sequence[Hook] = (),
 ) -> Awaitable[float]:
-    """Run `body` beside a publisher, and return its result."""
+    """Run `body` beside a publisher with metrics, and return its result."""
 
     async def run() -> float:
-        async with Publisher(Database(url), sink, settings, hooks=hooks):
-            return await body()
+        with metered() as metrics:
+            async with Publisher(Database(url), sink, settings, hooks=[metrics, *hooks]):
+                return await body()
 
     return run()

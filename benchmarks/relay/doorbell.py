@@ -7,6 +7,7 @@ from uuid import UUID
 
 import psycopg
 from benchmarks.sample_event import event
+from benchmarks.telemetry import metered
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Delivered, Outcome, Publisher, Sink, open_sink
@@ -69,8 +70,9 @@ class _Timed:
 async def _write_and_relay(url: str, broker: str, a_second: int, seconds: float) -> list[float]:
     async with open_sink(f"{broker}?{STREAM}") as opened:
         sink = _Timed(opened)
-        publisher = Publisher(Database(url), sink, SETTINGS)
-        return await _written(url, publisher, sink, a_second, seconds)
+        with metered() as hook:
+            publisher = Publisher(Database(url), sink, SETTINGS, hooks=[hook])
+            return await _written(url, publisher, sink, a_second, seconds)
 
 
 async def _written(
