@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import time_ns
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -30,20 +30,26 @@ from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Sess
 from dsql_outbox.outbox.unit_of_work.work import on_connection
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.statement.answers import Found, Row, Stored, found_events
+from dsql_outbox.writer.statement.plain import Statements
 from dsql_outbox.writer.statement.write_statements import WriteStatements
 
 from .pending import Pending, still_open
+
+if TYPE_CHECKING:
+    from dsql_outbox.writer.statement.parameters import PreparedEvent
 
 T = TypeVar("T")
 
 OwnConnection = Connection | AsyncConnection
 
+_Encoded = Sequence[tuple[NumberedQuery, Values]]
+
 
 class Acts:
     """Writes and looks up events for one call, whose `gate` each write passes.
 
-    An act returns its result, or the meaning of its error. `meanwhile` is called while the
-    server works on a write of the single form.
+    An act returns its result, or the meaning of its error. While the server works on a write of
+    the single form, `next_batch` is asked for the events that are probably written next.
     """
 
     def __init__(
@@ -51,10 +57,11 @@ class Acts:
         core: Core,
         connections: Lender[Any],
         gate: Gate,
-        meanwhile: Callable[[], None] = lambda: None,
+        next_batch: Callable[[], Sequence[Pending]] = list,
     ) -> None:
         self.gate = gate
-        self._meanwhile = meanwhile
+        self._next_batch = next_batch
+        self._ahead: tuple[Sequence[PreparedEvent], _Encoded] = (), ()
         self.conflicts = core.conflicts
         self._core = core
         self._connections = connections
@@ -195,10 +202,11 @@ class Acts:
         while going := still_open(batch):
             prepared = [pending.prepared for pending in going]
             if in_parts:
-                parts = statements.transaction(prepared, connection.begin)
+                encoded = _encoded(statements.transaction(prepared, connection.begin))
+            elif prepared == self._ahead[0]:
+                encoded = self._ahead[1]
             else:
-                parts = [statements.single(prepared)]
-            encoded = [(query, query.encode(values)) for query, values in parts]
+                encoded = _encoded([statements.single(prepared)])
             if self.gate.admit("the write", connection, TransactionStatus.IDLE, going):
                 break
         else:  # every call ended while the connection was waited for
@@ -206,11 +214,21 @@ class Acts:
         if in_parts:
             rows = yield from _send_transaction(connection, encoded)
         else:
-            sent = exchange(connection, *encoded[0], self._meanwhile)
+            sent = exchange(connection, *encoded[0], self._work_ahead)
             rows = rows_of((yield Exchange(connection, sent)))
         stored = statements.read_answer(prepared, rows)
         self.gate.wrote = True
         return stored
+
+    def _work_ahead(self) -> None:
+        """Encode the statement of the next batch."""
+        prepared = [pending.prepared for pending in self._next_batch()]
+        if prepared and prepared != self._ahead[0]:
+            self._ahead = prepared, _encoded([self._core.statements.single(prepared)])
+
+
+def _encoded(parts: Statements) -> _Encoded:
+    return [(query, query.encode(values)) for query, values in parts]
 
 
 def find(
@@ -230,9 +248,8 @@ def learn_layout(statements: WriteStatements, connection: OwnConnection) -> Prog
     if statements.shards:
         return
     if statements.may_choose:
-        probe = [(query, query.encode(values)) for query, values in statements.probe]
         try:
-            results = yield Exchange(connection, pipeline(connection, probe))
+            results = yield Exchange(connection, pipeline(connection, _encoded(statements.probe)))
         except NO_SUCH_FORM:
             statements.is_plain = True
         else:
@@ -244,17 +261,14 @@ def learn_layout(statements: WriteStatements, connection: OwnConnection) -> Prog
 
 def _prove_single(statements: WriteStatements, connection: OwnConnection) -> Program[None]:
     proof = statements.proof(connection.begin)
-    encoded = [(query, query.encode(values)) for query, values in proof]
     try:
-        yield Exchange(connection, pipeline(connection, encoded))
+        yield Exchange(connection, pipeline(connection, _encoded(proof)))
     except psycopg.Error:
         yield from roll_back(connection)
         raise
 
 
-def _send_transaction(
-    connection: OwnConnection, encoded: Sequence[tuple[NumberedQuery, Values]]
-) -> Program[Rows]:
+def _send_transaction(connection: OwnConnection, encoded: _Encoded) -> Program[Rows]:
     """Send a write from BEGIN to COMMIT in one round trip. Return its rows once it is committed."""
     try:
         results = yield Exchange(connection, pipeline(connection, encoded))

@@ -113,7 +113,7 @@ class Programs:
         listed = listed_events(events)
         versions = listed_versions(expected_versions, len(listed))
         with Many(self._core, gate, on_duplicate, listed, versions) as many:
-            acts = Acts(self._core, self._connections, gate, meanwhile=many.look_ahead)
+            acts = Acts(self._core, self._connections, gate, many.look_ahead)
             for batch in many.batches():
                 if timeout is None:
                     many.give_time(batch, self._core.settings.timeout)

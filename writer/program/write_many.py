@@ -54,8 +54,7 @@ class Many:
     def batches(self) -> Iterator[list[Pending]]:
         """Yield the events of each transaction. Settle one batch before asking for the next."""
         while True:
-            self.look_ahead()
-            batch, self._next = self._next, []
+            batch, self._next = self.look_ahead(), []
             if not batch:
                 return
             if self._next_targets == self._targets():
@@ -63,11 +62,12 @@ class Many:
             else:  # the answer to the batch before has changed them
                 yield from chunks(batch, self._targets)
 
-    def look_ahead(self) -> None:
-        """Cut the next batch, unless that was done."""
+    def look_ahead(self) -> list[Pending]:
+        """Cut the next batch, unless that was done, and return it."""
         if not self._next:
             self._next = next(self._chunks, [])
             self._next_targets = self._targets()
+        return self._next
 
     def give_time(self, batch: Iterable[Pending], timeout: float | None) -> None:
         """Let the limit of the settings begin anew: a long list would not end within it."""
