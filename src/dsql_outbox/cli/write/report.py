@@ -26,7 +26,8 @@ from .inputs import Line
 class Tally:
     """Counts events by result.
 
-    It is also a hook, because only facts report the conflicts of events that fail.
+    It is also a hook, because only facts report the conflicts of events that fail. A receipt
+    has those of its event.
     """
 
     stored: int = 0
@@ -43,12 +44,17 @@ class Tally:
     _began: float = field(default_factory=monotonic)
 
     def __call__(self, fact: Fact, /) -> None:
-        """Add the conflicts of a write that has ended."""
-        if isinstance(fact, WriteEnded):
+        """Add the conflicts of a write that has failed."""
+        if isinstance(fact, WriteEnded) and fact.error is not None:
             self.conflicts += fact.conflicts
+
+    def skips_successes(self) -> bool:
+        """Only failures are counted by facts, so that a load makes none of its other events."""
+        return True
 
     def add(self, receipt: Receipt) -> None:
         """Count an event that is stored, now or before."""
+        self.conflicts += receipt.conflicts
         if receipt.status == "duplicate":
             self.duplicates += 1
         else:
