@@ -29,7 +29,7 @@ class JsonStruct(msgspec.Struct, frozen=True, rename="camel"):
         return schema_of_struct(cls, handler)
 
 
-class Touched(JsonStruct, frozen=True):
+class Touched(JsonStruct, frozen=True, gc=False):
     """One entity of the event, with the version that the event gave it.
 
     `Receipt.entities` has one of them per entity.
@@ -50,7 +50,7 @@ class Touched(JsonStruct, frozen=True):
     """The number of events that have touched the entity, this one included."""
 
 
-class Receipt(JsonStruct, frozen=True):
+class Receipt(JsonStruct, frozen=True, gc=False):
     """Proof that an event is stored exactly once.
 
     A write returns it after its commit.

@@ -29,7 +29,7 @@ _STALE: Final = re.compile(r"\bstale (?P<id>[0-9a-f-]{36}) (?P<actual>-?\d+)")
 _touched: Final = msgspec.json.Decoder(tuple[Touched, ...])
 
 
-class Stored(msgspec.Struct, frozen=True):
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """A written event: the position of its subject, and the version of each touch, in order."""
 
     position: int
