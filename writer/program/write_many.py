@@ -65,7 +65,7 @@ class Many:
     def look_ahead(self) -> list[Pending]:
         """Cut the next batch, unless that was done, and return it."""
         if not self._next:
-            self._next = next(self._chunks, [])
+            self._next = next(self._chunks, list[Pending]())
             self._next_targets = self._targets()
         return self._next
 
