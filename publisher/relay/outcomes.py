@@ -65,6 +65,14 @@ class Outcomes:
         """Let the row at index `at` of a run begin the next one."""
         self._state.queues.cut(subject, at)
 
+    def postpone(self, subject: Subject) -> None:
+        """Let the run of a subject wait again, since its call is not to prepare more messages."""
+        state = self._state
+        state.queues.cut(subject, 1)
+        if state.topics.refused:
+            state.topics.give_up_probe(subject.busy_row.id)
+        state.give_back(subject)
+
     def skip(self, subject: Subject) -> None:
         """Settle the busy row of a subject, which the map leaves out: no sink gets it."""
         state, row = self._state, subject.busy_row

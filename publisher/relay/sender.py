@@ -41,6 +41,9 @@ MAX_IN_FLIGHT: Final = 8_192
 _CALL: Final = 500
 """The most messages of one call of the sink."""
 
+_TURN: Final = 0.05
+"""Seconds that the map may take before leases, health checks and answers have their turn."""
+
 _LIMIT: Final = 120.0
 """Seconds after which a call of the sink is given up; every sink has a shorter limit."""
 
@@ -114,6 +117,8 @@ class Sender:
             tasks.start_soon(self._call, subjects)
             if self._breaker.is_failing:
                 break
+            if self._mapper is not None:  # which may take all of its turn for this call
+                return 0.0
         return rest
 
     def _take(self, most: int, free: int) -> list[Subject]:
@@ -139,7 +144,8 @@ class Sender:
 
     async def _call(self, subjects: Sequence[Subject]) -> None:
         call = _SinkCall(subjects, self._outcomes, self._note_answer, self._mapper)
-        messages = call.prepare_messages()
+        until = self._state.clock() + _TURN
+        messages = call.prepare_messages(lambda: self._state.clock() >= until)
         began = self._state.clock()
         self._began.append(began)
         try:
@@ -222,14 +228,20 @@ class _SinkCall:
         self._is_over = False
         self._has_answers = False
 
-    def prepare_messages(self) -> list[Message]:
-        """The messages of the rows; a run ends before a row that no sink gets, since it fails."""
+    def prepare_messages(self, is_late: Callable[[], bool]) -> list[Message]:
+        """The messages of the rows; a run ends before a row that no sink gets, since it fails.
+
+        Once it `is_late`, the map is called no more, but at least once.
+        """
         picked_up_ns = time_ns()
         messages: list[Message] = []
-        for subject in self._subjects:
+        for number, subject in enumerate(self._subjects):
+            if self._mapper is not None and number and is_late():
+                self._outcomes.postpone(subject)
+                continue
             shard, began, run = subject.shard, len(messages), subject.messages(picked_up_ns)
             if self._mapper is not None:
-                self._add_mapped(self._mapper, subject, run, messages)
+                self._add_mapped(self._mapper, subject, run, messages, is_late)
             else:
                 for made in run:
                     if isinstance(made, Fault):
@@ -250,6 +262,7 @@ class _SinkCall:
         subject: Subject,
         run: Sequence[Message | Fault],
         messages: list[Message],
+        is_late: Callable[[], bool],
     ) -> None:
         """Add the wire forms of a run. Rows that the map leaves out are settled in their order.
 
@@ -258,6 +271,9 @@ class _SinkCall:
         outcomes, topic = self._outcomes, subject.busy_row.topic
         size = first = 0
         for at, stored in enumerate(run):
+            if at and is_late():
+                outcomes.cut(subject, at)
+                break
             if isinstance(stored, Fault):
                 outcomes.reject(subject, stored, at)
                 break
@@ -274,15 +290,21 @@ class _SinkCall:
                     break
                 messages.append(made)
                 continue
-            if at:
-                outcomes.cut(subject, at)
-            else:
-                self._unmapped.append((subject, stored, made))
+            self._stop_before(at, subject, stored, made)
             break
         for _ in range(first):
             outcomes.skip(subject)
         if mapper.works(topic):
             outcomes.note_mapped(topic)
+
+    def _stop_before(
+        self, at: int, subject: Subject, message: Message, outcome: Retry | Rejected
+    ) -> None:
+        """End a run before the row at this index, which fails, or note that it is the first."""
+        if at:
+            self._outcomes.cut(subject, at)
+        else:
+            self._unmapped.append((subject, message, outcome))
 
     def _fail_unmapped(self, mapper: Mapper) -> None:
         """Act on failures of the map: of a message, or of all messages of its topic so far.

@@ -3,8 +3,9 @@
 import json
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import nats
@@ -25,7 +26,7 @@ from dsql_outbox.inbox import Inbox, from_nats
 from dsql_outbox.observability.facts import Fact, PublishEnded, RelayProgress
 from dsql_outbox.operations import Messages, Selection, Targets
 from dsql_outbox.outbox import Database, Message, SettingsError
-from dsql_outbox.publisher import Publisher, PublisherSettings, Refuse, WireForm
+from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Refuse, WireForm
 from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.testing import MemorySink, NatsServer
 from dsql_outbox.writer import Writer
@@ -240,6 +241,31 @@ class Registry:
 
     def __call__(self, _message: Message) -> bytes:
         return b"7" if self.opened else b""
+
+
+@pytest.mark.parametrize(("subjects", "rows"), [(60, 60), (2, 60)])
+async def test_a_map_that_is_slow_cuts_the_calls_and_no_subject_out_of_its_order(
+    database: Database, writer: Writer, subjects: int, rows: int
+) -> None:
+    """Else leases and health checks would wait for hundreds of messages."""
+    writer.write_many([event(f"c{n % subjects}", n) for n in range(rows)])
+    calls: list[int] = []
+
+    class Counting(MemorySink):
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+            calls.append(len(messages))
+            await super().publish(messages, answer)
+
+    def slow(message: Message) -> Message:
+        time.sleep(0.03)
+        return message
+
+    sink = Counting()
+    done = await Publisher(database, sink, map=slow).run(until_empty=True)
+
+    assert done == Relayed(read=rows, delivered=rows, deleted=rows)
+    assert max(calls) <= 3, "each takes a twentieth of a second at most"
+    assert in_order(sink.messages)
 
 
 async def test_a_map_is_opened_once_in_a_thread_before_the_leases(
