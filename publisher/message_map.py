@@ -4,9 +4,12 @@ The relay calls it where it makes messages (`publisher.relay.sender`), so that a
 leaves out or fails for ends the run of its subject at the right place. No I/O.
 """
 
+import asyncio
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
+from threading import Thread
 from typing import Final, cast
 
 import msgspec
@@ -147,6 +150,32 @@ def open_map(function: object) -> None:
     opening = getattr(function, "open", None)
     if opening is not None:
         opening()
+
+
+async def open_map_in_thread(function: object) -> None:
+    """Do as `open_map` in a thread, which is left alone if the wait for it is cancelled.
+
+    So the process can end even if the map waits for a registry that does not answer.
+    """
+    loop = asyncio.get_running_loop()
+    opened: asyncio.Future[BaseException | None] = loop.create_future()
+
+    def end(error: BaseException | None) -> None:
+        if not opened.done():
+            opened.set_result(error)
+
+    def work() -> None:
+        error = None
+        try:
+            open_map(function)
+        except BaseException as failure:  # noqa: BLE001 - raised below
+            error = failure
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            loop.call_soon_threadsafe(end, error)
+
+    Thread(target=work, name="map", daemon=True).start()
+    if (error := await opened) is not None:
+        raise error
 
 
 def wire_message(function: MessageMap, message: Message) -> Message | Refuse | None:

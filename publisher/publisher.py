@@ -26,7 +26,7 @@ from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
-from dsql_outbox.publisher.message_map import Mapper, MessageMap, open_map, require_map
+from dsql_outbox.publisher.message_map import Mapper, MessageMap, open_map_in_thread, require_map
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
 from dsql_outbox.publisher.relay.memory.topics import NamedTopics
@@ -295,7 +295,7 @@ class Publisher:
     async def _open_map(self) -> None:
         """Let a map that has a method `open` prepare itself, for example by asking a registry."""
         if hasattr(self._map, "open"):
-            await anyio.to_thread.run_sync(open_map, self._map, abandon_on_cancel=True)
+            await open_map_in_thread(self._map)
 
     async def _relay_until_stopped(
         self, relay: Relay, *, until_empty: UntilEmpty, max_wait: float | None

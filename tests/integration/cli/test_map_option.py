@@ -1,6 +1,7 @@
 """``publish --map``, and ``messages show --map``, which tries a map without a broker."""
 
 import json
+import signal
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from tests.support.commands import Command
 from tests.support.publisher.given_up_messages import event
 
 from dsql_outbox.cli.main import main
@@ -187,3 +189,20 @@ def test_show_opens_a_map_says_what_it_leaves_out_and_fails_with_it(
     assert "eventHeader" not in raised.stderr
     unknown = run(url, "messages", "show", uuid4(), "--map", f"{maps}:flat")
     assert (unknown.exit_code, "no event has the id" in unknown.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_publisher_whose_map_is_being_opened(
+    url: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    """As of a registry that does not answer: its thread keeps no process."""
+    (tmp_path / "silent.py").write_text(
+        "import threading\n\n\nclass Silent:\n    def open(self):\n"
+        "        print('opening', flush=True)\n        threading.Event().wait()\n\n"
+        "    def __call__(self, message):\n        return message\n\n\nsilent = Silent()\n"
+    )
+    words = ["publish", "--database", url, "--sink", "stdout:", "--map", "silent:silent"]
+    with Command(*words, env={"PYTHONPATH": str(tmp_path)}) as command:
+        assert command.line() == b"opening\n"
+        command.signal(number)
+        assert command.finish().code == 0
