@@ -21,7 +21,7 @@ from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.content_type import JSON, content_type_fault
 from dsql_outbox.outbox.errors import InvalidEvent, OutboxError
 from dsql_outbox.outbox.event.json_encoding import encode_json
-from dsql_outbox.outbox.event.own_headers import parse_headers
+from dsql_outbox.outbox.event.own_headers import is_header_name, parse_headers
 from dsql_outbox.outbox.interrupt import comes_from_handler
 from dsql_outbox.outbox.message import RESERVED_HEADERS, Message
 from dsql_outbox.outbox.redaction import places_of
@@ -265,6 +265,8 @@ def _change_headers(headers: dict[str, str], changes: object) -> None:
         kind = type(changes).__name__
         raise MapFailed(f'returned headers of type {kind}, and not as {{"tenant": "acme"}}')
     given = cast("Mapping[object, object]", changes)
+    if not all(isinstance(name, str) and is_header_name(name) for name in given):
+        raise MapFailed("returned a header whose name is not 1 to 20 of the characters a-z 0-9")
     try:
         added = parse_headers(
             {name: value for name, value in given.items() if value is not None},

@@ -11,7 +11,7 @@ MAX_HEADERS: Final = 20
 MAX_HEADER_VALUE: Final = 1024
 """The limit in characters."""
 
-_NAME: Final = re.compile("[a-z0-9]{1,20}").fullmatch
+is_header_name: Final = re.compile("[a-z0-9]{1,20}").fullmatch
 """The naming convention of CloudEvents 1.0. Every broker takes such a name."""
 
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]").search
@@ -37,7 +37,7 @@ def parse_headers(
 
 
 def _check_name(name: object, reserved: Collection[str]) -> str:
-    if not isinstance(name, str) or not _NAME(name):
+    if not isinstance(name, str) or not is_header_name(name):
         shown = ascii(name)[:_SHOWN]
         raise InvalidEvent("headers", f"name {shown} must be 1 to 20 of the characters a-z 0-9")
     if name in reserved:

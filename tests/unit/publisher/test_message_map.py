@@ -128,11 +128,12 @@ def test_key_order_ids_and_trace_stay_ours(message: Message, name: str, value: s
 @pytest.mark.parametrize(
     ("headers", "text"),
     [
-        ({"x-tenant": "a"}, "must be 1 to 20 of the characters a-z 0-9"),
+        ({"x-tenant": "a"}, "whose name is not 1 to 20 of the characters a-z 0-9"),
+        ({"Tenant": None}, "whose name is not 1 to 20 of the characters a-z 0-9"),
         ({"tenant": 5}, "headers.tenant: must be a str, not int"),
         ({"tenant": ""}, "must not be empty"),
         ({"tenant": "a\r\nx: y"}, "must not hold the character U[+]000D"),
-        ({5: "x"}, "name 5"),
+        ({5: "x"}, "whose name is not 1 to 20 of the characters a-z 0-9"),
         ({"type": None}, "leaves out the header type"),
         ({f"n{n}": "x" for n in range(21)}, "over the limit of 20"),
         ([("a", "b")], "headers of type list"),
@@ -143,6 +144,15 @@ def test_headers_that_are_not_valid_fail_the_message(
 ) -> None:
     with pytest.raises(MapFailed, match=text):
         wire_message(lambda _: WireForm(b"", headers=headers), message)
+
+
+@pytest.mark.parametrize("name", ["secret-4711", b"secret-4711"])
+def test_an_error_quotes_no_name_that_is_none(message: Message, name: object) -> None:
+    """As of a mapping whose names and values changed their places."""
+    headers: Any = {name: "authorization"}
+    with pytest.raises(MapFailed) as failed:
+        wire_message(lambda _: WireForm(b"", headers=headers), message)
+    assert "4711" not in failed.value.report
 
 
 @pytest.mark.parametrize(
