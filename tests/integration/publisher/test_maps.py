@@ -138,7 +138,7 @@ async def test_targets_that_share_a_stream_lose_nothing_to_its_deduplication(
     sql.execute("INSERT INTO outbox.outbox SELECT * FROM kept")
     assert [await relayed(name) for name in names] == [17] * len(names), "each is sent twice"
     async with Messages(database) as messages:
-        await gathered(messages.replay(Selection(ids=[events[4].id]), target=names[-1]))
+        await gathered(messages.replay(Selection(ids=(events[4].id,)), target=names[-1]))
     await relayed(names[-1])
 
     client: Any = await nats.connect(nats_server.url)  # pyright: ignore[reportUnknownMemberType]
