@@ -2,7 +2,7 @@
 
 The session begins and commits, so the engine's pool, events, isolation level and options apply.
 The mark of the run is its first statement. The guards are its last one: they are sent by the
-event `commit` of the connection, behind which SQLAlchemy sends COMMIT and nothing else.
+`commit` of the connection that the pool has lent, which SQLAlchemy calls after all its hooks.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.database.connection import is_commit
 from dsql_outbox.outbox.database.exchange import NumberedQuery, numbered, unprepared
+from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.outbox.failure import (
     RETRIED,
     FailureKind,
@@ -58,6 +59,10 @@ _REFUSALS: Final = {"InvalidRequestError", "PendingRollbackError", "ResourceClos
 _COMMITTED: Final = (
     "has committed its session",
     "leave out the commit, transact commits at its end",
+)
+_ENDED: Final = (
+    "has ended the transaction itself: what it sends after that is not stored",
+    "let transact begin, commit and roll back",
 )
 _ANOTHER: Final = (
     "has sent a statement of its session to another connection",
@@ -177,11 +182,13 @@ class SessionTransaction(RunTransaction):
             session.begin()
         self._connection = connection = connection_to_join(session)
         self._root = connection.get_transaction()
-        self._driver = connection.connection.driver_connection
+        lent = connection.connection
+        self._driver = lent.driver_connection
         self._has_failed = False
+        # Not by the event `commit`: hooks of the engine come after those of the connection.
+        lent.commit = partial(self._commit_behind_proof, lent.commit)
         _running[connection] = self
-        event.listen(connection, "commit", self._prove)
-        event.listen(connection, "before_cursor_execute", self._refuse_commit)
+        event.listen(connection, "before_cursor_execute", self._refuse_statement)
         event.listen(connection, "rollback_savepoint", self._forget_failure)
         event.listen(session, "after_begin", self._refuse_another, insert=True)
         event.listen(session, "detached_to_persistent", self._refuse_changed)
@@ -222,12 +229,12 @@ class SessionTransaction(RunTransaction):
             raise GuardFailed(error) from error
         gate.admit_commit()
 
-    def _prove(self, _connection: Any) -> None:
+    def _commit_behind_proof(self, commit: Callable[[], None]) -> None:
         """Prove the run before its COMMIT, or refuse a COMMIT of the function."""
         if self._proof is None:
             self._refuse(_COMMITTED)
-        else:
-            self._proof()
+        self._proof()
+        commit()
 
     def _close(self, error: BaseException | None, session: Any) -> None:
         try:
@@ -264,6 +271,8 @@ class SessionTransaction(RunTransaction):
     def note_error(self, context: Any) -> Exception | None:
         """Note an error of the connection. Return another one to be raised, or None."""
         error = context.original_exception
+        if isinstance(error, (GuardFailed, TransactionMisused)):  # ours, about a COMMIT
+            return None
         if not isinstance(error, Exception) or is_interrupt(error):
             _end_connection(context)  # in the middle of a statement
             return None
@@ -282,10 +291,12 @@ class SessionTransaction(RunTransaction):
     def _forget_failure(self, *_: object) -> None:
         self._has_failed = False
 
-    def _refuse_commit(self, _connection: Any, _cursor: Any, text: str, *_: object) -> None:
-        """Refuse a text that begins with COMMIT, which could not be taken back."""
+    def _refuse_statement(self, _connection: Any, _cursor: Any, text: str, *_: object) -> None:
+        """Refuse a text that begins with COMMIT, or after the end: neither could be taken back."""
         if is_commit(text.encode()):
             self._refuse(_COMMITTED)
+        if self._run is not None and self._found_status()[0] is TransactionStatus.IDLE:
+            self._refuse(_ENDED)  # on asyncpg the statement would be committed alone
 
     def _refuse_another(self, _session: Any, _transaction: object, connection: Any) -> None:
         if self._run is not None and connection is not self._connection:

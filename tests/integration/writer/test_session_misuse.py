@@ -3,16 +3,18 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from inspect import isawaitable
 from itertools import product
 from typing import Any
 from weakref import ref
 
 import pytest
-from sqlalchemy import create_engine, event, insert, text
+from sqlalchemy import Connection, create_engine, event, insert, text
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, NoResultFound, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
+from sqlalchemy.util import await_only
 from tests.support.driver_sessions import engine_url
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.session_transacts import (
@@ -68,6 +70,8 @@ CALLS: dict[str, Callable[[Session], Any]] = {
     "connection commit": lambda session: session.connection().commit(),
     "connection rollback": lambda session: session.connection().rollback(),
     "connection close": lambda session: session.connection().close(),
+    "lent connection commit": lambda session: session.connection().connection.commit(),
+    "lent connection rollback": lambda session: session.connection().connection.rollback(),
     "connection detach": lambda session: session.connection().detach(),
     "connection invalidate": lambda session: session.connection().invalidate(),
     "connection savepoint": lambda session: session.connection().begin_nested(),
@@ -132,19 +136,27 @@ def test_no_call_of_the_session_parts_its_rows_from_the_event(  # noqa: C901 - o
         proxy.heal()
 
 
+def end_by_driver(session: Session, end: str) -> None:
+    """End the transaction past SQLAlchemy."""
+    found: Any = session.connection().connection.driver_connection
+    ended = found.execute(end) if hasattr(found, "is_in_transaction") else getattr(found, end)()
+    if isawaitable(ended):
+        await_only(ended)
+
+
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_a_transaction_that_the_driver_ends_is_found_before_the_commit(
     open_door: OpenDoor, own: Tables, url: str, end: str
 ) -> None:
-    """What the function has committed itself is stored, and nothing else."""
+    """What the function has committed itself is stored, and nothing else: asyncpg begins none."""
 
     def function(session: Session, append: Any) -> None:
         session.add(Own(n=1))
         session.flush()
         append(new_event())
-        getattr(session.connection().connection, end)()
-        session.add(Own(n=2))
-        session.flush()  # the driver begins another transaction
+        end_by_driver(session, end)
+        with suppress(TransactionMisused):
+            session.execute(text("INSERT INTO own VALUES (2)"))
 
     with pytest.raises(TransactionMisused, match="has ended the transaction itself"):
         open_door(url).transact(function)
@@ -319,6 +331,34 @@ def test_a_hook_that_raises_before_the_commit_stores_nothing(
     with pytest.raises(RuntimeError, match="of a hook"):
         open_door(url).transact(function)
     assert (own_rows(own), ids(own)) == (0, set())
+
+
+@pytest.mark.parametrize("target", ["connection", "engine"])
+@pytest.mark.parametrize("how", ["error", "rollback"])
+def test_no_hook_comes_between_the_guards_and_the_commit(
+    open_door: OpenDoor, own: Tables, url: str, target: str, how: str
+) -> None:
+    """One that swallows its error would have COMMIT answered by ROLLBACK, which drivers hide."""
+    door = open_door(url)
+
+    def hook(connection: Connection) -> None:
+        if how == "rollback":
+            connection.connection.rollback()
+        else:
+            with suppress(SQLAlchemyError):
+                connection.execute(text("SELECT 1 / 0"))
+
+    def function(session: Session, append: Any) -> None:
+        session.add(Own(n=3))
+        append(new_event())
+        event.listen(
+            session.connection() if target == "connection" else door.engine, "commit", hook
+        )
+
+    with pytest.raises((TransactionMisused, SQLAlchemyError)):
+        door.transact(function)
+    assert (own_rows(own), ids(own)) == (0, set())
+    assert door.checked_out == 0
 
 
 def test_a_session_that_outlives_its_function_sends_nothing(
