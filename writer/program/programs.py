@@ -165,16 +165,16 @@ class Programs:
             before = run.status
             prepared = run.prepare_append(event, expected_version, before)
             yield from session.join()
+            with run.record_append(prepared.event.id, before):
+                was_plain = self._core.statements.is_plain
+                try:
+                    stored = yield from self._append(session, prepared)
+                except Exception as error:
+                    run.is_refused = refuses_form(error) and not was_plain
+                    raise
         except Exception as error:
             run.note_refused(error)
             raise
-        with run.record_append(prepared.event.id, before):
-            was_plain = self._core.statements.is_plain
-            try:
-                stored = yield from self._append(session, prepared)
-            except Exception as error:
-                run.is_refused = refuses_form(error) and not was_plain
-                raise
         return run.receipt(prepared, stored)
 
     def append_to(

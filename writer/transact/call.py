@@ -40,6 +40,7 @@ from dsql_outbox.outbox.failure import (
     FailureKind,
     driver_error,
     kind_of,
+    sqlstate_of,
 )
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
@@ -380,12 +381,12 @@ class Run(FunctionRun, Generic[T]):
         return prepared
 
     def note_refused(self, error: Exception) -> None:
-        """Record the error of an append that sent nothing.
+        """Record the error of an append, also of one that a savepoint undoes.
 
         Outside of a run, any error of `append_to` fails the transaction of the caller.
         """
         if self.call.has_sessions:
-            self._refused = error
+            self._refused = self._refused or error
 
     def is_first(self, event_id: UUID) -> bool:
         """Return whether the call would have stored this event before all others."""
@@ -439,10 +440,11 @@ class Run(FunctionRun, Generic[T]):
 
     def collided_event(self) -> UUID | None:
         """Return the event whose append violated a unique key, if that ended this run."""
-        if self._collision is None or not self.failures:
+        failure = self.failures[0] if self.failures else self._refused
+        if self._collision is None or failure is None:
             return None
         event_id, error = self._collision
-        return event_id if self._is_within(self.failures[0], error) else None
+        return event_id if self._is_within(failure, error) else None
 
     def judge(self, raised: Exception | None) -> Verdict | None:
         """Judge the run, its appends and its fence. None: the transaction commits."""
@@ -454,8 +456,8 @@ class Run(FunctionRun, Generic[T]):
                 self.call.require_fence(self.fence)
             except OutcomeUnknown as unknown:
                 return Verdict(unknown, unknown, is_functions=True)
-            if self._refused is not None:
-                return Verdict(self._refused, self._refused, is_functions=True)
+            if (error := self._refused) is not None:
+                return Verdict(error, error, is_functions=sqlstate_of(error) is None)
         elif self._stale is not None and self._is_within(verdict.for_caller, self._stale):
             return verdict._replace(for_caller=self._stale)  # the function has swallowed it
         return verdict

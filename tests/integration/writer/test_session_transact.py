@@ -7,6 +7,7 @@ from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from aurora_dsql_sqlalchemy.psycopg import AuroraDSQLDialect_psycopg
@@ -31,7 +32,11 @@ from tests.support.writer.transacts import ids, own, own_rows
 from dsql_outbox import (
     AsyncWriter,
     Database,
+    DuplicateEvent,
+    Entity,
+    Event,
     InvalidEvent,
+    OutboxError,
     Receipt,
     StaleVersion,
     TransactionMisused,
@@ -73,6 +78,35 @@ def test_any_pool_serves(open_door: OpenDoor, own: Tables, url: str, pool: type[
         door.transact(lambda session, append: (both(session, append), session.flush(), 1 / 0))
     door.transact(both)
     assert (own_rows(own), len(ids(own))) == (2, 2)
+
+
+@pytest.mark.parametrize("kind", ["invalid", "stale", "stored"])
+def test_a_savepoint_takes_no_error_of_an_append_with_it(
+    open_door: OpenDoor, own: Tables, url: str, kind: str
+) -> None:
+    """A row without its event would be committed."""
+    door = open_door(url)
+    stored = door.transact(lambda _, append: append(new_event())).event_id
+    errors: dict[str, type[Exception]] = {
+        "invalid": InvalidEvent,
+        "stale": StaleVersion,
+        "stored": DuplicateEvent,
+    }
+    event_id = stored if kind == "stored" else uuid4()
+    options = {"expected_version": 7} if kind == "stale" else {}
+
+    def function(session: Session, append: Any) -> str:
+        session.add(Own(n=3))
+        session.flush()
+        entities = [] if kind == "invalid" else [Entity("Car", "CAR-3")]
+        event = Event.new("CarSold", entities, id=event_id)
+        with suppress(OutboxError, DBAPIError), session.begin_nested():
+            append(event, **options)
+        return "stored nothing"
+
+    with pytest.raises(errors[kind]):
+        door.transact(function)
+    assert (own_rows(own), ids(own)) == (0, {stored})
 
 
 @pytest.mark.usefixtures("own")
