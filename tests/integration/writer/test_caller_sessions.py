@@ -343,6 +343,24 @@ def test_a_session_that_would_commit_the_event_alone_is_refused(
     assert ids(own) == set()
 
 
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+@pytest.mark.parametrize("kind", ["asyncpg AsyncSession", "asyncpg AsyncConnection"])
+def test_a_transaction_that_a_text_has_ended_takes_no_event(
+    own: Tables, url: str, open_caller: OpenCaller, kind: str, end: str
+) -> None:
+    """SQLAlchemy does not begin another one, so asyncpg would commit the event alone."""
+    caller = open_caller(kind, url)
+    caller.execute(ROW)
+    caller.execute(end)
+    with pytest.raises(TransactionMisused, match="would be stored on its own"):
+        caller.append(workload_s.car_created())
+    assert ids(own) == set()
+    caller.rollback()
+    caller.append(workload_s.car_created())
+    caller.commit()
+    assert len(ids(own)) == 1
+
+
 def _leave_transaction(caller: Any, kind: str) -> None:
     if kind.startswith("asyncpg"):
         caller._run(caller._transaction.rollback)
