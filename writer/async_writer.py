@@ -14,6 +14,7 @@ from dsql_outbox.outbox.database.fork import call_in_children
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
+from dsql_outbox.outbox.unit_of_work.run_transaction import Sessions
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.coalesce.coalescer import Coalescer
@@ -27,7 +28,6 @@ from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.sessions.joinable import AsyncJoinable, async_session_of
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.transact.call import Call, Run, innermost
-from dsql_outbox.writer.transact.caller_sessions import sessions_of
 from dsql_outbox.writer.transact.joined import joined, transaction_of
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
 
@@ -139,7 +139,7 @@ class AsyncWriter(WriterBase):
 
     async def _transact_in(
         self,
-        sessions: Any,
+        sessions: Sessions | None,
         function: Callable[[Any], Awaitable[T]],
         *,
         entities: Iterable[EntityKey],
@@ -151,10 +151,8 @@ class AsyncWriter(WriterBase):
         named = listed_entities(entities)
         self._enter_loop()
         require_function("transact", function)
-        marks = self._core.database.takes_local_settings
-        found = sessions and sessions_of(sessions, is_async=True, takes_local_settings=marks)
-        invoke = partial(self._invoke_in if found else self._invoke, function)
-        call: Call[T] = self._programs.call(gate, invoke, on_duplicate, found)
+        invoke = partial(self._invoke_in if sessions else self._invoke, function)
+        call: Call[T] = self._programs.call(gate, invoke, on_duplicate, sessions)
         with innermost(call):
             await self._perform(self._programs.transact(call, gate, named))
         return call.result()

@@ -9,6 +9,7 @@ from dsql_outbox.outbox.unit_of_work.turns import EntityKey
 from dsql_outbox.writer.attempt.pending import OnDuplicate
 
 from .async_writer import AsyncWriter
+from .transact.caller_sessions import sessions_of
 from .writer import Writer
 
 T = TypeVar("T")
@@ -118,6 +119,11 @@ def transact(  # noqa: PLR0913 - the arguments of the writer's, and the sessions
         raise wrong_type(
             "transact takes a Writer or AsyncWriter", writer, "transact(Writer(..), ..)"
         )
+    found = sessions_of(
+        sessions,
+        is_async=isinstance(writer, AsyncWriter),
+        takes_local_settings=writer._core.database.takes_local_settings,  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    )
     return writer._transact_in(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        sessions, function, entities=entities, on_duplicate=on_duplicate, timeout=timeout
+        found, function, entities=entities, on_duplicate=on_duplicate, timeout=timeout
     )

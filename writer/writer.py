@@ -12,6 +12,7 @@ from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
+from dsql_outbox.outbox.unit_of_work.run_transaction import Sessions
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
 from dsql_outbox.writer.program.call_arguments import (
@@ -24,7 +25,6 @@ from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.sessions.joinable import Joinable, session_of
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.transact.call import Call, Run, innermost, require_sync
-from dsql_outbox.writer.transact.caller_sessions import sessions_of
 from dsql_outbox.writer.transact.joined import joined, transaction_of
 from dsql_outbox.writer.transact.transaction import Transaction, invoke
 
@@ -129,7 +129,7 @@ class Writer(WriterBase):
 
     def _transact_in(
         self,
-        sessions: Any,
+        sessions: Sessions | None,
         function: Callable[[Any], T],
         *,
         entities: Iterable[EntityKey],
@@ -141,10 +141,8 @@ class Writer(WriterBase):
         named = listed_entities(entities)
         require_function("transact", function)
         require_sync(function)
-        marks = self._core.database.takes_local_settings
-        found = sessions and sessions_of(sessions, is_async=False, takes_local_settings=marks)
-        invoke = partial(self._invoke_in if found else self._invoke, function)
-        call: Call[T] = self._programs.call(gate, invoke, on_duplicate, found)
+        invoke = partial(self._invoke_in if sessions else self._invoke, function)
+        call: Call[T] = self._programs.call(gate, invoke, on_duplicate, sessions)
         with innermost(call):
             self._perform(self._programs.transact(call, gate, named))
         return call.result()

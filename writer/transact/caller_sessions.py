@@ -150,8 +150,6 @@ def _sessions_of_engine(
             f"transact takes an engine on psycopg, asyncpg or psycopg2, not on "
             f'{engine.dialect.driver}: create_engine("postgresql+psycopg://..")'
         )
-    if given.kw.get("twophase"):
-        raise TypeError(f"transact commits in one phase: {name}(engine), without twophase")
     return EngineSessions(given, takes_local_settings=takes_local_settings)
 
 

@@ -178,6 +178,10 @@ class SessionTransaction(RunTransaction):
     def _open(self, session: Any) -> None:
         from sqlalchemy import event  # noqa: PLC0415 - the session has imported it
 
+        if session.twophase:  # whose commit would pass the guards
+            raise TypeError(
+                "transact commits in one phase: give it a sessionmaker without twophase"
+            )
         if not session.in_transaction():
             session.begin()
         self._connection = connection = connection_to_join(session)
@@ -238,7 +242,8 @@ class SessionTransaction(RunTransaction):
 
     def _close(self, error: BaseException | None, session: Any) -> None:
         try:
-            if error is not None and self._connection is not None and ends_connection(error):
+            is_ended = self._watch.has_ended_it or (error is not None and ends_connection(error))
+            if is_ended and self._connection is not None:
                 _invalidate(self._connection)
         finally:
             _running.pop(self._connection, None)
@@ -246,9 +251,10 @@ class SessionTransaction(RunTransaction):
                 _at_the_end(session.rollback)
             finally:
                 _at_the_end(session.close)
+                self._watch.end()
 
     def _roll_back(self, session: Any) -> None:
-        if self._found_status()[0] in _UNUSABLE:
+        if self._found_status()[0] in _UNUSABLE or self._watch.has_ended_it:
             _invalidate(self._connection)
         _at_the_end(session.rollback)
 

@@ -379,13 +379,13 @@ def test_a_session_that_outlives_its_function_sends_nothing(
     assert (own_rows(own), len(ids(own))) == (0, 2)
 
 
-@pytest.mark.parametrize("takes_marks", [True, False])
+@pytest.mark.parametrize("takes_local_settings", [True, False])
 def test_a_session_is_forgotten_after_its_call(
-    open_door: OpenDoor, own: Tables, proxy: PostgresProxy, *, takes_marks: bool
+    open_door: OpenDoor, own: Tables, proxy: PostgresProxy, *, takes_local_settings: bool
 ) -> None:
     sessions: list[Any] = []
     door = open_door(proxy.url)
-    if not takes_marks:
+    if not takes_local_settings:
         proxy.refuse(1, matching="set_config", sqlstate="0A000", message="not supported")
 
     def function(session: Session, append: Any) -> None:

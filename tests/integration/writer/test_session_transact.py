@@ -247,6 +247,24 @@ def test_autocommit_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("swallows", [False, True])
+class TwoPhase(Session):
+    """A session that commits in two phases, whatever its sessionmaker says."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options | {"twophase": True})
+
+
+@pytest.mark.parametrize("options", [{"kind": TwoPhase}, {"sessions": {"twophase": True}}])
+def test_a_commit_in_two_phases_is_refused_before_anything_is_sent(
+    open_door: OpenDoor, own: Tables, url: str, options: dict[str, Any]
+) -> None:
+    """The guards would not be in it."""
+    door = open_door(url, **options)
+    with pytest.raises(TypeError, match="commits in one phase"):
+        door.transact(both)
+    assert (own_rows(own), ids(own)) == (0, set())
+
+
 def test_a_stale_version_is_told_also_if_the_function_swallows_it(
     open_door: OpenDoor, own: Tables, url: str, *, swallows: bool
 ) -> None:
@@ -400,10 +418,11 @@ PG = "postgresql+psycopg://"
         (lambda: sessionmaker(create_engine("sqlite://")), "not on pysqlite"),
         (sessionmaker, "the sessionmaker of one engine: sessionmaker(engine)"),
         (lambda: sessionmaker(binds={Own: create_engine("sqlite://")}), "one engine"),
-        (lambda: sessionmaker(create_engine(PG), twophase=True), "in one phase"),
         (lambda: create_engine("sqlite://"), "ConnectionPool, not Engine: sessionmaker(engine)"),
         (async_sessionmaker, "a ConnectionPool, not async_sessionmaker"),
         (object, "a sessionmaker or a ConnectionPool, not object"),
+        (lambda: None, "a sessionmaker or a ConnectionPool, not NoneType"),
+        (dict, "a sessionmaker or a ConnectionPool, not dict"),
     ],
 )
 def test_another_sessionmaker_is_refused(make: Callable[[], Any], text: str) -> None:
@@ -421,6 +440,7 @@ def test_another_async_sessionmaker_is_refused() -> None:
     for sessions, text_ in (
         (async_sessionmaker(), "the async_sessionmaker of one engine"),
         (sessionmaker(), "an AsyncConnectionPool, not sessionmaker"),
+        (None, "an AsyncConnectionPool, not NoneType"),
     ):
         with pytest.raises(TypeError, match=text_):
             asyncio.run(call(sessions))
