@@ -103,9 +103,10 @@ class PoolSessions(Sessions):
         del fresh, role_path
         require_time(deadline)
         lent = yield Invoke(self._take, deadline)
-        ours = self._kind.over(lent)
-        ours.deadline, ours.takes_local_settings = deadline, self._takes_local_settings
+        ours: Any = None
         try:
+            ours = self._kind.over(lent)
+            ours.deadline, ours.takes_local_settings = deadline, self._takes_local_settings
             answer = yield from work(OwnTransaction(ours))
         except BaseException as error:
             yield from self._give_back(lent, ours, error)
@@ -120,10 +121,13 @@ class PoolSessions(Sessions):
         return self._pool.getconn(timeout=seconds)
 
     def _give_back(self, lent: Any, ours: Any, error: BaseException | None) -> Program[None]:
-        is_idle = ours.pgconn.transaction_status == TransactionStatus.IDLE
-        if not is_idle or (error is not None and ends_connection(error)):
-            ours.drop()
-        ours.leave()
+        if ours is None:  # an interrupt came first
+            lent.pgconn.finish()
+        else:
+            is_idle = ours.pgconn.transaction_status == TransactionStatus.IDLE
+            if not is_idle or (error is not None and ends_connection(error)):
+                ours.drop()
+            ours.leave()
         yield Invoke(self._put, lent)
 
     def _put(self, lent: Any) -> Any:

@@ -30,6 +30,7 @@ from dsql_outbox import (
     transact,
 )
 from dsql_outbox.observability.facts import AttemptEnded
+from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["own"]
@@ -257,3 +258,26 @@ def test_a_pool_without_a_free_connection_is_waited_for_until_the_deadline(url: 
         pytest.raises(psycopg.OperationalError, match="couldn't get a connection"),
     ):
         transact(writer, pool, lambda _: None, timeout=0.2)
+
+
+@pytest.mark.usefixtures("own")
+def test_a_pool_gets_its_connection_back_after_an_interrupt_before_the_run(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupts = [KeyboardInterrupt]
+
+    def copy_settings(*args: Any) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        undisturbed(*args)
+
+    with (
+        Writer(Database(url), formed(QUICK)) as writer,
+        ConnectionPool(url, min_size=1, max_size=1) as pool,
+    ):
+        undisturbed = Connection.copy_settings
+        writer.write(new_event())
+        monkeypatch.setattr(Connection, "copy_settings", copy_settings)
+        with pytest.raises(KeyboardInterrupt):
+            transact(writer, pool, lambda _: None)
+        assert transact(writer, pool, lambda _: "again", timeout=5) == "again"
