@@ -196,8 +196,9 @@ class SessionTransaction(RunTransaction):
         event.listen(connection, "rollback_savepoint", self._forget_failure)
         event.listen(session, "after_begin", self._refuse_another, insert=True)
         event.listen(session, "detached_to_persistent", self._refuse_changed)
-        if not event.contains(connection.engine, "handle_error", _note_error):
-            event.listen(connection.engine, "handle_error", _note_error, insert=True)
+        dialect = connection.dialect  # one for all engines that share a pool
+        if not event.contains(dialect, "handle_error", _note_error):
+            event.listen(dialect, "handle_error", _note_error, insert=True)
         for returned in ("after_commit", "after_rollback"):  # to the pool, soon after the event
             event.listen(session, returned, self._watch.end)
         self._watch.begin(connection, self._driver)
@@ -246,11 +247,11 @@ class SessionTransaction(RunTransaction):
             if is_ended and self._connection is not None:
                 _invalidate(self._connection)
         finally:
-            _running.pop(self._connection, None)
             try:
                 _at_the_end(session.rollback)
             finally:
                 _at_the_end(session.close)
+                _running.pop(self._connection, None)
                 self._watch.end()
 
     def _roll_back(self, session: Any) -> None:
@@ -288,7 +289,8 @@ class SessionTransaction(RunTransaction):
         was_healthy = not self._has_failed or state not in {None, _FAILED_TRANSACTION}
         before = TransactionStatus.INTRANS if was_healthy else TransactionStatus.INERROR
         self._has_failed = self._has_failed or state is not None or self._is_lost
-        if kind_of(error) in _ENDING:
+        # If no statement failed, then ROLLBACK did: the pool would lend an open transaction again.
+        if kind_of(error) in _ENDING or (context.statement is None and state is None):
             _end_connection(context)
         if self._run is not None:
             self._run.note_failure(late or context.sqlalchemy_exception or error, before)

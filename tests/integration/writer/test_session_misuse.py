@@ -1,5 +1,6 @@
 """Each way to end, leave or evade the session inside `transact`: misuse, and nothing stored."""
 
+import asyncio
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,8 +12,8 @@ from weakref import ref
 import pytest
 from sqlalchemy import Connection, create_engine, event, insert, text
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, NoResultFound, SQLAlchemyError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 from tests.support.driver_sessions import engine_url
@@ -28,7 +29,7 @@ from tests.support.writer.session_transacts import (
 )
 from tests.support.writer.transacts import ids, own, own_rows
 
-from dsql_outbox import Receipt, TransactionMisused
+from dsql_outbox import AsyncWriter, Database, Receipt, TransactionMisused, transact
 from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["driver", "open_door", "own"]
@@ -333,6 +334,31 @@ def test_a_hook_that_raises_before_the_commit_stores_nothing(
     assert (own_rows(own), ids(own)) == (0, set())
 
 
+def test_a_connection_that_cannot_be_rolled_back_is_closed(own: Tables, url: str) -> None:
+    """The pool would lend it again with its open transaction."""
+
+    async def call() -> Receipt:
+        engine = create_async_engine(engine_url(url, "asyncpg"), pool_size=1, max_overflow=0)
+        sessions = async_sessionmaker(engine)
+        async with AsyncWriter(Database(url)) as writer:
+
+            async def in_another_loop(session: AsyncSession) -> None:
+                await asyncio.to_thread(asyncio.run, append(session))
+
+            async def append(session: AsyncSession) -> Receipt:
+                return await writer.append_to(session, new_event())
+
+            with pytest.raises(RuntimeError, match="attached to a different loop"):
+                await transact(writer, sessions, in_another_loop)
+            assert ids(own) == set()
+            receipt = await transact(writer, sessions, append)
+        await engine.dispose()
+        return receipt
+
+    receipt = asyncio.run(call())
+    assert ids(own) == {receipt.event_id}
+
+
 @pytest.mark.parametrize("target", ["connection", "engine"])
 @pytest.mark.parametrize("how", ["error", "rollback"])
 def test_no_hook_comes_between_the_guards_and_the_commit(
@@ -377,6 +403,16 @@ def test_a_session_that_outlives_its_function_sends_nothing(
     door.transact(function)
     door.transact(function)
     assert (own_rows(own), len(ids(own))) == (0, 2)
+
+
+def test_engines_that_share_a_pool_are_listened_to_once(open_door: OpenDoor, url: str) -> None:
+    door = open_door(url)
+    if isinstance(door, AsyncDoor):
+        pytest.skip("its engine is the same")
+    for _ in range(3):
+        engine = door.engine.execution_options(isolation_level="REPEATABLE READ")
+        transact(door.writer, sessionmaker(engine), lambda _: None)
+    assert len(list(door.engine.dialect.dispatch.handle_error)) == 1
 
 
 @pytest.mark.parametrize("takes_local_settings", [True, False])
