@@ -90,19 +90,19 @@ def connection_to_join(given: Any) -> Any:
             "this connection is in autocommit mode",
             'with SQLAlchemy an engine without isolation_level="AUTOCOMMIT"',
         )
-    if driver == "asyncpg" and _has_ended(connection.connection):
+    if driver == "asyncpg" and _has_ended(connection.connection.dbapi_connection):
         why = "a statement such as COMMIT or ROLLBACK has ended that of this session"
         raise alone(why, "commit() and rollback() of the session for it")
     return connection
 
 
-def _has_ended(lent: Any) -> bool:
+def _has_ended(adapted: Any) -> bool:
     """Return whether a statement has ended a transaction of asyncpg that SQLAlchemy has begun.
 
     SQLAlchemy believes that it is open, and shows that nowhere else.
     """
-    has_begun = getattr(lent.dbapi_connection, "_transaction", None) is not None
-    return has_begun and not lent.driver_connection.is_in_transaction()
+    has_begun = getattr(adapted, "_transaction", None) is not None
+    return has_begun and not adapted.driver_connection.is_in_transaction()
 
 
 def run_statements(connection: Any, statements: Statements, _: object = None) -> Sequence[Row]:
