@@ -121,14 +121,16 @@ class PoolSessions(Sessions):
         return self._pool.getconn(timeout=seconds)
 
     def _give_back(self, lent: Any, ours: Any, error: BaseException | None) -> Program[None]:
-        if ours is None:  # an interrupt came first
-            lent.pgconn.finish()
-        else:
-            is_idle = ours.pgconn.transaction_status == TransactionStatus.IDLE
-            if not is_idle or (error is not None and ends_connection(error)):
-                ours.drop()
-            ours.leave()
-        yield Invoke(self._put, lent)
+        try:
+            if ours is None:  # an interrupt came first
+                lent.pgconn.finish()
+            else:
+                is_idle = ours.pgconn.transaction_status == TransactionStatus.IDLE
+                if not is_idle or (error is not None and ends_connection(error)):
+                    ours.drop()
+                ours.leave()
+        finally:
+            yield Invoke(self._put, lent)
 
     def _put(self, lent: Any) -> Any:
         return shielded(self._pool.putconn(lent))
