@@ -8,7 +8,7 @@ judges here; the rest is for the guards before COMMIT.
 """
 
 import re
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import starmap
 from typing import Any, Final, NamedTuple
@@ -163,6 +163,12 @@ class FunctionRun:
         """Raise `TypeError` for a value that has run nothing yet, as ``map(append, events)``."""
         value: object = self.value
         kind = type(value)
+        if isinstance(value, Coroutine):
+            value.close()  # else Python warns as well
+            raise TypeError(
+                f"the function given to {self._caller} returned a coroutine that it has not "
+                "awaited: nothing is stored; await it in the function"
+            )
         if issubclass(kind, _LAZY):
             raise TypeError(
                 f"the function given to {self._caller} returned a {kind.__name__}, which runs "

@@ -246,7 +246,6 @@ def test_autocommit_is_refused_before_anything_is_sent(
     assert not [sql for sql in proxy.statements if "dsql_outbox" in sql or "own" in sql]
 
 
-@pytest.mark.parametrize("swallows", [False, True])
 class TwoPhase(Session):
     """A session that commits in two phases, whatever its sessionmaker says."""
 
@@ -265,6 +264,7 @@ def test_a_commit_in_two_phases_is_refused_before_anything_is_sent(
     assert (own_rows(own), ids(own)) == (0, set())
 
 
+@pytest.mark.parametrize("swallows", [False, True])
 def test_a_stale_version_is_told_also_if_the_function_swallows_it(
     open_door: OpenDoor, own: Tables, url: str, *, swallows: bool
 ) -> None:
@@ -352,6 +352,23 @@ def test_calls_that_name_an_entity_run_one_at_a_time(own: Tables, url: str) -> N
     engine.dispose()
     assert [receipt.conflicts for receipt in receipts] == [0] * 5
     assert own.execute("SELECT n FROM own") == [{"n": 105}]
+
+
+def test_a_statement_that_is_not_awaited_ends_the_call(own: Tables, url: str) -> None:
+    async def call() -> None:
+        engine = create_async_engine(engine_url(url, "asyncpg"))
+        async with AsyncWriter(Database(url), QUICK) as writer:
+
+            async def function(session: AsyncSession) -> Any:
+                await writer.append_to(session, new_event())
+                return session.execute(text("INSERT INTO own VALUES (4)"))
+
+            with pytest.raises(TypeError, match="a coroutine that it has not awaited"):
+                await transact(writer, async_sessionmaker(engine), function)
+        await engine.dispose()
+
+    asyncio.run(call())
+    assert (own_rows(own), ids(own)) == (0, set())
 
 
 def test_an_append_that_is_not_awaited_ends_the_call(own: Tables, url: str) -> None:
