@@ -1,6 +1,5 @@
 """Each way to end, leave or evade the session inside `transact`: misuse, and nothing stored."""
 
-import asyncio
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -9,10 +8,11 @@ from itertools import product
 from typing import Any
 from weakref import ref
 
+import asyncpg
 import pytest
 from sqlalchemy import Connection, create_engine, event, insert, text
 from sqlalchemy.exc import IntegrityError, InvalidRequestError, NoResultFound, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
@@ -29,7 +29,7 @@ from tests.support.writer.session_transacts import (
 )
 from tests.support.writer.transacts import ids, own, own_rows
 
-from dsql_outbox import AsyncWriter, Database, Receipt, TransactionMisused, transact
+from dsql_outbox import Receipt, TransactionMisused, transact
 from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["driver", "open_door", "own"]
@@ -334,28 +334,29 @@ def test_a_hook_that_raises_before_the_commit_stores_nothing(
     assert (own_rows(own), ids(own)) == (0, set())
 
 
-def test_a_connection_that_cannot_be_rolled_back_is_closed(own: Tables, url: str) -> None:
+class Busy:
+    """A transaction of asyncpg whose connection serves another task."""
+
+    async def rollback(self) -> None:
+        raise asyncpg.InterfaceError("cannot perform operation: another operation is in progress")
+
+
+@pytest.mark.parametrize("driver", ["asyncpg"])
+def test_a_connection_that_cannot_be_rolled_back_is_closed(
+    open_door: OpenDoor, own: Tables, url: str
+) -> None:
     """The pool would lend it again with its open transaction."""
+    door = open_door(url, pool_size=1, max_overflow=0)
 
-    async def call() -> Receipt:
-        engine = create_async_engine(engine_url(url, "asyncpg"), pool_size=1, max_overflow=0)
-        sessions = async_sessionmaker(engine)
-        async with AsyncWriter(Database(url)) as writer:
+    def function(session: Session, append: Any) -> None:
+        append(new_event())
+        adapted: Any = session.connection().connection.dbapi_connection
+        adapted._transaction = Busy()
+        raise LookupError
 
-            async def in_another_loop(session: AsyncSession) -> None:
-                await asyncio.to_thread(asyncio.run, append(session))
-
-            async def append(session: AsyncSession) -> Receipt:
-                return await writer.append_to(session, new_event())
-
-            with pytest.raises(RuntimeError, match="attached to a different loop"):
-                await transact(writer, sessions, in_another_loop)
-            assert ids(own) == set()
-            receipt = await transact(writer, sessions, append)
-        await engine.dispose()
-        return receipt
-
-    receipt = asyncio.run(call())
+    with pytest.raises(LookupError):
+        door.transact(function)
+    receipt = door.transact(lambda _, append: append(new_event()))
     assert ids(own) == {receipt.event_id}
 
 
