@@ -6,7 +6,7 @@ from typing import Final, LiteralString, NamedTuple
 from unittest.mock import patch
 
 from dsql_outbox.schema import named_statements
-from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.named_statements import numbered_statement, statement
 
 
 class Defect(NamedTuple):
@@ -110,9 +110,15 @@ def planted(defect: Defect) -> Generator[None]:
             raise AssertionError(f"{name} has no text {defect.text!r}")
         return text.replace(defect.text, defect.planted)
 
-    statement.cache_clear()
+    _forget_statements()
     try:
         with patch.object(named_statements, "read_sql", read_sql):
             yield
     finally:
-        statement.cache_clear()
+        _forget_statements()
+
+
+def _forget_statements() -> None:
+    """Have the statements loaded again, in both forms in which they are kept."""
+    statement.cache_clear()
+    numbered_statement.cache_clear()

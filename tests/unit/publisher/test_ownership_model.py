@@ -213,7 +213,7 @@ class Mixed(Publishers):
     kinds = (SHORT, SETTINGS, LONG)
 
 
-@pytest.mark.parametrize("schedules", [15, pytest.param(400, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("schedules", [15, pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("machine", [Publishers, Mixed])
 def test_no_shard_has_two_owners_and_none_stays_without_one_whatever_happens(
     machine: type[Publishers], schedules: int
