@@ -115,7 +115,9 @@ def _type_name(value: object) -> str:
 
 def _entity_at_fault(event: object) -> str:
     """Return the path of the first entity that cannot be encoded, or an empty one."""
-    entities: object = event.get("entities") if isinstance(event, Mapping) else None
+    if not isinstance(event, Mapping):
+        return ""
+    entities = cast("Mapping[str, object]", event).get("entities")
     listed = cast("list[object]", entities) if isinstance(entities, list) else ()
     for n, entity in enumerate(listed):
         try:
