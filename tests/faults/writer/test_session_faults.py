@@ -22,6 +22,8 @@ from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["driver", "open_door", "own"]
 
+pytestmark = pytest.mark.postgres_only("the sessions of these callers pass the endpoint by")
+
 
 class Both:
     """Adds a row by the ORM, and an event. Keeps the sessions of its runs.

@@ -23,7 +23,10 @@ from tests.support.writer.transacts import ids, own, own_rows
 from dsql_outbox import AsyncWriter, Database, Writer, transact
 from dsql_outbox.testing import PostgresProxy
 
-pytestmark = pytest.mark.client
+pytestmark = [
+    pytest.mark.client,
+    pytest.mark.postgres_only("the sessions of these callers pass the endpoint by"),
+]
 
 __all__ = ["own"]
 

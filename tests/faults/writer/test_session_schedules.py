@@ -18,6 +18,8 @@ from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["driver", "open_door", "own"]
 
+pytestmark = pytest.mark.postgres_only("the sessions of these callers pass the endpoint by")
+
 CALLS: Final = 8
 
 PLACES: Final = ["set_config", "INSERT INTO own", "business_events", "AS kept", "COMMIT"]

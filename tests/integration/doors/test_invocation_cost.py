@@ -57,8 +57,10 @@ def test_what_an_idle_invocation_costs_is_on_the_page(proxy: PostgresProxy) -> N
     assert invoke(proxy)["ended"] == "empty"
     # The relay looks every 10 ms until the invocation has seen that nothing waits. How often that
     # is depends on the machine, so only the other statements have a number.
-    looks = [text for text in proxy.statements if LOOK in text]
-    others = [text for text in proxy.statements if LOOK not in text]
+    # A look on PostgreSQL has settings before it, which Aurora DSQL does not take.
+    sent = [text for text in proxy.statements if "set_config('plan_cache_mode'" not in text]
+    looks = [text for text in sent if LOOK in text]
+    others = [text for text in sent if LOOK not in text]
     connections, count, usual = said(
         r"opens (\d) connections and runs (\d+) statements, and it looks for rows about (\d) times"
     )

@@ -47,7 +47,10 @@ from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import http_status
 from dsql_outbox.writer.statement.answers import stale_version
 
-pytestmark = pytest.mark.client
+pytestmark = [
+    pytest.mark.client,
+    pytest.mark.postgres_only("the sessions of these callers pass the endpoint by"),
+]
 
 K = FailureKind
 RAISED_STATES = [

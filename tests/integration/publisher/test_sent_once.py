@@ -37,7 +37,11 @@ async def test_a_batch_costs_about_a_read_and_a_delete(outbox_url: str, writer: 
     with PostgresProxy(outbox_url) as proxy:
         publisher = Publisher(Database(proxy.url), MemorySink(), quick_settings(batch_rows=100))
         done = await publisher.run(until_empty=True)
-        sent = Counter("DELETE FROM" in text for text in proxy.statements)
+        sent = Counter(
+            "DELETE FROM" in text
+            for text in proxy.statements
+            if "set_config('plan_cache_mode'" not in text  # in the round trip of a read
+        )
     assert done.delivered == 2_000
     batches = 2_000 / 100
     assert sent[True] <= 1.5 * batches + 5, "deletes"

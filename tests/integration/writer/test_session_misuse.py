@@ -34,6 +34,8 @@ from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["driver", "open_door", "own"]
 
+pytestmark = pytest.mark.postgres_only("the sessions of these callers pass the endpoint by")
+
 
 def begin_block(session: Session) -> None:
     with session.begin():

@@ -47,6 +47,8 @@ from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["driver", "open_door", "own"]
 
+pytestmark = pytest.mark.postgres_only("the sessions of these callers pass the endpoint by")
+
 UNDO = text("ROLLBACK AND CHAIN")
 
 UNREACHABLE = Database("host=/nonexistent")
