@@ -38,7 +38,7 @@ FAULTS: Final[list[Fault]] = [
 
 
 @pytest.mark.parametrize(
-    "seed", [n if n < 2 else pytest.param(n, marks=[pytest.mark.slow]) for n in range(30)]
+    "seed", [n if n < 2 else pytest.param(n, marks=[pytest.mark.slow]) for n in range(12)]
 )
 def test_each_call_stores_its_row_and_its_event_or_neither(
     open_door: Any, proxy: PostgresProxy, own: Tables, seed: int
