@@ -94,6 +94,7 @@ _COMMANDS: Final = {
     "publish": Subcommand("publish", "Relay stored events to a broker, in order per subject."),
     "status": Subcommand("status.command", "Show the backlog, the failures and the publishers."),
     "console": Subcommand("console", "Show the outbox in a browser."),
+    "event": Subcommand("event", "Say where an event or an entity's events are."),
     "messages": Subcommand("messages.command", "List, show, retry, drop or replay messages."),
     "topics": Subcommand("topics", "List, pause or resume topics."),
     "targets": Subcommand("targets", "List, add, drop, pause or resume targets."),

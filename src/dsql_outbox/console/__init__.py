@@ -6,8 +6,7 @@
 - `sampler` reads the status at intervals, and `samples` keeps the data of the charts.
 - `overview`, `record_pages` and `message_list` answer requests, and `problems` is the page for an
   error.
-- `operator_commands` are the commands to copy, `charts` the drawings, `jaeger_page` the link to
-  traces, and `layout` fills the templates.
+- `charts` are the drawings, and `layout` fills the templates.
 """
 
 from dsql_outbox.outbox.errors import MissingExtra

@@ -17,6 +17,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Lifespan
 
+from dsql_outbox.operations.jaeger_page import require_base_url
 from dsql_outbox.outbox.database.database import Database, require_database
 from dsql_outbox.outbox.errors import OutboxError, SettingsError
 from dsql_outbox.outbox.settings import require_positive
@@ -25,7 +26,6 @@ from . import message_list, record_pages
 from .access import LIFETIME, Access
 from .console_state import Console, console_of
 from .guard import Guard
-from .jaeger_page import require_base_url
 from .layout import page
 from .overview import conflicts, live, overview
 from .problems import database_problem, http_problem, outbox_problem

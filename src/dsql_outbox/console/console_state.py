@@ -6,11 +6,11 @@ from starlette.requests import Request
 
 from dsql_outbox.operations.conflicts import ConflictReader
 from dsql_outbox.operations.messages import Messages
+from dsql_outbox.operations.operator_commands import Commands
 from dsql_outbox.operations.records import Records
 from dsql_outbox.outbox.database.database import Database
 
 from .access import Access
-from .operator_commands import Commands
 from .sampler import Sampler
 
 

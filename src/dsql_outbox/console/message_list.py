@@ -5,11 +5,11 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from dsql_outbox.operations.operator_commands import of_group
 from dsql_outbox.operations.selection import STATES, Selection
 
 from .console_state import console_of
 from .layout import page
-from .operator_commands import of_group
 
 _FIELDS: Final = ("target", "subject", "topic", "type", "error", "since", "until")
 _ROWS: Final = 50

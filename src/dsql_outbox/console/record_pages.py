@@ -8,6 +8,7 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from dsql_outbox.operations.jaeger_page import traces_page
 from dsql_outbox.operations.messages import Messages
 from dsql_outbox.operations.selection import Selection
 from dsql_outbox.operations.undelivered import UndeliveredMessage
@@ -15,7 +16,6 @@ from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.message import parse_subject_key
 
 from .console_state import console_of
-from .jaeger_page import traces_page
 from .layout import link, page
 from .problems import problem
 
@@ -49,22 +49,13 @@ async def event(request: Request) -> Response:
         title = "No such event"
         return problem(request, HTTPStatus.NOT_FOUND, title, f"No event {event_id} is stored here.")
     wants_payload = "payload" in request.query_params
-    status = console.sampler.latest
-    targets = () if status is None else status.status.targets
     return page(
         request,
         "event.html",
         event_id=event_id,
         event=found,
         where=where[event_id],
-        left=[
-            each.name for each in targets if each.name not in {m.target for m in where[event_id]}
-        ],
-        paused={each.name for each in targets if each.paused is not None},
-        messages=[
-            (each, await console.messages.predecessor(each) if each.behind else None)
-            for each in where[event_id]
-        ],
+        findings=await console.records.findings(event_id),
         replays=await console.records.replays(event_id),
         payload=await console.records.payload(event_id) if wants_payload else None,
         traces_page=traces_page(console.jaeger, event_id) if console.jaeger else None,

@@ -2,8 +2,7 @@
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from typing import Final, NamedTuple
-from uuid import UUID
+from typing import Final
 
 import msgspec
 
@@ -29,19 +28,6 @@ from .tool import Operator
 from .undelivered import Keyed, Page, UndeliveredMessage, message_pages, read_page
 
 _ALL: Final = Selection()
-_STEPS: Final = 1_000
-
-
-class Predecessor(msgspec.Struct, frozen=True):
-    """The first message of a subject that is still in the outbox.
-
-    `messages` is the number of messages from it to the one that waits. `more` says that
-    the search ended before the first message.
-    """
-
-    first: UndeliveredMessage
-    messages: int
-    more: bool
 
 
 class Messages(Operator):
@@ -86,19 +72,6 @@ class Messages(Operator):
         that takes long. A selection by `type` has no groups: the table does not have it.
         """
         return await read_groups(self._session, which, rows)
-
-    async def predecessor(self, message: UndeliveredMessage) -> Predecessor | None:
-        """The message for which a waiting message waits; None if it waits for no other.
-
-        This looks at most 1,000 messages back.
-        """
-        key = message.row_key
-        for step in await self._session.fetch("waiting_first", _Step, key, steps=_STEPS):
-            async with aclosing(self.find(Selection(ids=(step.event_id,)))) as found:
-                async for each in found:
-                    if each.position == step.position and each.state != "dead":
-                        return Predecessor(each, step.step, step.step == _STEPS)
-        return None
 
     async def can_be_sent(self, target: str | None = None) -> bool:
         """Whether a message can be sent now or later, without an operator.
@@ -233,9 +206,3 @@ class Messages(Operator):
         else:
             rows = await self._session.fetch_rows("waiting_payload", message.row_key)
         return msgspec.structs.replace(message, payload=rows[0][0]) if rows else message
-
-
-class _Step(NamedTuple):
-    step: int
-    event_id: UUID
-    position: int

@@ -14,6 +14,7 @@ from dsql_outbox.schema.outbox_rows import Fault, OutboxRow
 
 from .replay import made_headers
 from .tool import Operator
+from .whereabouts import Finding, read_findings
 
 _decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
 _decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
@@ -25,7 +26,8 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     `subject` is the type and the id of its subject. `position` is in microseconds, and
     `payload_bytes` the size of the payload. `touches` are the entities with the versions
     that the event gave them. `archive` are the place and the file of an archived event, whose
-    bytes and headers are not in the database.
+    bytes and headers are not in the database. `erased_at` is when something in it was erased. The
+    call of a writer that stored it has `write_id`.
     """
 
     id: UUID
@@ -41,7 +43,9 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     payload_bytes: int
     headers: Mapping[str, str]
     touches: tuple[Touched, ...]
+    write_id: UUID
     archive: tuple[str, str] | None = None
+    erased_at: datetime | None = None
 
 
 class EntityRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -132,6 +136,16 @@ class Records(Operator):
             await self._session.fetch("record_replays", ReplayRecord, {"event_id": event_id})
         )
 
+    async def findings(self, event_id: UUID) -> tuple[Finding, ...]:
+        """Where the messages of an event are: of each that was not delivered, and then the others.
+
+        Empty if the database knows neither the event nor a message of it.
+        """
+        record = await self.event(event_id)
+        return await read_findings(
+            self._session, event_id, subject_type=None if record is None else record.subject[0]
+        )
+
     async def entity(self, entity_type: str, entity_id: str) -> EntityRecord | None:
         """The current state of an entity, or None if no event has touched it."""
         key = {"entity_type": entity_type, "entity_id": entity_id}
@@ -164,6 +178,8 @@ class _EventRow(NamedTuple):
     bytes: int
     headers: str | None
     touches: str
+    write_id: UUID
+    erased_at: datetime | None
     place: str | None
     file: str | None
 
@@ -183,6 +199,8 @@ class _EventRow(NamedTuple):
             payload_bytes=self.bytes,
             headers=_parsed_headers(self.headers),
             touches=_parsed_touches(self.touches),
+            write_id=self.write_id,
+            erased_at=self.erased_at,
             archive=(self.place, self.file) if self.place and self.file else None,
         )
 

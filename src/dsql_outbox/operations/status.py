@@ -13,6 +13,7 @@ import psycopg
 from dsql_outbox.outbox.failure import is_unreachable
 from dsql_outbox.outbox.settings import DEFAULT_TARGET, TARGET_SHARDS
 from dsql_outbox.schema.liveness import is_alive
+from dsql_outbox.schema.session import Session
 from dsql_outbox.schema.target_rows import TargetKind, TargetState, shard_name
 
 from .fills import FillProgress, fill_progress
@@ -261,10 +262,7 @@ class StatusReader(Operator):
             ),
             dead_letters=_bounded((await self._rows("status_dead", limit=_LIMIT))[0][0]),
             shards=shards,
-            publishers=tuple(
-                each.seen_of()
-                for each in await self._read("status_publishers", _SeenRow, shown=_PUBLISHERS)
-            ),
+            publishers=await read_publishers(self._session),
             stranded=(
                 *(Stranded(shard, None, _NO_LEASE) for (shard,) in orphaned),
                 *(
@@ -320,6 +318,12 @@ class StatusReader(Operator):
 
     async def _rows(self, name: str, **literals: int) -> Sequence[Sequence[Any]]:
         return await self._session.fetch_rows(name, {}, **literals)
+
+
+async def read_publishers(session: Session) -> tuple[Seen, ...]:
+    """The publishers that have announced themselves, the last one first, at most 100."""
+    rows = await session.fetch("status_publishers", _SeenRow, {}, shown=_PUBLISHERS)
+    return tuple(each.seen_of() for each in rows)
 
 
 class _SeenRow(NamedTuple):

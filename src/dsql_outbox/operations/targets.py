@@ -107,10 +107,7 @@ class Targets(Operator):
 
     async def list(self) -> list[Target]:
         """All targets, the default one first, and those that were dropped."""
-        rows = await _rows(self._session)
-        is_filling = any(row.state == "filling" for row in rows)
-        total = await rows_estimate(self._session, "business_events") if is_filling else None
-        return [_target(row, total) for row in rows]
+        return await read_targets(self._session)
 
     def add(  # noqa: PLR0913 - one argument per option
         self,
@@ -379,6 +376,14 @@ async def _drop(name: str, entry: OperationEntry, transaction: SessionTransactio
         await entry.write_in(transaction)
     await transaction.execute("fill_drop", {"target": name})
     await transaction.execute("target_unlease", {"name": name})
+
+
+async def read_targets(session: Session) -> list[Target]:
+    """All targets, the default one first, and those that were dropped."""
+    rows = await _rows(session)
+    is_filling = any(row.state == "filling" for row in rows)
+    total = await rows_estimate(session, "business_events") if is_filling else None
+    return [_target(row, total) for row in rows]
 
 
 def _target(row: TargetRow, total: int | None = None) -> Target:

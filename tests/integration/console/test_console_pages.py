@@ -22,9 +22,9 @@ from tests.support.publisher.given_up_messages import event, relay_all
 from tests.support.publisher.running_relays import relayed
 
 from dsql_outbox.cli.main import main
-from dsql_outbox.console.operator_commands import Commands
 from dsql_outbox.operations import Messages, Selection, Targets, Topics
 from dsql_outbox.operations import targets as operator_targets
+from dsql_outbox.operations.operator_commands import Commands
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import Publisher, Rejected
 from dsql_outbox.schema.roles import Roles, grant
@@ -70,7 +70,7 @@ async def test_an_event_says_where_it_is(url: str) -> None:
     (waits,) = written(url, event("d"))
     async with browsing(database) as browser:
         page = await text(browser, f"/events/{blocked.id}")
-        assert "failed 1 time and is <strong>blocked</strong>" in page
+        assert "It failed 1 time and is blocked" in page
         assert "Too large" in page
         assert f"dsql-outbox messages retry --state=failing --id={blocked.id}" in page
         page = await text(browser, f"/events/{behind.id}")
@@ -78,16 +78,16 @@ async def test_an_event_says_where_it_is(url: str) -> None:
         assert f"/events/{blocked.id}" in page
         assert f"dsql-outbox messages retry --state=failing --id={blocked.id}" in page
         page = await text(browser, f"/events/{dead.id}")
-        assert "was given up" in page
+        assert "the publisher gave up on it after 1 attempt" in page
         assert f"dsql-outbox messages retry --state=dead --id={dead.id}" in page
         page = await text(browser, f"/events/{sent.id}")
-        assert "It is no longer in the outbox." in page
+        assert "No message of it is left in the outbox." in page
         assert "/entities?key=Car%2Fb" in page
-        assert "It is the first message of its subject." in await text(
+        assert "No publisher is alive" in await text(browser, f"/events/{waits.id}")
+        await paused(database, "events.CarMoved", "maintenance")
+        assert "It is paused, by its topic events.CarMoved" in await text(
             browser, f"/events/{waits.id}"
         )
-        await paused(database, "events.CarMoved", "maintenance")
-        assert "is <strong>paused</strong>" in await text(browser, f"/events/{waits.id}")
         page = await text(browser, "/")
         assert "dsql-outbox topics resume -- events.CarMoved" in page
         assert "maintenance" in page
@@ -222,7 +222,7 @@ async def test_a_message_of_another_target_names_it_in_its_commands(
         assert "/messages?state=dead&target=lake" in overview
         page = await text(browser, f"/events/{made.id}")
         assert f"messages retry --state=dead --target=lake --id={made.id}" in page
-        assert "It does not wait for target default" in page
+        assert "No message of it is left for target default." in page
         page = await text(browser, "/messages?state=dead&target=lake")
         assert "--target=lake --topic=events.CarMoved '--error=Not for the lake' --dry-run" in page
         assert str(made.id) not in await text(browser, "/messages?state=dead&target=default")

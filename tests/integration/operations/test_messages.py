@@ -443,18 +443,6 @@ async def test_pages_hold_each_message_once(
     assert len(seen) == len(every)
 
 
-async def test_a_message_behind_others_names_the_first(
-    database: Database, every: dict[str, UUID]
-) -> None:
-    (behind,) = await found(database, ids=(every["behind"],))
-    (first,) = await found(database, ids=(every["failing"],))
-    async with Messages(database) as tool:
-        before = await tool.predecessor(behind)
-        assert await tool.predecessor(first) is None
-    assert before is not None
-    assert (before.first, before.messages, before.more) == (first, 1, False)
-
-
 async def test_a_retry_takes_failing_and_dead_messages_up_to_its_limit(
     database: Database, every: dict[str, UUID]
 ) -> None:

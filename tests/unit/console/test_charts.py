@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 
 from dsql_outbox.console.charts import brief, charts_of, line_path, nice, nice_time
-from dsql_outbox.console.operator_commands import Commands
 from dsql_outbox.console.samples import History, Sample
 from dsql_outbox.operations import Selection
+from dsql_outbox.operations.operator_commands import Commands
 
 
 def sample(at: float, waiting: int = 0) -> Sample:

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsql_outbox.cli.messages.selection_options import selection_options
-from dsql_outbox.console.operator_commands import Commands
 from dsql_outbox.operations import Selection
+from dsql_outbox.operations.operator_commands import Commands
 from dsql_outbox.operations.selection import STATES
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.outbox.message import subject_key

@@ -26,6 +26,11 @@ def require_base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def trace_page(url: str, trace_id: str) -> str:
+    """Return the URL of one trace."""
+    return f"{url}/trace/{trace_id}"
+
+
 def traces_page(url: str, event_id: UUID) -> str:
     """Return the URL of Jaeger's search, filled in: traces in which the event was published."""
     tags = json.dumps({names.EVENT_ID: str(event_id)})

@@ -6,10 +6,11 @@ from typing import Literal
 from uuid import UUID
 
 from dsql_outbox.observability.shown_text import visible
-from dsql_outbox.operations.letter_groups import LetterGroup
-from dsql_outbox.operations.selection import Selection
-from dsql_outbox.operations.undelivered import UndeliveredMessage
 from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA
+
+from .letter_groups import LetterGroup
+from .selection import Selection
+from .undelivered import UndeliveredMessage
 
 
 class Commands:
@@ -38,9 +39,10 @@ class Commands:
         """Try a retry of the dead letters of a group; it prints a summary only."""
         return self.messages("retry", of_group(group), "--dry-run")
 
-    def replay(self, event_id: UUID) -> str:
-        """Send a stored event again."""
-        return self._command("messages", "replay", str(event_id))
+    def replay(self, event_id: UUID, target: str | None = None) -> str:
+        """Send a stored event again, to a target; None: to the default one."""
+        of = [] if target is None else [f"--target={target}"]
+        return self._command("messages", "replay", str(event_id), *of)
 
     def replay_entity(self, key: str) -> str:
         """Send the events of an entity again; it prints a summary only."""
