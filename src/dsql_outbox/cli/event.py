@@ -1,9 +1,7 @@
 """The command `event`: where an event is, or the last events of an entity."""
 
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
-from shutil import get_terminal_size
 from typing import Final
 from uuid import UUID
 
@@ -30,11 +28,10 @@ from dsql_outbox.outbox.message import parse_subject_key, subject_key
 from .database_options import with_database
 from .filters import json_option
 from .options import option
-from .output import aligned, counted, json_line, one_line, say, say_all, without_places
+from .output import aligned, counted, json_line, one_line, say, say_wrapped, without_places
 from .signals import READ_ONLY
 
 _VERSIONS: Final = 10
-_WIDEST: Final = 100  # columns
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -129,7 +126,7 @@ def _show(found: Found) -> None:
         aligned([(f"  {name}", one_line(text)) for name, text in _facts(about)])
     for each in found.findings:
         say()
-        _wrapped(each.text)
+        say_wrapped(each.text)
         if each.error:
             say(f"  {without_places(each.error)}")
         for effect, command in each.commands:
@@ -138,7 +135,7 @@ def _show(found: Found) -> None:
     for replay in found.replays:
         reason = f": {replay.reason}" if replay.reason else ""
         say()
-        _wrapped(
+        say_wrapped(
             f"Replay {replay.number} was made by {replay.replayed_by} at "
             f"{shown_time(replay.replayed_at)}{one_line(reason)}"
         )
@@ -187,7 +184,7 @@ async def _show_entity(database: Database, names: tuple[str, str], as_json: bool
         more = "at least " if waiting.after else ""
         number = counted(len(waiting.found), "message")
         say()
-        _wrapped(f"Not delivered: {more}{number} of this subject. The first of them:")
+        say_wrapped(f"Not delivered: {more}{number} of this subject. The first of them:")
         for each in waiting.found[:3]:
             say(f"  dsql-outbox event {each.event_id}")
 
@@ -220,9 +217,3 @@ async def _kept(messages: Messages, ids: Sequence[UUID]) -> Mapping[UUID, list[U
         async for each in found:
             kept[each.event_id].append(each)
     return kept
-
-
-def _wrapped(text: str) -> None:
-    """Print a text in lines that fit the terminal."""
-    width = min(get_terminal_size().columns, _WIDEST)
-    say_all(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))

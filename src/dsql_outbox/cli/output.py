@@ -6,8 +6,10 @@ brokers and databases must not steer a terminal.
 
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -19,6 +21,7 @@ from dsql_outbox.observability.shown_text import visible, visible_json
 if TYPE_CHECKING:
     from dsql_outbox.operations.fills import FillProgress
 
+_WIDEST: Final = 100  # columns
 _Print = Callable[[str], None]
 _above: Final[list[_Print]] = []
 """Prints above the lines that a terminal shows live, if there are some."""
@@ -66,6 +69,12 @@ def say_all(lines: Iterable[str]) -> None:
     for line in lines:
         for part in line.split("\n"):
             say(part)
+
+
+def say_wrapped(text: str) -> None:
+    """Print a text in lines that fit the terminal, 100 columns at most."""
+    width = min(get_terminal_size().columns, _WIDEST)
+    say_all(textwrap.wrap(visible(text), width, break_long_words=False, break_on_hyphens=False))
 
 
 def json_line(value: object) -> None:

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.operations.attention import attention, verdict
 from dsql_outbox.operations.conflicts import REMEDIES
-from dsql_outbox.operations.selection import Selection
 from dsql_outbox.operations.status import Seen, Shard, Status
 from dsql_outbox.outbox.redaction import error_line
 
@@ -20,8 +20,6 @@ from .charts import charts_of, rate
 from .console_state import Console, console_of
 from .layout import page, render
 
-_BLOCKED: Final = Selection(blocked=True)
-_DEAD: Final = Selection(state="dead")
 _HOURS: Final = ("1", "6", "24")
 _SHARDS: Final = 64
 _STREAM: Final = 30.0  # seconds; the browser opens the next stream, and a shutdown waits for none
@@ -101,6 +99,8 @@ def _values(console: Console) -> dict[str, Any]:
     return {
         "read_at": datetime.fromtimestamp(reading.at, UTC).strftime("%H:%M:%S"),
         "status": status,
+        "attention": attention(status),
+        "verdict": verdict(status).text,
         "problem": None if sampler.problem is None else error_line(sampler.problem),
         "waiting": f"{samples[-1].waiting:,}{'+' * samples[-1].more}",
         "oldest": "none" if status.oldest_seconds is None else duration(status.oldest_seconds),
@@ -112,8 +112,6 @@ def _values(console: Console) -> dict[str, Any]:
         "counted_at": None
         if reading.counted_at is None
         else datetime.fromtimestamp(reading.counted_at, UTC).strftime("%H:%M:%S"),
-        "blocked": _BLOCKED,
-        "dead": _DEAD,
         "alive": sum(each.relays for each in status.publishers),
     }
 

@@ -15,7 +15,8 @@
   these by key. `drop` gives messages up.
 - `requeue` puts messages into the outbox again, for a retry of dead messages and for a replay.
   `replay_positions` gives them their positions.
-- `status`, `health` and `health_probe` say how the outbox does; `records` reads stored events by
+- `status`, `health` and `health_probe` say how the outbox does, and `attention` what needs an
+  operator first; `records` reads stored events by
   key, and `whereabouts` says where their messages are.
 - `operator_commands` are the commands to copy, and `jaeger_page` the links to traces.
 - `life/` archives, forgets and erases stored events, and `verification/` compares them.

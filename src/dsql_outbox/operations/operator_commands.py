@@ -61,6 +61,27 @@ class Commands:
         """Print the conflict report."""
         return self._command("status", "--conflicts", "--hours", str(hours))
 
+    def event(self, event_id: UUID) -> str:
+        """Say where an event is."""
+        return self._command("event", str(event_id))
+
+    def topics(self, target: str | None = None) -> str:
+        """List the topics that take no messages."""
+        return self._command("topics", "list", *([] if target is None else [f"--target={target}"]))
+
+    def apply(self) -> str:
+        """Make what is missing of the tables."""
+        return self._command("schema", "apply")
+
+    def watch(self) -> str:
+        """Show the status again and again."""
+        return self._command("status", "--watch")
+
+    def publish(self, target: str | None = None) -> str:
+        """Relay a target; None: the default one. The address of its broker is left to the user."""
+        of = [] if target is None else [f"--target={target}"]
+        return self._command("publish", "--sink", "URL", *of)
+
     def _command(self, *words: str) -> str:
         at = words.index("--") if "--" in words else len(words)
         return quote(["dsql-outbox", *words[:at], *self._schema, *words[at:]])

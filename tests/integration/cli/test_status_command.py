@@ -50,7 +50,10 @@ def add_failure(
 
 def test_an_empty_outbox_is_all_zeros(url: str) -> None:
     shard = {"oldestSeconds": None, "owner": None, "epoch": 0, "leaseSeconds": None}
+    nobody = "No publisher is alive: no message waits."
+    start = "dsql-outbox publish --sink URL"
     assert as_json(url) == {
+        "attention": [{"text": nobody, "command": start, "error": None}],
         "schema": "outbox",
         "waiting": {"count": 0, "more": False},
         "oldestSeconds": None,
@@ -192,6 +195,9 @@ def test_piped_it_is_aligned_text_without_colours(url: str, sql: psycopg.Connect
     done = run_process("status", "--database", url)
     assert done.code == 0
     assert done.out.decode() == (
+        "No publisher is alive: 1 message waits, the oldest for 1 h 6 min.\n"
+        "  dsql-outbox publish --sink URL\n"
+        "\n"
         "outbox        schema outbox\n"
         "waiting       1, the oldest for 1 h 6 min\n"
         "failing       0\n"

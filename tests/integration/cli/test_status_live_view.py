@@ -61,6 +61,7 @@ def test_piped_it_is_a_line_each_time_until_a_signal_ends_it_well(
         "leased": "0",
         "publishers": "0",
         "breaker": "unknown",
+        "attention": "1",
     }
     assert second["in_per_s"] == "0.0"
 

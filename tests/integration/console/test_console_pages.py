@@ -92,8 +92,8 @@ async def test_an_event_says_where_it_is(url: str) -> None:
         assert "dsql-outbox topics resume -- events.CarMoved" in page
         assert "maintenance" in page
         assert "1 message is blocked" in page
-        assert "1 message was given up" in page
-        assert "No publisher is alive." in page
+        assert "1 message is a dead letter: the publisher gave up on it." in page
+        assert "No publisher is alive: 3 messages wait, the oldest for" in page
         page = await text(browser, "/messages?blocked=1")
         assert "Too large" in page
         assert str(blocked.id) in page

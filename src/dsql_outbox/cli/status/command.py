@@ -2,20 +2,33 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 import click
+from msgspec import to_builtins
 
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.options import option
-from dsql_outbox.cli.output import columns, json_line, say_all
+from dsql_outbox.cli.output import (
+    columns,
+    counted,
+    json_line,
+    say,
+    say_all,
+    say_wrapped,
+    without_places,
+)
 from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.cli.tool_call import called
+from dsql_outbox.operations.attention import Attention, attention, verdict
 from dsql_outbox.operations.conflicts import MAX_HOURS, ConflictReader
-from dsql_outbox.operations.status import StatusReader
+from dsql_outbox.operations.status import Status, StatusReader
 from dsql_outbox.outbox.database.database import Database
 
 from .live_view import watch
 from .tables import TextTable, conflict_tables, rich, tables_of
+
+_ATTENTION: Final = 5
 
 
 @click.command(
@@ -87,7 +100,29 @@ def status(
         _show(report, conflict_tables(report), as_json=as_json)
     else:
         now = called(StatusReader(database), StatusReader.read)
-        _show(now, tables_of(now), as_json=as_json)
+        if as_json:
+            json_line({"attention": [_plain(each) for each in attention(now)], **to_builtins(now)})
+            return
+        _attend(now)
+        _show(now, tables_of(now), as_json=False)
+
+
+def _plain(each: Attention) -> dict[str, str | None]:
+    return {"text": each.text, "command": each.command, "error": each.error}
+
+
+def _attend(now: Status) -> None:
+    """Say first what needs attention, the most urgent first, each with its command."""
+    for each in (*attention(now),)[:_ATTENTION] or (verdict(now),):
+        say_wrapped(each.text)
+        if each.error:
+            say(f"  {without_places(each.error)}")
+        if each.command:
+            say(f"  {each.command}")
+    more = len(attention(now)) - _ATTENTION
+    if more > 0:
+        say(f"and {counted(more, 'thing')} more: --json lists all")
+    say()
 
 
 def _show(found: object, tables: Sequence[TextTable], *, as_json: bool) -> None:

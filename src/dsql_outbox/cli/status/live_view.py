@@ -15,6 +15,7 @@ import psycopg
 from dsql_outbox.cli.output import json_line, say
 from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.observability.shown_text import visible
+from dsql_outbox.operations.attention import attention, verdict
 from dsql_outbox.operations.status import Meter, Rates, Status, StatusReader
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.failure import is_unreachable
@@ -121,6 +122,7 @@ def _line(look: Look) -> str:
         "leased": sum((shard.lease_seconds or 0) > 0 for shard in now.shards),
         "publishers": sum(seen.relays for seen in now.publishers),
         "breaker": look.breaker,
+        "attention": len(attention(now)),
     }
     return " ".join(f"{name}={value}" for name, value in parts.items())
 
@@ -144,4 +146,5 @@ def _view(look: Look) -> "RenderableType":
     )
     more = ("rates", moving), ("breaker", look.breaker)
     tables = map(rich, tables_of(look.status, *more))
-    return Group(when, *(Padding(table, (0, 0, 1, 0)) for table in tables))
+    first = Text(f"{visible(verdict(look.status).text)}\n", "bold")
+    return Group(when, first, *(Padding(table, (0, 0, 1, 0)) for table in tables))

@@ -1,0 +1,226 @@
+"""What needs an operator, as sentences: the same ones on every surface. Pure."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.outbox.settings import DEFAULT_TARGET
+
+from .operator_commands import Commands
+from .selection import Selection
+from .status import Bounded, Seen, Status
+
+_BLOCKED: Final = Selection(blocked=True)
+_DEAD: Final = Selection(state="dead")
+_LATE: Final = 60.0
+"""Seconds that the oldest message may wait although nothing else is wrong."""
+
+
+class Attention(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What needs attention: a sentence or several, and the command that helps or tells more.
+
+    `error` is that of the message with the most attempts. `which` are the messages meant.
+    """
+
+    text: str
+    command: str | None = None
+    error: str | None = None
+    which: Selection | None = None
+
+
+class _Queue(msgspec.Struct, frozen=True):
+    """The waiting messages of a target; `of` is empty where there is no other than `default`."""
+
+    name: str
+    of: str
+    waiting: Bounded
+    oldest_seconds: float | None
+    is_model: bool = False
+
+    @property
+    def backlog(self) -> str:
+        """How many messages wait, and for how long."""
+        if self.oldest_seconds is None:
+            return "no message waits"
+        verb = "waits" if self.waiting.count == 1 and not self.waiting.more else "wait"
+        number = _messages(self.waiting)
+        return f"{number} {verb}, the oldest for {duration(self.oldest_seconds)}"
+
+
+def attention(status: Status) -> tuple[Attention, ...]:
+    """What needs attention, the most urgent first; empty if nothing does."""
+    commands = Commands(status.schema)
+    queues = _queues(status)
+    found = [
+        *(each for queue in queues for each in _unattended(status, queue, commands)),
+        *_stranded(status, commands),
+        *_refusing(status, commands),
+        *_blocked(status, commands),
+        *_paused(status, commands),
+        *_failing(status, commands),
+    ]
+    if not found:
+        found += [each for queue in queues for each in _late(queue, commands)]
+    return (*found, *_dead(status, commands))
+
+
+def verdict(status: Status) -> Attention:
+    """The first sentence about an outbox: what is most urgent, or that nothing is."""
+    found = attention(status)
+    if found:
+        return found[0]
+    alive = sum(each.relays for each in status.publishers)
+    backlog = _Queue(DEFAULT_TARGET, "", status.waiting, status.oldest_seconds).backlog
+    return Attention(f"Nothing needs attention: {alive} {_plural('publisher', alive)}, {backlog}.")
+
+
+def _queues(status: Status) -> list[_Queue]:
+    if not status.targets:
+        return [_Queue(DEFAULT_TARGET, "", status.waiting, status.oldest_seconds)]
+    return [
+        _Queue(
+            each.name,
+            f" of target {each.name}" if len(status.targets) > 1 else "",
+            each.waiting,
+            each.oldest_seconds,
+            each.kind == "model",
+        )
+        for each in status.targets
+        if each.state == "running"
+    ]
+
+
+def _unattended(status: Status, queue: _Queue, commands: Commands) -> Iterator[Attention]:
+    """A target that no publisher relays."""
+    own = [each for each in status.publishers if (each.target or DEFAULT_TARGET) == queue.name]
+    alive = [each for each in own if each.alive]
+    if any(each.relays for each in alive):
+        return
+    if alive:
+        since = max(each.waiting_seconds or 0.0 for each in alive)
+        yield Attention(
+            f"No publisher{queue.of} has reached its broker for {duration(since)}: "
+            f"{queue.backlog}. The log of the publisher has the reason.",
+        )
+        return
+    seen = f" The last one was seen {duration(own[0].seen_seconds)} ago." if own else ""
+    command = None if queue.is_model else commands.publish(queue.name if queue.of else None)
+    model = " Start the program that applies its messages." if queue.is_model else ""
+    yield Attention(f"No publisher{queue.of} is alive: {queue.backlog}.{seen}{model}", command)
+
+
+def _stranded(status: Status, commands: Commands) -> Iterator[Attention]:
+    for each in status.stranded:
+        place = "" if each.position is None else f" from position {each.position}"
+        yield Attention(
+            f"Shard {status.shard_name(each.shard)}{place} is stranded: {each.reason}.",
+            commands.apply(),
+        )
+
+
+def _refusing(status: Status, commands: Commands) -> Iterator[Attention]:
+    """Topics that publishers have paused by themselves."""
+    for target, names, more in _refused(status.publishers):
+        of = f" of target {target}" if target else ""
+        number = len(names) + more
+        named = ", ".join(names[:3]) + (f" and {number - 3:,} more" if number > 3 else "")  # noqa: PLR2004 - those named
+        yield Attention(
+            f"{_plural('Topic', number)} {named}{of}: the broker takes no messages there, or the "
+            "map fails for them. The messages wait.",
+            commands.topics(target),
+        )
+
+
+def _refused(publishers: tuple[Seen, ...]) -> Iterator[tuple[str | None, list[str], int]]:
+    """The paused topics of living publishers by target, and the number of those without a name."""
+    targets = dict.fromkeys(each.target or None for each in publishers if each.alive)
+    for target in targets:
+        own = [each for each in publishers if each.alive and (each.target or None) == target]
+        names = list(dict.fromkeys(name for each in own for name in each.paused))
+        if names:
+            yield target, names, max(each.paused_more for each in own)
+
+
+def _blocked(status: Status, commands: Commands) -> Iterator[Attention]:
+    if number := status.failures.blocked:
+        verb = (
+            "is blocked and holds back its subject"
+            if number == 1
+            else "are blocked and hold back their subjects"
+        )
+        worst = next((each for each in status.failures.worst if each.retry_seconds is None), None)
+        yield Attention(
+            f"{number:,} {_plural('message', number)} {verb}, until an operator decides.",
+            commands.messages("list", _BLOCKED),
+            None if worst is None else worst.error,
+            _BLOCKED,
+        )
+
+
+def _paused(status: Status, commands: Commands) -> Iterator[Attention]:
+    """Targets and topics that an operator has paused."""
+    for each in status.targets:
+        if each.paused is not None:
+            reason = f": {each.paused}" if each.paused else ""
+            yield Attention(
+                f"Target {each.name} is paused{reason}.", commands.resume_target(each.name)
+            )
+    for topic in status.paused_topics:
+        of = f" of target {topic.target}" if topic.target else ""
+        reason = f": {topic.reason}" if topic.reason else ""
+        since = duration(topic.paused_seconds)
+        yield Attention(
+            f"Topic {topic.topic}{of} has been paused for {since}, by {topic.paused_by}{reason}.",
+            commands.resume(topic.topic, topic.target),
+        )
+
+
+def _failing(status: Status, commands: Commands) -> Iterator[Attention]:
+    failures = status.failures
+    number = failures.count - failures.blocked
+    if number <= 0 or not failures.worst:
+        return
+    worst = next((each for each in failures.worst if each.retry_seconds is not None), None)
+    if worst is None:
+        return
+    counted = Bounded(number, failures.more)
+    verb = "has failed and is" if number == 1 and not failures.more else "have failed and are"
+    tries = f"{worst.attempts:,} {_plural('attempt', worst.attempts)}"
+    yield Attention(
+        f"{_messages(counted)} {verb} tried again; the most often tried one has had {tries}.",
+        commands.event(worst.event_id),
+        worst.error,
+    )
+
+
+def _late(queue: _Queue, commands: Commands) -> Iterator[Attention]:
+    """A backlog without another reason."""
+    if queue.oldest_seconds is not None and queue.oldest_seconds > _LATE:
+        yield Attention(
+            f"The publishers{queue.of} are behind: {queue.backlog}. One subject has many "
+            "messages, or database or broker are slow.",
+            commands.watch(),
+        )
+
+
+def _dead(status: Status, commands: Commands) -> Iterator[Attention]:
+    found = status.dead_letters
+    if found.count:
+        is_one = found == Bounded(1, more=False)
+        letters, them = ("is a dead letter", "it") if is_one else ("are dead letters", "them")
+        yield Attention(
+            f"{_messages(found)} {letters}: the publisher gave up on {them}.",
+            commands.messages("list", _DEAD),
+            which=_DEAD,
+        )
+
+
+def _messages(number: Bounded) -> str:
+    noun = _plural("message", 2 if number.more else number.count)
+    return f"{number.count:,}{'+' * number.more} {noun}"
+
+
+def _plural(noun: str, number: int) -> str:
+    return noun if number == 1 else f"{noun}s"

@@ -1,0 +1,157 @@
+"""What needs an operator: the sentence that is said first, and the command that comes next."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from dsql_outbox.operations.attention import attention, verdict
+from dsql_outbox.operations.status import (
+    Bounded,
+    FailedMessage,
+    FailureCounts,
+    Seen,
+    Status,
+    Stranded,
+    TargetStatus,
+)
+from dsql_outbox.operations.topic_pauses import PausedTopic
+
+NONE = Bounded(0, more=False)
+ALIVE = Seen("p1", alive=True, seen_seconds=0.4, lease_seconds=15.0)
+EVENT = UUID(int=7)
+
+
+def failures(count: int, blocked: int, retry: float | None, *, more: bool = False) -> FailureCounts:
+    worst = FailedMessage(EVENT, 1, 5, 12, retry, "no such stream")
+    return FailureCounts(count, more=more, blocked=blocked, worst=(worst,))
+
+
+def lake(kind: Any = "sink", **given: Any) -> tuple[TargetStatus, ...]:
+    facts: dict[str, Any] = {
+        "waiting": Bounded(3, more=False),
+        "oldest_seconds": 90.0,
+        "failing": NONE,
+        "dead_letters": NONE,
+        "paused": None,
+    }
+    plain = TargetStatus("default", "sink", "running", 0, NONE, None, NONE, NONE, None)
+    return plain, TargetStatus("lake", kind, "running", 1024, **facts | given)
+
+
+def status(**given: Any) -> Status:
+    facts: dict[str, Any] = {
+        "schema": "outbox",
+        "waiting": Bounded(2, more=False),
+        "oldest_seconds": 0.3,
+        "failures": FailureCounts(0, more=False, blocked=0, worst=()),
+        "dead_letters": NONE,
+        "shards": (),
+        "publishers": (ALIVE,),
+        "stranded": (),
+        "paused_topics": (),
+    }
+    return Status(**{**facts, **given})
+
+
+def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
+    assert attention(status()) == ()
+    assert verdict(status()).text == (
+        "Nothing needs attention: 1 publisher, 2 messages wait, the oldest for 0.3 s."
+    )
+    two = status(waiting=NONE, oldest_seconds=None, publishers=(ALIVE, ALIVE))
+    assert verdict(two).text == "Nothing needs attention: 2 publishers, no message waits."
+
+
+@pytest.mark.parametrize(
+    ("given", "text", "command"),
+    [
+        (
+            {"publishers": (), "waiting": Bounded(1_000, more=True), "oldest_seconds": 300.0},
+            "No publisher is alive: 1,000+ messages wait, the oldest for 5 min 0 s.",
+            "dsql-outbox publish --sink URL",
+        ),
+        (
+            {"publishers": (Seen("p1", alive=False, seen_seconds=75.0, lease_seconds=15.0),)},
+            "The last one was seen 1 min 15 s ago.",
+            "dsql-outbox publish --sink URL",
+        ),
+        (
+            {"publishers": (Seen("p1", alive=True, seen_seconds=1.0, lease_seconds=15.0,
+                                 waiting_seconds=42.0),)},
+            "No publisher has reached its broker for 42.0 s: 2 messages wait, the oldest for",
+            None,
+        ),
+        (
+            {"publishers": (Seen("p1", alive=True, seen_seconds=1.0, lease_seconds=15.0,
+                                 paused=("orders",)),)},
+            "Topic orders: the broker takes no messages there",
+            "dsql-outbox topics list",
+        ),
+        (
+            {"stranded": (Stranded(4, None, "the shard has no lease row"),)},
+            "Shard 4 is stranded: the shard has no lease row.",
+            "dsql-outbox schema apply",
+        ),
+        (
+            {"failures": failures(3, 1, None)},
+            "1 message is blocked and holds back its subject, until an operator decides.",
+            "dsql-outbox messages list --blocked",
+        ),
+        (
+            {"failures": failures(1, 0, 30.0)},
+            "1 message has failed and is tried again; the most often tried one has had 12 attempts",
+            f"dsql-outbox event {EVENT}",
+        ),
+        (
+            {"paused_topics": (PausedTopic("orders", "ticket 7", "ann",
+                                           datetime(2026, 1, 1, tzinfo=UTC), 7_200.0),)},
+            "Topic orders has been paused for 2 h 0 min, by ann: ticket 7.",
+            "dsql-outbox topics resume -- orders",
+        ),
+        (
+            {"targets": lake(paused="move")},
+            "No publisher of target lake is alive: 3 messages wait, the oldest for 1 min 30 s.",
+            "dsql-outbox publish --sink URL --target=lake",
+        ),
+        (
+            {"targets": lake("model")},
+            "Start the program that applies its messages.",
+            None,
+        ),
+        (
+            {"oldest_seconds": 61.0},
+            "The publishers are behind: 2 messages wait, the oldest for 1 min 1 s.",
+            "dsql-outbox status --watch",
+        ),
+        (
+            {"dead_letters": Bounded(4, more=False), "schema": "shop"},
+            "4 messages are dead letters: the publisher gave up on them.",
+            "dsql-outbox messages list --state=dead --schema shop",
+        ),
+    ],
+)  # fmt: skip
+def test_the_first_sentence_names_the_cause_and_the_next_command(
+    given: dict[str, Any], text: str, command: str | None
+) -> None:
+    first = verdict(status(**given))
+    assert text in first.text
+    assert first.command == command
+
+
+def test_the_most_urgent_comes_first_and_nothing_is_said_twice() -> None:
+    found = attention(
+        status(
+            publishers=(),
+            oldest_seconds=4_000.0,
+            failures=failures(2, 1, None),
+            dead_letters=Bounded(1, more=False),
+        )
+    )
+    assert [each.text.split(":")[0] for each in found] == [
+        "No publisher is alive",
+        "1 message is blocked and holds back its subject, until an operator decides.",
+        "1 message is a dead letter",
+    ]
+    assert found[1].error == "no such stream"
