@@ -1,0 +1,114 @@
+"""What docs/cost.md says is parsed and described: counted on the wire, in the steady state."""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from typing import Final
+
+import anyio
+import pytest
+from tests.support.checkout import ROOT
+from tests.support.wire_counts import CountingProxy
+from tests.support.writer import workload_s
+from tests.support.writer.caller_sessions import OpenCaller, open_caller
+
+from dsql_outbox.outbox import Database
+from dsql_outbox.outbox.database.exchange import PREPARE_AFTER
+from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.testing import MemorySink
+from dsql_outbox.writer import Writer
+
+__all__ = ["open_caller"]
+
+pytestmark = pytest.mark.anyio
+
+PAGE: Final = (ROOT / "docs" / "cost.md").read_text()
+WRITE: Final = 'INTO "outbox".business_events'
+READ: Final = "AS end_position"
+DELETE: Final = 'DELETE FROM "outbox".outbox o'
+BEAT: Final = "Keep leases for longer, announce"
+SETTINGS: Final = "set_config('plan_cache_mode'"
+TIMES: Final = PREPARE_AFTER + 3
+
+
+@pytest.fixture
+def wire(url: str) -> Iterator[CountingProxy]:
+    """A proxy in front of the outbox."""
+    with CountingProxy(url) as proxy:
+        yield proxy
+
+
+def said(line: str) -> tuple[int, int]:
+    """The numbers of a line of the page's table."""
+    found = re.search(rf"^\| {re.escape(line)} \| (\d+) \| (\d+) \|$", PAGE, re.MULTILINE)
+    assert found, line
+    return int(found[1]), int(found[2])
+
+
+def new(numbers: Iterator[int]) -> str:
+    return f"car {next(numbers)}"
+
+
+@pytest.mark.parametrize("events", [1, 100])
+def test_a_connection_of_a_writer_parses_by_itself_once(wire: CountingProxy, events: int) -> None:
+    line = "`write`" if events == 1 else f"`write_many` of {events}"
+    names = partial(new, count())
+    with Writer(Database(wire.url)) as writer:
+        writer.write(workload_s.car_created("before"))  # the first asks for shards and form
+        wire.groups.clear()
+        for _ in range(TIMES):
+            given = [workload_s.car_created(names()) for _ in range(events)]
+            writer.write_many(given) if events > 1 else writer.write(given[0])
+    before = PREPARE_AFTER - (events == 1)
+    assert wire.of(WRITE) == [(1, 1)] * before + [said(line)] * (TIMES - before)
+    assert [WRITE in text for text in wire.alone()] == [True]
+    assert len(wire.groups) == TIMES + 1
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg", "psycopg2"])
+def test_an_appended_event_parses_nothing_by_itself(
+    wire: CountingProxy, open_caller: OpenCaller, driver: str
+) -> None:
+    caller = open_caller(driver, wire.url)
+    names = partial(new, count())
+
+    def append() -> None:
+        caller.append(workload_s.car_created(names()))
+        caller.commit()
+
+    for _ in range(PREPARE_AFTER + 1):  # psycopg prepares at the sixth
+        append()
+    wire.groups.clear()
+    for _ in range(3):
+        append()
+    assert wire.of(WRITE) == [said(f"`append_to` with {driver}")] * 3
+    assert [each for each in wire.groups if each.parsed] == []
+    assert wire.alone() == []
+
+
+async def test_a_publisher_parses_by_itself_once_on_a_connection(wire: CountingProxy) -> None:
+    """As on Aurora DSQL, which takes no settings, so that a read is not prepared."""
+    wire.refuse(None, sqlstate="0A000", message="not supported", matching=SETTINGS)
+    quick = PublisherSettings(idle_max=0.05, lease=0.5)
+    numbers = count()
+    with Writer(Database(wire.url)) as writer:
+        writer.write(workload_s.car_created(new(numbers)))
+        sink = MemorySink()
+        async with Publisher(Database(wire.url), sink, quick):
+            await until(lambda: len(sink.messages) == 1 and len(wire.of(READ)) > 1)
+            wire.groups.clear()
+            writer.write(workload_s.car_created(new(numbers)))
+            await until(lambda: len(wire.of(BEAT)) > PREPARE_AFTER + 2 and len(sink.messages) == 2)
+            found = {part: wire.of(part) for part in (READ, DELETE, BEAT)}
+            alone = wire.alone()
+    assert set(found[READ]) == {said("a publisher's read, also an idle one's")}
+    assert set(found[DELETE]) == {said("a publisher's delete of a batch")}
+    assert set(found[BEAT][PREPARE_AFTER:]) == {said("a publisher's beat of its leases")}
+    assert [BEAT in text for text in alone] == [True]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with anyio.fail_after(60):
+        while not holds():  # noqa: ASYNC110 - the state is another's
+            await anyio.sleep(0.005)
