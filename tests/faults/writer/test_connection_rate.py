@@ -1,9 +1,12 @@
 """A cluster that opens no more connections for now: it says so by 53400 at the login."""
 
+import socket
 import socketserver
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,6 +18,10 @@ from dsql_outbox.observability.facts import RetryScheduled
 
 RATE = "Unable to accept connection, rate exceeded."
 FULL = "Unable to accept connection, too many open connections."
+
+NAME = "cluster.test"
+NO_ROUTE = "224.0.0.1"
+"""A group has no route for TCP: "Network is unreachable", as for IPv6 on a host of IPv4."""
 
 
 class _Refusal(socketserver.StreamRequestHandler):
@@ -58,3 +65,31 @@ def test_too_high_a_rate_is_waited_for_the_longest_although_the_driver_has_no_sq
     assert text in first.failure.text
     assert first.failure.host == f"127.0.0.1:{cluster.server_address[1]}"
     assert "secret" not in repr(facts.all)
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1", NO_ROUTE], [NO_ROUTE, "127.0.0.1"]])
+def test_too_high_a_rate_is_seen_beside_an_address_that_cannot_be_reached(
+    open_writer: OpenWriter,
+    facts: Facts,
+    monkeypatch: pytest.MonkeyPatch,
+    addresses: Sequence[str],
+) -> None:
+    """The name of a cluster has addresses of IPv4 and of IPv6, and each of them fails."""
+    real = socket.getaddrinfo
+
+    def resolve(host: str, port: Any, *args: Any, **options: Any) -> Any:
+        found = addresses if host == NAME else [host]
+        return [each for one in found for each in real(one, port, *args, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    settings = replace(QUICK, max_outage=QUICK.cap)
+    with _Cluster("53400", RATE).serving() as cluster:
+        url = cluster.url.replace("127.0.0.1", NAME)
+        error = outcome_of(
+            partial(open_writer(url, settings, [facts]).write, workload_s.car_created())
+        )
+    assert isinstance(error, psycopg.OperationalError)
+    first = facts.of(RetryScheduled)[0]
+    assert first.wait_s == QUICK.cap
+    assert RATE in first.failure.text
+    assert NO_ROUTE in first.failure.text

@@ -97,6 +97,19 @@ MEANINGS = [
     ("53300", "too many clients", K.OUTAGE, K.OUTAGE),
     ("53400", "rate of connections exceeded", K.CROWDED, K.CROWDED),
     (None, "FATAL:  Unable to accept connection, rate exceeded.", K.CROWDED, K.IN_DOUBT),
+    (
+        None,
+        "connection is bad: connection to server failed: Network is unreachable\n"
+        "Multiple connection attempts failed. All failures were:\n- host: 'c', hostaddr: '10.0.0.1': "
+        "connection failed: FATAL:  Unable to accept connection, rate exceeded.\n- host: 'c', "
+        "hostaddr: '2001:db8::1': Network is unreachable",
+        K.CROWDED,
+        K.IN_DOUBT,
+    ),
+    (None, "connection is bad: Network is unreachable", K.OUTAGE, K.IN_DOUBT),
+    (None, "connection failed: SSL error: unexpected eof while reading", K.OUTAGE, K.IN_DOUBT),
+    (None, "SSL SYSCALL error: EOF detected", K.OUTAGE, K.IN_DOUBT),
+    (None, "connection timeout expired", K.OUTAGE, K.IN_DOUBT),
     ("53200", "out of memory", K.OUT_OF_MEMORY, K.OUT_OF_MEMORY),
     ("XX000", "server unavailable", K.BUSY, K.IN_DOUBT),
     ("XX000", "tuple concurrently updated", K.INTERNAL, K.IN_DOUBT),
