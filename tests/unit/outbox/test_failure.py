@@ -69,6 +69,11 @@ def kind_sent(error: Exception) -> FailureKind:
 K = FailureKind
 TAKEN = 'duplicate key value violates unique constraint "orders_pkey"'
 
+TWO_ADDRESSES = """connection is bad: connection to server failed: Network is unreachable
+Multiple connection attempts failed. All failures were:
+- host: 'c', hostaddr: '10.0.0.1': FATAL:  Unable to accept connection, rate exceeded.
+- host: 'c', hostaddr: '2001:db8::1': Network is unreachable"""
+
 # SQLSTATE, text, the meaning for a statement that may run twice, and for a write that was sent.
 MEANINGS = [
     ("40001", "could not serialize access", K.CONFLICT, K.CONFLICT),
@@ -97,15 +102,7 @@ MEANINGS = [
     ("53300", "too many clients", K.OUTAGE, K.OUTAGE),
     ("53400", "rate of connections exceeded", K.CROWDED, K.CROWDED),
     (None, "FATAL:  Unable to accept connection, rate exceeded.", K.CROWDED, K.IN_DOUBT),
-    (
-        None,
-        "connection is bad: connection to server failed: Network is unreachable\n"
-        "Multiple connection attempts failed. All failures were:\n- host: 'c', hostaddr: '10.0.0.1': "
-        "connection failed: FATAL:  Unable to accept connection, rate exceeded.\n- host: 'c', "
-        "hostaddr: '2001:db8::1': Network is unreachable",
-        K.CROWDED,
-        K.IN_DOUBT,
-    ),
+    (None, TWO_ADDRESSES, K.CROWDED, K.IN_DOUBT),
     (None, "connection is bad: Network is unreachable", K.OUTAGE, K.IN_DOUBT),
     (None, "connection failed: SSL error: unexpected eof while reading", K.OUTAGE, K.IN_DOUBT),
     (None, "SSL SYSCALL error: EOF detected", K.OUTAGE, K.IN_DOUBT),
