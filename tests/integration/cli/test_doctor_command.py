@@ -251,6 +251,7 @@ def test_a_server_that_accepts_no_writes_fails(url: str, sql: psycopg.Connection
 
 def test_large_probes_need_probe(url: str) -> None:
     assert run(url, "--probe-large").exit_code == 2
+    assert run(url, "--probe-tail", "5").exit_code == 2
 
 
 def test_what_a_writer_may_not_read_is_unknown_to_it_and_no_failure(writer_url: str) -> None:

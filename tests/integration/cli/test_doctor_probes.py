@@ -1,7 +1,9 @@
 """``dsql-outbox doctor --probe``: what it asks, what it makes of refusals, and what it leaves."""
 
+import os
 import re
 import signal
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -16,6 +18,7 @@ from dsql_outbox.cli.doctor.checks import CHECKS
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase, findings
 from dsql_outbox.cli.doctor.feature_probes import LARGE, PROBES
 from dsql_outbox.cli.doctor.finding import Finding
+from dsql_outbox.cli.doctor.tail_probe import TAIL
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema.comparison import check
 from dsql_outbox.testing import PostgresProxy
@@ -185,6 +188,47 @@ def test_a_large_message_may_cost_its_connection(proxy: PostgresProxy) -> None:
     told = found(run(proxy.url, "--probe", "--probe-large", "--json"))
     assert told["large message"]["text"].startswith("a message over 10 MiB drops the connection")
     assert verdicts(told)["large message"] == "ok"
+
+
+RISING, SCATTERED = "SELECT 0, ", "random()"
+"""What the inserts of the probe of a hot tail have, each kind of its own."""
+
+
+def test_a_hot_tail_is_looked_for_with_rising_and_with_scattered_keys(
+    proxy: PostgresProxy, sql: psycopg.Connection[Any]
+) -> None:
+    (tail,) = [
+        each
+        for name, each in found(run(proxy.url, "--probe", "--probe-tail", "1", "--json")).items()
+        if name == TAIL
+    ]
+    sent = [text for text in proxy.statements if INSERT in text and "generate_series" in text]
+    rising, scattered = (sum(part in text for text in sent) for part in (RISING, SCATTERED))
+    assert min(rising, scattered) > 0
+    assert tail["verdict"] in {"ok", "warn", "unknown"}  # by the speed of this machine
+    if tail["verdict"] != "unknown":
+        values = tail["values"]
+        assert values["rising_commits"] + values["rising_conflicts"] == rising
+        assert values["scattered_commits"] + values["scattered_conflicts"] == scattered
+    assert scratch_tables(sql) == 0
+
+
+def test_a_hot_tail_that_cannot_be_asked_ends_at_once_and_leaves_nothing(
+    proxy: PostgresProxy, sql: psycopg.Connection[Any]
+) -> None:
+    proxy.refuse(None, sqlstate="54000", message="too large", matching="generate_series")
+    told = found(run(proxy.url, "--probe", "--probe-tail", "600", "--json"))[TAIL]
+    assert (told["verdict"], told["sqlstate"]) == ("unknown", "54000")
+    assert scratch_tables(sql) == 0
+
+
+def test_a_signal_ends_the_load_of_a_hot_tail(
+    proxy: PostgresProxy, sql: psycopg.Connection[Any]
+) -> None:
+    proxy.before(partial(os.kill, os.getpid(), signal.SIGINT), matching=RISING)
+    done = run(proxy.url, "--probe", "--probe-tail", "600")
+    assert done.exit_code == 128 + signal.SIGINT
+    assert scratch_tables(sql) == 0
 
 
 # The scratch table.

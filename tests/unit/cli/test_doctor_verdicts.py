@@ -7,6 +7,7 @@ from dsql_outbox.cli.doctor.conflict_probes import Race, SessionResult, judge
 from dsql_outbox.cli.doctor.cost_probes import judge_metering
 from dsql_outbox.cli.doctor.examined_database import failure
 from dsql_outbox.cli.doctor.statement_probes import judge_rows_read, most_rows
+from dsql_outbox.cli.doctor.tail_probe import Commits, judge_tail
 from dsql_outbox.cli.doctor.verdicts import (
     ClockReading,
     judge_clock,
@@ -232,3 +233,36 @@ def test_a_question_without_an_answer_is_unknown_and_without_a_database_a_failur
 def test_who_lacks_a_right_is_sent_to_the_owner() -> None:
     found = failure("commit", psycopg.errors.InsufficientPrivilege("denied"))
     assert found.remedy == "ask again as the owner of the tables"
+
+
+def commits(p50: float, p99: float, longest: float) -> Commits:
+    return Commits([*[p50] * 970, *[p99] * 29, longest], 3, 9_000.0)
+
+
+@pytest.mark.parametrize(
+    ("rising", "scattered", "verdict"),
+    [
+        ((0.050, 3.2, 21.0), (0.049, 0.08, 0.3), "warn"),
+        ((0.050, 0.3, 0.9), (0.049, 0.08, 0.3), "warn"),
+        ((0.050, 0.3, 21.0), (0.049, 0.11, 0.3), "ok"),  # within three times
+        ((0.001, 0.15, 0.2), (0.001, 0.002, 0.3), "ok"),  # nobody notices
+        ((0.050, 3.2, 21.0), (0.050, 3.1, 20.0), "ok"),  # slow wherever the keys are
+    ],
+)
+def test_a_tail_is_hot_if_only_rising_keys_have_slow_commits(
+    rising: tuple[float, float, float], scattered: tuple[float, float, float], verdict: str
+) -> None:
+    found = judge_tail({"rising": commits(*rising), "scattered": commits(*scattered)})
+    assert found.verdict == verdict
+    assert (found.remedy is None) == (verdict == "ok")
+    assert found.values["rising_p50"] == rising[0]
+    assert found.values["rising_p99"] == pytest.approx(rising[1])
+    assert found.values["scattered_max"] == scattered[2]
+    assert found.values["scattered_conflicts"] == 3
+
+
+@pytest.mark.parametrize("few", ["rising", "scattered"])
+def test_a_few_commits_say_nothing_of_a_tail(few: str) -> None:
+    enough = commits(0.05, 3.2, 21.0)
+    found = judge_tail({"rising": enough, "scattered": enough} | {few: Commits([9.0], 0, 1.0)})
+    assert (found.verdict, found.remedy) == ("unknown", "probe for longer")

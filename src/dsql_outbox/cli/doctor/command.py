@@ -1,6 +1,7 @@
 """The command `doctor`: its options and its exit code."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 
 import click
@@ -16,6 +17,7 @@ from .checks import CHECKS
 from .examined_database import ExaminedDatabase, findings, probed
 from .feature_probes import LARGE, PROBES
 from .finding import Finding, Report, show
+from .tail_probe import TAIL, hot_tail
 
 _Questions = Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]]
 
@@ -42,6 +44,13 @@ database cannot be reached.""",
     show_default=False,
     help="With --probe, also send a message of 11 MiB; the connection may break.",
 )
+@option(
+    "--probe-tail",
+    type=click.FloatRange(1, 600),
+    metavar="SECONDS",
+    help="With --probe, also insert into the table by 16 connections for so many seconds, at "
+    "rising and at scattered keys.",
+)
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
 @interruptible("the database is unchanged; run the same command again")
 def doctor(
@@ -50,6 +59,7 @@ def doctor(
     schema: str,
     probe: bool,
     probe_large: bool,
+    probe_tail: float | None,
     as_json: bool,
 ) -> None:
     """Check a database before production, and suggest remedies.
@@ -57,9 +67,10 @@ def doctor(
     Prints one line per check: ok, warn, fail, or unknown if the check could not
     be made. Without --probe nothing is written.
     """
-    if probe_large and not probe:
-        raise click.UsageError("--probe-large needs --probe")
-    probes: _Questions = {**(PROBES if probe else {}), **(LARGE if probe_large else {})}
+    if not probe and (probe_large or probe_tail):
+        raise click.UsageError(f"--probe-{'large' if probe_large else 'tail'} needs --probe")
+    tail: _Questions = {TAIL: partial(hot_tail, seconds=probe_tail)} if probe_tail else {}
+    probes = {**(PROBES if probe else {}), **(LARGE if probe_large else {}), **tail}
     with (
         database_address(database) as address,
         ExaminedDatabase(Database(address, schema=schema)) as visit,
