@@ -125,8 +125,7 @@ def test_failures_beyond_the_limit_leave_the_memory_and_keep_their_times_and_the
     monkeypatch.setattr(reader, "MAX_SUBJECTS", MOST)
     monkeypatch.setattr(reader, "MAX_FAILURES", MOST)
     store, sink = Timed(), FailingTwice()
-    for n in range(1, SICK + 1):
-        store.insert(chain(str(n), [n, SICK + n]))
+    store.insert([each for n in range(1, SICK + 1) for each in chain(str(n), [n, SICK + n])])
     if is_taken_over:
         store.failures_of = {
             key: Failure(key, "", 1, 30.0) for key in store.rows if key.position <= SICK
