@@ -336,7 +336,8 @@ class Publisher:
             return breaker.seconds_left(now)
 
         await self._kept.wait_until_open(next_wait)
-        self._leases.take_part()
+        if self._kept.has_opened:
+            self._leases.take_part()
 
     def _wake(self) -> None:
         if self._relay is not None:

@@ -168,3 +168,25 @@ async def test_a_publisher_that_waits_for_its_broker_is_not_ready(
     assert told[0] is False
     assert "Cannot open the sink, the next attempt is in 0.1 s: nobody is at" in caplog.text
     assert "opens its sink again" not in caplog.text
+
+
+async def test_a_publisher_that_is_stopped_during_an_attempt_has_not_reached_its_broker(
+    database: Database,
+) -> None:
+    """It says so at its end, and takes no shard."""
+    facts: list[Fact] = []
+
+    class Hanging(Broker):
+        @asynccontextmanager
+        async def open(self) -> AsyncGenerator[Sink]:
+            if self.attempts:
+                publisher.stop()
+                await anyio.sleep_forever()
+            async with super().open() as sink:
+                yield sink
+
+    publisher = Publisher(database, Hanging().open, quick(), hooks=[facts.append])
+    with anyio.fail_after(30):
+        await publisher.run()
+    (*_, last) = [fact for fact in facts if isinstance(fact, RelayProgress)]
+    assert not last.sink_available
