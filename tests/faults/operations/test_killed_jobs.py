@@ -45,7 +45,7 @@ ERASE_IDS, ERASE_IDS_ARCHIVED = (
     for job in (ERASE, ERASE_ARCHIVED)
 )
 
-SOME: Final = range(2, 100, 5)
+SOME: Final = range(2, 100, 9)
 MORE: Final = range(1, 100, 3)
 FEW: Final = range(1, 100, 7)
 """Which steps a job is killed at. `make life-kills` kills at any moment of the work."""

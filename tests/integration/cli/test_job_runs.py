@@ -14,8 +14,8 @@ from tests.support.pty_terminal import Terminal
 
 pytestmark = pytest.mark.postgres_only("a job is held by a lock")
 
-RATE: Final = 3
-"""Events per second. A job that keeps it needs more than a second, and 0.2 s otherwise."""
+RATE: Final = 8
+"""Events per second. A job that keeps it needs more than half a second, and 0.2 s otherwise."""
 
 every_job: Final = pytest.mark.parametrize(
     "job", [pytest.param(job, id=job.name.replace(" ", "_")) for job in JOBS]
@@ -31,7 +31,9 @@ def job_run(job: Job, url: str, sql: psycopg.Connection[Any], tmp_path: Path) ->
 
 
 @every_job
-def test_the_first_ctrl_c_ends_the_transaction_and_stops(job_run: JobRun) -> None:
+def test_the_first_ctrl_c_ends_the_transaction_and_the_job_goes_on_as_it_said(
+    job_run: JobRun,
+) -> None:
     job = job_run.job
     with job_run.held() as holder, job_run.start() as command:
         job_run.wait_for_hold()
@@ -41,42 +43,31 @@ def test_the_first_ctrl_c_ends_the_transaction_and_stops(job_run: JobRun) -> Non
     assert FINISHING in ended.err
     assert job_run.done == job.done_when_stopped
     assert re.search(job.text_when_stopped, ended.out.decode() + ended.err)
-    going_on(ended)
-
-
-@every_job
-def test_a_second_ctrl_c_stops_at_once(job_run: JobRun) -> None:
-    with job_run.held(), job_run.start() as command:
-        job_run.wait_for_hold()
-        assert job_run.stop_at_once(command).code == 130
-        assert job_run.done == job_run.job.done_when_held
-
-
-# --- going on --------------------------------------------------------------------------
-
-
-@every_job
-def test_a_job_that_was_stopped_goes_on_as_it_said(job_run: JobRun) -> None:
-    with job_run.held() as holder, job_run.start() as command:
-        job_run.wait_for_hold()
-        ended = job_run.stop(command, holder)
     assert_goes_on(job_run, *going_on(ended))
 
 
 @every_job
-def test_a_job_that_was_stopped_at_once_goes_on_as_it_said(job_run: JobRun) -> None:
+def test_a_second_ctrl_c_stops_at_once_and_the_job_goes_on_as_it_said(job_run: JobRun) -> None:
     with job_run.held(), job_run.start() as command:
         job_run.wait_for_hold()
         ended = job_run.stop_at_once(command)
+        assert job_run.done == job_run.job.done_when_held
+    assert ended.code == 130
     assert_goes_on(job_run, *going_on(ended))
 
 
+# --- a failure and a kill --------------------------------------------------------------
+
+
 @every_job
-def test_a_job_that_failed_goes_on_as_it_said(job_run: JobRun) -> None:
-    with job_run.held(), job_run.start() as command:
+def test_a_job_that_failed_goes_on_as_it_said_and_json_has_its_counts(job_run: JobRun) -> None:
+    with job_run.held(), job_run.start("--json") as command:
         job_run.fail()
         ended = command.wait()
     assert ended.code == 1
+    assert "Error: canceling statement" in ended.err
+    name, number = job_run.job.count_when_held
+    assert counts(ended.out).get(name) == number
     assert_goes_on(job_run, *going_on(ended))
 
 
@@ -137,17 +128,6 @@ def test_a_terminal_shows_the_progress_in_place(job_run: JobRun) -> None:
         assert sum(told.search(line) is not None for line in terminal.lines) == 1
         holder.rollback()
         assert terminal.finish() == 0, terminal.lines
-
-
-@every_job
-def test_json_has_the_counts_of_a_job_that_failed(job_run: JobRun) -> None:
-    with job_run.held(), job_run.start("--json") as command:
-        job_run.fail()
-        ended = command.wait()
-    assert ended.code == 1
-    assert "Error: canceling statement" in ended.err
-    name, number = job_run.job.count_when_held
-    assert counts(ended.out).get(name) == number
 
 
 @every_job
