@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import combinations
-from typing import Final
+from itertools import combinations, product
+from typing import Any, Final
 from zlib import crc32
 
 import pytest
@@ -18,9 +18,9 @@ def leave_pairs(items: Sequence[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("pairs"):
             tests[item.path, item.cls, item.originalname].append(item)
-    for product in tests.values():
-        needed = covering([_pairs(item) for item in product])
-        for n, item in enumerate(product):
+    for items_of_test in tests.values():
+        needed = covering([_pairs(item) for item in items_of_test])
+        for n, item in enumerate(items_of_test):
             if n not in needed:
                 item.add_marker(pytest.mark.slow)
 
@@ -39,6 +39,20 @@ def leave_one_kind(items: Sequence[pytest.Item]) -> None:
             others = [part for part in item.callspec.id.split("-") if part not in KINDS]
             if kinds[0] != by_turns(f"{item.path.name} {item.originalname} {others}"):
                 item.add_marker(pytest.mark.slow)
+
+
+def in_turn(
+    common: Sequence[Any], others: Sequence[Any], values: Sequence[Any]
+) -> list[tuple[Any, Any]]:
+    """Each value with each of the common kinds, and one after the other with the other kinds.
+
+    Each of the other kinds gets a value, and each value one of them.
+    """
+    turns = range(max(len(others), len(values)))
+    return [
+        *product(common, values),
+        *((others[n % len(others)], values[n % len(values)]) for n in turns),
+    ]
 
 
 def by_turns(test: str) -> str:

@@ -17,12 +17,15 @@ import pytest
 from sqlalchemy import event as hooks
 from sqlalchemy.exc import StatementError
 from tests.support.dsql.server import ON_DSQL
+from tests.support.pairs import in_turn
 from tests.support.writer import refusing_server, workload_s
 from tests.support.writer.caller_sessions import (
     ALL,
     COMMON,
+    DRIVERS,
     DRIVERS_ERRORS,
     OF_SQLALCHEMY,
+    OTHERS,
     SESSIONS,
     AsyncCaller,
     OpenCaller,
@@ -56,6 +59,7 @@ SECRET = "payload-7f3a"
 STORED = UUID("5f0c6a1e-6c3e-4a0a-9f43-2d8c1a5b7e90")
 
 ASYNC = [kind for kind in ALL if "sync" in kind or kind.startswith("asyncpg")]
+TASKS = [kind for kind in DRIVERS if kind in ASYNC]
 
 EVENTS = [workload_s.car_created, workload_s.three_entities]
 
@@ -87,8 +91,7 @@ def test_an_event_is_committed_with_the_callers_rows(
     assert (own_rows(own), ids(own)) == (1, {receipt.event_id})
 
 
-@pytest.mark.parametrize("is_first", [True, False])
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize(("kind", "is_first"), in_turn(COMMON, OTHERS, [True, False]))
 def test_an_event_is_rolled_back_with_the_callers_rows(
     own: Tables, url: str, open_caller: OpenCaller, kind: str, *, is_first: bool
 ) -> None:
@@ -117,10 +120,8 @@ ERRORS: dict[str, tuple[type[Exception], Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.pairs
 @pytest.mark.parametrize("is_first", [True, False])
-@pytest.mark.parametrize("name", ERRORS)
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize(("kind", "name"), in_turn(COMMON, OTHERS, [*ERRORS]))
 def test_after_an_error_that_is_swallowed_nothing_can_be_committed(
     own: Tables, url: str, open_caller: OpenCaller, kind: str, name: str, *, is_first: bool
 ) -> None:
@@ -141,7 +142,7 @@ def test_after_an_error_that_is_swallowed_nothing_can_be_committed(
     assert (own_rows(own), ids(own)) == (0, {STORED})
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", DRIVERS)
 def test_a_stale_version_and_a_duplicate_are_told_alike_by_each_driver(
     own: Tables, url: str, open_caller: OpenCaller, kind: str
 ) -> None:
@@ -178,7 +179,7 @@ def test_tables_that_are_missing_are_told_alike_by_each_driver(
 
 
 @pytest.mark.postgres_only("Aurora DSQL has no savepoints")
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", DRIVERS)
 def test_an_event_and_an_error_live_and_die_with_their_savepoint(
     own: Tables, url: str, open_caller: OpenCaller, kind: str
 ) -> None:
@@ -196,7 +197,7 @@ def test_an_event_and_an_error_live_and_die_with_their_savepoint(
     own.assert_true_to({receipt.event_id: receipt})
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", DRIVERS)
 def test_the_loser_of_a_conflict_may_be_retried(
     own: Tables, url: str, open_caller: OpenCaller, kind: str
 ) -> None:
@@ -220,7 +221,7 @@ def test_the_loser_of_a_conflict_may_be_retried(
     assert event.id in ids(own)
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", DRIVERS)
 def test_a_conflict_at_commit_may_be_retried_with_the_same_event(
     own: Tables, url: str, proxy: PostgresProxy, open_caller: OpenCaller, kind: str
 ) -> None:
@@ -242,7 +243,7 @@ def test_a_conflict_at_commit_may_be_retried_with_the_same_event(
 
 @pytest.mark.client
 @only_single("the plain form has a round trip per statement")
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", DRIVERS)
 def test_an_append_costs_one_round_trip_on_each_driver(
     own: Tables, url: str, proxy: PostgresProxy, open_caller: OpenCaller, kind: str
 ) -> None:
@@ -256,9 +257,9 @@ def test_an_append_costs_one_round_trip_on_each_driver(
     assert receipt.event_id in ids(own)
 
 
-@pytest.mark.pairs
-@pytest.mark.parametrize("where", ["before", "after_sent", "mid_answer"])
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize(
+    ("kind", "where"), in_turn(COMMON, OTHERS, ["before", "after_sent", "mid_answer"])
+)
 def test_a_connection_that_is_lost_at_the_statement_stores_nothing(
     own: Tables, url: str, proxy: PostgresProxy, open_caller: OpenCaller, kind: str, where: Any
 ) -> None:
@@ -374,7 +375,7 @@ def _leave_transaction(caller: Any, kind: str) -> None:
 @pytest.mark.pairs
 @pytest.mark.parametrize("limit", ["asyncio", "anyio"])
 @pytest.mark.parametrize("where", ["the first use", "the statement"])
-@pytest.mark.parametrize("kind", ASYNC)
+@pytest.mark.parametrize("kind", TASKS)
 def test_a_time_limit_around_the_call_alone_fails_the_transaction(
     own: Tables,
     url: str,

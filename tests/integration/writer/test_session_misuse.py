@@ -17,8 +17,10 @@ from sqlalchemy.orm import Mapped, Session, mapped_column, sessionmaker
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 from tests.support.driver_sessions import engine_url
+from tests.support.pairs import in_turn
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.session_transacts import (
+    DRIVERS,
     AsyncDoor,
     Base,
     OpenDoor,
@@ -93,7 +95,9 @@ HARMLESS = {"begin", "begin block", "savepoint block", "connection detach", "con
 
 
 @pytest.mark.filterwarnings("ignore:transaction already deassociated")
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    ("driver", "name"), in_turn(DRIVERS[:1], DRIVERS[1:], [*CALLS]), indirect=["driver"]
+)
 def test_no_call_of_the_session_parts_its_rows_from_the_event(  # noqa: C901 - one table of ways
     open_door: OpenDoor, proxy: PostgresProxy, own: Tables, driver: str, name: str
 ) -> None:
@@ -197,7 +201,9 @@ EVASIONS: dict[str, Callable[[Session, Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", EVASIONS)
+@pytest.mark.parametrize(
+    ("driver", "name"), in_turn(DRIVERS[:1], DRIVERS[1:], [*EVASIONS]), indirect=["driver"]
+)
 def test_a_session_that_uses_another_connection_stores_nothing(
     open_door: OpenDoor, own: Tables, url: str, name: str
 ) -> None:
@@ -229,6 +235,9 @@ class Numbered(Base):
     value: Mapped[int]
 
 
+CHANGES = ["changed outside", "changed inside", "merged", "parted"]
+
+
 @pytest.fixture
 def loaded(own: Tables, url: str) -> Iterator[Numbered]:
     """A row that was loaded by a session that is closed."""
@@ -242,7 +251,9 @@ def loaded(own: Tables, url: str) -> Iterator[Numbered]:
 
 
 @pytest.mark.parametrize("conflicts", [0, 2])
-@pytest.mark.parametrize("way", ["changed outside", "changed inside", "merged", "parted"])
+@pytest.mark.parametrize(
+    ("driver", "way"), in_turn(DRIVERS[:1], DRIVERS[1:], CHANGES), indirect=["driver"]
+)
 def test_a_change_of_an_object_is_stored_with_its_event_or_refused(
     open_door: OpenDoor,
     proxy: PostgresProxy,
@@ -277,22 +288,28 @@ def test_a_change_of_an_object_is_stored_with_its_event_or_refused(
 
 
 @pytest.mark.parametrize(
-    ("ends", "hook"),
-    [
-        ("committed", "after_transaction_end"),
-        ("committed", "persistent_to_detached"),
-        ("failed", "after_transaction_end"),
-        ("failed", "after_soft_rollback"),
-    ],
+    ("driver", "end"),
+    in_turn(
+        DRIVERS[:1],
+        DRIVERS[1:],
+        [
+            ("committed", "after_transaction_end"),
+            ("committed", "persistent_to_detached"),
+            ("failed", "after_transaction_end"),
+            ("failed", "after_soft_rollback"),
+        ],
+    ),
+    indirect=["driver"],
 )
 def test_a_hook_that_raises_at_the_end_does_not_hide_the_outcome(
     open_door: OpenDoor,
     proxy: PostgresProxy,
     own: Tables,
     caplog: pytest.LogCaptureFixture,
-    hook: str,
-    ends: str,
+    end: tuple[str, str],
 ) -> None:
+    ends, hook = end
+
     class Hooked(Session):
         pass
 
@@ -363,7 +380,9 @@ def test_a_connection_that_cannot_be_rolled_back_is_closed(
 
 
 @pytest.mark.parametrize("target", ["connection", "engine"])
-@pytest.mark.parametrize("how", ["error", "rollback"])
+@pytest.mark.parametrize(
+    ("driver", "how"), in_turn(DRIVERS[:1], DRIVERS[1:], ["error", "rollback"]), indirect=["driver"]
+)
 def test_no_hook_comes_between_the_guards_and_the_commit(
     open_door: OpenDoor, own: Tables, url: str, target: str, how: str
 ) -> None:

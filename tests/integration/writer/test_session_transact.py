@@ -17,10 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 from tests.support.driver_sessions import engine_url
+from tests.support.pairs import in_turn
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Running
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.session_transacts import (
+    DRIVERS,
     OpenDoor,
     Own,
     driver,
@@ -82,7 +84,11 @@ def test_any_pool_serves(open_door: OpenDoor, own: Tables, url: str, pool: type[
     assert (own_rows(own), len(ids(own))) == (2, 2)
 
 
-@pytest.mark.parametrize("kind", ["invalid", "stale", "stored"])
+@pytest.mark.parametrize(
+    ("driver", "kind"),
+    in_turn(DRIVERS[:1], DRIVERS[1:], ["invalid", "stale", "stored"]),
+    indirect=["driver"],
+)
 def test_a_savepoint_takes_no_error_of_an_append_with_it(
     open_door: OpenDoor, own: Tables, url: str, kind: str
 ) -> None:
@@ -179,7 +185,11 @@ def test_a_refused_event_that_is_swallowed_ends_the_call(
 
 
 @pytest.mark.usefixtures("own")
-@pytest.mark.parametrize("name", ["commit", "rollback", "savepoint", "release_savepoint"])
+@pytest.mark.parametrize(
+    ("driver", "name"),
+    in_turn(DRIVERS[:1], DRIVERS[1:], ["commit", "rollback", "savepoint", "release_savepoint"]),
+    indirect=["driver"],
+)
 def test_the_events_of_the_engine_happen(open_door: OpenDoor, url: str, name: str) -> None:
     door = open_door(url)
     seen: list[str] = []
@@ -223,7 +233,11 @@ def test_execution_options_and_serializers_of_the_engine_apply(
 
 
 @pytest.mark.usefixtures("own")
-@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize(
+    ("driver", "level"),
+    in_turn(DRIVERS[:1], DRIVERS[1:], ["REPEATABLE READ", "SERIALIZABLE"]),
+    indirect=["driver"],
+)
 def test_the_isolation_level_of_the_engine_applies(
     open_door: OpenDoor, url: str, level: str
 ) -> None:

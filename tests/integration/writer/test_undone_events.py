@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session, sessionmaker
+from tests.support.pairs import in_turn
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, formed
 from tests.support.writer.checked_tables import Tables
@@ -178,8 +179,15 @@ def test_an_event_may_be_appended_again_after_it_was_undone(
     assert len(ids(own)) == 1
 
 
-@pytest.mark.pairs
-@pytest.mark.parametrize("where", ["before", "after_sent", "after_commit", "mid_answer"])
+@pytest.mark.parametrize(
+    ("undo", "where"),
+    in_turn(
+        [WAYS["by_execute"]],
+        [*WAYS.values()][1:],
+        ["before", "after_sent", "after_commit", "mid_answer"],
+    ),
+    indirect=["undo"],
+)
 def test_nothing_happens_twice_if_the_answer_is_lost(
     undo: Way, proxy: PostgresProxy, own: Tables, where: Any
 ) -> None:

@@ -51,6 +51,14 @@ OF_SQLALCHEMY: Final = [
 
 ALL: Final = [*PLAIN, *OF_SQLALCHEMY]
 
+OTHERS: Final = [kind for kind in ALL if kind not in COMMON]
+
+DRIVERS: Final = [
+    *["psycopg", "psycopg async", "psycopg2", "asyncpg"],
+    *["psycopg Session", "psycopg AsyncSession", "psycopg2 Session", "asyncpg AsyncSession"],
+]
+"""Each driver, of threads and of tasks, plain and through SQLAlchemy."""
+
 
 class Caller:
     """A session of a caller, and the writer that takes it."""
