@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -561,8 +562,10 @@ async def written(database: Database, events: int) -> None:
             )
 
 
-@pytest.mark.parametrize(("events", "page"), [(930, 170), (7, 2), (7, 300)])
-@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize(
+    ("events", "page", "is_killed"),
+    [(930, 170, True), *product([7], [2, 300], [False, True])],
+)
 async def test_a_write_after_an_id_was_closed_is_none_of_the_erased_entity(
     database: Database,
     sql: psycopg.Connection[Any],

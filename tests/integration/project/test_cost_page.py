@@ -209,7 +209,7 @@ def test_what_a_written_event_costs_is_on_the_page(
 
 
 @pytest.mark.parametrize(
-    ("line", "waiting"), [("relay, one alone", 1), ("relay, a batch of 500, each", 4_000)]
+    ("line", "waiting"), [("relay, one alone", 1), ("relay, a batch of 500, each", 2_000)]
 )
 async def test_what_a_relayed_event_costs_is_on_the_page(
     line: str,

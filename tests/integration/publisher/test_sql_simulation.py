@@ -70,14 +70,13 @@ def test_in_whatever_order_the_statements_run_the_tables_keep_their_rules(
 
 
 def test_a_schedule_depends_on_its_seed_only(outbox_databases: OutboxDatabases) -> None:
-    for seed in (1, 3, 5):
-        one, two = (run(outbox_databases, seed).turns for _ in range(2))
-        assert one == two
+    one, two = (run(outbox_databases, 3).turns for _ in range(2))
+    assert one == two
 
 
 @pytest.mark.parametrize(
     "defect",
-    [pytest.param(name, marks=[pytest.mark.slow] * (n % 4 != 1)) for n, name in enumerate(DEFECTS)],
+    [pytest.param(name, marks=[pytest.mark.slow] * (n % 6 != 1)) for n, name in enumerate(DEFECTS)],
 )
 def test_a_planted_defect_is_found(outbox_databases: OutboxDatabases, defect: str) -> None:
     with planted(DEFECTS[defect]):

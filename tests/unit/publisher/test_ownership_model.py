@@ -31,7 +31,7 @@ from dsql_outbox.publisher.leases.ownership import REST
 
 MOST = 5
 
-MANY = 150
+MANY = 75
 """Schedules that are others in each run; fewer are the same ones."""
 
 SLOWEST = 1 - DRIFT
