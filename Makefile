@@ -7,10 +7,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
 # A process without work takes tests from another. Each has its own servers. Three keep two cores busy:
-# a part of the tests waits, for leases, other processes and deadlines.
-XDIST  := -n $(or $(WORKERS),3) --dist worksteal
+# a part of the tests waits, for leases, other processes and deadlines. Slow tests wait for longer.
+XDIST   = -n $(or $(WORKERS),$1) --dist worksteal
 # COVERAGE=1 measures branches, also in the commands that tests start. The floor is in pyproject.toml.
-PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) $(XDIST) -m "not slow and not pooler and not package and not site"
+PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) $(call XDIST,3) -m "not slow and not pooler and not package and not site"
 # ROOM=writer selects the tests of one room. The contract of all sinks belongs to the brokers.
 KINDS  := tests/unit tests/integration tests/faults
 ROOMS  := $(sort $(filter-out __pycache__,$(notdir $(patsubst %/,%,$(wildcard $(addsuffix /*/,$(KINDS)))))))
@@ -57,7 +57,7 @@ coverage: ## run all tests and fail when too few branches are covered
 	$(MAKE) test COVERAGE=1
 
 test-slow: $(VENV)/.dev ## run the tests that `make test` leaves out, since each takes many seconds
-	$(BIN)/pytest $(XDIST) -m slow
+	$(BIN)/pytest $(call XDIST,5) -m slow
 
 repeat: $(VENV)/.dev ## run the tests N times beside LOAD busy loops; stop at the first run that fails (PARTS=tests/..)
 	@trap 'kill $$busy 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
