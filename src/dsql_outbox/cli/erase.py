@@ -57,7 +57,7 @@ Exit codes:
     "--reason",
     required=True,
     metavar="TEXT",
-    help="Why: a text to record. It stays, so name no person in it.",
+    help="Free text, recorded with the erasure. It stays, so name no person in it.",
 )
 @archive_option
 @option(
@@ -92,7 +92,7 @@ def erase(
     yes: bool,
     database: Database,
 ) -> None:
-    """Erase what the stored events say of an entity, for good.
+    """Erase what the stored events say about an entity, for good.
 
     The command first writes the event "TYPE Erased", which every target gets. Then it erases
     the entity's part from its state, from each older event, and from waiting messages, dead

@@ -34,7 +34,7 @@ reason_option: Final = click.option(
     "--reason",
     default="",
     metavar="TEXT",
-    help="Why: a text to record, which `dsql-outbox operations` lists.",
+    help="Free text, recorded with the operation; `dsql-outbox operations` lists it.",
 )
 
 archive_option: Final = click.option(

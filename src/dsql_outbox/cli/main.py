@@ -100,7 +100,7 @@ _COMMANDS: Final = {
     "targets": Subcommand("targets", "List, add, drop, pause or resume targets."),
     "archive": Subcommand("archive", "Move the bytes of old events to files."),
     "forget": Subcommand("forget", "Remove old events for good."),
-    "erase": Subcommand("erase", "Erase what is stored of an entity."),
+    "erase": Subcommand("erase", "Erase what is stored about an entity."),
     "verify": Subcommand("verify", "Compare the stored events with each other."),
     "operations": Subcommand("operations", "List what operators did: who, when, what and why."),
     "inbox": Subcommand("inbox", "Forget old messages of a consumer's inbox."),

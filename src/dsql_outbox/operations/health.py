@@ -108,7 +108,7 @@ class Health:
     def _relay_state(self) -> str:
         silence = self._now() - self._sign_of_life
         if self.draining:
-            return "told to end"
+            return "shutting down"
         if self._progress is None:
             return "has not started yet"
         if silence > SILENT:

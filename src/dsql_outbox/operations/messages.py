@@ -44,7 +44,7 @@ class Messages(Operator):
     ) -> AsyncGenerator[UndeliveredMessage]:
         """The selected messages: first the failing ones, then the dead, then those that wait.
 
-        Dead messages are in order of their death, the newest first; the others shard by shard, in
+        Dead messages come newest first, by time of death; the others shard by shard, in
         the order in which they are sent. With `payload`, one more statement per message reads it.
         Memory does not grow with the number of messages.
         """

@@ -152,7 +152,7 @@ def test_ctrl_c_during_the_start_ends_it_in_order(
         command.signal(signal.SIGINT)
         done = command.wait()
     assert (done.code, done.err) == (0, "")
-    assert done.out.decode().endswith("ended: nothing was written\n")
+    assert done.out.decode().endswith("stopped: nothing was written\n")
     assert list(folder.iterdir()) == []
 
 

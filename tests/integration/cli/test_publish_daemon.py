@@ -243,7 +243,7 @@ def test_told_to_end_it_is_not_ready_and_still_alive(url: str, broker: SlowBroke
         write(url, "Moved")
         broker.arrived()
         command.signal(signal.SIGTERM)
-        wait_until(lambda: get_json(f"{base}/readyz")[1]["relay"] == "told to end", timeout=10)
+        wait_until(lambda: get_json(f"{base}/readyz")[1]["relay"] == "shutting down", timeout=10)
         assert get_json(f"{base}/healthz") == (200, {"alive": True, "relay": "ok"})
         broker.release()
         assert command.wait().code == 0

@@ -124,7 +124,7 @@ def test_told_to_end_it_is_alive_and_not_ready(health: Health) -> None:
     health(PROGRESS)
     health.draining = True
     assert health.alive().alive
-    assert health.ready().relay == "told to end"
+    assert health.ready().relay == "shutting down"
 
 
 def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Clock) -> None:

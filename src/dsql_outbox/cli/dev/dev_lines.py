@@ -67,7 +67,7 @@ class DevLines:
             return _json("ended", **_built_in(counts), folder=folder and str(folder))
         if sys.stdout.isatty():
             click.echo()  # below the ^C of the terminal
-        _wrapped(f"ended: {_told(counts) or 'nothing was written'}")
+        _wrapped(f"stopped: {_told(counts) or 'nothing was written'}")
         if folder is not None:
             _wrapped(f"`dsql-outbox dev {shlex.quote(str(folder))}` continues with this data")
         return None

@@ -70,7 +70,7 @@ def list_(
 ) -> None:
     """List messages: the failing ones, the dead, and then those that wait.
 
-    Dead messages are in order of their death, the newest first, the others in the order in
+    Dead messages come newest first, by time of death, the others in the order in
     which they are sent. A filter other than --id has no index: the command reads page by page,
     until it has found --limit messages. `since` is the time of death, or of creation.
 
