@@ -1,8 +1,9 @@
-"""Parse the parts that the URLs of brokers have in common: hosts, login, parameters."""
+"""Parse the parts that the URLs of brokers have in common: hosts, login, parameters, TLS."""
 
 import math
 import re
-from collections.abc import Collection
+import ssl
+from collections.abc import Collection, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -63,6 +64,39 @@ def seconds(kind: str, text: str) -> float:
     if not 0 < number < math.inf:
         raise SettingsError(f"timeout of {kind} must be seconds above 0, got {text!r}")
     return number
+
+
+def tls_context(
+    kind: str, url: str, secure: str, given: Mapping[str, str]
+) -> ssl.SSLContext | None:
+    """The context of a TLS connection, which checks the server's certificate and host name.
+
+    None if the scheme of the URL is not `secure`. The parameters ``ca``, ``cert`` and ``key`` are
+    PEM files. Raises `SettingsError` if a file cannot be used, for a key with a password, and for
+    a parameter of TLS without `secure`.
+    """
+    ca, cert, key = given.get("ca"), given.get("cert"), given.get("key")
+    scheme = url.partition(":")[0]
+    if scheme != secure:
+        if ca or cert or key:
+            text = f"ca, cert and key of {kind} need {secure}:// instead of {scheme}://"
+            raise SettingsError(text)
+        return None
+    if (cert is None) != (key is None):
+        raise SettingsError(f"cert and key of {kind} go together: the certificate and its key")
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if cert is not None:
+            context.load_cert_chain(cert, key, password=_no_password)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        files = ", ".join(file for file in (ca, cert, key) if file)
+        raise SettingsError(f"{kind}: cannot use the PEM file {files}: {error}") from error
+    return context
+
+
+def _no_password() -> str:
+    # Without this, OpenSSL asks for the password of an encrypted key on the terminal.
+    raise ValueError("the key has a password; use a key without one")
 
 
 def _host(text: str, port: int) -> str:

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from dsql_outbox.outbox.errors import SettingsError
-from dsql_outbox.publisher.sinks.url import TIMEOUT, parameters, seconds, split_hosts, split_login
+from dsql_outbox.publisher.sinks.url import (
+    TIMEOUT,
+    parameters,
+    seconds,
+    split_hosts,
+    split_login,
+    tls_context,
+)
 
 _FORM: Final = "nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]..][?PARAMETERS]"
 _KIND: Final = "a NATS URL"
@@ -62,7 +69,7 @@ def parse_nats_url(url: str) -> NatsSettings:
         raise SettingsError(f"{_KIND} has one login: text before the @, creds, nkey, or token_file")
     return NatsSettings(
         hosts=hosts,
-        tls=_tls(url.startswith("tls:"), given),
+        tls=tls_context(_KIND, url, "tls", given),
         user=None if password is None else user,
         password=password,
         token=_token(given.get("token_file")) or (None if password is not None else user or None),
@@ -89,30 +96,6 @@ def _replicas(text: str) -> int:
     if text not in map(str, range(1, _MOST_REPLICAS + 1)):
         raise SettingsError(f"replicas of {_KIND} are 1 to {_MOST_REPLICAS}, got {text!r}")
     return int(text)
-
-
-def _tls(is_asked: bool, given: dict[str, str]) -> ssl.SSLContext | None:
-    """The context of a TLS connection, which checks the server's certificate and host name."""
-    ca, cert, key = given.get("ca"), given.get("cert"), given.get("key")
-    if not is_asked:
-        if ca or cert or key:
-            raise SettingsError(f"ca, cert and key of {_KIND} need tls:// instead of nats://")
-        return None
-    if (cert is None) != (key is None):
-        raise SettingsError(f"cert and key of {_KIND} go together: the certificate and its key")
-    try:
-        context = ssl.create_default_context(cafile=ca)
-        if cert is not None:
-            context.load_cert_chain(cert, key, password=_no_password)
-    except (OSError, ValueError) as error:  # an SSLError is an OSError
-        files = ", ".join(file for file in (ca, cert, key) if file)
-        raise SettingsError(f"{_KIND}: cannot use the PEM file {files}: {error}") from error
-    return context
-
-
-def _no_password() -> str:
-    # Without this, OpenSSL asks for the password of an encrypted key on the terminal.
-    raise ValueError("the key has a password; use a key without one")
 
 
 def _nkey(file: str | None) -> str | None:
