@@ -2,7 +2,7 @@
 
 The rules for names and values come from the CloudEvents bindings. For HTTP (1.0.2) and NATS
 (1.0.3-wip, the first with a binary mode) they are in section 3.1.3, for Kafka (1.0.2) in
-section 3.2.3.
+section 3.2.3. The binding for RabbitMQ is that of Knative, which the SDKs of CloudEvents follow.
 """
 
 import re
@@ -69,6 +69,22 @@ def kafka_headers(message: Message) -> list[tuple[str, str | bytes | None]]:
 def _kafka_names(names: tuple[str, ...]) -> tuple[str, ...]:
     own = {"datacontenttype": "content-type"} | {name: name for name in TRACE_HEADERS}
     return tuple(own.get(name, f"ce_{name}") for name in names)
+
+
+def rabbitmq_headers(message: Message) -> dict[str, str]:
+    """The message's headers for RabbitMQ: names with "ce-", values without percent-encoding.
+
+    `datacontenttype` is left out, because it is a property of the message there.
+    """
+    headers = message.headers
+    names = binary_names(tuple(headers), "ce-")
+    values = [
+        value if value.isascii() else value.encode(errors="replace").decode()
+        for value in headers.values()
+    ]
+    wire = dict(zip(names, values, strict=True))
+    wire.pop("ce-datacontenttype", None)
+    return wire
 
 
 def text_or_base64(message: Message) -> tuple[str, bool]:

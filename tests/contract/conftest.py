@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from tests.support.brokers.kafka_mock import MockKafka, mock_kafka
+from tests.support.brokers.rabbitmq_broker import RabbitMqBroker, running_rabbitmq
 from tests.support.brokers.readable_brokers import (
     EventBridgeBroker,
     FileBroker,
@@ -26,6 +27,7 @@ from tests.support.brokers.running_broker import (
 )
 from tests.support.brokers.sqs_server import CREDENTIALS, SqsServer
 
+from dsql_outbox.publisher.sinks.port import at_host
 from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import ReadableBroker
 
@@ -104,6 +106,19 @@ def kafka_cluster() -> Generator[MockKafka]:
     """A cluster of three, which makes topics by itself and fails on request."""
     with mock_kafka(3) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def rabbitmq_proxy() -> Generator[TcpProxy]:
+    """What a client of the RabbitMQ that runs already can be cut off with."""
+    with TcpProxy("127.0.0.1", at_host(URL).port or 0) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def rabbitmq_broker(rabbitmq_proxy: TcpProxy) -> RabbitMqBroker:
+    """A new exchange and its queue."""
+    return running_rabbitmq(URL, rabbitmq_proxy)
 
 
 @pytest.fixture(scope="session")

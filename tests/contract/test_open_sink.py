@@ -32,7 +32,10 @@ async def open_acme(url):
 """
 
 
-SCHEMES = ["acme:", "eventbridge:", "jsonl:", "kafka:", "nats:", "sns:", "sqs:", "stdout:"]
+SCHEMES = [
+    "acme:", "eventbridge:", "jsonl:", "kafka:", "nats:", "rabbitmq:", "rabbitmqs:", "sns:", "sqs:",
+    "stdout:",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -89,6 +92,12 @@ def test_the_help_of_the_command_names_all_sinks() -> None:
         ("sns", "boto3", (), "sns://arn:aws:sns:eu-west-1:123456789012:events"),
         ("eventbridge", "boto3", (), "eventbridge://events"),
         ("kafka", "confluent_kafka", ("kafka.sink", "kafka.client"), "kafka://127.0.0.1:9092"),
+        (
+            "rabbitmq",
+            "aiormq",
+            ("rabbitmq.sink", "rabbitmq.call", "rabbitmq.connection"),
+            "rabbitmq://127.0.0.1",
+        ),
     ],
 )
 async def test_without_the_extra_the_error_says_what_to_install(

@@ -12,6 +12,8 @@ from tests.support.brokers.broker_faults import (
     memory_fails,
     nats_loses_the_answer,
     nats_refuses,
+    rabbitmq_loses_the_answer,
+    rabbitmq_refuses,
     sns_loses_the_answer,
     sqs_loses_the_answer,
 )
@@ -29,6 +31,11 @@ FAULTS: Final[dict[str, tuple[Callable[..., Any], list[str]]]] = {
     "sqs_fifo loses the answer": (sqs_loses_the_answer, ["sqs_server", "sqs_proxy"]),
     "sns_fifo loses the answer": (sns_loses_the_answer, ["sns_fifo_broker", "sqs_proxy"]),
     "kafka loses the answer": (kafka_loses_the_answer, ["kafka_mock"]),
+    "rabbitmq refuses": (rabbitmq_refuses, ["rabbitmq_broker"]),
+    "rabbitmq loses the answer": (
+        rabbitmq_loses_the_answer,
+        ["rabbitmq_broker", "rabbitmq_proxy"],
+    ),
 }
 
 

@@ -13,6 +13,7 @@ from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import Before, ReadableBroker, Stage, Stored
 
 from .kafka_mock import MockKafka
+from .rabbitmq_broker import RabbitMqBroker
 from .readable_brokers import (
     SUBJECTS,
     FileBroker,
@@ -90,6 +91,28 @@ async def nats_loses_the_answer(
                 stores=True,
                 exactly_once=True,
             )
+
+
+@asynccontextmanager
+async def rabbitmq_refuses(broker: RabbitMqBroker, _message: Message) -> AsyncGenerator[Stage]:
+    """The exchange routes the message to no queue."""
+
+    async def heal() -> None:
+        await broker.bind("late.#")
+
+    async with broker.open() as sink:
+        yield Stage(sink, broker, heal)
+
+
+@asynccontextmanager
+async def rabbitmq_loses_the_answer(
+    broker: RabbitMqBroker, proxy: TcpProxy, message: Message
+) -> AsyncGenerator[Stage]:
+    """The queue stores the message, and its confirmation never comes."""
+    broker.parameters = "timeout=1"
+    await broker.bind("late.#")
+    async with losing_answers(broker, proxy, message) as stage:
+        yield stage
 
 
 @asynccontextmanager

@@ -85,6 +85,20 @@ class RabbitMqServer(EmbeddedServer):
             self.ctl("set_disk_free_limit", "50MB")
 
     @contextmanager
+    def silent_queue(self, name: str) -> Generator[None]:
+        """Suspend the process of a queue, which then confirms nothing."""
+        self._ask_queue(name, "suspend")
+        try:
+            yield
+        finally:
+            self._ask_queue(name, "resume")
+
+    def _ask_queue(self, name: str, what: str) -> None:
+        resource = f'rabbit_misc:r(<<"/">>, queue, <<"{name}">>)'
+        found = f"{{ok, Queue}} = rabbit_amqqueue:lookup({resource})"
+        self.ctl("eval", f"{found}, sys:{what}(amqqueue:get_pid(Queue)).")
+
+    @contextmanager
     def frozen(self) -> Generator[None]:
         """Stop the server with SIGSTOP, and let it go on at the end."""
         os.kill(self.pid, signal.SIGSTOP)

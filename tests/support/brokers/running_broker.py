@@ -14,7 +14,10 @@ from .sqs_server import SqsServer
 
 VARIABLE: Final = "DSQL_OUTBOX_TEST_BROKER"
 URL: Final = os.environ.get(VARIABLE, "")
-"""Its ``kafka://`` or ``nats://`` URL, or the ``http://`` endpoint of an SQS; none by default."""
+"""Its ``kafka://``, ``nats://`` or ``rabbitmq://`` URL, or the ``http://`` endpoint of an SQS.
+
+None by default.
+"""
 
 BROKERS: Final = {
     "": [
@@ -31,6 +34,7 @@ BROKERS: Final = {
     ],
     "kafka": ["kafka"],
     "nats": ["nats"],
+    "rabbitmq": ["rabbitmq"],
     "http": ["sqs", "sqs_fifo"],
 }[urlsplit(URL).scheme]
 """The brokers that the suite runs against."""
@@ -39,6 +43,7 @@ STAGES: Final = {
     "": ("memory", "jsonl", "nats", "kafka", "sqs", "sns"),
     "kafka": (),  # these faults need a broker that tells clients to come through a proxy
     "nats": ("nats",),
+    "rabbitmq": ("rabbitmq",),
     "http": ("sqs",),
 }[urlsplit(URL).scheme]
 """How the names of the faults begin that it goes through."""

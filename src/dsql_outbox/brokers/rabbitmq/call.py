@@ -1,0 +1,160 @@
+"""The messages of one call of the sink, on their way to RabbitMQ."""
+
+import asyncio
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+from aiormq.channel import Channel
+from aiormq.exceptions import ChannelClosed, ChannelInvalidStateError, DeliveryError
+
+from dsql_outbox.outbox.message import Message
+from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, Rejected, Unavailable
+
+from .confirmation import is_for_all, outcome_of, outcome_of_closing, silence
+from .connection import RabbitMqClient
+from .envelope import Unfit, envelope
+from .url import RabbitMqSettings
+
+_WINDOW: Final = 128
+"""The most messages of a call that are on their way: making their frames takes some milliseconds.
+
+The next ones follow when all are answered. One that is sent when RabbitMQ closes the channel
+would end the connection.
+"""
+
+_MOST_DOUBTS: Final = 10_000
+"""The most topics whose refusal is kept; a writer may use any number of them."""
+
+_DELIVERED: Final = Delivered()
+
+
+class RabbitMqCall:
+    """Sends messages on a channel, and reads each answer.
+
+    RabbitMQ closes a channel for one message that it refuses, and answers for no other message
+    that is on its way there. These are sent again one by one, so that the next closing is that of
+    one message. The messages of topics in `doubts` go one by one from the beginning.
+    """
+
+    def __init__(
+        self,
+        client: RabbitMqClient,
+        settings: RabbitMqSettings,
+        doubts: set[str],
+        messages: Sequence[Message],
+        answer: Answer,
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._doubts = doubts
+        self._messages = messages
+        self._answer = answer
+        self._unanswered = set(range(len(messages)))
+        self._heard: set[str] = set()
+
+    async def run(self) -> None:
+        """Send and answer; ends within three times the timeout.
+
+        Raises `SinkUnavailable` when the connection is lost, blocked, or silent.
+        """
+        deadline = asyncio.get_running_loop().time() + self._settings.timeout
+        alone = [n for n, message in enumerate(self._messages) if message.topic in self._doubts]
+        together = sorted(self._unanswered.difference(alone))
+        windows = [together[n : n + _WINDOW] for n in range(0, len(together), _WINDOW)]
+        steps = deque([*windows, *([index] for index in alone)])
+        try:
+            while steps and asyncio.get_running_loop().time() < deadline:
+                step = [index for index in steps.popleft() if index in self._unanswered]
+                if step and (closing := await self._send(step)):
+                    steps.extendleft([index] for index in self._left_by(closing, step))
+        finally:
+            self._unanswered.clear()  # an answer that comes later is ignored
+
+    def _left_by(self, closing: ChannelClosed, step: Sequence[int]) -> list[int]:
+        """Answer for those of a step that RabbitMQ refused. Returns those that must go alone."""
+        left = [index for index in step if index in self._unanswered]
+        if len(left) > 1 and not is_for_all(closing):
+            return left
+        self._refuse(left, closing)
+        return []
+
+    async def _send(self, indexes: Collection[int]) -> ChannelClosed | None:
+        """Send messages on one channel. Returns why RabbitMQ closed it, if it did."""
+        client, channel = self._client, await self._client.take()
+        sent = {client.spawn(self._publish(channel, index)): index for index in indexes}
+        try:
+            _, waiting = await asyncio.wait(sent, timeout=self._settings.timeout)
+        except asyncio.CancelledError:
+            client.end_soon(channel, sent)
+            raise
+        if client.is_lost and not self._unanswered.isdisjoint(indexes):
+            raise client.lost()
+        if waiting:
+            await client.end(channel, sent)
+            self._blame_topics(sent[task] for task in waiting)
+            return None
+        client.release(channel)
+        return _closing(sent)
+
+    async def _publish(self, channel: Channel, index: int) -> None:
+        message, settings = self._messages[index], self._settings
+        try:
+            await channel.basic_publish(
+                message.payload,
+                exchange=settings.exchange,
+                routing_key=message.topic,
+                properties=envelope(message, self._client.frame_max),
+                mandatory=True,
+                wait=False,
+            )
+        except Unfit as error:
+            self._settle(index, Rejected(str(error)))
+        except DeliveryError as error:
+            self._settle(index, outcome_of(error, message.topic, settings.place))
+        else:
+            self._settle(index, _DELIVERED)
+
+    def _settle(self, index: int, outcome: Outcome) -> None:
+        if index not in self._unanswered:
+            return
+        self._unanswered.discard(index)
+        topic = self._messages[index].topic
+        self._heard.add(topic)
+        if outcome is _DELIVERED:
+            self._doubts.discard(topic)
+        self._answer(index, outcome)
+
+    def _refuse(self, indexes: Collection[int], closing: ChannelClosed) -> None:
+        """Answer for the messages that RabbitMQ refused, and for all others of their topics."""
+        outcome = outcome_of_closing(closing)
+        for index in indexes:
+            self._settle(index, outcome)
+        if not isinstance(outcome, Unavailable) or is_for_all(closing):
+            return
+        topics = {self._messages[index].topic for index in indexes}
+        if len(self._doubts) < _MOST_DOUBTS:
+            self._doubts |= topics
+        for index in sorted(self._unanswered):
+            if self._messages[index].topic in topics:
+                self._settle(index, outcome)
+
+    def _blame_topics(self, indexes: Iterable[int]) -> None:
+        """Answer for the topics of which no message was answered in time."""
+        heard = frozenset(self._heard)
+        for index in indexes:
+            topic = self._messages[index].topic
+            if topic not in heard:
+                self._settle(index, silence(topic, self._settings.timeout))
+
+
+def _closing(sent: Iterable[asyncio.Task[None]]) -> ChannelClosed | None:
+    """Why RabbitMQ closed the channel of these messages, if it did. Raises any other error."""
+    errors = [error for task in sent if not task.cancelled() and (error := task.exception())]
+    for error in errors:
+        if isinstance(error, ChannelClosed):
+            return error
+    for error in errors:
+        if not isinstance(error, ChannelInvalidStateError):  # of a channel that was closed before
+            raise error
+    return None

@@ -1,0 +1,55 @@
+"""The meaning of RabbitMQ's answer to a message."""
+
+from typing import Final
+
+from aiormq.exceptions import (
+    ChannelAccessRefused,
+    ChannelClosed,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    DeliveryError,
+    PublishError,
+)
+
+from dsql_outbox.publisher.sinks.port import Outcome, Rejected, Retry, Unavailable
+
+_CONTENT_TOO_LARGE: Final = 311
+
+
+def outcome_of(error: DeliveryError, topic: str, place: str) -> Unavailable | Retry:
+    """The outcome of a message that was returned, or that a queue refused."""
+    if isinstance(error, PublishError):
+        return Unavailable(
+            f"unroutable: {place} routes {topic} to no queue; bind a queue to it by this routing "
+            "key, or by a pattern"
+        )
+    return Retry(
+        f"refused by RabbitMQ (nack): a queue of {topic} is full and rejects, or it has failed"
+    )
+
+
+def is_for_all(error: ChannelClosed) -> bool:
+    """Whether the channel was closed for a reason that all messages share: no exchange."""
+    return isinstance(error, ChannelNotFoundEntity)
+
+
+def outcome_of_closing(error: ChannelClosed) -> Outcome:
+    """The outcome of the message for which RabbitMQ closed its channel."""
+    text = f"refused by RabbitMQ: {error.args[-1]}"
+    match error:
+        case ChannelNotFoundEntity():
+            return Unavailable(f"{text}; declare it, or name another one by exchange= in the URL")
+        case ChannelAccessRefused():
+            return Unavailable(text)
+        case ChannelPreconditionFailed():  # the message is over max_message_size
+            return Rejected(text)
+        case _:
+            return Rejected(text) if error.args[0] == _CONTENT_TOO_LARGE else Retry(text)
+
+
+def silence(topic: str, seconds: float) -> Unavailable:
+    """The outcome of a message without an answer, when no message of its topic has one."""
+    return Unavailable(
+        f"no confirmation for {topic} within {seconds:g} s, although RabbitMQ answers: a queue of "
+        "it has no quorum, or is overloaded"
+    )

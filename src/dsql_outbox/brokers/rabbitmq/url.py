@@ -1,0 +1,120 @@
+"""Parse a ``rabbitmq://`` or ``rabbitmqs://`` URL."""
+
+import re
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote
+
+from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.settings import is_unicode
+from dsql_outbox.publisher.sinks.port import Destination, at_host
+from dsql_outbox.publisher.sinks.url import (
+    TIMEOUT,
+    parameters,
+    seconds,
+    split_hosts,
+    split_login,
+    tls_context,
+)
+
+_FORM: Final = "rabbitmq://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]..][/VHOST][?PARAMETERS]"
+_KIND: Final = "a RabbitMQ URL"
+_PARAMETERS: Final = ("ca", "cert", "exchange", "key", "password_file", "timeout")
+_SECURE: Final = "rabbitmqs"
+_PORTS: Final = {"rabbitmq": 5672, _SECURE: 5671}
+_PLACE: Final = re.compile(r"(rabbitmqs?://[^/?#]*)(?:/([^/?#]*))?(\?.*)?", re.DOTALL)
+
+SHORT: Final = 255
+"""The most bytes of a short string of AMQP: a name, a routing key, a property."""
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9_.:@#,/+ -]{0,127}")
+"""The names of exchanges that aiormq takes."""
+
+_EXCHANGE: Final = "amq.topic"
+"""The exchange that each virtual host has from the beginning, and that routes by topic."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RabbitMqSettings:
+    """The servers and how to reach them; `timeout` is in seconds."""
+
+    hosts: tuple[Destination, ...]
+    vhost: str
+    exchange: str
+    tls: ssl.SSLContext | None = field(repr=False)
+    user: str
+    fixed_password: str = field(repr=False)
+    password_file: Path | None
+    timeout: float
+
+    @property
+    def password(self) -> str:
+        """The password of the next login. Raises `OSError` or `UnicodeDecodeError` for its file."""
+        if self.password_file is None:
+            return self.fixed_password
+        return self.password_file.read_text(encoding="utf-8").strip()
+
+    @property
+    def place(self) -> str:
+        """The exchange as errors name it."""
+        return f"exchange {self.exchange}" if self.exchange else "the default exchange"
+
+    def __str__(self) -> str:
+        return f"RabbitMQ at {', '.join(f'{host.host}:{host.port}' for host in self.hosts)}"
+
+
+def parse_rabbitmq_url(url: str) -> RabbitMqSettings:
+    """Parse a URL and read its files. Raises `SettingsError`, whose text contains no password."""
+    place = _PLACE.fullmatch(url)
+    try:
+        if place is None:
+            raise ValueError(url)
+        address, vhost, query = place[1], place[2] or "", place[3] or ""
+        login, hosts, query = split_hosts(address + query, _PORTS[url.partition(":")[0]])
+    except ValueError:
+        # `from None`: the text of the cause may contain the URL.
+        raise SettingsError(f"{_KIND} is {_FORM}") from None
+    given = parameters(_KIND, query, _PARAMETERS)
+    user, password = split_login(login)
+    file = _password_file(given.get("password_file"), user, password)
+    return RabbitMqSettings(
+        hosts=tuple(map(at_host, hosts)),
+        vhost=_vhost(unquote(vhost) or "/"),
+        exchange=_exchange(given.get("exchange", _EXCHANGE)),
+        tls=tls_context(_KIND, url, _SECURE, given),
+        # RabbitMQ has this user, who may log in over loopback only.
+        user=user or "guest",
+        fixed_password="guest" if password is None else password,
+        password_file=file,
+        timeout=seconds(_KIND, given.get("timeout", TIMEOUT)),
+    )
+
+
+def _vhost(name: str) -> str:
+    if "\0" in name or not is_unicode(name) or len(name.encode()) > SHORT:
+        raise SettingsError(f"the virtual host of {_KIND} has at most {SHORT} bytes, without NUL")
+    return name
+
+
+def _exchange(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        rule = "has up to 127 of the characters A-Z a-z 0-9 _ . : @ # , / + - and blank"
+        raise SettingsError(f"exchange of {_KIND} {rule}: {name[:60]!a}")
+    return name
+
+
+def _password_file(name: str | None, user: str, password: str | None) -> Path | None:
+    if bool(user) != (password is not None or name is not None):
+        raise SettingsError(f"a login of {_KIND} is USER:PASSWORD@, or USER@ and password_file")
+    if name is None:
+        return None
+    if password is not None:
+        raise SettingsError(f"{_KIND} has one password: text before the @, or password_file")
+    file = Path(name)
+    try:
+        file.read_text(encoding="utf-8")  # so that a wrong name is reported now
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"password_file of {_KIND}: cannot read {name}") from error
+    return file

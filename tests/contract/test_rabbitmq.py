@@ -1,0 +1,307 @@
+"""What the sink for RabbitMQ promises, on a real server that goes through its faults."""
+
+import logging
+from collections.abc import Generator
+from pathlib import Path
+from time import monotonic
+from urllib.parse import urlsplit
+
+import anyio
+import pytest
+from tests.support.brokers.rabbitmq_broker import RabbitMqBroker
+from tests.support.brokers.rabbitmq_server import RabbitMqServer
+from tests.support.brokers.running_broker import URL
+
+from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.publisher import Delivered, Rejected, Retry, Unavailable, open_sink
+from dsql_outbox.testing import TcpProxy
+from dsql_outbox.testing.sink_contract import deliver, new_message, published
+
+if urlsplit(URL).scheme != "rabbitmq":
+    pytest.skip("RabbitMQ is no wheel: `make real-brokers` tests it", allow_module_level=True)
+
+pytestmark = pytest.mark.anyio
+
+LARGEST = 200_000
+"""The most bytes of a message that the server takes."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Generator[RabbitMqServer]:
+    """A server of these tests, which they may harm."""
+    with RabbitMqServer(f"max_message_size = {LARGEST}") as found:
+        yield found
+
+
+@pytest.fixture
+def broker(server: RabbitMqServer) -> Generator[RabbitMqBroker]:
+    """A new exchange and its queue; a call takes a second at most."""
+    server.start()  # if a test has killed it
+    with TcpProxy("127.0.0.1", server.port) as proxy:
+        found = RabbitMqBroker(server.host, proxy)
+        found.parameters = "timeout=1"
+        anyio.run(found.prepare)
+        yield found
+
+
+def cars(number: int, topic: str = "events.CarMoved") -> list[Message]:
+    return [new_message(f"Car/{topic}-{n}", topic=topic) for n in range(number)]
+
+
+async def test_an_unroutable_topic_is_unavailable_and_the_others_go_on(
+    broker: RabbitMqBroker,
+) -> None:
+    async with broker.open() as sink:
+        outcomes = await published(sink, [*cars(50), *cars(3, "lost.X"), *cars(50, "events.Y")])
+
+    unroutable = outcomes[50]
+    assert isinstance(unroutable, Unavailable)
+    assert "lost.X" in unroutable.error
+    assert broker.name in unroutable.error
+    assert outcomes == [Delivered()] * 50 + [unroutable] * 3 + [Delivered()] * 50
+
+
+async def test_without_its_exchange_all_is_unavailable_until_it_is_there(
+    broker: RabbitMqBroker,
+) -> None:
+    async with broker.open() as sink:
+        assert await published(sink, cars(5)) == [Delivered()] * 5
+        await broker.delete_exchange()
+        outcomes = await published(sink, cars(200))
+        await published(sink, [])
+        await broker.declare_exchange()
+        later = await published(sink, cars(200))
+
+    missing = outcomes[0]
+    assert isinstance(missing, Unavailable)
+    assert f"no exchange '{broker.name}'" in missing.error
+    assert outcomes == [missing] * 200
+    assert later == [Delivered()] * 200
+
+
+async def test_a_full_queue_that_rejects_is_a_retry_for_its_messages_alone(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    full = RabbitMqBroker(server.host, broker.proxy, x_max_length=10, x_overflow="reject-publish")
+    await full.prepare()
+    async with broker.channel() as channel:
+        queue = await channel.get_queue(full.name, ensure=False)
+        await queue.bind(broker.name, "events.Full")
+    async with broker.open() as sink:
+        outcomes = await published(sink, [*cars(20), *cars(200, "events.Full")])
+
+    refused = [outcome for outcome in outcomes if outcome != Delivered()]
+    assert outcomes[:20] == [Delivered()] * 20
+    assert len(refused) >= 150
+    assert all(isinstance(each, Retry) and "events.Full" in each.error for each in refused)
+
+
+async def test_a_topic_without_the_right_is_unavailable_and_the_others_go_on(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    user = f"user-{broker.name}"
+    server.ctl("add_user", user, "p@ss:w/rd")
+    server.ctl("set_permissions", user, "", ".*", "")
+    server.ctl("set_topic_permissions", user, broker.name, r"^events\.Car", "")
+    url = broker.url.replace("://", f"://{user}:p%40ss%3Aw%2Frd@")
+    async with open_sink(url) as sink:
+        outcomes = await published(sink, [*cars(50), *cars(50, "events.Van"), *cars(50)])
+        later = await published(sink, [*cars(50), *cars(50, "events.Van")])
+        server.ctl("set_topic_permissions", user, broker.name, ".*", "")
+        await deliver(sink, cars(50, "events.Van"))
+
+    refused = outcomes[50]
+    assert isinstance(refused, Unavailable)
+    assert "ACCESS_REFUSED" in refused.error
+    assert "p@ss" not in refused.error
+    assert outcomes == [Delivered()] * 50 + [refused] * 50 + [Delivered()] * 50
+    assert later == [Delivered()] * 50 + [refused] * 50
+
+
+async def test_a_message_over_the_limit_is_rejected_alone(broker: RabbitMqBroker) -> None:
+    large = new_message("Car/large", b"x" * (LARGEST + 1))
+    async with broker.open() as sink:
+        outcomes = await published(sink, [*cars(50), large, *cars(50, "events.Y")])
+
+    assert isinstance(outcomes[50], Rejected)
+    assert str(LARGEST) in outcomes[50].error
+    del outcomes[50]
+    assert outcomes == [Delivered()] * 100
+
+
+async def test_headers_over_a_frame_and_a_long_routing_key_are_rejected_alone(
+    broker: RabbitMqBroker,
+) -> None:
+    wide = new_message("Car/wide", entities="Loan/é@1," * 15_000)
+    long = new_message("Car/long", topic="events." + "x" * 249)
+    async with broker.open() as sink:
+        outcomes = await published(sink, [wide, *cars(5), long])
+
+    assert isinstance(outcomes[0], Rejected)
+    assert "frame_max" in outcomes[0].error
+    assert outcomes[-1] == Rejected("RabbitMQ takes a routing key of at most 255 bytes")
+    assert outcomes[1:-1] == [Delivered()] * 5
+
+
+@pytest.mark.parametrize("kind", ["memory_alarm", "disk_alarm"])
+async def test_an_alarm_is_an_unavailable_sink_that_sends_nothing_more(
+    server: RabbitMqServer, broker: RabbitMqBroker, kind: str
+) -> None:
+    first, second = cars(3), cars(3, "events.Y")
+    async with broker.open() as sink:
+        with getattr(server, kind)():
+            with anyio.fail_after(4), pytest.raises(SinkUnavailable, match="alarm"):
+                await published(sink, first)
+            for messages in (second, []):
+                began = monotonic()
+                with pytest.raises(SinkUnavailable, match="alarm"):
+                    await published(sink, messages)
+                assert monotonic() - began < 0.9, "it waited, although it knew"
+        await deliver(sink, second)
+        await deliver(sink, first)
+
+    there = [stored.event_id for stored in await broker.stored()]
+    assert set(there) == {message.event_id for message in first + second}
+    assert len(there) <= 9, "only what was on its way is stored twice"
+
+
+async def test_closing_ends_in_time_while_an_alarm_keeps_what_was_sent(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    large = [new_message(f"Car/{n}", b"x" * (LARGEST - 1)) for n in range(200)]
+    with server.memory_alarm(), anyio.fail_after(8):
+        async with broker.open() as sink:
+            with pytest.raises(SinkUnavailable, match="alarm"):
+                await published(sink, large)
+
+
+async def test_a_frozen_server_is_an_unavailable_sink_until_it_goes_on(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    messages = [new_message(f"Car/{n}", b"x" * 100_000) for n in range(200)]
+    async with broker.open() as sink:
+        assert await published(sink, cars(1)) == [Delivered()]
+        with server.frozen(), anyio.fail_after(6):
+            with pytest.raises(SinkUnavailable, match="within 1 s"):
+                await published(sink, messages)
+            with pytest.raises(SinkUnavailable):
+                await published(sink, [])
+        await deliver(sink, messages)
+
+
+async def test_a_call_that_is_cancelled_while_the_server_is_frozen_ends_at_once(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    async with broker.open() as sink:
+        with server.frozen(), anyio.fail_after(0.5):
+            with anyio.move_on_after(0.1):
+                await published(sink, cars(5))
+        await deliver(sink, cars(5))
+
+
+async def test_what_was_confirmed_survives_a_killed_server(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    before, after = cars(100), cars(100, "events.Y")
+    async with broker.open() as sink:
+        assert await published(sink, before) == [Delivered()] * 100
+        server.kill()
+        with pytest.raises(SinkUnavailable, match=r"RabbitMQ at 127\.0\.0\.1"):
+            await published(sink, after)
+        server.start()
+        await deliver(sink, after)
+
+    assert {stored.event_id for stored in await broker.stored()} == {
+        message.event_id for message in before + after
+    }
+
+
+async def test_a_stopped_broker_says_so(server: RabbitMqServer, broker: RabbitMqBroker) -> None:
+    async with broker.open() as sink:
+        await published(sink, cars(1))
+        with server.app_stopped(), pytest.raises(SinkUnavailable):
+            await published(sink, cars(1))
+        await deliver(sink, cars(1))
+
+
+async def test_a_topic_whose_queue_is_silent_is_unavailable_and_the_others_go_on(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    silent = RabbitMqBroker(server.host, broker.proxy)
+    await silent.prepare()
+    async with broker.channel() as channel:
+        queue = await channel.get_queue(silent.name, ensure=False)
+        await queue.bind(broker.name, "late.#")
+    async with broker.open() as sink:
+        with server.silent_queue(silent.name):
+            outcomes = await published(sink, [*cars(5), *cars(2, "late.X")])
+        await deliver(sink, cars(2, "late.X"))
+
+    quiet = outcomes[-1]
+    assert isinstance(quiet, Unavailable)
+    assert "late.X" in quiet.error
+    assert outcomes == [Delivered()] * 5 + [quiet] * 2
+
+
+async def test_the_next_host_is_tried(broker: RabbitMqBroker) -> None:
+    with TcpProxy("127.0.0.1", 1) as closed:
+        closed.pause_listening()
+        dead = f"127.0.0.1:{closed.port}"
+        async with open_sink(broker.url.replace("://", f"://{dead},")) as sink:
+            assert await published(sink, cars(1)) == [Delivered()]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("://", "://guest:s3cret@"), "ACCESS_REFUSED"),
+        (("?", "/nowhere?"), "virtual host nowhere is missing"),
+    ],
+)
+async def test_a_refused_login_is_an_unavailable_sink_that_names_the_reason(
+    broker: RabbitMqBroker, change: tuple[str, str], reason: str
+) -> None:
+    with pytest.raises(SinkUnavailable, match=reason) as refused:
+        async with open_sink(broker.url.replace(*change)):
+            pass
+
+    assert "s3cret" not in str(refused.value)
+
+
+async def test_a_password_file_is_read_for_each_login(
+    server: RabbitMqServer, broker: RabbitMqBroker, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("first\n")
+    user = f"user-{broker.name}"
+    server.ctl("add_user", user, "first")
+    server.ctl("set_permissions", user, "", ".*", "")
+    url = broker.url.replace("://", f"://{user}@") + f"&password_file={file}"
+    async with open_sink(url) as sink:
+        await published(sink, cars(1))
+        server.ctl("change_password", user, "second")
+        file.write_text("second\n")
+        assert broker.proxy is not None
+        broker.proxy.cut_all()
+        await deliver(sink, cars(1))
+
+
+async def test_aiormq_logs_nothing_of_a_sink(
+    server: RabbitMqServer, broker: RabbitMqBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    marked = [
+        new_message(f"Car/{n}", b"a secret", topic)
+        for n in range(3)
+        for topic in ("events.X", "lost.X")
+    ]
+    async with broker.open() as sink:
+        await published(sink, marked)
+        await broker.delete_exchange()
+        await published(sink, marked)
+        server.kill()
+        with pytest.raises(SinkUnavailable):
+            await published(sink, marked)
+
+    assert "a secret" not in caplog.text
+    assert not [record for record in caplog.records if record.exc_info]
