@@ -36,7 +36,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help chaos cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals life-kills nemesis nemesis-rolling pictures prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm console-check zip
+.PHONY: help chaos cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals life-kills nemesis nemesis-rolling page pictures prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -127,8 +127,11 @@ chaos: $(VENV)/.dev ## the chaos and pressure scenarios of another project's har
 examples: $(VENV)/.dev ## start each example, send it work, kill it in the middle and check the outcome (ONLY=sqlalchemy)
 	$(BIN)/pytest tests/examples $(if $(ONLY),-k $(ONLY))
 
-goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what holds or misses (ONLY=writer, relay:half,hot, life; OPTIONS=--full)
+goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what holds or misses (ONLY=writer, relay:failed,hot, life; OPTIONS=--full)
 	$(BIN)/python -m benchmarks.goals $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
+
+page: $(VENV)/.dev ## measure tables of docs/performance.md, and print them as they stand there (ONLY=message,write,loading; OPTIONS=--full)
+	@$(BIN)/python -m benchmarks.page $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
 storm: $(VENV)/.dev ## writers of one entity, without lock waits: the share that each policy of retries stores (OPTIONS=--help)
 	@$(BIN)/python -m benchmarks.writer.storm $(OPTIONS)

@@ -16,16 +16,20 @@ class Sizes:
     """Sizes of the measurements: rows, rounds, seconds, and `loads` of `load` events."""
 
     rows: int = 20_000
+    drained: int = 40_000
     rounds: int = 3
     hot: int = 50_000
     held: int = 100_000
+    failing: int = 200_000
     seconds: float = 4.0
     a_second: int = 10_000
     load: int = 100_000
     loads: int = 3
 
 
-FULL = Sizes(rows=50_000, rounds=5, seconds=15.0, load=1_000_000, loads=1)
+FULL = Sizes(
+    rows=50_000, drained=200_000, rounds=5, failing=1_000_000, seconds=15.0, load=1_000_000, loads=1
+)
 """The sizes for a quiet machine and a patient reader."""
 
 

@@ -1,39 +1,32 @@
-"""Healthy rows beside failing ones, and few rows beside the many of a hot subject."""
+"""What a failed attempt costs; few rows behind failing ones, and beside a hot subject."""
 
 import asyncio
+import statistics
+from contextlib import suppress
 from time import perf_counter
 
 import psycopg
-from benchmarks.measure import median_ratio
+from benchmarks.relay.drain import LapSink
 from benchmarks.relay.rows import Rows, arrive, fill, new_database
 
 from dsql_outbox.outbox import Message
 
 from .conditions import Conditions
-from .trial import TrialSink, publishing
+from .trial import PATIENCE, TrialSink, publishing
 
 _SLOW = 0.005  # seconds until the sink answers
 _SUBJECTS = 500
-_PER_SUBJECT = 20
-
-_INTERLEAVE = """
-UPDATE outbox.outbox SET position = position - (SELECT max(position) FROM outbox.outbox)
-  + (SELECT max(position) FROM outbox.outbox WHERE subject_id NOT LIKE 'BAD-%')
-WHERE subject_id LIKE 'BAD-%'
-"""
+_POLL = 0.05
 
 
-def half(conditions: Conditions) -> list[float]:
-    """Healthy rows beside as many failing ones, over none failing: with a slow and a fast sink."""
-    found: list[float] = []
-    for delay in (_SLOW, 0.0):
-        burdened: list[float] = []
-        free: list[float] = []
-        for _ in range(conditions.sizes.rounds):
-            free.append(asyncio.run(_rate(conditions, delay, failing=False)))
-            burdened.append(asyncio.run(_rate(conditions, delay, failing=True)))
-        found.append(median_ratio(burdened, free))
-    return found
+def failed(conditions: Conditions) -> list[float]:
+    """CPU of a failed attempt in us, with a slow and a fast sink."""
+    return [
+        statistics.median(
+            asyncio.run(_failed(conditions, delay)) for _ in range(conditions.sizes.rounds)
+        )
+        for delay in (_SLOW, 0.0)
+    ]
 
 
 def behind(conditions: Conditions) -> list[float]:
@@ -55,20 +48,20 @@ def hot(conditions: Conditions) -> list[float]:
     return [asyncio.run(each(conditions)) for each in (_hot_at_start, _hot_live, _hot_restarted)]
 
 
-async def _rate(conditions: Conditions, delay: float, *, failing: bool) -> float:
-    """Healthy rows per second, from the first on.
+async def _failed(conditions: Conditions, delay: float) -> float:
+    """CPU in us of an attempt, where the first two of each of many subjects fail."""
+    url, rows = new_database(conditions.server, "failed"), conditions.sizes.rows
+    fill(url, Rows(rows, name="BAD-"))
+    sink = LapSink(TrialSink(delay, fails=_is_bad))
 
-    They have 20 rows per subject; between two of them is a failing row of its own subject.
-    """
-    url, rows = new_database(conditions.server, "half"), conditions.sizes.rows
-    fill(url, Rows(rows, per_key=_PER_SUBJECT))
-    if failing:
-        fill(url, Rows(rows, name="BAD-"))
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute(_INTERLEAVE)
-    sink = TrialSink(delay, fails=_is_bad)
-    last = await publishing(url, sink, lambda: sink.until(rows))
-    return (len(sink.delivered) - 1) / (last - sink.delivered[0][0])
+    async def attempts() -> float:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while sink.laps.rows < 2 * rows:  # noqa: ASYNC110 - a poll is enough
+                    await asyncio.sleep(_POLL)
+        return sink.laps.drained.cpu
+
+    return await publishing(url, sink, attempts)
 
 
 async def _hot_at_start(conditions: Conditions) -> float:

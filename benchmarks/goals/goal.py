@@ -74,7 +74,7 @@ class Result(NamedTuple):
 
 
 def select(only: str, groups: Mapping[str, Sequence[Line]]) -> list[Line]:
-    """The lines that ``relay`` (a whole group) or ``relay:half,hot`` names; empty means all.
+    """The lines that ``relay`` (a whole group) or ``relay:failed,hot`` names; empty means all.
 
     A line of several groups comes once. Raises `UnknownGoals`.
     """

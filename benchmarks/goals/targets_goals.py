@@ -10,6 +10,7 @@ from benchmarks.measure import median_ratio
 from benchmarks.relay.drain import SETTINGS, _bounds, drain_by_relay
 from benchmarks.relay.rows import Rows, fill, new_database
 from benchmarks.sample_event import event
+from benchmarks.telemetry import metered
 from benchmarks.writer.statement_parameters import SHARDS
 
 from dsql_outbox.operations import Targets
@@ -73,17 +74,18 @@ async def _under_load(url: str, seconds: float, *, is_dead: bool) -> list[float]
     """Write 200 events per second beside the publishers. Returns the lags of the one that works."""
     database, sink, n = Database(url), Lags(), 0
     beside = Publisher(database, Dead(), target="lake") if is_dead else None
-    async with Publisher(database, sink), AsyncWriter(database) as writer:
-        other = asyncio.create_task(beside.run()) if beside else None
-        began = perf_counter()
-        while (now := perf_counter() - began) < seconds:
-            await writer.write_many([event(f"CAR-{k % 97}", k) for k in range(n, n + 10)])
-            n += 10
-            await asyncio.sleep(max(0.0, n / 200 - now))
-        await sink.until(n)
-        if beside and other:
-            beside.stop()
-            await other
+    with metered() as metrics:
+        async with Publisher(database, sink, hooks=[metrics]), AsyncWriter(database) as writer:
+            other = asyncio.create_task(beside.run()) if beside else None
+            began = perf_counter()
+            while (now := perf_counter() - began) < seconds:
+                await writer.write_many([event(f"CAR-{k % 97}", k) for k in range(n, n + 10)])
+                n += 10
+                await asyncio.sleep(max(0.0, n / 200 - now))
+            await sink.until(n)
+            if beside and other:
+                beside.stop()
+                await other
     return sink.lags
 
 
@@ -110,9 +112,7 @@ def default(conditions: Conditions) -> list[float]:
     for _ in range(2 * conditions.sizes.rounds):
         for found, url in zip(rates, urls, strict=True):
             fill(url, Rows(rows))
-            began = perf_counter()
-            asyncio.run(drain_by_relay(url))
-            found.append(rows / (perf_counter() - began))
+            found.append(asyncio.run(drain_by_relay(url)).rate)
     return [median_ratio(rates[1], rates[0])]
 
 
@@ -138,8 +138,11 @@ def model(conditions: Conditions) -> list[float]:
 
 
 async def _by_relay(url: str) -> None:
-    publisher = Publisher(Database(url), settings=SETTINGS, apply=_apply, target="model")
-    await publisher.run(until_empty=True)
+    with metered() as metrics:
+        publisher = Publisher(
+            Database(url), settings=SETTINGS, apply=_apply, target="model", hooks=[metrics]
+        )
+        await publisher.run(until_empty=True)
 
 
 async def _bare(url: str) -> None:

@@ -2,33 +2,45 @@
 
 import asyncio
 import statistics
-from time import perf_counter
+from collections.abc import Callable, Coroutine
+from functools import partial
 
 from benchmarks.measure import median_ratio
 from benchmarks.relay.doorbell import held_p99
-from benchmarks.relay.drain import drain_by_relay, drained, metered_drains
+from benchmarks.relay.drain import Drained, drain_by_loop, drain_by_relay
 from benchmarks.relay.nats import arrival, nats_rates, traced_rates
 from benchmarks.relay.rows import Rows, fill, new_database
 
 from .conditions import Conditions
 from .distance import at_a_distance
 
+_Drain = Callable[[str], Coroutine[object, object, Drained]]
+
 _A_SECOND = 200  # events of the process that writes and relays
 
 
 def drain(conditions: Conditions) -> list[float]:
     """A drain to a null sink over a bare loop of the same read and delete; CPU per row in us."""
-    bare, relay = drained(conditions.server, conditions.sizes.rows, conditions.sizes.rounds)
+    bare, relay = _in_turn(conditions, drain_by_loop, drain_by_relay)
     ratio = median_ratio([each.rate for each in relay], [each.rate for each in bare])
     return [ratio, statistics.median(each.cpu for each in relay)]
 
 
 def metrics(conditions: Conditions) -> list[float]:
     """The CPU that metrics add to a row of a drain to a null sink, over that of the row."""
-    plain, measured = metered_drains(
-        conditions.server, conditions.sizes.rows, conditions.sizes.rounds
-    )
+    plain, measured = _in_turn(conditions, partial(drain_by_relay, metrics=False), drain_by_relay)
     return [median_ratio([each.cpu for each in measured], [each.cpu for each in plain]) - 1]
+
+
+def _in_turn(conditions: Conditions, *drains: _Drain) -> list[list[Drained]]:
+    """Measure drains in turn, as often as there are rounds."""
+    url, sizes = new_database(conditions.server, "drain"), conditions.sizes
+    found: list[list[Drained]] = [[] for _ in drains]
+    for _ in range(sizes.rounds):
+        for of, drain in zip(found, drains, strict=True):
+            fill(url, Rows(sizes.drained))
+            of.append(asyncio.run(drain(url)))
+    return found
 
 
 def traced(conditions: Conditions) -> list[float]:
@@ -68,9 +80,6 @@ def held(conditions: Conditions) -> list[float]:
 def distance(conditions: Conditions) -> list[float]:
     """Rows per second of a drain, 2 ms from the database each way, and 10 ms per commit."""
     url = new_database(conditions.server, "distance")
-    rows = 2 * conditions.sizes.rows
-    fill(url, Rows(rows))
+    fill(url, Rows(2 * conditions.sizes.rows))
     with at_a_distance(url) as far:
-        began = perf_counter()
-        asyncio.run(drain_by_relay(far))
-        return [rows / (perf_counter() - began)]
+        return [asyncio.run(drain_by_relay(far)).rate]

@@ -8,7 +8,7 @@ from benchmarks.telemetry import metered
 
 from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import Answer, Delivered, Publisher, PublisherSettings, Retry
+from dsql_outbox.publisher import Answer, Delivered, Publisher, PublisherSettings, Retry, Sink
 
 PATIENCE = 60.0
 """Seconds to wait for deliveries; a trial that takes longer measures this."""
@@ -69,7 +69,7 @@ class TrialSink:
 
 def publishing(
     url: str,
-    sink: TrialSink,
+    sink: Sink,
     body: Callable[[], Awaitable[float]],
     *,
     settings: PublisherSettings | None = None,

@@ -1,8 +1,7 @@
-"""The cost of the relay itself: a drain to a null sink, beside a loop of the same statements."""
+"""A drain by the relay, and by a bare loop of the same statements."""
 
-import asyncio
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter, process_time
 from typing import NamedTuple
 from uuid import UUID
@@ -11,22 +10,20 @@ import psycopg
 from benchmarks.telemetry import metered
 from benchmarks.writer.statement_parameters import SHARDS
 
-from dsql_outbox.outbox import Database
+from dsql_outbox.observability import Hook
+from dsql_outbox.outbox import Database, Message
 from dsql_outbox.outbox.database.array_literals import array_literal, plain_array
-from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Sink
+from dsql_outbox.publisher.sinks.port import keeps_prefix
 from dsql_outbox.schema.named_statements import statement
-from dsql_outbox.testing import EmbeddedPostgres
 
-from .rows import BATCH, NullSink, Rows, fill, new_database
+from .rows import BATCH, NullSink
 
 SETTINGS = PublisherSettings(batch_rows=BATCH)
 ON_OUTBOX = re.compile(r'^(?!.*outbox_failures).*"outbox"\.outbox\b', re.DOTALL)
 """Matches statements on table outbox, without those on failures, which run only seldom."""
 
 _HEAD = (0, str(UUID(int=0)))
-
-
-_Drain = Callable[[str], Coroutine[object, object, None]]
 
 
 class Drained(NamedTuple):
@@ -36,57 +33,71 @@ class Drained(NamedTuple):
     cpu: float
 
 
-def drained(
-    server: EmbeddedPostgres, rows: int, rounds: int
-) -> tuple[list[Drained], list[Drained]]:
-    """Drain by the bare loop and by the relay in turn, `rounds` times each."""
-    return _in_turn(server, rows, rounds, _bare, drain_by_relay)
+class Laps:
+    """The time and the CPU between the first page of a drain and the last.
+
+    The start is left out: imports, connections, leases, and the first read.
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+        self._last = 0.0, 0.0
+        self.rows = 0
+        """How many rows came after the first page."""
+
+    def note(self, rows: int) -> None:
+        """Record that so many rows are through."""
+        self._last = perf_counter(), process_time()
+        if self._first is None:
+            self._first = self._last
+        else:
+            self.rows += rows
+
+    @property
+    def drained(self) -> Drained:
+        """The cost. Raises `RuntimeError` if only one page came."""
+        if self._first is None or not self.rows:
+            raise RuntimeError("too few rows to measure a drain")
+        took, busy = (last - first for first, last in zip(self._first, self._last, strict=True))
+        return Drained(self.rows / took, busy / self.rows * 1e6)
 
 
-def metered_drains(
-    server: EmbeddedPostgres, rows: int, rounds: int
-) -> tuple[list[Drained], list[Drained]]:
-    """Drain by the relay without metrics and with them in turn, `rounds` times each."""
-    return _in_turn(server, rows, rounds, drain_without_metrics, drain_by_relay)
+class LapSink:
+    """A sink that notes each call which has ended, and takes runs if `inner` does."""
+
+    def __init__(self, inner: Sink) -> None:
+        self._inner = inner
+        self.system = inner.system
+        self.keeps_prefix = keeps_prefix(inner)
+        self.laps = Laps()
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        await self._inner.publish(messages, answer)
+        self.laps.note(len(messages))
 
 
-def _in_turn(
-    server: EmbeddedPostgres, rows: int, rounds: int, one: _Drain, other: _Drain
-) -> tuple[list[Drained], list[Drained]]:
-    found: tuple[list[Drained], list[Drained]] = [], []
-    url = new_database(server, "drain")
-    for _ in range(rounds):
-        for drains, run in zip(found, (one, other), strict=True):
-            fill(url, Rows(rows))
-            began, busy = perf_counter(), process_time()
-            asyncio.run(run(url))
-            took, worked = perf_counter() - began, process_time() - busy
-            drains.append(Drained(rows / took, worked / rows * 1e6))
-    return found
+async def drain_by_relay(
+    url: str, sink: Sink | None = None, *, metrics: bool = True, hooks: Sequence[Hook] = ()
+) -> Drained:
+    """Relay all rows to a sink, by default to one that drops them."""
+    timed = LapSink(sink or NullSink())
+    with metered() as meter:
+        used = [meter, *hooks] if metrics else hooks
+        await Publisher(Database(url), timed, SETTINGS, hooks=used).run(until_empty=True)
+    return timed.laps.drained
 
 
-async def drain_by_relay(url: str, delay: float = 0.0) -> None:
-    """Relay all rows, with metrics, to a null sink that answers after `delay` seconds."""
-    with metered() as hook:
-        sink = NullSink(delay)
-        await Publisher(Database(url), sink, SETTINGS, hooks=[hook]).run(until_empty=True)
-
-
-async def drain_without_metrics(url: str) -> None:
-    """Relay all rows to a null sink, without a hook of the caller."""
-    await Publisher(Database(url), NullSink(), SETTINGS).run(until_empty=True)
-
-
-async def _bare(url: str) -> None:
+async def drain_by_loop(url: str) -> Drained:
     """Read by key and delete these rows, on one connection, until the outbox is empty."""
     read, delete = statement("outbox_read", "outbox"), statement("outbox_delete", "outbox")
-    places = dict.fromkeys(range(SHARDS), _HEAD)
+    places, laps = dict.fromkeys(range(SHARDS), _HEAD), Laps()
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         while True:
             found = await (await connection.execute(read, _bounds(places))).fetchall()
             rows = [row for row in found if row[-1] is None]  # the others are the ends of ranges
             if not rows:
-                return
+                return laps.drained
+            laps.note(len(rows))
             places |= {row[1]: (row[2], row[3]) for row in found if row[-1] is not None}
             await connection.execute(
                 delete,

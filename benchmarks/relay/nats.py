@@ -15,14 +15,13 @@ import nats
 import psycopg
 from benchmarks.nemesis.world import messages
 from benchmarks.sample_event import event
-from benchmarks.telemetry import Encoded, metered, traced
+from benchmarks.telemetry import Encoded, traced
 
 from dsql_outbox.observability import Hook
-from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import Publisher, open_sink
+from dsql_outbox.publisher import open_sink
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
-from .drain import SETTINGS
+from .drain import drain_by_relay
 from .rows import Rows, arrive, fill, new_database
 
 _WINDOW = 256
@@ -60,7 +59,7 @@ def nats_rates(
         rates["nats-py"].append(rows / asyncio.run(_nats_py(broker.url, rows)))
         for name in ("apart", "in a row"):
             fill(url, Rows(rows, per_key=10, together=name == "in a row"))
-            rates[name].append(rows / asyncio.run(_relay(url, broker.url)))
+            rates[name].append(asyncio.run(_relay(url, broker.url)))
     return rates
 
 
@@ -128,11 +127,11 @@ def traced_rates(
     with_spans: list[float] = []
     for _ in range(rounds):
         fill(url, Rows(rows))
-        plain.append(rows / asyncio.run(_relay(url, broker.url)))
-        fill(url, Rows(rows, traced=True))
+        plain.append(asyncio.run(_relay(url, broker.url)))
+        fill(url, Rows(rows, flags="01"))
         encoded = Encoded()
         with traced(encoded) as (_, hook):
-            with_spans.append(rows / asyncio.run(_relay(url, broker.url, hook)))
+            with_spans.append(asyncio.run(_relay(url, broker.url, hook)))
         if encoded.spans != 2 * rows:
             raise RuntimeError(f"{2 * rows - encoded.spans:,} of {2 * rows:,} spans were lost")
     return plain, with_spans
@@ -140,11 +139,7 @@ def traced_rates(
 
 async def _relay(url: str, broker: str, *hooks: Hook) -> float:
     async with open_sink(f"{broker}?{STREAM}") as sink:
-        with metered() as metrics:
-            began = perf_counter()
-            publisher = Publisher(Database(url), sink, SETTINGS, hooks=[metrics, *hooks])
-            await publisher.run(until_empty=True)
-            return perf_counter() - began
+        return (await drain_by_relay(url, sink, hooks=hooks)).rate
 
 
 def _arrive(url: str, a_second: int, seconds: float) -> tuple[int, float]:

@@ -42,8 +42,8 @@ class Rows:
     """A set of `number` rows, `per_key` per subject.
 
     Rows of a subject are next to each other if `together`, else as far apart as
-    possible. Their positions are `ahead` seconds ahead of the server's clock. If `traced`, each
-    has the trace context of a write that was sampled.
+    possible. Their positions are `ahead` seconds ahead of the server's clock. With `flags`, each
+    has the trace context of a write: ``01`` of one that was sampled, ``00`` of one that was not.
     """
 
     number: int
@@ -51,15 +51,15 @@ class Rows:
     together: bool = False
     name: str = "CAR-"
     ahead: float = 0
-    traced: bool = False
+    flags: str = ""
 
     @property
     def parameters(self) -> dict[str, object]:
         """The parameters of the statement that inserts the rows."""
         sample, headers, payload = _sample()
         plain = sample.replace("-", "")
-        if self.traced:
-            headers = f'{headers[:-1]},"traceparent":"00-{plain}-00f067aa0ba902b7-01"}}'
+        if self.flags:
+            headers = f'{headers[:-1]},"traceparent":"00-{plain}-00f067aa0ba902b7-{self.flags}"}}'
         return {
             "rows": self.number, "per_key": self.per_key, "together": self.together,
             "keys": self.number // self.per_key, "name": self.name, "shards": SHARDS,

@@ -2,17 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
-from time import perf_counter, process_time
+from time import perf_counter
 
-from benchmarks.telemetry import metered
 from confluent_kafka import Producer
 
-from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import Answer, Publisher, Sink, open_sink
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher import Answer, Sink, open_sink
 from dsql_outbox.publisher.sinks.cloudevents import kafka_headers
 from dsql_outbox.testing.sink_contract import new_message
 
-from .drain import SETTINGS, Drained
+from .drain import Drained, drain_by_relay
 from .rows import Rows, fill
 
 
@@ -29,19 +28,13 @@ class OneAtATime:
 
 def relayed(url: str, broker: str, rows: Rows, *, takes_runs: bool = True) -> Drained:
     """Relay these rows of the database to the broker, with metrics."""
+
+    async def relay() -> Drained:
+        async with open_sink(broker) as sink:
+            return await drain_by_relay(url, sink if takes_runs else OneAtATime(sink))
+
     fill(url, rows)
-    return asyncio.run(_relay(url, broker, rows.number, takes_runs=takes_runs))
-
-
-async def _relay(url: str, broker: str, rows: int, *, takes_runs: bool) -> Drained:
-    async with open_sink(broker) as sink:
-        began, busy = perf_counter(), process_time()
-        used = sink if takes_runs else OneAtATime(sink)
-        with metered() as hook:
-            publisher = Publisher(Database(url), used, SETTINGS, hooks=[hook])
-            await publisher.run(until_empty=True)
-        took, worked = perf_counter() - began, process_time() - busy
-    return Drained(rows / took, worked / rows * 1e6)
+    return asyncio.run(relay())
 
 
 def bare_kafka(bootstrap: str, topic: str, rows: int) -> float:

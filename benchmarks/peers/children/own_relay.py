@@ -1,4 +1,4 @@
-"""The library's publisher: ``own_relay URL beside`` and ``own_relay URL apart``.
+"""The library's publisher, with metrics: ``own_relay URL beside`` and ``own_relay URL apart``.
 
 Apart, events are written by the bare statement, so that nothing in the process wakes the
 publisher: it finds them as it finds those of other processes.
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import psycopg
+from benchmarks.telemetry import metered
 from benchmarks.writer.statement_parameters import single
 
 from dsql_outbox import AsyncWriter, Database, Publisher
@@ -77,9 +78,10 @@ async def apart(url: str) -> None:
 def _relay(database: Database, running: list[Publisher]) -> RelayDuring:
     @asynccontextmanager
     async def relay(sink: CountingSink) -> AsyncIterator[None]:
-        running.append(Publisher(database, _Sink(sink)))
-        async with running[-1]:
-            yield
+        with metered() as metrics:
+            running.append(Publisher(database, _Sink(sink), hooks=[metrics]))
+            async with running[-1]:
+                yield
 
     return relay
 
