@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,13 @@ import msgspec
 
 from dsql_outbox.servers.server_process import ServerProcess, free_port
 
-from .parts import MissingPart
+from .parts import CACHE, MissingPart, go_build
 
 T = TypeVar("T")
 
 _SECONDS: Final = 10.0
+_MODULE: Final = "github.com/jaegertracing/jaeger@v1.76.0"
+"""Its ``cmd/jaeger`` is Jaeger 2. It has no pages, which are built from another repository."""
 
 
 class Jaeger(NamedTuple):
@@ -87,8 +90,13 @@ def _answers(jaeger: Jaeger) -> bool:
 
 
 def _program() -> str:
-    """``JAEGER``, or the one on the PATH. Raises `MissingPart`."""
+    """``JAEGER``, the one on the PATH, or one that Go builds. Raises `MissingPart`."""
     named = os.environ.get("JAEGER") or shutil.which("jaeger")
-    if named is None:
-        raise MissingPart("Jaeger: set JAEGER=/path/to/jaeger (2.0 or newer)")
-    return named
+    if named:
+        return named
+    try:
+        return str(go_build(CACHE / "jaeger" / "jaeger", _MODULE, "./cmd/jaeger"))
+    except (OSError, subprocess.CalledProcessError):
+        raise MissingPart(
+            "Jaeger: set JAEGER=/path/to/jaeger (2.0 or newer), or install Go"
+        ) from None

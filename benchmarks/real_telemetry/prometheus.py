@@ -14,12 +14,11 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import yaml
-from tests.support.checkout import ROOT
 from tests.support.telemetry.dashboards import OBSERVABILITY
 
 from dsql_outbox.servers.server_process import ServerProcess, free_port
 
-from .parts import MissingPart
+from .parts import CACHE, MissingPart, go_build, run
 
 FASTER: Final = 20
 """How many times shorter the windows and the `for` of the alert rules are."""
@@ -30,7 +29,6 @@ _LOOK_BACK: Final = f"{300 // FASTER}s"
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME: Final = re.compile(r"(?P<before>\[|offset )(?P<number>\d+)(?P<unit>[smhd])")
 _MODULE: Final = "github.com/prometheus/prometheus@v0.316.0"
-_CACHE: Final = ROOT / ".venv" / ".cache" / "prometheus"
 _OTLP: Final = "web.enable-otlp-receiver"
 _ANSWER: Final = 10.0  # seconds
 
@@ -75,7 +73,7 @@ def start_prometheus(folder: Path, targets: Sequence[str]) -> Generator[Promethe
     program = _program()
     (folder / "alerts.yml").write_text(yaml.safe_dump(faster_rules()))
     (folder / "prometheus.yml").write_text(yaml.safe_dump(_settings(targets)))
-    takes_otlp = _OTLP.encode() in _run(program, "--help", cwd=folder)
+    takes_otlp = _OTLP.encode() in run(program, "--help", cwd=folder)
     found = Prometheus(port := free_port(), takes_otlp=takes_otlp)
     words = [
         *(f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"),
@@ -121,10 +119,11 @@ def _program() -> str:
     named = os.environ.get("PROMETHEUS") or shutil.which("prometheus")
     if named:
         return named
-    _CACHE.mkdir(parents=True, exist_ok=True)
+    cache = CACHE / "prometheus"
+    cache.mkdir(parents=True, exist_ok=True)
     for get in (_from_debian, _from_go):
         try:
-            return str(get(_CACHE))
+            return str(get(cache))
         except (OSError, subprocess.CalledProcessError):
             continue
     raise MissingPart(
@@ -135,24 +134,13 @@ def _program() -> str:
 def _from_debian(cache: Path) -> Path:
     program = cache / "usr" / "bin" / "prometheus"
     if not program.exists():
-        _run("apt-get", "download", "prometheus", cwd=cache)
+        run("apt-get", "download", "prometheus", cwd=cache)
         (package,) = cache.glob("prometheus_*.deb")
-        _run("dpkg", "-x", str(package), str(cache), cwd=cache)
+        run("dpkg", "-x", str(package), str(cache), cwd=cache)
     return program
 
 
 def _from_go(cache: Path) -> Path:
-    """Build it without the discovery of cloud services. The first build takes many minutes."""
-    program = cache / "prometheus"
-    if not program.exists():
-        print("Go builds Prometheus, which takes many minutes", flush=True)
-        source = json.loads(_run("go", "mod", "download", "-json", _MODULE, cwd=cache))["Dir"]
-        build = ("go", "build", "-trimpath", "-tags", "remove_all_sd", "-o", str(program))
-        _run(*build, "./cmd/prometheus", cwd=Path(source))
-    return program
-
-
-def _run(*command: str, cwd: Path) -> bytes:
-    # Without GOWORK, Go wants modules that are not in the download.
-    environment = {**os.environ, "GOWORK": "off"}
-    return subprocess.run(command, cwd=cwd, env=environment, check=True, capture_output=True).stdout
+    """Build it without the discovery of cloud services."""
+    flags = ("-trimpath", "-tags", "remove_all_sd")
+    return go_build(cache / "prometheus", _MODULE, "./cmd/prometheus", *flags)
