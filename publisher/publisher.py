@@ -132,7 +132,8 @@ class Publisher:
                 )
         given_sink = Nowhere() if sink is None else sink
         factory = sink_factory("Publisher", given_sink)
-        self._settings = given_settings("Publisher", settings, PublisherSettings)
+        own = given_settings("Publisher", settings, PublisherSettings)
+        self._settings = own.for_database(database)
         given = given_hooks("Publisher", hooks)
         self._hooks: tuple[Hook, ...] = (
             LogFacts(),
@@ -367,7 +368,7 @@ class Publisher:
     async def _stop_when_empty(self, relay: Relay, max_wait: float | None, only_own: bool) -> None:
         """Stop when no message waits, or none could be sent for `max_wait` seconds."""
         limit = float("inf") if max_wait is None else max_wait
-        wait = first = min(_FIRST_LOOK, self._settings.idle_max)
+        wait = first = min(_FIRST_LOOK, self._settings.longest_idle)
         while True:
             await anyio.sleep(wait)
             stalled_for = relay.stalled_for
@@ -382,7 +383,7 @@ class Publisher:
                 knows_own = only_own and self._leases.takes_part
                 if await self._is_done(self._leases.shards if knows_own else None):
                     break
-            wait = min(self._settings.idle_max, 2 * wait)
+            wait = min(self._settings.longest_idle, 2 * wait)
         self.stop()
 
     async def _is_done(self, shards: frozenset[int] | None) -> bool:

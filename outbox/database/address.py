@@ -92,6 +92,11 @@ class Address(Protocol):
         ...
 
     @property
+    def is_dsql(self) -> bool:
+        """Whether it is an Aurora DSQL cluster, where each statement costs money."""
+        ...
+
+    @property
     def endpoint(self) -> Endpoint:
         """The host, the port and the database, without any secret."""
         ...

@@ -251,6 +251,11 @@ class Database:
         }
 
     @property
+    def is_dsql(self) -> bool:
+        """Whether it is an Aurora DSQL cluster, where each statement costs money."""
+        return self._address.is_dsql
+
+    @property
     def takes_local_settings(self) -> bool:
         """Whether the server may take a mark, as far as the URL says."""
         return self._address.takes_local_settings

@@ -125,6 +125,11 @@ class DsqlAddress:
         return False
 
     @property
+    def is_dsql(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def password_may_change(self) -> bool:
         """False: a token is signed here, and `renew` answers for it."""
         return False

@@ -123,6 +123,11 @@ class PostgresAddress:
         """True: PostgreSQL keeps a setting with a dot in its name for whoever sets it."""
         return True
 
+    @property
+    def is_dsql(self) -> bool:
+        """False: a cluster has a URL of its own kind."""
+        return False
+
     def parameters(self, *, role_path: bool = False) -> ConnectParameters:
         """Return the parameters of the URL, with the session settings in `options`."""
         options = [self._options]

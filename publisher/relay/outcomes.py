@@ -169,7 +169,7 @@ class Outcomes:
         state.queues.drop(subject)
         subject.pass_over(row.position)
         state.retry_times.add(subject, new)
-        if seconds is not None and seconds < self._settings.idle_max:
+        if seconds is not None and seconds < self._settings.longest_idle:
             state.to_read.set()
 
     def _pause_topic(self, subject: Subject, error: str) -> None:

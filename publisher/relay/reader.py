@@ -20,7 +20,7 @@ from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.schema.outbox_rows import RowId
 
-from .state import RelayState
+from .state import RelayState, outage_wait
 from .store import (
     HEAD,
     MAX_FAILURES,
@@ -98,7 +98,7 @@ class Reader:
         self._leases = leases
         self._settings = settings
         self._rows = settings.batch_rows
-        self._first_wait = min(_FIRST_WAIT, settings.idle_max)
+        self._first_wait = min(_FIRST_WAIT, settings.longest_idle)
         self._idle = self._first_wait
         self._refreshed_at = float("-inf")
         self._turn = 0
@@ -126,7 +126,7 @@ class Reader:
             # With so many subjects ready, more rows would only wait in memory.
             self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
             is_full = self._state.waits_for_room
-            wait = self._settings.idle_max if is_full else await self._read()
+            wait = self._settings.longest_idle if is_full else await self._read()
         except psycopg.Error as error:
             kind = kind_of(error)
             if kind in LASTING:
@@ -140,7 +140,7 @@ class Reader:
             if self.failing_since is None:
                 self.failing_since = self._state.clock()
             logger.warning("Relay waits for the database: %s", text_of(error))
-            return self._settings.idle_max
+            return outage_wait(self._state.clock() - self.failing_since)
         self.failing_since = None
         return wait
 
@@ -470,7 +470,7 @@ class Reader:
 
     def _next_wait(self, now: float, news: int) -> float:
         """Seconds until the next read; they double with each read that found nothing new."""
-        settings, state = self._settings, self._state
+        longest, state = self._settings.longest_idle, self._state
         shards = state.shards.values()
         is_behind = any(
             s.sweep.is_running or s.back.is_running or s.wants or _is_behind(s.tail) for s in shards
@@ -487,8 +487,8 @@ class Reader:
         if news:
             self._idle = self._first_wait
             return self._idle
-        idle, self._idle = self._idle, min(settings.idle_max, self._idle * 2)
-        if idle < settings.idle_max:  # publishers that start together soon read at other times
+        idle, self._idle = self._idle, min(longest, self._idle * 2)
+        if idle < longest:  # publishers that start together soon read at other times
             idle *= random.uniform(0.75, 1.0)  # noqa: S311 - spreads load, guards nothing
         return min(idle, max(self._first_wait, state.seconds_left(now)))
 

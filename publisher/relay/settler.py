@@ -17,7 +17,7 @@ from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
-from .state import RelayState
+from .state import RelayState, outage_wait
 from .store import Failure, Store
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Settler:
                 if self.failing_since is None:
                     self.failing_since = state.clock()
                 logger.warning("Relay waits for the database: %s", text_of(error))
-                await state.to_stop.wait(self._settings.idle_max)
+                await state.to_stop.wait(outage_wait(state.clock() - self.failing_since))
 
     @property
     def _is_over(self) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable
+from typing import Final
 
 from dsql_outbox.publisher.relay.memory.queues import Queues
 from dsql_outbox.publisher.relay.memory.retry_times import RetryTimes
@@ -11,6 +12,17 @@ from dsql_outbox.publisher.relay.memory.shares import RETRIES
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.schema.outbox_rows import RowId, Stage
+
+_SHORT_OUTAGE: Final = 0.1
+_LONG_OUTAGE: Final = 1.0
+
+
+def outage_wait(seconds: float) -> float:
+    """Seconds until the next try of a database that has not answered for some seconds.
+
+    Tries of a short outage come soon, and those of a long one fill neither the log nor the server.
+    """
+    return min(_LONG_OUTAGE, max(_SHORT_OUTAGE, seconds))
 
 
 class Wake:

@@ -23,6 +23,7 @@ from dsql_outbox.outbox.settings import DEFAULT_SHARDS
 from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.reader import _REFRESH as REFRESH
+from dsql_outbox.publisher.settings import DSQL_IDLE_MAX, IDLE_MAX
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import Writer
 
@@ -37,7 +38,7 @@ DOLLARS_A_GIGABYTE: Final = 0.33  # and month
 
 EVENT_BYTES: Final = 1024
 CREATED: Final = datetime(2026, 11, 25, 8, 14, 7, tzinfo=UTC)
-DEFAULTS: Final = PublisherSettings()
+DEFAULTS: Final = PublisherSettings(idle_max=DSQL_IDLE_MAX)
 NEAR: Final = 0.02
 """Rows differ by some bytes from run to run: a fraction of a second may have fewer digits."""
 
@@ -264,7 +265,7 @@ async def test_what_an_idle_hour_costs_is_on_the_page(
     renewed = changes["outbox_leases upd"] / DEFAULT_SHARDS - 2  # taken once, released once
     assert beats - 2 <= renewed <= beats + 2, "each lease once a beat, but for a probe and the end"
 
-    reads = 3600 / (DEFAULTS.idle_max * 0.875)  # up to a quarter shorter, by chance
+    reads = 3600 / DEFAULTS.longest_idle
     renewals = 3600 / DEFAULTS.renew
     shards = DEFAULT_SHARDS * LEAST_ROW
     lines = {
@@ -292,6 +293,20 @@ async def test_what_an_idle_hour_costs_is_on_the_page(
     )
 
 
+def test_what_each_setting_of_polling_costs_is_on_the_page() -> None:
+    """An event that comes alone waits for any part of `idle_max`."""
+    each = Cost(DEFAULT_SHARDS * LEAST_ROW).total
+    page = table("What polling costs")
+    assert f"{IDLE_MAX:g} s" in page
+    for line, cells in page.items():
+        seconds = number(line.removesuffix(" s"))
+        a_day = 86_400 / seconds
+        month = a_day / 24 * 730 * each * DOLLARS_A_MILLION / 1e6
+        agrees(cells[:5], [500 * seconds, 990 * seconds, a_day, a_day * each, month])
+        default = {IDLE_MAX: "PostgreSQL", DSQL_IDLE_MAX: "Aurora DSQL"}.get(seconds, "")
+        assert cells[5] == default
+
+
 def test_the_page_has_the_formulas_that_are_used_here() -> None:
     assert f"max(bytes, {LEAST_READ}) x {READ:.11f}" in PAGE
     assert f"max(bytes, {LEAST_WRITE}) x {WRITE:.8f}" in PAGE
@@ -308,7 +323,7 @@ def test_no_table_has_an_index_beside_its_key_to_be_written(tables: Tables) -> N
 def test_what_events_that_come_alone_cost_more_is_on_the_page() -> None:
     """After a second pause of 10 ms they double up to `idle_max`, with a read after each."""
     pauses = [reader._FIRST_WAIT, reader._FIRST_WAIT]
-    while pauses[-1] * 2 < DEFAULTS.idle_max:
+    while pauses[-1] * 2 < DEFAULTS.longest_idle:
         pauses.append(pauses[-1] * 2)
     more = len(pauses)
     agrees(

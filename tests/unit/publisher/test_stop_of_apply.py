@@ -90,4 +90,4 @@ def test_a_database_that_fails_at_once_does_not_outlast_the_drain(drain: float) 
     store.fails_from = 30
     seconds = in_virtual_time(stopped(store, 1.1, drain))
     assert len(store.rows) == 30
-    assert seconds <= drain + PublisherSettings().idle_max + 0.1
+    assert seconds <= drain + PublisherSettings().longest_idle + 0.1
