@@ -99,7 +99,7 @@ check-others:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	for folder in lambda adopting fastapi own_format read_model redis_sink sqlalchemy webhook; do MYPYPATH=examples/$$folder $(BIN)/mypy examples/$$folder/*.py || exit; done
+	for folder in lambda adopting fastapi own_format read_model sqlalchemy webhook; do MYPYPATH=examples/$$folder $(BIN)/mypy examples/$$folder/*.py || exit; done
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.support.sql.lint --quiet
 	$(UV) lock --check --offline --quiet
@@ -151,7 +151,7 @@ simulate-sql: $(VENV)/.dev ## run N schedules of the real statements, of several
 nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest pause of any subject
 	$(BIN)/python -m benchmarks.nemesis --rolling $(NEMESIS)
 
-real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, ElasticMQ and Apache Kafka (ONLY=kafka,..; EVENTS, SUBJECTS, RATE)
+real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, Redis, ElasticMQ and Apache Kafka (ONLY=kafka,..; EVENTS, SUBJECTS, RATE)
 	@$(BIN)/python -m benchmarks.real_brokers $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(EVENTS),--events $(EVENTS)) $(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(RATE),--rate $(RATE))
 

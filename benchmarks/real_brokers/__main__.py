@@ -1,11 +1,11 @@
 """``make real-brokers``: the contract suite and a nemesis against each real broker.
 
 Starts what this machine can have without Docker, one broker at a time: a NATS cluster of
-three, ElasticMQ as the SQS, and Apache Kafka with one and with three nodes. Runs the contract
-suite of the sinks against it. Then publishers relay while the broker is harmed, and the
+three, Redis, ElasticMQ as the SQS, and Apache Kafka with one and with three nodes. Runs the
+contract suite of the sinks against it. Then publishers relay while the broker is harmed, and the
 messages that arrived are compared with the written events. Prints a line per broker. Exits
-with 1 when something failed. A broker that needs Java or Maven where one of them is missing
-is named, and is no failure.
+with 1 when something failed. A broker is named, and is no failure, if Java, Maven or
+Debian's package of it is missing.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from dsql_outbox.testing import EmbeddedPostgres
 
 from .broker_trial import Cars, Findings, Trial
 from .candidates import CANDIDATES, Candidate
+from .redis_place import MissingRedis
 
 _SUITE: Final = "tests/contract/test_sinks.py"
 
@@ -64,7 +65,7 @@ def examine(candidate: Candidate, seed: int, cars: Cars) -> bool | None:
     try:
         failed = suite(candidate, folder / "suite")
         findings = nemesis(candidate, folder / "nemesis", seed, cars)
-    except MissingJava as error:
+    except (MissingJava, MissingRedis) as error:
         print(f"missing  {candidate.name:<16} {error}", flush=True)
         shutil.rmtree(folder)
         return None

@@ -13,6 +13,7 @@ from tests.support.brokers.nats_cluster import nats_cluster
 from .kafka_place import KafkaPlace
 from .nats_place import NatsPlace
 from .place import Place
+from .redis_place import RedisPlace, debians_redis
 from .sqs_place import SqsPlace
 
 
@@ -52,6 +53,18 @@ def _nats_place(folder: Path) -> Generator[Place]:
 
 
 @contextmanager
+def _redis_url(_: Path) -> Generator[str]:
+    with debians_redis() as server:
+        yield server.url
+
+
+@contextmanager
+def _redis_place(_: Path) -> Generator[Place]:
+    with debians_redis() as server:
+        yield RedisPlace(server)
+
+
+@contextmanager
 def _sqs_url(_: Path) -> Generator[str]:
     with ElasticMq() as server:
         yield server.endpoint
@@ -65,6 +78,7 @@ def _sqs_place(_: Path) -> Generator[Place]:
 
 CANDIDATES: Final = {
     "nats": Candidate("NATS, 3 nodes", _nats_url, _nats_place),
+    "redis": Candidate("Redis", _redis_url, _redis_place),
     "sqs": Candidate("ElasticMQ (SQS)", _sqs_url, _sqs_place),
     "kafka": Candidate("Kafka, 1 node", partial(_kafka_url, 1), partial(_kafka_place, 1)),
     "kafka-3": Candidate("Kafka, 3 nodes", partial(_kafka_url, 3), partial(_kafka_place, 3)),

@@ -18,9 +18,11 @@ from tests.support.brokers.readable_brokers import (
     SqsBroker,
     StdoutBroker,
 )
+from tests.support.brokers.redis_server import RedisBroker, RedisServer
 from tests.support.brokers.running_broker import (
     BROKERS,
     URL,
+    RunningRedis,
     RunningSqs,
     running_kafka,
     running_nats,
@@ -119,6 +121,30 @@ def rabbitmq_proxy() -> Generator[TcpProxy]:
 def rabbitmq_broker(rabbitmq_proxy: TcpProxy) -> RabbitMqBroker:
     """A new exchange and its queue."""
     return running_rabbitmq(URL, rabbitmq_proxy)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Generator[RedisServer]:
+    """A Valkey for all tests, or the server that runs already."""
+    if URL:
+        yield RunningRedis()
+        return
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_proxy(redis_server: RedisServer) -> Generator[TcpProxy]:
+    """What a client of the Valkey can be cut off with."""
+    with TcpProxy("127.0.0.1", redis_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def redis_broker(redis_server: RedisServer, redis_proxy: TcpProxy) -> RedisBroker:
+    """The Valkey, empty."""
+    redis_server.client.flushall()
+    return RedisBroker(redis_server, redis_proxy)
 
 
 @pytest.fixture(scope="session")

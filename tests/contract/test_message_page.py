@@ -23,6 +23,7 @@ from tests.support.brokers.readable_brokers import (
     SnsBroker,
     SqsBroker,
 )
+from tests.support.brokers.redis_server import RedisBroker
 from tests.support.checkout import ROOT
 from tests.support.outbox_databases import OutboxDatabases
 
@@ -117,6 +118,15 @@ async def test_kafka_is_shown(kafka_broker: KafkaBroker, message: Message) -> No
     wire = {"topic": stored.topic(), "key": (stored.key() or b"").decode(), "headers": headers}
     assert shown(wire) in PAGE
     assert stored.value() == EVENT.to_json()
+
+
+async def test_redis_is_shown(redis_broker: RedisBroker, message: Message) -> None:
+    async with redis_broker.open() as sink:
+        await published(sink, [message])
+    ((stream, [(_, entry)]),) = redis_broker.server.client.xread({message.topic: 0})
+    assert entry.pop(b"payload") == EVENT.to_json()
+    fields = {name.decode(): value.decode() for name, value in entry.items()}
+    assert shown({"stream": stream.decode(), "fields": fields}) in PAGE
 
 
 def aws(found: Any) -> dict[str, Any]:

@@ -33,7 +33,8 @@ async def open_acme(url):
 
 
 SCHEMES = [
-    "acme:", "eventbridge:", "jsonl:", "kafka:", "nats:", "rabbitmq:", "rabbitmqs:", "sns:", "sqs:",
+    "acme:", "eventbridge:", "jsonl:", "kafka:", "nats:", "rabbitmq:", "rabbitmqs:", "redis:",
+    "rediss:", "sns:", "sqs:",
     "stdout:",
 ]  # fmt: skip
 
@@ -98,6 +99,7 @@ def test_the_help_of_the_command_names_all_sinks() -> None:
             ("rabbitmq.sink", "rabbitmq.call", "rabbitmq.connection"),
             "rabbitmq://127.0.0.1",
         ),
+        ("redis", "redis", ("redis.sink", "redis.refusal"), "redis://127.0.0.1:6379"),
     ],
 )
 async def test_without_the_extra_the_error_says_what_to_install(

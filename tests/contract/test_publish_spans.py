@@ -16,6 +16,7 @@ from tests.support.brokers.readable_brokers import (
     SnsBroker,
     SqsBroker,
 )
+from tests.support.brokers.redis_server import RedisBroker
 
 from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.publisher import PublisherSettings
@@ -37,7 +38,9 @@ def destination(broker: ReadableBroker) -> Mapping[str, object]:
         case _:
             short = TOPIC
     match broker:
-        case SqsBroker(proxy=proxy) | NatsBroker(proxy=proxy) if proxy is not None:
+        case SqsBroker(proxy=proxy) | NatsBroker(proxy=proxy) | RedisBroker(proxy=proxy) if (
+            proxy is not None
+        ):
             port = proxy.port
         case KafkaBroker(bootstrap=bootstrap):
             port = int(bootstrap.partition(",")[0].rpartition(":")[2])

@@ -3,8 +3,9 @@
 import pytest
 from tests.support.brokers.kafka_reader import read_all
 from tests.support.brokers.readable_brokers import KafkaBroker, NatsBroker, SqsBroker
+from tests.support.brokers.redis_server import RedisBroker
 
-from dsql_outbox.inbox import Received, from_kafka, from_nats, from_sqs
+from dsql_outbox.inbox import Received, from_kafka, from_nats, from_redis, from_sqs
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.message import TRACE_HEADERS
 from dsql_outbox.testing.sink_contract.readable_broker import ReadableBroker
@@ -35,6 +36,13 @@ async def test_kafka(kafka_broker: KafkaBroker, content: Content) -> None:
     sent = await put(kafka_broker, content)
     (found,) = read_all(kafka_broker.bootstrap, kafka_broker.behind)
     assert from_kafka(found) == wanted(sent)
+
+
+@of_each_content
+async def test_redis(redis_broker: RedisBroker, content: Content) -> None:
+    sent = await put(redis_broker, content)
+    ((stream, [(_, found)]),) = redis_broker.server.client.xread({sent.topic: 0})
+    assert from_redis(stream, found) == wanted(sent)
 
 
 @of_each_content

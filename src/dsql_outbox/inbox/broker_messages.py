@@ -1,4 +1,4 @@
-"""Messages for the inbox, from what the clients of the brokers give: NATS, Kafka, SQS."""
+"""Messages for the inbox, from what the clients of the brokers give: NATS, Kafka, Redis, SQS."""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -86,6 +86,27 @@ def _kafka_headers(headers: Any) -> dict[str, str]:
         return {name: value.decode() for name, value in headers if value is not None}
     except UnicodeDecodeError:
         raise UnreadableMessage("headers", "a value is no UTF-8") from None
+
+
+def from_redis(stream: str | bytes, fields: Mapping[bytes, bytes]) -> Received:
+    """Read an entry of a stream, as redis-py returns it: its key, and the fields as bytes.
+
+    redis-py returns bytes unless it has ``decode_responses``. Raises `UnreadableMessage` if a
+    publisher did not send the entry.
+    """
+    try:
+        wire = {
+            name.decode(): value.decode() for name, value in fields.items() if name != b"payload"
+        }
+        found = attributes(wire, "ce-")
+    except UnicodeDecodeError:
+        raise UnreadableMessage("headers", "a name or a value is no UTF-8") from None
+    return received_message(
+        found,
+        dedupe_id=require_header(wire, "dedupe-id"),
+        topic=stream if isinstance(stream, str) else stream.decode(errors="replace"),
+        data=fields.get(b"payload", b""),
+    )
 
 
 _event: Final = msgspec.json.Decoder(dict[str, str])

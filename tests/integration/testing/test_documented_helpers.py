@@ -38,7 +38,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "payments.py").write_text(program)
     (folder / "test_payments.py").write_text(its_tests)
     sink = re.findall(r"(?ms)^```python\n(.*?)^```$", SINKS.read_text())[-1]
-    (folder / "test_sink.py").write_text(sink.replace("redis://localhost", "stdout:"))
+    (folder / "test_sink.py").write_text(sink.replace("acme://localhost", "stdout:"))
     # The newest starlette prefers a package that the oldest allowed one does not know.
     warnings = ["-W", "error", "-W", "ignore:Using `httpx` with"]
     done = subprocess.run(

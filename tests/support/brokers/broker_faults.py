@@ -25,6 +25,7 @@ from .readable_brokers import (
     SqsBroker,
     files_of_at_most,
 )
+from .redis_server import RedisBroker
 from .sqs_server import SqsServer
 
 
@@ -156,6 +157,18 @@ class _HeardToRead(KafkaBroker):
     async def stored(self) -> list[Stored]:
         self.silence.close()
         return await super().stored()
+
+
+@asynccontextmanager
+async def redis_refuses(broker: RedisBroker, message: Message) -> AsyncGenerator[Stage]:
+    """The message's topic is the key of another type."""
+    broker.server.client.set(message.topic, "no stream")
+
+    async def heal() -> None:
+        broker.server.client.delete(message.topic)
+
+    async with broker.open() as sink:
+        yield Stage(sink, broker, heal, across_topics=False)
 
 
 @asynccontextmanager

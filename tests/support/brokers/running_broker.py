@@ -10,11 +10,12 @@ from nats.js.errors import NotFoundError
 
 from .kafka_reader import read_ends
 from .readable_brokers import KafkaBroker
+from .redis_server import RedisServer
 from .sqs_server import SqsServer
 
 VARIABLE: Final = "DSQL_OUTBOX_TEST_BROKER"
 URL: Final = os.environ.get(VARIABLE, "")
-"""Its ``kafka://``, ``nats://`` or ``rabbitmq://`` URL, or the ``http://`` endpoint of an SQS.
+"""Its ``kafka://``, ``nats://``, ``rabbitmq://`` or ``redis://`` URL, or the ``http://`` of an SQS.
 
 None by default.
 """
@@ -26,6 +27,7 @@ BROKERS: Final = {
         "stdout",
         "nats",
         "kafka",
+        "redis",
         "sqs",
         "sqs_fifo",
         "sns",
@@ -35,15 +37,17 @@ BROKERS: Final = {
     "kafka": ["kafka"],
     "nats": ["nats"],
     "rabbitmq": ["rabbitmq"],
+    "redis": ["redis"],
     "http": ["sqs", "sqs_fifo"],
 }[urlsplit(URL).scheme]
 """The brokers that the suite runs against."""
 
 STAGES: Final = {
-    "": ("memory", "jsonl", "nats", "kafka", "sqs", "sns"),
+    "": ("memory", "jsonl", "nats", "kafka", "redis", "sqs", "sns"),
     "kafka": (),  # these faults need a broker that tells clients to come through a proxy
     "nats": ("nats",),
     "rabbitmq": ("rabbitmq",),
+    "redis": ("redis",),
     "http": ("sqs",),
 }[urlsplit(URL).scheme]
 """How the names of the faults begin that it goes through."""
@@ -63,6 +67,13 @@ class RunningSqs(SqsServer):
         port = urlsplit(endpoint).port
         assert port is not None
         self.port = port
+
+
+class RunningRedis(RedisServer):
+    """A server that is not ours to start and end."""
+
+    def __init__(self) -> None:
+        super().__init__(port=urlsplit(URL).port or 6379)
 
 
 def running_nats() -> RunningNats:

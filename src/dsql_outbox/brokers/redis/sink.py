@@ -1,0 +1,244 @@
+"""The sink for Redis Streams: it sends the commands of a call at once, and reads the replies.
+
+It uses connections of redis-py without its pipelines. They would add the payload to the text of
+an error, and they cannot hold several transactions.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from ssl import SSLCertVerificationError
+from typing import Any, Final
+
+from redis.asyncio import Connection, ConnectionPool, SSLConnection
+from redis.credentials import CredentialProvider
+from redis.exceptions import RedisError, ResponseError
+
+from dsql_outbox.outbox.errors import SettingsError, SinkUnavailable
+from dsql_outbox.outbox.message import Message
+from dsql_outbox.publisher.sinks.cloudevents import binary_headers
+from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, key_runs
+
+from .refusal import blames_server, topic_outcome
+from .url import RedisSettings
+
+Command = tuple[str | bytes | int, ...]
+
+_MULTI: Final[Command] = ("MULTI",)
+_EXEC: Final[Command] = ("EXEC",)
+_PING: Final[Command] = ("PING",)
+_WAITS: Final = 0.8
+"""The part of a call's time in which the server may wait for its disk and its replicas."""
+
+_CONNECTIONS: Final = 1 << 16
+"""No limit: each call uses one connection, and the relay limits the calls."""
+
+
+class RedisSink:
+    """Publishes to one server; a message is delivered when the server answered its XADD.
+
+    With `fsync` or `replicas`, it is delivered when the server confirmed these as well.
+    """
+
+    system = "redis"
+    keeps_prefix = True
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._settings = settings
+        self.destination = settings.host
+        self._pool = _pool(settings)
+        self._trim: Command = ("MAXLEN", "~", settings.maxlen) if settings.maxlen else ()
+        self._confirm = _confirmation(settings)
+
+    async def connect(self) -> None:
+        """Connect.
+
+        Raises `SinkUnavailable` when the server does not answer within the timeout or refuses the
+        login, and `SettingsError` when its certificate is not trusted.
+        """
+        try:
+            await self._ask()
+        except SinkUnavailable as error:
+            if not _is_untrusted(error):
+                raise
+            raise SettingsError(
+                f"{error}; name the authority that signed its certificate by ca=FILE in the URL"
+            ) from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._pool.disconnect()
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        """Add messages to their streams, within the timeout; a run is one transaction.
+
+        Raises `SinkUnavailable` when the connection is lost, and when the server is silent, refuses
+        every write or does not confirm. If it refuses after some messages of the call were
+        delivered, the others get no answer.
+        """
+        if not messages:
+            await self._ask()
+            return
+        runs = list(key_runs(messages))
+        commands = [command for run in runs for command in self._commands(messages, run)]
+        outcomes: list[tuple[int, Outcome]] = []
+        refused: ResponseError | None = None
+        async with self._connection() as connection:
+            await _send(connection, [*commands, *self._confirm])
+            for run in runs:
+                replies = await _run_replies(connection, run)
+                for index, reply in zip(run, replies, strict=False):
+                    if not isinstance(reply, ResponseError):
+                        outcomes.append((index, Delivered()))
+                        continue
+                    if blames_server(reply):
+                        refused = reply
+                    else:
+                        outcomes.append((index, topic_outcome(messages[index].topic, reply)))
+                    break  # nothing of the run is stored
+            await self._read_confirmation(connection)
+            for index, outcome in outcomes:
+                answer(index, outcome)
+            if refused is not None:
+                # The host name may lead to another server by now, as after a failover.
+                await self._pool.disconnect(inuse_connections=False)
+                if not any(isinstance(outcome, Delivered) for _, outcome in outcomes):
+                    raise refused
+
+    def _commands(self, messages: Sequence[Message], run: range) -> Iterator[Command]:
+        is_one = len(run) == 1
+        if not is_one:
+            yield _MULTI
+        for index in run:
+            message = messages[index]
+            fields = binary_headers(message, "ce-") | {"dedupe-id": message.dedupe_id}
+            named = (part for pair in fields.items() for part in pair)
+            yield "XADD", message.topic, *self._trim, "*", *named, "payload", message.payload
+        if not is_one:
+            yield _EXEC
+
+    async def _ask(self) -> None:
+        """Ask whether the server takes transactions, and confirms."""
+        async with self._connection() as connection:
+            await _send(connection, [_MULTI, _PING, _EXEC, *self._confirm])
+            for _ in (_MULTI, _PING, _EXEC):
+                if isinstance(reply := await _reply(connection), ResponseError):
+                    raise reply
+            await self._read_confirmation(connection)
+
+    async def _read_confirmation(self, connection: Any) -> None:
+        """Read the reply of WAIT or WAITAOF. Raises `SinkUnavailable` unless it confirms."""
+        if not self._confirm:
+            return
+        reply = await _reply(connection)
+        if isinstance(reply, ResponseError):
+            raise reply
+        synced, replicas = reply if isinstance(reply, list) else (1, reply)
+        if not synced:
+            raise SinkUnavailable(f"{self._settings} did not sync its file in time")
+        if replicas < self._settings.replicas:
+            asked = self._settings.replicas
+            text = f"{self._settings}: {replicas} of {asked} replicas confirmed in time"
+            raise SinkUnavailable(text)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Any]:
+        """A connection for one exchange within the timeout. Raises `SinkUnavailable`."""
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                connection = await self._pool.get_connection()
+                try:
+                    yield connection
+                except BaseException:
+                    # Replies that nobody read must not answer the next call.
+                    await connection.disconnect(nowait=True)
+                    raise
+                finally:
+                    await asyncio.shield(self._pool.release(connection))
+        except TimeoutError as error:
+            text = f"{self._settings} does not answer within {self._settings.timeout:g} s"
+            raise SinkUnavailable(text) from error
+        except (RedisError, OSError) as error:
+            raise SinkUnavailable(f"{self._settings} cannot be used: {error}") from error
+
+
+async def _send(connection: Any, commands: Sequence[Command]) -> None:
+    await connection.send_packed_command(connection.pack_commands(commands))
+
+
+async def _reply(connection: Any) -> Any:
+    """The next reply, which may be an error."""
+    try:
+        return await connection.read_response()
+    except ResponseError as refusal:
+        return refusal
+
+
+async def _run_replies(connection: Any, run: range) -> list[Any]:
+    """The reply for each message of a run, or one error for all of it.
+
+    Raises `ResponseError` if the server takes no transaction. It has then stored the messages one
+    by one, so the run may have holes, and no message of it counts as delivered.
+    """
+    if len(run) == 1:
+        return [await _reply(connection)]
+    begun = await _reply(connection)
+    queued = [await _reply(connection) for _ in run]
+    stored = await _reply(connection)
+    if isinstance(begun, ResponseError):
+        raise begun
+    if isinstance(stored, ResponseError):  # it names a cause only if each command was queued
+        return [next((reply for reply in queued if isinstance(reply, ResponseError)), stored)]
+    return list(stored)
+
+
+def _confirmation(settings: RedisSettings) -> list[Command]:
+    """The command behind those of a call that waits for the server's file and its replicas."""
+    milliseconds = int(settings.timeout * _WAITS * 1000)
+    if settings.fsync:
+        return [("WAITAOF", 1, settings.replicas, milliseconds)]
+    return [("WAIT", settings.replicas, milliseconds)] if settings.replicas else []
+
+
+def _pool(settings: RedisSettings) -> Any:
+    options: dict[str, Any] = {
+        "host": settings.host.host,
+        "port": settings.host.port,
+        "db": settings.database,
+        "max_connections": _CONNECTIONS,
+        "protocol": 2,  # without it, some servers push messages among the replies
+        "socket_timeout": None,  # the time limit of a call is for all of it
+        "socket_connect_timeout": None,
+    }
+    if settings.password_file is not None:
+        options["credential_provider"] = _PasswordFile(settings.user, settings.password_file)
+    else:
+        options |= {"username": settings.user, "password": settings.password}
+    if settings.tls is None:
+        return ConnectionPool(Connection, **options)
+    names = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
+    files: dict[str, Any] = {names[name]: file for name, file in settings.tls.items()}
+    return ConnectionPool(SSLConnection, **options, **files)
+
+
+class _PasswordFile(CredentialProvider):
+    """Reads the password from a file at each login."""
+
+    def __init__(self, user: str | None, file: Path) -> None:
+        self._user = user
+        self._file = file
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        password = self._file.read_text(encoding="utf-8").strip()
+        return (password,) if self._user is None else (self._user, password)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    """Whether a certificate that is not trusted is among the causes."""
+    while error is not None and not isinstance(error, SSLCertVerificationError):
+        error = error.__cause__ or error.__context__  # redis-py names no cause
+    return error is not None
