@@ -3,6 +3,12 @@ variable "log_group_name" {
   type        = string
 }
 
+variable "cluster_id" {
+  description = "The cluster of Aurora DSQL, as in its endpoint. Without it, its own metrics have no alarms."
+  type        = string
+  default     = null
+}
+
 variable "name" {
   description = "The metrics' namespace, and how the names of filters and alarms begin."
   type        = string

@@ -37,6 +37,8 @@ COMPARE: dict[str, Callable[[Any, Any], bool]] = {"=": operator.eq, ">=": operat
 
 
 MAIN = parsed(FOLDER / "main.tf")
+CLUSTER = parsed(FOLDER / "cluster.tf")
+CLUSTER_ALARMS: dict[str, dict[str, Any]] = CLUSTER["locals"][0]["cluster_alarms"]
 ALARMS: dict[str, dict[str, Any]] = MAIN["locals"][0]["alarms"]
 FACTS: dict[str, Fact] = {
     "a first retry": retry(EVENT),
@@ -118,14 +120,35 @@ def test_the_alarm_on_waits_is_below_the_longest_wait_of_a_write() -> None:
 
 
 def test_what_is_referred_to_is_there() -> None:
-    text = (FOLDER / "main.tf").read_text()
+    texts = {name: (FOLDER / name).read_text() for name in ("main.tf", "cluster.tf")}
     declared = {name for block in parsed(FOLDER / "variables.tf")["variable"] for name in block}
-    assert set(re.findall(r"var\.(\w+)", text)) == declared
-    fields = {field for alarm in ALARMS.values() for field in alarm}
-    assert set(re.findall(r"each\.value\.(\w+)", text)) == fields
-    resources = {kind: [*names] for block in MAIN["resource"] for kind, names in block.items()}
-    assert resources == {
-        "aws_cloudwatch_log_metric_filter": ["outbox"],
-        "aws_cloudwatch_metric_alarm": ["outbox"],
-    }
-    assert "aws_cloudwatch_log_metric_filter.outbox[each.key]" in text
+    assert set(re.findall(r"var\.(\w+)", "".join(texts.values()))) == declared
+    for name, alarms in (("main.tf", ALARMS), ("cluster.tf", CLUSTER_ALARMS)):
+        for alarm in alarms.values():
+            assert set(re.findall(r"each\.value\.(\w+)", texts[name])) == set(alarm)
+    resources = [
+        (kind, name)
+        for file in (MAIN, CLUSTER)
+        for block in file["resource"]
+        for kind, names in block.items()
+        for name in names
+    ]
+    assert resources == [
+        ("aws_cloudwatch_log_metric_filter", "outbox"),
+        ("aws_cloudwatch_metric_alarm", "outbox"),
+        ("aws_cloudwatch_metric_alarm", "cluster"),
+    ]
+    assert "aws_cloudwatch_log_metric_filter.outbox[each.key]" in texts["main.tf"]
+
+
+def test_the_metrics_of_the_cluster_are_those_of_the_page() -> None:
+    page = (ROOT / "docs" / "telemetry.md").read_text()
+    section = page.split("\n## Aurora DSQL's own metrics\n")[1].split("\n## ")[0]
+    told = dict(re.findall(r"^\| `(\w+)` \|.*\| `?([\w-]*)`? \|$", section, re.MULTILINE))
+    alarms = {alarm["metric"]: name for name, alarm in CLUSTER_ALARMS.items()}
+    assert {metric: name for metric, name in told.items() if name} == alarms
+
+
+def test_an_alarm_has_one_statistic() -> None:
+    for alarm in (*ALARMS.values(), *CLUSTER_ALARMS.values()):
+        assert (alarm["statistic"] is None) != (alarm["percentile"] is None)
