@@ -3,13 +3,14 @@
 import argparse
 import asyncio
 import logging
+import signal
 import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from time import perf_counter
+from time import perf_counter, process_time
 from uuid import uuid4
 
 import psycopg
@@ -69,12 +70,18 @@ def message(conditions: Conditions) -> _Table:
     for _ in range(sizes.rounds):
         for (name, broker), drains in found.items():
             metrics, spans, flags = _PROVIDERS[name]
-            fill(url, Rows(sizes.rows, flags=flags))
+            fill(url, rows := Rows(sizes.rows // 2, flags=flags))
             with ExitStack() as stack:
                 hooks = [_spans(stack, encoded="encoded" in name)] if spans else []
-                drains.append(asyncio.run(_relayed(url, brokers[broker], hooks, metrics=metrics)))
-    rows = ((name, *(_cost(found[name, broker]) for broker in brokers)) for name in _PROVIDERS)
-    return ("", *brokers), rows
+                drained = asyncio.run(_relayed(url, brokers[broker], hooks, metrics=metrics))
+                ended, busy = perf_counter(), process_time()
+            # The spans that waited for the thread are encoded now.
+            took, worked = perf_counter() - ended, process_time() - busy
+            rate = 1 / (1 / drained.rate + took / rows.number)
+            drains.append(Drained(rate, drained.cpu + worked / rows.number * 1e6))
+    return ("", *brokers), [
+        (name, *(_cost(found[name, broker]) for broker in brokers)) for name in _PROVIDERS
+    ]
 
 
 def _spans(stack: ExitStack, *, encoded: bool) -> TraceFacts:
@@ -195,6 +202,7 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="more rows, rounds and events")
     given = parser.parse_args()
     logging.getLogger("dsql_outbox").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the servers
     with Conditions(FULL if given.full else Sizes()) as conditions:
         for name in given.only.split(","):
             print(f"\n{name}: {machine()}\n")
