@@ -1,7 +1,7 @@
 """The rules for traces in a real Jaeger, which adjusts the clocks of different hosts."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
@@ -162,12 +162,25 @@ def _arrived(jaeger: Jaeger, name: str, event_id: UUID) -> JaegerTrace:
 def _recent_spans(jaeger: Jaeger) -> Iterator[SpanView]:
     """Yield the spans of the last hour as they were sent; spans may repeat."""
     now = datetime.now(UTC)
-    times = {"startTimeMin": now - timedelta(hours=1), "startTimeMax": now + timedelta(hours=1)}
-    search = {f"query.{name}": f"{time:%Y-%m-%dT%H:%M:%SZ}" for name, time in times.items()}
-    search |= {"query.searchDepth": str(_MOST), "query.rawTraces": "true"}
+    search = {
+        "start_time_min": f"{now - timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}",
+        "start_time_max": f"{now + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}",
+        "search_depth": str(_MOST),
+        "num_traces": str(_MOST),
+        "raw_traces": "true",
+    }
     for service in jaeger.get("/api/v3/services", _Services).services:
-        wanted = urlencode(search | {"query.serviceName": service})
+        wanted = urlencode(_parameters(search | {"service_name": service}))
         yield from views(jaeger.get(f"/api/v3/traces?{wanted}", _Found).result)
+
+
+def _parameters(search: Mapping[str, str]) -> dict[str, str]:
+    """The parameters of a search, as older and as newer versions of Jaeger 2 name them."""
+    found: dict[str, str] = {}
+    for name, value in search.items():
+        first, *others = name.split("_")
+        found[f"query.{name}"] = found[f"query.{first}{''.join(map(str.title, others))}"] = value
+    return found
 
 
 def _common(trace: JaegerTrace) -> Iterator[Result]:
