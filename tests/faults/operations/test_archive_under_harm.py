@@ -88,7 +88,7 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
 async def test_each_event_is_in_one_place_that_reads_back(
     outbox_url: str,
     tmp_path: Path,
@@ -175,7 +175,7 @@ ACTIONS = ("open", "os.rename", "os.remove")
 """Between two of these, a job only reads or commits."""
 
 
-@pytest.mark.parametrize("moments", [[11], pytest.param(range(1, 19, 2), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [[11], pytest.param(range(1, 19, 3), marks=pytest.mark.slow)])
 async def test_an_event_that_a_killed_job_was_to_forget_is_whole_or_gone(
     outbox_url: str,
     tmp_path: Path,

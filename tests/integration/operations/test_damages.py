@@ -316,10 +316,10 @@ async def findings_of(lived: Lived) -> list[Any]:
         return [each async for each in run]
 
 
-async def damages(lived: Lived, table: str, *, every_row: bool) -> list[Damage]:
-    """Change each column of the rows of a table, one after the other, and put it back.
+async def damages(lived: Lived, table: str, *, every_kind: bool) -> list[Damage]:
+    """Change each column of a row of each kind, one after the other, and put it back.
 
-    Without `every_row`, of each column that of one row: of another kind than the column before.
+    Without `every_kind`, of each column that of one row: of another kind than the column before.
     """
     on = lived.sql
     name = sql.Identifier("outbox", table)
@@ -334,7 +334,7 @@ async def damages(lived: Lived, table: str, *, every_row: bool) -> list[Damage]:
         put = sql.SQL("UPDATE {} SET {} = %s::text::{} WHERE ctid = %s::tid RETURNING ctid::text")
         put = put.format(name, each, sql.SQL(column_type))
         kinds = [*{row[2]: row for row in rows}.values()]
-        for place, value, kind in rows if every_row else [kinds[number % len(kinds)]]:
+        for place, value, kind in kinds if every_kind else [kinds[number % len(kinds)]]:
             other = changed(value, column_type)
             if column == "types":
                 other = '{"Bus"}'  # its CHECK accepts arrays only
@@ -353,11 +353,11 @@ async def test_what_was_done_has_no_fault(lived: Lived) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("every_row", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every_kind", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_a_changed_column_is_named_or_listed(
-    lived: Lived, table: str, *, every_row: bool
+    lived: Lived, table: str, *, every_kind: bool
 ) -> None:
-    found = await damages(lived, table, every_row=every_row)
+    found = await damages(lived, table, every_kind=every_kind)
     lines = {
         f"{table}.{each.column} {each.kind}".rstrip(): ", ".join(each.faults)
         or f"not named: {each.reason(table)}"

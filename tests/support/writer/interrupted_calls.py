@@ -35,7 +35,7 @@ SETTINGS: Final = WriterSettings(backlog_check=None, conflict_report=None)
 
 PACKAGE: Final = str(Path(dsql_outbox.__file__).parent)
 
-SIGNALS: Final = 1000
+SIGNALS: Final = 400
 
 THREADS: Final = 4
 
