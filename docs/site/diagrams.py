@@ -7,6 +7,27 @@ from typing import Final
 from sequence import Diagram, Message, Note
 
 DIAGRAMS: Final = {
+    "two-bugs": Diagram(
+        "Two bugs of home-made outboxes: a row that is skipped, and a batch that is reordered.",
+        ("your service", "outbox table", "a simple relay", "broker"),
+        (
+            Note(0, 3, "A row that is skipped"),
+            Message(0, 1, "A inserts row 7"),
+            Message(0, 1, "B inserts row 8 and commits"),
+            Message(2, 1, "rows after 6?"),
+            Message(1, 2, "row 8"),
+            Message(2, 3, "8"),
+            Message(0, 1, "A commits row 7", "good"),
+            Message(2, 1, "rows after 8?"),
+            Note(2, 2, "row 7 is never read:\nthe event is lost", "bad"),
+            Note(0, 3, "A batch that is reordered"),
+            Message(1, 2, "9, 10 and 11 of car-1"),
+            Message(2, 3, "9, 10, 11"),
+            Message(3, 2, "10 is refused", "bad"),
+            Message(2, 3, "10 again, after 11"),
+            Note(3, 3, "the consumer sees\n9, 11, 10", "bad"),
+        ),
+    ),
     "write": Diagram(
         "A write: one statement stores the event, its entities and one outbox row, or nothing.",
         ("your program", "writer", "database"),

@@ -1,5 +1,6 @@
 """The steps of `make docs` beyond Markdown.
 
+- The site's search leaves the decisions out: a user who searches wants what holds now.
 - A link to a file outside docs/, such as an example, becomes a link to the repository.
 - The path and name of a test in backticks become a link to its file in the repository. The name may
   break at an underscore.
@@ -27,12 +28,14 @@ COLUMNS: Final = re.compile(r"^- ([\w, ]+):", re.MULTILINE)
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
     """Return the page's Markdown, with links to the repository and with the tables."""
+    if page.file.src_uri.startswith("decisions/"):
+        page.meta["search"] = {"exclude": True}
     root = Path(config.config_file_path).parent
     if TABLES in markdown:
         markdown = markdown.replace(TABLES, tables(root / "schema" / "migrations"))
     markdown = FIELDS.sub(lambda found: fields_table(found[1], found[2]), markdown)
     here = Path(page.file.abs_src_path).parent
-    tree = f"{config.repo_url.rstrip('/')}/blob/main"
+    tree = f"{config.extra['repository']}/blob/main"
 
     def absolute(found: re.Match[str]) -> str:
         path, mark, fragment = found[1].partition("#")

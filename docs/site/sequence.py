@@ -28,6 +28,7 @@ text.good { fill: #116b3c; }
 rect.head { fill: #eef2ff; stroke: #4f46e5; }
 rect.note { fill: #fff8e6; stroke: #d4a72c; }
 rect.wait { fill: none; stroke: #9aa4b2; stroke-dasharray: 3 4; }
+rect.bad { fill: #fdecea; stroke: #b42318; }
 line.life { stroke: #c5cbd3; stroke-dasharray: 4 5; }
 line.arrow { stroke: #4f46e5; stroke-width: 1.6; }
 line.bad { stroke: #b42318; }
@@ -43,6 +44,7 @@ path.lost { fill: none; stroke: #b42318; stroke-width: 2.2; }
   text.good { fill: #6fdd9b; }
   rect.head { fill: #1e2140; stroke: #8f8cff; }
   rect.note { fill: #2b2610; stroke: #b08d2a; }
+  rect.bad { fill: #3a1714; stroke: #ff9a8f; }
   line.life { stroke: #4a5260; }
   line.arrow { stroke: #8f8cff; }
   line.bad { stroke: #ff9a8f; }
@@ -90,7 +92,7 @@ class Note(msgspec.Struct, frozen=True):
     start: int
     end: int
     text: str
-    kind: Literal["note", "wait"] = "note"
+    kind: Literal["note", "wait", "bad"] = "note"
 
     @property
     def height(self) -> int:
@@ -104,7 +106,8 @@ class Note(msgspec.Struct, frozen=True):
             f'<rect class="{self.kind}" x="{left}" y="{top}" width="{right - left}" '
             f'height="{_lines_height(self.text) + 14}" rx="6"/>'
         )
-        return box + _text(self.text, (left + right) // 2, top + 19, "note")
+        style = "bad" if self.kind == "bad" else "note"
+        return box + _text(self.text, (left + right) // 2, top + 19, style)
 
 
 class Diagram(msgspec.Struct, frozen=True):
