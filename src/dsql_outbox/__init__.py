@@ -1,4 +1,4 @@
-"""The transactional outbox for Amazon Aurora DSQL and PostgreSQL.
+"""The transactional outbox for PostgreSQL and Amazon Aurora DSQL.
 
 The public API is `__all__`, `testing` and the port in `publisher.sinks`: the names of
 other modules may change, except those that a page of the documentation imports. A name

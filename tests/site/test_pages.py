@@ -74,6 +74,22 @@ def test_signatures_have_annotations() -> None:
     assert "-> Receipt" in api
 
 
+def test_no_page_asks_another_host_in_a_reader_s_browser() -> None:
+    fetched = re.compile(
+        r'<(?:script|img|iframe)[^>]+src="(https?:[^"]+)|'
+        r'<link[^>]+rel="(?:stylesheet|preconnect|icon|preload)"[^>]+href="(https?:[^"]+)|'
+        r'(data-md-component="source")'  # the theme asks its host for stars
+    )
+    for page in PAGES:
+        assert fetched.findall(page.read_text(encoding="utf-8")) == [], page
+
+
+def test_a_search_finds_no_decision() -> None:
+    index = (SITE / "search" / "search_index.json").read_text(encoding="utf-8")
+    assert '"location":"relay/' in index
+    assert '"location":"decisions/2' not in index
+
+
 def test_every_page_is_two_clicks_from_the_first() -> None:
     reached = {SITE / "index.html"}
     for _ in range(2):

@@ -203,5 +203,5 @@ def _shown(text: str, *, on_terminal: bool) -> Generator[None]:
 
 
 main = click.version_option(package_name="dsql-outbox", prog_name="dsql-outbox")(
-    LazyGroup(_COMMANDS, "The transactional outbox for Amazon Aurora DSQL and PostgreSQL.")
+    LazyGroup(_COMMANDS, "The transactional outbox for PostgreSQL and Amazon Aurora DSQL.")
 )
