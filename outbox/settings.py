@@ -31,6 +31,15 @@ DEFAULT_TARGET: Final = "default"
 TARGET_SHARDS: Final = 1_024
 """The width of the range of shards that each target has."""
 
+DOORBELL_CHANNEL: Final = "dsql_outbox"
+"""The channel of PostgreSQL's notifications by which writers wake publishers."""
+
+NO_DOORBELL: Final = (
+    "{}.doorbell is not supported on Aurora DSQL, which has no NOTIFY: leave it out; publishers "
+    "find events by polling, every idle_max seconds"
+)
+"""The error for a doorbell on Aurora DSQL."""
+
 DEFAULT_SOURCE: Final = "/dsql-outbox"
 """The CloudEvents source of messages, unless the settings of the writer name another."""
 

@@ -23,7 +23,7 @@ from dsql_outbox.outbox.database.fork import OneProcess
 from dsql_outbox.outbox.errors import OutboxError, SettingsError
 from dsql_outbox.outbox.failure import LASTING, kind_of
 from dsql_outbox.outbox.redaction import error_line
-from dsql_outbox.outbox.settings import DEFAULT_TARGET
+from dsql_outbox.outbox.settings import DEFAULT_TARGET, NO_DOORBELL
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.publisher.message_map import Mapper, MessageMap, open_map_in_thread, require_map
@@ -38,6 +38,7 @@ from dsql_outbox.publisher.sinks.kept_sink import KeptSink, SinkSource, sink_fac
 from dsql_outbox.publisher.sinks.port import Sink
 from dsql_outbox.schema.target_rows import metric_name
 
+from .doorbell import DoorbellListener
 from .settings import PublisherSettings
 from .supervision import in_background
 
@@ -98,6 +99,10 @@ class Publisher:
     a target of the kind ``sink``, such as the default one. One that applies takes one of the kind
     ``model``, which `Targets.add` adds.
 
+    With ``PublisherSettings(doorbell=True)`` it hears the doorbell of writers in other processes.
+    `doorbell_database` is the same database at another address, for that alone: notifications do
+    not come through a pooler that lends a session for a transaction.
+
     A publisher runs once, in the process that created it. `run` raises `OutboxError`
     when it is called again or in a forked child; create another publisher there.
 
@@ -120,6 +125,7 @@ class Publisher:
         map: MessageMap | None = None,  # noqa: A002 - what it is; nothing here maps a list
         apply: Apply | None = None,
         target: str = DEFAULT_TARGET,
+        doorbell_database: Database | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
         _require_types(database, sink, apply, target)
@@ -134,6 +140,7 @@ class Publisher:
         factory = sink_factory("Publisher", given_sink)
         own = given_settings("Publisher", settings, PublisherSettings)
         self._settings = own.for_database(database)
+        self._bell = _listened_database(database, self._settings, doorbell_database)
         given = given_hooks("Publisher", hooks)
         self._hooks: tuple[Hook, ...] = (
             LogFacts(),
@@ -309,6 +316,9 @@ class Publisher:
                 tasks.start_soon(self._take_part)
                 tasks.start_soon(self._report, relay)
                 tasks.start_soon(self._sweep)
+                if self._bell is not None:
+                    listener = DoorbellListener(self._bell, self._wake, self._store.ring)
+                    tasks.start_soon(listener.run)
                 if until_empty:
                     only_own = until_empty == "own"
                     tasks.start_soon(self._stop_when_empty, relay, max_wait, only_own)
@@ -465,6 +475,24 @@ _MODEL: Final = (
     'add one by `dsql-outbox targets add NAME --kind model`, or `await targets.add("NAME", '
     'kind="model")` of Targets(database), and apply in Publisher(database, apply=.., target="NAME")'
 )
+
+
+def _listened_database(
+    database: Database, settings: PublisherSettings, given: Database | None
+) -> Database | None:
+    """Return the database to hear the doorbell of. Raises `SettingsError` on Aurora DSQL."""
+    if given is not None:
+        require_database("Publisher.doorbell_database", given)
+        if given.schema != database.schema:
+            raise SettingsError(
+                f"Publisher.doorbell_database has the schema {given.schema}, and the database has "
+                f"{database.schema}: give both the same schema"
+            )
+    if not settings.doorbell and given is None:
+        return None
+    if database.is_dsql:
+        raise SettingsError(NO_DOORBELL.format("PublisherSettings"))
+    return given or database
 
 
 def _require_types(database: object, sink: object, apply: object, target: str) -> None:

@@ -49,6 +49,11 @@ class PublisherSettings:
     work is 10 ms, and each later one is twice as long. None: 0.05 on PostgreSQL, which costs the
     server less than 1 % of a core, and 1 on Aurora DSQL, where each read costs money."""
 
+    doorbell: bool = False
+    """Whether the publisher hears the doorbell that writers with ``doorbell`` ring after each
+    commit, on PostgreSQL. It reads at once then. It needs a connection more, and polls as before:
+    a ring may be lost."""
+
     attempts: int = 300
     """Attempts after which a message is given up. With the default waits they take 24 hours, so
     that a refusal of one night never costs the order of a subject."""

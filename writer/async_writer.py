@@ -32,6 +32,7 @@ from dsql_outbox.writer.transact.joined import joined, transaction_of
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
 
 from .core import Core
+from .doorbell import TaskDoorbell
 from .settings import WriterSettings
 from .writer_base import WriterBase
 
@@ -73,7 +74,8 @@ class AsyncWriter(WriterBase):
             max_idle=settings.max_idle,
         )
         self._perform = self._connections.perform
-        self._programs = Programs(self._core, self._connections)
+        self._doorbell = TaskDoorbell(self._connections, database.schema, is_on=settings.doorbell)
+        self._programs = Programs(self._core, self._connections, self._doorbell.ring)
         self._loop: object = None
         self._start_coalescer()
         call_in_children(self._start_coalescer)
@@ -207,6 +209,9 @@ class AsyncWriter(WriterBase):
     async def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:
         return await self._perform(self._programs.entity(entity_type, entity_id))
 
+    def ring(self) -> None:
+        self._doorbell.ring()
+
     async def close(self) -> None:
         self._programs.is_closed = True
         self._enter_loop()
@@ -215,6 +220,7 @@ class AsyncWriter(WriterBase):
                 await self._coalescer.close()
             await self._perform(self._programs.housekeeping.store_last_report())
         finally:
+            await self._doorbell.end()
             await self._connections.end()
 
     async def __aenter__(self) -> Self:

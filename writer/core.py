@@ -8,8 +8,10 @@ from dsql_outbox.observability.log_hook import log_facts
 from dsql_outbox.observability.otel.metrics import metric_facts
 from dsql_outbox.observability.otel.spans import trace_facts
 from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.event.event_parser import EventSource, ParsedEvent, parse_event
 from dsql_outbox.outbox.failure import schema_error
+from dsql_outbox.outbox.settings import NO_DOORBELL
 from dsql_outbox.schema.named_statements import guards, statement
 from dsql_outbox.writer.conflicts.conflict_log import ConflictLog
 from dsql_outbox.writer.statement.chunks import refuse_unsendable
@@ -26,6 +28,8 @@ class Core:
     """The part of a writer that uses no connection."""
 
     def __init__(self, database: Database, settings: WriterSettings, hooks: Iterable[Hook]) -> None:
+        if settings.doorbell and database.is_dsql:
+            raise SettingsError(NO_DOORBELL.format("WriterSettings"))
         self.settings = settings
         self.database = database
         self.fresh_retries = settings.connections == "new"

@@ -115,6 +115,11 @@ class WriterSettings:
     and at most 1 s later. Without a conflict nothing is counted or stored. None: never, the
     default in AWS Lambda."""
 
+    doorbell: bool = False
+    """Whether the writer rings the doorbell of the publishers after each commit, on PostgreSQL: by
+    NOTIFY, on an idle connection, at most every 10 ms. Those with ``doorbell`` then read at once.
+    No call waits for a ring or fails by it. `Writer.ring` rings for what you commit yourself."""
+
     @classmethod
     def origin(cls) -> Self:
         """Return the settings with the schedule of the system that this library comes from.

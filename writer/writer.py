@@ -29,6 +29,7 @@ from dsql_outbox.writer.transact.joined import joined, transaction_of
 from dsql_outbox.writer.transact.transaction import Transaction, invoke
 
 from .core import Core
+from .doorbell import ThreadDoorbell
 from .settings import WriterSettings
 from .writer_base import WriterBase
 
@@ -71,7 +72,8 @@ class Writer(WriterBase):
             max_idle=settings.max_idle,
         )
         self._perform = self._connections.perform
-        self._programs = Programs(self._core, self._connections)
+        self._doorbell = ThreadDoorbell(self._connections, database.schema, is_on=settings.doorbell)
+        self._programs = Programs(self._core, self._connections, self._doorbell.ring)
 
     def write(
         self,
@@ -182,11 +184,15 @@ class Writer(WriterBase):
     def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:
         return self._perform(self._programs.entity(entity_type, entity_id))
 
+    def ring(self) -> None:
+        self._doorbell.ring()
+
     def close(self) -> None:
         self._programs.is_closed = True
         try:
             self._perform(self._programs.housekeeping.store_last_report())
         finally:
+            self._doorbell.close()
             self._connections.close()
 
     def __enter__(self) -> Self:

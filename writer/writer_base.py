@@ -164,6 +164,18 @@ class WriterBase(ABC):
         """
 
     @abstractmethod
+    def ring(self) -> None:
+        """Ring the doorbell of the publishers, after a commit of your own. It is never awaited.
+
+        The writer rings by itself after `write`, `write_many` and `transact`, and after the commit
+        of a Session of SQLAlchemy or of Django's `atomic` in which `append_to` wrote. After
+        `append_to` in another session, call this when you have committed.
+
+        It is a hint. It waits for nothing, and its errors are logged. Without
+        ``WriterSettings(doorbell=True)`` it does nothing.
+        """
+
+    @abstractmethod
     def close(self) -> Awaitable[None] | None:
         """Close the writer. A call that is in flight ends as it would have ended.
 

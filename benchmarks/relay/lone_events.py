@@ -19,7 +19,7 @@ from benchmarks.sample_event import event
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Delivered, Publisher, PublisherSettings
 from dsql_outbox.testing import EmbeddedPostgres
-from dsql_outbox.writer import AsyncWriter
+from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 from .nats import part
 from .rows import new_database
@@ -44,8 +44,8 @@ class _Telling:
             answer(index, Delivered())
 
 
-async def _publish(url: str, idle_max: float | None) -> None:
-    settings = PublisherSettings(idle_max=idle_max)
+async def _publish(url: str, idle_max: float | None, *, doorbell: bool) -> None:
+    settings = PublisherSettings(idle_max=idle_max, doorbell=doorbell)
     await Publisher(Database(url), _Telling(), settings).run()
 
 
@@ -57,6 +57,7 @@ class _Child:
 
     async def start(self, options: argparse.Namespace, url: str) -> None:
         given = [] if options.idle_max is None else ["--idle-max", str(options.idle_max)]
+        given += ["--doorbell"] if options.doorbell else []
         command = [sys.executable, "-m", "benchmarks.relay.lone_events", "--publish", url, *given]
         self.process = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE
@@ -98,7 +99,8 @@ async def _measure(options: argparse.Namespace, url: str) -> None:
         took = monotonic() - began
         server, own = _cpu(servers) - before[0], _cpu(ours) - before[1]
     print(f"idle: server {server / took:.2%}, publishers {own / took:.2%} of a core")
-    async with AsyncWriter(Database(url)) as writer:
+    settings = WriterSettings(doorbell=options.doorbell)
+    async with AsyncWriter(Database(url), settings) as writer:
         for n in range(options.events):
             receipt = await writer.write(event(f"CAR-{n % 50}", n))
             committed[str(receipt.event_id)] = monotonic()
@@ -118,10 +120,11 @@ def _main() -> None:
     parser.add_argument("--idle", type=float, default=20.0, help="seconds of rest to measure")
     parser.add_argument("--publishers", type=int, default=1)
     parser.add_argument("--idle-max", type=float)
+    parser.add_argument("--doorbell", action="store_true")
     parser.add_argument("--publish", metavar="URL", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.publish:
-        asyncio.run(_publish(options.publish, options.idle_max))
+        asyncio.run(_publish(options.publish, options.idle_max, doorbell=options.doorbell))
         return
     with EmbeddedPostgres() as server:
         asyncio.run(_measure(options, new_database(server, "lone")))

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from functools import cached_property
 from threading import Event, Lock
 from time import monotonic
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 import psycopg
@@ -30,6 +30,9 @@ from dsql_outbox.outbox.interrupt import is_interrupt
 
 from .address import CLIENT_ENCODING
 from .fork import held_forks
+
+if TYPE_CHECKING:
+    from .exchange import NumberedQuery, Values
 
 _INTERVAL = 0.1  # seconds between checks for a signal, psycopg's own default
 
@@ -347,6 +350,18 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         self.finish()
         with suppress(psycopg.Error):  # the end of a pipeline looks for more answers
             exchange.close()
+
+    def send(self, query: "NumberedQuery", values: "Values") -> None:
+        """Send a statement, and do not wait for its answer, which `answer` of `exchange` takes.
+
+        Only for a session that nobody else has. Raises the driver's errors.
+        """
+        self._begin(may_wait=False)
+        try:
+            self.pgconn.send_query_params(query.text, values)
+            self.pgconn.flush()  # what does not fit into the socket leaves with `answer`
+        finally:
+            self._session.end()
 
     def _begin(self, *, may_wait: bool) -> int:
         """Begin an exchange, unless `before_send` refuses it. Return the status before it."""

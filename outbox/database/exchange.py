@@ -112,6 +112,11 @@ def exchange(
         return (yield from _exchange(connection, query, values, meanwhile))
 
 
+def answer(connection: "Connection | AsyncConnection") -> "PQGen[PGresult]":
+    """Return a generator for the answer to the statement of `send`. Raises its error."""
+    return (yield from _result(connection, ExecStatus.TUPLES_OK))
+
+
 def pipeline(
     connection: "Connection | AsyncConnection", statements: Sequence[tuple[NumberedQuery, Values]]
 ) -> "PQGen[list[PGresult]]":

@@ -111,8 +111,7 @@ class Reader:
     async def run(self) -> None:
         """Read until the relay stops. Raises the driver's error if it is a lasting one."""
         while not self._state.is_stopping:
-            if await self._state.to_read.wait(await self._step()):
-                self._idle = self._first_wait
+            await self._state.to_read.wait(await self._step())
 
     async def _step(self) -> float:
         """Read once. Returns the seconds to wait before the next read."""

@@ -243,6 +243,11 @@ class SqlStore:
         last = self.first_shard + TARGET_SHARDS - 1
         return not await has_backlog(self._looks, shards, first=self.first_shard, last=last)
 
+    async def ring(self) -> None:
+        """Ring the doorbell of the publishers of this schema, as a writer does."""
+        self._require()
+        await self._looks.fetch_rows("doorbell_ring", {"schema": self._looks.schema})
+
     async def sweep(self) -> None:
         """Delete failures whose message no longer exists, as many as one transaction may change."""
         await self._execute("failure_sweep", {}, limit=MAX_TRANSACTION_ROWS)

@@ -49,8 +49,9 @@ T = TypeVar("T")
 class Programs:
     """The programs of one writer."""
 
-    def __init__(self, core: Core, connections: Lender[Any]) -> None:
+    def __init__(self, core: Core, connections: Lender[Any], ring: Callable[[], None]) -> None:
         self._core = core
+        self._ring = ring
         self.is_closed = False
         self._connections = connections
         self.housekeeping = Housekeeping(core, connections)
@@ -125,7 +126,7 @@ class Programs:
     ) -> Program[None]:
         """Write events together until each is settled. A `write` has a `turn`."""
         yield from settle(EventWrite(batch, acts, turn))
-        yield from self.housekeeping.after(acts.gate)
+        yield from self._end(acts.gate)
 
     def call(
         self,
@@ -150,6 +151,12 @@ class Programs:
             yield from settle(call)
         finally:
             turn.leave()
+        yield from self._end(gate)
+
+    def _end(self, gate: Gate) -> Program[None]:
+        """Do what follows a settled call. The connection of the call is on the shelf again."""
+        if gate.wrote:
+            self._ring()
         yield from self.housekeeping.after(gate)
 
     def append(
@@ -198,6 +205,8 @@ class Programs:
             except Exception as error:
                 yield from self._answer_error(joined, error)
                 raise
+            if self._core.settings.doorbell:
+                yield from session.after_commit(self._ring)
             return joined.receipt(stored)
 
     def _answer_error(self, joined: Joined, error: Exception) -> Program[None]:

@@ -1,7 +1,7 @@
 """The port to the session of a caller. No I/O."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -40,6 +40,10 @@ class CallerSession(ABC):
         A caller who swallows the error would otherwise commit the rows without their event.
         A ROLLBACK would not do: what the caller writes next would be committed alone.
         """
+
+    def after_commit(self, ring: Callable[[], None]) -> Program[None]:  # noqa: ARG002 - of the port
+        """Have `ring` called after the COMMIT, by a session that tells of it. Others do nothing."""
+        yield from ()
 
 
 class HiddenText(str):

@@ -41,6 +41,10 @@ class DjangoSession(CallerSession):
         if self._given.connection is not None:
             yield from self._inner.fail()
 
+    def after_commit(self, ring: Callable[[], None]) -> Program[None]:
+        self._given.on_commit(ring)
+        yield from ()
+
     @property
     def _inner(self) -> CallerSession:
         return self._session_of(self._given.connection)

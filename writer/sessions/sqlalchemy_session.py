@@ -58,6 +58,9 @@ class SqlAlchemySession(CallerSession):
     def fail(self) -> Program[None]:
         yield from self._call(_fail_all)
 
+    def after_commit(self, ring: Callable[[], None]) -> Program[None]:
+        yield from self._call(partial(_ring_after_commit, ring))
+
     def _call(self, function: Callable[[Any], T]) -> Program[T]:
         """Call a function with the synchronous Session or Connection."""
         run_sync = getattr(self._given, "run_sync", None)
@@ -143,6 +146,27 @@ def _only_connection_of(session: Any) -> Any:
     if not event.contains(session, "after_begin", _refuse_another):
         event.listen(session, "after_begin", _refuse_another)
     return connection
+
+
+_rings: WeakKeyDictionary[Any, set[Callable[[], None]]] = WeakKeyDictionary()
+"""What to call after the COMMIT of each transaction of a session."""
+
+
+def _ring_after_commit(ring: Callable[[], None], given: Any) -> None:
+    """Have `ring` called after the COMMIT of a Session. A Connection tells of none."""
+    if not _is_session(given):
+        return
+    from sqlalchemy import event  # noqa: PLC0415 - the session has imported it
+
+    _rings.setdefault(given.get_transaction(), set()).add(ring)
+    if not event.contains(given, "after_commit", _ring_all):
+        event.listen(given, "after_commit", _ring_all)
+
+
+def _ring_all(session: Any) -> None:
+    if session.get_nested_transaction() is None:  # else it is the end of a savepoint
+        for ring in _rings.pop(session.get_transaction(), ()):
+            ring()
 
 
 def _refuse_another(session: Any, _transaction: object, connection: Any) -> None:

@@ -73,6 +73,18 @@ class Lender(ABC, Generic[C]):
         self.take_back(connection)
         return answer
 
+    def borrow(self) -> C | None:
+        """Lend a connection that nobody needs now, without a wait; None if there is none.
+
+        Give it back by `take_back` or `take_back_failed`.
+        """
+        return self._shelf.borrow()
+
+    def may_open(self) -> bool:
+        """Whether a connection would be opened for a call that asks now."""
+        counts = self.counts()
+        return counts.idle + counts.used + counts.waiting < counts.limit
+
     def counts(self) -> PoolCounts:
         """Count the connections and the calls that wait for one."""
         return self._shelf.counts()

@@ -172,6 +172,17 @@ class Shelf(Generic[C]):
             limit = 0 if self._is_closed else self._limit
             return PoolCounts(len(self._kept), len(self._in_use), len(self._waiting), limit)
 
+    def borrow(self) -> C | None:
+        """Lend the connection that was used last, unless a call waits; None if none is kept."""
+        with self._lock:
+            while self._kept and not self._waiting:
+                connection = self._kept.pop()
+                if self._is_usable(connection):
+                    self._in_use.add(connection)
+                    return connection
+                connection.drop()
+        return None
+
     def ask(self, waiter: Waiter[C]) -> None:
         """Let a call wait for a connection."""
         with self._lock:
@@ -378,8 +389,7 @@ class Shelf(Generic[C]):
         for connection in sorted(kept, key=lambda c: not c.was_used):
             if waiter.accepts(connection):
                 self._kept.remove(connection)
-                lasts = self._was_idle_briefly(connection) and _lasts(connection)
-                if lasts and _silent(connection):
+                if self._is_usable(connection):
                     return connection
                 connection.drop()
         return None
@@ -411,6 +421,10 @@ class Shelf(Generic[C]):
     def _drop_kept(self) -> None:
         while self._kept:
             self._kept.pop().drop()
+
+    def _is_usable(self, connection: C) -> bool:
+        lasts = self._was_idle_briefly(connection) and _lasts(connection)
+        return lasts and _silent(connection)
 
     def _was_idle_briefly(self, connection: C) -> bool:
         # If the clock was set back, the idle time is unknown, and the connection is not reused.

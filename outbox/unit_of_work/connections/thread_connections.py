@@ -2,6 +2,7 @@
 
 import _thread
 import threading
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -64,32 +65,37 @@ class Connections(Lender[Connection]):
         return do(primitive)
 
     def _start(self, opening: Opening) -> None:
-        try:
-            _thread.start_new_thread(self._start_thread, (self._shelf, opening))
-        except RuntimeError:  # as Python ends, or at the limit of threads
-            self._open(self._shelf, opening)
+        shelf = self._shelf
+        self.run_beside(lambda: self._open(shelf, opening), "connection")
 
-    def _start_thread(self, shelf: Shelf[Connection], opening: Opening) -> None:
-        """Start the thread of an opening, beside the call that wants it.
+    def run_beside(self, work: Callable[[], None], name: str) -> None:
+        """Do some work in a thread of its own, or here if no thread can be started."""
+        try:
+            _thread.start_new_thread(self._start_thread, (work, name))
+        except RuntimeError:  # as Python ends, or at the limit of threads
+            work()
+
+    def _start_thread(self, work: Callable[[], None], name: str) -> None:
+        """Start the thread of some work, beside the call that wants it.
 
         `Thread.start` waits for the new thread. Until that runs, CPython 3.11 takes it for the
         one that started it. An exception set for a thread, such as a time limit, would end the
         new thread then, and the call would wait without a limit.
         """
         thread = threading.Thread(
-            target=self._open_and_end,
-            args=(shelf, opening),
-            name=f"connection of a dsql_outbox {self._owner}",
+            target=self._work_and_end,
+            args=(work,),
+            name=f"{name} of a dsql_outbox {self._owner}",
             daemon=True,
         )
         try:
             thread.start()
         except RuntimeError:
-            self._open_and_end(shelf, opening)
+            self._work_and_end(work)
 
-    def _open_and_end(self, shelf: Shelf[Connection], opening: Opening) -> None:
+    def _work_and_end(self, work: Callable[[], None]) -> None:
         try:
-            self._open(shelf, opening)
+            work()
         finally:
             held_forks.thread_ends()
 

@@ -197,6 +197,19 @@ Exit codes:
     "PostgreSQL, and 1 s on Aurora DSQL, where each read costs money.",
 )
 @option(
+    "--doorbell",
+    is_flag=True,
+    show_default=False,
+    help="On PostgreSQL, also read when a writer with `doorbell` has committed.",
+)
+@option(
+    "--doorbell-database",
+    metavar="URL",
+    show_default=False,
+    help="As --doorbell, over this URL of the same database: past a pooler, through which no "
+    "notifications come.",
+)
+@option(
     "--lease",
     type=click.FloatRange(min=0.1),
     default=PublisherSettings.lease,
@@ -232,6 +245,8 @@ def publish(
     topics: Mapping[str, TopicSettings],
     batch_rows: int,
     idle_max: float | None,
+    doorbell: bool,
+    doorbell_database: str | None,
     lease: float,
     drain: float,
     listen: Address | None,
@@ -262,6 +277,7 @@ def publish(
         on_dead_letter=on_dead_letter,
         topics=topics,
         idle_max=idle_max,
+        doorbell=doorbell,
         lease=lease,
         # Longer than the command's own limit, which must come first: it sets exit code 75.
         drain=drain + lease,
@@ -280,6 +296,9 @@ def publish(
             target=target,
             map=message_map,
             apply=function,
+            doorbell_database=None
+            if doorbell_database is None
+            else Database(doorbell_database, schema=database.schema),
             hooks=meters.hooks,
         )
         daemon = Daemon(relaying, meters, listen=listen, drain=drain)

@@ -56,6 +56,7 @@ class RelayRun:
         target: str = DEFAULT_TARGET,
         map: MessageMap | None = None,  # noqa: A002 - as `Publisher` calls it
         apply: Apply | None = None,
+        doorbell_database: Database | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
         self._database = database
@@ -68,7 +69,14 @@ class RelayRun:
         self._target = target
         own: list[Hook] = [self.counts, self.health, _OutputWatch(self._lose_output)]
         self._publisher = Publisher(
-            database, sink, settings, map=map, apply=apply, target=target, hooks=[*hooks, *own]
+            database,
+            sink,
+            settings,
+            map=map,
+            apply=apply,
+            target=target,
+            doorbell_database=doorbell_database,
+            hooks=[*hooks, *own],
         )
         self.probe.watch(self._publisher.sink)
         self.nobody_reads = False
