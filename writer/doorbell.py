@@ -11,6 +11,7 @@ import asyncio
 import logging
 import threading
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from contextvars import Context
 from time import monotonic
 from typing import Final, Generic, TypeVar
@@ -66,11 +67,7 @@ class Doorbell(ABC, Generic[C]):
         self._has_round = False
         self._is_wanted = False
         self._has_failed = False
-
-    @property
-    def is_on(self) -> bool:
-        """Whether a ring sends anything."""
-        return self._is_on
+        self._unanswered: C | None = None
 
     def ring(self) -> None:
         """Ring after a COMMIT. Raises nothing but interrupts, and waits for nothing."""
@@ -82,7 +79,8 @@ class Doorbell(ABC, Generic[C]):
                 return
             self._has_round = True
         try:
-            self._start_round(self._send())
+            self._send()
+            self._start_round()
         except BaseException as error:
             self._has_round = False
             if is_interrupt(error):
@@ -93,19 +91,21 @@ class Doorbell(ABC, Generic[C]):
         """Send what was rung and is not sent, and nothing after that."""
         with self._lock:
             is_due, self._is_on = self._is_wanted and self._has_round, False
-        if is_due and (connection := self._send()) is not None:
+        if is_due and (connection := self._connections.borrow()) is not None:
+            with suppress(psycopg.Error):
+                connection.send(self._query, self._values)
             self._connections.take_back(connection)  # which closes it behind the statement
 
     @abstractmethod
-    def _start_round(self, connection: C | None) -> None:
+    def _start_round(self) -> None:
         """Perform `_round` beside the calls."""
 
-    def _send(self) -> C | None:
+    def _send(self) -> None:
         """Send NOTIFY on a connection that nobody needs, if there is one."""
-        connection = self._connections.borrow()
-        return None if connection is None else self._send_on(connection)
+        if (connection := self._connections.borrow()) is not None:
+            self._send_on(connection)
 
-    def _send_on(self, connection: C) -> C | None:
+    def _send_on(self, connection: C) -> None:
         self._is_wanted = False  # first: what is rung from now on may come after this NOTIFY
         try:
             connection.deadline = monotonic() + _PATIENCE
@@ -115,21 +115,20 @@ class Doorbell(ABC, Generic[C]):
             if is_interrupt(error):
                 raise
             self._note(error)
-            return None
-        return connection
+        else:
+            self._unanswered = connection
 
-    def _round(self, connection: C | None) -> Program[None]:
+    def _round(self) -> Program[None]:
         """Take the answer, wait, send what was rung meanwhile, and so on."""
         try:
             while True:
-                if connection is None and self._is_wanted and self._connections.may_open():
-                    connection = yield from self._open()
-                if connection is not None:
-                    yield from self._take_answer(connection)
+                if self._must_open:
+                    yield from self._send_on_new()
+                yield from self._take_answer()
                 yield Sleep(JOINED)
                 if self._has_ended():
                     return
-                connection = self._send()
+                self._send()
         except BaseException:
             self._has_round = False
             raise
@@ -139,7 +138,11 @@ class Doorbell(ABC, Generic[C]):
             self._has_round = self._is_wanted and self._is_on
             return not self._has_round
 
-    def _open(self) -> Program[C | None]:
+    @property
+    def _must_open(self) -> bool:
+        return self._unanswered is None and self._is_wanted and self._connections.may_open()
+
+    def _send_on_new(self) -> Program[None]:
         """Have a connection opened, as for a writer that only appends to its caller's."""
         try:
             connection: C = yield Open(
@@ -150,10 +153,13 @@ class Doorbell(ABC, Generic[C]):
                 raise
             self._note(error)
             self._is_wanted = False
-            return None
-        return self._send_on(connection)
+        else:
+            self._send_on(connection)
 
-    def _take_answer(self, connection: C) -> Program[None]:
+    def _take_answer(self) -> Program[None]:
+        connection, self._unanswered = self._unanswered, None
+        if connection is None:
+            return
         try:
             yield Exchange(connection, answer(connection))
         except BaseException as error:
@@ -185,8 +191,8 @@ class ThreadDoorbell(Doorbell[Connection]):
         self._threads = connections
         super().__init__(connections, schema, is_on=is_on)
 
-    def _start_round(self, connection: Connection | None) -> None:
-        self._threads.run_beside(lambda: self._threads.perform(self._round(connection)), "doorbell")
+    def _start_round(self) -> None:
+        self._threads.run_beside(lambda: self._threads.perform(self._round()), "doorbell")
 
 
 class TaskDoorbell(Doorbell[AsyncConnection]):
@@ -219,9 +225,12 @@ class TaskDoorbell(Doorbell[AsyncConnection]):
         if task is not None and task.get_loop() is asyncio.get_running_loop():
             task.cancel()
             await asyncio.wait({task})
+        connection, self._unanswered = self._unanswered, None
+        if connection is not None:  # the task was to begin
+            self._connections.take_back(connection)
 
-    def _start_round(self, connection: AsyncConnection | None) -> None:
+    def _start_round(self) -> None:
         # An empty context, so that the span of a caller is no parent of shared work.
         self._task = self._tasks.enter_loop().create_task(
-            self._tasks.perform(self._round(connection)), context=Context()
+            self._tasks.perform(self._round()), context=Context()
         )

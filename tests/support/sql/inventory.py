@@ -49,6 +49,8 @@ EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         frozenset({"row lock"}),
     ),
     "report row_lock": ("the report asks what a row lock does", frozenset({"row lock"})),
+    "doorbell_listen": (_POSTGRES, frozenset({"notify", "dsql-lint unsupported_listen"})),
+    "doorbell_ring": (_POSTGRES, frozenset({"notify"})),
     "plan_by_index": (_POSTGRES, frozenset({"set"})),
     "run_mark": (_POSTGRES, frozenset({"set"})),
     "status_counters": (

@@ -1,0 +1,147 @@
+"""A publisher hears the doorbell of writers in other processes, and polls if it does not."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any
+
+import anyio
+import psycopg
+import pytest
+from tests.support.publisher.running_relays import event, sql, until
+
+from dsql_outbox.outbox import Database, SettingsError
+from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.publisher.relay import reader
+from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
+
+__all__ = ["sql"]
+
+pytestmark = [pytest.mark.anyio, pytest.mark.postgres_only("DSQL has no LISTEN")]
+
+RINGS = WriterSettings(doorbell=True)
+NEVER = 3_600.0
+LISTENERS = """
+SELECT pid FROM pg_stat_activity
+WHERE query LIKE '%LISTEN dsql_outbox%' AND pid <> pg_backend_pid()
+"""
+NOTIFY = "SELECT pg_notify('dsql_outbox', %s)"
+ANOTHER = """
+import sys
+from dsql_outbox import Database, Entity, Event, Writer, WriterSettings
+with Writer(Database(sys.argv[1]), WriterSettings(doorbell=True)) as writer:
+    writer.write(Event.new("CarCreated", [Entity("Car", "CAR-2", {})]))
+"""
+
+
+@asynccontextmanager
+async def listening(
+    database: Database, sql: psycopg.Connection, **others: Any
+) -> AsyncIterator[MemorySink]:
+    """A publisher that hears, and has delivered one message. It polls once an hour."""
+    sink = MemorySink()
+    settings = PublisherSettings(doorbell=True, idle_max=NEVER)
+    async with Publisher(database, sink, settings, **others):
+        await until(lambda: sql.execute(f"{LISTENERS} AND state = 'idle'").fetchone() is not None)
+        async with AsyncWriter(database, RINGS) as writer:
+            await writer.write(event("FIRST"))
+        await until(lambda: len(sink.messages) == 1)
+        yield sink
+
+
+@pytest.fixture
+def _never_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a ring makes a publisher read, so what arrives has been rung."""
+    monkeypatch.setattr(reader, "_FIRST_WAIT", NEVER)
+
+
+def reads(proxy: PostgresProxy) -> int:
+    return sum("AS predecessor" in text for text in proxy.statements)
+
+
+@pytest.mark.usefixtures("_never_polls")
+async def test_a_lone_event_of_another_process_arrives_by_a_ring(
+    database: Database, outbox_url: str, sql: psycopg.Connection
+) -> None:
+    async with listening(database, sql) as sink:
+        with Writer(database, RINGS) as writer:  # a writer that ends at once has rung
+            await anyio.to_thread.run_sync(writer.write, event("CAR-1"))
+        await until(lambda: len(sink.messages) == 2)
+        command = [sys.executable, "-c", ANOTHER, outbox_url]
+        await anyio.to_thread.run_sync(lambda: subprocess.run(command, check=True))
+        await until(lambda: len(sink.messages) == 3)
+
+
+@pytest.mark.usefixtures("_never_polls")
+async def test_rings_for_other_schemas_wake_nobody_and_a_flood_wakes_every_ten_milliseconds(
+    database: Database, database_proxy: PostgresProxy, sql: psycopg.Connection
+) -> None:
+    async with listening(Database(database_proxy.url), sql) as sink:
+        database_proxy.reset_counts()
+        for other in ("outbox2", "", "outbo", "OUTBOX"):
+            sql.execute(NOTIFY, [other])
+        sql.execute("SELECT pg_notify('dsql_outbox2', 'outbox')")
+        sql.execute(NOTIFY, ["outbox"])
+        await until(lambda: reads(database_proxy) > 0)
+        assert reads(database_proxy) == 1
+        began = monotonic()
+        while monotonic() < began + 0.5:
+            await anyio.to_thread.run_sync(sql.execute, NOTIFY, ["outbox"])
+        assert 2 < reads(database_proxy) <= 100 * (monotonic() - began) + 2
+        async with AsyncWriter(database, RINGS) as writer:
+            await writer.write(event("LAST"))
+        await until(lambda: len(sink.messages) == 2)
+
+
+async def test_a_publisher_that_hears_nothing_polls_and_hears_again(
+    database: Database, sql: psycopg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dsql_outbox")
+    sink = MemorySink()
+    async with Publisher(database, sink, PublisherSettings(doorbell=True, idle_max=0.2)):
+        await until(lambda: sql.execute(LISTENERS).fetchone() is not None)
+        sql.execute(f"SELECT pg_terminate_backend(pid) FROM ({LISTENERS}) AS listeners")
+        await until(lambda: "does not hear the doorbell, and polls: " in caplog.text)
+        async with AsyncWriter(database) as silent:
+            await silent.write(event("CAR-1"))
+        await until(lambda: len(sink.messages) == 1)
+        await until(lambda: "hears the doorbell again" in caplog.text)
+    assert caplog.text.count("does not hear") == 1
+
+
+async def test_a_publisher_whose_own_ring_does_not_arrive_says_so(
+    database: Database,
+    database_proxy: PostgresProxy,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As behind a pooler: nothing is wrong with the connection. Another address is heard."""
+    monkeypatch.setattr("dsql_outbox.publisher.doorbell._PATIENCE", 0.2)
+    deaf = PublisherSettings(doorbell=True)
+    database_proxy.stall(None, matching="pg_notify")
+    pooled = Database(database_proxy.url)
+    async with Publisher(pooled, MemorySink(), deaf):
+        await until(lambda: "--doorbell-database" in caplog.text)
+    sink = MemorySink()
+    direct = PublisherSettings(idle_max=NEVER)
+    async with (
+        Publisher(pooled, sink, direct, doorbell_database=database),
+        AsyncWriter(database, RINGS) as writer,
+    ):
+        for n in range(1_000):
+            await writer.write(event(f"CAR-{n}"))
+            if sink.messages:
+                break
+        assert sink.messages
+
+
+def test_a_doorbell_that_cannot_be_heard_is_refused(database: Database) -> None:
+    cluster = Database("dsql://app@abc.dsql.eu-west-1.on.aws/postgres")
+    with pytest.raises(SettingsError, match=r"PublisherSettings\.doorbell is not supported"):
+        Publisher(cluster, "stdout:", PublisherSettings(doorbell=True))
+    other = Database("postgresql://db.example.com/shop", schema="other")
+    with pytest.raises(SettingsError, match="give both the same schema"):
+        Publisher(database, "stdout:", doorbell_database=other)
