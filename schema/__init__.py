@@ -5,6 +5,7 @@
   an event. `named_statements` reads it and fills in the schema's name.
 - `tables` parses the migrations, and reads the tables of a database.
 - `migrator` creates the tables (``schema apply``), prints them, and drops them.
+- `alembic` is what a revision of Alembic calls.
 - `comparison` compares a database with this version (``schema check``). `drift` is one difference,
   and `ownership` finds what belongs to another role.
 - `roles` grants each database role the rights of its duty, and finds wrong rights.

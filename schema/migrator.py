@@ -26,6 +26,9 @@ from .tables import Shape, expected_shape, migrations, read_shape
 RECORDS: Final = "schema_migrations"
 """The table of the applied migrations, which the first one makes."""
 
+_KEPT: Final = {"business_events": "events_first", "inbox": "inbox_first"}
+"""The tables that `keep_events` looks at, with the statement that finds a row."""
+
 MAX_SHARDS: Final = TARGET_SHARDS
 """Each target has a range of shards of this width."""
 
@@ -123,25 +126,41 @@ def ddl(schema: str, shards: int = DEFAULT_SHARDS) -> str:
     Run the script statement by statement: DSQL takes one DDL statement per
     transaction. Raises `SettingsError` if `shards` is out of range.
     """
+    return "\n".join(f"{step};\n" for step in script(schema, shards))
+
+
+def script(schema: str, shards: int = DEFAULT_SHARDS) -> list[str]:
+    """The statements of `ddl`, one by one. Each may run again. Raises as `ddl`."""
     require_shards(shards)
     steps = [statement("schema_create", schema)]
     for migration in migrations():
         steps += [migration.ddl(schema), migration.record(schema)]
     steps += _shard_steps(schema, shards)
-    return "\n".join(f"{step.decode().strip()};\n" for step in steps)
+    return [step.decode().strip() for step in steps]
 
 
-def remove(database: Database) -> list[str]:
+def remove(database: Database, *, keep_events: bool = False) -> list[str]:
     """Drop the tables and views of the outbox, one statement each, and return their names.
 
     All data in them is lost. The schema goes too, if nothing else is in it. A missing schema is
-    not an error, so `remove` may run twice. Raises the driver's errors.
+    not an error, so `remove` may run twice. With `keep_events`, as for a step back of a migration
+    tool, nothing is dropped if an event is stored, or a message that a consumer has handled.
+
+    Raises `SchemaError` for such a row, and the driver's errors.
     """
     schema = database.schema
     with database.connect() as connection:
         shape = read_shape(connection, schema)
         if shape is None:
             return []
+        if keep_events:
+            refuse_others(connection, schema)
+            for table, first in _KEPT.items():
+                if table in shape and execute(connection, statement(first, schema)).rowcount:
+                    raise SchemaError(
+                        f"schema {schema} has rows in {table}, so its tables stay: to lose them, "
+                        f"run {drop_command(schema)}"
+                    )
         ours = sorted(shape.keys() & expected_shape().keys(), key=lambda name: not shape[name].view)
         for name in ours:
             drop = "view_drop" if shape[name].view else "table_drop"

@@ -5,7 +5,7 @@
 -- - paused: the topics that it has paused itself because the broker refused them, a JSON array of
 --   at most 50 names. If there are more, their number is its last element.
 -- - target: the target whose messages it relays.
--- - waiting_since: since when it waits for its broker; NULL while it reaches it. A publisher that waits
+-- - waiting_since: since when it waits for its broker, NULL while it reaches it. A publisher that waits
 --   gets no share of the shards.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_publishers (
   owner varchar(128) PRIMARY KEY,

@@ -8,7 +8,7 @@ from psycopg._queries import MAX_CACHED_STATEMENT_LENGTH
 
 import dsql_outbox.schema
 from dsql_outbox.outbox import SettingsError
-from dsql_outbox.schema.migrator import ddl
+from dsql_outbox.schema.migrator import ddl, script
 from dsql_outbox.schema.named_statements import render, statement
 from dsql_outbox.schema.tables import Column, Migration, Relation, expected_shape, migrations, parse
 
@@ -165,6 +165,11 @@ def test_the_printed_sql_holds_every_migration_in_order() -> None:
     assert places == sorted(places)
     assert printed.index("CREATE SCHEMA") < places[0]
     assert "generate_series(0, 16 - 1)" in printed[places[-1] :]
+
+
+def test_a_tool_may_cut_the_printed_sql_at_its_semicolons() -> None:
+    """As golang-migrate does, in comments too, to run each statement alone."""
+    assert ddl("mine").count(";") == len(script("mine"))
 
 
 @pytest.mark.parametrize("shards", [-1, 0, 3001])
