@@ -15,6 +15,7 @@ from tests.support.operations.archived_events import archive, texts
 from dsql_outbox.operations import fills
 from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.outbox import ArchiveError, Database
+from dsql_outbox.schema import session
 from dsql_outbox.writer import Writer
 
 from .actors import ACTORS, SUBJECTS, Act, Publisher, World, event_of, lapse, new_event
@@ -32,6 +33,7 @@ So the positions of a schedule depend on nothing but its order, and subjects sha
 PUBLISHERS: Final = {"one", "two"}
 
 _EVENTS: Final = 9
+_LONG: Final = 3_600.0  # seconds: a schedule depends on no clock
 _LOOK: Final = 0.001  # seconds between two looks of one who waits for another
 
 
@@ -51,7 +53,8 @@ def verdict(seed: int, url: str) -> Verdict:
         for of, name, value in (
             (operator_targets, "_LOOK", _LOOK),
             (fills, "PAGE_ROWS", random.choice([2, 3])),
-            (fills, "LEASE", 3_600.0),
+            (fills, "LEASE", _LONG),
+            (session, "STATEMENT_TIMEOUT", _LONG),
         ):
             stack.enter_context(patch.object(of, name, value))
         database = Database(url, opens_per_second=10_000)

@@ -163,7 +163,8 @@ WHO_RUNS = {
     ),
     "anybody": ("append_failed", "doctor", "plan_by_index", "run_guard", "run_mark"),
     "owner": (
-        *("dsql_jobs", "events_present", "migration_record", "operation_record", "schema_create"),
+        *("dsql_jobs", "events_first", "events_present", "migration_record", "operation_record"),
+        "schema_create",
         *("schema_drop", "shards_add", "shards_present", "table_drop", "targets_default"),
         "view_drop",
     ),
