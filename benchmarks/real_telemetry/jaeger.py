@@ -21,14 +21,17 @@ T = TypeVar("T")
 
 _SECONDS: Final = 10.0
 _MODULE: Final = "github.com/jaegertracing/jaeger@v1.76.0"
-"""Its ``cmd/jaeger`` is Jaeger 2. It has no pages, which are built from another repository."""
+"""Its ``cmd/jaeger`` is Jaeger 2.13, whose page compares hosts by the attribute ``ip`` only."""
+
+_BUILT: Final = CACHE / "jaeger" / "jaeger"
 
 
 class Jaeger(NamedTuple):
-    """The base URLs of a Jaeger that runs."""
+    """The base URLs of a Jaeger that runs, and whether its page knows hosts by their names."""
 
     otlp_url: str
     query_url: str
+    draws_by_host: bool
 
     def get(self, path: str, kind: type[T]) -> T:
         """Return the answer to a request. Raises `HTTPError`, as for a trace it does not have."""
@@ -46,7 +49,8 @@ def start_jaeger(folder: Path) -> Generator[Jaeger]:
     otlp, query, grpc, metrics = (free_port() for _ in range(4))
     settings = folder / "jaeger.json"
     settings.write_text(json.dumps(_settings(otlp, query, grpc, metrics)))
-    jaeger = Jaeger(f"http://127.0.0.1:{otlp}", f"http://127.0.0.1:{query}")
+    urls = (f"http://127.0.0.1:{otlp}", f"http://127.0.0.1:{query}")
+    jaeger = Jaeger(*urls, draws_by_host=program != str(_BUILT))
     process = ServerProcess("Jaeger", [program, "--config", str(settings)], folder / "jaeger.log")
     try:
         process.wait_until_ready(lambda: _answers(jaeger))
@@ -95,7 +99,7 @@ def _program() -> str:
     if named:
         return named
     try:
-        return str(go_build(CACHE / "jaeger" / "jaeger", _MODULE, "./cmd/jaeger"))
+        return str(go_build(_BUILT, _MODULE, "./cmd/jaeger"))
     except (OSError, subprocess.CalledProcessError):
         raise MissingPart(
             "Jaeger: set JAEGER=/path/to/jaeger (2.0 or newer), or install Go"

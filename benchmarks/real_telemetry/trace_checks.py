@@ -89,7 +89,7 @@ def check_traces(jaeger: Jaeger) -> list[Result]:
     return [
         *(result for each in (*same_host, apart) for result in _common(each)),
         *(moved_spans(each, wanted=False) for each in same_host),
-        *(drawn_in_order(each) for each in same_host),
+        *(drawn_in_order(each) for each in same_host if jaeger.draws_by_host),
         moved_spans(apart, wanted=True),
         _attempts(storm),
         _dead_letter(dead),
