@@ -71,6 +71,14 @@ def say_all(lines: Iterable[str]) -> None:
             say(part)
 
 
+def say_fitting(text: str) -> None:
+    """Print a line of text; a terminal shows as much of it as fits, and a pipe gets all."""
+    width, shown = get_terminal_size().columns, visible(text)
+    if sys.stdout.isatty() and len(shown) > width:
+        shown = f"{shown[: width - 1]}…"
+    echo(shown)
+
+
 def say_wrapped(text: str) -> None:
     """Print a text in lines that fit the terminal, 100 columns at most."""
     width = min(get_terminal_size().columns, _WIDEST)

@@ -14,6 +14,7 @@ import anyio
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from tests.support.pty_terminal import Terminal
 from tests.support.publisher.given_up_messages import event, relay_all
 from tests.support.publisher.running_relays import count
 
@@ -46,13 +47,28 @@ def given_up(url: str, *subjects: str, policy: str = "release") -> list[UUID]:
 # --- list, show ------------------------------------------------------------------------
 
 
-def test_a_list_for_people_has_a_line_a_letter_and_no_payload(url: str) -> None:
+def test_a_list_for_people_has_two_lines_a_letter_and_no_payload(url: str) -> None:
     (event_id,) = given_up(url, "a b")
-    header, line = run(url, "messages", "list").stdout.splitlines()
-    assert header.split() == ["event", "state", "since", "attempts", "topic", "subject", "error"]
-    assert line.startswith(f"{event_id}  dead ")
-    assert line.endswith("1         events.CarMoved  Car/a b@1  Not for me")
-    assert header.index("error") == line.index("Not for me")
+    first, second = run(url, "messages", "list").stdout.splitlines()
+    assert re.fullmatch(rf"{event_id}  dead     [-0-9]{{10}} [:0-9]{{8}}  Car/a b@1", first)
+    assert second == "  events.CarMoved, 1 attempt: Not for me"
+
+
+def test_a_list_fits_a_terminal_of_80_columns_and_is_whole_in_a_pipe(
+    url: str, sql: psycopg.Connection
+) -> None:
+    given_up(url, "a")
+    sql.execute("UPDATE outbox.dead_letters SET error = repeat('too long ', 40)")
+    with Terminal(80, "messages", "list", "--database", url) as terminal:
+        assert terminal.finish() == 0
+    shown = [
+        line
+        for line in terminal.output.decode().splitlines()
+        if "CarMoved" in line or "Car/a" in line
+    ]
+    assert [len(line) <= 80 for line in shown] == [True, True]
+    assert shown[1].endswith("…")
+    assert "too long " * 39 in run(url, "messages", "list").stdout
 
 
 def test_nothing_to_list_is_said(url: str) -> None:
@@ -91,6 +107,7 @@ def test_an_error_with_places_has_a_line_in_a_list_and_a_line_for_each_place(
     sql.execute("UPDATE outbox.dead_letters SET error = %s", [error])
     listed = run(url, "messages", "list").stdout.splitlines()
     assert [line.endswith("the function to apply raised KeyError") for line in listed] == [0, 1]
+    assert "/srv" not in listed[1]
     shown = run(url, "messages", "show", event_id).stdout
     places = (
         r"^error +the function to apply raised KeyError\n +/srv/a b.py:7 apply\n +/srv/c.py:12 C.d$"
@@ -207,7 +224,7 @@ def test_a_drop_is_refused_where_nobody_can_be_asked(url: str, sql: psycopg.Conn
     assert "Delete 3 messages for good? There is no terminal to ask: pass --yes" in refused.stderr
     assert count(sql, "dead_letters") == 3
     dry = run(url, *words, "--limit", 2, "--dry-run")
-    assert (len(dry.stdout.splitlines()), dry.stderr) == (2, "2 messages would be deleted\n")
+    assert (len(dry.stdout.splitlines()), dry.stderr) == (4, "2 messages would be deleted\n")
     assert count(sql, "dead_letters") == 3
     done = run(url, *words, "--limit", 2, "--yes")
     assert done.stderr == "2 messages deleted\n"
@@ -252,9 +269,9 @@ def test_blocked_messages_are_listed_and_can_be_tried_anew(
     url: str, sql: psycopg.Connection
 ) -> None:
     (event_id,) = given_up(url, "a", policy="block")
-    _, line = run(url, "messages", "list", "--blocked").stdout.splitlines()
-    assert line.startswith(f"{event_id}  failing, blocked  ")
-    assert line.endswith("  1         events.CarMoved  Car/a@1  Not for me")
+    first, second = run(url, "messages", "list", "--blocked").stdout.splitlines()
+    assert first.startswith(f"{event_id}  failing  ")
+    assert second == "  events.CarMoved, blocked, 1 attempt: Not for me"
     dry = run(url, "messages", "retry", "--subject", "Car/a", "--dry-run")
     assert dry.stderr == "1 message would be retried\n"
     assert count(sql, "outbox_failures") == 1
@@ -294,12 +311,10 @@ def ids(url: str) -> list[UUID]:
 
 
 def test_waiting_messages_are_listed_by_subject_and_topic(url: str, ids: list[UUID]) -> None:
-    _, *found = run(url, "messages", "list", "--subject", "Car/a").stdout.splitlines()
-    assert [line.split("  ")[:2] for line in found] == [
-        [str(ids[0]), "waiting"],
-        [str(ids[1]), "waiting, behind another"],
-    ]
-    assert [line.split()[-1] for line in found] == ["Car/a@1", "Car/a@2"]
+    found = run(url, "messages", "list", "--subject", "Car/a").stdout.splitlines()
+    assert [line.split("  ")[:2] for line in found[::2]] == [[str(n), "waiting"] for n in ids[:2]]
+    assert [line.split()[-1] for line in found[::2]] == ["Car/a@1", "Car/a@2"]
+    assert found[1::2] == ["  events.CarMoved", "  events.CarMoved, behind another"]
     words = ("messages", "list", "--topic")
     (told,) = lines(run(url, *words, "events.CarMoved", "--subject", "Car/b", "--json"))
     assert told["eventId"] == str(ids[2])
@@ -325,7 +340,8 @@ def test_a_message_behind_another_is_left_alone_and_said_to_be(
     words = ("messages", "drop", "--state", "failing", "--yes")
     done = run(url, *words, "--id", failed[1])
     assert done.exit_code == 1
-    assert done.stdout.startswith(f"{failed[1]}  failing, blocked, behind another  ")
+    assert done.stdout.startswith(f"{failed[1]}  failing  ")
+    assert "  events.CarMoved, blocked, behind another, 1 attempt: no" in done.stdout
     assert done.stderr == (
         "0 messages moved to the dead letters\n"
         "1 message left alone: act on the message before it first\n"

@@ -21,7 +21,7 @@ from dsql_outbox.cli.filters import (
 )
 from dsql_outbox.cli.job import drive
 from dsql_outbox.cli.named_functions import named_map
-from dsql_outbox.cli.output import aligned, counted, json_line, say
+from dsql_outbox.cli.output import aligned, counted, json_line, say, say_fitting
 from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.cli.tool_call import called
 from dsql_outbox.operations.drop import DropProgress
@@ -32,7 +32,7 @@ from dsql_outbox.operations.undelivered import UndeliveredMessage
 from dsql_outbox.outbox.database.database import Database
 
 from .mapped_message import show_mapped
-from .message_text import HEADER, cells, fields
+from .message_text import fields, listed
 from .replay_command import replay
 from .result_report import ResultReport
 from .selection_options import limit_option, requeue_options, selection_options
@@ -74,8 +74,9 @@ def list_(
     which they are sent. A filter other than --id has no index: the command reads page by page,
     until it has found --limit messages. `since` is the time of death, or of creation.
 
-    With --json each line is an object. --payload adds the event's exact text,
-    which may hold personal data and is not shown otherwise.
+    A message takes two lines, and times are in UTC. With --json each line is an object.
+    --payload adds the event's exact text, which may hold personal data and is not shown
+    otherwise.
     """
     if payload and not as_json:
         raise click.UsageError("--payload needs --json; or use `dsql-outbox messages show`")
@@ -85,7 +86,6 @@ def list_(
 async def _list(
     database: Database, which: Selection, limit: int, payload: bool, as_json: bool
 ) -> None:
-    lines: list[tuple[str, ...]] = [HEADER]
     count = 0
     async with Messages(database) as tool, aclosing(tool.find(which, payload=payload)) as found:
         async for message in found:
@@ -93,9 +93,15 @@ async def _list(
                 say(f"there are more: narrow the filter, or raise --limit {limit}", err=True)
                 break
             count += 1
-            json_line(message) if as_json else lines.append(cells(message))
-    if not as_json:
-        aligned(lines) if count else say("no messages")
+            json_line(message) if as_json else _say(message)
+    if not as_json and not count:
+        say("no messages")
+
+
+def _say(message: UndeliveredMessage) -> None:
+    """Print two lines about a message; a terminal shows as much of them as fits."""
+    for line in listed(message):
+        say_fitting(line)
 
 
 @messages.command()
@@ -223,7 +229,7 @@ def drop(
 
     def tell(message: UndeliveredMessage) -> None:
         ids.add(message.event_id)
-        json_line(message) if as_json else say("  ".join(cells(message)).rstrip())
+        json_line(message) if as_json else _say(message)
 
     async def run(tool: Messages) -> DropProgress:
         if not dry_run:

@@ -1,24 +1,23 @@
 """A message that was not delivered as text cells, for a list or for one record."""
 
-from datetime import datetime
-from typing import Final
+from datetime import UTC, datetime
 
-from dsql_outbox.cli.output import one_line, without_places
+from dsql_outbox.cli.output import counted, one_line, without_places
 from dsql_outbox.operations.undelivered import UndeliveredMessage
 
-HEADER: Final = ("event", "state", "since", "attempts", "topic", "subject", "error")
 
-
-def cells(message: UndeliveredMessage) -> tuple[str, ...]:
-    """The cells of one row, in the order of `HEADER`."""
+def listed(message: UndeliveredMessage) -> tuple[str, str]:
+    """A message as two lines: which and since when, then where to and what keeps it."""
+    key = f"{message.subject}@{message.subject_version}"
+    facts = [message.topic, *_keeping(message)]
+    if message.target is not None:
+        facts.insert(0, f"target {message.target}")
+    if message.attempts:
+        facts.append(counted(message.attempts, "attempt"))
+    error = without_places(message.error or "")
     return (
-        str(message.event_id),
-        _state(message),
-        _time(message.since),
-        str(message.attempts),
-        message.topic,
-        f"{message.subject}@{message.subject_version}",
-        without_places(message.error or ""),
+        f"{message.event_id}  {message.state:7}  {_time(message.since)}  {key}",
+        f"  {', '.join(facts)}" + (f": {error}" if error else ""),
     )
 
 
@@ -48,12 +47,16 @@ def fields(message: UndeliveredMessage) -> list[tuple[str, str]]:
 
 def _state(message: UndeliveredMessage) -> str:
     """The state, and what keeps the message."""
-    parts: list[str] = [message.state]
-    if message.retry_at is not None:
-        parts.append(f"until {_time(message.retry_at)}")
+    return ", ".join([message.state, *_keeping(message)])
+
+
+def _keeping(message: UndeliveredMessage) -> list[str]:
+    """What keeps a message, beside its state."""
+    parts = [] if message.retry_at is None else [f"until {_time(message.retry_at)}"]
     notes = {"blocked": message.blocked, "behind another": message.behind, "paused": message.paused}
-    return ", ".join([*parts, *(note for note, holds in notes.items() if holds)])
+    return [*parts, *(note for note, holds in notes.items() if holds)]
 
 
 def _time(at: datetime) -> str:
-    return at.isoformat(sep=" ", timespec="seconds")
+    """A time in UTC, to the second."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
