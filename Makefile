@@ -151,7 +151,7 @@ simulate-sql: $(VENV)/.dev ## run N schedules of the real statements, of several
 nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest pause of any subject
 	$(BIN)/python -m benchmarks.nemesis --rolling $(NEMESIS)
 
-real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, Redis, ElasticMQ and Apache Kafka (ONLY=kafka,..; EVENTS, SUBJECTS, RATE)
+real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, Redis, ElasticMQ, RabbitMQ and Apache Kafka (ONLY=kafka,..; EVENTS, SUBJECTS, RATE)
 	@$(BIN)/python -m benchmarks.real_brokers $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(EVENTS),--events $(EVENTS)) $(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(RATE),--rate $(RATE))
 

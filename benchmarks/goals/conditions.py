@@ -1,5 +1,6 @@
 """The servers and the sizes of the measurements."""
 
+import asyncio
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,6 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.support.brokers.apache_kafka import ApacheKafka, apache_kafka
+from tests.support.brokers.rabbitmq_broker import RabbitMqBroker
+from tests.support.brokers.rabbitmq_server import RabbitMqServer
 
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer
 
@@ -57,3 +60,11 @@ class Conditions(ExitStack):
         cluster = self.enter_context(apache_kafka(Path(folder), 1))
         cluster.make_topic("events.CarMoved", 6)
         return cluster
+
+    @cached_property
+    def rabbitmq(self) -> RabbitMqBroker:
+        """An exchange of RabbitMQ with a quorum queue. Raises `MissingRabbitMq`."""
+        server = self.enter_context(RabbitMqServer())
+        broker = RabbitMqBroker(server.host, x_queue_type="quorum")
+        asyncio.run(broker.prepare())
+        return broker

@@ -9,8 +9,10 @@ import statistics
 from benchmarks.measure import median_ratio
 from benchmarks.relay.drain import drain_by_loop
 from benchmarks.relay.rows import Rows, fill, new_database
-from benchmarks.relay.to_broker import bare_kafka, relayed
+from benchmarks.relay.to_broker import bare_kafka, bare_rabbitmq, relayed
 from tests.support.brokers.java_servers import MissingJava
+from tests.support.brokers.rabbitmq_broker import RabbitMqBroker
+from tests.support.brokers.rabbitmq_server import MissingRabbitMq
 
 from . import group_commit
 from .conditions import Conditions
@@ -96,6 +98,32 @@ def _bare_kafka(conditions: Conditions) -> list[float]:
     return [median_ratio(ours, bare)]
 
 
+def _rabbitmq(conditions: Conditions) -> list[float]:
+    """The relay over a bare loop of aio-pika, and one subject, which goes one at a time."""
+    try:
+        broker = conditions.rabbitmq
+    except MissingRabbitMq as error:
+        raise NotMeasuredError(str(error)) from error
+    url, rows = new_database(conditions.server, "rabbitmq"), conditions.sizes.rows // _SLOW
+    bare, apart, hot = list[float](), list[float](), list[float]()
+    for _ in range(conditions.sizes.rounds):
+        bare.append(bare_rabbitmq(broker.host, broker.name, rows))
+        apart.append(relayed(url, broker.url, Rows(rows)).rate)
+        few = rows // _SLOW
+        hot.append(relayed(url, broker.url, Rows(few, per_key=few)).rate)
+        _check_stored(broker, 2 * rows + few)
+    print(f"  rabbitmq: {statistics.median(bare):,.0f} /s by aio-pika, "
+          f"{statistics.median(apart):,.0f} /s by the relay")  # fmt: skip
+    return [median_ratio(apart, bare), statistics.median(hot)]
+
+
+def _check_stored(broker: RabbitMqBroker, number: int) -> None:
+    """Empty the queue. Raises `RuntimeError` unless it held so many messages, each once."""
+    found = asyncio.run(broker.drained())
+    if len(found) != number or len({stored.event_id for stored in found}) != number:
+        raise RuntimeError(f"RabbitMQ has {len(found):,} messages instead of {number:,}")
+
+
 RUNS = [
     Line(
         "writer-hot",
@@ -127,6 +155,14 @@ RUNS = [
             Goal("the same, 2 ms away each way", 10),
         ],
         _hot_nats,
+    ),
+    Line(
+        "rabbitmq",
+        [
+            Goal("RabbitMQ over a bare aio-pika loop with confirms", 0.6),
+            Goal("RabbitMQ, one subject", 100, unit=" /s"),
+        ],
+        _rabbitmq,
     ),
     Line("nats-ten", [Goal("NATS, ten in a row over far apart", 0.9)], _ten_nats),
     *select("relay:drain,failed", {"relay": RELAY}),

@@ -1,11 +1,11 @@
 """``make real-brokers``: the contract suite and a nemesis against each real broker.
 
 Starts what this machine can have without Docker, one broker at a time: a NATS cluster of
-three, Redis, ElasticMQ as the SQS, and Apache Kafka with one and with three nodes. Runs the
-contract suite of the sinks against it. Then publishers relay while the broker is harmed, and the
+three, Redis, ElasticMQ as the SQS, RabbitMQ, and Apache Kafka with one and with three nodes. Runs
+the contract suite of the sinks against it. Then publishers relay while the broker is harmed, and the
 messages that arrived are compared with the written events. Prints a line per broker. Exits
-with 1 when something failed. A broker is named, and is no failure, if Java, Maven or
-Debian's package of it is missing.
+with 1 when something failed. A broker of which this machine lacks a part, such as Java, Maven or
+Debian's package of a server, is named, and is no failure.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from random import Random
 from tempfile import mkdtemp
 from time import monotonic
 from traceback import print_exc
-from typing import Final
 
 from tests.support.brokers.java_servers import MissingJava
+from tests.support.brokers.rabbitmq_server import MissingRabbitMq
 from tests.support.brokers.running_broker import VARIABLE
 from tests.support.brokers.sqs_server import CREDENTIALS
 
@@ -34,13 +34,11 @@ from .broker_trial import Cars, Findings, Trial
 from .candidates import CANDIDATES, Candidate
 from .redis_place import MissingRedis
 
-_SUITE: Final = "tests/contract/test_sinks.py"
-
 
 def suite(candidate: Candidate, folder: Path) -> str | None:
     """Run the contract suite; what failed, or None."""
     with candidate.suite(folder) as url:
-        command = [sys.executable, "-m", "pytest", "-q", "--no-header", _SUITE]
+        command = [sys.executable, "-m", "pytest", "-q", "--no-header", *candidate.tests]
         ran = subprocess.run(
             command, env={**os.environ, VARIABLE: url}, check=False, capture_output=True, text=True
         )
@@ -65,7 +63,7 @@ def examine(candidate: Candidate, seed: int, cars: Cars) -> bool | None:
     try:
         failed = suite(candidate, folder / "suite")
         findings = nemesis(candidate, folder / "nemesis", seed, cars)
-    except (MissingJava, MissingRedis) as error:
+    except (MissingJava, MissingRabbitMq, MissingRedis) as error:
         print(f"missing  {candidate.name:<16} {error}", flush=True)
         shutil.rmtree(folder)
         return None

@@ -9,10 +9,12 @@ from typing import Final, NamedTuple
 from tests.support.brokers.apache_kafka import apache_kafka
 from tests.support.brokers.elastic_mq import ElasticMq
 from tests.support.brokers.nats_cluster import nats_cluster
+from tests.support.brokers.rabbitmq_server import RabbitMqServer
 
 from .kafka_place import KafkaPlace
 from .nats_place import NatsPlace
 from .place import Place
+from .rabbitmq_place import Faults, RabbitMqPlace, all_faults, kills
 from .redis_place import RedisPlace, debians_redis
 from .sqs_place import SqsPlace
 
@@ -26,6 +28,8 @@ class Candidate(NamedTuple):
     name: str
     suite: Callable[[Path], AbstractContextManager[str]]
     place: Callable[[Path], AbstractContextManager[Place]]
+    tests: tuple[str, ...] = ("tests/contract/test_sinks.py",)
+    """The files of tests that run against it."""
 
 
 @contextmanager
@@ -76,10 +80,29 @@ def _sqs_place(_: Path) -> Generator[Place]:
         yield SqsPlace(server)
 
 
+@contextmanager
+def _rabbitmq_url(_: Path) -> Generator[str]:
+    with RabbitMqServer() as server:
+        yield f"rabbitmq://{server.host}"
+
+
+@contextmanager
+def _rabbitmq_place(faults: Faults, _: Path) -> Generator[Place]:
+    with RabbitMqServer() as server:
+        yield RabbitMqPlace(server, faults)
+
+
 CANDIDATES: Final = {
     "nats": Candidate("NATS, 3 nodes", _nats_url, _nats_place),
     "redis": Candidate("Redis", _redis_url, _redis_place),
     "sqs": Candidate("ElasticMQ (SQS)", _sqs_url, _sqs_place),
+    "rabbitmq": Candidate(
+        "RabbitMQ",
+        _rabbitmq_url,
+        partial(_rabbitmq_place, all_faults),
+        ("tests/contract/test_sinks.py", "tests/contract/test_rabbitmq.py"),
+    ),
+    "rabbitmq-kills": Candidate("RabbitMQ, killed", _rabbitmq_url, partial(_rabbitmq_place, kills)),
     "kafka": Candidate("Kafka, 1 node", partial(_kafka_url, 1), partial(_kafka_place, 1)),
     "kafka-3": Candidate("Kafka, 3 nodes", partial(_kafka_url, 3), partial(_kafka_place, 3)),
 }

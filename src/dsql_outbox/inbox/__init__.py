@@ -33,7 +33,7 @@ performed in a thread, `AsyncInbox` in a task.
 """
 
 from .async_inbox import AsyncInbox
-from .broker_messages import from_kafka, from_nats, from_redis, from_sqs
+from .broker_messages import from_kafka, from_nats, from_rabbitmq, from_redis, from_sqs
 from .inbox import Inbox
 from .once import Handled
 from .pruning import Pruned
@@ -48,6 +48,7 @@ __all__ = [
     "Received",
     "from_kafka",
     "from_nats",
+    "from_rabbitmq",
     "from_redis",
     "from_sqs",
     "sqs_handler",

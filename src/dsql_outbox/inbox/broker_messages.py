@@ -1,4 +1,4 @@
-"""Messages for the inbox, from what the clients of the brokers give: NATS, Kafka, Redis, SQS."""
+"""Messages for the inbox, from what the clients of NATS, Kafka, RabbitMQ, Redis and SQS give."""
 
 from base64 import b64decode
 from collections.abc import Mapping
@@ -86,6 +86,50 @@ def _kafka_headers(headers: Any) -> dict[str, str]:
         return {name: value.decode() for name, value in headers if value is not None}
     except UnicodeDecodeError:
         raise UnreadableMessage("headers", "a value is no UTF-8") from None
+
+
+class RabbitMqMessage(Protocol):
+    """The part of ``aio_pika.IncomingMessage`` that is read."""
+
+    @property
+    def routing_key(self) -> str | None:
+        """The routing key, which is the topic."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """The headers, of which those of a publisher are texts."""
+        ...
+
+    @property
+    def content_type(self) -> str | None:
+        """The content type."""
+        ...
+
+    @property
+    def message_id(self) -> str | None:
+        """The id of the message, which is the dedupe id."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """The payload."""
+        ...
+
+
+def from_rabbitmq(message: RabbitMqMessage) -> Received:
+    """Read a message of aio-pika. Raises `UnreadableMessage` if a publisher did not send it."""
+    wire = {name: text for name, text in message.headers.items() if isinstance(text, str)}
+    own = {name.removeprefix("ce-"): wire[name] for name in wire if name.startswith("ce-")}
+    own |= {name: wire[name] for name in TRACE_HEADERS if name in wire}
+    if message.content_type is not None:
+        own["datacontenttype"] = message.content_type
+    return received_message(
+        own,
+        dedupe_id=message.message_id or own.get("id", ""),
+        topic=message.routing_key or "",
+        data=message.body,
+    )
 
 
 def from_redis(stream: str | bytes, fields: Mapping[bytes, bytes]) -> Received:

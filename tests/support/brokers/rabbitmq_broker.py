@@ -17,12 +17,12 @@ SUBJECTS: Final = "events.#"
 
 
 class RabbitMqBroker(ReadableBroker):
-    """A topic exchange and one queue, which the sink reaches through a proxy.
+    """A topic exchange and one queue, which the sink reaches through a proxy if there is one.
 
     The queue gets what matches ``events.#``. It has `arguments`.
     """
 
-    def __init__(self, host: str, proxy: TcpProxy, **arguments: Any) -> None:
+    def __init__(self, host: str, proxy: TcpProxy | None = None, **arguments: Any) -> None:
         self.host = host
         self.proxy = proxy
         self.parameters = "timeout=5"
@@ -32,8 +32,8 @@ class RabbitMqBroker(ReadableBroker):
 
     @property
     def url(self) -> str:
-        assert self.proxy is not None
-        return f"rabbitmq://127.0.0.1:{self.proxy.port}?exchange={self.name}&{self.parameters}"
+        host = f"127.0.0.1:{self.proxy.port}" if self.proxy else self.host
+        return f"rabbitmq://{host}?exchange={self.name}&{self.parameters}"
 
     async def prepare(self) -> None:
         """Make the queue and the exchange."""
@@ -42,11 +42,13 @@ class RabbitMqBroker(ReadableBroker):
         await self.declare_exchange()
 
     async def stored(self) -> list[Stored]:
-        async with self.channel() as channel:
-            queue = await channel.get_queue(self.name, ensure=False)
-            while message := await queue.get(no_ack=True, fail=False):
-                self._found.append(from_rabbitmq(message))
+        self._found += await self.drained()
         return self._found
+
+    async def drained(self) -> list[Stored]:
+        """What has come since the last look."""
+        async with self.channel() as channel:
+            return [from_rabbitmq(message) for message in await taken(channel, self.name)]
 
     async def bind(self, pattern: str) -> None:
         """Let the queue get what matches the pattern, too."""
@@ -68,8 +70,29 @@ class RabbitMqBroker(ReadableBroker):
     @asynccontextmanager
     async def channel(self) -> AsyncGenerator[AbstractChannel]:
         """A client of its own, to look and to set up."""
-        async with await aio_pika.connect(f"amqp://guest:guest@{self.host}/") as connection:
-            yield await connection.channel()
+        async with client(self.host) as channel:
+            yield channel
+
+
+@asynccontextmanager
+async def client(host: str) -> AsyncGenerator[AbstractChannel]:
+    """A channel of a client, with the user guest."""
+    async with await aio_pika.connect(f"amqp://guest:guest@{host}/") as connection:
+        yield await connection.channel()
+
+
+async def taken(channel: AbstractChannel, queue: str) -> list[AbstractIncomingMessage]:
+    """Take all messages out of a queue."""
+    found = await channel.declare_queue(queue, passive=True)
+    count = found.declaration_result.message_count or 0
+    messages: list[AbstractIncomingMessage] = []
+    if count:
+        async with found.iterator(no_ack=True) as arriving:
+            async for message in arriving:
+                messages.append(message)
+                if len(messages) == count:
+                    break
+    return messages
 
 
 def from_rabbitmq(message: AbstractIncomingMessage) -> Stored:

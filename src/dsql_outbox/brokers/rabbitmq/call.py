@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelClosed, ChannelInvalidStateError, DeliveryError
+from aiormq.exceptions import ChannelClosed, ChannelInvalidStateError, DeliveryError, PublishError
 
 from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, Rejected, Unavailable
@@ -52,6 +52,7 @@ class RabbitMqCall:
         self._answer = answer
         self._unanswered = set(range(len(messages)))
         self._heard: set[str] = set()
+        self._has_nacks = False
 
     async def run(self) -> None:
         """Send and answer; ends within three times the timeout.
@@ -94,7 +95,12 @@ class RabbitMqCall:
             await client.end(channel, sent)
             self._blame_topics(sent[task] for task in waiting)
             return None
-        client.release(channel)
+        if self._has_nacks:
+            # For a channel, a quorum queue that was full is full until it is read, even if an
+            # operator has raised its limit meanwhile. A new channel asks it.
+            client.end_soon(channel, sent)
+        else:
+            client.release(channel)
         return _closing(sent)
 
     async def _publish(self, channel: Channel, index: int) -> None:
@@ -111,6 +117,7 @@ class RabbitMqCall:
         except Unfit as error:
             self._settle(index, Rejected(str(error)))
         except DeliveryError as error:
+            self._has_nacks |= not isinstance(error, PublishError)
             self._settle(index, outcome_of(error, message.topic, settings.place))
         else:
             self._settle(index, _DELIVERED)
