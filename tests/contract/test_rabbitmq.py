@@ -321,8 +321,8 @@ async def test_consumers_keep_the_order_of_each_subject_when_one_of_them_is_kill
     """The example: four queues by subject, each with a single active consumer."""
     server.start()
     handled = tmp_path / "handled"
-    first = [new_message(f"Car/{n % 60}", sequence=str(1 + n // 60)) for n in range(900)]
-    second = [new_message(f"Car/{n % 60}", sequence=str(16 + n // 60)) for n in range(900)]
+    moves = [_move(f"Car/{n % 60}", 1 + n // 60) for n in range(1800)]
+    first, second = moves[:900], moves[900:]
     with ExitStack() as consumers:
         processes = [
             consumers.enter_context(_consumer(server, handled, *numbers))
@@ -345,6 +345,11 @@ async def test_consumers_keep_the_order_of_each_subject_when_one_of_them_is_kill
         assert sequences == list(range(1, 31))
 
 
+def _move(subject: str, sequence: int) -> Message:
+    places = {"position": str(sequence), "previousposition": str(sequence - 1)}
+    return new_message(subject, sequence=str(sequence), **places)
+
+
 @contextmanager
 def _consumer(
     server: RabbitMqServer, handled: Path, *numbers: str
@@ -355,7 +360,9 @@ def _consumer(
         process = subprocess.Popen(
             [sys.executable, "examples/rabbitmq/consumer.py", *numbers],
             cwd=ROOT,
-            env=os.environ | {"AMQP_URL": f"amqp://guest:guest@{server.host}/"},
+            # Unbuffered, a line would be several writes, between which others write.
+            env=os.environ
+            | {"AMQP_URL": f"amqp://guest:guest@{server.host}/", "PYTHONUNBUFFERED": ""},
             stdout=out,
         )
     try:

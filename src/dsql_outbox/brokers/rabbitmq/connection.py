@@ -74,13 +74,21 @@ class RabbitMqConnection:
 
 
 class _Connection(Connection):
-    """aiormq's connection, on which a message is sent at once.
+    """aiormq's connection, on which a message is sent at once, and whose last task is known.
 
     Otherwise messages wait for room in its queue. If RabbitMQ closes their channel meanwhile,
     aiormq still sends them, which ends the whole connection.
     """
 
     FRAME_BUFFER_SIZE = 0
+
+    last_tasks: Collection[asyncio.Task[Any]] = ()
+    """What aiormq starts when a connection ends, and leaves to itself."""
+
+    def _on_reader_done(self, task: asyncio.Task[Any]) -> None:
+        before = asyncio.all_tasks()
+        super()._on_reader_done(task)
+        self.last_tasks = asyncio.all_tasks() - before
 
 
 class RabbitMqClient:
@@ -217,6 +225,8 @@ class RabbitMqClient:
                 await asyncio.wait(self._ending)
             if not self._connection.is_closed:
                 await asyncio.wait([self._connection.closing])
+            if self._connection.last_tasks:
+                await asyncio.wait(self._connection.last_tasks)
 
     async def _end(self, channel: Channel, sent: Collection[asyncio.Task[None]]) -> None:
         await self._connection.ready()  # meanwhile the server reads nothing
