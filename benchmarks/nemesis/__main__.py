@@ -41,8 +41,11 @@ class Run:
         random = Random(given.seed)
         self._given = given
         self._servers = servers
-        self._load = Load(Random(random.random()), given.events, given.subjects, given.rate)
+        self._load = Load(
+            Random(random.random()), given.events, given.subjects, given.rate, given.doorbell
+        )
         options = ["--database", servers.database.url, *shlex.split(given.publish_options)]
+        options += ["--doorbell"] if given.doorbell else []
         words = [*options, "--sink", servers.broker.url]
         others = {
             "lake": [*options, "--target", "lake", "--sink", servers.lake.url],
@@ -150,6 +153,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--lease", type=float, default=12, help="lease plus grace, in seconds")
     parser.add_argument("--drain", type=float, default=300, help="seconds the drain may take")
     parser.add_argument("--rolling", action="store_true", help="only restart all, one by one")
+    parser.add_argument("--doorbell", action="store_true", help="writers ring, publishers hear")
     parser.add_argument("--publish-options", default="", help="further options of each publisher")
     parser.add_argument(
         "--other-python",

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import islice
 from random import Random
@@ -60,6 +60,8 @@ class Load:
     number: int
     subjects: int
     rate: float
+    doorbell: bool = False
+    """Whether the writers ring."""
     sent: dict[UUID, bytes] = field(default_factory=dict)
     """The digest of each event's bytes."""
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -68,7 +70,8 @@ class Load:
     async def run(self, database: Database) -> None:
         """Write all events."""
         made = events(self.random, self.number, self.subjects)
-        async with AsyncWriter(database, _PATIENT) as writer, asyncio.TaskGroup() as group:
+        settings = replace(_PATIENT, doorbell=self.doorbell)
+        async with AsyncWriter(database, settings) as writer, asyncio.TaskGroup() as group:
             for _ in range(_WRITERS):
                 group.create_task(self._write(writer, made))
 
