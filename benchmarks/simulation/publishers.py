@@ -82,6 +82,11 @@ class Publisher:
         if self._machine is not None and self._program is not None:
             self._machine.loop.call_soon(self._program.stop)
 
+    def ring(self) -> None:
+        """Do what a ring of a writer does, if it is heard."""
+        if self._machine is not None and self._program is not None:
+            self._machine.loop.call_soon(self._program.ring)
+
     def pause(self, seconds: float) -> None:
         """Suspend the process; its clocks go on."""
         if self._machine is not None:

@@ -106,6 +106,10 @@ class RelayProgram:
         self._leases.stop()
         self._relay.stop()
 
+    def ring(self) -> None:
+        """Do what a ring of the doorbell does."""
+        self._relay.wake()
+
     def _changed(self, _owned: frozenset[int], _before: frozenset[int]) -> None:
         self._relay.wake()
 

@@ -53,6 +53,12 @@ _COMMIT: Final = 0.01
 _UNMAPPED: Final = 6.0
 """Seconds that a topic may be paused since the map failed once for one of its messages."""
 
+_MOST_RINGS: Final = 2
+"""How often one publisher hears a ring of one commit at most."""
+
+_LATEST_RING: Final = 0.1
+"""Seconds after the commit when the last ring comes."""
+
 _LOOK: Final = 1.0
 """Seconds between two checks whether everything is done."""
 
@@ -140,6 +146,15 @@ class Run:
         self.opened_at = [0.0] * number
         """When publishers might relay each target."""
         self._writers = Writers(world, self._tables, self._brokers, schedule)
+        self._rings = Random(schedule.seed)
+        if schedule.seed % 2:  # the other half finds all rows by polling
+            self._writers.ring = self._ring
+
+    def _ring(self) -> None:
+        """Ring as a writer does after a commit: late, twice, or for nobody."""
+        for publisher in (each for publishers in self._publishers for each in publishers):
+            for _ in range(self._rings.randrange(_MOST_RINGS + 1)):
+                self._world.after(self._rings.uniform(0, _LATEST_RING), publisher.ring)
 
     def _publishers_of(self, target: int, random: Random) -> list[Publisher]:
         schedule, world, history = self._schedule, self._world, self.histories[target]

@@ -46,6 +46,8 @@ class Writers:
         """The last version of each subject that was committed."""
         self.targets = {0}
         """The targets that are there now."""
+        self.ring: Callable[[], None] | None = None
+        """What each commit calls, if the writers ring."""
         self._known: dict[int, frozenset[int]] = {}
         """The targets that each write knows."""
         self._open: set[int] = set()
@@ -123,6 +125,8 @@ class Writers:
             self.written[row.subject] = row.version
             for target in sorted(self._known[number]):
                 self._insert(self._copy(row, target, write), target, write)
+        if self.ring is not None:
+            self.ring()
 
     def _copy(self, row: NewRow, target: int, write: Write) -> NewRow:
         """The message of a target. Each one has its own troubles."""
