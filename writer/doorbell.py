@@ -42,6 +42,9 @@ JOINED: Final = 0.01
 _PATIENCE: Final = 1.0
 """Seconds that the server may take to answer. Then the connection is closed."""
 
+_TURN: Final = 0.1
+"""Seconds in which no connection is idle, after which a ring takes its turn among the calls."""
+
 _NO_BELL: Final = (errors.FeatureNotSupported, errors.UndefinedFunction)
 """The errors of a server that has no NOTIFY."""
 
@@ -67,6 +70,7 @@ class Doorbell(ABC, Generic[C]):
         self._has_round = False
         self._is_wanted = False
         self._has_failed = False
+        self._role_path = False
         self._unanswered: C | None = None
 
     def ring(self) -> None:
@@ -93,7 +97,7 @@ class Doorbell(ABC, Generic[C]):
             is_due, self._is_on = self._is_wanted and self._has_round, False
         if is_due and (connection := self._connections.borrow()) is not None:
             with suppress(psycopg.Error):
-                connection.send(self._query, self._values)
+                connection.send(self._query.text, self._values)
             self._connections.take_back(connection)  # which closes it behind the statement
 
     @abstractmethod
@@ -103,13 +107,14 @@ class Doorbell(ABC, Generic[C]):
     def _send(self) -> None:
         """Send NOTIFY on a connection that nobody needs, if there is one."""
         if (connection := self._connections.borrow()) is not None:
+            self._role_path = connection.role_path
             self._send_on(connection)
 
     def _send_on(self, connection: C) -> None:
         self._is_wanted = False  # first: what is rung from now on may come after this NOTIFY
         try:
             connection.deadline = monotonic() + _PATIENCE
-            connection.send(self._query, self._values)
+            connection.send(self._query.text, self._values)
         except BaseException as error:
             self._connections.take_back_failed(connection, error)
             if is_interrupt(error):
@@ -120,10 +125,13 @@ class Doorbell(ABC, Generic[C]):
 
     def _round(self) -> Program[None]:
         """Take the answer, wait, send what was rung meanwhile, and so on."""
+        wanted_at = monotonic()
         try:
             while True:
-                if self._must_open:
-                    yield from self._send_on_new()
+                if self._unanswered is not None or not self._is_wanted:
+                    wanted_at = monotonic()
+                elif self._connections.may_open() or monotonic() - wanted_at >= _TURN:
+                    yield from self._send_in_turn()
                 yield from self._take_answer()
                 yield Sleep(JOINED)
                 if self._has_ended():
@@ -138,16 +146,11 @@ class Doorbell(ABC, Generic[C]):
             self._has_round = self._is_wanted and self._is_on
             return not self._has_round
 
-    @property
-    def _must_open(self) -> bool:
-        return self._unanswered is None and self._is_wanted and self._connections.may_open()
-
-    def _send_on_new(self) -> Program[None]:
-        """Have a connection opened, as for a writer that only appends to its caller's."""
+    def _send_in_turn(self) -> Program[None]:
+        """Send on a connection that is given, or opened, as to a call of the writer."""
+        deadline = monotonic() + _PATIENCE
         try:
-            connection: C = yield Open(
-                fresh=False, role_path=False, deadline=monotonic() + _PATIENCE
-            )
+            connection: C = yield Open(fresh=False, role_path=self._role_path, deadline=deadline)
         except Exception as error:
             if is_interrupt(error):
                 raise
@@ -221,16 +224,21 @@ class TaskDoorbell(Doorbell[AsyncConnection]):
     async def end(self) -> None:
         """Close, and end the round without a wait for the server."""
         self.close()
-        task, self._task = self._task, None
+        task = self._task
         if task is not None and task.get_loop() is asyncio.get_running_loop():
             task.cancel()
             await asyncio.wait({task})
-        connection, self._unanswered = self._unanswered, None
-        if connection is not None:  # the task was to begin
-            self._connections.take_back(connection)
 
     def _start_round(self) -> None:
         # An empty context, so that the span of a caller is no parent of shared work.
-        self._task = self._tasks.enter_loop().create_task(
-            self._tasks.perform(self._round()), context=Context()
-        )
+        loop = self._tasks.enter_loop()
+        self._task = loop.create_task(self._tasks.perform(self._round()), context=Context())
+        self._task.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        """End the round of a task that was cancelled, perhaps before it began."""
+        if task is self._task and task.cancelled():
+            self._has_round = False
+            connection, self._unanswered = self._unanswered, None
+            if connection is not None:
+                self._connections.take_back(connection)

@@ -10,13 +10,13 @@ import math
 import os
 import re
 import socket
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cached_property
 from threading import Event, Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import anyio
 import psycopg
@@ -30,9 +30,6 @@ from dsql_outbox.outbox.interrupt import is_interrupt
 
 from .address import CLIENT_ENCODING
 from .fork import held_forks
-
-if TYPE_CHECKING:
-    from .exchange import NumberedQuery, Values
 
 _INTERVAL = 0.1  # seconds between checks for a signal, psycopg's own default
 
@@ -351,14 +348,14 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         with suppress(psycopg.Error):  # the end of a pipeline looks for more answers
             exchange.close()
 
-    def send(self, query: "NumberedQuery", values: "Values") -> None:
+    def send(self, text: bytes, values: Sequence[bytes | None]) -> None:
         """Send a statement, and do not wait for its answer, which `answer` of `exchange` takes.
 
         Only for a session that nobody else has. Raises the driver's errors.
         """
         self._begin(may_wait=False)
         try:
-            self.pgconn.send_query_params(query.text, values)
+            self.pgconn.send_query_params(text, values)
             self.pgconn.flush()  # what does not fit into the socket leaves with `answer`
         finally:
             self._session.end()

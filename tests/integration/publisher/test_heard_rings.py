@@ -1,7 +1,5 @@
 """A publisher hears the doorbell of writers in other processes, and polls if it does not."""
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -10,7 +8,9 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
+from tests.support.commands import run
 from tests.support.publisher.running_relays import event, sql, until
+from tests.support.writer.written_events import event as written
 
 from dsql_outbox.outbox import Database, SettingsError
 from dsql_outbox.publisher import Publisher, PublisherSettings
@@ -29,12 +29,6 @@ SELECT pid FROM pg_stat_activity
 WHERE query LIKE '%LISTEN dsql_outbox%' AND pid <> pg_backend_pid()
 """
 NOTIFY = "SELECT pg_notify('dsql_outbox', %s)"
-ANOTHER = """
-import sys
-from dsql_outbox import Database, Entity, Event, Writer, WriterSettings
-with Writer(Database(sys.argv[1]), WriterSettings(doorbell=True)) as writer:
-    writer.write(Event.new("CarCreated", [Entity("Car", "CAR-2", {})]))
-"""
 
 
 @asynccontextmanager
@@ -70,8 +64,9 @@ async def test_a_lone_event_of_another_process_arrives_by_a_ring(
         with Writer(database, RINGS) as writer:  # a writer that ends at once has rung
             await anyio.to_thread.run_sync(writer.write, event("CAR-1"))
         await until(lambda: len(sink.messages) == 2)
-        command = [sys.executable, "-c", ANOTHER, outbox_url]
-        await anyio.to_thread.run_sync(lambda: subprocess.run(command, check=True))
+        words = ("write", "--database", outbox_url, "--doorbell")
+        done = await anyio.to_thread.run_sync(lambda: run(*words, stdin=written("CAR-2")))
+        assert done.code == 0
         await until(lambda: len(sink.messages) == 3)
 
 

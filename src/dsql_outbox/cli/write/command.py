@@ -92,6 +92,12 @@ Exit codes:
     help="For an event that is already stored: fail, or print its receipt. "
     "A different event with the same id always fails.",
 )
+@option(
+    "--doorbell",
+    is_flag=True,
+    show_default=False,
+    help="On PostgreSQL, wake the publishers that run with --doorbell after each transaction.",
+)
 @option("--topic", show_default=False, help="The topic of every event, in place of events.TYPE.")
 @click.option(
     "--header",
@@ -109,6 +115,7 @@ def write(
     max_retries: int | None,
     max_outage: float,
     on_duplicate: _OnDuplicate,
+    doorbell: bool,
     topic: str | None,
     headers: Sequence[str],
     log_format: LogFormat,
@@ -137,7 +144,8 @@ def write(
         timeout=max(_TIMEOUT, max_outage),
         max_retries=max_retries,
         max_outage=max_outage,
-        max_connections=1,
+        max_connections=1 + doorbell,  # a ring takes one that no transaction needs
+        doorbell=doorbell,
     )
     with exporting() as exports:
         record_spans(exports, _SERVICE)
