@@ -131,7 +131,7 @@ async def test_a_publisher_is_stopped_while_the_cluster_sleeps(
     assert monotonic() - began < 10
 
 
-@pytest.mark.parametrize("words", [["status"], ["schema", "check"], ["doctor"], ["topics", "list"]])
+@pytest.mark.parametrize("words", [["status"], ["schema", "check"], ["doctor"]])
 def test_a_command_waits_for_the_cluster(cluster: GovernedPostgres, words: list[str]) -> None:
     done = CliRunner().invoke(main, [*words, "--database", cluster.url])
     assert done.exit_code in {0, 1}, done.output

@@ -78,6 +78,7 @@ async def published(url: str, sink: str, function: str, **env: str) -> None:
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 async def test_a_consumer_gets_the_json_that_it_expects(url: str, nats_server: NatsServer) -> None:
     orders = totals(20)
     write(Database(url), orders)
@@ -126,6 +127,7 @@ async def test_the_registrys_deserializer_reads_the_avro(url: str, kafka: MockKa
         assert (each.value() or b"")[:5] == b"\x00\x00\x00\x00\x07"
 
 
+@pytest.mark.slow
 async def test_without_a_registry_nothing_is_relayed(url: str, kafka: MockKafka) -> None:
     write(Database(url), totals(1))
     sink = f"kafka://{kafka.bootstrap}"

@@ -62,6 +62,7 @@ def has_scratch(sql: psycopg.Connection[Any]) -> bool:
     return bool(sql.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [SCRATCH]).fetchall())
 
 
+@pytest.mark.slow
 def test_a_report_holds_every_finding_and_the_scratch_schema_is_removed(
     url: str, sql: psycopg.Connection[Any], tmp_path: Path
 ) -> None:

@@ -194,6 +194,7 @@ def test_a_failure_is_found_by_its_id_whatever_its_position(worst: Worst) -> Non
             assert event_id in str(listed(worst, "messages", "list", "--id", event_id))
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_the_console_shows_each_row(worst: Worst) -> None:
     async with browsing(Database(worst.url)) as browser:

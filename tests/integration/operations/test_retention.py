@@ -354,7 +354,7 @@ async def test_beside_writers_publishers_and_replays_nothing_is_lost(
 
     def write() -> None:
         with Writer(database) as writer:
-            for n in range(60):
+            for n in range(30):
                 some = [event(f"c-{n % 5}", n, f"d-{n % 3}"), event(f"d-{n % 3}", n)]
                 if n % 4 == 0:
                     sinks["lake"].fail(some[0].id, Retry("later"))
@@ -362,7 +362,7 @@ async def test_beside_writers_publishers_and_replays_nothing_is_lost(
                 writer.write_many(some)
 
     async def operate() -> None:
-        while len(written) < 120:
+        while len(written) < 60:
             for event_id in written[-3:]:
                 again.update((event_id, number) for number in await replay(database, event_id))
             await anyio.lowlevel.checkpoint()
@@ -372,9 +372,9 @@ async def test_beside_writers_publishers_and_replays_nothing_is_lost(
         group.start_soon(to_thread.run_sync, write)
         group.start_soon(operate)
         with anyio.fail_after(120):
-            while len(written) < 120 or count(sql, "business_events"):
+            while len(written) < 60 or count(sql, "business_events"):
                 forgotten += (await forget(database)).events
-    assert forgotten == 120
+    assert forgotten == 60
     for sink in sinks.values():
         assert {*sink.ids} == {*written}
     numbers = {(each.event_id, each.headers.get("replay")) for each in sinks["default"].messages}

@@ -57,18 +57,22 @@ def outcomes(said: str, file: str) -> Counter[str]:
     return Counter(re.findall(rf"(?m)^{file}\.py::.* (PASSED|FAILED|SKIPPED|ERROR)", said))
 
 
+@pytest.mark.slow
 def test_the_example_of_the_document_runs(said: str) -> None:
     assert outcomes(said, "test_example") == {"PASSED": 3}, said
 
 
+@pytest.mark.slow
 def test_the_tests_of_an_application_run(said: str) -> None:
     assert outcomes(said, "test_client") == {"PASSED": 2}, said
 
 
+@pytest.mark.slow
 def test_the_endpoint_that_is_called_twice_runs(said: str) -> None:
     assert outcomes(said, "test_payments") == {"PASSED": 3}, said
 
 
+@pytest.mark.slow
 def test_the_contract_suite_runs_as_its_document_says_and_finds_what_is_missing(said: str) -> None:
     """The broker of the document reads nothing back, so only what stores nothing passes."""
     assert outcomes(said, "test_sink") == {"FAILED": 18, "PASSED": 3, "SKIPPED": 4}, said
