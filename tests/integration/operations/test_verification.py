@@ -698,6 +698,7 @@ ARCHIVE_FAULTS = {
 }
 
 
+@pytest.mark.client
 @pytest.mark.parametrize("name", ARCHIVE_FAULTS)
 async def test_a_fault_of_an_archive_is_named_and_nothing_else(
     archived: tuple[Stored, Path], name: str
@@ -809,6 +810,7 @@ async def test_an_erasure_is_unfinished_unless_its_job_runs(
     assert [each.fault for each in findings] == ["unfinished-erasure"] * is_named
 
 
+@pytest.mark.client
 async def test_events_that_were_forgotten_are_not_missed_and_others_are(
     stored: Stored, tmp_path: Path
 ) -> None:

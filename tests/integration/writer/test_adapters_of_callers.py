@@ -19,6 +19,8 @@ from dsql_outbox.outbox import Database, Event, Receipt
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Transaction, Writer, WriterSettings
 
+pytestmark = pytest.mark.client
+
 AUTO: WriterSettings = replace(QUICK, form="auto", coalesce=0, backlog_check=None)
 
 DUMPERS = [StrDumper, StrBinaryDumper, StrBinaryDumperVarchar]

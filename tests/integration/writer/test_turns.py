@@ -21,6 +21,8 @@ from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.testing import OutboxProxy, PostgresProxy
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
 
+pytestmark = pytest.mark.client
+
 Names = list[tuple[str, str]]
 
 CARS: Names = [("Car", f"CAR-{n}") for n in range(3)]

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, create_as
 from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import NullPool
 from tests.support.driver_sessions import engine_url, without_options
+from tests.support.dsql.server import ON_DSQL
 
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
@@ -49,15 +50,16 @@ OF_SQLALCHEMY: Final = [
     ],
 ]
 
-ALL: Final = [*PLAIN, *OF_SQLALCHEMY]
-
-OTHERS: Final = [kind for kind in ALL if kind not in COMMON]
-
 DRIVERS: Final = [
     *["psycopg", "psycopg async", "psycopg2", "asyncpg"],
     *["psycopg Session", "psycopg AsyncSession", "psycopg2 Session", "asyncpg AsyncSession"],
 ]
 """Each driver, of threads and of tasks, plain and through SQLAlchemy."""
+
+ALL: Final = DRIVERS if ON_DSQL else [*PLAIN, *OF_SQLALCHEMY]
+"""All objects of a driver send the same statements, so one will do in front of DSQL's shape."""
+
+OTHERS: Final = [kind for kind in ALL if kind not in COMMON]
 
 
 class Caller:
