@@ -399,7 +399,7 @@ async def test_beside_writers_of_the_entity_what_is_older_than_the_notice_goes(
     async with anyio.create_task_group() as group:
         group.start_soon(writing)
         group.start_soon(relaying)
-        for _ in range(3):
+        for _ in range(2):
             version = (await erase(database)).version
             assert version is not None
             assert await findings_in(database) == []

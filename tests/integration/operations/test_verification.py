@@ -488,6 +488,7 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
 }
 
 
+@pytest.mark.client
 @pytest.mark.parametrize("name", FAULTS)
 async def test_a_fault_is_named_and_nothing_else(stored: Stored, name: str) -> None:
     planted, wanted = FAULTS[name]

@@ -14,12 +14,12 @@ from dsql_outbox.operations import (
     fills,
     letter_groups,
     letters,
-    messages,
     operations,
     records,
     replay,
     status,
     topic_pauses,
+    whereabouts,
 )
 from dsql_outbox.operations.undelivered import MessageRow
 from dsql_outbox.outbox.database.exchange import numbered
@@ -66,7 +66,7 @@ BY_NAME = {
     "status_shards": status._ShardRow,
     "topic_page": topic_pauses.PausedTopic,
     "waiting_find": MessageRow,
-    "waiting_first": messages._Step,
+    "waiting_first": whereabouts._Step,
     "waiting_page": MessageRow,
     "waiting_topics": WaitingTopic,
 }
