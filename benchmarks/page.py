@@ -113,7 +113,8 @@ def write(conditions: Conditions) -> _Table:
     """The time of a lone write of a `Writer` on a warm connection, by part, in us."""
     url, number = new_database(conditions.server, "write"), conditions.sizes.rounds * _WRITES
     database, one = Database(url), statement("event_write_one", "outbox")
-    with Writer(database) as writer, _bare(url) as bare, _bare(url) as lazy:
+    # A connection for each part, so that no part finds the caches of its server warm.
+    with Writer(database) as writer, _bare(url) as empty, _bare(url) as bare, _bare(url) as lazy:
         lazy.execute("SET synchronous_commit = off")
         taken: dict[str, list[float]] = defaultdict(list)
         for turn in range(number):
@@ -123,7 +124,7 @@ def write(conditions: Conditions) -> _Table:
                 "whole": partial(writer.write, ours),
                 "parse": partial(parse_event, ours),
                 "build": partial(_parameters, parsed),
-                "empty": partial(bare.execute, "SELECT", prepare=True),
+                "empty": partial(empty.execute, "SELECT", prepare=True),
                 "bare": partial(bare.execute, one, statements[0], prepare=True),
                 "lazy": partial(lazy.execute, one, statements[1], prepare=True),
             }
