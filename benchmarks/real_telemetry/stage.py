@@ -17,7 +17,7 @@ from tests.support.writer import workload_s
 
 from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.metering import measure
-from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown
 from dsql_outbox.schema import apply
 from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OutboxProxy
@@ -126,7 +126,7 @@ class Stage:
 
 def _write(writer: Writer, stopped: Flag) -> None:
     while not stopped.wait(_PAUSE):
-        with suppress(psycopg.Error):  # the storm is intended
+        with suppress(psycopg.Error, OutcomeUnknown):  # the storm is intended
             writer.write(workload_s.car_created())
 
 
