@@ -1,11 +1,11 @@
 """``make real-brokers``: the contract suite and a nemesis against each real broker.
 
-Starts what this machine can have without Docker, one broker at a time: a NATS cluster of
-three, Redis, ElasticMQ as the SQS, RabbitMQ, and Apache Kafka with one and with three nodes. Runs
-the contract suite of the sinks against it. Then publishers relay while the broker is harmed, and the
-messages that arrived are compared with the written events. Prints a line per broker. Exits
-with 1 when something failed. A broker of which this machine lacks a part, such as Java, Maven or
-Debian's package of a server, is named, and is no failure.
+Starts what this machine can have without Docker, one broker at a time: a NATS cluster of three,
+Redis, ElasticMQ as the SQS, RabbitMQ, and Apache Kafka with one and with three nodes. Runs the
+contract suite of the sinks against it. Then publishers relay while the broker is harmed, and the
+messages that arrived are compared with the written events. Prints a line per broker. Exits with 1
+when something failed. A broker of which this machine lacks a part, such as Java, Maven or Debian's
+package of a server, is named, and is no failure.
 """
 
 import argparse
