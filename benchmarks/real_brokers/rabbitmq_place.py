@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from threading import Timer
 from typing import Any, Final
 
 from aio_pika.abc import AbstractChannel
@@ -17,6 +18,7 @@ from .place import CARS, VANS, Fault, delivery
 _EXCHANGE: Final = "shop"
 _QUEUES: Final = {CARS: "cars", VANS: "vans"}
 _USER: Final = "publisher"
+_SOON: Final = 1.5  # seconds; events are written for longer
 _QUORUM: Final[FieldTable] = {"x-queue-type": "quorum"}
 
 
@@ -89,8 +91,11 @@ class RabbitMqPlace:
 
     @contextmanager
     def killed(self) -> Generator[None]:
-        self.server.kill()
+        """The server dies while messages are on their way."""
+        soon = Timer(_SOON, self.server.kill)
+        soon.start()
         yield
+        soon.join()
         self.server.start()
 
     def do(self, change: Callable[[AbstractChannel], Awaitable[Any]]) -> Any:
