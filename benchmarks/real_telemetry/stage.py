@@ -102,7 +102,7 @@ class Stage:
     @contextmanager
     def busy_writer(self) -> Generator[str]:
         """Write through the proxy until the end of the block; yields where it can be scraped."""
-        settings = WriterSettings(base=0.02, cap=0.05)
+        settings = WriterSettings(base=0.02, cap=0.05, max_retries=5)  # or a call lasts 30 s
         with ExitStack() as stack:
             meters = measure(stack.enter_context(exporting()), "writer", prometheus=True)
             writer = stack.enter_context(Writer(self.proxy.database, settings, hooks=meters.hooks))
