@@ -73,7 +73,8 @@ class WriterSettings:
 
     max_idle: float | None = None
     """Seconds after which an idle connection is replaced before use, which does not count as an
-    attempt. None: no limit. Set it for a process that is frozen between calls."""
+    attempt. None: no limit. 0: each connection is closed after its use. Set it for a process that
+    is frozen between calls."""
 
     form: Literal["auto", "single", "plain"] = "auto"
     """``single`` writes with one statement. ``plain`` writes with one transaction of statements
@@ -143,10 +144,12 @@ class WriterSettings:
         counts = {"max_connections": self.max_connections, "coalesce": self.coalesce}
         if self.max_retries is not None:
             counts["max_retries"] = self.max_retries
+        idle = {} if self.max_idle is None else {"max_idle": self.max_idle}
         require_not_negative(
             owner,
             {
                 **counts,
+                **idle,
                 "jitter": self.jitter,
                 "max_outage": self.max_outage,
                 "backlog_warn": self.backlog_warn,
@@ -155,7 +158,6 @@ class WriterSettings:
         require_whole(owner, counts)
         optional = {
             "timeout": self.timeout,
-            "max_idle": self.max_idle,
             "backlog_check": self.backlog_check,
             "conflict_report": self.conflict_report,
         }

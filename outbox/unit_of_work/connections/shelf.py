@@ -305,7 +305,8 @@ class Shelf(Generic[C]):
         connection.kept_at = time()
         with self._lock:
             is_ours = connection in self._in_use
-            is_kept = is_ours and _lasts(connection) and connection.is_clean
+            may_stay = self._max_idle != 0 and _lasts(connection)
+            is_kept = is_ours and may_stay and connection.is_clean
             self._in_use.discard(connection)
             if is_kept:
                 self._shelve(connection)
