@@ -212,7 +212,7 @@ LOWEST_TESTS := $(filter-out %/project,$(wildcard tests/unit/*)) \
 	tests/integration/doors tests/integration/outbox tests/integration/writer/test_writer.py \
 	tests/integration/publisher/test_publisher.py tests/integration/cli/test_demo.py tests/integration/cli/test_otlp.py \
 	tests/integration/console tests/integration/http_server
-LOWEST := $(addprefix --extra ,console demo dsql fastapi kafka lambda otlp sqlalchemy sqs starlette uvloop)
+LOWEST := $(addprefix --extra ,console demo django dsql fastapi kafka lambda otlp sqlalchemy sqs starlette uvloop)
 test-lowest: $(VENV)/.dev $(VENV)/lowest.txt ## run the unit tests and some others on the oldest packages that pyproject.toml allows
 	$(UV) venv --quiet --clear $(VENV)/lowest
 	$(BIN)/uv pip install --quiet --python $(VENV)/lowest/bin/python -r $(VENV)/lowest.txt --group dev --editable .

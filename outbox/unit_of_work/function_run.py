@@ -154,26 +154,10 @@ class FunctionRun:
         with self.lend(transaction) as handle:
             try:
                 self.value = yield Invoke(function, handle)
-                self._require_eager()
+                require_eager(self._caller, self.value)
             except Exception as error:  # noqa: BLE001 - `judge` decides
                 return error
         return None
-
-    def _require_eager(self) -> None:
-        """Raise `TypeError` for a value that has run nothing yet, as ``map(append, events)``."""
-        value: object = self.value
-        kind = type(value)
-        if isinstance(value, Coroutine):
-            value.close()  # else Python warns as well
-            raise TypeError(
-                f"the function given to {self._caller} returned a coroutine that it has not "
-                "awaited: nothing is stored; await it in the function"
-            )
-        if issubclass(kind, _LAZY):
-            raise TypeError(
-                f"the function given to {self._caller} returned a {kind.__name__}, which runs "
-                "nothing until it is read, after the transaction: nothing is stored; return a list"
-            )
 
     @contextmanager
     def lend(self, transaction: RunTransaction) -> Generator[Any]:
@@ -306,3 +290,19 @@ class FunctionRun:
     @staticmethod
     def _is_within(failure: Exception, error: Exception) -> bool:
         return any(each is failure for each in unwrap(error))
+
+
+def require_eager(caller: str, value: object) -> None:
+    """Raise `TypeError` for a value that has run nothing yet, as ``map(append, events)``."""
+    kind = type(value)
+    if isinstance(value, Coroutine):
+        value.close()  # else Python warns as well
+        raise TypeError(
+            f"the function given to {caller} returned a coroutine that it has not "
+            "awaited: nothing is stored; await it in the function"
+        )
+    if issubclass(kind, _LAZY):
+        raise TypeError(
+            f"the function given to {caller} returned a {kind.__name__}, which runs "
+            "nothing until it is read, after the transaction: nothing is stored; return a list"
+        )

@@ -158,6 +158,8 @@ def async_session_of(given: Any) -> CallerSession:
 
 
 def _sync_session(given: Any) -> CallerSession | None:
+    if isinstance(given, CallerSession):  # of a run that has one already
+        return given
     if isinstance(given, psycopg.Connection):
         return PsycopgSession(given)
     if isinstance(given, type):

@@ -1,8 +1,9 @@
-"""The sessions that a caller gives to `transact`: of an engine of SQLAlchemy, or of psycopg's pool.
+"""The sessions of a caller of `transact`: of SQLAlchemy's engine, psycopg's pool, or Django.
 
-Neither package is imported before the caller gives one of its objects.
+None of these packages is imported before the caller gives one of its objects.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -16,6 +17,7 @@ from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
 from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
 from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Sessions
 
+from .django_transaction import DjangoTransaction
 from .session_transaction import SessionTransaction, ends_connection, shielded
 
 T = TypeVar("T")
@@ -53,12 +55,12 @@ def sessions_of(given: Any, *, is_async: bool, takes_local_settings: bool) -> Se
     return found
 
 
-class EngineSessions(Sessions):
-    """New sessions of a sessionmaker, on connections of its engine."""
+class SessionPerRun(Sessions):
+    """Lends the transaction that `_new_transaction` makes, and closes it."""
 
-    def __init__(self, make: Callable[..., Any], *, takes_local_settings: bool) -> None:
-        self._make = make
-        self._takes_local_settings = takes_local_settings
+    @abstractmethod
+    def _new_transaction(self, deadline: float | None) -> SessionTransaction | DjangoTransaction:
+        """Return the transaction of a run, which has not begun."""
 
     def lend(
         self,
@@ -70,11 +72,7 @@ class EngineSessions(Sessions):
     ) -> Program[T]:
         del fresh, role_path
         require_time(deadline)
-        # Closed for ever at its end: it would begin another transaction for a late statement.
-        session = self._make(close_resets_only=False)
-        transaction = SessionTransaction(
-            session, takes_local_settings=self._takes_local_settings, deadline=deadline
-        )
+        transaction = self._new_transaction(deadline)
         try:
             answer = yield from work(transaction)
         except BaseException as error:
@@ -82,6 +80,34 @@ class EngineSessions(Sessions):
             raise
         yield from transaction.close(None)
         return answer
+
+
+class EngineSessions(SessionPerRun):
+    """New sessions of a sessionmaker, on connections of its engine."""
+
+    def __init__(self, make: Callable[..., Any], *, takes_local_settings: bool) -> None:
+        self._make = make
+        self._takes_local_settings = takes_local_settings
+
+    def _new_transaction(self, deadline: float | None) -> SessionTransaction:
+        # Closed for ever at its end: it would begin another transaction for a late statement.
+        session = self._make(close_resets_only=False)
+        return SessionTransaction(
+            session, takes_local_settings=self._takes_local_settings, deadline=deadline
+        )
+
+
+class DjangoSessions(SessionPerRun):
+    """Django's connection of an alias and thread, once for each run."""
+
+    def __init__(self, connection: Any, *, takes_local_settings: bool) -> None:
+        self._connection = connection
+        self._takes_local_settings = takes_local_settings
+
+    def _new_transaction(self, deadline: float | None) -> DjangoTransaction:
+        return DjangoTransaction(
+            self._connection, takes_local_settings=self._takes_local_settings, deadline=deadline
+        )
 
 
 class PoolSessions(Sessions):

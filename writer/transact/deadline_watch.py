@@ -24,18 +24,18 @@ class DeadlineWatch:
         self._deadline = deadline
         self._lock = threading.Lock()
         self._is_over = True
-        self._connection: Any = None
+        self._is_gone: Callable[[], bool] = bool
         self._driver: Any = None
         self._stop: Callable[[], object] = _nothing
 
-    def begin(self, connection: Any, driver: Any) -> None:
-        """Watch a connection of SQLAlchemy, and the driver's in it."""
+    def begin(self, driver: Any, is_gone: "Callable[[], bool]", *, is_async: bool) -> None:
+        """Watch a connection of a driver, until `is_gone` says that its owner has closed it."""
         self.end()
-        self._connection, self._driver, self._is_over = connection, driver, False
+        self._driver, self._is_gone, self._is_over = driver, is_gone, False
         if self._deadline is None:
             return
         seconds = max(0.0, self._deadline - monotonic())
-        if connection.dialect.is_async:
+        if is_async:
             self._stop = asyncio.get_running_loop().call_later(seconds, self._end_it).cancel
             return
         stopped = threading.Lock()
@@ -58,7 +58,7 @@ class DeadlineWatch:
 
     def _end_it(self) -> None:
         with self._lock:
-            if self._is_over or self._connection.closed or self._connection.invalidated:
+            if self._is_over or self._is_gone():
                 return
             self.has_ended_it = True
             with suppress(Exception):  # such as of a connection that was lost meanwhile

@@ -41,5 +41,10 @@ def transaction_of(core: Core, session: Any) -> Any | None:
 
 
 def _synchronous(given: Any) -> Any:
-    """Return the Session or Connection behind an asynchronous one, and others as they are."""
+    """Return the Session or Connection behind an asynchronous one, and others as they are.
+
+    Django's ``connection`` stands for that of each thread.
+    """
+    if hasattr(given, "in_atomic_block"):
+        return given.ensure_connection.__self__
     return getattr(given, "sync_session", None) or getattr(given, "sync_connection", given)

@@ -77,7 +77,7 @@ _NOT_COMMITTED: Final = (
     "leave the commit of the session as it is",
 )
 
-_TOO_LATE: Final = "no answer from the database before the deadline; the connection is closed"
+TOO_LATE: Final = "no answer from the database before the deadline; the connection is closed"
 
 _NOTHING: Final = unprepared(b"SELECT 1")
 """It fails in a transaction that has failed."""
@@ -201,7 +201,11 @@ class SessionTransaction(RunTransaction):
             event.listen(dialect, "handle_error", _note_error, insert=True)
         for returned in ("after_commit", "after_rollback"):  # to the pool, soon after the event
             event.listen(session, returned, self._watch.end)
-        self._watch.begin(connection, self._driver)
+        self._watch.begin(
+            self._driver,
+            lambda: connection.closed or connection.invalidated,
+            is_async=connection.dialect.is_async,
+        )
 
     def _open_again(self, session: Any) -> None:
         _running.pop(self._connection, None)
@@ -284,7 +288,7 @@ class SessionTransaction(RunTransaction):
             _end_connection(context)  # in the middle of a statement
             return None
         self._is_lost = self._is_lost or context.is_disconnect
-        late = psycopg.OperationalError(_TOO_LATE) if self._watch.has_ended_it else None
+        late = psycopg.OperationalError(TOO_LATE) if self._watch.has_ended_it else None
         state = sqlstate_of(error)
         was_healthy = not self._has_failed or state not in {None, _FAILED_TRANSACTION}
         before = TransactionStatus.INTRANS if was_healthy else TransactionStatus.INERROR

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import psycopg
+from click.core import ParameterSource
 
 from dsql_outbox.outbox.database.address import APPLICATION
 from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
@@ -27,8 +29,28 @@ _EMBEDDED: Final = "embedded:"
 _NAME: Final = "PGAPPNAME"  # libpq's
 _TIMEOUT: Final = 5.0  # seconds to look at the rights of a role
 
+
+@dataclass(frozen=True)
+class GivenDatabase:
+    """The database of the framework that runs the command, in place of the environment's."""
+
+    database: str = field(repr=False)
+    schema: str
+
+
+def _given(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Return what the framework gives, unless the option was typed."""
+    given = context.find_object(GivenDatabase)
+    name = str(option.name)
+    if given is None or context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        return value
+    found: str = getattr(given, name)
+    return found
+
+
 schema_option: Final = click.option(
     "--schema",
+    callback=_given,
     envvar="DSQL_OUTBOX_SCHEMA",
     default=DEFAULT_SCHEMA,
     show_envvar=True,
@@ -42,6 +64,7 @@ def database_options(command: Command) -> Command:
     """Add the options --database and --schema, parameters `database` and `schema`."""
     return click.option(
         "--database",
+        callback=_given,
         envvar="DSQL_OUTBOX_DATABASE",
         show_envvar=True,
         metavar="URL",

@@ -150,6 +150,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command of the first word; the error for an unknown one names similar ones."""
+        ctx.invoked_subcommand = args[0]  # click sets it after the import, which a signal may end
         try:
             return super().resolve_command(ctx, args)
         except click.exceptions.NoSuchCommand as error:
@@ -172,7 +173,8 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:  # during the start: later, each command prints more
-            raise click.exceptions.Exit(stopped_early(error, sys.argv[1:2])) from None
+            words = filter(None, [ctx.invoked_subcommand])
+            raise click.exceptions.Exit(stopped_early(error, [*words])) from None
         except Exception as error:
             try:
                 from .exit_codes import short_error  # noqa: PLC0415 - brings psycopg

@@ -1,4 +1,4 @@
-"""Events in transactions of SQLAlchemy and Django, as docs/sqlalchemy.md shows it."""
+"""Events in transactions of SQLAlchemy and Django, as their pages show it."""
 
 import threading
 from collections.abc import Iterator

@@ -188,7 +188,7 @@ def test_the_image_installs_every_extra_but_the_embedded_servers() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     installs = re.findall(r"^RUN uv sync (.+)$", DOCKERFILE, re.MULTILINE)
     (named,) = re.findall(r'^ARG EXTRAS="(.+)"$', DOCKERFILE, re.MULTILINE)
-    for_programs = {"embedded", "fastapi", "lambda", "sqlalchemy", "starlette"}
+    for_programs = {"django", "embedded", "fastapi", "lambda", "sqlalchemy", "starlette"}
     extras = set(project["optional-dependencies"]) - {"all", "demo"} - for_programs
     assert set(named.split()) == extras | {"--extra"}
     assert len(installs) == 2

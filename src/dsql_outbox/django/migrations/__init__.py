@@ -1,0 +1,1 @@
+"""The app's migrations, one for each release that changes the tables."""
