@@ -12,11 +12,9 @@ from tests.support.brokers.readable_brokers import (
     EventBridgeBroker,
     FileBroker,
     KafkaBroker,
-    NatsBroker,
     SnsBroker,
     SqsBroker,
 )
-from tests.support.brokers.redis_server import RedisBroker
 
 from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.publisher import PublisherSettings
@@ -38,9 +36,7 @@ def destination(broker: ReadableBroker) -> Mapping[str, object]:
         case _:
             short = TOPIC
     match broker:
-        case SqsBroker(proxy=proxy) | NatsBroker(proxy=proxy) | RedisBroker(proxy=proxy) if (
-            proxy is not None
-        ):
+        case ReadableBroker(proxy=proxy) if proxy is not None:
             port = proxy.port
         case KafkaBroker(bootstrap=bootstrap):
             port = int(bootstrap.partition(",")[0].rpartition(":")[2])

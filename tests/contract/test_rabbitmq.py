@@ -1,5 +1,6 @@
 """What the sink for RabbitMQ promises, on a real server that goes through its faults."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -14,14 +15,16 @@ from urllib.parse import urlsplit
 import anyio
 import pytest
 from anyio import to_thread
+from tests.support.brokers.certificates import Authority
 from tests.support.brokers.rabbitmq_broker import RabbitMqBroker
 from tests.support.brokers.rabbitmq_server import RabbitMqServer
 from tests.support.brokers.running_broker import URL
 from tests.support.checkout import ROOT
 from tests.support.waiting import wait_until
 
-from dsql_outbox.outbox import Message, SinkUnavailable
+from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import Delivered, Rejected, Retry, Unavailable, open_sink
+from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import deliver, in_order, new_message, published
 
@@ -35,9 +38,28 @@ LARGEST = 200_000
 
 
 @pytest.fixture(scope="module")
-def server() -> Generator[RabbitMqServer]:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """What signs the server's certificate."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def tls_port() -> int:
+    """Where the server speaks TLS."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def server(authority: Authority, tls_port: int) -> Generator[RabbitMqServer]:
     """A server of these tests, which they may harm."""
-    with RabbitMqServer(f"max_message_size = {LARGEST}") as found:
+    files = authority.sign("rabbitmq")
+    with RabbitMqServer(
+        f"max_message_size = {LARGEST}",
+        f"listeners.ssl.1 = 127.0.0.1:{tls_port}",
+        f"ssl_options.cacertfile = {authority.cert}",
+        f"ssl_options.certfile = {files.cert}",
+        f"ssl_options.keyfile = {files.key}",
+    ) as found:
         yield found
 
 
@@ -207,6 +229,18 @@ async def test_a_call_that_is_cancelled_while_the_server_is_frozen_ends_at_once(
         await deliver(sink, cars(5))
 
 
+async def test_closing_ends_in_time_while_the_server_is_frozen(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    before = asyncio.all_tasks()
+    with ExitStack() as frozen, anyio.fail_after(5):
+        async with broker.open() as sink:
+            await published(sink, cars(1))
+            frozen.enter_context(server.frozen())
+
+    assert asyncio.all_tasks() <= before
+
+
 async def test_what_was_confirmed_survives_a_killed_server(
     server: RabbitMqServer, broker: RabbitMqBroker
 ) -> None:
@@ -274,6 +308,24 @@ async def test_a_refused_login_is_an_unavailable_sink_that_names_the_reason(
             pass
 
     assert "s3cret" not in str(refused.value)
+
+
+async def test_tls_checks_the_certificate_of_the_server(
+    broker: RabbitMqBroker, authority: Authority, tls_port: int
+) -> None:
+    url = f"rabbitmqs://127.0.0.1:{tls_port}?exchange={broker.name}"
+    with pytest.raises(SettingsError, match="ca=FILE in the URL"):
+        async with open_sink(url):
+            pass
+    async with open_sink(f"{url}&ca={authority.cert}") as sink:
+        assert await published(sink, cars(3)) == [Delivered()] * 3
+
+
+@pytest.mark.usefixtures("broker")
+async def test_a_server_that_wants_tls_is_unavailable_without(tls_port: int) -> None:
+    with anyio.fail_after(5), pytest.raises(SinkUnavailable):
+        async with open_sink(f"rabbitmq://127.0.0.1:{tls_port}?timeout=1"):
+            pass
 
 
 async def test_a_password_file_is_read_for_each_login(

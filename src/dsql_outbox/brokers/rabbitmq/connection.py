@@ -22,7 +22,7 @@ logger: Final = logging.getLogger("dsql_outbox")
 T = TypeVar("T")
 
 _HEARTBEAT: Final = 15  # seconds; RabbitMQ misses a client that is silent for twice as long
-_MOST_IDLE: Final = 4  # channels; RabbitMQ has a process for each
+_MOST_IDLE: Final = 8  # channels; RabbitMQ has a process for each
 
 
 class RabbitMqConnection:
@@ -51,7 +51,7 @@ class RabbitMqConnection:
         return self._client
 
     async def close(self) -> None:
-        """Disconnect; takes the timeout of the settings at most."""
+        """Disconnect; takes twice the timeout of the settings at most."""
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -82,13 +82,13 @@ class _Connection(Connection):
 
     FRAME_BUFFER_SIZE = 0
 
-    last_tasks: Collection[asyncio.Task[Any]] = ()
+    last_tasks: frozenset[asyncio.Task[Any]] = frozenset()
     """What aiormq starts when a connection ends, and leaves to itself."""
 
     def _on_reader_done(self, task: asyncio.Task[Any]) -> None:
         before = asyncio.all_tasks()
         super()._on_reader_done(task)
-        self.last_tasks = asyncio.all_tasks() - before
+        self.last_tasks = frozenset(asyncio.all_tasks() - before)
 
 
 class RabbitMqClient:
@@ -214,19 +214,21 @@ class RabbitMqClient:
         return SinkUnavailable(f"{self._settings} cannot be reached: {error_text(cause)}")
 
     async def close(self) -> None:
-        """Disconnect; takes the timeout of the settings at most."""
+        """Disconnect; takes twice the timeout of the settings at most."""
+        ends = set[asyncio.Future[Any]]()
         with anyio.move_on_after(self._settings.timeout, shield=True):
             if not self.is_lost and not await self._is_blocked():
-                await asyncio.wait([self.spawn(self._connection.close())])
-            self._transport.cut()
-            while self._ending:
-                for ending in self._ending:
-                    ending.cancel()
-                await asyncio.wait(self._ending)
+                ends.add(self.spawn(self._connection.close()))
+                await asyncio.wait(ends)
+        self._transport.cut()
+        for ending in self._ending:
+            ending.cancel()
+        with anyio.move_on_after(self._settings.timeout, shield=True):
             if not self._connection.is_closed:
                 await asyncio.wait([self._connection.closing])
-            if self._connection.last_tasks:
-                await asyncio.wait(self._connection.last_tasks)
+            ends |= self._ending | self._connection.last_tasks
+            if ends:
+                await asyncio.wait(ends)
 
     async def _end(self, channel: Channel, sent: Collection[asyncio.Task[None]]) -> None:
         await self._connection.ready()  # meanwhile the server reads nothing

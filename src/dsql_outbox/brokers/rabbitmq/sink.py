@@ -42,8 +42,7 @@ class RabbitMqSink:
         try:
             await self._connection.client(self._deadline())
         except SinkUnavailable as error:
-            cause = error.__cause__.__cause__ if error.__cause__ else None
-            if not isinstance(cause, SSLCertVerificationError):
+            if not isinstance(error.__cause__, SSLCertVerificationError):
                 raise
             raise SettingsError(
                 f"{error}; name the authority that signed its certificate by ca=FILE in the URL"
