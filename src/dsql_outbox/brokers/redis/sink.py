@@ -82,28 +82,33 @@ class RedisSink:
             return
         runs = list(key_runs(messages))
         commands = [command for run in runs for command in self._commands(messages, run)]
-        outcomes: list[tuple[int, Outcome]] = []
+        unconfirmed: list[tuple[int, Outcome]] = []
         refused: ResponseError | None = None
+        has_delivered = False
         async with self._connection() as connection:
             await _send(connection, [*commands, *self._confirm])
             for run in runs:
-                replies = await _run_replies(connection, run)
-                for index, reply in zip(run, replies, strict=False):
-                    if not isinstance(reply, ResponseError):
-                        outcomes.append((index, Delivered()))
-                        continue
-                    if blames_server(reply):
+                for index, reply in zip(run, await _run_replies(connection, run), strict=False):
+                    is_refused = isinstance(reply, ResponseError)
+                    if is_refused and blames_server(reply):
                         refused = reply
+                        break
+                    has_delivered |= not is_refused
+                    topic = messages[index].topic
+                    outcome: Outcome = topic_outcome(topic, reply) if is_refused else Delivered()
+                    if self._confirm:
+                        unconfirmed.append((index, outcome))
                     else:
-                        outcomes.append((index, topic_outcome(messages[index].topic, reply)))
-                    break  # nothing of the run is stored
+                        answer(index, outcome)
+                    if is_refused:
+                        break  # nothing of the run is stored
             await self._read_confirmation(connection)
-            for index, outcome in outcomes:
+            for index, outcome in unconfirmed:
                 answer(index, outcome)
             if refused is not None:
                 # The host name may lead to another server by now, as after a failover.
                 await self._pool.disconnect(inuse_connections=False)
-                if not any(isinstance(outcome, Delivered) for _, outcome in outcomes):
+                if not has_delivered:
                     raise refused
 
     def _commands(self, messages: Sequence[Message], run: range) -> Iterator[Command]:
@@ -134,7 +139,7 @@ class RedisSink:
         reply = await _reply(connection)
         if isinstance(reply, ResponseError):
             raise reply
-        synced, replicas = reply if isinstance(reply, list) else (1, reply)
+        synced, replicas = reply if self._settings.fsync else (1, reply)
         if not synced:
             raise SinkUnavailable(f"{self._settings} did not sync its file in time")
         if replicas < self._settings.replicas:
