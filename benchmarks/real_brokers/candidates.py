@@ -100,7 +100,11 @@ CANDIDATES: Final = {
         "RabbitMQ",
         _rabbitmq_url,
         partial(_rabbitmq_place, all_faults),
-        ("tests/contract/test_sinks.py", "tests/contract/test_rabbitmq.py"),
+        (
+            "tests/contract/test_sinks.py",
+            "tests/contract/test_rabbitmq.py",
+            "tests/examples/test_celery.py",
+        ),
     ),
     "rabbitmq-kills": Candidate("RabbitMQ, killed", _rabbitmq_url, partial(_rabbitmq_place, kills)),
     "kafka": Candidate("Kafka, 1 node", partial(_kafka_url, 1), partial(_kafka_place, 1)),

@@ -13,7 +13,7 @@ import msgspec
 from amqp.exceptions import AMQPError, ChannelError, MessageNacked
 from anyio import CapacityLimiter, to_thread
 from celery import Celery
-from kombu.exceptions import KombuError
+from kombu.exceptions import KombuError, OperationalError
 
 from dsql_outbox import Message, SinkUnavailable
 from dsql_outbox.outbox.message import TRACE_HEADERS
@@ -86,8 +86,10 @@ class CelerySink:
                 timeout=timeout,
                 confirm_timeout=timeout,
             )
-        except MessageNacked:
-            return Retry("the queue refused the task")
+        except OperationalError as error:  # whatever Celery's client has raised
+            if isinstance(error.__cause__, MessageNacked):
+                return Retry("the queue refused the task")
+            raise
         except ChannelError as error:  # no route, no exchange, another queue of this name
             self._close()  # the confirm of this task must not answer for the next one
             return Unavailable(f"refused by the broker: {error}")
