@@ -36,7 +36,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help chaos cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals life-kills nemesis nemesis-rolling page pictures prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm console-check zip
+.PHONY: help chaos cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -132,6 +132,9 @@ goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what hol
 
 page: $(VENV)/.dev ## measure tables of docs/performance.md, and print them as they stand there (ONLY=message,write,loading; OPTIONS=--full)
 	@$(BIN)/python -m benchmarks.page $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
+
+pressure: $(VENV)/.dev $(VENV)/.peers ## 800 events/s beside analytic queries of 120 s, for 15 minutes, then a peer (OPTIONS="--minutes 2 --rate 400")
+	@$(BIN)/python -m benchmarks.pressure $(OPTIONS)
 
 storm: $(VENV)/.dev ## writers of one entity, without lock waits: the share that each policy of retries stores (OPTIONS=--help)
 	@$(BIN)/python -m benchmarks.writer.storm $(OPTIONS)

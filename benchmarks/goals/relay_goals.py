@@ -1,6 +1,6 @@
 """The goals of the relay."""
 
-from . import fairness, lateness, many_failures, throughput, upkeep
+from . import fairness, lateness, lone, many_failures, throughput, upkeep
 from .goal import Goal, Line
 
 RELAY = [
@@ -95,6 +95,16 @@ RELAY = [
         "distance",
         [Goal("drain, 2 ms each way and 10 ms per commit", 20_000, unit=" /s")],
         throughput.distance,
+    ),
+    Line(
+        "lone",
+        [
+            Goal("lone event of another process, polling: p50", 60, most=True, unit=" ms"),
+            Goal("the same: longest", 150, most=True, unit=" ms"),
+            Goal("the same with the doorbell: p50", 5, most=True, unit=" ms"),
+            Goal("the same with the doorbell: p99", 50, most=True, unit=" ms"),
+        ],
+        lone.lone,
     ),
     Line(
         "idle",

@@ -3,7 +3,9 @@
 All run on one PostgreSQL with fsync on, in turn, each in a process and a database of its
 own; ONLY=batch,relay selects lines. Ratios are medians of the rounds' ratios. A peer
 that cannot be started is named with the reason. Every relay is given the same sink, a
-function in its process that acknowledges.
+function in its process that acknowledges. The lines lone, hundred and thousand have the writer
+in a process of its own; with DSQL_OUTBOX_TEST_SERVER=dsql-16 they run at the stand-in of Aurora
+DSQL.
 """
 
 import argparse
@@ -11,14 +13,28 @@ import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks.measure import machine
+from tests.support.dsql.server import ON_DSQL, postgres_server
 
 from dsql_outbox.testing import EmbeddedPostgres
 
-from .contestants import CONTESTANTS, LINES, ComparedLine, UnknownLines, select_lines
+from .contestants import (
+    APART,
+    CONTESTANTS,
+    LINES,
+    POLLING,
+    ComparedLine,
+    UnknownLines,
+    select_lines,
+)
 from .field import Entry, Field
 from .peer_table import descriptions, heading, rows
+from .way import Ways
+from .way import heading as way_heading
 
 
 def options() -> argparse.ArgumentParser:
@@ -41,6 +57,22 @@ def compare(field: Field, line: ComparedLine, given: argparse.Namespace) -> None
         print(heading(line), *found, "", sep="\n", flush=True)
 
 
+def compare_ways(
+    server: EmbeddedPostgres, lines: Sequence[ComparedLine], given: argparse.Namespace
+) -> Mapping[str, str]:
+    """Measure lines of two processes and print their tables; returns why some are missing."""
+    contestants = [each for each in CONTESTANTS if each.name in APART]
+    with Ways(server, POLLING if ON_DSQL else contestants) as ways:
+        for line in lines:
+            if not given.json:
+                print(way_heading(line), flush=True)
+            for way in ways.measure(line, given.share):
+                print(json.dumps(way.as_json()) if given.json else way, flush=True)
+            if not given.json:
+                print()
+        return ways.missing
+
+
 def compare_all(
     server: EmbeddedPostgres, lines: Sequence[ComparedLine], given: argparse.Namespace
 ) -> Mapping[str, str]:
@@ -49,8 +81,10 @@ def compare_all(
     Lines that relay have databases of their own: what others wrote must not wait there.
     """
     missing: dict[str, str] = {}
+    if of_ways := [line for line in lines if line.rate is not None]:
+        missing |= compare_ways(server, of_ways, given)
     for relays in (False, True):
-        if of_kind := [line for line in lines if line.relays == relays]:
+        if of_kind := [line for line in lines if line.relays == relays and line.rate is None]:
             with Field(server, CONTESTANTS) as field:
                 field.start()
                 for line in of_kind:
@@ -66,8 +100,11 @@ def main() -> int:
         lines = select_lines(given.only)
     except UnknownLines as error:
         parser.error(str(error))
+    if ON_DSQL and any(line.rate is None for line in lines):
+        parser.error("at the stand-in of Aurora DSQL only lines with two processes are measured")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the server
-    with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server:
+    with ExitStack() as stack:
+        server = stack.enter_context(_server(stack))
         missing = compare_all(server, lines, given)
     if given.json:
         for name, why in missing.items():
@@ -76,6 +113,14 @@ def main() -> int:
         print(*descriptions(CONTESTANTS, missing), sep="\n")
         print(f"{machine()}; {given.rounds} rounds, medians and half the spread")
     return 0
+
+
+def _server(stack: ExitStack) -> AbstractContextManager[EmbeddedPostgres]:
+    if not ON_DSQL:
+        return EmbeddedPostgres(settings={"max_wal_size": "4GB"})
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="outbox-")))
+    folder.chmod(0o1777)  # root's PostgreSQL runs as another user
+    return postgres_server(folder)
 
 
 def _work(field: Field, line: ComparedLine, share: float) -> dict[Entry, int]:

@@ -13,6 +13,7 @@ OWN = "dsql-outbox, AsyncWriter"
 OWN_SYNC = "dsql-outbox, Writer"
 OWN_RELAY = "dsql-outbox, Publisher"
 OWN_APART = "dsql-outbox, Publisher apart"
+OWN_RUNG = "dsql-outbox, doorbell"
 ASYNCPG = "bare asyncpg"
 PSYCOPG = "bare psycopg"
 PSYCOPG_SYNC = "bare psycopg, sync"
@@ -26,6 +27,7 @@ class Contestant(NamedTuple):
     `order` is what it promises of the order of events; `retries` what happens after a
     conflict or a lost connection. `share` is its part of the events of a relay's line,
     so that a slow relay does not take minutes. pgbench takes no orders: it has no module.
+    `relay` is the process that relays its events apart, if its module does not.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Contestant(NamedTuple):
     arguments: tuple[str, ...] = ()
     own: bool = False
     share: float = 1.0
+    relay: "Contestant | None" = None
 
     @property
     def command(self) -> list[str]:
@@ -49,10 +52,17 @@ _SUBJECT = "per subject, gapless versions"
 _FLOOR = "four inserts; parameters made beforehand, nothing checked, no answer"
 _FLOOR_AND_OWN = "the same in batches; single: the statement of dsql-outbox"
 
+_RELAY = Contestant("dsql-outbox, relay", "own_relay", 4, _SUBJECT, "", "", ("polls",), own=True)
+
 CONTESTANTS = (
     Contestant(
         OWN, "own_writer", 4, _SUBJECT, "conflict, outage, in doubt",
-        "checks, hashes, versions, positions, receipts", ("async",), own=True,
+        "checks, hashes, versions, positions, receipts", ("async",), own=True, relay=_RELAY,
+    ),
+    Contestant(
+        OWN_RUNG, "own_writer", 4, _SUBJECT, "conflict, outage, in doubt",
+        "the same, and a NOTIFY after the commit", ("rung",), own=True,
+        relay=_RELAY._replace(arguments=("rung",)),
     ),
     Contestant(
         OWN_SYNC, "own_writer", 4, _SUBJECT, "conflict, outage, in doubt",
@@ -100,11 +110,25 @@ CONTESTANTS = (
 )  # fmt: skip
 
 
+POLLING = tuple(
+    Contestant(
+        f"dsql-outbox, idle_max {seconds:g} s", "own_writer", 4, _SUBJECT, "", "", ("async",),
+        own=True, relay=_RELAY._replace(arguments=("polls", str(seconds))),
+    )
+    for seconds in (1.0, 0.5, 0.1)
+)  # fmt: skip
+"""Ours alone, at the stand-in of Aurora DSQL, where each read costs money."""
+
+APART = (OWN, OWN_RUNG, FASTSTREAM, "eventsourcing", "pgqueuer", "procrastinate", "txoutbox")
+"""The contestants that can write in one process and relay in another."""
+
+
 class ComparedLine(NamedTuple):
     """A line of the comparison: what is done, and the contestant that the others are compared with.
 
     A line that relays runs in databases of its own. `waits` is a line in which time counts
-    and not the rate.
+    and not the rate. A line with a `rate` of events per second has its writer and its relay in
+    two processes; with 0 its `events` are lone ones, and their number that of its seconds.
     """
 
     name: str
@@ -113,6 +137,7 @@ class ComparedLine(NamedTuple):
     events: int
     relays: bool = False
     waits: bool = False
+    rate: int | None = None
 
     def events_of(self, contestant: Contestant, share: float) -> int:
         """The events of a contestant in a round, of a run with a share of them: tens of them.
@@ -138,6 +163,9 @@ LINES = (
         "latency", "100 events/s: from the call of the write until the sink has it, in ms",
         OWN_RELAY, 200, relays=True, waits=True,
     ),
+    ComparedLine("lone", "an event every 2 to 4 s, relayed by another process", "", 300, rate=0),
+    ComparedLine("hundred", "100 events/s, relayed by another process", "", 2_000, rate=100),
+    ComparedLine("thousand", "1,000 events/s, relayed by another process", "", 20_000, rate=1_000),
 )  # fmt: skip
 
 

@@ -34,16 +34,20 @@ class PeerProcess:
     def __init__(self, process: "subprocess.Popen[str]", errors: IO[bytes]) -> None:
         self._process = process
         self._errors = errors
-        self.lines: list[str] = self._answer()
+        self.lines: list[str] = self.answer()
 
     def measure(self, line: str, events: int) -> Measured:
         """Run a line with events. Raises `PeerFailedError` when the process ends instead."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line} {events}\n")
-        self._process.stdin.flush()
-        return Measured(**self._answer())
+        self.order(line, events)
+        return Measured(**self.answer())
 
-    def _answer(self) -> Any:
+    def order(self, line: str, *numbers: int) -> None:
+        """Tell it to run a line."""
+        assert self._process.stdin is not None
+        print(line, *numbers, file=self._process.stdin, flush=True)
+
+    def answer(self) -> Any:
+        """The next thing that it tells. Raises `PeerFailedError` when the process ends instead."""
         assert self._process.stdout is not None
         if line := self._process.stdout.readline():
             return json.loads(line)

@@ -19,6 +19,7 @@ from eventsourcing.postgres import (
     PostgresTrackingRecorder,
 )
 
+from .apart import receiving, sending
 from .loop import serve, writing
 from .relayed import CountingSink, latency, ordered, relaying
 
@@ -84,6 +85,8 @@ async def main(url: str) -> None:
         relay=relaying(store, drain),
         ordered=ordered(store, drain),
         latency=latency(write, follow),
+        send=sending(write),
+        receive=receiving(follow),
     )
     datastore.close()
 

@@ -14,6 +14,7 @@ from faststream_outbox.annotations import OutboxMessage
 from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
+from .apart import receiving, sending
 from .loop import serve, writing
 from .relayed import CountingSink, latency, relaying
 
@@ -58,6 +59,8 @@ async def main(url: str) -> None:
         **writing(write, store),
         relay=relaying(store, relay),
         latency=latency(write, relay),
+        send=sending(write),
+        receive=receiving(relay),
     )
     await engine.dispose()
 

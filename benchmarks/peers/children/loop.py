@@ -35,9 +35,9 @@ class Task(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line that measures itself: a function of the first event and of their number."""
+    """A line that measures itself: a function of the first event and of the order's numbers."""
 
-    measured: Callable[[int, int], Awaitable[Found]]
+    measured: Callable[..., Awaitable[Found]]
 
 
 def writing(
@@ -66,6 +66,7 @@ async def serve(**lines: Task | Line) -> None:
     print(json.dumps(list(lines)), flush=True)
     first = 0
     for order in sys.stdin:
-        name, number = order.split()
-        print(json.dumps(await lines[name].measured(first, int(number))), flush=True)
+        name, number, *more = order.split()
+        answer = await lines[name].measured(first, int(number), *map(int, more))
+        print(json.dumps(answer), flush=True)
         first += int(number)

@@ -1,25 +1,29 @@
-"""The library's publisher, with metrics: ``own_relay URL beside`` and ``own_relay URL apart``.
+"""The library's publisher, with metrics: ``own_relay URL beside``, ``apart``, ``polls``, ``rung``.
 
 Apart, events are written by the bare statement, so that nothing in the process wakes the
-publisher: it finds them as it finds those of other processes.
+publisher: it finds them as it finds those of other processes. The last two need a writer in
+another process: one polls, with a third word for `idle_max`, and one hears its doorbell.
 """
 
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import psycopg
 from benchmarks.telemetry import metered
 from benchmarks.writer.statement_parameters import single
 
-from dsql_outbox import AsyncWriter, Database, Publisher
+from dsql_outbox import AsyncWriter, Database, Publisher, PublisherSettings
 from dsql_outbox.observability.facts import Fact
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import Answer, Delivered
 from dsql_outbox.schema.named_statements import statement
 
+from .apart import receiving
 from .loop import serve
 from .relayed import CountingSink, RelayDuring, latency, ordered, relaying
 
@@ -72,14 +76,23 @@ async def apart(url: str) -> None:
         async def write(event: bytes) -> None:
             await connection.execute(one, single(event), prepare=True)
 
-        await serve(latency=latency(write, _relay(Database(url), [])))
+        relay = _relay(Database(url), [])
+        await serve(latency=latency(write, relay))
 
 
-def _relay(database: Database, running: list[Publisher]) -> RelayDuring:
+async def receive(url: str, *, idle_max: float | None = None, doorbell: bool = False) -> None:
+    """Serve with events of a writer in another process."""
+    settings = PublisherSettings(idle_max=idle_max, doorbell=doorbell)
+    await serve(receive=receiving(_relay(Database(url), [], settings)))
+
+
+def _relay(
+    database: Database, running: list[Publisher], settings: PublisherSettings | None = None
+) -> RelayDuring:
     @asynccontextmanager
     async def relay(sink: CountingSink) -> AsyncIterator[None]:
         with metered() as metrics:
-            running.append(Publisher(database, _Sink(sink), hooks=[metrics]))
+            running.append(Publisher(database, _Sink(sink), settings, hooks=[metrics]))
             async with running[-1]:
                 yield
 
@@ -88,4 +101,10 @@ def _relay(database: Database, running: list[Publisher]) -> RelayDuring:
 
 if __name__ == "__main__":
     logging.getLogger("dsql_outbox").setLevel(logging.ERROR)
-    asyncio.run({"beside": beside, "apart": apart}[sys.argv[2]](sys.argv[1]))
+    served: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {
+        "beside": beside,
+        "apart": apart,
+        "polls": partial(receive, idle_max=float(sys.argv[3]) if sys.argv[3:] else None),
+        "rung": partial(receive, doorbell=True),
+    }
+    asyncio.run(served[sys.argv[2]](sys.argv[1]))

@@ -1,4 +1,4 @@
-"""The library's writers: ``own_writer URL async`` and ``own_writer URL sync``."""
+"""The library's writers: ``own_writer URL async``, ``rung`` and ``sync``."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from dsql_outbox import AsyncWriter, Database, Writer, WriterSettings
 
+from .apart import sending
 from .loop import Task, in_batches, serve
 
 CONNECTIONS = 8
@@ -33,12 +34,27 @@ async def by_async_writer(url: str) -> None:
             todo = iter(events)  # shared: a free task takes the next event
             await asyncio.gather(*(_write_all(wide, todo) for _ in range(CONNECTIONS)))
 
+        async def write(event: bytes) -> None:
+            await wide.write(event)
+
         await serve(
+            send=sending(write),
             single=Task(single),
             batch=Task(batch, in_batches),
             large=Task(large),
             eight=Task(eight_at_once),
         )
+
+
+async def by_rung_writer(url: str) -> None:
+    """Serve with an `AsyncWriter` that rings after each commit."""
+    settings = WriterSettings(max_connections=CONNECTIONS, doorbell=True)
+    async with AsyncWriter(Database(url), settings) as writer:
+
+        async def write(event: bytes) -> None:
+            await writer.write(event)
+
+        await serve(send=sending(write))
 
 
 async def by_writer(url: str) -> None:
@@ -63,4 +79,5 @@ async def _write_all(writer: AsyncWriter, events: Iterator[bytes]) -> None:
 
 if __name__ == "__main__":
     logging.getLogger("dsql_outbox").setLevel(logging.ERROR)
-    asyncio.run({"async": by_async_writer, "sync": by_writer}[sys.argv[2]](sys.argv[1]))
+    served = {"async": by_async_writer, "rung": by_rung_writer, "sync": by_writer}
+    asyncio.run(served[sys.argv[2]](sys.argv[1]))

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 from pgqueuer import QueueManager
-from pgqueuer.db import AsyncpgDriver
+from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
 from pgqueuer.models import Job
 from pgqueuer.queries import Queries
 
+from .apart import LANES, receiving, sending
 from .loop import BATCH, serve, writing
 from .relayed import CountingSink, latency, relaying
 
@@ -20,10 +21,17 @@ ENTRYPOINT = "events"
 async def main(url: str) -> None:
     connection, other = await asyncpg.connect(url), await asyncpg.connect(url)
     queries = Queries(AsyncpgDriver(connection))
-    await queries.install()
+    if await connection.fetchval("SELECT to_regclass('pgqueuer')") is None:
+        await queries.install()
+
+    pool = await asyncpg.create_pool(url, min_size=LANES, max_size=LANES)
+    wide = Queries(AsyncpgPoolDriver(pool))
 
     async def write(event: bytes) -> None:
         await queries.enqueue(ENTRYPOINT, event)
+
+    async def write_wide(event: bytes) -> None:
+        await wide.enqueue(ENTRYPOINT, event)
 
     async def store(events: Sequence[bytes]) -> None:
         n = len(events)
@@ -46,9 +54,12 @@ async def main(url: str) -> None:
         **writing(write, store),
         relay=relaying(store, relay),
         latency=latency(write, relay),
+        send=sending(write_wide),
+        receive=receiving(relay),
     )
     await connection.close()
     await other.close()
+    await pool.close()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from itertools import groupby
 
 from procrastinate import App, PsycopgConnector
 
+from .apart import receiving, sending
 from .loop import serve, writing
 from .relayed import CountingSink, key_of, latency, ordered, relaying
 
@@ -51,12 +52,15 @@ async def main(url: str) -> None:
         await asyncio.gather(worker, return_exceptions=True)
 
     async with app.open_async():
-        await app.schema_manager.apply_schema_async()
+        if not await app.check_connection_async():
+            await app.schema_manager.apply_schema_async()
         await serve(
             **writing(write, store),
             relay=relaying(store, relay),
             ordered=ordered(store_locked, relay),
             latency=latency(write, relay),
+            send=sending(write),
+            receive=receiving(relay),
         )
 
 

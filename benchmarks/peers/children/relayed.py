@@ -35,7 +35,7 @@ class CountingSink:
 
     def take(self, payload: bytes) -> None:
         """Take a message; any thread may call it."""
-        key, n = key_of(payload), _number_of(payload)
+        key, n = key_of(payload), number_of(payload)
         self.disordered += self._newest.get(key, -1) > n
         self._newest[key] = n
         self.times.setdefault(n, perf_counter())
@@ -80,7 +80,8 @@ def key_of(payload: bytes) -> bytes:
     return payload.partition(b'"entityId":"')[2].partition(b'"')[0]
 
 
-def _number_of(payload: bytes) -> int:
+def number_of(payload: bytes) -> int:
+    """The number of a sample event."""
     return int(payload.partition(b'"n":')[2].partition(b",")[0])
 
 
@@ -109,7 +110,7 @@ async def _delayed(
     async with relay(sink):
         for each in events:
             await asyncio.sleep(PAUSE)
-            written[_number_of(each)] = perf_counter()
+            written[number_of(each)] = perf_counter()
             await write(each)
         await sink.all()
         worked = process_time() - busy

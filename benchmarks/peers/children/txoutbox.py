@@ -13,6 +13,7 @@ import asyncpg
 from txoutbox import OutboxMessage, Relay, RelayConfig
 from txoutbox.adapters.postgres import PostgresStorage
 
+from .apart import receiving, sending
 from .loop import serve, writing
 from .relayed import CountingSink, RelayDuring, key_of, latency, ordered, relaying
 
@@ -63,6 +64,8 @@ async def main(url: str) -> None:
         relay=relaying(store, relay_of(loose)),
         ordered=ordered(store, relay_of(strict)),
         latency=latency(write, relay_of(told)),
+        send=sending(write),
+        receive=receiving(relay_of(told)),
     )
     await pool.close()
 

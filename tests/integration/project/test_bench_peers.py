@@ -45,7 +45,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 def test_every_contestant_is_measured_or_named_with_the_reason() -> None:
     done = run(
         "--only",
-        "batch,single,eight,relay,ordered,latency",
+        "batch,single,eight,relay,ordered,latency,hundred",
         "--rounds",
         "1",
         "--share",
@@ -104,3 +104,20 @@ def test_the_floor_stores_as_many_rows_and_bytes_as_the_writer(url: str) -> None
     for table, (count, size) in sizes(url).items():
         assert floor[table][0] == count == 50
         assert floor[table][1] == pytest.approx(size, rel=0.01), table
+
+
+@pytest.mark.slow
+@pytest.mark.postgres_only("starts a server of its own")
+def test_a_short_run_beside_long_queries_tells_each_minute_and_loses_nothing() -> None:
+    words = ["--only", OWN, "--minute", "2", "--quiet", "1", "--minutes", "2", "--rate", "50"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.pressure", *words, "--query-seconds", "2", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    minutes = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["is_quiet"] for each in minutes] == [True, False, False], done.stderr
+    assert sum(each["written"] for each in minutes) == sum(each["relayed"] for each in minutes) > 0
