@@ -14,6 +14,7 @@ from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.outbox.database.array_literals import array_literal, plain_array
 from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Sink
+from dsql_outbox.publisher.relay.store import LAST
 from dsql_outbox.publisher.sinks.port import keeps_prefix
 from dsql_outbox.schema.named_statements import statement
 
@@ -120,6 +121,7 @@ def _bounds(places: Mapping[int, tuple[int, str]]) -> dict[str, str]:
         "rows": plain_array(each for _ in places),
         "sizes": plain_array(SETTINGS.batch_bytes // SHARDS for _ in places),
         "visits": plain_array(each for _ in places),
+        "untils": plain_array(LAST.position for _ in places),
         "passed": "{}",
         "topics": "{}",
     }

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from dsql_outbox.outbox.settings import TARGET_SHARDS
 from dsql_outbox.publisher.relay.store import (
+    LAST,
     Failure,
     PassedOver,
     Range,
@@ -34,6 +35,12 @@ EPOCH: Final = 1_800_000_000
 """The database's time at true time 0, in seconds since the Unix epoch."""
 
 PAYLOAD: Final = "{}"
+
+_SPELL: Final = 4_000_000
+"""Microseconds for which reads take long, and then do not."""
+
+_LONG: Final = 0.05
+"""Seconds of such a read; they are noted, and do not pass."""
 
 
 class NewRow(NamedTuple):
@@ -140,8 +147,9 @@ class Tables:
     # --- the relay ---------------------------------------------------------------------
 
     def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
-        """See `Store.read`."""
-        return Reading(self.clock(), [self._read(one, passed) for one in ranges])
+        """See `Store.read`. Now and then it takes long, as if rows that were deleted are passed."""
+        is_slow = self.clock() // _SPELL % 2
+        return Reading(self.clock(), [self._read(one, passed) for one in ranges], _LONG * is_slow)
 
     def _read(self, of: Range, passed: PassedOver) -> RangeRead:
         found: list[OutboxRow] = []
@@ -162,7 +170,8 @@ class Tables:
 
     def _after(self, of: Range) -> Iterator[RowId]:
         keys = self._keys[of.shard]
-        return islice(keys, bisect_right(keys, RowId(of.shard, *of.after)), None)
+        end = bisect_right(keys, RowId(of.shard, of.until, LAST.event_id))
+        return islice(keys, bisect_right(keys, RowId(of.shard, *of.after)), end)
 
     def have(self, rows: Sequence[RowId]) -> bool:
         """Whether all rows are there."""

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from heapq import nlargest
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
@@ -14,7 +14,7 @@ from dsql_outbox.outbox.failure import LASTING, FailureKind, kind_of, text_of
 from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.relay.memory.queues import passed_over
-from dsql_outbox.publisher.relay.memory.scans import Scan, Sweep, Tail
+from dsql_outbox.publisher.relay.memory.scans import QUICK, Scan, Sweep, Tail
 from dsql_outbox.publisher.relay.memory.shares import RETRIES
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.settings import PublisherSettings
@@ -65,6 +65,10 @@ _TOO_MUCH: Final = frozenset({FailureKind.OUT_OF_MEMORY, FailureKind.OVER_LIMIT}
 Aurora DSQL documents 53200 for a query that needs more than 128 MiB, and answers 54000.
 """
 
+_FORGET: Final = 1.02
+"""The seconds that a read usually takes are those of the shortest lately: they grow by this with
+each read. A distant storage makes all reads long, and to divide them would only cost more."""
+
 _WEIGHTS: Final = {"sweep": 2, "tail": 1, "again": 1, "back": 1}
 """The shares of the kinds of ranges in the rows of a read, when all have more to read."""
 
@@ -102,6 +106,7 @@ class Reader:
         self._idle = self._first_wait
         self._refreshed_at = float("-inf")
         self._turn = 0
+        self._usual = float("inf")
         self._unchecked: list[tuple[Subject, Hold]] = []
         self._check_at = float("-inf")
         self._settled = -1
@@ -296,7 +301,7 @@ class Reader:
             reading = await self._store.read([each.range for each in asked], passed)
             await self._find_failures(asked, reading)
         except BaseException:
-            self._take_back(asked)
+            self._take_back(asked, state.clock() - began)
             raise
         news = self._admit(asked, reading)
         state.rows.end_read()
@@ -313,9 +318,13 @@ class Reader:
         shards = self._state.shards.values()
         asked: list[_Asked] = []
         again = {shard: place for shard in shards if (place := shard.ask_again(full)) is not None}
-        sweeps = [shard for shard in shards if shard.sweep.is_due(now)]
+        sweeps = _sweeps([shard for shard in shards if shard.sweep.is_due(now)])
         backs = [shard for shard in shards if shard.back.is_running]
-        tails = [(s, s.tail) for s in shards if s.tail and not _covers_tail(s.sweep, s.tail)]
+        tails = [
+            (shard, shard.tail)
+            for shard in shards
+            if shard.tail and not (shard in sweeps and _covers_tail(shard.sweep, shard.tail))
+        ]
         for _, tail in tails:
             tail.go_home(now)
         behind = [shard for shard, tail in tails if tail.is_behind]
@@ -330,7 +339,8 @@ class Reader:
             asked.append(self._range("back", shard, back, back.place, share["back"]))
         for shard in sweeps:
             sweep = shard.sweep
-            asked.append(self._range("sweep", shard, sweep, sweep.place, share["sweep"]))
+            each = self._range("sweep", shard, sweep, sweep.place, share["sweep"])
+            asked.append(each._replace(range=each.range._replace(until=sweep.stretch.until)))
         for shard, tail in tails:
             rows = share["tail"] if tail.is_behind else resting
             asked.append(self._range("tail", shard, tail, tail.place, rows))
@@ -375,13 +385,15 @@ class Reader:
         size = max(1, self._settings.batch_bytes * rows // self._settings.batch_rows)
         return _Asked(kind, shard, Range(shard.number, place, rows, size, scan.visits(rows)))
 
-    def _take_back(self, asked: Collection[_Asked]) -> None:
-        """Record that a read had no answer."""
+    def _take_back(self, asked: Collection[_Asked], seconds: float = 0.0) -> None:
+        """Record that a read had no answer, for `seconds`."""
         for each in asked:
             if each.kind == "again":
                 each.shard.begin_again(None)
             elif each.kind == "sweep":
-                each.shard.sweep.note_outage(self._state.clock())
+                each.shard.sweep.note_outage(
+                    self._state.clock(), seconds if seconds > _LATE else 0.0
+                )
             elif each.subject is not None:
                 self._hold_again(each.subject, each.subject.holds[0])
 
@@ -395,22 +407,27 @@ class Reader:
         """Admit the rows of a read and move the scans. Returns how many rows were new."""
         now = self._state.clock()
         looked = {each.shard: each.range.after.position for each in asked if each.kind == "again"}
+        self._usual = min(self._usual * _FORGET, reading.seconds)
+        more = max(0.0, reading.seconds - 2 * self._usual)
+        sweeps = max(1, sum(each.kind == "sweep" for each in asked))
+        one = reading._replace(seconds=more / sweeps)  # the other ranges are short
         news = 0
         for each, found in zip(asked, reading.ranges, strict=True):
             if not each.shard.is_lost:
-                news += self._admit_range(each, found, reading.now, now, looked)
+                news += self._admit_range(each, found, one, now, looked)
         return news
 
     def _admit_range(
         self,
         each: _Asked,
         found: RangeRead,
-        clock: int,
+        reading: Reading,
         now: float,
         looked: Mapping[Shard, int],
     ) -> int:
         queues, topics, shard = self._state.queues, self._state.topics, each.shard
         since = looked.get(shard)
+        clock = reading.now
         wanted = shard.begin_again(found.end) if each.kind == "again" else []
         news = queues.admit(shard, found.rows, now, topics, since)
         rows = each.range.rows
@@ -423,7 +440,7 @@ class Reader:
             case "back":
                 shard.back.note_read(found, rows, shard.sweep)
             case "sweep":
-                shard.sweep.note_read(found, rows, now)
+                shard.sweep.note_read(found, rows, now, clock=clock, seconds=reading.seconds)
                 if not shard.sweep.is_running:
                     shard.note_sweep()
                 if shard.tail is None:
@@ -501,9 +518,21 @@ def _shares(rows: int, **counts: int) -> dict[str, int]:
     }
 
 
+def _sweeps(due: Sequence[Shard]) -> Sequence[Shard]:
+    """The shards to sweep in this read: as many as are quick together, and one in any case."""
+    found: list[Shard] = []
+    seconds = 0.0
+    for shard in due:
+        seconds += shard.sweep.stretch.seconds
+        if found and seconds > QUICK:
+            break
+        found.append(shard)
+    return found
+
+
 def _covers_tail(sweep: Sweep, tail: Tail) -> bool:
     """Whether the sweep reads the rows of the tail: it is there, or sees all in one read."""
-    if not sweep.is_running:
+    if not sweep.goes_to_the_end:
         return False
     is_whole = sweep.place == HEAD and sweep.is_short and not tail.is_behind
     return is_whole or tail.place <= sweep.place <= tail.home

@@ -293,6 +293,7 @@ def read_parameters(ranges: Sequence[Range], passed: PassedOver) -> dict[str, st
         "rows": plain_array(each.rows for each in ranges),
         "sizes": plain_array(each.size for each in ranges),
         "visits": plain_array(each.visits for each in ranges),
+        "untils": plain_array(each.until for each in ranges),
         **_passed_parameters(passed),
     }
 
@@ -302,7 +303,12 @@ def range_parameters(ranges: Sequence[Range], passed: PassedOver) -> Iterator[di
     over = _passed_parameters(passed)
     for number, each in enumerate(ranges):
         place = {"shard": each.shard, **each.after._asdict()}
-        limits = {"rows": each.rows, "size": each.size, "visits": each.visits}
+        limits = {
+            "rows": each.rows,
+            "size": each.size,
+            "visits": each.visits,
+            "until": each.until,
+        }
         yield {"number": number, **place, **limits, **over}
 
 
@@ -329,7 +335,7 @@ def _reading(number: int, found: Sequence[Sequence[Any]]) -> Reading:
     """Sort the results of a read by their ranges; one of each range is its end."""
     rows: list[list[OutboxRow]] = [[] for _ in range(number)]
     ends: list[tuple[RowPlace, bool]] = [(RowPlace(0, ""), False)] * number
-    now = 0
+    now = took = 0
     for result in found:
         number, *row, is_cut = result
         if is_cut is None:
@@ -337,10 +343,11 @@ def _reading(number: int, found: Sequence[Sequence[Any]]) -> Reading:
         else:
             end = dict(zip(ROW_COLUMNS, row, strict=True))
             ends[number] = (RowPlace(end["position"], end["event_id"]), is_cut)
-            now = end["created_us"]
+            now, took = end["created_us"], end["previous_position"] or 0
     for each in rows:
         each.sort(key=_order)
-    return Reading(now, [RangeRead(each, *end) for each, end in zip(rows, ends, strict=True)])
+    found_ranges = [RangeRead(each, *end) for each, end in zip(rows, ends, strict=True)]
+    return Reading(now, found_ranges, took / 1_000_000)
 
 
 def _order(row: OutboxRow) -> tuple[int, str]:

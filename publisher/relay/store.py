@@ -22,11 +22,16 @@ HEAD: Final = RowPlace(-(1 << 63), "00000000-0000-0000-0000-000000000000")
 """The place before every possible row, also before invalid positions."""
 
 
+LAST: Final = RowPlace((1 << 63) - 1, "ffffffff-ffff-ffff-ffff-ffffffffffff")
+"""The place after every possible row."""
+
+
 class Range(NamedTuple):
     """Rows of a shard to read in the order of their keys, from a place on.
 
     The read looks at `visits` rows at most, and returns at most `rows` of them with at
-    most `size` bytes of payload; but it returns the first row in any case.
+    most `size` bytes of payload; but it returns the first row in any case. It looks at no
+    position after `until`.
     """
 
     shard: int
@@ -34,13 +39,14 @@ class Range(NamedTuple):
     rows: int
     size: int
     visits: int
+    until: int = LAST.position
 
 
 class RangeRead(NamedTuple):
     """The result of a read for one range: rows in the order of their keys.
 
     `end` is the place up to which all rows were looked at. `is_cut` says that there
-    are rows after it, which a limit kept back.
+    are rows after it in the range, which a limit kept back.
     """
 
     rows: Sequence[OutboxRow]
@@ -51,11 +57,13 @@ class RangeRead(NamedTuple):
 class Reading(NamedTuple):
     """The answer to one read, from one snapshot: `ranges` in the order of the request.
 
-    `now` is the time of the database's clock, in microseconds since the Unix epoch.
+    `now` is the time of the database's clock, in microseconds since the Unix epoch. The server
+    took `seconds`, without the way there and back; 0 if it is not known.
     """
 
     now: int
     ranges: Sequence[RangeRead]
+    seconds: float = 0.0
 
 
 class SubjectName(NamedTuple):

@@ -1,6 +1,7 @@
 -- Return the next rows of several ranges, each from its own place, in one snapshot.
 -- bounds: the end of each range. It looks at keys and sizes only, so the limit of bytes
--- applies before any payload is gathered. LATERAL, because `shard = ANY(..) ORDER BY`
+-- applies before any payload is gathered, and at no position after `until`, however many deleted
+-- rows follow there. LATERAL, because `shard = ANY(..) ORDER BY`
 -- sorts everything before PostgreSQL 17.
 -- Each row comparison stands beside a bound of its first column, in every statement: a server may
 -- use it as a filter only, and read the range from its beginning.
@@ -8,7 +9,8 @@
 -- that stands for all. Each is in a subquery, since a plan for all values would parse it for each row. A look-up in them costs
 -- the same under every plan, unlike a join with them.
 -- One result of each range has no subject: its position and event_id are the end of the
--- range, and its created_us is the database's clock.
+-- range, its created_us is the database's clock, and its previous_position is how long this took,
+-- in microseconds: the transaction has no other statement that takes time.
 -- is_cut: whether a limit kept back rows after the end.
 -- predecessor: whether, in this snapshot, the previous row of the subject still exists;
 -- then this row has to wait. With OFFSET, no plan hashes the whole table for it.
@@ -19,8 +21,8 @@ WITH bounds AS (
     e.visited < e.seen OR e.seen >= c.visits AS is_cut
   FROM unnest(%(numbers)s::text::int[], %(shards)s::text::int[], %(positions)s::text::bigint[],
       %(event_ids)s::text::uuid[], %(rows)s::text::int[], %(sizes)s::text::bigint[],
-      %(visits)s::text::int[])
-    AS c(number, shard, position, event_id, rows, size, visits)
+      %(visits)s::text::int[], %(untils)s::text::bigint[])
+    AS c(number, shard, position, event_id, rows, size, visits, until)
   CROSS JOIN LATERAL (
     SELECT c.position AS end_position, c.event_id AS end_event_id,
       0::bigint AS taken, 0::bigint AS visited, 0::bigint AS seen
@@ -39,7 +41,7 @@ WITH bounds AS (
             OR coalesce((SELECT %(topics)s::text::jsonb) ->> q.topic, (SELECT %(topics)s::text::jsonb) ->> '')
               IS NOT NULL THEN 0 ELSE 1 END AS wanted
         FROM {schema}.outbox q
-        WHERE q.shard = c.shard AND q.position >= c.position
+        WHERE q.shard = c.shard AND q.position BETWEEN c.position AND c.until
           AND (q.position, q.event_id) > (c.position, c.event_id)
         ORDER BY q.position, q.event_id
         LIMIT c.visits) AS r
@@ -75,6 +77,8 @@ CROSS JOIN LATERAL (
   ORDER BY q.position, q.event_id
   LIMIT b.taken) AS o
 UNION ALL
-SELECT b.number, b.shard, b.end_position, b.end_event_id::text, NULL, NULL, NULL, NULL, NULL, NULL,
+SELECT b.number, b.shard, b.end_position, b.end_event_id::text,
+  (extract(epoch FROM clock_timestamp() - now()) * 1000000)::bigint,
+  NULL, NULL, NULL, NULL, NULL,
   NULL, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, NULL, b.is_cut
 FROM bounds b

@@ -1,5 +1,6 @@
 -- The plain form of outbox_read, for a database that refuses LATERAL, arrays or a LIMIT by an outer
--- column: return the next rows of one range. Its columns, rows and limits are the same.
+-- column: return the next rows of one range. Its columns, rows and limits are the same. It does not
+-- tell how long it took, since it is one of several statements of its transaction.
 WITH page AS (
   SELECT q.position, q.event_id, coalesce(octet_length(q.payload), greatest(q.payload_size, 0)) AS size,
     CASE WHEN (%(passed)s::text::jsonb
@@ -8,7 +9,8 @@ WITH page AS (
       OR coalesce(%(topics)s::text::jsonb ->> q.topic, %(topics)s::text::jsonb ->> '')
         IS NOT NULL THEN 0 ELSE 1 END AS wanted
   FROM {schema}.outbox q
-  WHERE q.shard = %(shard)s::int AND q.position >= %(position)s::bigint
+  WHERE q.shard = %(shard)s::int
+    AND q.position BETWEEN %(position)s::bigint AND %(until)s::bigint
     AND (q.position, q.event_id) > (%(position)s::bigint, %(event_id)s::text::uuid)
   ORDER BY q.position, q.event_id
   LIMIT %(visits)s

@@ -11,15 +11,18 @@ scans go through a shard side by side, each on by key from where it was:
   times a second, so a stretch of rows that wait, or a position in the future, hides
   nothing.
 
+Where an old snapshot is open, the database keeps deleted rows, and a read passes over each of
+them. A sweep that takes long by that goes in *stretches*, none of which keeps the tail waiting.
+
 A third one returns to rows that were passed over while their topic had no room in memory.
 
 So the tail passes sick or hot stretches of a shard by, and the sweep finds the rest.
 """
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 
-from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace
+from dsql_outbox.publisher.relay.store import HEAD, LAST, RangeRead, RowPlace
 
 _OVERLAP: Final = 1_000_000
 """Microseconds before now, where the tail begins."""
@@ -39,6 +42,13 @@ _LONGEST: Final = 60.0
 
 _MAX_VISITS: Final = 1_000
 """The most rows that one range looks at; passing over 1,000 rows takes 2 ms, and new rows wait."""
+
+
+QUICK: Final = 0.01
+"""Seconds that the sweeps of one read may take, about; the new rows wait for them."""
+
+_MOST_STRETCHES: Final = 64
+"""The most stretches of a sweep, about. Each is a read, and costs a little by itself."""
 
 
 class Scan:
@@ -63,16 +73,39 @@ class Scan:
         self._visits = min(_MAX_VISITS, 2 * self.visits(rows)) if is_sparse else 0
 
 
+class Stretch(NamedTuple):
+    """The positions of a shard up to `until`, and the seconds to pass over deleted rows there."""
+
+    until: int
+    seconds: float
+
+
 class Sweep(Scan):
-    """The scan of all rows of a shard, again and again, with a rest after each time."""
+    """The scan of all rows of a shard, again and again, with a rest after each time.
+
+    It knows from the last time in which stretches to go, so that no read takes long.
+    """
 
     def __init__(self) -> None:
         super().__init__(HEAD)
         self.is_running = False  # `is_due` begins it, and notes when
         self._began = 0.0
         self._next_at = float("-inf")
+        self._stretches = [Stretch(LAST.position, 0.0)]
+        self._passed: list[Stretch] = []
+        self._seconds = 0.0
         self.is_short = False
         """Whether the last sweep saw the whole shard in one read."""
+
+    @property
+    def stretch(self) -> Stretch:
+        """What to read next: to its end, and how long that took the last time."""
+        return self._stretches[len(self._passed)]
+
+    @property
+    def goes_to_the_end(self) -> bool:
+        """Whether no position is after the stretch to read next."""
+        return self.stretch.until == LAST.position
 
     def is_due(self, now: float) -> bool:
         """Whether to read on now; begins a sweep when its time has come."""
@@ -80,22 +113,44 @@ class Sweep(Scan):
             self.restart(now)
         return self.is_running
 
-    def note_outage(self, now: float) -> None:
-        """Record that a read had no answer: an outage is no part of a sweep's duration."""
+    def note_outage(self, now: float, seconds: float = 0.0) -> None:
+        """Record that a read had no answer: an outage is no part of a sweep's duration.
+
+        After `seconds` of the server this stretch is read alone.
+        """
         self._began = now
+        at, stretch = len(self._passed), self.stretch
+        self._stretches[at] = stretch._replace(seconds=max(seconds, stretch.seconds))
 
     def restart(self, now: float) -> None:
         """Begin at the head again."""
         if not self.is_running or self.place > HEAD:
             self.place, self.is_running, self._began = HEAD, True, now
+            self._passed, self._seconds = [], 0.0
 
-    def note_read(self, found: RangeRead, rows: int, now: float) -> None:
-        """Record the answer to a read that ended at `now`."""
-        self.is_short = self.place == HEAD and not found.is_cut
+    def note_read(
+        self, found: RangeRead, rows: int, now: float, *, clock: int = 0, seconds: float = 0.0
+    ) -> None:
+        """Record the answer to a read that ended at `now`.
+
+        The server took `seconds` more for it than usual; `clock` is its time, in microseconds.
+        """
+        is_whole = self.place == HEAD and not found.is_cut and self.goes_to_the_end
         self.note_range(found, rows)
-        if not self.is_running:
-            rest = min(_LONGEST, _SHARE * (now - self._began))
-            self._next_at = now + max(_REST, rest)
+        if len(found.rows) * 2 < rows:  # else the time was for the rows
+            self._seconds += seconds
+        if self.is_running:
+            return
+        until = self.stretch.until
+        self._passed.append(Stretch(until, self._seconds))
+        self._seconds = 0.0
+        if until < LAST.position:
+            self.place, self.is_running = RowPlace(until, LAST.event_id), True
+            return
+        self.is_short = is_whole
+        self._stretches, self._passed = _stretches(self._passed, clock - _OVERLAP), []
+        rest = min(_LONGEST, _SHARE * (now - self._began))
+        self._next_at = now + max(_REST, rest)
 
 
 class Return(Scan):
@@ -160,6 +215,28 @@ class Tail(Scan):
         self.home = _place(clock - _OVERLAP)
         self.note_range(found, rows)
         self._has_news |= new
+
+
+def _stretches(passed: Sequence[Stretch], now: int) -> list[Stretch]:
+    """The stretches of the next sweep, after one at the position `now` that passed these.
+
+    The last one ends there from now on, and another follows. Neighbours that are quick become one.
+    """
+    total = sum(each.seconds for each in passed)
+    if total <= QUICK:
+        return [Stretch(LAST.position, total)]
+    limit = max(QUICK, 2 * total / _MOST_STRETCHES)
+    *closed, last = passed
+    if not closed or closed[-1].until < now:
+        closed.append(Stretch(now, last.seconds))
+    merged = closed[:1]
+    for each in closed[1:]:
+        together = merged[-1].seconds + each.seconds
+        if together <= limit:
+            merged[-1] = Stretch(each.until, together)
+        else:
+            merged.append(each)
+    return [*merged, last]
 
 
 def _place(position: int) -> RowPlace:

@@ -12,6 +12,7 @@ from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import (
     HEAD,
+    LAST,
     PassedOver,
     Range,
     RangeRead,
@@ -52,7 +53,12 @@ def asked(place: Sequence[RowPlace]) -> list[Range]:
         (1, 1, 1),
     ]
     return [
-        Range(shard, random.choice([HEAD, *place]), *random.choice(limits))
+        Range(
+            shard,
+            random.choice([HEAD, *place]),
+            *random.choice(limits),
+            until=random.choice([LAST, LAST, *place]).position,
+        )
         for shard in (0, 1, 2, 3, 99)
         for _ in range(8)
     ]
@@ -80,6 +86,8 @@ async def test_both_forms_return_the_same_rows_ends_and_cuts(
         await store.close()
     assert [_comparable(each) for each in plain] == [_comparable(each) for each in single]
     assert {each.is_cut for each in single} == {True, False}
+    for one, each in zip(ranges, single, strict=True):
+        assert all(row.position <= one.until for row in each.rows)
     assert any(each.rows for each in single) == ("" not in passed.topics)
 
 

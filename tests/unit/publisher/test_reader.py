@@ -68,3 +68,46 @@ async def test_a_server_without_memory_is_asked_for_half_of_the_rows_until_it_an
     await store.answered_all.wait()
     state.stop()
     await running
+
+
+class FullOfDeletedRows(ShortOfMemory):
+    """Tables where it takes long to pass over what is at the head of a shard."""
+
+    def __init__(self) -> None:
+        super().__init__(10_000, errors.OutOfMemory)
+        self.heads: list[int] = []
+        self.tails: list[int] = []
+
+    async def read(self, ranges: Sequence[Range], _passed: PassedOver) -> Reading:
+        heads = [each for each in ranges if each.after == HEAD]
+        self.heads.append(len(heads))
+        self.tails.append(len({each.shard for each in ranges if each.after > HEAD}))
+        if len(self.heads) > 40:
+            self.answered_all.set()
+        found = [RangeRead([], each.after, is_cut=False) for each in ranges]
+        return Reading(1_700_000_000_000_000, found, 0.05 * len(heads))
+
+
+class FourShards(OneShard):
+    """The leases of four shards."""
+
+    def usable(self) -> Mapping[int, int]:
+        return dict.fromkeys(range(4), 1)
+
+
+async def test_new_rows_wait_for_the_slow_sweep_of_one_shard_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each read also asks for the new rows of all shards, once a sweep has been slow."""
+    monkeypatch.setattr(scans, "_REST", 0.001)
+    monkeypatch.setattr(scans, "_LONGEST", 0.001)
+    store = FullOfDeletedRows()
+    state = RelayState(asyncio.get_running_loop().time)
+    reader = Reader(state, store, FourShards(), SETTINGS)  # type: ignore[arg-type]
+    running = asyncio.create_task(reader.run())
+    await store.answered_all.wait()
+    state.stop()
+    await running
+    slow = [n for n, heads in enumerate(store.heads) if heads == 4][1]  # the first may be usual
+    assert max(store.heads[slow + 1 :]) == 1
+    assert min(store.tails[slow + 1 :]) == 4

@@ -3,7 +3,7 @@
 from tests.support.publisher.given_rows import row
 
 from dsql_outbox.publisher.relay.memory.scans import Sweep, Tail
-from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace
+from dsql_outbox.publisher.relay.store import HEAD, LAST, RangeRead, RowPlace
 
 CLOCK = 1_000_000_000
 
@@ -112,7 +112,7 @@ def test_a_tail_rests_when_two_passes_found_nothing_new() -> None:
 
 def test_a_scan_that_finds_little_looks_at_more_rows_up_to_a_bound() -> None:
     sweep = Sweep()
-    seen = []
+    seen: list[int] = []
     for n in range(12):
         seen.append(sweep.visits(100))
         sweep.note_read(found(n, rows=1, cut=True), 100, 0.0)
@@ -120,3 +120,63 @@ def test_a_scan_that_finds_little_looks_at_more_rows_up_to_a_bound() -> None:
     assert seen[-1] == 1_000
     sweep.note_read(found(99, rows=90, cut=True), 100, 0.0)
     assert sweep.visits(100) == 100
+
+
+def swept(sweep: Sweep, at: float, *seconds: float) -> list[int]:
+    """Go through the stretches of a sweep that begins at a time; returns where each one ended."""
+    assert sweep.is_due(at)
+    ends = list[int]()
+    for took in seconds:
+        ends.append(sweep.stretch.until)
+        clock = CLOCK + round(at * 1_000_000)
+        sweep.note_read(found(1), 10, at, clock=clock, seconds=took)
+    assert not sweep.is_running
+    return ends
+
+
+def test_a_sweep_that_passes_over_many_deleted_rows_goes_in_stretches() -> None:
+    """Each stretch ends where an earlier sweep was, so none of them gets longer later."""
+    sweep, end = Sweep(), LAST.position
+    assert swept(sweep, 10.0, 0.004) == [end]
+    assert swept(sweep, 20.0, 0.04) == [end]
+    assert swept(sweep, 30.0, 0.04, 0.03) == [CLOCK + 19_000_000, end]
+    assert swept(sweep, 40.0, 0.04, 0.03, 0.02) == [CLOCK + 19_000_000, CLOCK + 29_000_000, end]
+
+
+def test_a_stretch_that_has_ended_is_not_read_again_in_the_same_sweep() -> None:
+    sweep = Sweep()
+    swept(sweep, 10.0, 0.04)
+    assert sweep.is_due(20.0)
+    sweep.note_read(found(7), 10, 20.0, seconds=0.04)
+    assert sweep.place == RowPlace(CLOCK + 9_000_000, LAST.event_id)
+    assert sweep.is_running
+
+
+def test_stretches_become_one_when_the_deleted_rows_are_gone() -> None:
+    sweep = Sweep()
+    swept(sweep, 10.0, 0.04)
+    swept(sweep, 20.0, 0.04, 0.03)
+    swept(sweep, 30.0, 0.001, 0.001, 0.001)
+    assert swept(sweep, 40.0, 0.001) == [LAST.position]
+    assert sweep.is_short
+
+
+def test_rows_that_are_found_make_no_stretches() -> None:
+    """A read of a long backlog takes long for the sake of its rows."""
+    sweep = Sweep()
+    assert sweep.is_due(0.0)
+    sweep.note_read(found(50, rows=10, cut=True), 10, 0.1, clock=CLOCK, seconds=0.3)
+    sweep.note_read(found(90), 10, 0.2, clock=CLOCK, seconds=0.001)
+    assert sweep.goes_to_the_end
+
+
+def test_a_sweep_has_a_bounded_number_of_stretches() -> None:
+    sweep = Sweep()
+    for n in range(1_000):
+        assert sweep.is_due(100.0 * n)
+        reads = 0
+        while sweep.is_running:
+            reads += 1
+            clock = CLOCK + n * 100_000_000
+            sweep.note_read(found(1), 10, 100.0 * n, clock=clock, seconds=1.0)
+        assert reads <= 70
