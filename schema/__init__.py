@@ -12,7 +12,8 @@
 - `commands` are the commands that put a difference right, for error texts.
 - `session` is one connection for the statements of the relay and of an operator's tools.
 - `outbox_rows`, `target_rows` and `burial` are rows as publishers and operators both see them,
-  `liveness` says which publishers are alive, and `backlog` whether a message waits.
+  `liveness` says which publishers are alive, `backlog` whether a message waits,
+  and `oldest_look` from where to look for the oldest one.
 - `operation` makes the row that tells what an operator does, and `error_pattern` the pattern that
   errors of one kind share.
 """

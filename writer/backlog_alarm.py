@@ -18,6 +18,7 @@ from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.database.fork import call_in_children
 from dsql_outbox.outbox.failure import FailureKind, kind_of, sqlstate_of
 from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.oldest_look import HEAD_POSITION
 
 from .settings import WriterSettings
 
@@ -63,6 +64,7 @@ class Alarm:
 
     def __init__(self, database: Database, settings: WriterSettings, hooks: Iterable[Hook]) -> None:
         self.query = statement("backlog_age", database.schema)
+        self.parameters = {"target": None, "since": HEAD_POSITION}
         self._interval = settings.backlog_check
         self._limit = settings.backlog_warn
         self._hooks = tuple(hooks)
@@ -80,7 +82,7 @@ class Alarm:
 
     def tell_age(self, rows: Sequence[Sequence[Any]]) -> None:
         """Report the age of the backlog, from the rows of `query`."""
-        shard, seconds = rows[0] if rows else (None, 0.0)
+        shard, seconds = rows[0][:2] if rows else (None, 0.0)
         emit(self._hooks, BacklogAge(max(0.0, seconds), shard, self._limit))
 
     def tell_failure(self, error: Exception) -> None:

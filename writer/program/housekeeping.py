@@ -58,7 +58,7 @@ class Housekeeping:
             failed(error)
 
     def _read_backlog(self, connection: Any) -> Program[Sequence[Row]]:
-        rows: Sequence[Row] = yield Query(connection, self._alarm.query, {"target": None})
+        rows: Sequence[Row] = yield Query(connection, self._alarm.query, self._alarm.parameters)
         return rows
 
     def _store(self, report: StoredReport, connection: Any) -> Program[None]:

@@ -22,6 +22,7 @@ from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.outbox.unit_of_work.budget import AT_ONCE
 from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.oldest_look import HEAD_POSITION, OldestLook
 from dsql_outbox.schema.target_rows import metric_name
 
 from .health import OK, Health
@@ -35,6 +36,9 @@ logger = logging.getLogger("dsql_outbox")
 EVERY: Final = 5.0  # seconds between two probes
 _LONGEST: Final = 3.0  # seconds that a probe may take
 _FRESH: Final = 1.0  # seconds for which the state of the database is known
+_NOTHING_SINCE: Final = (
+    1 << 63
+) - 1  # a position after every message: the tables are asked, no row
 COUNT_EVERY: Final = 30.0  # seconds between two counts of the messages that are stuck
 _COUNTED: Final = 1_000  # rows at which a count stops
 
@@ -64,7 +68,7 @@ class DatabaseProbe:
 
     async def _ask(self) -> str:
         try:
-            await self.rows("backlog_age", {"target": None})
+            await self.rows("backlog_age", {"target": None, "since": _NOTHING_SINCE})
         except Exception as error:  # noqa: BLE001 - each error is a state
             return state_of_failure(error)
         return OK
@@ -116,6 +120,7 @@ class HealthProbe:
         self._health = health
         self._of_target = {"target": target}
         self._hooks = (target_metrics(metric_name(target)), *hooks)
+        self._look = OldestLook()
         self._sink: Sink | None = None
         self._ask_now = anyio.Event()
         self._count_at = 0.0
@@ -141,14 +146,28 @@ class HealthProbe:
 
     async def _ask_database(self) -> None:
         try:
-            rows = await self._database.rows("backlog_age", self._of_target)
+            rows = await self._oldest()
         except Exception as error:  # noqa: BLE001 - a failed probe must not end the relay
             self._health.database = state_of_failure(error)
         else:
             self._health.database = OK
-            shard, age = rows[0] if rows else (None, 0.0)
+            shard, age = rows[0][:2] if rows else (None, 0.0)
             emit(self._hooks, BacklogAge(max(0.0, age), shard, math.inf))
             await self._count()
+
+    async def _oldest(self) -> Sequence[Sequence[Any]]:
+        """Look for the oldest message; once more if a look from the head has taken too long."""
+        look, began = self._look, monotonic()
+        since = look.since(began)
+        try:
+            rows = await self._database.rows("backlog_age", {**self._of_target, "since": since})
+        except psycopg.Error:
+            look.note_failure(since, began=began, now=monotonic())
+            if since != HEAD_POSITION or look.since(monotonic()) == HEAD_POSITION:
+                raise
+            return await self._oldest()
+        look.note(since, rows[0][2] if rows else None, began=began, now=monotonic())
+        return rows
 
     async def _count(self) -> None:
         """Count the messages that are stuck, and what jobs have done, if that is due."""

@@ -103,7 +103,7 @@ async def test_a_database_that_does_not_answer_is_out_of_reach(
     probed: Probed, proxy: PostgresProxy
 ) -> None:
     await until(lambda: probed.health.database == OK)
-    proxy.stall(matching="outbox_backlog")
+    proxy.stall(2, matching="outbox_backlog")  # a look from the head is followed by a shorter one
     await until(lambda: probed.health.database == "cannot be reached")
     await until(lambda: probed.health.database == OK)
 
@@ -219,3 +219,27 @@ async def test_what_the_database_refuses_is_told_apart(
         probed.facts.clear()
         await until(lambda: probed.health.database == said)
     assert probed.ages() == []
+
+
+async def test_deleted_rows_that_take_long_to_pass_make_no_outage(
+    probed: Probed, sql: psycopg.Connection
+) -> None:
+    """An old snapshot keeps them at the head; here one row takes longer than a probe may."""
+    await until(lambda: probed.health.database == OK)
+    sql.execute(
+        "CREATE OR REPLACE VIEW outbox.outbox_backlog AS SELECT shard, position, created_at"
+        " FROM outbox.outbox WHERE position > 9 OR (pg_sleep(2) IS NULL)"
+    )
+    sql.execute(
+        "INSERT INTO outbox.outbox SELECT 0, n, gen_random_uuid(), 0, 'Car', n::text, 1, 't',"
+        " '{}', '{}', 2, now() FROM unnest(ARRAY[9, 4 * 10^15]) AS n"
+    )
+    probed.facts.clear()
+    seen = set[str]()
+
+    def later() -> bool:
+        seen.add(probed.health.database)
+        return len(probed.ages()) > 3
+
+    await until(later)
+    assert seen == {OK}
