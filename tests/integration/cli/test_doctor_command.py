@@ -16,6 +16,7 @@ from tests.support.doctor_runs import found, run, verdicts
 from tests.support.dsql.server import ON_DSQL
 from tests.support.pty_terminal import Terminal
 
+from dsql_outbox.cli.doctor import verdicts as doctor_verdicts
 from dsql_outbox.cli.doctor.checks import CHECKS
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
 from dsql_outbox.cli.doctor.feature_probes import LARGE, PROBES
@@ -95,7 +96,7 @@ def test_lines_are_aligned_with_a_count_of_verdicts_at_the_end(url: str) -> None
     done = run(url)
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"ok       server       {KIND} ")
-    assert lines[-1] == "10 ok, 1 warn, 0 fail, 0 unknown"
+    assert lines[-1] == "11 ok, 1 warn, 0 fail, 0 unknown"
     assert (
         "warn     relay        0 publishers alive, nothing waits; start `dsql-outbox publish`"
         in (lines[10])
@@ -273,3 +274,26 @@ def test_the_page_shows_what_is_printed_and_explains_every_probe() -> None:
     for name in CHECKS:
         assert re.search(rf"^(ok|fail) +{name} ", page, re.MULTILINE), name
         assert re.search(rf"^\| ([\w ]+, )*{name}[ ,]", page, re.MULTILINE), name
+
+
+@pytest.mark.skipif(ON_DSQL, reason="Aurora DSQL has no VACUUM")
+def test_deleted_rows_that_an_old_snapshot_keeps_are_told_with_its_session(
+    url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_verdicts, "MOST_DEAD", 10)
+    with psycopg.connect(url) as old:
+        old.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        old.execute("SELECT 1")
+        sql.execute(
+            "INSERT INTO outbox.outbox SELECT 0, n, gen_random_uuid(), 0, 'Car', n::text, 1, 't',"
+            " '{}', '{}', 2, now() FROM generate_series(1, 50) AS n"
+        )
+        sql.execute("DELETE FROM outbox.outbox")
+        sql.execute("SELECT pg_stat_force_next_flush()")
+        sql.execute("SELECT 1")  # the statistics are sent between two statements
+        told = found(run(url, "--json"))["vacuum"]
+        assert told["values"]["rows"] == 50
+        assert (told["values"]["kind"], told["values"]["name"]) == (
+            "session",
+            str(old.info.backend_pid),
+        )

@@ -10,11 +10,13 @@ from dsql_outbox.cli.doctor.statement_probes import judge_rows_read, most_rows
 from dsql_outbox.cli.doctor.tail_probe import Commits, judge_tail
 from dsql_outbox.cli.doctor.verdicts import (
     ClockReading,
+    DeadRows,
     judge_clock,
     judge_path,
     judge_relay,
     judge_role,
     judge_tls,
+    judge_vacuum,
     offset_of,
 )
 from dsql_outbox.outbox import SchemaError
@@ -266,3 +268,20 @@ def test_a_few_commits_say_nothing_of_a_tail(few: str) -> None:
     enough = commits(0.05, 3.2, 21.0)
     found = judge_tail({"rising": enough, "scattered": enough} | {few: Commits([9.0], 0, 1.0)})
     assert (found.verdict, found.remedy) == ("unknown", "probe for longer")
+
+
+@pytest.mark.parametrize(
+    ("found", "names"),
+    [
+        (DeadRows(100_001, True, "session", "7", "ann", 300.0), "session 7 of ann"),
+        (DeadRows(100_001, True, "prepared transaction", "g1", "ann", 9.0), "g1 of ann"),
+        (DeadRows(100_001, True, "replication slot", "copy", None, None), "replication slot copy"),
+        (DeadRows(100_001, True, None, None, None, None), "pg_read_all_stats"),
+        (DeadRows(100_001, False, "session", "7", "ann", 300.0), "autovacuum"),
+    ],
+)
+def test_many_deleted_rows_are_told_with_what_keeps_them(found: DeadRows, names: str) -> None:
+    told = judge_vacuum(found)
+    assert told.verdict == "warn"
+    assert names in str(told.remedy)
+    assert judge_vacuum(found._replace(rows=100_000)).verdict == "ok"

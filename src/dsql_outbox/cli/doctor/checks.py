@@ -11,11 +11,13 @@ from .examined_database import ExaminedDatabase
 from .finding import Finding
 from .verdicts import (
     ClockReading,
+    DeadRows,
     judge_clock,
     judge_path,
     judge_relay,
     judge_role,
     judge_tls,
+    judge_vacuum,
     offset_of,
 )
 
@@ -158,6 +160,15 @@ def relay(visit: ExaminedDatabase) -> Iterator[Finding]:
     yield judge_relay(alive, visit.status.oldest_seconds)
 
 
+def vacuum(visit: ExaminedDatabase) -> Iterator[Finding]:
+    """Whether the database removes the rows that publishers delete."""
+    if visit.is_dsql:
+        yield Finding("vacuum", "ok", "not asked: Aurora DSQL has no VACUUM")
+        return
+    for row in visit.rows("doctor_vacuum", {"schema": visit.schema}):
+        yield judge_vacuum(DeadRows(*row))
+
+
 def _timed(work: Callable[[], object]) -> float:
     start = monotonic()
     work()
@@ -176,5 +187,6 @@ CHECKS: Final[Mapping[str, Check]] = {
     "round trip": round_trip,
     "opening": opening,
     "relay": relay,
+    "vacuum": vacuum,
 }
 """All checks by name, in the order in which they run and are shown."""

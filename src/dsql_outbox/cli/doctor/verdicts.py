@@ -14,6 +14,10 @@ _SKEW_FAIL: Final = 60.0
 """Seconds that the clocks may differ. AWS refuses a signature that is 5 minutes off."""
 
 _OLD: Final = 60.0
+
+MOST_DEAD: Final = 100_000
+"""The deleted rows in a healthy outbox. To pass over so many takes the server 0.4 s."""
+
 """Seconds that a message may wait before the relay counts as late.
 
 A healthy publisher reads at least once per second.
@@ -137,3 +141,41 @@ def judge_relay(alive: int, oldest: float | None) -> Finding:
         remedy = "see `dsql-outbox status`: a subject is blocked, or the publishers are too slow"
         return Finding("relay", "warn", text, remedy, values=values)
     return Finding("relay", "ok", text, values=values)
+
+
+class DeadRows(NamedTuple):
+    """Deleted rows of the outbox that are still there, and the oldest holder of such rows.
+
+    `kind` is None if no holder is seen. `seconds` is how long a transaction is open.
+    """
+
+    rows: int
+    is_vacuumed: bool
+    kind: str | None
+    name: str | None
+    owner: str | None
+    seconds: float | None
+
+
+def judge_vacuum(found: DeadRows) -> Finding:
+    """Judge the deleted rows: a sweep of the relay passes over each of them."""
+    text = f"{found.rows} deleted rows are still in the outbox"
+    values = found._asdict()
+    if found.rows <= MOST_DEAD:
+        return Finding("vacuum", "ok", text, values=values)
+    if not found.is_vacuumed:
+        remedy = "switch autovacuum on, and run VACUUM once"
+        return Finding("vacuum", "warn", f"{text}, and autovacuum is off", remedy, values=values)
+    if found.kind is None:
+        remedy = "ask again as a member of pg_read_all_stats, which sees what keeps them"
+        return Finding("vacuum", "warn", text, remedy, values=values)
+    holder = f"{found.kind} {found.name}" + (f" of {found.owner}" if found.owner else "")
+    since = "" if found.seconds is None else f", open for {duration(found.seconds)}"
+    remedy = f"end {holder}: nothing is removed that it may still see"
+    return Finding(
+        "vacuum",
+        "warn",
+        f"{text}; the oldest snapshot is that of {holder}{since}",
+        remedy,
+        values=values,
+    )
