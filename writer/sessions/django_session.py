@@ -28,7 +28,8 @@ class DjangoSession(CallerSession):
             raise _outside() from None
 
     def run(self, statements: Statements) -> Program[Sequence[Row]]:
-        return (yield from self._inner.run(statements))
+        with self._given.wrap_database_errors:  # Django then looks at the connection before reuse
+            return (yield from self._inner.run(statements))
 
     def fail(self) -> Program[None]:
         """Fail the transaction, and let the block of `atomic` end in a rollback.
