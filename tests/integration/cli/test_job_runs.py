@@ -17,9 +17,23 @@ pytestmark = pytest.mark.postgres_only("a job is held by a lock")
 RATE: Final = 8
 """Events per second. A job that keeps it needs more than half a second, and 0.2 s otherwise."""
 
-every_job: Final = pytest.mark.parametrize(
-    "job", [pytest.param(job, id=job.name.replace(" ", "_")) for job in JOBS]
-)
+
+def jobs(turn: int | None = None) -> pytest.MarkDecorator:
+    """Every job; with a turn, each third one from there, and the others are slow."""
+    return pytest.mark.parametrize(
+        "job",
+        [
+            pytest.param(
+                job,
+                id=job.name.replace(" ", "_"),
+                marks=[pytest.mark.slow] * (turn is not None and n % 3 != turn),
+            )
+            for n, job in enumerate(JOBS)
+        ],
+    )
+
+
+every_job: Final = jobs()
 
 
 @pytest.fixture
@@ -71,7 +85,7 @@ def test_a_job_that_failed_goes_on_as_it_said_and_json_has_its_counts(job_run: J
     assert_goes_on(job_run, *going_on(ended))
 
 
-@every_job
+@jobs(turn=0)
 def test_a_job_that_was_killed_goes_on(job_run: JobRun) -> None:
     with job_run.held(), job_run.start() as command:
         job_run.wait_for_hold()
@@ -91,7 +105,7 @@ def assert_goes_on(job_run: JobRun, *more: str) -> None:
 # --- rate, progress, JSON --------------------------------------------------------------
 
 
-@every_job
+@jobs(turn=1)
 def test_the_rate_is_kept(job_run: JobRun) -> None:
     began = monotonic()
     done = job_run.run("--rate", str(RATE))
@@ -100,7 +114,7 @@ def test_the_rate_is_kept(job_run: JobRun) -> None:
     job_run.assert_complete()
 
 
-@every_job
+@jobs(turn=2)
 def test_a_pipe_gets_the_progress_as_plain_lines(job_run: JobRun) -> None:
     told: list[str] = []
     with job_run.held() as holder, job_run.start() as command:
@@ -117,7 +131,7 @@ def test_a_pipe_gets_the_progress_as_plain_lines(job_run: JobRun) -> None:
     assert "\r" not in shown
 
 
-@every_job
+@jobs(turn=0)
 def test_a_terminal_shows_the_progress_in_place(job_run: JobRun) -> None:
     told = re.compile(job_run.job.text_when_held)
     with (
