@@ -85,9 +85,14 @@ class _Connection(Connection):
     last_tasks: frozenset[asyncio.Task[Any]] = frozenset()
     """What aiormq starts when a connection ends, and leaves to itself."""
 
+    @property
+    def end(self) -> asyncio.Future[Any]:
+        """What is done when the connection is closed, by the reason."""
+        return self.closing  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
     def _on_reader_done(self, task: asyncio.Task[Any]) -> None:
         before = asyncio.all_tasks()
-        super()._on_reader_done(task)
+        super()._on_reader_done(task)  # pyright: ignore[reportUnknownMemberType]
         self.last_tasks = frozenset(asyncio.all_tasks() - before)
 
 
@@ -129,7 +134,9 @@ class RabbitMqClient:
 
     async def connect(self, seconds: float) -> None:
         """Connect and log in. Raises `TimeoutError`, `OSError` or `AMQPError`."""
-        connecting = self.spawn(self._connection.connect())
+        connecting: asyncio.Task[bool] = self.spawn(
+            self._connection.connect()  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        )
         try:
             await asyncio.wait([connecting], timeout=seconds)
             if not connecting.done():
@@ -209,7 +216,7 @@ class RabbitMqClient:
 
     def lost(self) -> SinkUnavailable:
         """The error for a connection that is lost."""
-        closing = self._connection.closing if self._connection.is_closed else None
+        closing = self._connection.end if self._connection.is_closed else None
         cause = None if closing is None or closing.cancelled() else closing.exception()
         return SinkUnavailable(f"{self._settings} cannot be reached: {error_text(cause)}")
 
@@ -225,7 +232,7 @@ class RabbitMqClient:
             ending.cancel()
         with anyio.move_on_after(self._settings.timeout, shield=True):
             if not self._connection.is_closed:
-                await asyncio.wait([self._connection.closing])
+                await asyncio.wait([self._connection.end])
             ends |= self._ending | self._connection.last_tasks
             if ends:
                 await asyncio.wait(ends)
