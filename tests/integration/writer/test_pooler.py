@@ -196,3 +196,28 @@ async def test_callers_on_asyncpg_append_in_their_own_transactions(
                 group.start_soon(append, writer, event)
     await engine.dispose()
     assert stored(direct, "outbox").keys() == {str(event.id) for event in events}
+
+
+@pytest.mark.anyio
+async def test_the_doorbell_is_heard_past_the_pooler(
+    url: str, database_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LISTEN succeeds through it, but no notification arrives. Writers ring through it."""
+    monkeypatch.setattr("dsql_outbox.publisher.doorbell._PATIENCE", 0.2)
+    monkeypatch.setattr("dsql_outbox.publisher.relay.reader._FIRST_WAIT", 3_600.0)
+    settings = PublisherSettings(doorbell=True, idle_max=3_600.0)
+    async with Publisher(Database(url), MemorySink(), settings):
+        with anyio.fail_after(30):
+            while "--doorbell-database" not in caplog.text:  # noqa: ASYNC110 - a log is no event
+                await anyio.sleep(0.01)
+    sink = MemorySink()
+    direct = Database(database_url)
+    async with (
+        Publisher(Database(url), sink, settings, doorbell_database=direct),
+        AsyncWriter(Database(url), replace(QUICK, doorbell=True)) as writer,
+    ):
+        with anyio.fail_after(30):
+            for n in range(3):
+                await writer.write(Event.new("CarCreated", [Entity("Car", f"CAR-{n}")]))
+                while len(sink.messages) <= n:  # noqa: ASYNC110 - as above
+                    await anyio.sleep(0.01)
