@@ -45,7 +45,9 @@ _LAZY: Final = [
     "uvloop",
 ]
 _NUMBER: Final = struct.Struct("!i")
-_UNUSED: Final = ("dsql_outbox.__", "dsql_outbox.doors", "dsql_outbox.testing")
+_UNUSED: Final = tuple(
+    f"dsql_outbox.{name}" for name in ("__", "django", "doors", "schema.alembic", "testing")
+)
 _SIGNALS: Final = (signal.SIGCHLD, signal.SIGINT)
 
 
