@@ -240,7 +240,7 @@ class Order(Base):
 """)  # fmt: skip
     shop["engine"] = shop["create_async_engine"](engine_url(url, "asyncpg"))
     shop["event"] = shop["new_event"]()
-    retried, joined, _django = blocks("sqlalchemy.md")
+    retried, joined = blocks("sqlalchemy.md")
     async with AsyncWriter(shop["database"]) as shop["writer"]:
         await ran(shop, retried)
         await ran(shop, joined.replace("UPDATE loans SET ..", "UPDATE loans SET balance = 1"))
