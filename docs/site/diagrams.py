@@ -4,9 +4,29 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from blocks import Arrow, Blocks, Box
 from sequence import Diagram, Message, Note
 
-DIAGRAMS: Final = {
+DIAGRAMS: Final[dict[str, Blocks | Diagram]] = {
+    "architecture": Blocks(
+        "Your service stores rows and events in one transaction; publishers send them in order.",
+        (
+            Box(8, 8, 170, 112, "your service", ("your session", "writer")),
+            Box(
+                288, 8, 200, 132, "your database",
+                ("your rows", "events and entities", "outbox, in shards", "leases"),
+            ),
+            Box(598, 8, 170, 112, "publishers", ("each its shards,", "one subject in order")),
+            Box(878, 8, 150, 112, "broker", ("a topic per type", "of event")),
+            Box(878, 176, 150, 72, "consumer", ("inbox: once",)),
+        ),
+        (
+            Arrow("your service", "your database", "one commit"),
+            Arrow("your database", "publishers", "rows"),
+            Arrow("publishers", "broker", "messages"),
+            Arrow("broker", "consumer", "at least once"),
+        ),
+    ),
     "two-bugs": Diagram(
         "Two bugs of home-made outboxes: a row that is skipped, and a batch that is reordered.",
         ("your service", "outbox table", "a simple relay", "broker"),
