@@ -230,6 +230,28 @@ async def test_an_endpoint_that_is_called_twice_gives_its_own_answer_twice(
         assert connection.execute("SELECT balance FROM loans").fetchall() == [(8900,)]
 
 
+async def test_my_stack(
+    shop: dict[str, Any], url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (program,) = blocks("my-stack.md")
+    with psycopg.connect(url) as connection:
+        connection.execute("DROP TABLE orders")
+        connection.execute("CREATE TABLE orders (id uuid PRIMARY KEY, total numeric NOT NULL)")
+        connection.execute("DELETE FROM outbox.outbox")  # that of the loan
+    order = {"id": "5f0c6a1e-6c3e-4a0a-9f43-2d8c1a5b7e90", "total": "12.50"}
+    messages = tmp_path / "messages"
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("SINK", f"jsonl:{messages}")
+    await ran(shop, program)
+    async with served(shop["app"]) as server:
+        answer = await server.client.post("/orders", json=order)
+        assert (answer.status_code, answer.json()) == (201, {"order": order["id"]})
+        await until(lambda: messages.exists() and messages.read_text().endswith("\n"))
+    (line,) = messages.read_text().splitlines()
+    body = {"what": "OrderPlaced", "order": order["id"], "total": "12.50"}
+    assert json.loads(json.loads(line)["payload"]) == body
+
+
 async def test_sqlalchemy(shop: dict[str, Any], stored: Callable[[], list[str]], url: str) -> None:
     await ran(shop, """
 class Base(DeclarativeBase): ...
