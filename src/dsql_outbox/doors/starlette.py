@@ -172,7 +172,9 @@ async def outbox_ready(connection: HTTPConnection) -> Ready:
     if running.publisher is not None:
         return running.publisher.ready()
     database = await running.database.state()
-    return Ready(database == "ok", database, "no publisher", "no publisher")
+    is_ready = database == "ok"
+    summary = f"No publisher runs here, and the database {'answers' if is_ready else database}."
+    return Ready(is_ready, summary, database, "no publisher", "no publisher")
 
 
 async def readyz(request: Request) -> Response:

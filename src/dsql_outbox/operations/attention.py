@@ -1,6 +1,6 @@
 """What needs an operator, as sentences: the same ones on every surface. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -14,6 +14,7 @@ from .status import Bounded, Seen, Status
 
 _BLOCKED: Final = Selection(blocked=True)
 _DEAD: Final = Selection(state="dead")
+_NAMED: Final = 3
 _LATE: Final = 60.0
 """Seconds that the oldest message may wait although nothing else is wrong."""
 
@@ -124,13 +125,21 @@ def _refusing(status: Status, commands: Commands) -> Iterator[Attention]:
     """Topics that publishers have paused by themselves."""
     for target, names, more in _refused(status.publishers):
         of = f" of target {target}" if target else ""
-        number = len(names) + more
-        named = ", ".join(names[:3]) + (f" and {number - 3:,} more" if number > 3 else "")  # noqa: PLR2004 - those named
         yield Attention(
-            f"{_plural('Topic', number)} {named}{of}: the broker takes no messages there, or the "
-            "map fails for them. The messages wait.",
+            refusing_text(names, more, of=of),
             commands.topics(target),
         )
+
+
+def refusing_text(names: Sequence[str], more: int, *, of: str = "") -> str:
+    """The sentence about topics that take no messages; `more` are those without a name."""
+    number = len(names) + more
+    others = number - len(names[:_NAMED])
+    named = ", ".join(names[:_NAMED]) + (f" and {others:,} more" if others else "")
+    return (
+        f"{_plural('Topic', number)} {named}{of}: the broker takes no messages there, or the "
+        "map fails for them. The messages wait."
+    )
 
 
 def _refused(publishers: tuple[Seen, ...]) -> Iterator[tuple[str | None, list[str], int]]:

@@ -14,6 +14,8 @@ import msgspec
 
 from dsql_outbox.observability.facts import Fact, RelayProgress
 
+from .attention import refusing_text
+
 OK: Final = "ok"
 SILENT: Final = 30.0
 """Seconds without a fact from the relay, after which it is not ready."""
@@ -35,7 +37,8 @@ class Alive(msgspec.Struct, frozen=True):
 class Ready(msgspec.Struct, frozen=True):
     """Whether messages are relayed: the answer of ``/readyz``, ``ok`` or the reason per part.
 
-    The relay is ``ok`` if it owns its share of the shards, and has renewed them lately.
+    `summary` says it in a sentence, that of `attention` where it has one. The relay is ``ok`` if
+    it owns its share of the shards, and has renewed them lately.
 
     `paused` names the topics that take no messages, at most 50, and there are `paused_more`
     such topics without a name. The others are relayed, so it is
@@ -44,12 +47,37 @@ class Ready(msgspec.Struct, frozen=True):
     """
 
     ready: bool
+    summary: str
     database: str
     broker: str
     relay: str
     paused: Sequence[str] = ()
     paused_more: int = 0
     held: int = 0
+
+
+def readiness(database: str, broker: str, relay: str, progress: RelayProgress) -> Ready:
+    """Return the answer for the states of the parts, and what the relay has told."""
+    parts = {"database": database, "broker": broker, "relay": relay}
+    faults = [f"{name} {state}" for name, state in parts.items() if state != OK]
+    if faults:
+        summary = f"No messages are relayed: {', '.join(faults)}."
+    elif progress.paused:
+        summary = refusing_text(progress.paused, progress.paused_more)
+    elif progress.held:
+        summary = f"Messages are relayed. Subjects that wait behind a failure: {progress.held:,}."
+    else:
+        summary = "Messages are relayed."
+    return Ready(
+        not faults,
+        summary,
+        database,
+        broker,
+        relay,
+        paused=progress.paused,
+        paused_more=progress.paused_more,
+        held=progress.held,
+    )
 
 
 class Health:
@@ -90,11 +118,11 @@ class Health:
 
     def ready(self) -> Ready:
         """Whether waiting messages are being relayed."""
-        parts = (self._database_state(), self._broker_state(), self._relay_state())
-        last = self._progress or RelayProgress()
-        ready = all(part == OK for part in parts)
-        return Ready(
-            ready, *parts, paused=last.paused, paused_more=last.paused_more, held=last.held
+        return readiness(
+            self._database_state(),
+            self._broker_state(),
+            self._relay_state(),
+            self._progress or RelayProgress(),
         )
 
     def _database_state(self) -> str:

@@ -148,6 +148,7 @@ def test_it_is_not_ready_while_the_broker_is_down_and_ready_again_after(
             503,
             {
                 "ready": False,
+                "summary": "No messages are relayed: broker cannot be reached.",
                 "database": "ok",
                 "broker": "cannot be reached",
                 "relay": "ok",

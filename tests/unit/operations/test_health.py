@@ -1,5 +1,7 @@
 """Alive and ready: what is answered, and that the two are not the same."""
 
+import json
+
 import pytest
 from tests.support.clock import Clock
 
@@ -71,8 +73,9 @@ def test_it_is_ready_only_with_its_share_its_leases_and_answers_to_its_statement
     health(progress)
     found = health.ready()
     assert (found.ready, getattr(found, part)) == (False, reason)
+    assert found.summary == f"No messages are relayed: {part} {reason}."
     health(PROGRESS)
-    assert health.ready().ready
+    assert (health.ready().ready, health.ready().summary) == (True, "Messages are relayed.")
 
 
 def test_the_relay_is_at_work_as_long_as_it_tells_of_messages(health: Health, clock: Clock) -> None:
@@ -91,6 +94,9 @@ def test_paused_topics_are_named_and_leave_it_ready(health: Health) -> None:
     health(RelayProgress(paused=["events.A", "events.B"]))
     found = health.ready()
     assert (found.ready, found.paused) == (True, ["events.A", "events.B"])
+    assert found.summary.startswith("Topics events.A, events.B: the broker takes no messages there")
+    health(RelayProgress(paused=["a", "b", "c", "d"], paused_more=650))
+    assert health.ready().summary.startswith("Topics a, b, c and 651 more: ")
     health(PROGRESS)
     assert health.ready().paused == ()
 
@@ -136,10 +142,20 @@ def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Cl
     health(PROGRESS)
     assert {routes[path]().status for path in ("/healthz", "/readyz")} == {200}
     health(RelayProgress(paused=["events.A"]))
-    assert routes["/readyz"]() == (
+    answer = routes["/readyz"]()
+    assert (answer.status, json.loads(answer.body)) == (
         200,
-        b'{"ready":true,"database":"ok","broker":"ok","relay":"ok","paused":["events.A"],"paused_more":0,"held":0}\n',
-        "application/json",
+        {
+            "ready": True,
+            "summary": "Topic events.A: the broker takes no messages there, or the map fails for "
+            "them. The messages wait.",
+            "database": "ok",
+            "broker": "ok",
+            "relay": "ok",
+            "paused": ["events.A"],
+            "paused_more": 0,
+            "held": 0,
+        },
     )
     clock.now = STUCK + 1
     answer = routes["/healthz"]()
