@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from threading import enumerate as threads
 from time import monotonic
 from typing import Any
 
@@ -204,8 +203,7 @@ def test_a_transaction_that_writes_rings_only_after_its_commit(proxy: PostgresPr
         writer.write(event())  # an idle connection, on which a ring could leave too early
         for _ in range(3):
             wait_until(lambda: rings_of(proxy) > 0)
-            writer.ring()  # and no round goes on that would join the next ring
-            wait_until(lambda: not any("doorbell" in each.name for each in threads()))
+            wait_until(lambda: not writer._doorbell._has_round)  # which would join the next ring
             proxy.reset_counts()
             writer.transact(lambda transaction: transaction.append(event()))
             wait_until(lambda: rings_of(proxy) > 0)
