@@ -3,11 +3,12 @@
 import math
 import re
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.errors import SettingsError, SinkUnavailable
 from dsql_outbox.outbox.redaction import has_unclear_login
 from dsql_outbox.outbox.settings import is_unicode
 
@@ -92,6 +93,24 @@ def tls_context(
         files = ", ".join(file for file in (ca, cert, key) if file)
         raise SettingsError(f"{kind}: cannot use the PEM file {files}: {error}") from error
     return context
+
+
+@contextmanager
+def naming_the_authority() -> Generator[None]:
+    """Raise `SettingsError` for a `SinkUnavailable` whose cause is an untrusted certificate.
+
+    Waiting does not help then: the URL must name the authority by its parameter ``ca``.
+    """
+    try:
+        yield
+    except SinkUnavailable as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+            cause = cause.__cause__ or cause.__context__  # redis-py names no cause
+        if cause is None:
+            raise
+        text = f"{error}; name the authority that signed its certificate by ca=FILE in the URL"
+        raise SettingsError(text) from error
 
 
 def _no_password() -> str:

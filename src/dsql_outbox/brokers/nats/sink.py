@@ -10,15 +10,14 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
-from ssl import SSLCertVerificationError
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from nats.errors import ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError
 
-from dsql_outbox.outbox.errors import SettingsError, SinkUnavailable
 from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.sinks.port import Answer, at_host
+from dsql_outbox.publisher.sinks.url import naming_the_authority
 
 from .batches import Batches
 from .call import NatsCall
@@ -58,14 +57,8 @@ class JetStreamSink:
         Raises `SinkUnavailable` when no server answers within the timeout, and
         `SettingsError` when its certificate is not trusted.
         """
-        try:
+        with naming_the_authority():
             await self._connection.client(self._deadline())
-        except SinkUnavailable as error:
-            if not isinstance(error.__cause__, SSLCertVerificationError):
-                raise
-            raise SettingsError(
-                f"{error}; name the authority that signed its certificate by ca=FILE in the URL"
-            ) from error
 
     async def close(self) -> None:
         """Disconnect."""

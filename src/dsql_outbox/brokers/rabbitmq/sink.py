@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
-from ssl import SSLCertVerificationError
 from typing import Final
 
-from dsql_outbox.outbox.errors import SettingsError, SinkUnavailable
 from dsql_outbox.outbox.message import Message
-from dsql_outbox.publisher.sinks.port import Answer, Destination
+from dsql_outbox.publisher.sinks.port import Answer
+from dsql_outbox.publisher.sinks.url import naming_the_authority
 
 from .call import RabbitMqCall
 from .connection import RabbitMqConnection
@@ -26,8 +25,7 @@ class RabbitMqSink:
     system = "rabbitmq"
 
     def __init__(self, settings: RabbitMqSettings) -> None:
-        first = settings.hosts[0]
-        self.destination = Destination(host=first.host, port=first.port)
+        self.destination = settings.hosts[0]
         self._settings = settings
         self._connection = RabbitMqConnection(settings)
         self._turns = asyncio.Semaphore(_CALLS)
@@ -39,14 +37,8 @@ class RabbitMqSink:
         Raises `SinkUnavailable` when no server answers within the timeout or takes the login, and
         `SettingsError` when its certificate is not trusted.
         """
-        try:
+        with naming_the_authority():
             await self._connection.client(self._deadline())
-        except SinkUnavailable as error:
-            if not isinstance(error.__cause__, SSLCertVerificationError):
-                raise
-            raise SettingsError(
-                f"{error}; name the authority that signed its certificate by ca=FILE in the URL"
-            ) from error
 
     async def close(self) -> None:
         """Disconnect."""

@@ -8,17 +8,17 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from ssl import SSLCertVerificationError
 from typing import Any, Final
 
 from redis.asyncio import Connection, ConnectionPool, SSLConnection
 from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError, ResponseError
 
-from dsql_outbox.outbox.errors import SettingsError, SinkUnavailable
+from dsql_outbox.outbox.errors import SinkUnavailable
 from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.sinks.cloudevents import binary_headers
 from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, key_runs
+from dsql_outbox.publisher.sinks.url import naming_the_authority
 
 from .refusal import blames_server, topic_outcome
 from .url import RedisSettings
@@ -57,14 +57,8 @@ class RedisSink:
         Raises `SinkUnavailable` when the server does not answer within the timeout or refuses the
         login, and `SettingsError` when its certificate is not trusted.
         """
-        try:
+        with naming_the_authority():
             await self._ask()
-        except SinkUnavailable as error:
-            if not _is_untrusted(error):
-                raise
-            raise SettingsError(
-                f"{error}; name the authority that signed its certificate by ca=FILE in the URL"
-            ) from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -240,10 +234,3 @@ class _PasswordFile(CredentialProvider):
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
         return self.get_credentials()
-
-
-def _is_untrusted(error: BaseException | None) -> bool:
-    """Whether a certificate that is not trusted is among the causes."""
-    while error is not None and not isinstance(error, SSLCertVerificationError):
-        error = error.__cause__ or error.__context__  # redis-py names no cause
-    return error is not None
