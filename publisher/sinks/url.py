@@ -5,6 +5,7 @@ import re
 import ssl
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -54,6 +55,28 @@ def parameters(kind: str, query: str, known: Collection[str]) -> dict[str, str]:
         if "\0" in value or not is_unicode(value):
             raise SettingsError(f"{name} of {kind} must not hold a NUL or half a surrogate pair")
     return given
+
+
+def read_text(kind: str, name: str, file: str) -> str:
+    """Read the file of the parameter `name`. Raises `SettingsError` if that is not possible."""
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name} of {kind}: cannot read {file}") from error
+
+
+def password_file(kind: str, given: Mapping[str, str], password: str | None) -> Path | None:
+    """The file of the parameter ``password_file``, or None; each login reads it again.
+
+    Raises `SettingsError` for a file that cannot be read, and beside a password before the @.
+    """
+    name = given.get("password_file")
+    if name is None:
+        return None
+    if password is not None:
+        raise SettingsError(f"{kind} has one password: text before the @, or password_file")
+    read_text(kind, "password_file", name)  # so that a wrong name is reported now
+    return Path(name)
 
 
 def seconds(kind: str, text: str) -> float:

@@ -3,11 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from dsql_outbox.outbox.errors import SettingsError
-from dsql_outbox.publisher.sinks.url import TIMEOUT, parameters, seconds, split_hosts, split_login
+from dsql_outbox.publisher.sinks.url import (
+    TIMEOUT,
+    parameters,
+    read_text,
+    seconds,
+    split_hosts,
+    split_login,
+)
 
 from .tokens import TokenProvider, msk_tokens
 
@@ -207,20 +213,14 @@ def _login(
 
 
 def _password(file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"password_file of {_KIND}: cannot read {file}") from error
+    return read_text(_KIND, "password_file", file).strip()
 
 
 def _file(path: str | None) -> dict[str, str]:
     """Read ``name=value`` lines, as in Kafka's client.properties; ``#`` starts a comment."""
     if path is None:
         return {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"config of {_KIND}: cannot read {path}") from error
+    lines = read_text(_KIND, "config", path).splitlines()
     found: dict[str, str] = {}
     for number, line in enumerate(map(str.strip, lines), start=1):
         if not line or line.startswith("#"):

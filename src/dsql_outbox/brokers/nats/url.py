@@ -11,6 +11,7 @@ from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.publisher.sinks.url import (
     TIMEOUT,
     parameters,
+    read_text,
     seconds,
     split_hosts,
     split_login,
@@ -101,7 +102,7 @@ def _replicas(text: str) -> int:
 def _nkey(file: str | None) -> str | None:
     if file is None:
         return None
-    seed = _read("nkey", file).strip()
+    seed = read_text(_KIND, "nkey", file).strip()
     if not _SEED.fullmatch(seed):
         raise SettingsError(f"nkey of {_KIND}: {file} holds no seed of a user (SU..)")
     return seed
@@ -111,7 +112,7 @@ def _creds(file: str | None) -> Path | None:
     if file is None:
         return None
     # nats-py never stops reading a file without these sections.
-    text = _read("creds", file)
+    text = read_text(_KIND, "creds", file)
     if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
         raise SettingsError(f"creds of {_KIND}: {file} holds no user JWT and seed")
     return Path(file)
@@ -124,12 +125,5 @@ def _token(file: str | None) -> Callable[[], str] | None:
     def read() -> str:
         return Path(file).read_text(encoding="utf-8").strip()
 
-    _read("token_file", file)  # so that a wrong name is reported now
+    read_text(_KIND, "token_file", file)  # so that a wrong name is reported now
     return read
-
-
-def _read(name: str, file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{name} of {_KIND}: cannot read {file}") from error

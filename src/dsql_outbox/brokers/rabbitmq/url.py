@@ -13,6 +13,7 @@ from dsql_outbox.publisher.sinks.port import Destination, at_host
 from dsql_outbox.publisher.sinks.url import (
     TIMEOUT,
     parameters,
+    password_file,
     seconds,
     split_hosts,
     split_login,
@@ -78,7 +79,9 @@ def parse_rabbitmq_url(url: str) -> RabbitMqSettings:
         raise SettingsError(f"{_KIND} is {_FORM}") from None
     given = parameters(_KIND, query, _PARAMETERS)
     user, password = split_login(login)
-    file = _password_file(given.get("password_file"), user, password)
+    file = password_file(_KIND, given, password)
+    if bool(user) != (password is not None or file is not None):
+        raise SettingsError(f"a login of {_KIND} is USER:PASSWORD@, or USER@ and password_file")
     return RabbitMqSettings(
         hosts=tuple(map(at_host, hosts)),
         vhost=_vhost(unquote(vhost) or "/"),
@@ -103,18 +106,3 @@ def _exchange(name: str) -> str:
         rule = "has up to 127 of the characters A-Z a-z 0-9 _ . : @ # , / + - and blank"
         raise SettingsError(f"exchange of {_KIND} {rule}: {name[:60]!a}")
     return name
-
-
-def _password_file(name: str | None, user: str, password: str | None) -> Path | None:
-    if bool(user) != (password is not None or name is not None):
-        raise SettingsError(f"a login of {_KIND} is USER:PASSWORD@, or USER@ and password_file")
-    if name is None:
-        return None
-    if password is not None:
-        raise SettingsError(f"{_KIND} has one password: text before the @, or password_file")
-    file = Path(name)
-    try:
-        file.read_text(encoding="utf-8")  # so that a wrong name is reported now
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"password_file of {_KIND}: cannot read {name}") from error
-    return file

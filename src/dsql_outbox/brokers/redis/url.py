@@ -11,6 +11,7 @@ from dsql_outbox.publisher.sinks.port import Destination, at_host
 from dsql_outbox.publisher.sinks.url import (
     TIMEOUT,
     parameters,
+    password_file,
     seconds,
     split_hosts,
     split_login,
@@ -56,35 +57,23 @@ def parse_redis_url(url: str) -> RedisSettings:
         raise SettingsError(f"{_KIND} is {_FORM}, with one host") from None
     given = parameters(_KIND, query, _PARAMETERS)
     user, password = split_login(login)
+    file = password_file(_KIND, given, password)
+    if user and password is None and file is None:
+        text = f"the user of {_KIND} needs a password: USER:PASSWORD@, or password_file="
+        raise SettingsError(text)
     context = tls_context(_KIND, url, "rediss", given)
     return RedisSettings(
         host=at_host(host),
         database=int(database[1]) if database else 0,
         user=user or None,
         password=password,
-        password_file=_password_file(given.get("password_file"), user, password),
+        password_file=file,
         tls=None if context is None else {n: given[n] for n in ("ca", "cert", "key") if n in given},
         timeout=seconds(_KIND, given.get("timeout", TIMEOUT)),
         maxlen=_count("maxlen", given["maxlen"], 1) if "maxlen" in given else None,
         fsync=_is_yes("fsync", given.get("fsync", "no")),
         replicas=_count("replicas", given.get("replicas", "0"), 0),
     )
-
-
-def _password_file(name: str | None, user: str, password: str | None) -> Path | None:
-    if name is None:
-        if user and password is None:
-            text = f"the user of {_KIND} needs a password: USER:PASSWORD@, or password_file="
-            raise SettingsError(text)
-        return None
-    if password is not None:
-        raise SettingsError(f"{_KIND} has one password: text before the @, or password_file")
-    file = Path(name)
-    try:
-        file.read_text(encoding="utf-8")  # so that a wrong name is reported now
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"password_file of {_KIND}: cannot read {name}") from error
-    return file
 
 
 def _count(name: str, text: str, least: int) -> int:
