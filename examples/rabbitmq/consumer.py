@@ -7,6 +7,7 @@ the other processes that read it wait, and one of them takes over when that one 
 import asyncio
 import os
 import sys
+from contextlib import suppress
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractQueue
@@ -67,4 +68,5 @@ async def main(numbers: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main([int(word) for word in sys.argv[1:]] or list(range(QUEUES))))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main([int(word) for word in sys.argv[1:]] or list(range(QUEUES))))

@@ -121,6 +121,21 @@ def test_an_order_whose_transaction_conflicts_has_one_event(
     assert (orders, events) == ([("O-1",), ("O-2",)], 2)
 
 
+def test_the_relay_ends_its_work_on_ctrl_c(url: str, in_memory: "Programs") -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+
+        def publishers() -> int:
+            query = "SELECT count(*) FROM outbox.outbox_publishers"
+            ((count,),) = connection.execute(query).fetchall()
+            return int(count)
+
+        relay = in_memory.relay()
+        wait_until(lambda: publishers() == 1)
+        relay.send_signal(signal.SIGINT)
+        assert relay.wait(30) == 0
+        assert publishers() == 0, "it has said goodbye"
+
+
 # --- a worker on RabbitMQ --------------------------------------------------------------
 
 
@@ -154,7 +169,8 @@ class Programs:
 
     def kill(self, program: subprocess.Popen[bytes]) -> None:
         """Kill a program and the processes that it has started."""
-        os.killpg(program.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended
+            os.killpg(program.pid, signal.SIGKILL)
         program.wait()
         self._running.remove(program)
 
@@ -169,6 +185,15 @@ class Programs:
         )  # fmt: skip
         self._running.append(program)
         return program
+
+
+@pytest.fixture
+def in_memory(shop: Any, url: str) -> Iterator[Programs]:
+    """Programs on the database of this test, with a broker in memory."""
+    assert shop, "its tables are there"
+    found = Programs(DATABASE_URL=url, BROKER_URL="memory://")
+    yield found
+    found.end()
 
 
 @pytest.fixture
