@@ -94,18 +94,19 @@ async def test_an_unroutable_topic_is_unavailable_and_the_others_go_on(
 async def test_without_its_exchange_all_is_unavailable_until_it_is_there(
     broker: RabbitMqBroker,
 ) -> None:
+    topics = [new_message(topic=f"events.{n}") for n in range(1000)]
     async with broker.open() as sink:
         assert await published(sink, cars(5)) == [Delivered()] * 5
         await broker.delete_exchange()
-        outcomes = await published(sink, cars(200))
+        outcomes = await published(sink, topics)
         await published(sink, [])
         await broker.declare_exchange()
-        later = await published(sink, cars(200))
+        later = await published(sink, topics[:200])
 
     missing = outcomes[0]
     assert isinstance(missing, Unavailable)
     assert f"no exchange '{broker.name}'" in missing.error
-    assert outcomes == [missing] * 200
+    assert outcomes == [missing] * 1000, "all have an answer, although each closes a channel"
     assert later == [Delivered()] * 200
 
 
@@ -124,6 +125,21 @@ async def test_a_full_queue_that_rejects_is_a_retry_for_its_messages_alone(
     assert outcomes[:20] == [Delivered()] * 20
     assert len(refused) >= 150
     assert all(isinstance(each, Retry) and "events.Full" in each.error for each in refused)
+
+
+async def test_a_full_queue_takes_messages_when_its_limit_is_gone(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    """A quorum queue that was full for a channel is full for it until it is read."""
+    full = RabbitMqBroker(server.host, broker.proxy, x_queue_type="quorum")
+    await full.prepare()
+    limit = '{"max-length":10,"overflow":"reject-publish"}'
+    server.ctl("set_policy", full.name, full.name, limit, "--apply-to", "queues")
+    async with full.open() as sink:
+        while all(outcome == Delivered() for outcome in await published(sink, cars(50))):
+            pass
+        server.ctl("clear_policy", full.name)
+        await deliver(sink, cars(1))
 
 
 async def test_a_topic_without_the_right_is_unavailable_and_the_others_go_on(
@@ -198,11 +214,15 @@ async def test_an_alarm_is_an_unavailable_sink_that_sends_nothing_more(
 async def test_closing_ends_in_time_while_an_alarm_keeps_what_was_sent(
     server: RabbitMqServer, broker: RabbitMqBroker
 ) -> None:
+    broker.parameters = "timeout=2"
     large = [new_message(f"Car/{n}", b"x" * (LARGEST - 1)) for n in range(200)]
-    with server.memory_alarm(), anyio.fail_after(8):
+    with server.memory_alarm(), anyio.fail_after(12):
         async with broker.open() as sink:
             with pytest.raises(SinkUnavailable, match="alarm"):
                 await published(sink, large)
+            began = monotonic()
+
+    assert monotonic() - began < 1.8, "it said goodbye, which nobody reads"
 
 
 async def test_a_frozen_server_is_an_unavailable_sink_until_it_goes_on(
