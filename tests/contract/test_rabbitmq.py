@@ -23,7 +23,7 @@ from tests.support.checkout import ROOT
 from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
-from dsql_outbox.publisher import Delivered, Rejected, Retry, Unavailable, open_sink
+from dsql_outbox.publisher import Delivered, NotAttempted, Rejected, Retry, Unavailable, open_sink
 from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import deliver, in_order, new_message, published
@@ -150,9 +150,10 @@ async def test_a_topic_without_the_right_is_unavailable_and_the_others_go_on(
     server.ctl("set_permissions", user, "", ".*", "")
     server.ctl("set_topic_permissions", user, broker.name, r"^events\.Car", "")
     url = broker.url.replace("://", f"://{user}:p%40ss%3Aw%2Frd@")
+    healthy = cars(50)
     async with open_sink(url) as sink:
         outcomes = await published(sink, [*cars(50), *cars(50, "events.Van"), *cars(50)])
-        later = await published(sink, [*cars(50), *cars(50, "events.Van")])
+        later = await published(sink, [*healthy, *cars(50, "events.Van")])
         server.ctl("set_topic_permissions", user, broker.name, ".*", "")
         await deliver(sink, cars(50, "events.Van"))
 
@@ -162,6 +163,10 @@ async def test_a_topic_without_the_right_is_unavailable_and_the_others_go_on(
     assert "p@ss" not in refused.error
     assert outcomes == [Delivered()] * 50 + [refused] * 50 + [Delivered()] * 50
     assert later == [Delivered()] * 50 + [refused] * 50
+    there = [stored.event_id for stored in await broker.stored()]
+    assert [there.count(message.event_id) for message in healthy] == [1] * 50, (
+        "a topic that was refused goes alone, so its closing hits no other message"
+    )
 
 
 async def test_a_message_over_the_limit_is_rejected_alone(broker: RabbitMqBroker) -> None:
@@ -303,6 +308,29 @@ async def test_a_topic_whose_queue_is_silent_is_unavailable_and_the_others_go_on
     assert isinstance(quiet, Unavailable)
     assert "late.X" in quiet.error
     assert outcomes == [Delivered()] * 5 + [quiet] * 2
+
+
+async def test_a_topic_of_which_one_queue_is_silent_goes_on(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    """Its subjects are spread over two queues, as docs/rabbitmq.md shows."""
+    silent = RabbitMqBroker(server.host, broker.proxy)
+    await silent.prepare()
+    async with broker.channel() as channel:
+        by_subject = await channel.declare_exchange(
+            f"{broker.name}.by-subject",
+            "x-consistent-hash",
+            arguments={"hash-header": "ce-subject"},
+        )
+        await by_subject.bind(broker.name, "late.#")
+        for name in (silent.name, broker.name):
+            queue = await channel.get_queue(name, ensure=False)
+            await queue.bind(by_subject, "1")
+    async with broker.open() as sink:
+        with server.silent_queue(silent.name):
+            outcomes = await published(sink, cars(50, "late.X"))
+
+    assert set(outcomes) == {Delivered(), NotAttempted()}
 
 
 async def test_the_next_host_is_tried(broker: RabbitMqBroker) -> None:
