@@ -170,14 +170,16 @@ async def test_a_topic_without_the_right_is_unavailable_and_the_others_go_on(
 
 
 async def test_a_message_over_the_limit_is_rejected_alone(broker: RabbitMqBroker) -> None:
+    broker.parameters = "timeout=5"
     large = new_message("Car/large", b"x" * (LARGEST + 1))
     async with broker.open() as sink:
-        outcomes = await published(sink, [*cars(50), large, *cars(50, "events.Y")])
+        outcomes = await published(sink, [*cars(300), large, *cars(300, "events.Y")])
 
-    assert isinstance(outcomes[50], Rejected)
-    assert str(LARGEST) in outcomes[50].error
-    del outcomes[50]
-    assert outcomes == [Delivered()] * 100
+    assert isinstance(outcomes[300], Rejected)
+    assert str(LARGEST) in outcomes[300].error
+    del outcomes[300]
+    assert outcomes == [Delivered()] * 600
+    assert len(await broker.stored()) < 600 + 128, "only those around it are sent twice"
 
 
 async def test_headers_over_a_frame_and_a_long_routing_key_are_rejected_alone(
@@ -327,8 +329,8 @@ async def test_a_topic_of_which_one_queue_is_silent_goes_on(
             queue = await channel.get_queue(name, ensure=False)
             await queue.bind(by_subject, "1")
     async with broker.open() as sink:
-        with server.silent_queue(silent.name):
-            outcomes = await published(sink, cars(50, "late.X"))
+        with server.silent_queue(silent.name), anyio.fail_after(4):
+            outcomes = await published(sink, cars(1000, "late.X"))
 
     assert set(outcomes) == {Delivered(), NotAttempted()}
 

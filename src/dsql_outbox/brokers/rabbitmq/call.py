@@ -17,10 +17,9 @@ from .envelope import Unfit, envelope
 from .url import RabbitMqSettings
 
 _WINDOW: Final = 128
-"""The most messages of a call that are on their way: making their frames takes some milliseconds.
+"""The most messages of a call that are on their way; the next ones follow when all are answered.
 
-The next ones follow when all are answered. One that is sent when RabbitMQ closes the channel
-would end the connection.
+So many may be stored twice if RabbitMQ closes the channel for one of them.
 """
 
 _MOST_DOUBTS: Final = 10_000
