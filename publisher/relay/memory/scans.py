@@ -92,15 +92,14 @@ class Sweep(Scan):
         self._began = 0.0
         self._next_at = float("-inf")
         self._stretches = [Stretch(LAST.position, 0.0)]
-        self._passed: list[Stretch] = []
-        self._seconds = 0.0
+        self._seconds = [0.0]  # of each stretch so far, the one to read next as the last
         self.is_short = False
         """Whether the last sweep saw the whole shard in one read."""
 
     @property
     def stretch(self) -> Stretch:
         """What to read next: to its end, and how long that took the last time."""
-        return self._stretches[len(self._passed)]
+        return self._stretches[len(self._seconds) - 1]
 
     @property
     def goes_to_the_end(self) -> bool:
@@ -119,14 +118,14 @@ class Sweep(Scan):
         After `seconds` of the server this stretch is read alone.
         """
         self._began = now
-        at, stretch = len(self._passed), self.stretch
+        at, stretch = len(self._seconds) - 1, self.stretch
         self._stretches[at] = stretch._replace(seconds=max(seconds, stretch.seconds))
 
     def restart(self, now: float) -> None:
         """Begin at the head again."""
         if not self.is_running or self.place > HEAD:
             self.place, self.is_running, self._began = HEAD, True, now
-            self._passed, self._seconds = [], 0.0
+            self._seconds = [0.0]
 
     def note_read(
         self, found: RangeRead, rows: int, now: float, *, clock: int = 0, seconds: float = 0.0
@@ -135,20 +134,22 @@ class Sweep(Scan):
 
         The server took `seconds` more for it than usual; `clock` is its time, in microseconds.
         """
-        is_whole = self.place == HEAD and not found.is_cut and self.goes_to_the_end
+        is_whole = self.place == HEAD and not found.is_cut
         self.note_range(found, rows)
         if len(found.rows) * 2 < rows:  # else the time was for the rows
-            self._seconds += seconds
+            self._seconds[-1] += seconds
         if self.is_running:
             return
-        until = self.stretch.until
-        self._passed.append(Stretch(until, self._seconds))
-        self._seconds = 0.0
-        if until < LAST.position:
-            self.place, self.is_running = RowPlace(until, LAST.event_id), True
+        if not self.goes_to_the_end:
+            self.place, self.is_running = RowPlace(self.stretch.until, LAST.event_id), True
+            self._seconds.append(0.0)
             return
         self.is_short = is_whole
-        self._stretches, self._passed = _stretches(self._passed, clock - _OVERLAP), []
+        passed = [
+            Stretch(each.until, took)
+            for each, took in zip(self._stretches, self._seconds, strict=True)
+        ]
+        self._stretches, self._seconds = _stretches(passed, clock - _OVERLAP), [0.0]
         rest = min(_LONGEST, _SHARE * (now - self._began))
         self._next_at = now + max(_REST, rest)
 

@@ -21,6 +21,7 @@ def test_a_sweep_goes_on_by_key_and_rests_when_it_has_seen_all() -> None:
     assert not sweep.is_due(1.01)
     assert sweep.is_due(1.03)
     assert sweep.place == HEAD
+    assert not sweep.is_short
 
 
 def test_a_long_sweep_takes_a_twentieth_of_the_time() -> None:
@@ -152,11 +153,48 @@ def test_a_stretch_that_has_ended_is_not_read_again_in_the_same_sweep() -> None:
     assert sweep.is_running
 
 
+def test_a_sweep_that_begins_again_begins_with_its_first_stretch() -> None:
+    sweep = Sweep()
+    swept(sweep, 10.0, 0.04)
+    assert sweep.is_due(20.0)
+    first = sweep.stretch
+    sweep.note_read(found(7), 10, 20.0, seconds=0.04)
+    assert sweep.stretch != first
+    sweep.restart(20.0)
+    assert (sweep.place, sweep.stretch) == (HEAD, first)
+
+
+def test_a_stretch_without_an_answer_counts_as_long_and_others_as_before() -> None:
+    sweep = Sweep()
+    swept(sweep, 10.0, 0.04)
+    assert sweep.is_due(20.0)
+    sweep.note_outage(20.0)
+    assert sweep.stretch.seconds == 0.04
+    sweep.note_outage(26.0, 6.0)
+    assert sweep.stretch.seconds == 6.0
+
+
+def test_a_clock_that_was_set_back_makes_no_stretch_before_the_others() -> None:
+    sweep = Sweep()
+    swept(sweep, 10.0, 0.04)
+    swept(sweep, 30.0, 0.04, 0.03)
+    swept(sweep, 20.0 + 60, 0.04, 0.03, 0.02)
+    sweep.restart(200.0)
+    ends = list[int]()
+    while sweep.is_running:
+        ends.append(sweep.stretch.until)
+        sweep.note_read(found(1), 10, 200.0, clock=CLOCK, seconds=0.04)
+    assert sweep.is_due(300.0)
+    again = swept(sweep, 300.0, *(0.04 for _ in ends))
+    assert again == ends == sorted(ends)
+
+
 def test_stretches_become_one_when_the_deleted_rows_are_gone() -> None:
     sweep = Sweep()
     swept(sweep, 10.0, 0.04)
     swept(sweep, 20.0, 0.04, 0.03)
     swept(sweep, 30.0, 0.001, 0.001, 0.001)
+    assert not sweep.is_short
     assert swept(sweep, 40.0, 0.001) == [LAST.position]
     assert sweep.is_short
 
