@@ -146,8 +146,8 @@ def keep_old_rows() -> AbstractContextManager[Any]:
 def _forget_asked(kind: str) -> AbstractContextManager[Any]:
     right = Reader._take_back
 
-    def take_back(reader: Reader, asked: Collection[Any]) -> None:
-        right(reader, [each for each in asked if each.kind != kind])
+    def take_back(reader: Reader, asked: Collection[Any], seconds: float = 0.0) -> None:
+        right(reader, [each for each in asked if each.kind != kind], seconds)
 
     return patch.object(Reader, "_take_back", take_back)
 
