@@ -204,7 +204,6 @@ class TaskDoorbell(Doorbell[AsyncConnection]):
     def __init__(self, connections: AsyncConnections, schema: str, *, is_on: bool) -> None:
         self._tasks = connections
         self._task: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         super().__init__(connections, schema, is_on=is_on)
 
     def ring(self) -> None:
@@ -216,8 +215,8 @@ class TaskDoorbell(Doorbell[AsyncConnection]):
         except OutboxError as error:
             self._note(error)
             return
-        if loop is not self._loop:  # the round of a former loop goes on nowhere
-            self._loop, self._task = loop, None
+        if self._task is not None and self._task.get_loop() is not loop:
+            self._task = None  # the round of a former loop goes on nowhere
             self._begin()
         super().ring()
 
