@@ -1,9 +1,11 @@
 """The app in a Django project: its settings, checks, commands and migrations."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from typing import Any, ClassVar
 
@@ -260,6 +262,10 @@ def test_a_command_can_be_called_by_code(url: str, capfd: pytest.CaptureFixture[
     shown = capfd.readouterr().out
     assert "schema outbox: no difference" in shown
     assert '"typed".outbox' in shown
+    before = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor(1) as pool:  # where Python lets nobody take a signal
+        pool.submit(call_command, "outbox", "schema", "check").result(timeout=30)
+    assert signal.getsignal(signal.SIGTERM) == before
     with pytest.raises(SystemExit):
         call_command("outbox", "no-such-command")
     with pytest.raises(CommandError, match="the database nothing has no outbox"):

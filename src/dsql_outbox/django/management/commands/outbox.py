@@ -34,10 +34,11 @@ class Command(BaseCommand):
         script = Path(argv[0]).name
         program = "python -m django" if script == "__main__.py" else script
         try:
-            _run(f"{program} {argv[1]}", words, given.using or DEFAULT_DB_ALIAS)
+            database = _database(f"{program} {argv[1]}", given.using or DEFAULT_DB_ALIAS)
         except CommandError as error:
             self.stderr.write(f"Error: {error}")
             sys.exit(error.returncode)
+        main(words, program=f"{program} {argv[1]}", given=database)
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the arguments, for `call_command`."""
@@ -49,8 +50,11 @@ class Command(BaseCommand):
 
         Raises `SystemExit` unless its exit code is 0.
         """
-        try:
-            _run("manage.py outbox", words, using)
+        database = _database("manage.py outbox", using)
+        from dsql_outbox.cli.main import main as command  # noqa: PLC0415 - an extra
+
+        try:  # without `main`, which would take the signals of the calling process
+            command(words, prog_name="manage.py outbox", obj=database)
         except SystemExit as ended:
             if ended.code:
                 raise
@@ -64,13 +68,12 @@ def _own_words(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:end], words[end:]
 
 
-def _run(program: str, words: list[str], using: str) -> None:
+def _database(program: str, using: str) -> object:
     try:
         from dsql_outbox.cli.database_options import GivenDatabase  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise CommandError(str(MissingExtra("cli", program))) from error
     try:
-        given = GivenDatabase(database_url(using), outbox_settings().schema)
+        return GivenDatabase(database_url(using), outbox_settings().schema)
     except SettingsError as error:
         raise CommandError(str(error), returncode=2) from error
-    main(words, program=program, given=given)
