@@ -42,7 +42,7 @@ def outbox_settings() -> OutboxSettings:
     if "DATABASES" in found:
         made = replace(made, databases=_aliases(found["DATABASES"]))
     if "SCHEMA" in found:
-        made = replace(made, schema=found["SCHEMA"])
+        made = replace(made, schema=_schema(found["SCHEMA"]))
     if found.get("SHARDS") is not None:
         made = replace(made, shards=_shards(found["SHARDS"]))
     if "WRITER" in found:
@@ -63,6 +63,12 @@ def _aliases(given: Any) -> tuple[str, ...]:
                 f'{_NAME}["DATABASES"] names {alias}, which DATABASES does not have'
             )
     return aliases
+
+
+def _schema(given: Any) -> str:
+    if not isinstance(given, str):
+        raise SettingsError(f'{_NAME}["SCHEMA"] is a str, not {type(given).__name__}')
+    return given
 
 
 def _shards(given: Any) -> int:

@@ -153,6 +153,8 @@ def test_a_database_without_an_outbox_gets_no_tables(empty: str, by: str) -> Non
         ({"WRITER": {"retries": 3}}, "WriterSettings has no retries"),
         ({"WRITER": {"base": -1}}, "WriterSettings.base must be above 0"),
         ({"SCHEMA": "Outbox"}, "schema 'Outbox' must be lower-case"),
+        ({"SCHEMA": 5}, r"\[\"SCHEMA\"\] is a str, not int"),
+        ({"WRITER": {"base": "1"}}, "WriterSettings.base"),
     ],
 )
 def test_a_wrong_setting_is_told_by_check_and_by_the_first_call(
