@@ -43,6 +43,7 @@ class RunSession(DjangoSession):
         super().__init__(given, session_of)
         self._transaction = transaction
         self._run = run
+        self.run_id = transaction.run_id
 
     def run(self, statements: Statements) -> Program[Sequence[Row]]:
         before = self._transaction.status
@@ -76,6 +77,7 @@ class DjangoTransaction(RunTransaction):
         self._driver: Any = None
         self._ours: Any = None
         self._run: Watcher | None = None
+        self.run_id = ""
         self.has_noted = False
         """Whether the run knows of an error."""
 
@@ -98,6 +100,7 @@ class DjangoTransaction(RunTransaction):
         return [self._django]
 
     def begin(self, guards: Guards, run: str) -> Program[None]:
+        self.run_id = run
         yield Invoke(self._enter, None)
         with self._django.wrap_database_errors:
             yield from begin(self._ours, guards, run, partial(commands, self._ours))

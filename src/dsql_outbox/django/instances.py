@@ -8,31 +8,23 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from itertools import count
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from django.db.models import signals
 
 from dsql_outbox.writer.transact.django_transaction import RunSession
 
 _RUN: Final = "dsql_outbox_run"
-"""The attribute of an instance's state with the number of the run that made it."""
+"""The attribute of an instance's state with the id of the run that made it."""
 
-
-class _Current(NamedTuple):
-    number: int
-    session: RunSession
-
-
-_numbers: Final = count(1)
-_current: ContextVar[_Current | None] = ContextVar("dsql_outbox_django_run", default=None)
+_current: ContextVar[RunSession | None] = ContextVar("dsql_outbox_django_run", default=None)
 
 
 @contextmanager
 def of_run(session: RunSession) -> Generator[None]:
     """Refuse to save or delete an instance from outside of the block."""
     _connect()
-    token = _current.set(_Current(next(_numbers), session))
+    token = _current.set(session)
     try:
         yield
     finally:
@@ -49,16 +41,16 @@ def _connect() -> None:
 
 def _mark(instance: Any, **_: object) -> None:
     if (current := _current.get()) is not None:
-        setattr(instance._state, _RUN, current.number)  # noqa: SLF001 - documented for models
+        setattr(instance._state, _RUN, current.run_id)  # noqa: SLF001 - documented for models
 
 
 def _require_own(sender: type[Any], instance: Any, *, raw: bool = False, **_: object) -> None:
     current = _current.get()
     if current is None or raw:
         return
-    if getattr(instance._state, _RUN, None) != current.number:  # noqa: SLF001 - as above
+    if getattr(instance._state, _RUN, None) != current.run_id:  # noqa: SLF001 - as above
         name = sender.__name__
-        raise current.session.refuse(
+        raise current.refuse(
             f"has saved or deleted an instance of {name} from outside of it, which a lost run "
             "would leave changed",
             f"make or load the {name} in the function",

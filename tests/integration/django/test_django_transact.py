@@ -1,5 +1,7 @@
 """`append` and `transact` in a Django project, as docs/django.md shows them."""
 
+import copy
+import pickle
 import re
 import threading
 import unittest
@@ -178,6 +180,16 @@ def test_an_instance_from_outside_is_refused(shop: Tables, act: str) -> None:
         transact(run)
     assert (items(shop), ids(shop)) == (["book"], set())
     assert_left_clean()
+
+
+def test_an_instance_of_the_function_may_be_copied_and_pickled_in_it(shop: Tables) -> None:
+    def run() -> str:
+        order = pickle.loads(pickle.dumps(copy.deepcopy(place())))
+        order.item = "copied"
+        order.save()
+        return str(order.item)
+
+    assert (transact(run), items(shop)) == ("copied", ["copied"])
 
 
 def test_an_error_that_a_block_of_atomic_undoes_ends_nothing(shop: Tables) -> None:
