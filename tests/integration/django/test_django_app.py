@@ -259,15 +259,18 @@ def test_manage_py_runs_commands_without_a_password_in_sight(empty: str, tmp_pat
 
 def test_a_command_can_be_called_by_code(url: str, capfd: pytest.CaptureFixture[str]) -> None:
     use_database(url)
-    call_command("outbox", "schema", "check")
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        call_command("outbox", "schema", "check")
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        with ThreadPoolExecutor(1) as pool:  # where Python lets nobody take a signal
+            pool.submit(call_command, "outbox", "schema", "check").result(timeout=30)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     call_command("outbox", "schema", "print", "--schema", "typed")
     shown = capfd.readouterr().out
     assert "schema outbox: no difference" in shown
     assert '"typed".outbox' in shown
-    before = signal.getsignal(signal.SIGTERM)
-    with ThreadPoolExecutor(1) as pool:  # where Python lets nobody take a signal
-        pool.submit(call_command, "outbox", "schema", "check").result(timeout=30)
-    assert signal.getsignal(signal.SIGTERM) == before
     with pytest.raises(SystemExit):
         call_command("outbox", "no-such-command")
     with pytest.raises(CommandError, match="the database nothing has no outbox"):
