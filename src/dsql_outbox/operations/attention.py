@@ -10,7 +10,7 @@ from dsql_outbox.outbox.settings import DEFAULT_TARGET
 
 from .operator_commands import Commands
 from .selection import Selection
-from .status import Bounded, Seen, Status
+from .status import Bounded, Seen, Status, TargetStatus
 
 _BLOCKED: Final = Selection(blocked=True)
 _DEAD: Final = Selection(state="dead")
@@ -78,38 +78,55 @@ def verdict(status: Status) -> Attention:
 
 
 def _queues(status: Status) -> list[_Queue]:
+    """The targets that are to be relayed now."""
     if not status.targets:
         return [_Queue(DEFAULT_TARGET, "", status.waiting, status.oldest_seconds)]
     return [
-        _Queue(
-            each.name,
-            f" of target {each.name}" if len(status.targets) > 1 else "",
-            each.waiting,
-            each.oldest_seconds,
-            each.kind == "model",
-        )
+        _queue(status, each)
         for each in status.targets
-        if each.state == "running"
+        if each.state == "running" and each.paused is None
     ]
+
+
+def _queue(status: Status, target: TargetStatus) -> _Queue:
+    return _Queue(
+        target.name,
+        f" of target {target.name}" if len(status.targets) > 1 else "",
+        target.waiting,
+        target.oldest_seconds,
+        target.kind == "model",
+    )
 
 
 def _unattended(status: Status, queue: _Queue, commands: Commands) -> Iterator[Attention]:
     """A target that no publisher relays."""
-    own = [each for each in status.publishers if (each.target or DEFAULT_TARGET) == queue.name]
-    alive = [each for each in own if each.alive]
-    if any(each.relays for each in alive):
+    own = publishers_of(status.publishers, queue.name)
+    missing = unattended_text(own, queue.of)
+    if missing is None:
         return
-    if alive:
-        since = max(each.waiting_seconds or 0.0 for each in alive)
-        yield Attention(
-            f"No publisher{queue.of} has reached its broker for {duration(since)}: "
-            f"{queue.backlog}. The log of the publisher has the reason.",
-        )
+    if any(each.alive for each in own):
+        yield Attention(f"{missing}: {queue.backlog}. The log of the publisher has the reason.")
         return
     seen = f" The last one was seen {duration(own[0].seen_seconds)} ago." if own else ""
     command = None if queue.is_model else commands.publish(queue.name if queue.of else None)
     model = " Start the program that applies its messages." if queue.is_model else ""
-    yield Attention(f"No publisher{queue.of} is alive: {queue.backlog}.{seen}{model}", command)
+    yield Attention(f"{missing}: {queue.backlog}.{seen}{model}", command)
+
+
+def publishers_of(publishers: Sequence[Seen], target: str) -> list[Seen]:
+    """Those of a target, the one that was seen last first."""
+    return [each for each in publishers if (each.target or DEFAULT_TARGET) == target]
+
+
+def unattended_text(own: Sequence[Seen], of: str) -> str | None:
+    """Why the publishers of a target relay nothing, without a full stop; None if one relays."""
+    alive = [each for each in own if each.alive]
+    if any(each.relays for each in alive):
+        return None
+    if not alive:
+        return f"No publisher{of} is alive"
+    since = max(each.waiting_seconds or 0.0 for each in alive)
+    return f"No publisher{of} has reached its broker for {duration(since)}"
 
 
 def _stranded(status: Status, commands: Commands) -> Iterator[Attention]:
@@ -172,18 +189,24 @@ def _paused(status: Status, commands: Commands) -> Iterator[Attention]:
     """Targets and topics that an operator has paused."""
     for each in status.targets:
         if each.paused is not None:
-            reason = f": {each.paused}" if each.paused else ""
+            paused = _paused_text(each.paused_seconds or 0.0, each.paused_by or "", each.paused)
+            missing = unattended_text(publishers_of(status.publishers, each.name), " of it")
+            also = f" {missing}." if missing else ""
             yield Attention(
-                f"Target {each.name} is paused{reason}.", commands.resume_target(each.name)
+                f"Target {each.name} {paused} Meanwhile {_queue(status, each).backlog}.{also}",
+                commands.resume_target(each.name),
             )
     for topic in status.paused_topics:
         of = f" of target {topic.target}" if topic.target else ""
-        reason = f": {topic.reason}" if topic.reason else ""
-        since = duration(topic.paused_seconds)
+        paused = _paused_text(topic.paused_seconds, topic.paused_by, topic.reason)
         yield Attention(
-            f"Topic {topic.topic}{of} has been paused for {since}, by {topic.paused_by}{reason}.",
-            commands.resume(topic.topic, topic.target),
+            f"Topic {topic.topic}{of} {paused}", commands.resume(topic.topic, topic.target)
         )
+
+
+def _paused_text(seconds: float, by: str, reason: str) -> str:
+    why = f": {reason}" if reason else ""
+    return f"has been paused for {duration(seconds)}, by {by}{why}."
 
 
 def _failing(status: Status, commands: Commands) -> Iterator[Attention]:

@@ -162,7 +162,8 @@ class Meter:
 class TargetStatus(msgspec.Struct, frozen=True, rename="camel"):
     """The state of one target; `paused` is the reason of an operator, or None if it is not paused.
 
-    `first_shard` is the first of its 1,024 shards. `fill` says how far it is filled with earlier
+    `paused_by` is the database role that paused it, `paused_seconds` ago. `first_shard` is the
+    first of its 1,024 shards. `fill` says how far it is filled with earlier
     events; None: it gets none.
     """
 
@@ -176,6 +177,8 @@ class TargetStatus(msgspec.Struct, frozen=True, rename="camel"):
     dead_letters: Bounded
     paused: str | None
     fill: FillProgress | None = None
+    paused_by: str | None = None
+    paused_seconds: float | None = None
 
 
 class ArchiveStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -365,6 +368,8 @@ class _TargetRow(NamedTuple):
     dead: int
     age: float | None
     reason: str | None
+    paused_by: str | None
+    paused_seconds: float | None
     events: int | None
     messages: int
     bare: int
@@ -385,6 +390,8 @@ class _TargetRow(NamedTuple):
             fill_progress(
                 self.state, (self.events, self.messages, self.bare, self.forgotten), total
             ),
+            self.paused_by,
+            _seconds(self.paused_seconds),
         )
 
 

@@ -111,9 +111,15 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
             "dsql-outbox topics resume -- orders",
         ),
         (
-            {"targets": lake(paused="move")},
+            {"targets": lake()},
             "No publisher of target lake is alive: 3 messages wait, the oldest for 1 min 30 s.",
             "dsql-outbox publish --sink URL --target=lake",
+        ),
+        (
+            {"targets": lake(paused="move", paused_by="ann", paused_seconds=7_200.0)},
+            ("Target lake has been paused for 2 h 0 min, by ann: move. Meanwhile 3 messages wait, "
+             "the oldest for 1 min 30 s. No publisher of it is alive."),
+            "dsql-outbox targets resume -- lake",
         ),
         (
             {"targets": lake("model")},
