@@ -1,4 +1,4 @@
-"""Text for people: durations, and text without control characters."""
+"""Text for people: durations, counts, and text without control characters."""
 
 import re
 from typing import Final
@@ -21,6 +21,11 @@ def duration(seconds: float) -> str:
     if whole < _DAY:
         return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE} min"
     return f"{whole // _DAY} d {whole % _DAY // _HOUR} h"
+
+
+def counted(count: int, what: str) -> str:
+    """A number and its noun, such as ``1 event`` or ``1,200 events``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 _HIDDEN: Final = re.compile(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
+from dsql_outbox.observability.shown_text import counted as counted  # noqa: PLC0414 - for commands
 from dsql_outbox.observability.shown_text import duration as duration  # noqa: PLC0414 - for commands
 from dsql_outbox.observability.shown_text import visible, visible_json
 
@@ -118,11 +119,6 @@ def without_places(error: str) -> str:
 def of_about(done: int, total: int | None) -> str:
     """``of about TOTAL``, unless an estimate is missing or was too low."""
     return f" of about {total:,}" if total and total >= done else ""
-
-
-def counted(count: int, what: str) -> str:
-    """A number and its noun, such as ``1 event`` or ``1,200 events``."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def filled_state(state: str, fill: "FillProgress | None") -> str:

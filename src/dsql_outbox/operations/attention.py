@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.observability.shown_text import counted, duration
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 
 from .operator_commands import Commands
@@ -74,7 +74,7 @@ def verdict(status: Status) -> Attention:
         return found[0]
     alive = sum(each.relays for each in status.publishers)
     backlog = _Queue(DEFAULT_TARGET, "", status.waiting, status.oldest_seconds).backlog
-    return Attention(f"Nothing needs attention: {alive} {_plural('publisher', alive)}, {backlog}.")
+    return Attention(f"Nothing needs attention: {counted(alive, 'publisher')}, {backlog}.")
 
 
 def _queues(status: Status) -> list[_Queue]:
@@ -143,19 +143,23 @@ def _refusing(status: Status, commands: Commands) -> Iterator[Attention]:
     for target, names, more in _refused(status.publishers):
         of = f" of target {target}" if target else ""
         yield Attention(
-            refusing_text(names, more, of=of),
+            f"{refusing_text(names, more, of=of)} The log of the publisher has the reason.",
             commands.topics(target),
         )
 
 
-def refusing_text(names: Sequence[str], more: int, *, of: str = "") -> str:
-    """The sentence about topics that take no messages; `more` are those without a name."""
+def refusing_text(names: Sequence[str], more: int, *, of: str = "", or_paused: bool = False) -> str:
+    """The sentence about topics that take no messages; `more` are those without a name.
+
+    With `or_paused`, an operator may have paused some of them.
+    """
     number = len(names) + more
     others = number - len(names[:_NAMED])
     named = ", ".join(names[:_NAMED]) + (f" and {others:,} more" if others else "")
+    causes = "the map fails, or an operator paused it" if or_paused else "or the map fails for them"
     return (
-        f"{_plural('Topic', number)} {named}{of}: the broker takes no messages there, or the "
-        "map fails for them. The messages wait."
+        f"{'Topic' if number == 1 else 'Topics'} {named}{of}: the broker takes no messages there, "
+        f"{causes}. The messages wait."
     )
 
 
@@ -178,7 +182,7 @@ def _blocked(status: Status, commands: Commands) -> Iterator[Attention]:
         )
         worst = next((each for each in status.failures.worst if each.retry_seconds is None), None)
         yield Attention(
-            f"{number:,} {_plural('message', number)} {verb}, until an operator decides.",
+            f"{counted(number, 'message')} {verb}, until an operator decides.",
             commands.messages("list", _BLOCKED),
             None if worst is None else worst.error,
             _BLOCKED,
@@ -217,11 +221,11 @@ def _failing(status: Status, commands: Commands) -> Iterator[Attention]:
     worst = next((each for each in failures.worst if each.retry_seconds is not None), None)
     if worst is None:
         return
-    counted = Bounded(number, failures.more)
+    found = Bounded(number, failures.more)
     verb = "has failed and is" if number == 1 and not failures.more else "have failed and are"
-    tries = f"{worst.attempts:,} {_plural('attempt', worst.attempts)}"
+    tries = counted(worst.attempts, "attempt")
     yield Attention(
-        f"{_messages(counted)} {verb} tried again; the most often tried one has had {tries}.",
+        f"{_messages(found)} {verb} tried again; the most often tried one has had {tries}.",
         commands.event(worst.event_id),
         worst.error,
     )
@@ -250,9 +254,4 @@ def _dead(status: Status, commands: Commands) -> Iterator[Attention]:
 
 
 def _messages(number: Bounded) -> str:
-    noun = _plural("message", 2 if number.more else number.count)
-    return f"{number.count:,}{'+' * number.more} {noun}"
-
-
-def _plural(noun: str, number: int) -> str:
-    return noun if number == 1 else f"{noun}s"
+    return f"{number.count:,}+ messages" if number.more else counted(number.count, "message")

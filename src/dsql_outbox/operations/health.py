@@ -63,7 +63,7 @@ def readiness(database: str, broker: str, relay: str, progress: RelayProgress) -
     if faults:
         summary = f"No messages are relayed: {', '.join(faults)}."
     elif progress.paused:
-        summary = refusing_text(progress.paused, progress.paused_more)
+        summary = refusing_text(progress.paused, progress.paused_more, or_paused=True)
     elif progress.held:
         summary = f"Messages are relayed. Subjects that wait behind a failure: {progress.held:,}."
     else:

@@ -147,8 +147,8 @@ def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Cl
         200,
         {
             "ready": True,
-            "summary": "Topic events.A: the broker takes no messages there, or the map fails for "
-            "them. The messages wait.",
+            "summary": "Topic events.A: the broker takes no messages there, the map fails, or an "
+            "operator paused it. The messages wait.",
             "database": "ok",
             "broker": "ok",
             "relay": "ok",
