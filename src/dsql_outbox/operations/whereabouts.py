@@ -9,12 +9,14 @@ from uuid import UUID
 
 import msgspec
 
+from dsql_outbox.observability.shown_text import counted
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.schema.session import Session
 
+from .attention import publishers_of, unattended_text
 from .operator_commands import Commands
 from .selection import Selection
-from .status import read_publishers
+from .status import Seen, read_publishers
 from .targets import Target, read_targets
 from .undelivered import UndeliveredMessage, message_pages
 
@@ -62,10 +64,8 @@ async def read_findings(
     if subject_type is None and not messages:
         return ()
     targets = await read_targets(session)
-    alive = {
-        each.target or DEFAULT_TARGET for each in await read_publishers(session) if each.relays
-    }
-    report = _Report(Commands(session.schema), {each.name: each for each in targets}, alive)
+    publishers = await read_publishers(session)
+    report = _Report(Commands(session.schema), {each.name: each for each in targets}, publishers)
     findings = [
         report.of_dead(each)
         if each.state == "dead"
@@ -106,18 +106,18 @@ class _Step(NamedTuple):
 
 
 class _Report(NamedTuple):
-    """Makes findings; `alive` are the targets with a publisher that reaches its broker. Pure."""
+    """Makes findings. Pure."""
 
     commands: Commands
     targets: dict[str, Target]
-    alive: set[str]
+    publishers: Sequence[Seen]
 
     def of_dead(self, message: UndeliveredMessage) -> Finding:
         """The finding of a dead message."""
         at = shown_time(message.died_at or message.created_at)
         return Finding(
             f"{_name(message)} is a dead letter since {at}: the publisher gave up on it after "
-            f"{_times(message.attempts, 'attempt')}.",
+            f"{counted(message.attempts, 'attempt')}.",
             message.target,
             message.error,
             commands=(
@@ -132,22 +132,27 @@ class _Report(NamedTuple):
         place = (
             f"{_name(message)} waits in shard {message.shard_name} at position {message.position}."
         )
-        texts, commands = [place, *_trouble(message)], [*self._remedies(message, "it", "its topic")]
+        trouble = [*self._trouble(message)]
+        texts, commands = [place, *trouble], [*self._remedies(message, "it", "its topic")]
         error, first = message.error, None
         if before is not None:
             first = before.first.event_id
-            number = f"at least {before.messages:,}" if before.more else f"{before.messages:,}"
-            noun = "message" if before.messages == 1 else "messages"
-            texts.append(f"It is behind {number} {noun} of its subject; the first is of {first}.")
-            texts += _trouble(before.first, "That one")
+            least = "at least " if before.more else ""
+            number = counted(before.messages, "message")
+            texts.append(f"It is behind {least}{number} of its subject; the first is of {first}.")
+            texts += self._trouble(before.first, "That one")
             error = error or before.first.error
             commands += self._remedies(before.first, "the first one", "the topic of the first one")
         elif message.behind:
             texts.append("It is behind another message of its subject.")
-        is_next = before is None and not message.behind and message.state == "waiting"
-        texts += self._relayed(message, is_next=is_next and not message.paused)
+        for text, *remedy in self._target_trouble(message):
+            texts.append(text)
+            commands += remedy
+        if texts == [place]:
+            texts.append("It is the first message of its subject: a publisher sends it next.")
         trace_id = _trace_id(message)
-        return Finding(" ".join(texts), message.target, error, first, tuple(commands), trace_id)
+        once = tuple(dict.fromkeys(commands))
+        return Finding(" ".join(texts), message.target, error, first, once, trace_id)
 
     def of_others(self, event_id: UUID, subject_type: str, kept: set[str]) -> Iterator[Finding]:
         """The findings of the targets that have no message of a stored event."""
@@ -168,31 +173,64 @@ class _Report(NamedTuple):
             again = self.commands.replay(event_id, name)
             yield Finding(" ".join(texts), name, commands=(("Send it again", again),))
 
-    def _relayed(self, message: UndeliveredMessage, *, is_next: bool) -> Iterator[str]:
-        """Whether a publisher sends the message."""
+    def _trouble(self, message: UndeliveredMessage, it: str = "It") -> Iterator[str]:
+        """What keeps a message in the outbox, unless it is another one or its whole target."""
+        times = counted(message.attempts, "time")
+        if message.blocked:
+            yield f"{it} failed {times} and is blocked: it waits for an operator."
+        elif message.state == "failing" and message.retry_at is not None:
+            again = shown_time(message.retry_at)
+            yield f"{it} failed {times}. The next attempt is at {again}."
+        if self._is_refused(message):
+            yield f"The broker takes no messages of topic {message.topic}, or the map fails there."
+        elif message.paused and not self._target_pause(message):
+            yield f"{it} is paused, with topic {message.topic}."
+
+    def _target_trouble(
+        self, message: UndeliveredMessage
+    ) -> Iterator[tuple[str] | tuple[str, tuple[str, str]]]:
+        """What keeps all messages of its target: sentences, maybe with what an operator may do."""
         name = message.target or DEFAULT_TARGET
         target = self.targets.get(name)
         if target is not None and target.state != "running":
-            yield f"Target {name} is {target.state}: its messages are sent when it runs."
-        elif name not in self.alive:
-            of = "" if message.target is None else f" of target {name}"
-            yield f"No publisher{of} is alive and reaches its broker."
-        elif is_next:
-            yield "It is the first message of its subject: a publisher sends it next."
+            yield (f"Target {name} is {target.state}: its messages are sent when it runs.",)
+            return
+        if (pause := self._target_pause(message)) is not None:
+            yield pause, ("Resume its target", self.commands.resume_target(name))
+        own = publishers_of(self.publishers, name)
+        missing = unattended_text(own, "" if message.target is None else f" of target {name}")
+        if missing is None:
+            return
+        if any(each.alive for each in own) or (target is not None and target.kind == "model"):
+            yield (f"{missing}.",)
+        else:
+            yield f"{missing}.", ("Start a publisher", self.commands.publish(message.target))
+
+    def _target_pause(self, message: UndeliveredMessage) -> str | None:
+        """The sentence about the pause of its whole target, if there is one."""
+        target = self.targets.get(message.target or DEFAULT_TARGET)
+        if target is None or target.paused_at is None:
+            return None
+        why = f": {target.reason}" if target.reason else ""
+        since = shown_time(target.paused_at)
+        return f"Target {target.name} is paused since {since}, by {target.paused_by}{why}."
+
+    def _is_refused(self, message: UndeliveredMessage) -> bool:
+        """Whether a publisher of its target has paused its topic by itself."""
+        own = publishers_of(self.publishers, message.target or DEFAULT_TARGET)
+        return any(each.alive and message.topic in each.paused for each in own)
 
     def _remedies(
         self, message: UndeliveredMessage, it: str, topic: str
     ) -> Iterator[tuple[str, str]]:
-        """What an operator may do about a failing or paused message."""
+        """What an operator may do about a failing, refused or paused message."""
         if message.state == "failing":
             yield f"Send {it} now", self.commands.message("retry", message)
             yield f"Give up on {it}", self.commands.message("drop", message)
-        if message.paused:
-            target = self.targets.get(message.target or DEFAULT_TARGET)
-            if target is not None and target.paused_at is not None:
-                yield "Resume its target", self.commands.resume_target(target.name)
-            else:
-                yield f"Resume {topic}", self.commands.resume(message.topic, message.target)
+        if self._is_refused(message):
+            yield "List the topics that take no messages", self.commands.topics(message.target)
+        elif message.paused and not self._target_pause(message):
+            yield f"Resume {topic}", self.commands.resume(message.topic, message.target)
 
 
 def shown_time(at: datetime) -> str:
@@ -205,22 +243,7 @@ def _name(message: UndeliveredMessage) -> str:
     return what if message.target is None else f"{what} for target {message.target}"
 
 
-def _trouble(message: UndeliveredMessage, it: str = "It") -> Iterator[str]:
-    """What keeps a message in the outbox, unless it is another one."""
-    if message.blocked:
-        yield f"{it} failed {_times(message.attempts)} and is blocked: it waits for an operator."
-    elif message.state == "failing" and message.retry_at is not None:
-        again = shown_time(message.retry_at)
-        yield f"{it} failed {_times(message.attempts)}. The next attempt is at {again}."
-    if message.paused:
-        yield f"{it} is paused, by its topic {message.topic} or its target."
-
-
 def _trace_id(message: UndeliveredMessage) -> str | None:
     """The id in the header ``traceparent`` (W3C Trace Context), if it has one."""
     found = _TRACEPARENT.fullmatch(message.headers.get("traceparent", ""))
     return found and found[1]
-
-
-def _times(number: int, noun: str = "time") -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

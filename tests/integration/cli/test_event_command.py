@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import anyio
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from opentelemetry.sdk.trace import TracerProvider
@@ -68,7 +69,7 @@ def test_an_event_that_waits_names_what_it_waits_for(url: str) -> None:
 
 def test_an_event_whose_message_is_next_says_whether_a_publisher_runs(url: str) -> None:
     (event_id,) = written(url, event("a"))
-    assert "No publisher is alive and reaches its broker." in asked(url, event_id)
+    assert "No publisher is alive. Start a publisher: dsql-outbox publish" in asked(url, event_id)
 
     async def beside_a_publisher() -> str:
         database, found = Database(url), ""
@@ -86,7 +87,7 @@ def test_an_event_whose_message_is_next_says_whether_a_publisher_runs(url: str) 
         return found
 
     found = anyio.run(beside_a_publisher)
-    assert "It is paused, by its topic events.CarMoved or its target." in found
+    assert "It is paused, with topic events.CarMoved." in found
     assert "Resume its topic: dsql-outbox topics resume -- events.CarMoved" in found
 
 
@@ -191,3 +192,44 @@ def test_the_trace_of_a_kept_message_is_named(url: str, base: str) -> None:
     trace_id = format_trace_id(span.get_span_context().trace_id)
     assert asked(url, given.id, "--jaeger", f"{base}/").endswith(f"{base}/trace/{trace_id}")
     assert asked(url, given.id).endswith(f"Its trace: {trace_id}")
+
+
+def announced(sql: psycopg.Connection[Any], target: str, paused: str, waits: str | None) -> None:
+    """A publisher of a target as it announces itself; `waits`: for its broker, for so long."""
+    sql.execute(
+        """INSERT INTO outbox.outbox_publishers
+             (owner, seen_at, lease_seconds, paused, target, waiting_since)
+           VALUES (%s, now(), 600, %s, %s, now() - %s::interval)""",
+        (f"host:{target}", paused, target, waits),
+    )
+
+
+def test_an_event_says_what_keeps_its_publishers_from_sending_it(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    async def targets() -> None:
+        async with Targets(Database(url)) as tool:
+            for name, kind in (("away", "sink"), ("held", "sink"), ("model", "model")):
+                await tool.add(name, kind=kind)  # type: ignore[arg-type]
+            await tool.pause("held", "the move")
+
+    anyio.run(targets)
+    _, event_id = written(url, event("a"), event("a", 1))
+    announced(sql, "default", '["events.CarMoved", 0]', None)
+    announced(sql, "away", "[]", "2 hours")
+    done: dict[str, Any] = json.loads(run(url, "event", event_id, "--json").stdout)
+    found = {each.get("target"): each for each in done["findings"]}
+    refused, away, held, model = (found[name] for name in ("default", "away", "held", "model"))
+    assert refused["text"].count("broker takes no messages of topic events.CarMoved") == 1
+    assert refused["commands"] == [
+        ["List the topics that take no messages", "dsql-outbox topics list --target=default"]
+    ]
+    assert "No publisher of target away has reached its broker for 2 h 0 min." in away["text"]
+    assert held["text"].count("paused") == 1
+    assert "by postgres: the move. No publisher of target held is alive." in held["text"]
+    assert held["commands"] == [
+        ["Resume its target", "dsql-outbox targets resume -- held"],
+        ["Start a publisher", "dsql-outbox publish --sink URL --target=held"],
+    ]
+    assert "No publisher of target model is alive." in model["text"]
+    assert "commands" not in model
