@@ -245,9 +245,10 @@ def _dead(status: Status, commands: Commands) -> Iterator[Attention]:
     found = status.dead_letters
     if found.count:
         is_one = found == Bounded(1, more=False)
-        letters, them = ("is a dead letter", "it") if is_one else ("are dead letters", "them")
+        letters, it = ("is a dead letter", "it") if is_one else ("are dead letters", "the first")
+        ago = duration(status.dead_seconds or 0.0)
         yield Attention(
-            f"{_messages(found)} {letters}: the publisher gave up on {them}.",
+            f"{_messages(found)} {letters}: the publisher gave up on {it} {ago} ago.",
             commands.messages("list", _DEAD),
             which=_DEAD,
         )

@@ -203,7 +203,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
     `paused_topics` are those that an operator has paused, the first 100 by name of each target.
     `targets` are all that are not dropped; empty if there is none but the default one. `archive`
-    is None if no job has changed stored events.
+    is None if no job has changed stored events. The first dead letter died `dead_seconds` ago.
     """
 
     schema: str
@@ -217,6 +217,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     paused_topics: tuple[PausedTopic, ...]
     targets: tuple[TargetStatus, ...] = ()
     archive: ArchiveStatus | None = None
+    dead_seconds: float | None = None
 
     def shard_name(self, shard: int) -> str:
         """Return the name of a shard: ``3``, or ``lake/3`` outside of the default target."""
@@ -254,6 +255,7 @@ class StatusReader(Operator):
         is_filling = any(target.state == "filling" for target in targets)
         total = await rows_estimate(self._session, "business_events") if is_filling else None
         archive = await self._read("status_archive", ArchiveStatus)
+        ((dead, dead_seconds),) = await self._rows("status_dead", limit=_LIMIT)
         # A user who has added no target reads nothing of targets.
         is_plain = [row.name for row in targets] == [DEFAULT_TARGET] and targets[0].reason is None
         return Status(
@@ -263,7 +265,8 @@ class StatusReader(Operator):
             failures=_failures(
                 await self._read("status_failures", _FailureRow, limit=_LIMIT, shown=_SHOWN)
             ),
-            dead_letters=_bounded((await self._rows("status_dead", limit=_LIMIT))[0][0]),
+            dead_letters=_bounded(dead),
+            dead_seconds=_seconds(dead_seconds),
             shards=shards,
             publishers=await read_publishers(self._session),
             stranded=(
@@ -295,7 +298,7 @@ class StatusReader(Operator):
         """
         rows = await self._rows("status_backlogs", limit=_MOST)
         failures = await self._read("status_failures", _FailureRow, limit=_MOST, shown=1)
-        ((dead,),) = await self._rows("status_dead", limit=_MOST_DEAD)
+        ((dead, _),) = await self._rows("status_dead", limit=_MOST_DEAD)
         return Counts(
             {shard: _bounded(found, _MOST) for shard, found in rows},
             _bounded(failures[0].failures if failures else 0, _MOST),

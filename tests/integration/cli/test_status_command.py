@@ -161,6 +161,7 @@ def test_leases_and_dead_letters_are_shown(url: str, sql: psycopg.Connection[Any
     assert (shard["owner"], shard["epoch"]) == ("relay-a", 4)
     assert 0 < shard["leaseSeconds"] <= 9.5
     assert found["deadLetters"] == {"count": 2, "more": False}
+    assert 0 <= found["deadSeconds"] < 3_600
     lines = run(url).stdout.splitlines()
     assert "shards        3, 1 leased" in lines
     assert any(line.split()[:3] == ["1", "-", "relay-a"] for line in lines)

@@ -85,14 +85,14 @@ async def test_an_event_says_where_it_is(url: str) -> None:
         assert "/entities?key=Car%2Fb" in page
         assert "No publisher is alive" in await text(browser, f"/events/{waits.id}")
         await paused(database, "events.CarMoved", "maintenance")
-        assert "It is paused, by its topic events.CarMoved" in await text(
+        assert "It is paused, with topic events.CarMoved." in await text(
             browser, f"/events/{waits.id}"
         )
         page = await text(browser, "/")
         assert "dsql-outbox topics resume -- events.CarMoved" in page
         assert "maintenance" in page
         assert "1 message is blocked" in page
-        assert "1 message is a dead letter: the publisher gave up on it." in page
+        assert "1 message is a dead letter: the publisher gave up on it " in page
         assert "No publisher is alive: 3 messages wait, the oldest for" in page
         page = await text(browser, "/messages?blocked=1")
         assert "Too large" in page

@@ -132,8 +132,8 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
             "dsql-outbox status --watch",
         ),
         (
-            {"dead_letters": Bounded(4, more=False), "schema": "shop"},
-            "4 messages are dead letters: the publisher gave up on them.",
+            {"dead_letters": Bounded(4, more=False), "dead_seconds": 7_500.0, "schema": "shop"},
+            "4 messages are dead letters: the publisher gave up on the first 2 h 5 min ago.",
             "dsql-outbox messages list --state=dead --schema shop",
         ),
     ],
