@@ -1,7 +1,6 @@
 """The command `event`: where an event is, or the last events of an entity."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -10,7 +9,7 @@ import click
 import msgspec
 
 from dsql_outbox.operations.jaeger_page import require_base_url, trace_page, traces_page
-from dsql_outbox.operations.messages import Messages
+from dsql_outbox.operations.messages import Messages, messages_of
 from dsql_outbox.operations.records import (
     EntityRecord,
     EventRecord,
@@ -171,7 +170,7 @@ async def _show_entity(database: Database, names: tuple[str, str], as_json: bool
                 f"no event has touched entity {key} of schema {database.schema}"
             )
         versions = await records.history(*names, entity.version, rows=_VERSIONS)
-        kept = await _kept(messages, [each.event_id for each in versions])
+        kept = await messages_of(messages, [each.event_id for each in versions])
         waiting = await messages.page(Selection(subject=key))
     if as_json:
         found = tuple((each, kept[each.event_id]) for each in versions)
@@ -208,12 +207,3 @@ def _show_versions(
     aligned([("version", "event", "type", "now"), *rows])
     if entity.version > len(versions):
         say(f"and {counted(entity.version - len(versions), 'earlier version')}")
-
-
-async def _kept(messages: Messages, ids: Sequence[UUID]) -> Mapping[UUID, list[UndeliveredMessage]]:
-    """The messages of each event that were not delivered."""
-    kept: dict[UUID, list[UndeliveredMessage]] = {each: [] for each in ids}
-    async with aclosing(messages.find(Selection(ids=tuple(ids)))) as found:
-        async for each in found:
-            kept[each.event_id].append(each)
-    return kept

@@ -1,6 +1,5 @@
 """The pages of an event and of an entity, and the search that finds them."""
 
-from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Final
 from uuid import UUID
@@ -9,9 +8,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from dsql_outbox.operations.jaeger_page import traces_page
-from dsql_outbox.operations.messages import Messages
+from dsql_outbox.operations.messages import messages_of
 from dsql_outbox.operations.selection import Selection
-from dsql_outbox.operations.undelivered import UndeliveredMessage
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.message import parse_subject_key
 
@@ -44,7 +42,7 @@ async def event(request: Request) -> Response:
     console = console_of(request)
     event_id: UUID = request.path_params["event_id"]
     found = await console.records.event(event_id)
-    where = await _where(console.messages, [event_id])
+    where = await messages_of(console.messages, [event_id])
     if found is None and not where[event_id]:
         title = "No such event"
         return problem(request, HTTPStatus.NOT_FOUND, title, f"No event {event_id} is stored here.")
@@ -74,7 +72,7 @@ async def entity(request: Request) -> Response:
         )
     last = min(_whole(request, "before", found.version + 1) - 1, found.version)
     versions = await console.records.history(*names, last, rows=_ROWS)
-    where = await _where(console.messages, [each.event_id for each in versions])
+    where = await messages_of(console.messages, [each.event_id for each in versions])
     of_subject = Selection(subject=key)
     kept = await console.messages.page(of_subject)
     return page(
@@ -90,17 +88,6 @@ async def entity(request: Request) -> Response:
         older=last - _ROWS + 1 if last > _ROWS else None,
         newest=last == found.version,
     )
-
-
-async def _where(
-    messages: Messages, event_ids: Sequence[UUID]
-) -> Mapping[UUID, list[UndeliveredMessage]]:
-    """The messages of each event that were not delivered; the dead ones come last."""
-    found: dict[UUID, list[UndeliveredMessage]] = {each: [] for each in event_ids}
-    if event_ids:
-        async for each in messages.find(Selection(ids=tuple(event_ids))):
-            found[each.event_id].append(each)
-    return found
 
 
 def _uuid(text: str) -> UUID | None:

@@ -1,8 +1,9 @@
 """The operator's tool for messages that were not delivered, and for sending events again."""
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
@@ -206,3 +207,15 @@ class Messages(Operator):
         else:
             rows = await self._session.fetch_rows("waiting_payload", message.row_key)
         return msgspec.structs.replace(message, payload=rows[0][0]) if rows else message
+
+
+async def messages_of(
+    messages: Messages, event_ids: Sequence[UUID]
+) -> Mapping[UUID, Sequence[UndeliveredMessage]]:
+    """The messages of each event that were not delivered, the dead ones last; a look-up by key."""
+    found: dict[UUID, list[UndeliveredMessage]] = {each: [] for each in event_ids}
+    if event_ids:
+        async with aclosing(messages.find(Selection(ids=tuple(event_ids)))) as kept:
+            async for each in kept:
+                found[each.event_id].append(each)
+    return found
