@@ -184,8 +184,8 @@ def _log_side_work(fact: BacklogUnread | ConflictsUnstored, what: str, advice: s
 class LogFacts:
     """The hook that logs retries, failures and an old backlog.
 
-    Lines of one kind that come often are summed up (docs/telemetry.md): of a publisher per
-    topic and result, of the writers of a process per host and reason.
+    Lines of one kind that come often are summed up: of a publisher per topic and result, of the
+    writers of a process per host and reason (docs/reference/telemetry.md).
     """
 
     def __init__(self, now: Callable[[], float] = monotonic, later: Later = in_a_thread) -> None:

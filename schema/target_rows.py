@@ -22,7 +22,7 @@ TargetState = Literal["opening", "filling", "running", "dropped"]
 - ``dropped``: writers insert nothing, and its leases are gone, except those of the default target,
   which say how many shards there are. Its name is not used again.
 
-docs/targets.md ("How a target opens") says why.
+docs/relay.md ("How a target opens") says why.
 """
 
 _TAKERS: Final = {"sink": "a publisher with a sink", "model": "a publisher that applies"}

@@ -1,5 +1,5 @@
 # CloudWatch metrics and alarms out of the log of writers that log JSON: `dsql-outbox write --log-format json`,
-# or a program of yours with dsql_outbox.observability.JsonFormatter. Keys are those of docs/telemetry.md.
+# or a program of yours with dsql_outbox.observability.JsonFormatter. Keys are those of docs/reference/telemetry.md.
 # No metric filter costs the writer anything. Limits are a start: set your own.
 
 locals {

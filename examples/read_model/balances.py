@@ -1,4 +1,4 @@
-"""A table of balances that follows the events: docs/read-models.md.
+"""A table of balances that follows the events: docs/targets.md.
 
     python examples/read_model/balances.py create | run MODEL
     python examples/read_model/balances.py pay FROM TO AMOUNT

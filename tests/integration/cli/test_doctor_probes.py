@@ -60,7 +60,7 @@ def test_every_probe_has_an_answer_and_the_scratch_table_is_dropped(
 
 @pytest.mark.skipif(CHOSEN != "dsql-16", reason="it is of the endpoint")
 def test_the_page_shows_what_is_told_of_the_endpoint(url: str) -> None:
-    page = ROOT.joinpath("docs", "doctor.md").read_text(encoding="utf-8")
+    page = ROOT.joinpath("docs", "dsql.md").read_text(encoding="utf-8")
     shown = page.partition("differ from those of PostgreSQL above:")[2].split("```")[1].strip()
     version = re.compile(r"(?<=Aurora DSQL )[\d.]+")
     told = version.sub("", run(url, "--probe", "--probe-large").stdout).splitlines()

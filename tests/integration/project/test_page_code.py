@@ -300,7 +300,7 @@ async def test_events(shop: dict[str, Any], stored: Callable[[], list[str]]) -> 
 
 
 async def test_targets(shop: dict[str, Any], tmp_path: Path) -> None:
-    (code,) = blocks("targets.md")
+    code, *_ = blocks("targets.md")
     lake = tmp_path / "lake"
     code = code.replace("kafka://lake.example:9092", f"jsonl:{lake}")
     await ran(shop, code.replace(".run()", ".run(until_empty=True)"))
@@ -353,8 +353,8 @@ async def test_inbox(shop: dict[str, Any], url: str, nats_server: NatsServer) ->
 
 
 async def test_read_models(shop: dict[str, Any], url: str) -> None:
-    model, remembering = blocks("read-models.md")
-    (table,) = blocks("read-models.md", "sql")
+    _, model, remembering = blocks("targets.md")
+    (table,) = blocks("targets.md", "sql")
     database, event = shop["database"], shop["new_event"]()
     async with Targets(database) as targets:
         await targets.add("moves", kind="model")

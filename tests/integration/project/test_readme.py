@@ -18,7 +18,7 @@ from uv import find_uv_bin
 from dsql_outbox.testing import OtlpReceiver
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TRACING = (ROOT / "docs/telemetry.md").read_text(encoding="utf-8")
+TRACING = (ROOT / "docs/alerts.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -45,7 +45,7 @@ def alerts() -> Iterator[Query]:
 def promised() -> dict[str, dict[str, set[str]]]:
     """The names of Prometheus' samples, each with its labels and their values."""
     found: dict[str, dict[str, set[str]]] = {"up": {}}
-    text = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "telemetry.md").read_text(encoding="utf-8")
     for name, kind, unit, attribute, values in ROW.findall(text):
         labels = {attribute.replace(".", "_"): set(values.strip().split(", "))} if attribute else {}
         seconds = "_seconds" if unit == "s" else ""

@@ -61,7 +61,7 @@ def test_the_spans_use_every_name_and_no_other() -> None:
 
 
 def test_the_docs_have_a_row_for_every_attribute_and_no_other() -> None:
-    text = (ROOT / "docs/telemetry.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/telemetry.md").read_text(encoding="utf-8")
     section = text.split("## Attributes", 1)[1].split("\n## ", 1)[0]
     rows = re.findall(r"^\| `([a-z_.]+)` \|", section, re.MULTILINE)
 

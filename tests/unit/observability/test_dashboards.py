@@ -1,4 +1,4 @@
-"""Every query of the dashboards and alert rules asks for what docs/telemetry.md promises.
+"""Every query of the dashboards and alert rules asks for what docs/reference/telemetry.md promises.
 
 That the code really emits it is for `integration/test_dashboards.py`.
 """
@@ -77,8 +77,8 @@ def test_panels_ask_the_source_that_is_provisioned() -> None:
 
 
 def test_the_docs_have_a_row_for_every_alert_and_no_other() -> None:
-    text = (ROOT / "docs/telemetry.md").read_text(encoding="utf-8")
-    section = text.partition("### Alerts")[2].partition("`make real-telemetry`")[0]
+    text = (ROOT / "docs/alerts.md").read_text(encoding="utf-8")
+    section = text.partition("## Alerts")[2].partition("`make real-telemetry`")[0]
     told = re.findall(r"^\| `(\w+)` ", section, re.MULTILINE)
     assert told == [query.place.removeprefix("alert: ") for query in alerts()]
 

@@ -271,7 +271,7 @@ def test_the_values_of_an_attribute_are_those_of_the_fact(attribute: str, words:
 
 def test_the_docs_have_a_row_for_every_metric_and_no_other(measured: Measured) -> None:
     everything(measured)
-    text = (ROOT / "docs/telemetry.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/telemetry.md").read_text(encoding="utf-8")
     section = text.split("## Metrics", 1)[1].split("\n## ", 1)[0]
     rows = [
         tuple(cell.strip() for cell in line.strip("|").split("|"))
@@ -312,7 +312,7 @@ def test_the_docs_say_how_many_series_there_are() -> None:
     series = {True: 0, False: 0}
     for metric in ALL:
         series[metric in histograms] += max(1, len(metric.values))
-    text = (ROOT / "docs/telemetry.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/telemetry.md").read_text(encoding="utf-8")
     numbers = re.search(
         r"at most (\d+) series of counters and gauges and (\d+) of histograms", text
     )

@@ -167,7 +167,7 @@ def test_the_connections_of_all_writers_are_counted_when_they_are_read() -> None
 
 
 def test_the_page_names_each_beside_ours() -> None:
-    text = (ROOT / "docs/telemetry.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/telemetry.md").read_text(encoding="utf-8")
     section = text.split("## OpenTelemetry's names", 1)[1].split("\n## ", 1)[0]
     rows = re.findall(r"^\| `([a-z_.]+)` \| (?:`([a-z_.]+)`)? *\|", section, re.MULTILINE)
     assert rows == [(metric.name, metric.beside) for metric in STANDARD]

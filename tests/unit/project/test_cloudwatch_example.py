@@ -142,8 +142,8 @@ def test_what_is_referred_to_is_there() -> None:
 
 
 def test_the_metrics_of_the_cluster_are_those_of_the_page() -> None:
-    page = (ROOT / "docs" / "telemetry.md").read_text()
-    section = page.split("\n## Aurora DSQL's own metrics\n")[1].split("\n## ")[0]
+    page = (ROOT / "docs" / "alerts.md").read_text()
+    section = page.split("\n### Aurora DSQL's own metrics\n")[1].split("\n## ")[0]
     told = dict(re.findall(r"^\| `(\w+)` \|.*\| `?([\w-]*)`? \|$", section, re.MULTILINE))
     alarms = {alarm["metric"]: name for name, alarm in CLUSTER_ALARMS.items()}
     assert {metric: name for metric, name in told.items() if name} == alarms
