@@ -182,7 +182,7 @@ def loading(conditions: Conditions) -> _Table:
     number = conditions.sizes.load
     url = new_database(conditions.server, "loading")
     runs = {f"{number:,}, all new": (), "the same again, `--on-duplicate return`": _RETURN}
-    return ("run", "time", "events/s", "peak RSS"), [
+    return ("input", "time", "events/s", "peak RSS"), [
         (name, *_loaded(url, number, options)) for name, options in runs.items()
     ]
 
