@@ -2,8 +2,8 @@
 
 - The site's search leaves the decisions out: a user who searches wants what holds now.
 - A link to a file outside docs/, such as an example, becomes a link to the repository.
-- The path and name of a test in backticks become a link to its file in the repository. The name may
-  break at an underscore.
+- The path and name of a test in backticks become a number that links to its file in the repository:
+  a reader of a promise wants to know that a test holds it, and seldom its name.
 - `<!-- tables -->` becomes the tables, read from the migrations.
 - `<!-- fields of CLASS -->` becomes a table of the fields of a dataclass, each with the string
   below it.
@@ -14,7 +14,7 @@ import inspect
 import re
 from dataclasses import MISSING, fields
 from importlib import import_module
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,10 +44,11 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
             return found[0]
         return f"]({tree}/{target.relative_to(root)}{mark}{fragment})"
 
-    def named(found: re.Match[str]) -> str:
-        return f"[<code>{found[2].replace('_', '_<wbr>')}</code>]({tree}/{found[1]})"
+    def numbered(line: str) -> str:
+        numbers = count(1)
+        return TEST.sub(lambda found: f'[{next(numbers)}]({tree}/{found[1]} "{found[2]}")', line)
 
-    return TEST.sub(named, LINK.sub(absolute, markdown))
+    return "".join(map(numbered, LINK.sub(absolute, markdown).splitlines(keepends=True)))
 
 
 def fields_table(module: str, name: str) -> str:
