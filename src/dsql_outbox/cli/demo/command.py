@@ -8,6 +8,7 @@ from shutil import get_terminal_size
 import click
 
 from dsql_outbox.cli.database_options import database_address
+from dsql_outbox.cli.demo_extra import require_demo_extra
 from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.logs import quiet
 from dsql_outbox.cli.signals import interruptible
@@ -36,6 +37,7 @@ def demo(otlp: str | None) -> None:
     its own. Then all workers share five cars, so that their transactions conflict. The exit
     code is 1 if an event was lost, stored twice, altered or delivered out of order.
     """
+    require_demo_extra("dsql-outbox demo")
     click.echo("starting PostgreSQL and NATS")
     from rich.console import Console  # noqa: PLC0415 - slow to import, so after the first line
 

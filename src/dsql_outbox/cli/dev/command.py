@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import click
 
+from dsql_outbox.cli.demo_extra import require_demo_extra
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.sample_events import PAYMENT, make_event
 
@@ -66,6 +67,7 @@ def dev(*, folder: Path | None, as_json: bool, sample: int | None) -> None:
         for event in sample_events(sample):
             click.echo(event)
         return
+    require_demo_extra("dsql-outbox dev")
     lines = DevLines(as_json=as_json)
     lines.starting(folder)
     from .dev_run import run_dev  # noqa: PLC0415 - slow to import, so after the first line
