@@ -124,15 +124,15 @@ def test_every_extra_has_wheels_for_each_python(python: str) -> None:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("file", ["*.whl", "*.tar.gz"])
-def test_the_demo_runs_from_a_file_in_an_empty_environment(
-    file: str, python: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("source", ["*.whl", "*.tar.gz", "repository"])
+def test_the_demo_runs_in_an_empty_environment(source: str, python: str, tmp_path: Path) -> None:
     offline = ["--no-python-downloads", "--python", python]
     find = [find_uv_bin(), "python", "find", "--system", "--no-python-downloads", python]
     if subprocess.run(find, capture_output=True, check=False).returncode:
         pytest.skip(f"Python {python} is not on this machine")
-    words = ["tool", "run", "--isolated", *offline, "--from", f"{built(file)}[demo]"]
+    origin = f"git+{ROOT.as_uri()}" if source == "repository" else built(source).as_uri()
+    wanted = f"dsql-outbox[demo] @ {origin}"
+    words = ["tool", "run", "--isolated", *offline, "--from", wanted]
     text = uv(*words, "dsql-outbox", "demo", cwd=tmp_path)
     assert "the outbox is empty again: 0 rows" in text
 

@@ -28,10 +28,12 @@ def blocks(language: str, page: str = README) -> list[str]:
     return [block for found, block in _FENCED.findall(page) if found == language]
 
 
+_INSTALL = "pip install 'dsql-outbox[demo] @ git+https://github.com/dsql-outbox/dsql-outbox'"
 NOT_RUN = {
+    _INSTALL: "test_distributions.py installs from the repository",
+    "dsql-outbox demo": "test_demo.py runs it",
     "git clone https://github.com/dsql-outbox/dsql-outbox": "the test has a clone",
     "cd dsql-outbox": "it is there",
-    "make demo": "its command is `dsql-outbox demo`, which test_demo.py runs",
 }
 """The lines that are not run as they stand, and why."""
 
@@ -116,12 +118,6 @@ def test_the_readme_runs_from_its_first_block_to_its_last_in_a_new_clone(folder:
     topics = [json.loads(line)["topic"] for line in messages]
     assert topics == ["events.LoanPaid"]
     assert [path for path in files_of(clone) if "mine" in path.parts] == []
-
-
-def test_the_two_commands_are_targets_of_the_makefile() -> None:
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert re.search(r"^demo:.*\n\t@?\$\(BIN\)/dsql-outbox demo$", makefile, re.MULTILINE)
-    assert re.search(r"^test:", makefile, re.MULTILINE)
 
 
 def test_the_producer_example_is_the_one_in_the_readme() -> None:
