@@ -85,7 +85,11 @@ def _column_drifts(schema: str, wanted: Relation, found: Relation) -> Iterator[D
     for column in there.values():
         name = f"{wanted.name}.{column.name}"
         text = f"column {schema}.{name} is unknown to this version: a newer one may have added it"
-        yield Drift("extra", "column", name, text)
+        if column.required:
+            text = (
+                f"{text}. It is {column}, so without a default no row can be written: drop NOT NULL"
+            )
+        yield Drift("extra" if column.required else "note", "column", name, text)
 
 
 def _migration_drifts(
@@ -100,10 +104,10 @@ def _migration_drifts(
     for version in recorded.keys() - known.keys():
         label = recorded[version].label
         text = (
-            f"migration {label} of schema {schema} comes from a newer version of dsql-outbox; "
-            f"this one knows up to {max(known):04}: run pip install --upgrade dsql-outbox"
+            f"migration {label} of schema {schema} comes from a newer version of dsql-outbox; this "
+            f"one knows up to {max(known):04}, and runs beside the newer one and after it"
         )
-        yield Drift("extra", "migration", label, text)
+        yield Drift("note", "migration", label, text)
 
 
 def _shard_drifts(connection: Connection, schema: str, shape: Shape) -> Iterator[Drift]:

@@ -67,8 +67,16 @@ TOLD = {
     ),
     "more columns": (
         'ALTER TABLE outbox.outbox ADD COLUMN "My note" text',
-        ("extra", "column", "outbox.My note"),
+        ("note", "column", "outbox.My note"),
         "column outbox.outbox.My note is unknown to this version: a newer one may have added it",
+    ),
+    "more columns that are needed": (
+        "ALTER TABLE outbox.outbox ADD COLUMN more text NOT NULL",
+        ("extra", "column", "outbox.more"),
+        (
+            "column outbox.outbox.more is unknown to this version: a newer one may have added it. "
+            "It is text NOT NULL, so without a default no row can be written: drop NOT NULL"
+        ),
     ),
     "type": (
         "ALTER TABLE outbox.outbox ALTER COLUMN topic TYPE varchar(99)",
@@ -126,11 +134,11 @@ TOLD = {
     ),
     "newer": (
         "INSERT INTO outbox.schema_migrations VALUES (99, 'future', '', clock_timestamp())",
-        ("extra", "migration", "0099 future"),
+        ("note", "migration", "0099 future"),
         (
             "migration 0099 future of schema outbox comes from a newer version of dsql-outbox; "
-            f"this one knows up to {migrations()[-1].version:04}: run pip install --upgrade "
-            "dsql-outbox"
+            f"this one knows up to {migrations()[-1].version:04}, and runs beside the newer one "
+            "and after it"
         ),
     ),
     "older": (
