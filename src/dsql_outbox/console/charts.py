@@ -31,7 +31,7 @@ class Axis(NamedTuple):
     """The end of an axis for the highest value, and the form of its labels."""
 
     end: Callable[[float], float]
-    form: Format
+    label: Format
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -66,7 +66,7 @@ def charts_of(samples: Sequence[Sample]) -> list[Chart]:
     """The charts of the overview."""
     more = any(sample.more for sample in samples)
     note = "Counted up to 500 per shard." if more else ""
-    times = Axis(nice_time, brief)
+    numbers, times = Axis(nice, axis_number), Axis(nice_time, brief)
     waiting: list[tuple[str, str, Value]] = [("waiting", "a", lambda sample: sample.waiting)]
     oldest: list[tuple[str, str, Value]] = [("oldest", "b", lambda sample: sample.oldest_seconds)]
     lost: list[tuple[str, str, Value]] = [("conflicts", "b", lambda sample: sample.conflicts)]
@@ -75,16 +75,26 @@ def charts_of(samples: Sequence[Sample]) -> list[Chart]:
         ("delivered", "c", lambda sample: sample.delivered),
     ]
     return [
-        _chart("backlog", "Waiting messages", note, waiting, samples, count),
+        _chart("backlog", "Waiting messages", note, waiting, samples, count, numbers),
         _chart("age", "Age of the oldest message", "", oldest, samples, duration, times),
-        _chart("rates", "Messages per second", _rates_note(samples), rates, samples, rate),
-        _chart("conflicts", "Conflicts since the console started", "", lost, samples, count),
+        _chart("rates", "Messages per second", _rates_note(samples), rates, samples, rate, numbers),
+        _chart(
+            "conflicts", "Conflicts since the console started", "", lost, samples, count, numbers
+        ),
     ]
 
 
 def count(value: float) -> str:
     """A whole number, such as ``1,200``."""
     return f"{value:,.0f}"
+
+
+def axis_number(value: float) -> str:
+    """A label of an axis, such as ``0.5``, ``500`` or ``1 k``."""
+    for size, unit in ((1_000_000, " M"), (1_000, " k")):
+        if value >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
 
 
 def rate(value: float) -> str:
@@ -104,10 +114,9 @@ def _chart(  # noqa: PLR0913, PLR0917 - one argument per part of a chart
     lines: Sequence[tuple[str, str, Value]],
     samples: Sequence[Sample],
     form: Format,
-    axis: Axis | None = None,
+    axis: Axis,
 ) -> Chart:
     values = [[value(sample) for sample in samples] for _, _, value in lines]
-    axis = axis or Axis(nice, form)
     top = axis.end(_highest(values))
     times = [sample.at for sample in samples]
     drawn = [
@@ -122,7 +131,7 @@ def _chart(  # noqa: PLR0913, PLR0917 - one argument per part of a chart
         title=title,
         note=note,
         lines=drawn,
-        ticks=[axis.form(top), axis.form(top / 2), axis.form(0)],
+        ticks=[axis.label(top), axis.label(top / 2), axis.label(0)],
         span=since,
         summary=f"{title} over {since}: {summary}, at most {form(_highest(values))}",
         table=_table(samples, values, form),

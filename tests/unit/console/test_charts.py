@@ -40,6 +40,20 @@ def test_an_axis_of_time_ends_at_a_round_time() -> None:
     assert [brief(n) for n in (0, 0.5, 30, 120, 3_600)] == ["0 s", "0.5 s", "30 s", "2 min", "1 h"]
 
 
+@pytest.mark.parametrize(
+    ("highest", "labels"),
+    [
+        (0, ["1", "0.5", "0"]),
+        (4, ["5", "2.5", "0"]),
+        (990, ["1 k", "500", "0"]),
+        (4_100, ["5 k", "2.5 k", "0"]),
+        (1_700_000, ["2 M", "1 M", "0"]),
+    ],
+)
+def test_the_labels_of_an_axis_are_where_their_numbers_are(highest: int, labels: list[str]) -> None:
+    assert charts_of([sample(0.0), sample(1.0, highest)])[0].ticks == labels
+
+
 def test_a_line_is_interrupted_where_a_value_is_unknown() -> None:
     assert line_path([0, 1, 2, 3], [0, None, 5, 10], 10) == "M0.0 100.0M666.7 50.0L1000.0 0.0"
     assert line_path([0], [1], 1) == ""
