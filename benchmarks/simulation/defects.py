@@ -171,7 +171,7 @@ def _without_lease(settle: str) -> AbstractContextManager[Any]:
     right: Callable[[Settler], Awaitable[None]] = getattr(Settler, settle)
 
     async def unguarded(settler: Settler) -> None:
-        with patch.object(settler, "_leases", _EveryLease()):
+        with patch.object(settler._outcomes, "_leases", _EveryLease()):
             await right(settler)
 
     return patch.object(Settler, settle, unguarded)
@@ -282,7 +282,7 @@ def settle_behind_a_failure() -> AbstractContextManager[Any]:
             while len(subject.busy) > 1:
                 row = subject.busy.pop()
                 outcomes._state.rows.move(row, "acknowledged")
-                outcomes._settler._acknowledged[row.id] = row
+                outcomes._state.changes.acknowledged[row.id] = row
         right(outcomes, subject, outcome)
 
     return patch.object(Outcomes, "act_on", act_on)
@@ -310,7 +310,7 @@ def count_the_unattempted() -> AbstractContextManager[Any]:
     ) -> None:
         if isinstance(outcome, Retry) and not subject.shard.is_lost:
             for row in behind:
-                outcomes._settler.record(subject, Hold(row.id, 1, 0.0), "no", 1.0)
+                outcomes._state.changes.record(subject, Hold(row.id, 1, 0.0), "no", 1.0)
 
     return _after_an_outcome(plant)
 
@@ -323,8 +323,8 @@ def send_two_runs_at_once() -> AbstractContextManager[Any]:
     ) -> None:
         if behind and subject.busy:
             queues = outcomes._state.queues
-            queues.cut(subject, 0)
-            queues.go_on(subject)
+            queues.requeue(subject, 0)
+            queues._make_ready(subject)
 
     return _after_an_outcome(plant)
 
@@ -445,7 +445,7 @@ def settle_what_is_left_out_early() -> AbstractContextManager[Any]:
             for _ in range(call._skipped.pop(index, 0)):
                 row = subject.busy.pop(1)
                 call._outcomes._state.rows.move(row, "acknowledged")
-                call._outcomes._settler._acknowledged[row.id] = row
+                call._outcomes._state.changes.acknowledged[row.id] = row
         right(call, index, subject, outcome)
 
     return patch.object(sender._SinkCall, "_act_on", act_on)

@@ -19,15 +19,15 @@ topics that are paused (`topics`) or use their share of the memory (`shares`). T
 **Send** (`sender`). Rows wait per subject, first in, first out (`subjects`). A subject has
 one run on its way: one message, or several if the sink keeps their order. Many calls of the
 sink run at a time, each with runs of subjects that are free. The answer for the last message
-of a run lets its subject go on immediately (`outcomes`).
+of a run lets its subject go on immediately. `outcomes` has each way in which a row ends.
 When the broker as a whole fails, `breaker` decides when to try it again. `traced_sink` checks
 the answers and reports each message to the hooks, and `sifter` finds the message for which a sink
 raises.
 
-**Settle** (`settler`). Acknowledged rows are deleted, failures are recorded, and messages
-that were given up are buried, in one statement per batch of each kind. A subject goes on
-after a dead letter only when the burial has committed. Without a broker, `applier` calls the
-user's function in the transaction that deletes the row.
+**Settle** (`settler`). The ends of rows leave changes for the tables (`changes`). Acknowledged rows
+are deleted, failures are recorded, and messages that were given up are buried, in one statement per
+batch of each kind. A subject goes on after a dead letter only when the burial has committed.
+Without a broker, `applier` calls the user's function in the transaction that deletes the row.
 
 So a failing or hot subject does not hold up the messages of other subjects. Order, loss and
 fairness do not depend on clocks: the leases say which publisher sends a shard, and each row
@@ -45,8 +45,8 @@ acknowledged, settled*.
    starts a call of the sink for up to 500 rows. `_SinkCall.prepare_messages` makes the messages. A
    row that is not a valid message goes to no sink: `Outcomes.reject`.
 3. The sink answers for each message. `TracedSink` checks the answer, and `_SinkCall.answer` gives
-   it to `Outcomes.act_on`. `Delivered` goes to `Settler.acknowledge` (*acknowledged*), and the
-   subject goes on at once.
+   it to `Outcomes.act_on`. After `Delivered`, `Outcomes.deliver` notes the row in `Changes`, and
+   `Queues.finish` takes it out of its run (*acknowledged*). So the subject goes on at once.
 4. `Settler.settle` deletes the row with many others, by its whole key. Then it is *settled*. A row
    that came back after a failure has its failure deleted too.
 
@@ -54,13 +54,31 @@ With a map, ``Publisher(database, sink, map=function)``, step 2 has more ends. `
 the function for each message of a run. A row that it leaves out keeps its place in the run, and
 `Outcomes.skip` acknowledges it when it is the first one: at once, or in `_SinkCall._act_on` after
 the answer for the message before it. A row that it fails for or refuses begins the next run, and
-then goes to `Outcomes.fail_unsent`, or with its topic to `Outcomes.pause_unmapped`.
+then goes to `Outcomes.fail`, or with its topic to `Outcomes.refuse`.
+
+**One row that ends**. `Outcomes` has a method for each end of a row on its way. It asks each part
+of the memory once, from top to bottom:
+
+| end | the topic | what the tables must learn | the row and its run | the subject |
+| --- | --- | --- | --- | --- |
+| `deliver` | works | `Changes.acknowledge` | *acknowledged*: `Queues.finish` | goes on |
+| `skip` | | `Changes.acknowledge` | *acknowledged*: `Queues.finish` | goes on |
+| `fail` | works | `Changes.record` | *outbox*: `Queues.drop` | waits: `RetryTimes.add` |
+| the last `fail` | works | `Changes.bury` | *burying*; the others wait: `Queues.requeue` | waits |
+| `refuse` | is paused | | *outbox*: `Queues.drop` | waits: `RetryTimes.put_off` |
+| `rest` | | | *waiting*: `Queues.requeue_later` | goes on after 0.1 s |
+| `give_back` | | | *waiting*, or *outbox* in a lost shard | goes on |
+| `withhold` | | | *outbox*: `Queues.drop` | is read again |
+
+In a shard that was lost, `fail` and `refuse` give the row back to the next owner. In a full memory,
+`rest` withholds it. `Settler` writes the changes. After that, `note_buried` and `note_applied` end
+a row that stayed with its subject (*settled*), and the subject goes on.
 
 **One row of a read model that fails**, ``Publisher(database, apply=function)``. The stages are
 *waiting, sent, applying*, and then *outbox* again, or *burying, settled*.
 
-1. The sink is `Nowhere`, which answers `Delivered` for every message. `Outcomes.act_on` gives the
-   subject to `Applier.add`, and all rows of its run are *applying*. The subject sends nothing else
+1. The sink is `Nowhere`, which answers `Delivered` for every message. `Outcomes.apply` is
+   `Applier.add` here, and all rows of the run are *applying*. The subject sends nothing else
    until they are settled, so the order holds.
 2. `Settler.settle` calls `Applier.apply`. A batch of at most 64 rows goes to `SqlStore.apply`,
    which runs `Session.transaction`. The budget `OPERATOR` tries a conflict again.
@@ -80,14 +98,14 @@ then goes to `Outcomes.fail_unsent`, or with its topic to `Outcomes.pause_unmapp
 6. An error of the database that is no conflict blames no message. It is raised, and the relay waits
    and tries again. A conflict that outlasts the budget fails the row, once it is alone.
 7. `Applier._settle_or_fail` logs the first error of each kind, and gives the row to
-   `Outcomes.fail_or_give_back`. `FailureRules.consequence` says what follows, by the rules that
+   `Outcomes.fail`. `FailureRules.consequence` says what follows, by the rules that
    `PublisherSettings.for_topic` found: another attempt, a block, or a dead letter.
 8. Before another attempt the row leaves the memory (*outbox*) and is a `Hold` of its subject.
-   `Settler.record` has it stored in ``outbox_failures``, which the next owner of the shard reads.
+   `Settler` stores its failure in ``outbox_failures``, which the next owner of the shard reads.
    When it is due, `Reader` reads it by its key. It then takes room of `RETRIES` (`memory.shares`),
    which takes turns with the topics, and `Applier.add` sets it aside at once.
-9. A dead letter goes to `Settler.bury` (*burying*). When that has committed, the row is *settled*
-   and `RelayState.finish` lets the subject go on.
+9. A dead letter is *burying*. When its burial has committed, `Outcomes.note_buried` ends the row
+   (*settled*), and the subject goes on.
 
 **One failure of the broker**. A call of the sink goes through `KeptSink`, `TracedSink` and `Sifter`
 to the broker's sink.
@@ -97,11 +115,10 @@ to the broker's sink.
 2. `Retry` and `Rejected` blame the message. They count an attempt and go to `Outcomes.fail`, as in
    7 to 9 above. `Rejected` does not wait: the message is a dead letter or blocked at once. If the
    lease of the shard is over, nothing is counted, since the next owner sends the row again.
-3. `Unavailable` blames the topic. `TopicPauses.pause` begins a pause, `RelayState.drop` gives up
-   the rows of the subject in memory, and no attempt is counted. After `TopicPauses.PAUSE` seconds
+3. `Unavailable` blames the topic, and goes to `Outcomes.refuse`. After `TopicPauses.PAUSE` seconds
    one row of the topic is sent as a probe. The first answer that judges a message of the topic ends
    the pause: `Delivered`, `Retry` or `Rejected`.
-4. `NotAttempted` blames nobody. `Queues.put_back` lets the row wait for 0.1 s, and sends it again.
+4. `NotAttempted` blames nobody. `Outcomes.rest` lets the row wait for 0.1 s, and it is sent again.
    If the memory is full, the row is dropped and read again.
 5. Any other error that the sink raises comes to `Sifter` first, which sends the rest of the call in
    smaller calls. A message that raises alone, while others get through, gets the answer `Retry`. If

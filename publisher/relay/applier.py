@@ -25,6 +25,7 @@ from dsql_outbox.publisher.sinks.port import Answer, Delivered, Retry
 from dsql_outbox.schema.outbox_rows import Fault, RowId
 from dsql_outbox.schema.session import CallTimedOut, FunctionFailed
 
+from .outcomes import Outcomes
 from .state import RelayState
 from .store import Store
 
@@ -70,25 +71,15 @@ class Nowhere:
 
 
 class Applier:
-    """Applies runs of messages, in order per subject, which goes on when its rows have committed.
-
-    `fail` is called for a message whose function raised an error, `recover` for one that
-    failed earlier and is applied now.
-    """
+    """Applies runs of messages, in order per subject, which goes on when they have committed."""
 
     def __init__(
-        self,
-        state: RelayState,
-        store: Store,
-        function: Apply,
-        fail: Callable[[Subject, Retry], None],
-        recover: Callable[[RowId], None],
+        self, state: RelayState, store: Store, function: Apply, outcomes: Outcomes
     ) -> None:
         self._state = state
         self._store = store
         self._function = function
-        self._fail = fail
-        self._recover = recover
+        self._outcomes = outcomes
         self._waiting: dict[str, Subject] = {}
         """The subjects with rows for the next batches, by their keys. They take turns."""
         self._suspects: set[str] = set()
@@ -97,8 +88,6 @@ class Applier:
         """The subjects whose only row on its way is applied alone."""
         self._places = anyio.Semaphore(_ASIDE, fast_acquire=True)
         self._start: Start = _refuse_start
-        self.waiting = 0
-        """How many messages wait to be applied."""
         self._size = _BATCH
         self._ends_at = float("inf")
         self._scopes: dict[Subject | None, anyio.CancelScope] = {}
@@ -126,10 +115,10 @@ class Applier:
             return
         if earlier is not None:  # its shard was lost and taken again meanwhile
             self._remove(earlier)
-            self._state.give_back(earlier)
+            self._outcomes.give_back(earlier)
         for row in subject.busy:
             self._state.rows.move(row, "applying")
-        self.waiting += len(subject.busy)
+        self._state.changes.applying += len(subject.busy)
         if subject.busy_hold is None:
             self._waiting[subject.key] = subject
         else:  # it has its time, and would maybe fail a batch again
@@ -264,7 +253,7 @@ class Applier:
         """Give back the messages that wait, and end the transactions of those that are aside."""
         for subject in [*self._waiting.values(), *self._aside.values()]:
             self._remove(subject)
-            self._state.give_back(subject)
+            self._outcomes.give_back(subject)
 
     def _rows(self, batch: Mapping[RowId, Subject]) -> Iterator[tuple[RowId, Message]]:
         """The messages of a batch, whose rows of each subject are the first ones of its run."""
@@ -292,7 +281,7 @@ class Applier:
     def _remove(self, subject: Subject) -> None:
         """Take a subject out of those that wait; the rows behind its busy row go back."""
         self._cut(subject, 1)
-        self.waiting -= 1
+        self._state.changes.applying -= 1
         self._take_out(subject)
         self._suspects.discard(subject.key)
         if (scope := self._scopes.get(subject)) is not None:
@@ -303,22 +292,18 @@ class Applier:
         self._aside.pop(subject.key, None)
 
     def _cut(self, subject: Subject, at: int) -> None:
-        self.waiting -= len(subject.busy) - at
-        self._state.queues.cut(subject, at)
+        self._state.changes.applying -= len(subject.busy) - at
+        self._outcomes.cut(subject, at)
 
     def _settle(self, subject: Subject) -> None:
         """Let the busy row of a subject be settled; the rest of its run waits behind the others."""
         if not self._waits(subject):
             return
-        self._state.delivered += 1
-        self._state.deleted += 1
-        self.waiting -= 1
-        row = subject.busy_row.id
+        self._state.changes.applying -= 1
         self._take_out(subject)
         if len(subject.busy) > 1:
             self._waiting[subject.key] = subject
-        if self._state.finish(subject, "settled"):
-            self._recover(row)
+        self._outcomes.note_applied(subject)
         self._step_aside_if_alone(subject)
 
     def _settle_or_fail(self, subject: Subject, row: RowId, error: Exception | None) -> None:
@@ -332,7 +317,7 @@ class Applier:
         self._first.log(text, FunctionFailed(failure.error), failure.error, row.event_id)
         if self._waits(subject):
             self._remove(subject)
-            self._fail(subject, Retry(failure.report))
+            self._outcomes.fail(subject, Retry(failure.report))
 
 
 def _is_outage(error: Exception | None) -> TypeGuard[psycopg.Error]:

@@ -1,8 +1,25 @@
-"""Outcomes: the meaning of the broker's answer for a row, its subject and its topic."""
+"""Outcomes: how a row on its way ends, and what follows for its subject and its topic.
+
+`Outcomes` is the one way out of a run, with a method for each end. Each method reads from top to
+bottom: the books and the topic, what the tables must learn (`memory.changes`), and the subject
+(`memory.queues`).
+
+    delivered       deliver      it is to be deleted, and its subject goes on at once
+    skipped         skip         the map leaves it out: as if it were delivered
+    failed          fail         it waits for its next attempt, or is given up
+    refused         refuse       its topic is paused, and counts no attempt
+    not attempted   rest         it is sent again soon
+    lost            give_back    the next owner of its shard finds it
+    held back       withhold     its lease or its topic does not allow it: it is read again
+
+A row that is applied or given up stays with its subject until the tables have it: `note_applied`,
+`note_buried`.
+"""
 
 import logging
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks.port import (
@@ -13,10 +30,12 @@ from dsql_outbox.publisher.sinks.port import (
     Retry,
     Unavailable,
 )
-from dsql_outbox.schema.outbox_rows import Fault, OutboxRow
+from dsql_outbox.schema.outbox_rows import Fault, OutboxRow, Stage
 
-from .settler import Settler
 from .state import RelayState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 logger: Final = logging.getLogger("dsql_outbox")
 
@@ -28,164 +47,199 @@ _TELL: Final = 1.0
 
 
 class Outcomes:
-    """Decides the fate of the busy row of a subject, and when the subject continues."""
+    """Ends the busy row of a subject. Unless it is delivered or skipped, its run ends with it."""
 
-    def __init__(self, state: RelayState, settler: Settler, settings: PublisherSettings) -> None:
+    def __init__(self, state: RelayState, settings: PublisherSettings, leases: Leases) -> None:
         self._state = state
-        self._settler = settler
         self._settings = settings
+        self._leases = leases
         self._faults = 0
         self._tell_faults_at = float("-inf")
+        self.apply: Callable[[Subject], None] = self.deliver
+        """Takes a row that the sink has, in case that a function is to run with its DELETE."""
 
-    @property
-    def unsettled(self) -> int:
-        """How many acknowledged rows are not deleted yet."""
-        return self._settler.waiting
+    def act_on(self, subject: Subject, outcome: Outcome) -> None:
+        """End the busy row of a subject as the sink has answered."""
+        if isinstance(outcome, Delivered):
+            self._note_answer(subject.busy_row)
+            self.apply(subject)
+        elif isinstance(outcome, NotAttempted):
+            self.rest(subject)
+        elif isinstance(outcome, Unavailable):
+            self.refuse(subject, outcome.error)
+        else:
+            self._note_answer(subject.busy_row)
+            self.fail(subject, outcome)
+
+    # --- the ends ------------------------------------------------------------------------
+
+    def deliver(self, subject: Subject) -> None:
+        """Have the busy row deleted, which the broker has."""
+        self._state.delivered += 1
+        self._acknowledge(subject)
+
+    def skip(self, subject: Subject) -> None:
+        """Have the busy row deleted, which the map leaves out: no sink gets it."""
+        self._state.skipped += 1
+        self._state.rows.shares.note_answer(subject.busy_row)
+        self._give_up_probe(subject)
+        self._acknowledge(subject)
+
+    def fail(self, subject: Subject, outcome: Retry | Rejected) -> None:
+        """Count a failed attempt; the row then waits for the next one, or is given up.
+
+        If the lease is over, the next owner sends the row again as if there were no answer. A
+        failure in a shard that drains counts, or the row would not wait there.
+        """
+        state, row = self._state, subject.busy_row
+        if subject.shard.is_lost and not self.has_lease(subject.shard):
+            self.give_back(subject)
+            return
+        self._give_up_probe(subject)
+        settings, attempts = self._settings.for_topic(row.topic), subject.attempt
+        next_step = settings.consequence(attempts, is_rejected=isinstance(outcome, Rejected))
+        if next_step == "dead_letter":
+            self._bury(subject, outcome.error, attempts)
+            return
+        state.failed += 1
+        seconds = None if next_step == "block" else settings.backoff(attempts)
+        retry_at = float("inf") if seconds is None else state.clock() + seconds
+        new = Hold(row.id, attempts, retry_at, row.size)
+        # Recorded first: a shard without a busy row may be handed over, but not with a failure.
+        state.changes.record(subject, new, outcome.error, seconds)
+        subject.note_failure(new)
+        self._read_again(subject, retry_at)
+        if seconds is not None and seconds < self._settings.longest_idle:
+            state.to_read.set()
+
+    def refuse(self, subject: Subject, error: str, *, is_unmapped: bool = False) -> None:
+        """Pause the topic of the busy row, which is not at fault.
+
+        The broker refused the topic; or, if it `is_unmapped`, the map works for none of it.
+        """
+        topics, row, now = self._state.topics, subject.busy_row, self._state.clock()
+        if subject.shard.is_lost:
+            self.give_back(subject)
+            return
+        left_out = topics.pause_unmapped(row, now) if is_unmapped else topics.pause(row, now)
+        if left_out is not None:
+            more = f"; {left_out:,} more topics were refused before" if left_out else ""
+            logger.warning("Topic %s takes no messages now: %s%s", row.topic, error, more)
+        # A row that failed earlier is tried again when the topic may work.
+        self._read_again(subject, now + topics.PAUSE)
+
+    def rest(self, subject: Subject) -> None:
+        """Let the run be sent again soon, since the sink did not attempt it."""
+        state = self._state
+        self._give_up_probe(subject)
+        if state.queues.is_crowded(subject.busy_row) and not subject.shard.is_lost:
+            self.withhold(subject)  # or what cannot be sent leaves no room for others
+        else:
+            state.queues.requeue_later(subject, state.clock() + REST)
+
+    def give_back(self, subject: Subject) -> None:
+        """Leave the run to the owner of the shard: this relay sends it again, unless it lost it."""
+        self._give_up_probe(subject)
+        self._state.queues.requeue_later(subject, self._state.clock())
+
+    def withhold(self, subject: Subject) -> None:
+        """Have all rows of a subject read again that cannot be sent now."""
+        self._read_again(subject, self._state.clock() + REST)
+
+    # --- of a row that is applied, or given up -----------------------------------------------
+
+    def note_applied(self, subject: Subject) -> None:
+        """Record that the function of the busy row and its DELETE have committed."""
+        self._state.delivered += 1
+        self._state.deleted += 1
+        row = subject.busy_row.id
+        if self._end(subject, "settled"):
+            self._state.changes.recover(row)
+
+    def note_buried(self, subject: Subject) -> None:
+        """Record that the burial of the busy row has committed, which deletes its failure too."""
+        self._state.dead += 1
+        self._end(subject, "settled")
+
+    # --- before a row is sent ------------------------------------------------------------------
+
+    def cut(self, subject: Subject, at: int) -> None:
+        """Let the row at index `at` of a run begin the next one."""
+        self._state.queues.requeue(subject, at)
 
     def reject(self, subject: Subject, fault: Fault, at: int) -> None:
         """Reject the row at index `at` of a run, an invalid message, if it is the first one.
 
         A later one begins the next run. At most one log line per second.
         """
-        self._state.queues.cut(subject, max(1, at))
         if at:
+            self.cut(subject, at)
             return
-        state, row = self._state, subject.busy_row
-        now = state.clock()
+        now, row = self._state.clock(), subject.busy_row
         self._faults += 1
         if now >= self._tell_faults_at:
             text = "Row of shard %d, position %d, event %s is not a valid message: %s (%d rows)"
             logger.warning(text, *row.id, fault.reason, self._faults)
             self._faults, self._tell_faults_at = 0, now + _TELL
-        if state.topics.refused:
-            state.topics.give_up_probe(row.id)
         self.fail(subject, Rejected(f"is not a valid message: {fault.reason}"))
-
-    def cut(self, subject: Subject, at: int) -> None:
-        """Let the row at index `at` of a run begin the next one."""
-        self._state.queues.cut(subject, at)
-
-    def postpone(self, subject: Subject) -> None:
-        """Let the run of a subject wait again, since its call is not to prepare more messages."""
-        state = self._state
-        state.queues.cut(subject, 1)
-        if state.topics.refused:
-            state.topics.give_up_probe(subject.busy_row.id)
-        state.give_back(subject)
-
-    def skip(self, subject: Subject) -> None:
-        """Settle the busy row of a subject, which the map leaves out: no sink gets it."""
-        state, row = self._state, subject.busy_row
-        if state.topics.refused:
-            state.topics.give_up_probe(row.id)
-        state.rows.shares.note_answer(row)
-        state.skipped += 1
-        self._settler.acknowledge(subject)
-
-    def fail_unsent(self, subject: Subject, outcome: Retry | Rejected) -> None:
-        """Act on a failure of the map for the busy row of a subject, or on its refusal."""
-        state = self._state
-        state.queues.cut(subject, 1)
-        if state.topics.refused:
-            state.topics.give_up_probe(subject.busy_row.id)
-        self.fail_or_give_back(subject, outcome)
-
-    def pause_unmapped(self, subject: Subject, error: str) -> None:
-        """Pause the topic of the busy row of a subject, since the map works for none of it."""
-        state = self._state
-        state.queues.cut(subject, 1)
-        left_out = state.topics.pause_unmapped(subject.busy_row, state.clock())
-        self._wait_for_topic(subject, error, left_out)
 
     def note_mapped(self, topic: str) -> None:
         """Record that the map works for messages of a topic."""
         if self._state.topics.is_unmapped(topic):
             self._resume(topic)
 
-    def act_on(self, subject: Subject, outcome: Outcome) -> None:
-        """Act on the outcome of the busy row of a subject, whose run goes on if it is delivered."""
+    # --- their parts ------------------------------------------------------------------------------
+
+    def has_lease(self, shard: Shard) -> bool:
+        """Whether failures in a shard may be recorded: its lease lasts, maybe while it drains."""
+        return self._leases.has_lease(shard.number, shard.epoch)
+
+    def _acknowledge(self, subject: Subject) -> None:
+        changes, row = self._state.changes, subject.busy_row
+        is_first = changes.acknowledge(row)
+        if self._end(subject, "acknowledged" if is_first else "outbox"):
+            changes.recover(row.id)
+
+    def _end(self, subject: Subject, to: Stage) -> bool:
+        """Let the busy row leave for good, and its subject go on. Returns whether it had failed."""
+        row = self._state.queues.finish(subject, to)
+        hold = subject.hold
+        if hold is None:
+            return False
+        if hold.id == row.id:
+            self._state.retry_times.forget(subject, row.id)
+            return True
+        if not subject.rows:
+            self._state.retry_times.add(subject, hold)
+        return False
+
+    def _bury(self, subject: Subject, error: str, attempts: int) -> None:
+        """Have the busy row buried; its subject goes on when that has committed."""
         state = self._state
-        if isinstance(outcome, Delivered):
-            self._settle_delivered(subject)
-            return
-        state.queues.cut(subject, 1)
-        if isinstance(outcome, NotAttempted) or self._is_left(subject.shard, outcome):
-            if state.topics.refused:
-                state.topics.give_up_probe(subject.busy_row.id)
-            is_crowded = state.queues.is_crowded(subject.busy_row)
-            if is_crowded and not subject.shard.is_lost:
-                # Or what cannot be sent leaves no room for others.
-                state.drop(subject, state.clock() + REST)
-            else:
-                state.queues.put_back(subject, state.clock() + REST)
-        elif isinstance(outcome, Unavailable):
-            self._pause_topic(subject, outcome.error)
-        else:
-            self._note_answer(subject.busy_row)
-            self.fail(subject, outcome)
+        state.queues.requeue(subject, 1)
+        earlier = state.changes.bury(subject, error, attempts)
+        if earlier is not None:  # its shard was lost and taken again meanwhile
+            self.give_back(earlier)
+        state.rows.move(subject.busy_row, "burying")
 
-    def _is_left(self, shard: Shard, outcome: Outcome) -> bool:
-        """Whether the next owner of a shard sends a row again as if there were no answer.
+    def _read_again(self, subject: Subject, due_at: float) -> None:
+        """Have the rows of a subject read again, from its busy row on.
 
-        A failure in a shard that drains counts, or the row would not wait there.
+        A failed row whose time has come is due then.
         """
-        is_failure = isinstance(outcome, Retry | Rejected)
-        return shard.is_lost and not (is_failure and self._settler.has_lease(shard))
-
-    def _settle_delivered(self, subject: Subject) -> None:
-        self._note_answer(subject.busy_row)
-        if self._settler.applier is not None:
-            self._settler.applier.add(subject)
-        else:
-            self._state.delivered += 1
-            self._settler.acknowledge(subject)
-
-    def fail_or_give_back(self, subject: Subject, outcome: Retry | Rejected) -> None:
-        """Act on a failure of the function that was to be applied, or of the map."""
-        if self._is_left(subject.shard, outcome):
-            self._state.give_back(subject)
-        else:
-            self.fail(subject, outcome)
-
-    def fail(self, subject: Subject, outcome: Retry | Rejected) -> None:
-        """Record a failed attempt; the row then waits for the next one, or is given up."""
-        state, row = self._state, subject.busy_row
-        settings = self._settings.for_topic(row.topic)
-        attempts = subject.attempt
-        next_step = settings.consequence(attempts, is_rejected=isinstance(outcome, Rejected))
-        if next_step == "dead_letter":
-            self._settler.bury(subject, outcome.error, attempts)
-            return
-        state.failed += 1
-        seconds = None if next_step == "block" else settings.backoff(attempts)
-        retry_at = float("inf") if seconds is None else state.clock() + seconds
-        new = Hold(row.id, attempts, retry_at, row.size)
-        if subject.busy_hold is None:
-            subject.holds.insert(0, new)
-        else:
-            subject.holds[0] = new
-        # Recorded first: a shard without a busy row may be handed over, but not with a failure.
-        self._settler.record(subject, new, outcome.error, seconds)
+        state = self._state
         state.queues.drop(subject)
-        subject.pass_over(row.position)
-        state.retry_times.add(subject, new)
-        if seconds is not None and seconds < self._settings.longest_idle:
-            state.to_read.set()
+        if (hold := subject.hold) is not None:
+            if hold.retry_at <= state.clock():
+                state.retry_times.put_off(subject, hold, due_at)
+            else:
+                state.retry_times.add(subject, hold)
 
-    def _pause_topic(self, subject: Subject, error: str) -> None:
-        """Pause the topic of a row, which is not at fault."""
-        state = self._state
-        self._wait_for_topic(subject, error, state.topics.pause(subject.busy_row, state.clock()))
-
-    def _wait_for_topic(self, subject: Subject, error: str, left_out: int | None) -> None:
-        """Let a subject wait for the topic of its busy row, and log what `pause` says."""
-        state = self._state
-        if left_out is not None:
-            more = f"; {left_out:,} more topics were refused before" if left_out else ""
-            topic = subject.busy_row.topic
-            logger.warning("Topic %s takes no messages now: %s%s", topic, error, more)
-        # A row that failed earlier is tried again when the topic may work.
-        state.drop(subject, state.clock() + state.topics.PAUSE)
+    def _give_up_probe(self, subject: Subject) -> None:
+        """Let another row try the topic, if this one was to: no broker has judged it."""
+        topics, row = self._state.topics, subject.busy_row
+        if topics.refused and row.stage == "sent":
+            topics.give_up_probe(row.id)
 
     def _note_answer(self, row: OutboxRow) -> None:
         self._state.rows.shares.note_answer(row)

@@ -125,7 +125,7 @@ class Reader:
             await self._follow()  # first: what follows must see no shard that was lost
             await self._refresh()
             await self._check()
-            self._let_go()
+            self._forget_some()
             self._share()
             # With so many subjects ready, more rows would only wait in memory.
             self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
@@ -156,7 +156,7 @@ class Reader:
         epochs = self._leases.usable()
         lost = [s for s in state.shards.values() if epochs.get(s.number) != s.epoch]
         for shard in lost:
-            state.queues.lose(shard)
+            state.queues.forget_shard(shard)
             del state.shards[shard.number]
         if gained := epochs.keys() - state.shards.keys():
             state.stalled_since = None
@@ -211,12 +211,12 @@ class Reader:
                 continue
             wait = stored.get(hold.id)
             if wait is None:  # it is gone, or is to be tried again
-                state.let_go(subject, hold.id)
+                state.retry_times.forget(subject, hold.id)
             elif wait.attempts != hold.attempts or wait.seconds <= 0:
                 hold.attempts, hold.retry_at = wait.attempts, now + wait.seconds
                 state.retry_times.add(subject, hold)
 
-    def _let_go(self) -> None:
+    def _forget_some(self) -> None:
         """Forget subjects with failed rows, if they are too many: those to be tried last.
 
         The database has their times, and `_find_failures` asks for them when a read returns such a
@@ -227,10 +227,10 @@ class Reader:
         excess = sum(len(shard.subjects) for shard in shards) - MAX_SUBJECTS
         if excess <= 0:
             return
-        held = [s for shard in shards for s in shard.subjects.values() if s.can_be_let_go]
+        held = [s for shard in shards for s in shard.subjects.values() if s.can_be_forgotten]
         more = MAX_SUBJECTS // _SOME_MORE  # or each read would do this
         for subject in nlargest(excess + more, held, key=lambda each: each.holds[0].retry_at):
-            subject.shard.let_go(subject)
+            subject.shard.forget(subject)
         state.retry_times.forget_outdated()
         self._unchecked = [each for each in self._unchecked if _is_at_rest(*each)]
 
@@ -464,11 +464,11 @@ class Reader:
             return
         hold = subject.holds[0]
         if found.end != RowPlace(hold.id.position, hold.id.event_id):
-            self._state.let_go(subject, hold.id)
+            self._state.retry_times.forget(subject, hold.id)
         elif subject.rows or any(self._state.topics.takes(row, now) for row in found.rows):
             subject.close()  # it is in memory, or waits for rows before it
         else:  # its topic is paused, or is tried with another row
-            self._state.put_off(subject, hold, now + _REFRESH)
+            self._state.retry_times.put_off(subject, hold, now + _REFRESH)
             subject.close()
 
     def _check_probe(self, each: _Asked, found: RangeRead) -> None:

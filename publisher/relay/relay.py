@@ -66,14 +66,13 @@ class Relay:
         loop = asyncio.get_running_loop()
         self._state = RelayState(loop.time)
         self._state.rows.on_idle = leases.note_idle_shard
-        self._settler = Settler(self._state, store, settings, leases)
-        outcomes = Outcomes(self._state, self._settler, settings)
+        outcomes = Outcomes(self._state, settings, leases)
+        self._settler = Settler(self._state, store, settings, outcomes)
         self._sender = Sender(self._state, sink, leases, outcomes, Breaker(), mapper=mapper)
         self._applier: Applier | None = None
         if apply is not None:
-            self._applier = self._settler.applier = Applier(
-                self._state, store, apply, outcomes.fail_or_give_back, self._settler.recover
-            )
+            self._applier = Applier(self._state, store, apply, outcomes)
+            self._settler.applier, outcomes.apply = self._applier, self._applier.add
         self._reader = Reader(self._state, store, leases, settings)
         self._drain = settings.drain
         self._error: Exception | None = None
@@ -134,7 +133,7 @@ class Relay:
     @property
     def busy_shards(self) -> set[int]:
         """The shards that have rows on their way, or acknowledged, or failed, and not settled."""
-        return self._state.rows.busy_shards | self._settler.shards_to_record
+        return self._state.rows.busy_shards | self._state.changes.shards_to_record
 
     @property
     def stalled_for(self) -> float | None:

@@ -30,7 +30,7 @@ from dsql_outbox.publisher.sinks.port import (
 )
 from dsql_outbox.schema.outbox_rows import Fault
 
-from .outcomes import REST, Outcomes
+from .outcomes import Outcomes
 from .state import RelayState
 
 logger: Final = logging.getLogger("dsql_outbox")
@@ -105,7 +105,7 @@ class Sender:
         rest = state.queues.end_rests(now)
         if self._breaker.is_failing and state.rows.in_flight:
             return float("inf")  # the end of what is on its way wakes this loop
-        unsettled = self._outcomes.unsettled
+        unsettled = state.changes.deletes
         free, most = MAX_IN_FLIGHT - state.rows.in_flight - unsettled, _CALL
         if self._breaker.is_failing:
             most = 1
@@ -137,7 +137,7 @@ class Sender:
             if has_lease and topics.takes(row := subject.rows[0], now):
                 topics.note_sent(row)
                 return 1 if row.topic in topics.refused else longest
-            state.drop(subject, now + REST)  # a lease that has ended may be renewed
+            self._outcomes.withhold(subject)  # a lease that has ended may be renewed
             return 0
 
         return state.queues.take(most, free=free, of=MAX_IN_FLIGHT, may_send=may_send)
@@ -237,7 +237,7 @@ class _SinkCall:
         messages: list[Message] = []
         for number, subject in enumerate(self._subjects):
             if self._mapper is not None and number and is_late():
-                self._outcomes.postpone(subject)
+                self._outcomes.give_back(subject)
                 continue
             shard, began, run = subject.shard, len(messages), subject.messages(picked_up_ns)
             if self._mapper is not None:
@@ -314,9 +314,10 @@ class _SinkCall:
         for subject, message, outcome in self._unmapped:
             if isinstance(outcome, Rejected) or mapper.works(message.topic):
                 mapper.tell(message, outcome)
-                self._outcomes.fail_unsent(subject, outcome)
+                self._outcomes.fail(subject, outcome)
             else:
-                self._outcomes.pause_unmapped(subject, outcome.error.partition("\n")[0])
+                error = outcome.error.partition("\n")[0]
+                self._outcomes.refuse(subject, error, is_unmapped=True)
 
     def answer(self, index: int, outcome: Outcome) -> None:
         """Take the outcome of one message; `TracedSink` has checked that it is the next one."""

@@ -11,14 +11,13 @@ import psycopg
 
 from dsql_outbox.outbox.failure import LASTING, kind_of, text_of
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
-from dsql_outbox.publisher.leases.keeper import Leases
-from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
+from dsql_outbox.publisher.relay.memory.subjects import Hold, Subject
 from dsql_outbox.publisher.settings import PublisherSettings
-from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
+from .outcomes import Outcomes
 from .state import RelayState, outage_wait
-from .store import Failure, Store
+from .store import Store
 
 if TYPE_CHECKING:
     from .applier import Applier
@@ -42,8 +41,6 @@ It is not known whether deleted rows count. If they do, a larger delete could ne
 succeed, and the relay would stop.
 """
 
-_ERROR_LENGTH: Final = 1_000
-
 
 class Settler:
     """Brings the tables up to date, in as few statements as possible.
@@ -55,31 +52,17 @@ class Settler:
     """
 
     def __init__(
-        self, state: RelayState, store: Store, settings: PublisherSettings, leases: Leases
+        self, state: RelayState, store: Store, settings: PublisherSettings, outcomes: Outcomes
     ) -> None:
         self._state = state
+        self._changes = state.changes
         self._store = store
         self._settings = settings
-        self._leases = leases
-        self._acknowledged: dict[RowId, OutboxRow] = {}
-        self._failures: dict[RowId, tuple[Failure, Hold, Subject]] = {}
-        self._letters: dict[RowId, tuple[Letter, Subject]] = {}
-        self._recovered: set[RowId] = set()
-        """Rows that failed earlier and are settled now, whose failures are to be deleted."""
+        self._outcomes = outcomes
         self._settled_at = float("-inf")
         self.applier: Applier | None = None
         self.failing_since: float | None = None
         """The time since when the database takes no changes, or None."""
-
-    @property
-    def waiting(self) -> int:
-        """How many acknowledged rows are not deleted yet."""
-        return len(self._acknowledged) + (0 if self.applier is None else self.applier.waiting)
-
-    @property
-    def shards_to_record(self) -> set[int]:
-        """The shards with a failure to record, which their next owner must know."""
-        return {subject.shard.number for _, _, subject in self._failures.values()}
 
     @property
     def is_done(self) -> bool:
@@ -89,40 +72,13 @@ class Settler:
     @property
     def _is_ready(self) -> bool:
         """Whether `settle` has something to do."""
-        waits = self._acknowledged or self._recovered or self._failures or self._letters
-        return bool(waits) or (self.applier is not None and self.applier.is_ready)
+        has_batch = self.applier is not None and self.applier.is_ready
+        return has_batch or not self._changes.are_none
 
     @property
     def _is_applied(self) -> bool:
         """Whether no message waits to be applied; `Applier.stop` gives them until a time."""
         return self.applier is None or self.applier.is_done
-
-    def acknowledge(self, subject: Subject) -> None:
-        """Have the busy row deleted, which the broker has, and its failure if it had one."""
-        row = subject.busy_row
-        # One of two copies is enough: its shard was lost and taken again, and it was sent twice.
-        is_copy = self._acknowledged.setdefault(row.id, row) is not row
-        if self._state.finish(subject, "outbox" if is_copy else "acknowledged"):
-            self.recover(row.id)
-
-    def recover(self, row: RowId) -> None:
-        """Have the failure of a row deleted that is settled now."""
-        self._failures.pop(row, None)
-        self._recovered.add(row)
-
-    def record(self, subject: Subject, hold: Hold, error: str, seconds: float | None) -> None:
-        """Have the failure of a row recorded; None: it waits for an operator."""
-        failure = Failure(hold.id, _storable(error), hold.attempts, seconds)
-        self._failures[hold.id] = failure, hold, subject
-
-    def bury(self, subject: Subject, error: str, attempts: int) -> None:
-        """Have the busy row of a subject buried; the subject goes on when that has committed."""
-        row = subject.busy_row.id
-        self._failures.pop(row, None)
-        if row in self._letters:  # its shard was lost and taken again meanwhile
-            self._state.give_back(self._letters[row][1])
-        self._letters[row] = Letter(row, _storable(error), attempts), subject
-        self._state.rows.move(subject.busy_row, "burying")
 
     async def run(self) -> None:
         """Settle until the last call of the sink has ended, and no message waits to be applied.
@@ -162,12 +118,12 @@ class Settler:
     def _is_urgent(self) -> bool:
         """Whether a batch is full, or something waits for this turn."""
         state = self._state
-        if self.waiting >= self._settings.batch_rows or state.is_stopping:
+        deletes, shares = self._changes.deletes, state.rows.shares
+        if deletes >= self._settings.batch_rows or state.is_stopping:
             return True
-        shares = state.rows.shares
-        if shares.waits_for_deletion or (state.ends_when_empty and shares.rows == self.waiting):
+        if shares.waits_for_deletion or (state.ends_when_empty and shares.rows == deletes):
             return True
-        return bool(self._letters) or (self.applier is not None and self.applier.is_ready)
+        return bool(self._changes.letters) or (self.applier is not None and self.applier.is_ready)
 
     async def settle_all(self) -> None:
         """Settle the rest, again and again until the database answers. Raises lasting errors."""
@@ -197,18 +153,19 @@ class Settler:
             raise error
 
     async def _record(self) -> None:
-        if not self._failures:
+        failures = self._changes.failures
+        if not failures:
             return
-        batch = dict(islice(self._failures.items(), MAX_TRANSACTION_ROWS))
+        batch = dict(islice(failures.items(), MAX_TRANSACTION_ROWS))
         # A failure in a shard that was lost meanwhile is left to the new owner.
-        ours = [each for each in batch.values() if self.has_lease(each[2].shard)]
+        ours = [each for each in batch.values() if self._outcomes.has_lease(each[2].shard)]
         if ours:
             await self._store.record([failure for failure, _, _ in ours])
         for _, hold, _ in ours:
             hold.is_stored = True
         for row, each in batch.items():
-            if self._failures.get(row) is each:  # else it failed again, or recovered, meanwhile
-                del self._failures[row]
+            if failures.get(row) is each:  # else it failed again, or recovered, meanwhile
+                del failures[row]
                 self._try_blocked(each[1], each[2])
         self._state.rows.on_idle()
 
@@ -223,43 +180,40 @@ class Settler:
             self._state.retry_times.add(subject, hold)
             self._state.to_read.set()
 
-    def has_lease(self, shard: Shard) -> bool:
-        """Whether failures in a shard may be recorded: its lease lasts, maybe while it drains."""
-        return self._leases.has_lease(shard.number, shard.epoch)
-
     async def _bury(self) -> None:
-        if not self._letters:
+        letters, outcomes = self._changes.letters, self._outcomes
+        if not letters:
             return
-        rows = {row: subject.busy_row for row, (_, subject) in self._letters.items()}
+        rows = {row: subject.busy_row for row, (_, subject) in letters.items()}
         # A row of each of three tables changes, and the payload is in two of them.
         batch = _rows_that_fit(rows, MAX_TRANSACTION_ROWS // 3, _BYTES // 2)
-        lost = [row for row in batch if not self.has_lease(self._letters[row][1].shard)]
+        lost = [row for row in batch if not outcomes.has_lease(letters[row][1].shard)]
         for row in lost:  # the new owner finds it
-            self._state.give_back(self._letters.pop(row)[1])
-        letters = [self._letters[row][0] for row in batch if row in self._letters]
-        if letters:
-            await self._store.bury(letters)
-        for letter in letters:
-            self._state.dead += 1
-            self._state.finish(self._letters.pop(letter.row)[1], "settled")
+            outcomes.give_back(letters.pop(row)[1])
+        ours = [letters[row][0] for row in batch if row in letters]
+        if ours:
+            await self._store.bury(ours)
+        for letter in ours:
+            outcomes.note_buried(letters.pop(letter.row)[1])
 
     async def _apply(self) -> None:
         if self.applier is not None:
             await self.applier.apply()
 
     async def _forget(self) -> None:
-        if self._recovered:
-            recovered = list(islice(self._recovered, MAX_TRANSACTION_ROWS))
+        recovered = list(islice(self._changes.recovered, MAX_TRANSACTION_ROWS))
+        if recovered:
             await self._store.forget(recovered)
-            self._recovered.difference_update(recovered)
+            self._changes.recovered.difference_update(recovered)
 
     async def _delete(self) -> None:
-        if not self._acknowledged:
+        acknowledged = self._changes.acknowledged
+        if not acknowledged:
             return
-        batch = _rows_that_fit(self._acknowledged, MAX_TRANSACTION_ROWS, _BYTES)
+        batch = _rows_that_fit(acknowledged, MAX_TRANSACTION_ROWS, _BYTES)
         self._state.deleted += await self._store.delete(batch)
         for row in batch:
-            self._state.rows.move(self._acknowledged.pop(row), "settled")
+            self._state.rows.move(acknowledged.pop(row), "settled")
 
 
 def _rows_that_fit(rows: Mapping[RowId, OutboxRow], most: int, size: int) -> list[RowId]:
@@ -272,8 +226,3 @@ def _rows_that_fit(rows: Mapping[RowId, OutboxRow], most: int, size: int) -> lis
             break
         chosen.append(row)
     return chosen
-
-
-def _storable(error: str) -> str:
-    """The text of an error without NUL and lone surrogates, which the database refuses."""
-    return error[:_ERROR_LENGTH].replace("\0", "").encode(errors="replace").decode()

@@ -3,15 +3,17 @@
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from dsql_outbox.publisher.relay.memory.changes import Changes
 from dsql_outbox.publisher.relay.memory.queues import Queues
 from dsql_outbox.publisher.relay.memory.retry_times import RetryTimes
 from dsql_outbox.publisher.relay.memory.rows import Rows
 from dsql_outbox.publisher.relay.memory.shares import RETRIES
-from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
-from dsql_outbox.schema.outbox_rows import RowId, Stage
+
+if TYPE_CHECKING:
+    from dsql_outbox.publisher.relay.memory.subjects import Shard
 
 _SHORT_OUTAGE: Final = 0.1
 _LONG_OUTAGE: Final = 1.0
@@ -69,6 +71,7 @@ class RelayState:
         self.shards: dict[int, Shard] = {}
         self.rows = Rows()
         self.queues = Queues(self.rows)
+        self.changes = Changes()
         self.retry_times = RetryTimes()
         self.topics = TopicPauses()
         self.to_read = Wake()
@@ -117,54 +120,6 @@ class RelayState:
         self.is_drained = True
         self.to_settle.set()
         self.to_stop.set()
-
-    def give_back(self, subject: Subject) -> None:
-        """Drop the busy row of a subject whose shard was lost; its owner finds it again."""
-        self.queues.put_back(subject, self.clock())
-
-    def finish(self, subject: Subject, stage: Stage) -> bool:
-        """Let the busy row leave its subject for good, and the subject go on.
-
-        Returns whether the row failed earlier.
-        """
-        if not subject.holds:
-            self.queues.leave(subject, stage)
-            self.queues.go_on(subject)
-            return False
-        failed_before = subject.busy_hold is not None
-        row = self.queues.leave(subject, stage)
-        if failed_before:
-            self.let_go(subject, row.id)
-        self._go_on(subject)
-        return failed_before
-
-    def drop(self, subject: Subject, again_at: float) -> None:
-        """Drop the rows of a subject from its busy row on; a failed row is due `again_at`."""
-        self.queues.drop(subject)
-        if (hold := subject.hold) is not None:
-            if hold.retry_at <= self.clock():
-                self.put_off(subject, hold, again_at)
-            else:
-                self.retry_times.add(subject, hold)
-
-    def put_off(self, subject: Subject, hold: Hold, until: float) -> None:
-        """Have a row tried later, whose time has come; or when a topic takes messages again."""
-        hold.retry_at, hold.is_put_off = until, True
-        self.retry_times.add(subject, hold)
-
-    def let_go(self, subject: Subject, row: RowId) -> None:
-        """Drop the hold of a row that failed earlier: it is delivered, dead or gone."""
-        subject.holds = [hold for hold in subject.holds if hold.id != row]
-        if subject.holds:
-            self.retry_times.add(subject, subject.holds[0])
-        subject.want_passed()
-        subject.shard.forget_if_idle(subject)
-
-    def _go_on(self, subject: Subject) -> None:
-        """Let a subject go on after a row that left it, maybe with a failed row at its time."""
-        self.queues.go_on(subject)
-        if (hold := subject.hold) is not None and not subject.rows:
-            self.retry_times.add(subject, hold)
 
     def seconds_left(self, now: float) -> float:
         """Seconds until a failed row or a paused topic may be tried; maybe infinity."""

@@ -6,6 +6,7 @@
 - `subjects` has a shard and a subject, with the rows that wait and those that failed.
 - `retry_times` decides when failed rows are tried again, `topics` which topics take no messages,
   `breaker` when to try a broker that failed.
+- `changes` has what the tables must still learn.
 
 No module of this chapter reads, writes or waits. Callers pass the time.
 """

@@ -177,7 +177,7 @@ class Queues:
         if subject.rows:
             self._ready.setdefault(subject.rows[0].share, deque()).append(subject)
 
-    def cut(self, subject: Subject, at: int) -> None:
+    def requeue(self, subject: Subject, at: int) -> None:
         """Let the rows of a run from the index `at` on wait again."""
         run, is_lost = subject.busy, subject.shard.is_lost
         for row in run[at:]:
@@ -186,13 +186,11 @@ class Queues:
             subject.rows[:0] = run[at:]
         del run[at:]
 
-    def put_back(self, subject: Subject, rests_until: float) -> None:
-        """Put the busy row back, to be sent again later; forget it if the shard was lost."""
-        if subject.shard.is_lost:
-            self.leave(subject, "outbox")
-        else:
-            subject.rows.insert(0, self.leave(subject, "waiting"))
-            self._resting.append((rests_until, subject))
+    def requeue_later(self, subject: Subject, until: float) -> None:
+        """Let the rows of a run wait again, and be sent later if the shard is not lost."""
+        self.requeue(subject, 0)
+        if not subject.shard.is_lost:
+            self._resting.append((until, subject))
 
     def end_rests(self, now: float) -> float:
         """Let subjects go on whose rest is over. Returns seconds until the next rest ends."""
@@ -200,24 +198,20 @@ class Queues:
             self._make_ready(self._resting.popleft()[1])
         return self._resting[0][0] - now if self._resting else float("inf")
 
-    def leave(self, subject: Subject, to: Stage) -> OutboxRow:
-        """Take the busy row of a subject; the next one of its run is then the busy row."""
+    def finish(self, subject: Subject, to: Stage) -> OutboxRow:
+        """Let the busy row leave for good. Behind the last row of a run its subject goes on."""
         row = subject.busy.pop(0)
         self._rows.move(row, to)
         if to != "outbox" and subject.shard.is_lost:  # an old snapshot must not bring it again
             self._rows.know(row)
+        if not subject.busy:
+            if subject.rows:
+                self._make_ready(subject)
+            elif subject.passed is not None:
+                subject.want_passed()
+            elif not subject.holds:
+                subject.shard.subjects.pop(subject.key, None)
         return row
-
-    def go_on(self, subject: Subject) -> None:
-        """Let a subject send its next rows after a run, or take rows that were passed over."""
-        if subject.busy:
-            return
-        if subject.rows:
-            self._make_ready(subject)
-        elif subject.passed is not None:
-            subject.want_passed()
-        elif not subject.holds:
-            subject.shard.subjects.pop(subject.key, None)
 
     def drop(self, subject: Subject) -> None:
         """Drop the rows of a subject that must wait, from its busy row on; they are read again."""
@@ -270,7 +264,7 @@ class Queues:
         shard.pass_topics((first.topic,), RowPlace(first.position, HEAD.event_id))
         shard.forget_if_idle(subject)
 
-    def lose(self, shard: Shard) -> None:
+    def forget_shard(self, shard: Shard) -> None:
         """Forget a shard that belongs to another publisher, or to this one under another epoch."""
         shard.is_lost = True
         for subject in shard.subjects.values():

@@ -4,6 +4,8 @@ from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import NamedTuple
 
+from dsql_outbox.schema.outbox_rows import RowId
+
 from .subjects import Hold, Subject
 
 
@@ -32,6 +34,19 @@ class RetryTimes:
         if hold.listed_at != hold.retry_at < float("inf"):
             hold.listed_at = hold.retry_at
             heappush(self._heap, _Entry(hold.retry_at, next(self._numbers), subject, hold))
+
+    def put_off(self, subject: Subject, hold: Hold, until: float) -> None:
+        """Have a row tried later, whose time has come; or when a topic takes messages again."""
+        hold.retry_at, hold.is_put_off = until, True
+        self.add(subject, hold)
+
+    def forget(self, subject: Subject, row: RowId) -> None:
+        """Drop the hold of a row that failed earlier: it is delivered, dead or gone."""
+        subject.holds = [hold for hold in subject.holds if hold.id != row]
+        if subject.holds:
+            self.add(subject, subject.holds[0])
+        subject.want_passed()
+        subject.shard.forget_if_idle(subject)
 
     def take_due(self, now: float, most: int, size: int) -> list[Subject]:
         """Take up to `most` subjects whose first failed row may be tried now.

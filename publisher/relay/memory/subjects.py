@@ -111,6 +111,13 @@ class Subject:
         hold = self.busy_hold
         return 1 if hold is None else hold.attempts + 1
 
+    def note_failure(self, hold: Hold) -> None:
+        """Let the busy row, which has failed, hold the subject back."""
+        if self.busy_hold is None:
+            self.holds.insert(0, hold)
+        else:
+            self.holds[0] = hold
+
     def messages(self, picked_up_ns: int) -> list[Message | Fault]:
         """The messages of the run, or why they are not valid; `picked_up_ns` is the time."""
         attempt, epoch = self.attempt, self.shard.epoch
@@ -148,7 +155,7 @@ class Subject:
         return not (self.rows or self.busy or self.holds) and self.passed is None
 
     @property
-    def can_be_let_go(self) -> bool:
+    def can_be_forgotten(self) -> bool:
         """Whether its failed rows are all that is known of it, and the database knows them."""
         is_stored = all(hold.is_stored for hold in self.holds)
         return bool(self.holds) and is_stored and not (self.rows or self.busy)
@@ -216,7 +223,7 @@ class Shard:
             self.subjects.pop(subject.key, None)
             self.closed.pop(subject.key, None)
 
-    def let_go(self, subject: Subject) -> None:
+    def forget(self, subject: Subject) -> None:
         """Forget a subject whose failed rows the database knows, to be found by a read again."""
         subject.holds.clear()  # so that its retry time is out of date
         self.subjects.pop(subject.key, None)

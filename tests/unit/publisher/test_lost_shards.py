@@ -24,6 +24,8 @@ from dsql_outbox.schema.session import CallTimedOut, FunctionFailed
 
 pytestmark = pytest.mark.anyio
 
+DEFAULTS = PublisherSettings()
+
 
 class Tables:
     """Tables that take every change."""
@@ -64,25 +66,32 @@ class Lasting:
         return self._last
 
 
-def settler_of(state: RelayState) -> Settler:
-    return Settler(state, Tables(), PublisherSettings(), Lasting())  # type: ignore[arg-type]
+def parts_of(
+    state: RelayState,
+    tables: Tables,
+    settings: PublisherSettings = DEFAULTS,
+    *,
+    last: bool = True,
+) -> tuple[Outcomes, Settler]:
+    outcomes = Outcomes(state, settings, Lasting(last=last))  # type: ignore[arg-type]
+    return outcomes, Settler(state, tables, settings, outcomes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("outcome", ["given up", "applied", "acknowledged"])
 async def test_a_row_that_was_to_be_settled_twice_leaves_no_shard_busy(outcome: str) -> None:
     state = RelayState(asyncio.get_running_loop().time)
-    settler = settler_of(state)
-    applier = Applier(state, settler._store, nothing, _ignore, settler.recover)
+    outcomes, settler = parts_of(state, Tables())
+    applier = Applier(state, settler._store, nothing, outcomes)
     settler.applier = applier if outcome == "applied" else None
     first = sent(state, 1)
-    state.queues.lose(first.shard)
+    state.queues.forget_shard(first.shard)
     for subject in (first, sent(state, 2)):
         if outcome == "applied":
             applier.add(subject)
         elif outcome == "acknowledged":
-            settler.acknowledge(subject)
+            outcomes.deliver(subject)
         else:
-            settler.bury(subject, "no", 1)
+            outcomes.fail(subject, Rejected("no"))
     await settler.settle_all()
     assert state.rows.busy_shards == set()
     assert (state.rows.shares.rows, len(state.rows.known)) == (0, 1)
@@ -113,7 +122,8 @@ async def test_a_message_that_is_applied_aside_does_not_outlast_its_shard() -> N
             finally:
                 ends.append("cut")
 
-    applier = Applier(state, Slow(), nothing, _ignore, _ignore)  # type: ignore[arg-type]
+    outcomes, _ = parts_of(state, Slow())
+    applier = Applier(state, Slow(), nothing, outcomes)  # type: ignore[arg-type]
     first = sent(state, 1)
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
@@ -122,10 +132,10 @@ async def test_a_message_that_is_applied_aside_does_not_outlast_its_shard() -> N
             await applier.apply()
             while len(ends) < 2:
                 await anyio.lowlevel.checkpoint()
-            state.queues.lose(first.shard)
+            state.queues.forget_shard(first.shard)
             applier.add(sent(state, 2))
     assert ends == ["began", "began", "cut"]
-    assert (applier.is_ready, applier.waiting) == (True, 1)
+    assert (applier.is_ready, state.changes.applying) == (True, 1)
     await applier.apply()
     assert applier.is_done
     assert state.rows.busy_shards == set()
@@ -147,16 +157,15 @@ async def test_a_failure_is_settled_before_a_shard_that_drains_is_handed_over(
             settled.extend(f"buried after {each.attempts}" for each in letters)
 
     state = RelayState(asyncio.get_running_loop().time)
-    settings, leases = PublisherSettings(), Lasting(last=lasts)
-    settler = Settler(state, Notes(), settings, leases)  # type: ignore[arg-type]
+    outcomes, settler = parts_of(state, Notes(), last=lasts)
     subject = sent(state, 1)
-    state.queues.lose(subject.shard)
-    Outcomes(state, settler, settings).act_on(subject, outcome)
-    busy = state.rows.busy_shards | settler.shards_to_record
+    state.queues.forget_shard(subject.shard)
+    outcomes.act_on(subject, outcome)
+    busy = state.rows.busy_shards | state.changes.shards_to_record
     await settler.settle_all()
     known = "attempt 1 recorded" if isinstance(outcome, Retry) else "buried after 1"
     assert (settled, busy) == (([known], {0}) if lasts else ([], set()))
-    assert state.rows.busy_shards | settler.shards_to_record == set()
+    assert state.rows.busy_shards | state.changes.shards_to_record == set()
     assert (state.rows.shares.rows, state.rows.in_flight) == (0, 0)
 
 
@@ -168,10 +177,10 @@ async def test_a_blocked_row_that_no_table_knows_is_tried_again(*, lasts: bool) 
         async def record(self, failures: Collection[Failure]) -> None: ...
 
     state = RelayState(asyncio.get_running_loop().time)
-    settings, leases = PublisherSettings(on_dead_letter="block"), Lasting(last=lasts)
-    settler = Settler(state, Notes(), settings, leases)  # type: ignore[arg-type]
+    settings = PublisherSettings(on_dead_letter="block")
+    outcomes, settler = parts_of(state, Notes(), settings, last=lasts)
     subject = sent(state, 1)
-    Outcomes(state, settler, settings).act_on(subject, Rejected("never"))
+    outcomes.act_on(subject, Rejected("never"))
     await settler.settle_all()
     due = state.retry_times.take_due(state.clock(), 10, 1_000)
     assert due == ([] if lasts else [subject])
@@ -198,17 +207,13 @@ async def test_messages_are_buried_while_others_keep_coming_to_be_applied() -> N
             buried.append(1)
 
     tables = Stream()
-    settler = Settler(state, tables, PublisherSettings(), Lasting())  # type: ignore[arg-type]
-    applier = Applier(state, tables, nothing, _ignore, settler.recover)  # type: ignore[arg-type]
+    outcomes, settler = parts_of(state, tables)
+    applier = Applier(state, tables, nothing, outcomes)  # type: ignore[arg-type]
     settler.applier = applier
     applier.add(sent(state, 1, 9))
     for n in (1, 2):
         dead = sent(state, 1, n)
-        settler.bury(dead, "no", 1)
+        outcomes.fail(dead, Rejected("no"))
         with anyio.fail_after(10):
             await settler.settle()
-    assert (len(buried), applier.waiting) == (2, 1)
-
-
-def _ignore(*_: object) -> None:
-    """Take a message that failed."""
+    assert (len(buried), state.changes.applying) == (2, 1)

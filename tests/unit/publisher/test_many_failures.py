@@ -144,7 +144,7 @@ def test_failures_beyond_the_limit_leave_the_memory_and_keep_their_times_and_the
                 subjects = [
                     s for each in relay._state.shards.values() for s in each.subjects.values()
                 ]
-                most.append(sum(subject.can_be_let_go for subject in subjects))
+                most.append(sum(subject.can_be_forgotten for subject in subjects))
             healthy.append(anyio.current_time() - began)
 
     done = 2 * SICK + 100

@@ -44,9 +44,7 @@ def sent(queues: Queues) -> list[int]:
     """Send all that can be sent, each delivered at once; the positions in that order."""
     positions: list[int] = []
     while taken := take(queues, 100):
-        for subject in taken:
-            positions.append(queues.leave(subject, "acknowledged").position)
-            queues.go_on(subject)
+        positions += [queues.finish(subject, "acknowledged").position for subject in taken]
     return positions
 
 
@@ -55,8 +53,7 @@ def test_rows_of_a_subject_go_one_at_a_time_and_in_order() -> None:
     assert admit(queues, one, chain("a", [1, 2, 3])) == 3
     (subject,) = take(queues, 100)
     assert take(queues, 100) == []
-    assert queues.leave(subject, "acknowledged").position == 1
-    queues.go_on(subject)
+    assert queues.finish(subject, "acknowledged").position == 1
     assert sent(queues) == [2, 3]
 
 
@@ -210,9 +207,9 @@ def test_a_lost_shard_forgets_what_waits_and_knows_what_is_acknowledged() -> Non
     queues, one = Queues(Rows()), shard()
     admit(queues, one, [row("a", 1), row("b", 2), row("c", 3)])
     first, second = take(queues, 2)
-    queues.lose(one)
-    assert queues.leave(first, "acknowledged").position == 1
-    queues.put_back(second, NOW)
+    queues.forget_shard(one)
+    assert queues.finish(first, "acknowledged").position == 1
+    queues.requeue_later(second, NOW)
     again = shard()
     assert admit(queues, again, [row("a", 1), row("b", 2), row("c", 3)]) == 2
     assert sent(queues) == [2, 3]
@@ -222,7 +219,7 @@ def test_a_message_that_was_not_attempted_rests_and_holds_up_nobody_else() -> No
     queues, one = Queues(Rows()), shard()
     admit(queues, one, [row("a", 1), row("b", 2)])
     (first,) = take(queues, 1)
-    queues.put_back(first, NOW + 0.1)
+    queues.requeue_later(first, NOW + 0.1)
     assert queues.end_rests(NOW) == pytest.approx(0.1)
     assert sent(queues) == [2]
     assert queues.end_rests(NOW + 0.2) == float("inf")
@@ -268,8 +265,7 @@ def test_any_order_of_commits_reads_and_answers_keeps_the_order_and_loses_nothin
             memory.end_read()
         else:
             for subject in take(queues, random.randint(1, 3)):
-                done = queues.leave(subject, "acknowledged")
-                queues.go_on(subject)
+                done = queues.finish(subject, "acknowledged")
                 order.append(done)
                 del table[done.position]
                 memory.move(done, "settled")

@@ -224,18 +224,12 @@ class Life(RuleBasedStateMachine):
         self.aside: list[Callable[[], Awaitable[None]]] = []
         self.state = RelayState(lambda: self.now)
         settled = PublisherSettings(attempts=2, backoff_base=1)
-        parts: tuple[object, ...] = (self.tables, settled, self.lease)
-        self.settler = Settler(self.state, *parts)  # type: ignore[arg-type]
-        self.outcomes = Outcomes(self.state, self.settler, settled)
+        self.outcomes = Outcomes(self.state, settled, self.lease)  # type: ignore[arg-type]
+        self.settler = Settler(self.state, self.tables, settled, self.outcomes)  # type: ignore[arg-type]
         if applies:
-            self.settler.applier = Applier(
-                self.state,
-                self.tables,  # type: ignore[arg-type]
-                nothing,
-                self.outcomes.fail_or_give_back,
-                self.settler.recover,
-            )
-            self.settler.applier.begin(self.aside.append)
+            applier = Applier(self.state, self.tables, nothing, self.outcomes)  # type: ignore[arg-type]
+            applier.begin(self.aside.append)
+            self.settler.applier, self.outcomes.apply = applier, applier.add
         breaker = Breaker()
         sink = SimpleNamespace(keeps_prefix=True)
         self.sender = Sender(self.state, sink, self.lease, self.outcomes, breaker)  # type: ignore[arg-type]
@@ -291,7 +285,7 @@ class Life(RuleBasedStateMachine):
         for subject in list(shard.subjects.values()):
             for hold in [each for each in subject.holds if each.id not in self.tables.rows]:
                 if not subject.busy and not shard.is_lost:
-                    self.state.let_go(subject, hold.id)
+                    self.state.retry_times.forget(subject, hold.id)
 
     @rule(most=st.integers(1, 5), number=st.integers(0, 2), subject=st.integers(0, 3))
     def write_read_and_send(self, most: int, number: int, subject: int) -> None:
@@ -340,7 +334,7 @@ class Life(RuleBasedStateMachine):
     @rule(is_taken_again=st.booleans(), sends=st.integers(0, 5))
     def lose(self, is_taken_again: bool, sends: int) -> None:
         """The shard comes back at once; a lease that lapsed and was renewed has the same epoch."""
-        self.state.queues.lose(self.shard)
+        self.state.queues.forget_shard(self.shard)
         self.lost.append(self.shard)
         self.lease.epoch += is_taken_again
         self.lease.lasts = True
@@ -370,15 +364,15 @@ class Life(RuleBasedStateMachine):
         here = list(self.shard.subjects.values())
         assert stages["waiting"] == {id(each) for of in here for each in of.rows}
         assert stages["sent"] == {id(each) for of in self.in_flight for each in of.busy}
-        assert stages["acknowledged"] == {id(r) for r in self.settler._acknowledged.values()}
-        buried = [of for _, of in self.settler._letters.values()]
+        assert stages["acknowledged"] == {id(r) for r in self.state.changes.acknowledged.values()}
+        buried = [of for _, of in self.state.changes.letters.values()]
         assert stages["burying"] == {id(of.busy_row) for of in buried}
         if self.settler.applier is not None:
             applier = self.settler.applier
             applied = [*applier._waiting.values(), *applier._aside.values()]
             rows_to_apply = [row for of in applied for row in of.busy]
             assert stages["applying"] == {id(row) for row in rows_to_apply}
-            assert applier.waiting == len(rows_to_apply)
+            assert self.state.changes.applying == len(rows_to_apply)
         for copy in rows.copies:
             assert copy.id in rows.known or copy.id not in self.tables.rows or copy.stage in BUSY
         assert all(each.stage != "outbox" for each in rows.known.values())
