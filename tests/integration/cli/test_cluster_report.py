@@ -42,7 +42,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_page_explains_what_a_report_adds() -> None:
-    page = (ROOT / "docs" / "dsql.md").read_text(encoding="utf-8")
+    page = (ROOT / "benchmarks" / "cluster" / "README.md").read_text(encoding="utf-8")
     for name in (*REPORTED, isolation.NAME, *PROOFS):
         assert re.search(rf"^ok       {name} ", page, re.MULTILINE), name
     for name in (*REPORTED, isolation.NAME, *PROOFS, *HOUR):
@@ -95,7 +95,7 @@ def test_a_report_holds_every_finding_and_the_scratch_schema_is_removed(
 
 @pytest.mark.skipif(which("jq") is None, reason="the page's command uses jq")
 def test_the_pages_command_finds_what_two_reports_answer_differently(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "dsql.md").read_text(encoding="utf-8")
+    page = (ROOT / "benchmarks" / "cluster" / "README.md").read_text(encoding="utf-8")
     (commands,) = re.findall(r"```bash\n(answers\(\).*?)\n```\n", page, re.DOTALL)
     where: dict[str, Value] = {"where": "COMMIT", "waited": False}
     here = [
