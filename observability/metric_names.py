@@ -71,7 +71,7 @@ WRITE_DURATION: Final = Metric(
 ATTEMPT_DURATION: Final = Metric(
     "outbox.write.attempt.duration",
     "s",
-    "Duration of one run of a write's transaction.",
+    "Duration of one write attempt.",
     names.ATTEMPT_OUTCOME,
     _OUTCOMES,
 )
@@ -146,7 +146,9 @@ SUBJECTS_HELD: Final = Metric(
 TOPICS_PAUSED: Final = Metric(
     "outbox.relay.topics.paused", "{topic}", "Topics that take no messages now."
 )
-DEAD_LETTERS: Final = Metric("outbox.relay.dead_letters", "{message}", "Messages given up.")
+DEAD_LETTERS: Final = Metric(
+    "outbox.relay.dead_letters", "{message}", "Messages that the publisher gave up on."
+)
 SINK_AVAILABLE: Final = Metric(
     "outbox.relay.sink.available",
     "{sink}",

@@ -55,8 +55,8 @@ class PublisherSettings:
     a ring may be lost."""
 
     attempts: int = 300
-    """Attempts after which a message is given up. With the default waits they take 24 hours, so
-    that a refusal of one night never costs the order of a subject."""
+    """Delivery attempts after which the publisher gives up on a message. With the default waits
+    they take 24 hours, so that a refusal of one night never costs the order of a subject."""
 
     backoff_base: float = 1.0
     """Seconds between the first and the second attempt of a message, doubled for each later
@@ -79,8 +79,8 @@ class PublisherSettings:
     slow. Lower it if a supervisor kills sooner."""
 
     on_dead_letter: OnDeadLetter = "release"
-    """For a message that is given up: ``release`` moves it to the dead letters, and its subject
-    continues. ``block`` keeps the subject waiting for an operator."""
+    """For a message that the publisher gives up on: ``release`` moves it to the dead letters, and
+    its subject continues. ``block`` keeps the subject waiting for an operator."""
 
     topics: Mapping[str, TopicSettings] = field(
         default_factory=dict[str, TopicSettings], hash=False

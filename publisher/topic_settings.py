@@ -25,7 +25,7 @@ class TopicSettings:
     """
 
     attempts: int | None = None
-    """Attempts after which a message is given up."""
+    """Delivery attempts after which the publisher gives up on a message."""
 
     backoff_base: float | None = None
     """Seconds between the first and the second attempt, doubled for each later one."""
@@ -34,7 +34,7 @@ class TopicSettings:
     """The longest wait between two attempts, in seconds."""
 
     on_dead_letter: OnDeadLetter | None = None
-    """``release`` or ``block`` the subject of a message that is given up."""
+    """``release`` or ``block`` the subject of a message that the publisher gives up on."""
 
 
 class FailureRules(NamedTuple):

@@ -188,7 +188,7 @@ class FunctionRun:
         """Refuse a statement outside the transaction: it would be stored, or join another run."""
         if self.is_over:
             raise TransactionMisused(
-                f"the run of the function given to {self._caller} has ended: nothing was sent; "
+                f"the call of the function given to {self._caller} has ended: nothing was sent; "
                 "use its connection before the function returns"
             )
         if status == TransactionStatus.IDLE:

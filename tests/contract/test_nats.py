@@ -59,7 +59,7 @@ async def test_a_subject_without_a_stream_is_unavailable_and_the_error_says_how_
 
     assert found == Delivered()
     assert isinstance(missing, Unavailable)
-    assert "no responders on orders.New: no stream takes this subject" in missing.error
+    assert "no responders on orders.New: no stream takes this NATS subject" in missing.error
     assert "nats stream add NAME --subjects=orders.New" in missing.error
 
 

@@ -130,7 +130,8 @@ class Call(Work, Generic[T]):
         """Raise `OutcomeUnknown` if a run with this fence could commit beside one in doubt."""
         if self.in_doubt and fence != self.fence:
             raise self.unknown(
-                "an earlier run may have been committed, and this one appends another event first"
+                "an earlier execution may have been committed, and this one appends another event "
+                "first"
             )
 
     def start_attempt(self) -> None:
@@ -306,7 +307,7 @@ class Call(Work, Generic[T]):
     def _give_up(self, error: Exception) -> None:
         """Settle the call with the last error, or with `OutcomeUnknown` if it is in doubt."""
         if self.in_doubt and not isinstance(error, OutcomeUnknown):
-            unknown = self.unknown("an earlier run may have been committed")
+            unknown = self.unknown("an earlier execution may have been committed")
             unknown.__cause__ = error
             error = unknown
         elif driver_error(error) is not None:

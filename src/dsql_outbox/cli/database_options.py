@@ -69,7 +69,7 @@ def database_options(command: Command) -> Command:
         show_envvar=True,
         metavar="URL",
         help="postgresql://.., dsql://ROLE@ENDPOINT/postgres (Aurora DSQL), "
-        "embedded:FOLDER (a PostgreSQL of its own, kept in FOLDER) or embedded: (for one run).",
+        "embedded:FOLDER (a PostgreSQL of its own, kept in FOLDER) or embedded: (for one command).",
     )(schema_option(command))
 
 

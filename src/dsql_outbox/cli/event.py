@@ -69,7 +69,7 @@ def event(*, wanted: str, jaeger: str | None, as_json: bool, database: Database)
     """Say where an event is: when it was stored, and what became of its messages.
 
     For each target it says whether the message waits and behind which other one, fails and with
-    which error, was given up, or has left the outbox, and which command helps. With TYPE/ID it
+    which error, is a dead letter, or has left the outbox, and which command helps. With TYPE/ID it
     shows the last versions of an entity and the event of each. Payloads are not shown.
     """
     base = None if jaeger is None else require_base_url(jaeger)

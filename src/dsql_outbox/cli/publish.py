@@ -115,7 +115,7 @@ Example:
 \b
 Exit codes:
   0    stopped by a signal, or the outbox is empty (--until-empty)
-  1    with --until-empty: a message was given up in this run; the reader of
+  1    with --until-empty: the publisher gave up on a message; the reader of
        stdout: has gone; another error
   2    wrong usage, a missing extra, a sink that can never work, or
        --listen has no such address
@@ -170,7 +170,7 @@ Exit codes:
     "--on-dead-letter",
     type=click.Choice(["release", "block"]),
     default=PublisherSettings.on_dead_letter,
-    help="For a message that is given up: move it to the dead letters, "
+    help="For a message that the publisher gives up on: move it to the dead letters, "
     "or block its subject until an operator decides.",
 )
 @option(

@@ -76,7 +76,7 @@ class Inbox:
         exception, unchanged, when it is over, or conflicts or an outage last longer than
         the retries; then leave the message to the broker to deliver it again. Raises
         `SchemaError` if the tables are missing, and `TransactionMisused`. An error after a
-        COMMIT without an answer has a note that an earlier run may have been committed.
+        COMMIT without an answer has a note that an earlier execution may have been committed.
         """
         require_plain(function)
         given = (self._statements, self._connections)

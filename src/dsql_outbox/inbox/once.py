@@ -53,7 +53,7 @@ predecessor is the last one that was handled. ``gap``: messages between were not
 OnGap = Literal["run", "raise"]
 
 _IN_DOUBT: Final = (
-    "once: an earlier run may have been committed; when the message is delivered again, "
+    "once: an earlier execution may have been committed; when the message is delivered again, "
     "the inbox decides"
 )
 

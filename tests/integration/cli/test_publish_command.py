@@ -230,7 +230,7 @@ def test_a_message_that_was_given_up_makes_until_empty_fail(
     assert done.code == 1
     assert done.err.splitlines()[-2:] == [
         "relayed 1, failed 0, dead 1",
-        "1 message given up: see dsql-outbox messages list --state dead",
+        "gave up on 1 message: see dsql-outbox messages list --state dead",
     ]
     assert run(*words, "--until-empty").code == 0, "it died in the run before"
 

@@ -294,7 +294,7 @@ def test_conflicts_are_shown_with_their_cost_and_a_remedy(
     assert lines[:5] == [
         "conflicts in the last 2 h",
         "transactions 1,200",
-        "given up 1 event",
+        "exhausted 1 event",
         "time lost 1 min 15 s",
         "reported by 1 report of writers",
     ]

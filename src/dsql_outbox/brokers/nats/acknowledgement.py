@@ -59,7 +59,7 @@ def outcome_of(answer: "Msg", read: Acknowledgement, topic: str) -> Outcome:
     """
     if has_no_responders(answer):
         return Unavailable(
-            f"no responders on {topic}: no stream takes this subject, or its stream has no leader "
+            f"no responders on {topic}: no stream takes this NATS subject, or it has no leader "
             f"now (`nats stream report`); make one with `nats stream add NAME --subjects={topic}`, "
             "or give the sink ?stream=NAME"
         )
@@ -79,7 +79,7 @@ def silence(topic: str, seconds: float) -> Unavailable:
     """The outcome of a message without an answer, when no message of its topic has one."""
     return Unavailable(
         f"no acknowledgement for {topic} within {seconds:g} s: its stream has no quorum or is "
-        "overloaded, or the subject belongs to a program that is no stream"
+        "overloaded, or the NATS subject belongs to a program that is no stream"
     )
 
 

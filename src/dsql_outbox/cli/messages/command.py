@@ -197,7 +197,7 @@ def retry(
 @dry_run_option
 @json_option
 @yes_option
-@with_database("nothing was given up", duty="operator", logs=True)
+@with_database("nothing was dropped", duty="operator", logs=True)
 def drop(
     *,
     which: Selection,

@@ -44,7 +44,7 @@ Exit codes:
 @click.option(
     "--after",
     metavar="PLACE",
-    help="Continue after this place, which an earlier run printed: TYPE/ID@VERSION, "
+    help="Continue after this place, which an earlier replay printed: TYPE/ID@VERSION, "
     "or with --entity a version.",
 )
 @option(

@@ -97,7 +97,7 @@ class Daemon:
     def _tell_end(self) -> None:
         if self._relaying.given_up:
             given_up = counted(self._relaying.given_up, "message")
-            announce(f"{given_up} given up: see dsql-outbox messages list --state dead")
+            announce(f"gave up on {given_up}: see dsql-outbox messages list --state dead")
         if self._relaying.is_stalled:
             announce("nothing can be sent now, and --max-wait is over")
         if self._relaying.leftover:

@@ -178,7 +178,7 @@ def conflict_tables(report: ConflictReport) -> list[TextTable]:
     """The totals, then the entities with their remedies, then the meaning of these."""
     tables = [TextTable(("conflicts", f"in the last {report.hours:g} h"), list(_totals(report)))]
     if report.entities:
-        header = ("entity", "conflicts", "alone", "time lost", "given up", "last", "remedy")
+        header = ("entity", "conflicts", "alone", "time lost", "exhausted", "last", "remedy")
         tables.append(TextTable(header, list(map(_row, report.entities))))
         named = {entity.remedy for entity in report.entities}
         rows = [(remedy, text) for remedy, text in REMEDIES.items() if remedy in named]
@@ -188,7 +188,7 @@ def conflict_tables(report: ConflictReport) -> list[TextTable]:
 
 def _totals(report: ConflictReport) -> Iterator[tuple[str, str]]:
     yield "transactions", f"{report.transactions:,}"
-    yield "given up", counted(report.exhausted, "event")
+    yield "exhausted", counted(report.exhausted, "event")
     yield "time lost", duration(report.lost_seconds)
     yield "reported by", counted(report.writers, "report") + " of writers"
     if report.is_partial:
