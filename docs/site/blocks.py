@@ -35,7 +35,7 @@ class Box(NamedTuple):
 
 
 class Arrow(NamedTuple):
-    """An arrow between two boxes that stand side by side, or one above the other."""
+    """An arrow from a box to the one below it, or to the one beside it."""
 
     start: str
     end: str
@@ -44,11 +44,12 @@ class Arrow(NamedTuple):
     def draw(self, boxes: Mapping[str, Box]) -> str:
         """Return the arrow as SVG."""
         start, end = boxes[self.start], boxes[self.end]
-        if start.x == end.x:
-            x, y1, y2 = start.x + start.width // 2, start.y + start.height, end.y
+        if end.y >= start.y + start.height:
+            left, right = max(start.x, end.x), min(start.x + start.width, end.x + end.width)
+            x, y1, y2 = (left + right) // 2, start.y + start.height, end.y
             line = f'<line class="arrow" x1="{x}" y1="{y1}" x2="{x}" y2="{y2 - 2}"/>'
             tip = f'<path class="arrow" d="M{x},{y2} l-5,-9 h10 z"/>'
-            return line + tip + _text(self.text, x - 58, (y1 + y2) // 2 + 5, "")
+            return line + tip + _text(self.text, x + 10, (y1 + y2) // 2 + 3, "", anchor="start")
         sign = 1 if end.x > start.x else -1
         x1, x2 = (start.x + start.width, end.x) if sign > 0 else (start.x, end.x + end.width)
         y = max(start.y, end.y) + 60
@@ -81,5 +82,5 @@ class Blocks(NamedTuple):
         )
 
 
-def _text(text: str, x: int, y: int, style: str) -> str:
-    return f'<text class="{style}" x="{x}" y="{y}" text-anchor="middle">{escape(text)}</text>'
+def _text(text: str, x: int, y: int, style: str, *, anchor: str = "middle") -> str:
+    return f'<text class="{style}" x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'

@@ -11,20 +11,71 @@ DIAGRAMS: Final[dict[str, Blocks | Diagram]] = {
     "architecture": Blocks(
         "Your service stores rows and events in one transaction; publishers send them in order.",
         (
-            Box(8, 8, 170, 112, "your service", ("your session", "writer")),
+            Box(8, 8, 160, 120, "your service", ("your session", "writer")),
             Box(
-                288, 8, 200, 132, "your database",
+                272, 8, 176, 120, "your database",
                 ("your rows", "events and entities", "outbox, in shards", "leases"),
             ),
-            Box(598, 8, 170, 112, "publishers", ("each its shards,", "one subject in order")),
-            Box(878, 8, 150, 112, "broker", ("a topic per type", "of event")),
-            Box(878, 176, 150, 72, "consumer", ("inbox: once",)),
+            Box(8, 176, 160, 80, "broker", ("a topic per type", "of event")),
+            Box(272, 176, 176, 80, "publishers", ("each leases shards,", "one subject in order")),
+            Box(8, 304, 160, 60, "consumer", ("inbox: once",)),
         ),
         (
             Arrow("your service", "your database", "one commit"),
             Arrow("your database", "publishers", "rows"),
             Arrow("publishers", "broker", "messages"),
             Arrow("broker", "consumer", "at least once"),
+        ),
+    ),
+    "subjects": Blocks(
+        "The first entity of an event is its subject. A shard holds many subjects, and a "
+        "publisher leases shards. The messages of one subject keep their order.",
+        (
+            Box(
+                8, 8, 440, 60, "an event of Loan LOAN-7 and Car car-3",
+                ("its first entity, LOAN-7, is its subject",),
+            ),
+            Box(8, 116, 140, 80, "shard 0", ("LOAN-7: 1, 2, 3", "car-4: 1, 2")),
+            Box(158, 116, 140, 80, "shard 1", ("LOAN-9: 1", "car-3: 1, 2, 3")),
+            Box(308, 116, 140, 80, "shard 2", ("car-8: 1, 2", "LOAN-5: 1")),
+            Box(
+                8, 244, 290, 80, "publisher A",
+                ("sends LOAN-7: 1, then 2, then 3", "and other subjects meanwhile"),
+            ),
+            Box(308, 244, 140, 80, "publisher B", ("sends the subjects", "of shard 2")),
+        ),
+        (
+            Arrow("an event of Loan LOAN-7 and Car car-3", "shard 0", "always here"),
+            Arrow("shard 0", "publisher A", "lease"),
+            Arrow("shard 1", "publisher A", "lease"),
+            Arrow("shard 2", "publisher B", "lease"),
+        ),
+    ),
+    "targets": Blocks(
+        "One commit inserts a message for each target. Each target has its own waiting messages, "
+        "its own publishers, and its own sink or read model, so none waits for another one.",
+        (
+            Box(8, 8, 440, 60, "event 9", ("one commit inserts a message for each target",)),
+            Box(8, 100, 140, 80, "default", ("a sink", "9 waits")),
+            Box(158, 100, 140, 80, "lake", ("a sink", "5 to 9 wait")),
+            Box(308, 100, 140, 80, "orders_per_day", ("a read model", "8 and 9 wait")),
+            Box(8, 228, 140, 44, "publishers 1, 2"),
+            Box(158, 228, 140, 44, "publisher 3"),
+            Box(308, 228, 140, 44, "publisher 4"),
+            Box(8, 320, 140, 80, "RabbitMQ", ("has 1 to 8",)),
+            Box(158, 320, 140, 80, "Kafka", ("has 1 to 4,", "and is down")),
+            Box(308, 320, 140, 80, "your table", ("has 1 to 7,", "each once")),
+        ),
+        (
+            Arrow("event 9", "default", ""),
+            Arrow("event 9", "lake", ""),
+            Arrow("event 9", "orders_per_day", ""),
+            Arrow("default", "publishers 1, 2", "leases"),
+            Arrow("lake", "publisher 3", "leases"),
+            Arrow("orders_per_day", "publisher 4", "leases"),
+            Arrow("publishers 1, 2", "RabbitMQ", "send"),
+            Arrow("publisher 3", "Kafka", "retries"),
+            Arrow("publisher 4", "your table", "applies"),
         ),
     ),
     "two-bugs": Diagram(
