@@ -208,6 +208,21 @@ def test_the_documentation_lists_these_rights() -> None:
     assert set(found) == {name for rights in ALLOWED.values() for name in rights}
 
 
+def test_the_security_page_names_the_roles_that_may_read_each_table() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    held = [row for row in rows if len(row) == 4 and row[1].startswith("`")]
+    assert held
+    for data, where, _, readers in held:
+        tables = where.replace("`", "").split(", ")
+        may = [
+            duty
+            for duty, rights in ALLOWED.items()
+            if all("SELECT" in rights.get(table, "") for table in tables)
+        ]
+        assert readers.split(", ") == may, data
+
+
 def test_every_statement_is_somebodys() -> None:
     # Any role may LISTEN, and EXPLAIN does not take it.
     known = ("doorbell_listen", *(word for words in WHO_RUNS.values() for word in words))
