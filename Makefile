@@ -36,7 +36,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help chaos cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm console-check zip
+.PHONY: help chaos cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm upgrade-pair console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -182,6 +182,9 @@ readme-check: $(VENV)/.dev ## run each command and each snippet of README as a r
 
 real-telemetry: $(VENV)/.dev ## traces, dashboards and alerts on a real Jaeger and Prometheus (JAEGER=/path, PROMETHEUS=/path, PROCESSES=105)
 	@$(if $(JAEGER),JAEGER=$(JAEGER)) $(if $(PROMETHEUS),PROMETHEUS=$(PROMETHEUS)) $(BIN)/python -m benchmarks.real_telemetry $(if $(PROCESSES),--processes $(PROCESSES))
+
+upgrade-pair: $(VENV)/.dev ## keep a wheel of this checkout, and a dump of rows in every state, for the tests of an upgrade
+	@$(BIN)/python -m tests.support.upgrade.make_pair
 
 DIST := dist
 # Of the last commit alone, with its time, by the locked setuptools: the same commit gives the same wheel.

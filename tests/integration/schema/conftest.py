@@ -1,0 +1,29 @@
+"""The rows that the kept version left, for tests of an upgrade."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from tests.support.upgrade.kept_pair import load
+
+
+@pytest.fixture
+def archive(folder: Path) -> Path:
+    """The folder of their archive files."""
+    return folder / "archive"
+
+
+@pytest.fixture
+def dumped(database_url: str, archive: Path) -> str:
+    """The URL of a database with these rows, as the kept version left them."""
+    load(database_url, archive)
+    return database_url
+
+
+@pytest.fixture
+def sql(dumped: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection beside the library's."""
+    with psycopg.connect(dumped, autocommit=True) as connection:
+        yield connection
