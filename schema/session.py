@@ -141,6 +141,12 @@ class Session:
         """The schema of the outbox tables."""
         return self._database.schema
 
+    @property
+    def accepts_writes(self) -> bool:
+        """Whether the server of the open connection does not say that it accepts no writes."""
+        current = self._connection.current
+        return current is None or current.accepts_writes
+
     def do_not_wait_for_cluster(self) -> None:
         """Tell at once when a cluster is waking up: the work is repeated, and may be stopped."""
         self._connection.waits_for_cluster = False

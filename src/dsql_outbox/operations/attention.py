@@ -6,23 +6,25 @@ from typing import Final
 import msgspec
 
 from dsql_outbox.observability.shown_text import counted, duration
-from dsql_outbox.outbox.settings import DEFAULT_TARGET
+from dsql_outbox.outbox.settings import DEFAULT_TARGET, TARGET_SHARDS
 
+from .obstacles import Obstacles
 from .operator_commands import Commands
 from .selection import Selection
-from .status import Bounded, Seen, Status, TargetStatus
+from .status import LATE, Bounded, Seen, Status, TargetStatus
 
 _BLOCKED: Final = Selection(blocked=True)
 _DEAD: Final = Selection(state="dead")
 _NAMED: Final = 3
-_LATE: Final = 60.0
-"""Seconds that the oldest message may wait although nothing else is wrong."""
+REFUSED: Final = "the broker takes no messages there, or the map fails"
+"""Why a publisher has paused a topic by itself."""
 
 
 class Attention(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What needs attention: a sentence or several, and the command that helps or tells more.
 
-    `error` is that of the message with the most attempts. `which` are the messages meant.
+    `error` is that of the message with the most attempts, or of the first dead letter. `which` are
+    the messages meant.
     """
 
     text: str
@@ -39,6 +41,11 @@ class _Queue(msgspec.Struct, frozen=True):
     waiting: Bounded
     oldest_seconds: float | None
     is_model: bool = False
+    first_shard: int = 0
+
+    def has(self, shard: int) -> bool:
+        """Whether a shard is one of this target's."""
+        return shard // TARGET_SHARDS == self.first_shard // TARGET_SHARDS
 
     @property
     def backlog(self) -> str:
@@ -63,7 +70,7 @@ def attention(status: Status) -> tuple[Attention, ...]:
         *_failing(status, commands),
     ]
     if not found:
-        found += [each for queue in queues for each in _late(queue, commands)]
+        found += [each for queue in queues for each in _late(status, queue, commands)]
     return (*found, *_dead(status, commands))
 
 
@@ -73,19 +80,23 @@ def verdict(status: Status) -> Attention:
     if found:
         return found[0]
     alive = sum(each.relays for each in status.publishers)
-    backlog = _Queue(DEFAULT_TARGET, "", status.waiting, status.oldest_seconds).backlog
+    backlog = _whole(status).backlog
     return Attention(f"Nothing needs attention: {counted(alive, 'publisher')}, {backlog}.")
 
 
 def _queues(status: Status) -> list[_Queue]:
     """The targets that are to be relayed now."""
     if not status.targets:
-        return [_Queue(DEFAULT_TARGET, "", status.waiting, status.oldest_seconds)]
+        return [_whole(status)]
     return [
         _queue(status, each)
         for each in status.targets
         if each.state == "running" and each.paused is None
     ]
+
+
+def _whole(status: Status) -> _Queue:
+    return _Queue(DEFAULT_TARGET, "", status.waiting, status.oldest_seconds)
 
 
 def _queue(status: Status, target: TargetStatus) -> _Queue:
@@ -95,22 +106,40 @@ def _queue(status: Status, target: TargetStatus) -> _Queue:
         target.waiting,
         target.oldest_seconds,
         target.kind == "model",
+        target.first_shard,
     )
 
 
 def _unattended(status: Status, queue: _Queue, commands: Commands) -> Iterator[Attention]:
     """A target that no publisher relays."""
     own = publishers_of(status.publishers, queue.name)
-    missing = unattended_text(own, queue.of)
+    missing = unattended_text(own, queue.of, status.obstacles)
     if missing is None:
         return
     if any(each.alive for each in own):
-        yield Attention(f"{missing}: {queue.backlog}. The log of the publisher has the reason.")
+        yield Attention(
+            f"{missing}: {queue.backlog}. When it answers, they are sent. The log of publisher "
+            f"{own[0].owner} names the broker and the error.",
+            commands.watch(),
+        )
         return
-    seen = f" The last one was seen {duration(own[0].seen_seconds)} ago." if own else ""
-    command = None if queue.is_model else commands.publish(queue.name if queue.of else None)
-    model = " Start the program that applies its messages." if queue.is_model else ""
-    yield Attention(f"{missing}: {queue.backlog}.{seen}{model}", command)
+    end = "If one ran, its log says why it ended."
+    if own:
+        end = f"The last one, {own[0].owner}, was seen {duration(own[0].seen_seconds)} ago."
+    advice, command = _remedy(status, queue, commands)
+    yield Attention(f"{missing}: {queue.backlog}. {end}{advice}", command)
+
+
+def _remedy(status: Status, queue: _Queue, commands: Commands) -> tuple[str, str | None]:
+    """What brings a publisher of a target back, and the command for that."""
+    if status.obstacles.read_only:
+        return " Publishers go on by themselves when it accepts writes.", commands.doctor()
+    for each in status.obstacles.roles:
+        grant = " The owner of the tables grants it; then start the publisher again."
+        return grant, commands.grant_publisher(each.role)
+    if queue.is_model:
+        return " Start the program that applies its messages.", None
+    return "", commands.publish(queue.name if queue.of else None)
 
 
 def publishers_of(publishers: Sequence[Seen], target: str) -> list[Seen]:
@@ -118,11 +147,18 @@ def publishers_of(publishers: Sequence[Seen], target: str) -> list[Seen]:
     return [each for each in publishers if (each.target or DEFAULT_TARGET) == target]
 
 
-def unattended_text(own: Sequence[Seen], of: str) -> str | None:
+def unattended_text(own: Sequence[Seen], of: str, obstacles: Obstacles) -> str | None:
     """Why the publishers of a target relay nothing, without a full stop; None if one relays."""
     alive = [each for each in own if each.alive]
     if any(each.relays for each in alive):
         return None
+    if not alive and obstacles.read_only:
+        return f"The database accepts no writes, so no publisher{of} is alive"
+    if not alive and obstacles.roles:
+        short = obstacles.roles[0]
+        more = len(short.lacks) - _NAMED
+        lacks = ", ".join(short.lacks[:_NAMED]) + (f" and {more} more rights" if more > 0 else "")
+        return f"Role {short.role} lacks {lacks}, and no publisher{of} is alive"
     if not alive:
         return f"No publisher{of} is alive"
     since = max(each.waiting_seconds or 0.0 for each in alive)
@@ -141,11 +177,12 @@ def _stranded(status: Status, commands: Commands) -> Iterator[Attention]:
 def _refusing(status: Status, commands: Commands) -> Iterator[Attention]:
     """Topics that publishers have paused by themselves."""
     for target, names, more in _refused(status.publishers):
+        waits = _meanwhile(status, target or DEFAULT_TARGET)
         of = f" of target {target}" if target else ""
-        yield Attention(
-            f"{refusing_text(names, more, of=of)} The log of the publisher has the reason.",
-            commands.topics(target),
+        text = (
+            f"{refusing_text(names, more, of=of)} {waits} The log of the publisher has the error."
         )
+        yield Attention(text, commands.topics(target))
 
 
 def refusing_text(names: Sequence[str], more: int, *, of: str = "", or_paused: bool = False) -> str:
@@ -156,11 +193,8 @@ def refusing_text(names: Sequence[str], more: int, *, of: str = "", or_paused: b
     number = len(names) + more
     others = number - len(names[:_NAMED])
     named = ", ".join(names[:_NAMED]) + (f" and {others:,} more" if others else "")
-    causes = "the map fails, or an operator paused it" if or_paused else "or the map fails for them"
-    return (
-        f"{'Topic' if number == 1 else 'Topics'} {named}{of}: the broker takes no messages there, "
-        f"{causes}. The messages wait."
-    )
+    paused = ", or an operator paused it" if or_paused else ""
+    return f"{'Topic' if number == 1 else 'Topics'} {named}{of}: {REFUSED}{paused}."
 
 
 def _refused(publishers: tuple[Seen, ...]) -> Iterator[tuple[str | None, list[str], int]]:
@@ -182,7 +216,8 @@ def _blocked(status: Status, commands: Commands) -> Iterator[Attention]:
         )
         worst = next((each for each in status.failures.worst if each.retry_seconds is None), None)
         yield Attention(
-            f"{counted(number, 'message')} {verb}, until an operator decides.",
+            f"{counted(number, 'message')} {verb}, until an operator decides. "
+            f"{_meanwhile(status, None)}",
             commands.messages("list", _BLOCKED),
             None if worst is None else worst.error,
             _BLOCKED,
@@ -194,18 +229,19 @@ def _paused(status: Status, commands: Commands) -> Iterator[Attention]:
     for each in status.targets:
         if each.paused is not None:
             paused = _paused_text(each.paused_seconds or 0.0, each.paused_by or "", each.paused)
-            missing = unattended_text(publishers_of(status.publishers, each.name), " of it")
+            own = publishers_of(status.publishers, each.name)
+            missing = unattended_text(own, " of it", status.obstacles)
             also = f" {missing}." if missing else ""
             yield Attention(
-                f"Target {each.name} {paused} Meanwhile {_queue(status, each).backlog}.{also}",
+                f"Target {each.name} {paused} {_meanwhile(status, each.name)}{also}",
                 commands.resume_target(each.name),
             )
     for topic in status.paused_topics:
         of = f" of target {topic.target}" if topic.target else ""
         paused = _paused_text(topic.paused_seconds, topic.paused_by, topic.reason)
-        yield Attention(
-            f"Topic {topic.topic}{of} {paused}", commands.resume(topic.topic, topic.target)
-        )
+        waits = _meanwhile(status, topic.target or DEFAULT_TARGET)
+        text = f"Topic {topic.topic}{of} {paused} {waits}"
+        yield Attention(text, commands.resume(topic.topic, topic.target))
 
 
 def _paused_text(seconds: float, by: str, reason: str) -> str:
@@ -222,23 +258,35 @@ def _failing(status: Status, commands: Commands) -> Iterator[Attention]:
     if worst is None:
         return
     found = Bounded(number, failures.more)
-    verb = "has failed and is" if number == 1 and not failures.more else "have failed and are"
+    concerned = [each.name for each in status.targets if each.failing.count]
+    target = concerned[0] if len(concerned) == 1 else None
+    of = f" of target {target}" if target else ""
     tries = counted(worst.attempts, "attempt")
-    yield Attention(
-        f"{_messages(found)} {verb} tried again; the most often tried one has had {tries}.",
-        commands.event(worst.event_id),
-        worst.error,
-    )
+    if found == Bounded(1, more=False):
+        again = duration(max(0.0, worst.retry_seconds or 0.0))
+        text = f"{of} fails and holds back its subject: after {tries} the next is in {again}."
+        command = commands.event(worst.event_id)
+    else:
+        text = f"{of} fail and hold back their subjects: one has had {tries}."
+        command = commands.messages("list", Selection(state="failing", target=target))
+    text = f"{_messages(found)}{text} {_meanwhile(status, target)}"
+    yield Attention(text, command, worst.error)
 
 
-def _late(queue: _Queue, commands: Commands) -> Iterator[Attention]:
+def _late(status: Status, queue: _Queue, commands: Commands) -> Iterator[Attention]:
     """A backlog without another reason."""
-    if queue.oldest_seconds is not None and queue.oldest_seconds > _LATE:
-        yield Attention(
-            f"The publishers{queue.of} are behind: {queue.backlog}. One subject has many "
-            "messages, or database or broker are slow.",
-            commands.watch(),
-        )
+    if queue.oldest_seconds is None or queue.oldest_seconds <= LATE:
+        return
+    behind, hot = f"The publishers{queue.of} are behind: {queue.backlog}.", status.hot_subject
+    if hot is None or not hot.is_long or not queue.has(hot.shard):
+        slow = "The broker or the database is slow, or there are too few publishers."
+        yield Attention(f"{behind} {slow}", commands.watch())
+        return
+    yield Attention(
+        f"{behind} Subject {hot.key} has {hot.messages:,} of the first {hot.looked:,} messages of "
+        f"shard {status.shard_name(hot.shard)}, which are sent one after another.",
+        commands.entity(hot.key),
+    )
 
 
 def _dead(status: Status, commands: Commands) -> Iterator[Attention]:
@@ -250,8 +298,16 @@ def _dead(status: Status, commands: Commands) -> Iterator[Attention]:
         yield Attention(
             f"{_messages(found)} {letters}: the publisher gave up on {it} {ago} ago.",
             commands.messages("list", _DEAD),
-            which=_DEAD,
+            status.dead_error,
+            _DEAD,
         )
+
+
+def _meanwhile(status: Status, target: str | None) -> str:
+    """What waits for a target; None: for all of them."""
+    found = [_queue(status, each) for each in status.targets if each.name == target]
+    queue = found[0] if found else _whole(status)
+    return f"Meanwhile {queue.backlog}."
 
 
 def _messages(number: Bounded) -> str:

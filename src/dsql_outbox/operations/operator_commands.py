@@ -39,9 +39,15 @@ class Commands:
         """Try a retry of the dead letters of a group; it prints a summary only."""
         return self.messages("retry", of_group(group), "--dry-run")
 
-    def replay(self, event_id: UUID, target: str | None = None) -> str:
-        """Send a stored event again, to a target; None: to the default one."""
+    def replay(
+        self, event_id: UUID, target: str | None = None, *, archive: str | None = None
+    ) -> str:
+        """Send a stored event again, to a target; None: to the default one.
+
+        `archive` is the place of its archive file, if it has one.
+        """
         of = [] if target is None else [f"--target={target}"]
+        of += [] if archive is None else [f"--archive={archive}"]
         return self._command("messages", "replay", str(event_id), *of)
 
     def replay_entity(self, key: str) -> str:
@@ -65,6 +71,10 @@ class Commands:
         """Say where an event is."""
         return self._command("event", str(event_id))
 
+    def entity(self, key: str) -> str:
+        """Show the last events of an entity, and what of them waits."""
+        return self._command("event", "--", key)
+
     def topics(self, target: str | None = None) -> str:
         """List the topics that take no messages."""
         return self._command("topics", "list", *([] if target is None else [f"--target={target}"]))
@@ -72,6 +82,14 @@ class Commands:
     def apply(self) -> str:
         """Make what is missing of the tables."""
         return self._command("schema", "apply")
+
+    def grant_publisher(self, role: str) -> str:
+        """Give a role a publisher's rights; the owner of the tables runs it."""
+        return self._command("schema", "grant", "--publisher", role)
+
+    def doctor(self) -> str:
+        """Check the database."""
+        return self._command("doctor")
 
     def watch(self) -> str:
         """Show the status again and again."""

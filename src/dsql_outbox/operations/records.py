@@ -143,7 +143,10 @@ class Records(Operator):
         """
         record = await self.event(event_id)
         return await read_findings(
-            self._session, event_id, subject_type=None if record is None else record.subject[0]
+            self._session,
+            event_id,
+            subject_type=None if record is None else record.subject[0],
+            archive=None if record is None or record.archive is None else record.archive[0],
         )
 
     async def entity(self, entity_type: str, entity_id: str) -> EntityRecord | None:

@@ -11,12 +11,14 @@ import msgspec
 import psycopg
 
 from dsql_outbox.outbox.failure import is_unreachable
+from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.outbox.settings import DEFAULT_TARGET, TARGET_SHARDS
 from dsql_outbox.schema.liveness import is_alive
 from dsql_outbox.schema.session import Session
 from dsql_outbox.schema.target_rows import TargetKind, TargetState, shard_name
 
 from .fills import FillProgress, fill_progress
+from .obstacles import NONE, Obstacles, read_obstacles
 from .replay import rows_estimate
 from .tool import Operator
 from .topic_pauses import PausedTopic, read_paused
@@ -28,6 +30,10 @@ _SHARD_LIMIT: Final = 500
 _MOST: Final = 100_000  # per shard, and of failures, in one long count
 _MOST_DEAD: Final = 1_000_000
 _SHOWN: Final = 5
+LATE: Final = 60.0
+"""Seconds that the oldest message may wait although nothing else is wrong."""
+_HOT: Final = 10
+_LOOKED: Final = 1_000  # messages of the shard with the oldest message
 _WINDOW: Final = 5  # looks per rate: PostgreSQL updates its counters only now and then
 _PUBLISHERS: Final = 100
 _TOPICS: Final = 100
@@ -113,6 +119,20 @@ class Stranded(msgspec.Struct, frozen=True, rename="camel"):
     shard: int
     position: int | None
     reason: str
+
+
+class HotSubject(msgspec.Struct, frozen=True, rename="camel"):
+    """The subject of the oldest message: `messages` of the first `looked` ones of its shard."""
+
+    key: str
+    shard: int
+    messages: int
+    looked: int
+
+    @property
+    def is_long(self) -> bool:
+        """Whether its queue is the reason why the messages of its shard wait."""
+        return self.messages >= _HOT and 2 * self.messages > self.looked
 
 
 class Counters(NamedTuple):
@@ -203,7 +223,10 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
     `paused_topics` are those that an operator has paused, the first 100 by name of each target.
     `targets` are all that are not dropped; empty if there is none but the default one. `archive`
-    is None if no job has changed stored events. The first dead letter died `dead_seconds` ago.
+    is None if no job has changed stored events. The first dead letter died `dead_seconds` ago,
+    of `dead_error`.
+    `obstacles` are looked for while a target lacks a living publisher, and `hot_subject` while the
+    oldest message waits for longer than a minute.
     """
 
     schema: str
@@ -218,6 +241,9 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     targets: tuple[TargetStatus, ...] = ()
     archive: ArchiveStatus | None = None
     dead_seconds: float | None = None
+    dead_error: str | None = None
+    obstacles: Obstacles = NONE
+    hot_subject: HotSubject | None = None
 
     def shard_name(self, shard: int) -> str:
         """Return the name of a shard: ``3``, or ``lake/3`` outside of the default target."""
@@ -255,7 +281,8 @@ class StatusReader(Operator):
         is_filling = any(target.state == "filling" for target in targets)
         total = await rows_estimate(self._session, "business_events") if is_filling else None
         archive = await self._read("status_archive", ArchiveStatus)
-        ((dead, dead_seconds),) = await self._rows("status_dead", limit=_LIMIT)
+        ((dead, dead_seconds, dead_error),) = await self._rows("status_dead", limit=_LIMIT)
+        publishers = await read_publishers(self._session)
         # A user who has added no target reads nothing of targets.
         is_plain = [row.name for row in targets] == [DEFAULT_TARGET] and targets[0].reason is None
         return Status(
@@ -267,8 +294,9 @@ class StatusReader(Operator):
             ),
             dead_letters=_bounded(dead),
             dead_seconds=_seconds(dead_seconds),
+            dead_error=dead_error,
             shards=shards,
-            publishers=await read_publishers(self._session),
+            publishers=publishers,
             stranded=(
                 *(Stranded(shard, None, _NO_LEASE) for (shard,) in orphaned),
                 *(
@@ -280,7 +308,24 @@ class StatusReader(Operator):
             paused_topics=tuple(topics),
             targets=() if is_plain else tuple(row.status(total) for row in targets),
             archive=archive[0] if archive else None,
+            obstacles=await find_obstacles(
+                self._session,
+                publishers,
+                [each.name for each in targets if each.state == "running"],
+            ),
+            hot_subject=await self._hot_subject(shards),
         )
+
+    async def _hot_subject(self, shards: Sequence[Shard]) -> HotSubject | None:
+        """The subject of the oldest message, if that is late."""
+        oldest = max(shards, key=lambda each: each.oldest_seconds or 0.0, default=None)
+        if oldest is None or (oldest.oldest_seconds or 0.0) <= LATE:
+            return None
+        parameters = {"shard": oldest.shard}
+        rows = await self._session.fetch_rows("status_hot_subject", parameters, limit=_LOOKED)
+        for kind, name, messages, looked in rows:
+            return HotSubject(subject_key(kind, name), oldest.shard, messages, looked)
+        return None  # it has gone meanwhile
 
     async def read_waiting(self) -> Bounded:
         """Count the waiting messages, up to 1,000, in one statement."""
@@ -291,6 +336,10 @@ class StatusReader(Operator):
         rows = await self._rows("status_backlogs", limit=_SHARD_LIMIT)
         return {shard: _bounded(found, _SHARD_LIMIT) for shard, found in rows}
 
+    async def read_publishers(self) -> tuple[Seen, ...]:
+        """The publishers that have announced themselves, the last one first, at most 100."""
+        return await read_publishers(self._session)
+
     async def read_counts(self) -> Counts:
         """Count up to 100,000 messages of each shard and failures, and 1,000,000 dead letters.
 
@@ -298,7 +347,7 @@ class StatusReader(Operator):
         """
         rows = await self._rows("status_backlogs", limit=_MOST)
         failures = await self._read("status_failures", _FailureRow, limit=_MOST, shown=1)
-        ((dead, _),) = await self._rows("status_dead", limit=_MOST_DEAD)
+        ((dead, *_),) = await self._rows("status_dead", limit=_MOST_DEAD)
         return Counts(
             {shard: _bounded(found, _MOST) for shard, found in rows},
             _bounded(failures[0].failures if failures else 0, _MOST),
@@ -324,6 +373,14 @@ class StatusReader(Operator):
 
     async def _rows(self, name: str, **literals: int) -> Sequence[Sequence[Any]]:
         return await self._session.fetch_rows(name, {}, **literals)
+
+
+async def find_obstacles(
+    session: Session, publishers: Sequence[Seen], targets: Sequence[str]
+) -> Obstacles:
+    """What stops publishers, if one of the targets has none that is alive."""
+    alive = {each.target or DEFAULT_TARGET for each in publishers if each.alive}
+    return NONE if alive.issuperset(targets) else await read_obstacles(session)
 
 
 async def read_publishers(session: Session) -> tuple[Seen, ...]:

@@ -93,6 +93,12 @@ async def read_paused(
     return await session.fetch("topic_page", PausedTopic, parameters)
 
 
+async def find_pause(session: Session, target: str, topic: str) -> PausedTopic | None:
+    """The pause of one topic, or None."""
+    found = await session.fetch("topic_pause_find", PausedTopic, {"target": target, "topic": topic})
+    return found[0] if found else None
+
+
 def _require_topic(topic: str) -> None:
     if not 0 < len(topic) <= MAX_NAME or "\0" in topic:
         raise SettingsError(

@@ -14,16 +14,18 @@ from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.schema.session import Session
 
 from .attention import publishers_of, unattended_text
+from .obstacles import Obstacles
 from .operator_commands import Commands
 from .selection import Selection
-from .status import Seen, read_publishers
+from .status import Seen, find_obstacles, read_publishers
 from .targets import Target, read_targets
+from .topic_pauses import PausedTopic, find_pause
 from .undelivered import UndeliveredMessage, message_pages
 
 _STEPS: Final = 1_000
 _GONE: Final = (
-    "A publisher delivered it, its map skipped it, or an operator dropped it. The outbox does not "
-    "keep which, nor when; the trace of the event does."
+    "A publisher delivered it, its map skipped it, or an operator dropped it. The outbox deletes "
+    "the row, so it keeps neither which nor when; the trace of the event does."
 )
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -57,24 +59,38 @@ class Predecessor(NamedTuple):
 
 
 async def read_findings(
-    session: Session, event_id: UUID, *, subject_type: str | None
+    session: Session, event_id: UUID, *, subject_type: str | None, archive: str | None = None
 ) -> tuple[Finding, ...]:
-    """The findings of an event; `subject_type` is None if the event is not stored."""
+    """The findings of an event; `subject_type` is None if the event is not stored.
+
+    `archive` is the place of its archive file, if it has one.
+    """
     messages = await _found(session, event_id)
     if subject_type is None and not messages:
         return ()
     targets = await read_targets(session)
     publishers = await read_publishers(session)
-    report = _Report(Commands(session.schema), {each.name: each for each in targets}, publishers)
-    findings = [
-        report.of_dead(each)
-        if each.state == "dead"
-        else report.of_waiting(each, await predecessor(session, each) if each.behind else None)
-        for each in messages
-    ]
+    names = list({each.target or DEFAULT_TARGET for each in messages if each.state != "dead"})
+    report = _Report(
+        Commands(session.schema),
+        {each.name: each for each in targets},
+        publishers,
+        await find_obstacles(session, publishers, names),
+        {},
+    )
+    findings: list[Finding] = []
+    for each in messages:
+        if each.state == "dead":
+            findings.append(report.of_dead(each))
+            continue
+        before = await predecessor(session, each) if each.behind else None
+        for paused in (each, *(() if before is None else (before.first,))):
+            if paused.paused:
+                await report.read_pause(session, paused)
+        findings.append(report.of_waiting(each, before))
     kept = {each.target or DEFAULT_TARGET for each in messages}
     if subject_type is not None:
-        findings += report.of_others(event_id, subject_type, kept)
+        findings += report.of_others(event_id, subject_type, kept, archive)
     order = [None, *report.targets]
     return tuple(sorted(findings, key=lambda each: order.index(each.target)))
 
@@ -106,11 +122,19 @@ class _Step(NamedTuple):
 
 
 class _Report(NamedTuple):
-    """Makes findings. Pure."""
+    """Makes findings."""
 
     commands: Commands
     targets: dict[str, Target]
     publishers: Sequence[Seen]
+    obstacles: Obstacles
+    pauses: dict[tuple[str, str], PausedTopic]
+
+    async def read_pause(self, session: Session, message: UndeliveredMessage) -> None:
+        """Read who has paused the topic of a message, if it is the topic that is paused."""
+        key = message.target or DEFAULT_TARGET, message.topic
+        if key not in self.pauses and (found := await find_pause(session, *key)) is not None:
+            self.pauses[key] = found
 
     def of_dead(self, message: UndeliveredMessage) -> Finding:
         """The finding of a dead message."""
@@ -151,10 +175,12 @@ class _Report(NamedTuple):
         if texts == [place]:
             texts.append("It is the first message of its subject: a publisher sends it next.")
         trace_id = _trace_id(message)
-        once = tuple(dict.fromkeys(commands))
-        return Finding(" ".join(texts), message.target, error, first, once, trace_id)
+        once = tuple({command: (effect, command) for effect, command in commands[::-1]}.values())
+        return Finding(" ".join(texts), message.target, error, first, once[::-1], trace_id)
 
-    def of_others(self, event_id: UUID, subject_type: str, kept: set[str]) -> Iterator[Finding]:
+    def of_others(
+        self, event_id: UUID, subject_type: str, kept: set[str], archive: str | None
+    ) -> Iterator[Finding]:
         """The findings of the targets that have no message of a stored event."""
         for target in self.targets.values():
             if target.name in kept or target.state == "dropped":
@@ -170,7 +196,7 @@ class _Report(NamedTuple):
                 texts = [f"Target {name} is being filled: it may still get the event."]
             elif target.name != DEFAULT_TARGET and target.fill is None:
                 texts.append("The target got no events that were stored before it was added.")
-            again = self.commands.replay(event_id, name)
+            again = self.commands.replay(event_id, name, archive=archive)
             yield Finding(" ".join(texts), name, commands=(("Send it again", again),))
 
     def _trouble(self, message: UndeliveredMessage, it: str = "It") -> Iterator[str]:
@@ -184,7 +210,7 @@ class _Report(NamedTuple):
         if self._is_refused(message):
             yield f"The broker takes no messages of topic {message.topic}, or the map fails there."
         elif message.paused and not self._target_pause(message):
-            yield f"{it} is paused, with topic {message.topic}."
+            yield f"{it} is paused, with topic {message.topic}{self._since(message)}."
 
     def _target_trouble(
         self, message: UndeliveredMessage
@@ -198,13 +224,29 @@ class _Report(NamedTuple):
         if (pause := self._target_pause(message)) is not None:
             yield pause, ("Resume its target", self.commands.resume_target(name))
         own = publishers_of(self.publishers, name)
-        missing = unattended_text(own, "" if message.target is None else f" of target {name}")
+        of = "" if message.target is None else f" of target {name}"
+        missing = unattended_text(own, of, self.obstacles)
         if missing is None:
             return
-        if any(each.alive for each in own) or (target is not None and target.kind == "model"):
+        if any(each.alive for each in own):
+            yield (f"{missing}.",)
+        elif self.obstacles.read_only:
+            yield f"{missing}.", ("Look why", self.commands.doctor())
+        elif self.obstacles.roles:
+            grant = self.commands.grant_publisher(self.obstacles.roles[0].role)
+            yield f"{missing}.", ("As the owner of the tables, grant it", grant)
+        elif target is not None and target.kind == "model":
             yield (f"{missing}.",)
         else:
             yield f"{missing}.", ("Start a publisher", self.commands.publish(message.target))
+
+    def _since(self, message: UndeliveredMessage) -> str:
+        """Since when and by whom the topic of a message is paused, after a comma."""
+        found = self.pauses.get((message.target or DEFAULT_TARGET, message.topic))
+        if found is None:
+            return ""
+        why = f": {found.reason}" if found.reason else ""
+        return f", since {shown_time(found.paused_at)}, by {found.paused_by}{why}"
 
     def _target_pause(self, message: UndeliveredMessage) -> str | None:
         """The sentence about the pause of its whole target, if there is one."""

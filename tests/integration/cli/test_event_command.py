@@ -1,6 +1,7 @@
 """``dsql-outbox event``: where an event is, in each of its states, without a trace."""
 
 import json
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,8 @@ def test_an_event_whose_message_is_next_says_whether_a_publisher_runs(url: str) 
         return found
 
     found = anyio.run(beside_a_publisher)
-    assert "It is paused, with topic events.CarMoved." in found
+    assert "It is paused, with topic events.CarMoved, since 20" in found
+    assert " UTC, by postgres: maintenance." in found
     assert "Resume its topic: dsql-outbox topics resume -- events.CarMoved" in found
 
 
@@ -143,7 +145,11 @@ def test_an_archived_event_names_its_file(url: str, tmp_path: Path) -> None:
     anyio.run(partial(relay_all, Database(url), MemorySink()))
     anyio.run(archive, Database(url), tmp_path / "archive")
     (file,) = (tmp_path / "archive").glob("*.zst")
-    assert f"archived in file {file.name} of {file.parent}" in asked(url, event_id)
+    found = asked(url, event_id)
+    assert f"archived in file {file.name} of {file.parent}" in found
+    again = run(url, *shlex.split(found.partition("Send it again: dsql-outbox ")[2]))
+    assert again.exit_code == 0, again.output
+    assert "1 replayed" in again.output
 
 
 def test_an_erased_event_says_so_and_an_unknown_one_is_an_error(url: str) -> None:

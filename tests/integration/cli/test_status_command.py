@@ -1,6 +1,7 @@
 """``dsql-outbox status``: what waits, what failed and who relays, and that it stays cheap."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -9,11 +10,14 @@ import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from tests.support.commands import run as run_process
+from tests.support.database_roles import as_role, made_roles
 from tests.support.pty_terminal import Terminal
 
 from dsql_outbox.cli.main import main
 from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.outbox import Database
 from dsql_outbox.schema.named_statements import statement
+from dsql_outbox.schema.roles import grant
 from dsql_outbox.testing import PostgresProxy
 
 
@@ -50,7 +54,7 @@ def add_failure(
 
 def test_an_empty_outbox_is_all_zeros(url: str) -> None:
     shard = {"oldestSeconds": None, "owner": None, "epoch": 0, "leaseSeconds": None}
-    nobody = "No publisher is alive: no message waits."
+    nobody = "No publisher is alive: no message waits. If one ran, its log says why it ended."
     start = "dsql-outbox publish --sink URL"
     assert as_json(url) == {
         "attention": [{"text": nobody, "command": start, "error": None}],
@@ -196,7 +200,8 @@ def test_piped_it_is_aligned_text_without_colours(url: str, sql: psycopg.Connect
     done = run_process("status", "--database", url)
     assert done.code == 0
     assert done.out.decode() == (
-        "No publisher is alive: 1 message waits, the oldest for 1 h 6 min.\n"
+        "No publisher is alive: 1 message waits, the oldest for 1 h 6 min. If one ran,\n"
+        "its log says why it ended.\n"
         "  dsql-outbox publish --sink URL\n"
         "\n"
         "outbox        schema outbox\n"
@@ -209,6 +214,79 @@ def test_piped_it_is_aligned_text_without_colours(url: str, sql: psycopg.Connect
         "shard  oldest     leased by  lease ends in\n"
         "1      1 h 6 min  -          -\n"
     )
+
+
+def first_sentence(url: str) -> tuple[str, str]:
+    first = as_json(url)["attention"][0]
+    return first["text"], first["command"]
+
+
+def test_a_role_that_lost_a_right_of_a_publisher_is_named_with_the_grant(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    with made_roles(url) as roles:
+        assert roles.publisher
+        assert roles.reader
+        grant(Database(url), roles)
+        as_reader = as_role(url, roles.reader)
+        assert first_sentence(as_reader)[1] == "dsql-outbox publish --sink URL"
+        for right in ("DELETE ON outbox.outbox", "UPDATE ON outbox.outbox_leases"):
+            sql.execute(f"REVOKE {right} FROM {roles.publisher}".encode())
+        text, command = first_sentence(as_reader)
+        lacks = "lacks DELETE on outbox, UPDATE on outbox_leases, and no publisher is alive: no"
+        assert text.startswith(f"Role {roles.publisher} {lacks}")
+        done = CliRunner().invoke(main, [*shlex.split(command)[1:], "--database", url])
+        assert done.exit_code == 0, done.output
+        assert first_sentence(as_reader)[0].startswith("No publisher is alive")
+
+
+def test_a_database_that_accepts_no_writes_is_the_cause_that_no_publisher_is_alive(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    sign = "&" if "?" in url else "?"
+    read_only = f"{url}{sign}options=-cdefault_transaction_read_only%3Don"
+    text, command = first_sentence(read_only)
+    assert text.startswith("The database accepts no writes, so no publisher is alive: no message")
+    assert command == "dsql-outbox doctor"
+    sql.execute(
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
+        " VALUES ('p', clock_timestamp(), 60, '[]', 'default')"
+    )
+    assert as_json(read_only)["attention"] == [], "a standby is a good place to ask"
+
+
+def test_a_subject_with_a_long_queue_is_named_while_its_messages_are_late(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    sql.execute(
+        "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
+        " VALUES ('p', clock_timestamp(), 600, '[]', 'default')"
+    )
+    add_messages(sql, 30, shard=1, age=61)
+    assert first_sentence(url)[1] == "dsql-outbox status --watch"
+    sql.execute("UPDATE outbox.outbox SET subject_id = 'hot' WHERE position <> 7")
+    text, command = first_sentence(url)
+    assert "Subject Car/hot has 29 of the first 30 messages of shard 1" in text
+    assert command == "dsql-outbox event -- Car/hot"
+    sql.execute("UPDATE outbox.outbox SET created_at = clock_timestamp()")
+    assert "hotSubject" not in as_json(url)
+
+
+def test_dead_letters_are_told_with_the_error_of_the_first(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    for error, age in (("too late", 5), ("too large", 10), ("too small", 1)):
+        sql.execute(
+            """INSERT INTO outbox.dead_letters VALUES (gen_random_uuid(),
+               clock_timestamp() - %s * interval '1 second', 0, 1, 0, 'Car', 'c', 1, 't', '{}', 2,
+               clock_timestamp(), %s, 3, 0)""",
+            (age, error),
+        )
+    dead = as_json(url)["attention"][-1]
+    assert dead["text"].startswith(
+        "3 messages are dead letters: the publisher gave up on the first 1"
+    )
+    assert dead["error"] == "too large"
 
 
 def test_on_a_terminal_the_same_is_a_table(url: str, sql: psycopg.Connection[Any]) -> None:

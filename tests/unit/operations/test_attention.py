@@ -7,10 +7,12 @@ from uuid import UUID
 import pytest
 
 from dsql_outbox.operations.attention import attention, verdict
+from dsql_outbox.operations.obstacles import Obstacles, ShortRole
 from dsql_outbox.operations.status import (
     Bounded,
     FailedMessage,
     FailureCounts,
+    HotSubject,
     Seen,
     Status,
     Stranded,
@@ -21,6 +23,9 @@ from dsql_outbox.operations.topic_pauses import PausedTopic
 NONE = Bounded(0, more=False)
 ALIVE = Seen("p1", alive=True, seen_seconds=0.4, lease_seconds=15.0)
 EVENT = UUID(int=7)
+WAIT = "2 messages wait, the oldest for 0.3 s."
+LAKE_WAIT = "3 messages wait, the oldest for 1 min 30 s."
+PUBLISHER_OF_LAKE = Seen("p2", alive=True, seen_seconds=0.4, lease_seconds=15.0, target="lake")
 
 
 def failures(count: int, blocked: int, retry: float | None, *, more: bool = False) -> FailureCounts:
@@ -74,19 +79,37 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
         ),
         (
             {"publishers": (Seen("p1", alive=False, seen_seconds=75.0, lease_seconds=15.0),)},
-            "The last one was seen 1 min 15 s ago.",
+            "The last one, p1, was seen 1 min 15 s ago.",
             "dsql-outbox publish --sink URL",
         ),
         (
             {"publishers": (Seen("p1", alive=True, seen_seconds=1.0, lease_seconds=15.0,
                                  waiting_seconds=42.0),)},
-            "No publisher has reached its broker for 42.0 s: 2 messages wait, the oldest for",
-            None,
+            (f"No publisher has reached its broker for 42.0 s: {WAIT} When it answers, they are "
+             "sent. The log of publisher p1 names the broker and the error."),
+            "dsql-outbox status --watch",
+        ),
+        (
+            {"publishers": (), "obstacles": Obstacles(read_only=True)},
+            "The database accepts no writes, so no publisher is alive: 2 messages wait",
+            "dsql-outbox doctor",
+        ),
+        (
+            {"publishers": (), "schema": "shop", "obstacles": Obstacles(
+                roles=(ShortRole("my app", ("DELETE on outbox",)),))},
+            "Role my app lacks DELETE on outbox, and no publisher is alive: 2 messages wait",
+            "dsql-outbox schema grant --publisher 'my app' --schema shop",
+        ),
+        (
+            {"targets": lake(), "obstacles": Obstacles(roles=(ShortRole("p", tuple("abcde")),))},
+            "Role p lacks a, b, c and 2 more rights, and no publisher of target lake is alive: 3",
+            "dsql-outbox schema grant --publisher p",
         ),
         (
             {"publishers": (Seen("p1", alive=True, seen_seconds=1.0, lease_seconds=15.0,
                                  paused=("orders",)),)},
-            "Topic orders: the broker takes no messages there",
+            ("Topic orders: the broker takes no messages there, or the map fails. Meanwhile "
+             f"{WAIT} The log of the publisher has the error."),
             "dsql-outbox topics list",
         ),
         (
@@ -96,18 +119,28 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
         ),
         (
             {"failures": failures(3, 1, None)},
-            "1 message is blocked and holds back its subject, until an operator decides.",
+            ("1 message is blocked and holds back its subject, until an operator decides. "
+             f"Meanwhile {WAIT}"),
             "dsql-outbox messages list --blocked",
         ),
         (
             {"failures": failures(1, 0, 30.0)},
-            "1 message has failed and is tried again; the most often tried one has had 12 attempts",
+            ("1 message fails and holds back its subject: after 12 attempts the next is in 30.0 s. "
+             f"Meanwhile {WAIT}"),
             f"dsql-outbox event {EVENT}",
+        ),
+        (
+            {"failures": failures(20, 0, 30.0),
+             "targets": lake("model", failing=Bounded(20, more=False)),
+             "publishers": (ALIVE, PUBLISHER_OF_LAKE)},
+            ("20 messages of target lake fail and hold back their subjects: one has had 12 "
+             f"attempts. Meanwhile {LAKE_WAIT}"),
+            "dsql-outbox messages list --state=failing --target=lake",
         ),
         (
             {"paused_topics": (PausedTopic("orders", "ticket 7", "ann",
                                            datetime(2026, 1, 1, tzinfo=UTC), 7_200.0),)},
-            "Topic orders has been paused for 2 h 0 min, by ann: ticket 7.",
+            f"Topic orders has been paused for 2 h 0 min, by ann: ticket 7. Meanwhile {WAIT}",
             "dsql-outbox topics resume -- orders",
         ),
         (
@@ -128,8 +161,33 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
         ),
         (
             {"oldest_seconds": 61.0},
-            "The publishers are behind: 2 messages wait, the oldest for 1 min 1 s.",
+            ("The publishers are behind: 2 messages wait, the oldest for 1 min 1 s. The broker or "
+             "the database is slow, or there are too few publishers."),
             "dsql-outbox status --watch",
+        ),
+        (
+            {"oldest_seconds": 61.0, "hot_subject": HotSubject("Car/C 1", 4, 601, 1_000)},
+            ("Subject Car/C 1 has 601 of the first 1,000 messages of shard 4, which are sent one "
+             "after another."),
+            "dsql-outbox event -- 'Car/C 1'",
+        ),
+        (
+            {"oldest_seconds": 61.0, "hot_subject": HotSubject("Car/C-1", 4, 300, 1_000)},
+            "The broker or the database is slow",
+            "dsql-outbox status --watch",
+        ),
+        (
+            {"targets": lake(), "publishers": (ALIVE, PUBLISHER_OF_LAKE),
+             "hot_subject": HotSubject("Car/C-1", 4, 30, 30)},
+            "The broker or the database is slow",
+            "dsql-outbox status --watch",
+        ),
+        (
+            {"targets": lake(), "hot_subject": HotSubject("Car/C-1", 1030, 30, 30),
+             "publishers": (ALIVE, PUBLISHER_OF_LAKE)},
+            (f"The publishers of target lake are behind: {LAKE_WAIT} "
+             "Subject Car/C-1 has 30 of the first 30 messages of shard lake/6"),
+            "dsql-outbox event -- Car/C-1",
         ),
         (
             {"dead_letters": Bounded(4, more=False), "dead_seconds": 7_500.0, "schema": "shop"},
@@ -153,11 +211,13 @@ def test_the_most_urgent_comes_first_and_nothing_is_said_twice() -> None:
             oldest_seconds=4_000.0,
             failures=failures(2, 1, None),
             dead_letters=Bounded(1, more=False),
+            dead_error="too large",
         )
     )
-    assert [each.text.split(":")[0] for each in found] == [
+    assert found[2].error == "too large"
+    assert [each.text.split(":")[0].split(".")[0] for each in found] == [
         "No publisher is alive",
-        "1 message is blocked and holds back its subject, until an operator decides.",
+        "1 message is blocked and holds back its subject, until an operator decides",
         "1 message is a dead letter",
     ]
     assert found[1].error == "no such stream"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dsql_outbox.cli.output import counted, filled_state, without_places
 from dsql_outbox.observability.shown_text import duration, visible
+from dsql_outbox.operations.attention import REFUSED
 from dsql_outbox.operations.conflicts import REMEDIES, ConflictReport, ContendedEntity
 from dsql_outbox.operations.status import ArchiveStatus, Seen, Shard, Status, TargetStatus
 
@@ -134,7 +135,7 @@ def _paused_rows(now: Status) -> Iterator[tuple[str, ...]]:
     for seen in now.publishers:
         for name in seen.paused if seen.alive else ():
             of = f" of {seen.target}" if seen.target else ""
-            yield name + of, seen.owner, "-", "the broker takes no messages there"
+            yield name + of, seen.owner, "-", REFUSED
 
 
 def _unnamed_rows(now: Status) -> Iterator[tuple[str, ...]]:
