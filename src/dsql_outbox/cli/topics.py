@@ -1,5 +1,6 @@
 """The command `topics`: list, pause or resume topics."""
 
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing
 from typing import Final
 
@@ -7,6 +8,8 @@ import anyio
 import click
 
 from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.operations.attention import REFUSED
+from dsql_outbox.operations.status import Seen, StatusReader
 from dsql_outbox.operations.topic_pauses import PausedTopic, Topics
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
@@ -33,8 +36,7 @@ def topics() -> None:
     """List, pause or resume topics.
 
     Messages of a paused topic wait in the outbox. A publisher also pauses a topic by
-    itself while the broker accepts no messages there, or its map fails for all of them;
-    `dsql-outbox status` shows both.
+    itself while the broker accepts no messages there, or its map fails for all of them.
     """
 
 
@@ -43,7 +45,7 @@ def topics() -> None:
 @json_option
 @with_database(READ_ONLY, duty="reader")
 def list_(*, target: str, as_json: bool, database: Database) -> None:
-    """List the topics that an operator has paused, by name."""
+    """List the topics that an operator has paused, then those that publishers have."""
     anyio.run(_list, database, target, as_json)
 
 
@@ -52,8 +54,22 @@ async def _list(database: Database, target: str, as_json: bool) -> None:
     async with Topics(database, target) as tool, aclosing(tool.list()) as found:
         async for topic in found:
             json_line(topic) if as_json else lines.append(_cells(topic))
+    async with StatusReader(database) as reader:
+        for name, owner in _refused(await reader.read_publishers(), target):
+            if as_json:
+                json_line({"topic": name, "refusedBy": owner})
+            else:
+                lines.append((name, owner, "-", REFUSED))
     if not as_json:
         aligned(lines) if len(lines) > 1 else say("no paused topics")
+
+
+def _refused(publishers: Iterable[Seen], target: str) -> Iterator[tuple[str, str]]:
+    """The topics that the living publishers of a target have paused by themselves, with each."""
+    for seen in publishers:
+        if seen.alive and (seen.target or DEFAULT_TARGET) == target:
+            for topic in seen.paused:
+                yield topic, seen.owner
 
 
 def _cells(topic: PausedTopic) -> tuple[str, ...]:

@@ -44,6 +44,22 @@ def test_programs_get_json(url: str) -> None:
     assert json.loads(done.stdout) == {"topic": "a", "paused": False}
 
 
+def test_topics_that_a_publisher_has_paused_are_listed_too(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    for owner, seen, target in (("p", 0, "default"), ("gone", 90, "default"), ("q", 0, "lake")):
+        sql.execute(
+            "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
+            " VALUES (%s, clock_timestamp() - %s * interval '1 s', 60, %s, %s)",
+            (owner, seen, f'["bills.{owner}", 0]', target),
+        )
+    _, line = run("topics list", url=url).stdout.splitlines()
+    assert line.split(maxsplit=3)[:3] == ["bills.p", "p", "-"]
+    assert "the broker takes no messages there" in line
+    found = json.loads(run("topics list", "--json", url=url).stdout)
+    assert found == {"topic": "bills.p", "refusedBy": "p"}
+
+
 def test_no_topic_is_wrong_usage(url: str) -> None:
     done = run("topics pause", "", url=url)
     assert done.exit_code == 2
