@@ -19,6 +19,7 @@ from dsql_outbox.cli.doctor.verdicts import (
     judge_vacuum,
     offset_of,
 )
+from dsql_outbox.operations.attention import Attention
 from dsql_outbox.outbox import SchemaError
 from dsql_outbox.schema.roles import Duty
 
@@ -125,20 +126,25 @@ def test_a_path_on_which_others_may_create_is_a_warning(
 
 
 @pytest.mark.parametrize(
-    ("alive", "oldest", "verdict"),
+    ("alive", "oldest", "text", "verdict"),
     [
-        (1, None, "ok"),
-        (1, 60.0, "ok"),
-        (1, 61.0, "warn"),
-        (0, None, "warn"),
-        (0, 1.0, "warn"),
-        (0, 61.0, "fail"),
+        (1, None, None, "ok"),
+        (1, 60.0, None, "ok"),
+        (1, 61.0, "They are behind.", "warn"),
+        (0, None, "None is alive.", "warn"),
+        (0, 1.0, "None is alive.", "warn"),
+        (0, 61.0, "No broker.", "fail"),
     ],
 )
 def test_messages_that_wait_for_nobody_are_a_failure(
-    alive: int, oldest: float | None, verdict: str
+    alive: int, oldest: float | None, text: str | None, verdict: str
 ) -> None:
-    assert judge_relay(alive, oldest).verdict == verdict
+    """The words are those of `status`, and so is the command."""
+    first = None if text is None else Attention(text, "dsql-outbox status --watch")
+    found = judge_relay(alive, oldest, first)
+    assert found.verdict == verdict
+    if text is not None:
+        assert (f"{found.text}.", found.remedy) == (text, "run dsql-outbox status --watch")
 
 
 @pytest.mark.parametrize(

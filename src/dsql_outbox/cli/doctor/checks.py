@@ -5,6 +5,7 @@ from statistics import median
 from time import monotonic, time
 from typing import Final
 
+from dsql_outbox.operations.attention import attention
 from dsql_outbox.schema.roles import lacking_rights
 
 from .examined_database import ExaminedDatabase
@@ -157,7 +158,8 @@ def opening(visit: ExaminedDatabase) -> Iterator[Finding]:
 def relay(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether a publisher is alive, and how long messages wait."""
     alive = sum(seen.relays for seen in visit.status.publishers)
-    yield judge_relay(alive, visit.status.oldest_seconds)
+    first = next(iter(attention(visit.status)), None)
+    yield judge_relay(alive, visit.status.oldest_seconds, first)
 
 
 def vacuum(visit: ExaminedDatabase) -> Iterator[Finding]:

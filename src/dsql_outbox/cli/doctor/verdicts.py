@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.observability.shown_text import counted, duration
+from dsql_outbox.operations.attention import Attention
 from dsql_outbox.schema.commands import grant_command
 from dsql_outbox.schema.roles import Duty, grants
 
@@ -123,23 +124,21 @@ def judge_path(path: str, user: str, creators: str | None) -> Finding:
     return Finding("search path", "warn", text, f"run {'; '.join(remedies)}", values=values)
 
 
-def judge_relay(alive: int, oldest: float | None) -> Finding:
-    """Judge the relay by its `alive` publishers and by the `oldest` message.
+def judge_relay(alive: int, oldest: float | None, first: Attention | None) -> Finding:
+    """Judge the relay by its `alive` publishers, the `oldest` message and what status says first.
 
     `oldest` is how many seconds it has waited; None if no message waits.
     """
+    values = {"alive": alive, "oldest": oldest}
+    if first is not None:
+        late = oldest is not None and oldest > _OLD
+        verdict: Verdict = "warn" if alive or not late else "fail"
+        remedy = None if first.command is None else f"run {first.command}"
+        return Finding("relay", verdict, first.text.removesuffix("."), remedy, values=values)
     waits = (
         "nothing waits" if oldest is None else f"the oldest message waits for {duration(oldest)}"
     )
-    text = f"{alive} publisher{'s' * (alive != 1)} alive, {waits}"
-    values = {"alive": alive, "oldest": oldest}
-    late = oldest is not None and oldest > _OLD
-    if not alive:
-        remedy = "start `dsql-outbox publish`: no publisher relays"
-        return Finding("relay", "fail" if late else "warn", text, remedy, values=values)
-    if late:
-        remedy = "see `dsql-outbox status`: a subject is blocked, or the publishers are too slow"
-        return Finding("relay", "warn", text, remedy, values=values)
+    text = f"{counted(alive, 'publisher')} alive, {waits}"
     return Finding("relay", "ok", text, values=values)
 
 
