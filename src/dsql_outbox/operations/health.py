@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from dsql_outbox.observability.facts import Fact, RelayProgress
+from dsql_outbox.observability.shown_text import duration
 
 from .attention import refusing_text
 
@@ -20,6 +21,7 @@ OK: Final = "ok"
 SILENT: Final = 30.0
 """Seconds without a fact from the relay, after which it is not ready."""
 
+_MORE: Final = "See dsql-outbox status, and the log."
 STUCK: Final = 60.0
 """Seconds without a fact, with database and broker in reach, after which it is not alive."""
 
@@ -56,14 +58,21 @@ class Ready(msgspec.Struct, frozen=True):
     held: int = 0
 
 
-def readiness(database: str, broker: str, relay: str, progress: RelayProgress) -> Ready:
-    """Return the answer for the states of the parts, and what the relay has told."""
+def readiness(
+    database: str, broker: str, relay: str, progress: RelayProgress, *, seconds: float = 0.0
+) -> Ready:
+    """Return the answer for the states of the parts, and what the relay has told.
+
+    The first fault is `seconds` old.
+    """
     parts = {"database": database, "broker": broker, "relay": relay}
     faults = [f"{name} {state}" for name, state in parts.items() if state != OK]
     if faults:
-        summary = f"No messages are relayed: {', '.join(faults)}."
+        since = f" for {duration(seconds)}" if seconds >= 1 else ""
+        summary = f"No messages are relayed{since}: {', '.join(faults)}. {_MORE}"
     elif progress.paused:
-        summary = refusing_text(progress.paused, progress.paused_more, or_paused=True)
+        refusing = refusing_text(progress.paused, progress.paused_more, or_paused=True)
+        summary = f"{refusing} {_MORE}"
     elif progress.held:
         summary = f"Messages are relayed. Subjects that wait behind a failure: {progress.held:,}."
     else:
@@ -91,15 +100,37 @@ class Health:
         self._now = now
         self._sign_of_life = now()
         self._progress: RelayProgress | None = None
-        self.database = "not asked yet"
-        self.broker = "not connected yet"
+        self._faulty_since: dict[str, float] = {}
+        self._database = "not asked yet"
+        self._broker = "not connected yet"
         self.draining = False
+
+    @property
+    def database(self) -> str:
+        """``ok``, or the reason why the database cannot be used."""
+        return self._database
+
+    @database.setter
+    def database(self, state: str) -> None:
+        self._database = state
+        self._note_faults()
+
+    @property
+    def broker(self) -> str:
+        """``ok``, or the reason why the broker cannot be used."""
+        return self._broker
+
+    @broker.setter
+    def broker(self, state: str) -> None:
+        self._broker = state
+        self._note_faults()
 
     def __call__(self, fact: Fact, /) -> None:
         """Count any fact as a sign of life."""
         self.beat()
         if isinstance(fact, RelayProgress):
             self._progress = fact
+            self._note_faults()
 
     def takes_calls(self) -> bool:
         """A call of the sink is as good a sign of life as each of its messages."""
@@ -118,12 +149,26 @@ class Health:
 
     def ready(self) -> Ready:
         """Whether waiting messages are being relayed."""
+        self._note_faults()
+        first = min(self._faulty_since.values(), default=self._now())
         return readiness(
-            self._database_state(),
-            self._broker_state(),
-            self._relay_state(),
-            self._progress or RelayProgress(),
+            **self._states(),
+            progress=self._progress or RelayProgress(),
+            seconds=self._now() - first,
         )
+
+    def _states(self) -> dict[str, str]:
+        return {
+            "database": self._database_state(),
+            "broker": self._broker_state(),
+            "relay": self._relay_state(),
+        }
+
+    def _note_faults(self) -> None:
+        """Remember since when each part has not been ``ok``."""
+        faulty = [name for name, state in self._states().items() if state != OK]
+        now, before = self._now(), self._faulty_since
+        self._faulty_since = {name: before.get(name, now) for name in faulty}
 
     def _database_state(self) -> str:
         is_refused = self._progress is not None and not self._progress.database_available

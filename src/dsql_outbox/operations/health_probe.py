@@ -84,6 +84,12 @@ class DatabaseProbe:
 
         return await AT_ONCE.run_async(partial(self._connection.use, ask))
 
+    @property
+    def accepts_writes(self) -> bool:
+        """Whether the server that answered last does not say that it accepts no writes."""
+        current = self._connection.current
+        return current is None or current.accepts_writes
+
     def close(self) -> None:
         """Close the connection. The next question opens another one."""
         self._connection.drop()
@@ -150,7 +156,7 @@ class HealthProbe:
         except Exception as error:  # noqa: BLE001 - a failed probe must not end the relay
             self._health.database = state_of_failure(error)
         else:
-            self._health.database = OK
+            self._health.database = OK if self._database.accepts_writes else "accepts no writes"
             shard, age = rows[0][:2] if rows else (None, 0.0)
             emit(self._hooks, BacklogAge(max(0.0, age), shard, math.inf))
             await self._count()

@@ -68,6 +68,19 @@ async def test_a_broker_that_goes_and_comes_is_seen_both_times(probed: Probed) -
     assert probed.reached() == [False, True, False, True, False]
 
 
+async def test_a_database_that_accepts_no_writes_is_told(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_probe, "EVERY", 0.02)
+    sign = "&" if "?" in proxy.url else "?"
+    probed = Probed(f"{proxy.url}{sign}options=-cdefault_transaction_read_only%3Don")
+    async with anyio.create_task_group() as group:
+        group.start_soon(probed.probe.run)
+        await until(lambda: probed.health.database == "accepts no writes")
+        group.cancel_scope.cancel()
+    assert probed.ages(), "it is read all the same"
+
+
 async def test_a_new_sink_is_asked_at_once(probed: Probed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_probe, "EVERY", 600)
     await until(lambda: bool(probed.ages()))

@@ -73,9 +73,26 @@ def test_it_is_ready_only_with_its_share_its_leases_and_answers_to_its_statement
     health(progress)
     found = health.ready()
     assert (found.ready, getattr(found, part)) == (False, reason)
-    assert found.summary == f"No messages are relayed: {part} {reason}."
+    fault = f"{part} {reason}. See dsql-outbox status, and the log."
+    assert found.summary == f"No messages are relayed: {fault}"
     health(PROGRESS)
     assert (health.ready().ready, health.ready().summary) == (True, "Messages are relayed.")
+
+
+def test_a_fault_says_since_when_also_if_nobody_asked(health: Health, clock: Clock) -> None:
+    health(PROGRESS)
+    for clock.now in (5, 20):
+        health.broker = "cannot be reached"
+    clock.now = 25
+    health(RelayProgress(leases_kept=False))
+    clock.now = 40
+    said = health.ready().summary
+    assert said.startswith("No messages are relayed for 35.0 s: broker cannot be reached, rel")
+    health.broker = OK
+    assert health.ready().summary.startswith("No messages are relayed for 15.0 s: relay cannot")
+    health(PROGRESS)
+    health(RelayProgress(leases_kept=False))
+    assert health.ready().summary.startswith("No messages are relayed: relay cannot")
 
 
 def test_the_relay_is_at_work_as_long_as_it_tells_of_messages(health: Health, clock: Clock) -> None:
@@ -147,8 +164,8 @@ def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Cl
         200,
         {
             "ready": True,
-            "summary": "Topic events.A: the broker takes no messages there, the map fails, or an "
-            "operator paused it. The messages wait.",
+            "summary": "Topic events.A: the broker takes no messages there, or the map fails, or "
+            "an operator paused it. See dsql-outbox status, and the log.",
             "database": "ok",
             "broker": "ok",
             "relay": "ok",
