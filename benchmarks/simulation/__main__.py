@@ -1,28 +1,34 @@
 """``make simulate N=10000 SEED=1``: the relay and its leases in virtual time.
 
 Schedule k of seed S is the schedule of seed S + k. With DEFECT=name a defect is planted
-in the publisher, and the run must find it. Exits with 1 when a rule was broken. A schedule
-that broke one is made smaller and printed as a literal, which
-tests/unit/publisher/test_simulation.py can keep.
+in the publisher, and the run must find it. Exits with 1 when a rule was broken. The first
+schedule that broke one is made smaller, for up to 100 s, and printed as Python and as a
+timeline. With KEEP="a name" it becomes a test.
 """
 
 import logging
 import sys
 from argparse import ArgumentParser
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import count
 from multiprocessing import get_context
 from os import cpu_count
 from time import monotonic
 
 from .defects import DEFECTS
+from .keep import KEPT, keep
 from .random_schedules import random_schedule
 from .schedule import Schedule
-from .smaller import literal, smaller
+from .smaller import events, literal, smaller
 from .tally import Tally
-from .verdict import tally_of, verdict
+from .timeline import moments, timeline
+from .verdict import breaks, examine, rule_of, tally_of
 
 SLICE = 100
 """The number of schedules that a process runs before it reports."""
+
+SHRINK = 100.0
+"""Seconds in which a schedule is made smaller."""
 
 EVERY = 30.0
 """Seconds between two lines of a long run."""
@@ -45,14 +51,23 @@ def run_all(seed: int, schedules: int, processes: int, defect: str | None) -> Ta
     return total
 
 
-def show(seed: int, broken: list[str], defect: str | None) -> None:
+def smallest(seed: int, broken: list[str], defect: str | None) -> Schedule:
     """Print the rules that a seed broke, and a small schedule that breaks the first of them."""
-    print(f"seed {seed} broke:", *broken, sep="\n  ")
+    print(f"seed {seed} broke:", *broken, sep="\n  ", flush=True)
+    whole, rule, began, runs = random_schedule(seed), rule_of(broken[0]), monotonic(), count()
 
     def fails(schedule: Schedule) -> bool:
-        return bool(verdict(schedule, defect)[1])
+        next(runs)
+        return breaks(schedule, rule, defect)
 
-    print(literal(smaller(random_schedule(seed), fails)))
+    small = smaller(whole, fails, SHRINK)
+    took = f"{next(runs):,} runs in {monotonic() - began:.0f} s"
+    histories, rules = examine(small, defect)
+    print(f"\n{literal(small)}\n", *timeline(small, histories, rules), sep="\n")
+    before, after = len(moments(whole, examine(whole, defect)[0])), len(moments(small, histories))
+    print(f"\nof {events(whole)} events and faults {events(small)} are left, after {took}")
+    print(f"of {before:,} moments {after:,} are left")
+    return small
 
 
 def main() -> int:
@@ -61,13 +76,23 @@ def main() -> int:
     parser.add_argument("seed", type=int)
     parser.add_argument("--defect", choices=[*DEFECTS], help="plant this defect in the relay")
     parser.add_argument("--processes", type=int, default=cpu_count() or 1)
+    parser.add_argument(
+        "--keep",
+        metavar="NAME",
+        help="keep the smallest schedule as a test under this name, or a defect's under its own",
+    )
     given = parser.parse_args()
+    if given.keep is not None and given.defect not in {None, given.keep}:
+        parser.error(f"the schedule of a defect has its name: KEEP={given.defect}")
     began = monotonic()
     tally = run_all(given.seed, given.schedules, given.processes, given.defect)
     print(f"seed {given.seed}, {monotonic() - began:.0f} s", *tally.lines(), sep="\n")
     logging.disable()
     for seed in sorted(tally.broken)[:1]:
-        show(seed, tally.broken[seed], given.defect)
+        small = smallest(seed, tally.broken[seed], given.defect)
+        if given.keep is not None:
+            keep(small, given.keep, "KEPT" if given.defect is None else "FINDS")
+            print(f"kept in {KEPT} as {given.keep!r}")
     if others := sorted(tally.broken)[1:]:
         print("and the seeds", *others)
     return 1 if tally.broken else 0

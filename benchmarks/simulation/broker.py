@@ -19,7 +19,7 @@ from dsql_outbox.publisher.sinks.port import (
 )
 from dsql_outbox.schema.outbox_rows import RowId
 
-from .history import Answered, Arrival, History
+from .history import Answered, Arrival, History, name_of
 from .machines import World
 from .watch import Watch
 from .wire import Line
@@ -138,7 +138,7 @@ class ModelSink:
         random: Random,
     ) -> None:
         self._broker = broker
-        self._world, self._machine, self._troubles, self._counts = line
+        self._world, self._machine, self._troubles, self._strike = line
         self._name = name
         self._watch = watch
         self._random = random
@@ -176,17 +176,17 @@ class ModelSink:
     def _begin(self, call: _Call) -> bool:
         """Send the messages. Returns whether the call hangs."""
         self._check(call)
-        troubles, counts = self._troubles, self._counts
+        troubles = self._troubles
         for kind in ("call hangs", "call stuck"):
             if troubles[kind] and call.messages:
                 troubles[kind] = 0
-                counts[kind] += 1
+                self._strike(kind)
                 call.is_stuck = kind == "call stuck"
                 if call.is_stuck:  # its messages may be sent again, since it ignores its end
                     self._release(call)
                 return True
         if troubles["broker away"]:
-            counts["broker away"] += 1
+            self._strike("broker away")
             self._world.after(0.002, _fail, call)
             return False
         for run in call.runs:
@@ -205,13 +205,13 @@ class ModelSink:
                 self._fault(f"has a replay in a run of {key}")
             if len({message.topic for message in messages}) > 1:
                 self._fault(f"has a run of {key} for several topics")
-            self._counts["run"] += len(run) > 1
+            self._broker.history.counts["run"] += len(run) > 1
             self._in_flight[key] += len(run)
             for message in messages:
                 row = self._broker.row_of(message)
                 self._watch.sends(self._name, row, message)
                 if self._broker.has_map and message.payload != wire_payload(row):
-                    self._fault(f"sends {row} as it is stored")
+                    self._fault(f"sends {name_of(row)} as it is stored")
 
     def _fault(self, what: str) -> None:
         self._broker.history.faults.append(f"{self._name} {what}")
@@ -222,7 +222,7 @@ class ModelSink:
         way = _Passage(length, length, back)
         if self._troubles["broker lossy"] and random() < 0.4:
             kind = self._random.choice(_TROUBLES)
-            self._counts[f"{'message' if length == 1 else 'run'} {kind}"] += 1
+            self._strike(f"{'message' if length == 1 else 'run'} {kind}")
             if kind == "lost":
                 return
             if kind == "failed":

@@ -34,6 +34,7 @@ from dsql_outbox.schema.outbox_rows import OutboxRow
 
 from . import broker
 from .outbox_model import Origin, Tables
+from .peer_defects import PEER_DEFECTS
 from .relay_program import Parts, RelayProgram
 from .statements import ModelStore
 from .writers import Writers
@@ -523,4 +524,4 @@ DEFECTS: Final[dict[str, Defect]] = {
         count_a_broken_map,
         send_behind_an_error_of_the_map,
     )
-}
+} | PEER_DEFECTS

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from typing import NamedTuple
+from uuid import UUID
 
 from dsql_outbox.publisher.relay.store import SubjectName
 from dsql_outbox.schema.outbox_rows import RowId
@@ -69,6 +70,19 @@ class Changed(NamedTuple):
     attempts: int
 
 
+class Struck(NamedTuple):
+    """A fault that struck a publisher, or a step of its own: that it starts, or takes a shard."""
+
+    at: float
+    publisher: str
+    what: str
+
+
+def name_of(row: RowId) -> str:
+    """The event of a row as all messages name it."""
+    return f"event {UUID(row.event_id).int}"
+
+
 class History:
     """Everything in the order in which it happened; all times are true seconds."""
 
@@ -84,9 +98,15 @@ class History:
         """The last version of each subject, whether or not it is for this target."""
         self.faults: list[str] = []
         """Rules that were broken, found where it happened."""
+        self.struck: list[Struck] = []
         self.counts: Counter[str] = Counter()
         """How often each kind of fault struck."""
         self.left: dict[RowId, bool] = {}
         """The rows that are in the outbox at the end, and whether each is blocked."""
         self.end = 0.0
         """When the run ended."""
+
+    def strike(self, at: float, publisher: str, what: str) -> None:
+        """Note and count a fault that struck a publisher."""
+        self.struck.append(Struck(at, publisher, what))
+        self.counts[what] += 1

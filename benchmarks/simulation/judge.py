@@ -9,13 +9,12 @@ their wait. `watch` has the rules that are checked when a publisher acts.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, NamedTuple
-from uuid import UUID
 
 from dsql_outbox.publisher.relay.store import SubjectName
 from dsql_outbox.schema.outbox_rows import RowId
 
 from .broker import LIMIT
-from .history import Answered, Changed, Committed, History, Sent
+from .history import Answered, Changed, Committed, History, Sent, name_of
 from .schedule import DRIFT, EARLY
 
 _CHARGED: Final = frozenset({"Retry", "Rejected"})
@@ -74,7 +73,7 @@ class _Case:
     def __init__(self, history: History, terms: Terms) -> None:
         self.history = history
         self.name = {
-            each.row: f"event {UUID(each.row.event_id).int} of {'/'.join(each.subject)}"
+            each.row: f"{name_of(each.row)} of {'/'.join(each.subject)}"
             for each in history.committed
         }
         self.terms = terms

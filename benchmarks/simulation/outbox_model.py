@@ -28,7 +28,7 @@ from dsql_outbox.publisher.relay.store import (
 from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
-from .history import Answered, Arrival, Changed, Committed, History
+from .history import Answered, Arrival, Changed, Committed, History, name_of
 from .schedule import Fate
 
 EPOCH: Final = 1_800_000_000
@@ -115,7 +115,7 @@ class Tables:
     def insert(self, row: NewRow) -> None:
         """Commit a row."""
         if row.id in self._used:
-            self._of(row.id).faults.append(f"the key {row.id} is used twice")
+            self._of(row.id).faults.append(f"the key of {name_of(row.id)} is used twice")
         if row.id in self.rows:
             return  # the primary key refuses it
         self._used.add(row.id)

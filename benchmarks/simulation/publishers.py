@@ -14,7 +14,7 @@ from dsql_outbox.publisher.settings import PublisherSettings
 
 from .applied import Function
 from .broker import Broker, ModelSink
-from .history import History
+from .history import History, Struck
 from .machines import Machine, World
 from .mapped import ModelMap
 from .outbox_model import EPOCH, Tables
@@ -54,6 +54,7 @@ class Publisher:
         self._clock = clock
         self._random = random
         self._starts = 0
+        self._name = ""
         self._machine: Machine | None = None
         self._program: RelayProgram | None = None
         self._past: list[Machine] = []
@@ -68,18 +69,21 @@ class Publisher:
         of = f" of target {self._around.target}" if self._around.target else ""
         name = f"p{self._number}.{self._starts}{of}"
         machine = Machine(self._around.world, self._clock.rate, self._clock.offset)
-        self._machine = machine
+        self._machine, self._name = machine, name
+        self._note("starts")
         machine.loop.call_soon(self._run, machine, self._parts(name, machine))
 
     def crash(self, away: float) -> None:
         """End the process without a word; start it again after `away` seconds."""
         if self._machine is not None:
+            self._note("is killed")
             self._end(self._machine)
             self._around.world.after(away, self.start)
 
     def stop(self) -> None:
         """Do what SIGTERM does."""
         if self._machine is not None and self._program is not None:
+            self._note("is asked to stop")
             self._machine.loop.call_soon(self._program.stop)
 
     def ring(self) -> None:
@@ -90,6 +94,7 @@ class Publisher:
     def pause(self, seconds: float) -> None:
         """Suspend the process; its clocks go on."""
         if self._machine is not None:
+            self._note(f"stands still for {seconds:g} s")
             self._machine.stand_still(seconds)
 
     def close(self) -> None:
@@ -98,6 +103,11 @@ class Publisher:
             self._end(self._machine)
         for machine in self._past:
             machine.loop.close()
+
+    def _note(self, what: str) -> None:
+        """Note a step of the process that runs."""
+        history, now = self._around.history, self._around.world.now
+        history.struck.append(Struck(now, self._name, what))
 
     def _end(self, machine: Machine) -> None:
         machine.die()
@@ -119,6 +129,7 @@ class Publisher:
             except Exception as error:  # noqa: BLE001 - any other one is a finding
                 self._around.history.faults.append(f"{name} ended: {error!r}")
             if machine.is_alive:
+                self._note("has ended")
                 self._around.world.after(_RESTART, self._restart, machine)
 
         machine.loop.create_task(run(), name=name)
@@ -131,7 +142,11 @@ class Publisher:
     def _parts(self, name: str, machine: Machine) -> Parts:
         around, world = self._around, self._around.world
         around.leases.settings[name] = around.settings
-        line = Line(world, machine, self.troubles, around.history.counts)
+
+        def strike(what: str) -> None:
+            around.history.strike(world.now, name, what)
+
+        line = Line(world, machine, self.troubles, strike)
         around.watch.starts(name, machine)
         return Parts(
             name=name,

@@ -1,6 +1,7 @@
 """The verdict on a schedule: what happened, and which rules that broke."""
 
 import logging
+import re
 from contextlib import nullcontext
 
 from .defects import DEFECTS
@@ -15,6 +16,14 @@ from .tally import Tally
 
 def verdict(schedule: Schedule, defect: str | None = None) -> tuple[History, list[str]]:
     """Run the relay, with a planted defect or none."""
+    (history, *others), broken = examine(schedule, defect)
+    for other in others:
+        history.counts += other.counts
+    return history, broken
+
+
+def examine(schedule: Schedule, defect: str | None = None) -> tuple[list[History], list[str]]:
+    """The same with the history of each target."""
     with small_limits(schedule.sweeps), DEFECTS[defect]() if defect else nullcontext():
         run = Run(schedule)
         history = run()
@@ -22,8 +31,19 @@ def verdict(schedule: Schedule, defect: str | None = None) -> tuple[History, lis
     for number, other in enumerate(run.histories[1:], start=1):
         terms = terms_of_target(schedule, number, run.opened_at[number])
         broken += [f"target {number}: {each}" for each in judge(other, terms)]
-        history.counts += other.counts
-    return history, broken
+    return run.histories, broken
+
+
+def rule_of(sentence: str) -> str:
+    """The rule that a sentence says was broken, without its target, events and times."""
+    plain = re.sub(r"^target \d+: | of target \d+", "", sentence)
+    return re.sub(r"\[.*?\]|\d[\d.]*", "#", plain)
+
+
+def breaks(schedule: Schedule, rule: str, defect: str | None = None) -> bool:
+    """Whether a run breaks this rule: with a planted defect, and without it none at all."""
+    is_broken = any(rule_of(each) == rule for each in examine(schedule, defect)[1])
+    return is_broken and (defect is None or not examine(schedule)[1])
 
 
 def tally_of(seeds: range, defect: str | None) -> Tally:

@@ -9,7 +9,7 @@ from tests.support.publisher.lease_tables import Tables as LeaseTables
 from dsql_outbox.outbox import Message
 from dsql_outbox.schema.outbox_rows import RowId
 
-from .history import History, Sent
+from .history import History, Sent, Struck, name_of
 from .machines import Machine
 from .outbox_model import Tables
 from .schedule import EARLY
@@ -57,15 +57,17 @@ class Watch:
         self._in_flight[publisher, row.shard, epoch] += 1
         lease, failure = self._leases.leases[row.shard], self._tables.failures.get(row)
         if (lease.owner, lease.epoch) != (publisher, epoch) or lease.expires_at <= now:
-            self._fault(f"{publisher} sends {row} without the lease of its shard")
+            self._fault(f"{publisher} sends {name_of(row)} without the lease of its shard")
         elif self._read_at.get((publisher, row), now) < lease.taken_at:
-            self._fault(f"{publisher} sends {row}, which it read under an earlier lease")
+            self._fault(f"{publisher} sends {name_of(row)}, which it read under an earlier lease")
         elif failure is not None and failure.at <= lease.taken_at:
             waits_until = failure.at + EARLY * (failure.retry_at - failure.at)
             if now < waits_until:
-                self._fault(f"{publisher} sends {row}, which waits until {waits_until:.1f} s")
+                self._fault(
+                    f"{publisher} sends {name_of(row)}, which waits until {waits_until:.1f} s"
+                )
         if message.topic in self._paused.get(publisher, ()):
-            self._fault(f"{publisher} sends {row} though {message.topic} is paused")
+            self._fault(f"{publisher} sends {name_of(row)} though {message.topic} is paused")
 
     def ends(self, publisher: str, row: RowId, message: Message) -> None:
         """Note that a message is on its way no longer."""
@@ -76,17 +78,21 @@ class Watch:
         for row in rows:
             lease = self._leases.leases[row.shard]
             if lease.owner != publisher or lease.expires_at <= self._now():
-                self._fault(f"{row} is {kind} by {publisher} without the lease of its shard")
+                self._fault(
+                    f"{name_of(row)} is {kind} by {publisher} without the lease of its shard"
+                )
 
-    def _taken(self, lease: LeaseRow) -> None:
+    def _taken(self, lease: LeaseRow, owner: str) -> None:
         """Check that the publisher before has no message on its way, unless it stands still."""
         before = lease.owner
+        (shard,) = (shard for shard, each in self._leases.leases.items() if each is lease)
+        of = "" if before is None else f" of {before}"
+        self._history.struck.append(Struck(self._now(), owner, f"takes shard {shard}{of}"))
         machine = self._machines.get(before or "")
         if before is None or machine is None or machine.is_still:
             return
-        for shard, each in self._leases.leases.items():
-            if each is lease and self._in_flight[before, shard, lease.epoch]:
-                self._fault(f"shard {shard} is taken while a message of {before} is on its way")
+        if self._in_flight[before, shard, lease.epoch]:
+            self._fault(f"shard {shard} is taken while a message of {before} is on its way")
 
     def _fault(self, text: str) -> None:
         self._history.faults.append(text)

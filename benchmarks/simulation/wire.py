@@ -24,13 +24,13 @@ LATEST: Final = 13.0
 class Line(NamedTuple):
     """The connection of a machine to the world; `troubles` counts the faults that last now.
 
-    `counts` counts how often each kind of fault struck.
+    `strike` notes that a fault struck, which it gets the name of.
     """
 
     world: World
     machine: Machine
     troubles: Counter[str]
-    counts: Counter[str]
+    strike: Callable[[str], None]
 
 
 class Wire:
@@ -43,7 +43,7 @@ class Wire:
 
     def __init__(self, line: Line, random: Random, whose: Literal["statements", "leases"]) -> None:
         self._whose = whose
-        self._world, self._machine, self._troubles, self._counts = line
+        self._world, self._machine, self._troubles, self._strike = line
         self._random = random
         self._session: bool | None = None
         """Whether the session accepts writes; None: the next statement opens one."""
@@ -72,16 +72,16 @@ class Wire:
         if not self._machine.is_alive or self._machine.loop.is_closing:
             _fail(answer, psycopg.OperationalError("the machine is off"))
         elif troubles[f"{self._whose} silent"]:
-            self._counts[f"{self._whose} silent"] += 1
+            self._strike(f"{self._whose} silent")
         elif troubles[f"{self._whose} slow"]:
-            self._counts[f"{self._whose} slow"] += 1
+            self._strike(f"{self._whose} slow")
             self._world.after(there, self._arrive, apply, answer, limit * (0.5 + 0.45 * random()))
         elif troubles[cut]:
-            self._counts[cut] += 1
+            self._strike(cut)
             lost = psycopg.OperationalError("the connection is lost")
             self._world.after(there, _fail, answer, lost)
         elif troubles["database away"]:
-            self._counts["database away"] += 1
+            self._strike("database away")
             self._world.after(there, _fail, answer, psycopg.OperationalError("refused"))
         elif (refusal := self._refusal()) is not None:
             self._world.after(there, _fail, answer, refusal)
@@ -98,23 +98,23 @@ class Wire:
         """
         troubles = self._troubles
         if troubles["database read-only"] and self._session:
-            self._counts["failover"] += 1
+            self._strike("failover")
             return psycopg.OperationalError("the connection is lost")
         if self._session is None:
             self._session = not troubles["database read-only"]
         if not self._session:
-            self._counts["statement without writes"] += 1
+            self._strike("statement without writes")
             return psycopg.errors.ReadOnlySqlTransaction("the server accepts no writes")
         if troubles["statements refused"] and self._random.random() < 0.5:
             refusal = self._random.choice(REFUSALS)("refused")
-            self._counts[f"statement {refusal.sqlstate}"] += 1
+            self._strike(f"statement {refusal.sqlstate}")
             return refusal
         return None
 
     def _harm(self, apply: Callable[[], T], answer: asyncio.Future[T], limit: float) -> None:
         after, random = self._world.after, self._random
         kind = random.choice(("slow", "lost", "cut", "unanswered", "cut after", "late", "conflict"))
-        self._counts[f"statement {kind}"] += 1
+        self._strike(f"statement {kind}")
         soon, slow = 0.002 + 0.1 * random.random(), limit * random.random() ** 3
         cut = psycopg.OperationalError("the connection is lost")
         if kind == "slow":

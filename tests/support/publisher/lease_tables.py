@@ -39,8 +39,8 @@ class Tables:
         self, shards: int, clock: Callable[[], float], *, first: int = 0, is_plain: bool = False
     ) -> None:
         self.leases = {shard: Row() for shard in range(first, first + shards)}
-        self.on_take: Callable[[Row], None] = _nothing
-        """Sees each lease that is taken, as it was before."""
+        self.on_take: Callable[[Row, str], None] = _nothing
+        """Sees each lease that is taken, as it was before, and its new owner."""
         self.seen_at: dict[str, float] = {}
         self.waiting: set[str] = set()
         """The publishers that are announced as waiting for their broker."""
@@ -104,7 +104,7 @@ class Tables:
             return row.owner in {None, owner} or over or unchanged
 
         def change(row: Row) -> None:
-            self.on_take(row)
+            self.on_take(row, owner)
             row.owner, row.epoch, row.taken_at = owner, row.epoch + 1, self._clock()
             self._extend(row)
 
@@ -167,5 +167,5 @@ def _free(row: Row) -> None:
     row.owner, row.expires_at = None, -math.inf
 
 
-def _nothing(_row: Row) -> None:
+def _nothing(_row: Row, _owner: str) -> None:
     """Let a lease be taken."""
