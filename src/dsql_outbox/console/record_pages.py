@@ -22,19 +22,36 @@ _KEPT: Final = 10
 
 
 async def search(request: Request) -> Response:
-    """Send the reader to the event or the entity of the query, or ask for one."""
+    """Send the reader to the event or the entity of the query, or show the newest events."""
     wanted = request.query_params.get("q", "").strip()
     base = request.scope.get("root_path", "")
     if not wanted:
-        return page(request, "search.html", wanted="", fault=None)
+        return await _events(request)
     if (event_id := _uuid(wanted)) is not None:
         return RedirectResponse(link(base, f"/events/{event_id}"), HTTPStatus.SEE_OTHER)
     try:
         parse_subject_key(wanted)
     except SettingsError:
         fault = "This is neither the id of an event nor TYPE/ID, as in Loan/LOAN-7."
-        return page(request, "search.html", HTTPStatus.BAD_REQUEST, wanted=wanted, fault=fault)
+        return await _events(request, wanted, fault)
     return RedirectResponse(link(base, "/entities", key=wanted), HTTPStatus.SEE_OTHER)
+
+
+async def _events(request: Request, wanted: str = "", fault: str | None = None) -> Response:
+    """The newest events; with `fault`, what is wrong with the search for `wanted`."""
+    console = console_of(request)
+    newest = await console.records.newest(rows=_ROWS)
+    found = await console.records.newest_waiting(rows=_ROWS) if newest is None else newest
+    return page(
+        request,
+        "events.html",
+        HTTPStatus.OK if fault is None else HTTPStatus.BAD_REQUEST,
+        wanted=wanted,
+        fault=fault,
+        found=found,
+        are_all=newest is not None,
+        where=await messages_of(console.messages, [each.id for each in found]),
+    )
 
 
 async def event(request: Request) -> Response:

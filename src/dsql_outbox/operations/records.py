@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox.message import Message
+from dsql_outbox.outbox.message import Message, subject_key
 from dsql_outbox.outbox.receipt import Touched
 from dsql_outbox.outbox.settings import DEFAULT_SOURCE
 from dsql_outbox.schema.outbox_rows import Fault, OutboxRow
@@ -15,6 +15,9 @@ from dsql_outbox.schema.outbox_rows import Fault, OutboxRow
 from .replay import made_headers
 from .tool import Operator
 from .whereabouts import Finding, read_findings
+
+_READ: Final = 10_000
+"""Stored events that are read to find the newest."""
 
 _decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
 _decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
@@ -76,6 +79,16 @@ class VersionRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     is_subject: bool
 
 
+class NewestEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """An event in a list of the newest ones. `subject` is ``TYPE/ID``."""
+
+    id: UUID
+    type: str
+    subject: str
+    subject_version: int
+    saved_date: datetime
+
+
 class ReplayRecord(msgspec.Struct, frozen=True, rename="camel"):
     """A replay of an event, from 1 on; `replayed_by` is a database role."""
 
@@ -86,7 +99,7 @@ class ReplayRecord(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Records(Operator):
-    """Reads stored events and entities. Every read is a look-up by key.
+    """Reads stored events and entities. Every read but that of `newest` is a look-up by key.
 
     The constructor does no I/O. Use ``async with`` or call `close`. All methods raise
     `SchemaError` if the tables are missing, and the driver's errors.
@@ -96,6 +109,20 @@ class Records(Operator):
         """The stored event, or None."""
         rows = await self._session.fetch("record_event", _EventRow, {"event_id": event_id})
         return rows[0].record() if rows else None
+
+    async def newest(self, *, rows: int = 50) -> tuple[NewestEvent, ...] | None:
+        """Up to `rows` events, the one that was saved last first; None if that is unknown.
+
+        The database has no index of their times, so this reads up to 10,000 events. It is unknown
+        if more are stored.
+        """
+        found = await self._session.fetch("events_newest", _NewestRow, {}, limit=_READ, rows=rows)
+        return None if found and found[0].seen > _READ else tuple(each.event() for each in found)
+
+    async def newest_waiting(self, *, rows: int = 50) -> tuple[NewestEvent, ...]:
+        """Up to `rows` events whose messages wait, the newest message first."""
+        found = await self._session.fetch("waiting_newest", _NewestRow, {}, rows=rows)
+        return tuple(each.event() for each in found)
 
     async def payload(self, event_id: UUID) -> str | None:
         """The exact text of the stored event, or None."""
@@ -162,6 +189,28 @@ class Records(Operator):
         entity = {"entity_type": entity_type, "entity_id": entity_id}
         key: Mapping[str, object] = {**entity, "after": last - rows, "last": last}
         return tuple(await self._session.fetch("record_history", VersionRecord, key))
+
+
+class _NewestRow(NamedTuple):
+    """A row of ``events_newest`` or ``waiting_newest``; `seen` is the number of rows read."""
+
+    id: UUID
+    type: str
+    subject_type: str
+    subject_id: str
+    subject_version: int
+    saved_date: datetime
+    seen: int
+
+    def event(self) -> NewestEvent:
+        """The event of this row."""
+        return NewestEvent(
+            id=self.id,
+            type=self.type,
+            subject=subject_key(self.subject_type, self.subject_id),
+            subject_version=self.subject_version,
+            saved_date=self.saved_date,
+        )
 
 
 class _EventRow(NamedTuple):

@@ -41,6 +41,7 @@ BY_POSITION = {
 
 BY_NAME = {
     "doctor_server": Server,
+    "events_newest": records._NewestRow,
     "failure_find": sql_store._WaitRow,
     "failure_list": sql_store._FailureRow,
     "failure_page": MessageRow,
@@ -67,6 +68,7 @@ BY_NAME = {
     "topic_page": topic_pauses.PausedTopic,
     "waiting_find": MessageRow,
     "waiting_first": whereabouts._Step,
+    "waiting_newest": records._NewestRow,
     "waiting_page": MessageRow,
     "waiting_topics": WaitingTopic,
 }
