@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from dsql_outbox.outbox.errors import SettingsError
-from dsql_outbox.outbox.settings import DEFAULT_TARGET, TARGET_SHARDS
+from dsql_outbox.outbox.settings import DEFAULT_TARGET
 
 TargetKind = Literal["sink", "model"]
 """Whether the publishers of a target send its messages to a broker, or apply them."""
@@ -52,13 +52,6 @@ class TargetRow(NamedTuple):
 def metric_name(target: str) -> str | None:
     """Return the name of a target for a metric; None for the default target, which has none."""
     return None if target == DEFAULT_TARGET else target
-
-
-def shard_name(shard: int, target: str | None) -> str:
-    """Return the name of a shard for people: ``lake/3`` of a target, ``3`` of the default one."""
-    if target is None or target == DEFAULT_TARGET:
-        return str(shard)
-    return f"{target}/{shard % TARGET_SHARDS}"
 
 
 def require_target(rows: Sequence[TargetRow], name: str, kind: TargetKind | None) -> TargetRow:

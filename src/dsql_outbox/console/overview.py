@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from dsql_outbox.observability.shown_text import duration
+from dsql_outbox.observability.shown_text import counted, duration
 from dsql_outbox.operations.attention import attention, verdict
 from dsql_outbox.operations.conflicts import REMEDIES
 from dsql_outbox.operations.status import Seen, Shard, Status
@@ -19,9 +19,10 @@ from dsql_outbox.outbox.redaction import error_line
 from .charts import charts_of, rate
 from .console_state import Console, console_of
 from .layout import page, render
+from .sampler import Reading
 
 _HOURS: Final = ("1", "6", "24")
-_SHARDS: Final = 64
+_SHARDS: Final = 16
 _STREAM: Final = 30.0  # seconds; the browser opens the next stream, and a shutdown waits for none
 
 
@@ -95,19 +96,21 @@ def _values(console: Console) -> dict[str, Any]:
     reading = sampler.latest
     assert reading is not None  # noqa: S101 - the callers have waited for it
     status = reading.status
+    first, *others = (*attention(status),) or (verdict(status),)
     samples = sampler.history.samples
     return {
         "read_at": datetime.fromtimestamp(reading.at, UTC).strftime("%H:%M:%S"),
         "status": status,
-        "attention": attention(status),
-        "verdict": verdict(status).text,
+        "verdict": first,
+        "is_well": not attention(status),
+        "attention": others,
         "problem": None if sampler.problem is None else error_line(sampler.problem),
         "waiting": f"{samples[-1].waiting:,}{'+' * samples[-1].more}",
         "oldest": "none" if status.oldest_seconds is None else duration(status.oldest_seconds),
         "written": None if reading.rates is None else rate(reading.rates.in_per_second),
         "delivered": None if reading.rates is None else rate(reading.rates.out_per_second),
         "charts": charts_of(samples),
-        "shards": _shards(console),
+        **_shards(reading),
         "publishers": _publishers(status),
         "counted_at": None
         if reading.counted_at is None
@@ -116,18 +119,27 @@ def _values(console: Console) -> dict[str, Any]:
     }
 
 
-def _shards(console: Console) -> list[ShardRow]:
-    """The shards, at most 64: those with the oldest messages, in the order of their numbers."""
-    reading = console.sampler.latest
-    assert reading is not None  # noqa: S101 - as above
-    found = sorted(reading.status.shards, key=lambda shard: -(shard.oldest_seconds or 0))[:_SHARDS]
-    counts = reading.backlogs
+def _shards(reading: Reading) -> dict[str, Any]:
+    """At most 16 shards whose messages wait, those with the oldest; the others by publisher."""
+    counts, shards = reading.backlogs, reading.status.shards
     most = max((each.count for each in counts.values()), default=0) or 1
-    return [
-        ShardRow(shard, f"{known.count:,}{'+' * known.more}", known.count / most)
-        for shard in sorted(found, key=lambda shard: shard.shard)
-        if (known := counts.get(shard.shard)) is not None
-    ]
+    busy = [each for each in shards if each.oldest_seconds is not None]
+    oldest = sorted(busy, key=lambda each: -(each.oldest_seconds or 0))[:_SHARDS]
+    idle: dict[str, list[int]] = {}
+    for each in shards:
+        if each.oldest_seconds is None:
+            state = " (its lease has expired)" if (each.lease_seconds or 0) < 0 else ""
+            idle.setdefault((each.owner or "no publisher") + state, []).append(each.shard)
+    return {
+        "shards": [
+            ShardRow(each, f"{known.count:,}{'+' * known.more}", known.count / most)
+            for each in sorted(oldest, key=lambda each: each.shard)
+            if (known := counts.get(each.shard)) is not None
+        ],
+        "busy": len(busy),
+        "idle": idle,
+        "idle_count": counted(len(shards) - len(busy), "idle shard"),
+    }
 
 
 def _publishers(status: Status) -> list[PublisherRow]:

@@ -167,9 +167,11 @@ def unattended_text(own: Sequence[Seen], of: str, obstacles: Obstacles) -> str |
 
 def _stranded(status: Status, commands: Commands) -> Iterator[Attention]:
     for each in status.stranded:
+        target = status.target_of(each.shard)
+        of = "" if target is None else f" of target {target}"
         place = "" if each.position is None else f" from position {each.position}"
         yield Attention(
-            f"Shard {status.shard_name(each.shard)}{place} is stranded: {each.reason}.",
+            f"Shard {each.shard}{of}{place} is stranded: {each.reason}.",
             commands.apply(),
         )
 

@@ -15,7 +15,7 @@ from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.outbox.settings import DEFAULT_TARGET, TARGET_SHARDS
 from dsql_outbox.schema.liveness import is_alive
 from dsql_outbox.schema.session import Session
-from dsql_outbox.schema.target_rows import TargetKind, TargetState, shard_name
+from dsql_outbox.schema.target_rows import TargetKind, TargetState
 
 from .fills import FillProgress, fill_progress
 from .obstacles import NONE, Obstacles, read_obstacles
@@ -245,10 +245,10 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     obstacles: Obstacles = NONE
     hot_subject: HotSubject | None = None
 
-    def shard_name(self, shard: int) -> str:
-        """Return the name of a shard: ``3``, or ``lake/3`` outside of the default target."""
-        ranges = ((each.first_shard // TARGET_SHARDS, each.name) for each in self.targets)
-        return shard_name(shard, dict(ranges).get(shard // TARGET_SHARDS))
+    def target_of(self, shard: int) -> str | None:
+        """The target of a shard; None if there is none but the default one."""
+        first = shard - shard % TARGET_SHARDS
+        return next((each.name for each in self.targets if each.first_shard == first), None)
 
 
 class Counts(NamedTuple):

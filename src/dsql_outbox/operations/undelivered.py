@@ -19,7 +19,7 @@ from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.outbox.settings import TARGET_SHARDS
 from dsql_outbox.schema.outbox_rows import REPLAY_HEADER, read_headers
 from dsql_outbox.schema.session import Session
-from dsql_outbox.schema.target_rows import TargetRow, require_target, shard_name
+from dsql_outbox.schema.target_rows import TargetRow, require_target
 
 from .selection import STATES, Selection, State
 
@@ -84,11 +84,6 @@ class UndeliveredMessage(msgspec.Struct, frozen=True, kw_only=True, rename="came
     def row_key(self) -> dict[str, object]:
         """The parameters of a statement on its row of the outbox."""
         return {"shard": self.shard, "position": self.position, "event_id": self.event_id}
-
-    @property
-    def shard_name(self) -> str:
-        """The name of its shard: ``3``, or ``lake/3`` outside of the default target."""
-        return shard_name(self.shard, self.target)
 
     @property
     def since(self) -> datetime:

@@ -153,9 +153,7 @@ class _Report(NamedTuple):
 
     def of_waiting(self, message: UndeliveredMessage, before: Predecessor | None) -> Finding:
         """The finding of a message in the outbox."""
-        place = (
-            f"{_name(message)} waits in shard {message.shard_name} at position {message.position}."
-        )
+        place = f"{_name(message)} waits in shard {message.shard} at position {message.position}."
         trouble = [*self._trouble(message)]
         texts, commands = [place, *trouble], [*self._remedies(message, "it", "its topic")]
         error, first = message.error, None

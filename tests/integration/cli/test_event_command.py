@@ -126,7 +126,7 @@ def test_an_event_that_left_the_outbox_names_each_target(url: str) -> None:
 
     anyio.run(two_targets)
     found = asked(url, early)
-    assert "Replay 1 for target lake waits in shard lake/" in found
+    assert "Replay 1 for target lake waits in shard 10" in found
     assert "No publisher of target lake is alive" in found
     assert "No message of it is left for target default." in found
     assert "Target loans takes no events of Car." in found

@@ -22,11 +22,12 @@ from tests.support.publisher.given_up_messages import event, relay_all
 from tests.support.publisher.running_relays import relayed
 
 from dsql_outbox.cli.main import main
-from dsql_outbox.operations import Messages, Selection, Targets, Topics
+from dsql_outbox.operations import Messages, Selection, Targets, Topics, records
 from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.operations.operator_commands import Commands
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import Publisher, Rejected
+from dsql_outbox.schema import apply
 from dsql_outbox.schema.roles import Roles, grant
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer, WriterSettings
@@ -168,12 +169,12 @@ async def test_dead_letters_are_grouped_and_each_group_shows_its_command(
         assert "account * is closed" in groups
         assert groups.index("account * is closed") < groups.index("Too 'large' & <b>")
         assert ">5</p>" in groups
-        shown = [each.partition("</code>")[0] for each in groups.split("<code>")]
+        words = re.sub("</?span>", "", groups)
+        shown = [each.partition("</code>")[0] for each in words.split("<code>")]
         planned: list[str] = []
         for each in shown:
             if each.startswith("dsql-outbox"):
-                words = [*split(each)[1:], "--database", url]
-                done = await to_thread.run_sync(run, *words)
+                done = await to_thread.run_sync(run, *split(each)[1:], "--database", url)
                 planned += [x for x in done.out.decode().splitlines() if x.startswith("topic")]
         assert [int(line.split()[-1]) for line in planned] == [5, 2]
         one = await text(browser, "/messages?state=dead&error=account+*+is+closed")
@@ -233,18 +234,58 @@ async def test_a_message_of_another_target_names_it_in_its_commands(
         with psycopg.connect(url) as connection:
             found = connection.execute("SELECT shard FROM outbox.outbox WHERE shard >= 1024")
             ((shard,),) = found.fetchall()
-        name = f"lake/{shard - 1024}"
-        assert f"in shard {name} at position" in await text(browser, f"/events/{written_later.id}")
-        assert f'data-label="Shard">{name}</th>' in await text(browser, "/")
+        assert f"in shard {shard} at position" in await text(browser, f"/events/{written_later.id}")
         words = ("messages", "show", written_later.id, "--database", url)
         shown = (await to_thread.run_sync(partial(run, *words))).out.decode()
-        assert re.search(rf"^shard, position +{name}, ", shown, re.MULTILINE)
+        assert re.search(rf"^shard, position +{shard}, ", shown, re.MULTILINE)
         async with Targets(database) as targets:
             await targets.pause("lake", "repairs")
         await browser.get("/")
     async with browsing(database) as browser:
-        assert "targets resume -- lake" in await text(browser, "/")
+        page = await text(browser, "/")
+        assert "targets resume -- lake" in page
+        assert f'data-label="Shard">{shard}</th><td data-label="Target">lake</td>' in page
         assert "targets resume -- lake" in await text(browser, f"/events/{written_later.id}")
+
+
+async def test_the_overview_begins_with_what_is_most_urgent_and_folds_what_is_idle(
+    url: str,
+) -> None:
+    apply(Database(url), shards=64)
+    (dead,) = written(url, event("a"))
+    await relay_all(Database(url), MemorySink(), refused=[dead.id])
+    written(url, event("b"))
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT shard FROM outbox.outbox").fetchall()
+    ((busy,),) = found
+    async with browsing(Database(url)) as browser:
+        page = await text(browser, "/")
+        parts = ["No publisher is alive", "is a dead letter", "<svg", "63 idle shards"]
+        assert [page.index(each) for each in parts] == sorted(map(page.index, parts))
+        rows = re.findall(r'data-label="Shard">(\d+)<', page)
+        idle = ", ".join(str(n) for n in range(64) if n != busy)
+        assert (rows, f"<dt>no publisher</dt><dd>{idle}</dd>" in page) == ([str(busy)], True)
+
+
+async def test_events_are_listed_newest_first_without_a_search(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = written(url, *(event(f"e{n}", n) for n in range(7)))
+    await relayed(Database(url), MemorySink())
+    waiting = written(url, *(event(f"w{n}", n) for n in range(3)))
+    newest = [str(each.id) for each in reversed(made + waiting)]
+    async with browsing(Database(url)) as browser:
+
+        async def listed() -> list[str]:
+            page = await text(browser, "/events")
+            return re.findall(r'href="/events/([0-9a-f-]{36})"', page)
+
+        assert await listed() == newest
+        # With more events than are read, those that wait are found by key.
+        monkeypatch.setattr(records, "_READ", 9)
+        assert await listed() == newest[:3]
+        monkeypatch.setattr(records, "_READ", 10)
+        assert await listed() == newest
 
 
 async def test_the_numbers_are_true_where_a_reading_cuts_them(url: str) -> None:

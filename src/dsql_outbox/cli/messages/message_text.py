@@ -38,7 +38,7 @@ def fields(message: UndeliveredMessage) -> list[tuple[str, str]]:
         ("error", one_line(first)),
         *(("", one_line(place)) for place in places),
         ("replay", str(message.replay)),
-        ("shard, position", f"{message.shard_name}, {message.position}"),
+        ("shard, position", f"{message.shard}, {message.position}"),
         *((f"header {name}", value) for name, value in sorted(message.headers.items())),
         ("payload", message.payload or f"{message.payload_bytes} bytes; --payload shows them"),
     ]

@@ -1,6 +1,5 @@
 """The command `status`: its options and its output."""
 
-import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,11 +9,11 @@ from msgspec import to_builtins
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import (
-    columns,
     counted,
     json_line,
     say,
     say_all,
+    say_folded,
     say_wrapped,
     without_places,
 )
@@ -26,7 +25,7 @@ from dsql_outbox.operations.status import Status, StatusReader
 from dsql_outbox.outbox.database.database import Database
 
 from .live_view import watch
-from .tables import TextTable, conflict_tables, rich, tables_of
+from .tables import TextTable, conflict_tables, tables_of, text_of
 
 _ATTENTION: Final = 5
 
@@ -116,7 +115,7 @@ def _attend(now: Status) -> None:
     for each in (*attention(now),)[:_ATTENTION] or (verdict(now),):
         say_wrapped(each.text)
         if each.error:
-            say(f"  {without_places(each.error)}")
+            say_folded(f"  {without_places(each.error)}")
         if each.command:
             say(f"  {each.command}")
     more = len(attention(now)) - _ATTENTION
@@ -126,13 +125,4 @@ def _attend(now: Status) -> None:
 
 
 def _show(found: object, tables: Sequence[TextTable], *, as_json: bool) -> None:
-    if as_json:
-        json_line(found)
-    elif sys.stdout.isatty():
-        from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals only
-
-        for table in tables:
-            Console().print(rich(table), end="\n\n")
-    else:
-        shown = ("\n".join(columns((table.header, *table.rows))) for table in tables)
-        say_all(["\n\n".join(shown)])
+    json_line(found) if as_json else say_all([text_of(tables)])

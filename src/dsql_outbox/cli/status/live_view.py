@@ -21,7 +21,7 @@ from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.failure import is_unreachable
 from dsql_outbox.outbox.redaction import error_line
 
-from .tables import count_of, paused_count, rich, tables_of
+from .tables import count_of, paused_count, tables_of, text_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -129,7 +129,6 @@ def _line(look: Look) -> str:
 
 def _view(look: Look) -> "RenderableType":
     from rich.console import Group  # noqa: PLC0415 - for terminals only
-    from rich.padding import Padding  # noqa: PLC0415 - for terminals only
     from rich.text import Text  # noqa: PLC0415 - for terminals only
 
     when = Text(f"{look.at}  Ctrl-C ends\n", style="dim")
@@ -145,6 +144,5 @@ def _view(look: Look) -> "RenderableType":
         else _UNKNOWN
     )
     more = ("rates", moving), ("breaker", look.breaker)
-    tables = map(rich, tables_of(look.status, *more))
     first = Text(f"{visible(verdict(look.status).text)}\n", "bold")
-    return Group(when, first, *(Padding(table, (0, 0, 1, 0)) for table in tables))
+    return Group(when, first, Text(text_of(tables_of(look.status, *more))))

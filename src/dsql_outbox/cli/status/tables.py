@@ -1,16 +1,14 @@
 """A status and a conflict report as text tables."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from dsql_outbox.cli.output import counted, filled_state, without_places
-from dsql_outbox.observability.shown_text import duration, visible
+from dsql_outbox.cli.output import columns, counted, filled_state, shown_width, without_places
+from dsql_outbox.observability.shown_text import duration
 from dsql_outbox.operations.attention import REFUSED
 from dsql_outbox.operations.conflicts import REMEDIES, ConflictReport, ContendedEntity
 from dsql_outbox.operations.status import ArchiveStatus, Seen, Shard, Status, TargetStatus
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+from dsql_outbox.outbox.settings import DEFAULT_TARGET
 
 _COUNTS: Final = ("waiting", "oldest", "failing", "dead letters")
 _TARGET: Final = ("target", "kind", "state", *_COUNTS, "paused")
@@ -28,28 +26,30 @@ def tables_of(now: Status, *more: tuple[str, str]) -> list[TextTable]:
     tables = [TextTable(("outbox", f"schema {now.schema}"), [*_summary(now), *more])]
     if now.targets:
         tables.append(TextTable(_TARGET, list(map(_target_row, now.targets))))
+    # A user who has added no target reads nothing of targets.
+    of = ("target",) if now.targets else ()
     if now.publishers:
-        tables.append(
-            TextTable(("publisher", "alive", "seen"), list(map(_publisher_row, now.publishers)))
-        )
-    shards = [
-        _shard_row(now, shard)
-        for shard in now.shards
-        if shard.oldest_seconds is not None or shard.owner is not None
-    ]
-    if shards:
-        tables.append(TextTable(("shard", "oldest", "leased by", "lease ends in"), shards))
+        header = ("publisher", *of, "shards", "alive")
+        tables.append(TextTable(header, [_publisher_row(now, each) for each in now.publishers]))
+    if busy := [_shard_row(now, each) for each in now.shards if not _is_idle(each)]:
+        header = ("shard", *of, "oldest", "leased by")
+        tables.append(TextTable(header, busy))
     paused = [*_paused_rows(now), *_unnamed_rows(now)]
     if paused:
         tables.append(TextTable(("paused topic", "by", "for", "reason"), paused))
     if now.stranded:
         rows = [
-            (now.shard_name(s.shard), "all" if s.position is None else str(s.position), s.reason)
-            for s in now.stranded
+            (
+                str(each.shard),
+                *_target(now, each.shard),
+                "all" if each.position is None else str(each.position),
+                each.reason,
+            )
+            for each in now.stranded
         ]
-        tables.append(TextTable(("stranded in shard", "position", "reason"), rows))
+        tables.append(TextTable(("stranded in shard", *of, "position", "reason"), rows))
     if now.failures.worst:
-        header = ("failed event", "shard", "attempts", "next try", "error")
+        header = ("failed event", "shard", *of, "attempts", "next try", "error")
         tables.append(TextTable(header, list(_failure_rows(now))))
     return tables
 
@@ -63,7 +63,8 @@ def _summary(now: Status) -> Iterator[tuple[str, str]]:
     yield "failing", f"{failures}, {blocked} of them blocked" if blocked else failures
     yield "dead letters", count_of(now.dead_letters.count, more=now.dead_letters.more)
     leased = sum((shard.lease_seconds or 0) > 0 for shard in now.shards)
-    yield "shards", f"{len(now.shards)}, {leased} leased"
+    idle = sum(map(_is_idle, now.shards))
+    yield "shards", f"{len(now.shards)}, {leased} leased, {idle} idle"
     alive = f"{sum(seen.relays for seen in now.publishers)} alive"
     away = sum(seen.alive and not seen.relays for seen in now.publishers)
     yield "publishers", alive + (f", {away} waiting for the broker" if away else "")
@@ -102,21 +103,33 @@ def _target_row(target: TargetStatus) -> tuple[str, ...]:
     )
 
 
-def _publisher_row(seen: Seen) -> tuple[str, ...]:
-    owner = f"{seen.owner} of {seen.target}" if seen.target else seen.owner
-    state = "yes" if seen.alive else "no"
+def _publisher_row(now: Status, seen: Seen) -> tuple[str, ...]:
+    state = "yes" if seen.alive else f"no, seen {duration(seen.seen_seconds)} ago"
     if seen.alive and seen.waiting_seconds is not None:
         state = f"waits for its broker, {duration(seen.waiting_seconds)}"
-    return owner, state, f"{duration(seen.seen_seconds)} ago"
+    shards = sum(each.owner == seen.owner and (each.lease_seconds or 0) > 0 for each in now.shards)
+    of = (seen.target or DEFAULT_TARGET,) if now.targets else ()
+    return seen.owner, *of, str(shards), state
+
+
+def _is_idle(shard: Shard) -> bool:
+    """Whether no message waits in a shard, and its lease is not over."""
+    return shard.oldest_seconds is None and (shard.owner is None or (shard.lease_seconds or 0) > 0)
+
+
+def _target(now: Status, shard: int) -> tuple[str, ...]:
+    """The cell with the target of a shard; none if there is no column for it."""
+    return (now.target_of(shard) or "-",) if now.targets else ()
 
 
 def _shard_row(now: Status, shard: Shard) -> tuple[str, ...]:
-    oldest, ends = shard.oldest_seconds, shard.lease_seconds
+    oldest = shard.oldest_seconds
+    is_over = shard.owner is not None and (shard.lease_seconds or 0) <= 0
     return (
-        now.shard_name(shard.shard),
+        str(shard.shard),
+        *_target(now, shard.shard),
         "-" if oldest is None else duration(oldest),
-        shard.owner or "-",
-        "-" if ends is None else duration(ends) if ends > 0 else "over",
+        (shard.owner or "-") + " (over)" * is_over,
     )
 
 
@@ -150,7 +163,8 @@ def _failure_rows(now: Status) -> Iterator[tuple[str, ...]]:
         retry = found.retry_seconds
         yield (
             str(found.event_id),
-            now.shard_name(found.shard),
+            str(found.shard),
+            *_target(now, found.shard),
             str(found.attempts),
             "blocked" if retry is None else f"in {duration(retry)}",
             without_places(found.error),
@@ -162,24 +176,17 @@ def count_of(count: int, *, more: bool) -> str:
     return f"{count}+" if more else str(count)
 
 
-def rich(table: TextTable) -> "RichTable":
-    """The table for a terminal."""
-    from rich.table import Table as RichTable  # noqa: PLC0415 - 60 ms, for terminals only
-    from rich.text import Text  # noqa: PLC0415 - for terminals only
-
-    shown = RichTable(*table.header, box=None, pad_edge=False, header_style="bold")
-    for row in table.rows:
-        shown.add_row(
-            *(Text(visible(cell)) for cell in row)
-        )  # as Text, not str: rich would interpret an error that looks like markup
-    return shown
+def text_of(tables: Sequence[TextTable]) -> str:
+    """The tables as text that fits a terminal, with empty lines between them."""
+    width = shown_width()
+    return "\n\n".join("\n".join(columns((each.header, *each.rows), width)) for each in tables)
 
 
 def conflict_tables(report: ConflictReport) -> list[TextTable]:
     """The totals, then the entities with their remedies, then the meaning of these."""
     tables = [TextTable(("conflicts", f"in the last {report.hours:g} h"), list(_totals(report)))]
     if report.entities:
-        header = ("entity", "conflicts", "alone", "time lost", "exhausted", "last", "remedy")
+        header = ("entity", "conflicts", "alone", "time lost", "exhausted", "ago", "remedy")
         tables.append(TextTable(header, list(map(_row, report.entities))))
         named = {entity.remedy for entity in report.entities}
         rows = [(remedy, text) for remedy, text in REMEDIES.items() if remedy in named]
@@ -203,6 +210,6 @@ def _row(entity: ContendedEntity) -> tuple[str, ...]:
         f"{entity.alone:,}",
         duration(entity.lost_seconds),
         f"{entity.exhausted:,}",
-        f"{duration(entity.seen_seconds)} ago",
+        duration(entity.seen_seconds),
         entity.remedy,
     )
