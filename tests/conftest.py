@@ -31,6 +31,7 @@ settings.load_profile("here")
 def pytest_configure() -> None:
     """Before anything is collected."""
     refuse_unknown()
+    os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and commands would fold their tables
     # In the background of a script it is ignored, and so it would be in all that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup: it goes on for us alone

@@ -27,7 +27,16 @@ from dsql_outbox.outbox.message import parse_subject_key, subject_key
 from .database_options import with_database
 from .filters import json_option
 from .options import option
-from .output import aligned, counted, json_line, one_line, say, say_wrapped, without_places
+from .output import (
+    aligned,
+    counted,
+    json_line,
+    one_line,
+    say,
+    say_folded,
+    say_wrapped,
+    without_places,
+)
 from .signals import READ_ONLY
 
 _VERSIONS: Final = 10
@@ -127,7 +136,7 @@ def _show(found: Found) -> None:
         say()
         say_wrapped(each.text)
         if each.error:
-            say(f"  {without_places(each.error)}")
+            say_folded(f"  {without_places(each.error)}")
         for effect, command in each.commands:
             say(f"  {effect}:")
             say(f"    {command}")

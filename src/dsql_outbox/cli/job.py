@@ -9,7 +9,7 @@ import click
 from dsql_outbox.operations.run import Run
 from dsql_outbox.outbox.errors import MissingExtra, SchemaError, SettingsError
 
-from .output import json_line, say
+from .output import json_line, say, say_folded
 from .progress_line import progress
 from .signals import Interruption, going_on
 
@@ -42,7 +42,7 @@ async def drive(
                 tell(each)
 
     def sum_up(more: Mapping[str, str] | None) -> None:
-        json_line(counts() if counts else run.progress) if as_json else say(line(), err=err)
+        json_line(counts() if counts else run.progress) if as_json else say_folded(line(), err=err)
         if more is not None:
             say(f"not done; {going_on(more)}", err=True)
 

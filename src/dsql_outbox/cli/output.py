@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from dsql_outbox.operations.fills import FillProgress
 
 _WIDEST: Final = 100  # columns
+_ROOM: Final = 4
+"""The last cell of a row stands beside the others if it needs so many lines at most."""
+_NONE: Final = frozenset({"", "-"})
 _Print = Callable[[str], None]
 _above: Final[list[_Print]] = []
 """Prints above the lines that a terminal shows live, if there are some."""
@@ -72,12 +76,31 @@ def say_all(lines: Iterable[str]) -> None:
             say(part)
 
 
+def shown_width() -> int | None:
+    """The columns of the terminal, or COLUMNS for a pipe; None: a pipe without it, any number."""
+    return get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None
+
+
 def say_fitting(text: str) -> None:
     """Print a line of text; a terminal shows as much of it as fits, and a pipe gets all."""
     width, shown = get_terminal_size().columns, visible(text)
     if sys.stdout.isatty() and len(shown) > width:
         shown = f"{shown[: width - 1]}…"
     echo(shown)
+
+
+def folded(text: str, hang: int = 2) -> list[str]:
+    """A text as lines that fit a terminal; all but the first are `hang` columns to the right."""
+    width, shown = shown_width(), visible(text)
+    if width is None or len(shown) <= width:
+        return [shown]
+    return textwrap.wrap(shown, width, subsequent_indent=" " * hang, break_on_hyphens=False)
+
+
+def say_folded(text: str, *, err: bool = False) -> None:
+    """Print a line of text. A terminal shows it `folded`, and a pipe gets it in one line."""
+    for line in folded(text):
+        say(line, err=err)
 
 
 def say_wrapped(text: str) -> None:
@@ -91,19 +114,59 @@ def json_line(value: object) -> None:
     echo(visible_json(msgspec.json.encode(value)).decode())
 
 
-def columns(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of equally many cells as lines of text with aligned columns."""
-    lines = [tuple(map(visible, line)) for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
+def columns(lines: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
+    """Rows of equally many cells as lines of text with aligned columns, which fit `width`.
+
+    Long cells are folded. If little room is left for the last one, it has lines of its own below
+    the others.
+    """
+    rows = [tuple(map(visible, line)) for line in lines]
+    every = [*zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in every]
+    if width is None or _total(widths) <= width:
+        return [_line(row, widths) for row in rows]
+    least = [max(len(word) for cell in column for word in cell.split() or [""]) for column in every]
+    fitted = _fitted(widths, least, width)
+    if fitted is None or (len(widths) > 1 and widths[-1] > _ROOM * fitted[-1]):
+        del widths[-1:]
+        fitted = _fitted(widths, least, width) or _fitted(widths, [1] * len(widths), width) or []
+    found: list[str] = []
+    for row in rows:
+        beside, below = row[: len(fitted)], row[len(fitted) :]
+        folded = [_folded(cell, wide) for cell, wide in zip(beside, fitted, strict=True)]
+        found += [_line(each, fitted) for each in zip_longest(*folded, fillvalue="")]
+        found += [
+            f"  {part}" for cell in below if cell not in _NONE for part in _folded(cell, width - 2)
+        ]
+    return found
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(map(str.ljust, cells, widths)).rstrip()
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _fitted(widths: Sequence[int], least: Sequence[int], width: int) -> list[int] | None:
+    """Narrow the widest columns until all fit, none below its least; None if they never fit."""
+    found = [*widths]
+    while _total(found) > width:
+        above = [n for n, wide in enumerate(found) if wide > least[n]]
+        if not above:
+            return None
+        found[max(above, key=found.__getitem__)] -= 1
+    return found
+
+
+def _folded(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> None:
-    """Print rows of equally many cells in aligned columns."""
-    say_all(columns(lines))
+    """Print rows of equally many cells in aligned columns, which fit a terminal."""
+    say_all(columns(lines, shown_width()))
 
 
 def one_line(text: str) -> str:

@@ -18,7 +18,7 @@ from dsql_outbox.schema.roles import grant as grant_rights
 from .database_options import schema_option, with_database
 from .exit_codes import FAILED
 from .filters import confirm, reason_option, yes_option
-from .output import counted, json_line, say, say_all
+from .output import counted, json_line, say, say_all, say_folded
 from .progress_line import progress
 from .signals import GO_ON, READ_ONLY, interruptible
 
@@ -111,7 +111,11 @@ def check(database: Database, *, as_json: bool, **roles: str | None) -> None:
     is_same = all(drift.is_note for drift in drifts)
     if is_same:
         lines.append(f"schema {database.schema}: no difference")
-    json_line(drifts) if as_json else say_all(lines)
+    if as_json:
+        json_line(drifts)
+    else:
+        for line in lines:
+            say_folded(line)
     if not is_same:
         raise click.exceptions.Exit(FAILED)
 

@@ -13,7 +13,7 @@ from .database_options import with_database
 from .exit_codes import FAILED
 from .filters import archive_option, json_option, rate_option, time_or_age
 from .job import drive
-from .output import json_line, of_about, say
+from .output import json_line, of_about, say_folded
 from .tool_call import called
 
 
@@ -73,7 +73,7 @@ def verify(
             verification,
             lambda: _line(verification),
             as_json=as_json,
-            tell=lambda each: json_line(each) if as_json else say(_shown(each)),
+            tell=lambda each: json_line(each) if as_json else say_folded(_shown(each)),
             counts=lambda: msgspec.structs.replace(verification.progress, total=None),
         )
         return verification.progress

@@ -8,8 +8,7 @@ from typing import Final, Literal
 import msgspec
 import psycopg
 
-from dsql_outbox.cli.output import say
-from dsql_outbox.observability.shown_text import visible
+from dsql_outbox.cli.output import folded, say, say_all
 from dsql_outbox.outbox.redaction import error_line
 
 Verdict = Literal["ok", "warn", "fail", "unknown"]
@@ -63,23 +62,30 @@ def show(findings: Iterable[Finding], names: Collection[str]) -> list[Finding]:
     `names` are the names of all checks to come; they give the column its width.
     """
     width = max(map(len, names))
+    hang = _VERDICT + width + 4
     found: list[Finding] = []
     for finding in findings:
         found.append(finding)
         remedy = "" if finding.remedy is None else f"; {finding.remedy}"
-        _say(finding.verdict, f"  {finding.name:{width}}  {finding.text}{remedy}")
+        _say(
+            finding.verdict,
+            f"  {finding.name:{width}}  {finding.text}{remedy}",
+            _VERDICT + width + 4,
+        )
     counts = Counter(finding.verdict for finding in found)
     say()
     say(", ".join(f"{counts[verdict]} {verdict}" for verdict in _COLOURS))
     return found
 
 
-def _say(verdict: Verdict, rest: str) -> None:
-    if not sys.stdout.isatty():
-        say(f"{verdict:{_VERDICT}}{rest}")
-        return
-    from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals only
-    from rich.text import Text  # noqa: PLC0415 - for terminals only
+def _say(verdict: Verdict, rest: str, hang: int) -> None:
+    first, *others = folded(f"{verdict:{_VERDICT}}{rest}", hang)
+    if sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415 - 60 ms, for terminals only
+        from rich.text import Text  # noqa: PLC0415 - for terminals only
 
-    line = Text.assemble((f"{verdict:{_VERDICT}}", _COLOURS[verdict]), visible(rest))
-    Console().print(line, soft_wrap=True)
+        line = Text.assemble((first[:_VERDICT], _COLOURS[verdict]), first[_VERDICT:])
+        Console().print(line, soft_wrap=True)
+    else:
+        say(first)
+    say_all(others)
