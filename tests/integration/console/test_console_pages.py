@@ -86,7 +86,7 @@ async def test_an_event_says_where_it_is(url: str) -> None:
         assert "/entities?key=Car%2Fb" in page
         assert "No publisher is alive" in await text(browser, f"/events/{waits.id}")
         await paused(database, "events.CarMoved", "maintenance")
-        assert "It is paused, with topic events.CarMoved." in await text(
+        assert "It is paused, with topic events.CarMoved, since " in await text(
             browser, f"/events/{waits.id}"
         )
         page = await text(browser, "/")
