@@ -48,8 +48,12 @@ class Prometheus:
 
     def firing(self) -> set[str]:
         """The names of the alerts that fire now."""
-        alerts = self._get("/api/v1/alerts")["alerts"]
-        return {one["labels"]["alertname"] for one in alerts if one["state"] == "firing"}
+        return {one["labels"]["alertname"] for one in self.alerts() if one["state"] == "firing"}
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """The alerts that fire or may fire soon, with labels and annotations."""
+        found: list[dict[str, Any]] = self._get("/api/v1/alerts")["alerts"]
+        return found
 
     def is_ready(self) -> bool:
         """Whether it answers."""

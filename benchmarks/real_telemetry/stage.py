@@ -107,7 +107,7 @@ class Stage:
             meters = measure(stack.enter_context(exporting()), "writer", prometheus=True)
             writer = stack.enter_context(Writer(self.proxy.database, settings, hooks=meters.hooks))
             assert meters.exposition is not None
-            server = stack.enter_context(_MetricsServer(meters.exposition))
+            server = stack.enter_context(MetricsServer(meters.exposition))
             stopped = Flag()
             threads = [
                 Thread(target=server.serve_forever),
@@ -130,7 +130,7 @@ def _write(writer: Writer, stopped: Flag) -> None:
             writer.write(workload_s.car_created())
 
 
-class _MetricsServer(ThreadingHTTPServer):
+class MetricsServer(ThreadingHTTPServer):
     """Serves what `exposition` returns, on a free port."""
 
     def __init__(self, exposition: Callable[[], bytes]) -> None:
@@ -139,7 +139,7 @@ class _MetricsServer(ThreadingHTTPServer):
 
 
 class _Metrics(BaseHTTPRequestHandler):
-    server: _MetricsServer
+    server: MetricsServer
 
     def do_GET(self) -> None:
         text = self.server.exposition()
