@@ -1,4 +1,4 @@
-"""What docs/cost.md says is parsed and described: counted on the wire, in the steady state."""
+"""What docs/performance.md says is parsed and described: counted on the wire, in the steady state."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ __all__ = ["open_caller"]
 
 pytestmark = pytest.mark.anyio
 
-PAGE: Final = (ROOT / "docs" / "cost.md").read_text()
+PAGE: Final = (ROOT / "docs" / "performance.md").read_text()
 WRITE: Final = 'INTO "outbox".business_events'
 READ: Final = "AS end_position"
 DELETE: Final = 'DELETE FROM "outbox".outbox o'
