@@ -286,7 +286,7 @@ def _late(status: Status, queue: _Queue, commands: Commands) -> Iterator[Attenti
         return
     yield Attention(
         f"{behind} Subject {hot.key} has {hot.messages:,} of the first {hot.looked:,} messages of "
-        f"shard {status.shard_name(hot.shard)}, which are sent one after another.",
+        f"shard {hot.shard}, which are sent one after another.",
         commands.entity(hot.key),
     )
 

@@ -1,4 +1,4 @@
-"""What docs/performance.md says is parsed and described: counted on the wire, in the steady state."""
+"""What docs/performance.md says is parsed and described: counted on the wire, once steady."""
 
 import re
 from collections.abc import Callable, Iterator
