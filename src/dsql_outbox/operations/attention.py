@@ -139,7 +139,8 @@ def _remedy(status: Status, queue: _Queue, commands: Commands) -> tuple[str, str
         return grant, commands.grant_publisher(each.role)
     if queue.is_model:
         return " Start the program that applies its messages.", None
-    return "", commands.publish(queue.name if queue.of else None)
+    start = " Start it again, with the URL of its broker."
+    return start, commands.publish(queue.name if queue.of else None)
 
 
 def publishers_of(publishers: Sequence[Seen], target: str) -> list[Seen]:

@@ -24,7 +24,7 @@ from .undelivered import UndeliveredMessage, message_pages
 
 _STEPS: Final = 1_000
 _GONE: Final = (
-    "A publisher delivered it, its map skipped it, or an operator dropped it. The outbox deletes "
+    "publisher delivered it, its map skipped it, or an operator dropped it. The outbox deletes "
     "the row, so it keeps neither which nor when; the trace of the event does."
 )
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -189,13 +189,14 @@ class _Report(NamedTuple):
                 yield Finding(text, name)
                 continue
             where = "in the outbox" if name is None else f"for target {name}"
-            texts = [f"No message of it is left {where}. {_GONE}"]
+            text = f"No message of it is left {where}. A {_GONE}"
             if target.state == "filling":
-                texts = [f"Target {name} is being filled: it may still get the event."]
+                text = f"Target {name} is being filled: it may still get the event."
             elif target.name != DEFAULT_TARGET and target.fill is None:
-                texts.append("The target got no events that were stored before it was added.")
+                never = "It got none if it was added after the event was stored."
+                text = f"No message of it is left {where}. {never} Otherwise a {_GONE}"
             again = self.commands.replay(event_id, name, archive=archive)
-            yield Finding(" ".join(texts), name, commands=(("Send it again", again),))
+            yield Finding(text, name, commands=(("Send it again", again),))
 
     def _trouble(self, message: UndeliveredMessage, it: str = "It") -> Iterator[str]:
         """What keeps a message in the outbox, unless it is another one or its whole target."""

@@ -98,7 +98,7 @@ def test_lines_are_aligned_with_a_count_of_verdicts_at_the_end(url: str) -> None
     assert lines[0].startswith(f"ok       server       {KIND} ")
     assert lines[-1] == "11 ok, 1 warn, 0 fail, 0 unknown"
     assert (
-        "warn     relay        0 publishers alive, nothing waits; start `dsql-outbox publish`"
+        "warn     relay        No publisher is alive: no message waits; run dsql-outbox publish"
         in (lines[10])
     )
 

@@ -55,6 +55,7 @@ def add_failure(
 def test_an_empty_outbox_is_all_zeros(url: str) -> None:
     shard = {"oldestSeconds": None, "owner": None, "epoch": 0, "leaseSeconds": None}
     nobody = "No publisher is alive: no message waits. If one ran, its log says why it ended."
+    nobody += " Start it again, with the URL of its broker."
     start = "dsql-outbox publish --sink URL"
     assert as_json(url) == {
         "attention": [{"text": nobody, "command": start, "error": None}],
@@ -201,7 +202,7 @@ def test_piped_it_is_aligned_text_without_colours(url: str, sql: psycopg.Connect
     assert done.code == 0
     assert done.out.decode() == (
         "No publisher is alive: 1 message waits, the oldest for 1 h 6 min. If one ran,\n"
-        "its log says why it ended.\n"
+        "its log says why it ended. Start it again, with the URL of its broker.\n"
         "  dsql-outbox publish --sink URL\n"
         "\n"
         "outbox        schema outbox\n"
@@ -240,6 +241,7 @@ def test_a_role_that_lost_a_right_of_a_publisher_is_named_with_the_grant(
         assert first_sentence(as_reader)[0].startswith("No publisher is alive")
 
 
+@pytest.mark.postgres_only("Aurora DSQL does not report that a session is read-only")
 def test_a_database_that_accepts_no_writes_is_the_cause_that_no_publisher_is_alive(
     url: str, sql: psycopg.Connection[Any]
 ) -> None:

@@ -134,7 +134,8 @@ def judge_relay(alive: int, oldest: float | None, first: Attention | None) -> Fi
         late = oldest is not None and oldest > _OLD
         verdict: Verdict = "warn" if alive or not late else "fail"
         remedy = None if first.command is None else f"run {first.command}"
-        return Finding("relay", verdict, first.text.removesuffix("."), remedy, values=values)
+        sentence = first.text.partition(". ")[0].removesuffix(".")
+        return Finding("relay", verdict, sentence, remedy, values=values)
     waits = (
         "nothing waits" if oldest is None else f"the oldest message waits for {duration(oldest)}"
     )
