@@ -367,8 +367,7 @@ class Reader:
         due = [] if is_full else state.retry_times.take_due(now, most, size)
         asked = [self._key(subject.shard, subject.holds[0].id, subject) for subject in due]
         if state.topics.open_unmapped(now):
-            for each in state.shards.values():
-                each.sweep.restart(now)
+            state.look_again(now)
         for row in state.topics.probes(now):
             shard = state.shards.get(row.shard)
             if shard is None:

@@ -130,13 +130,17 @@ class RelayState:
         )
 
     def resume_topics(self) -> None:
+        """Look again for the rows of a topic that takes messages again."""
+        self.stalled_since = None
+        self.look_again(self.clock())
+        self.to_read.set()
+
+    def look_again(self, now: float) -> None:
         """Read all shards from the head, since rows of a topic were passed over.
 
         Failed rows that were put off are due, since the topic of a row is not known before it is
         read. Those of other topics are put off again.
         """
-        self.stalled_since = None
-        now = self.clock()
         for shard in self.shards.values():
             shard.sweep.restart(now)
             for subject in shard.subjects.values():
@@ -144,4 +148,3 @@ class RelayState:
                     hold.is_put_off = False
                     hold.retry_at = min(hold.retry_at, now)
                     self.retry_times.add(subject, hold)
-        self.to_read.set()

@@ -334,6 +334,21 @@ KEPT: Final[dict[str, Schedule]] = {
         ),
         faults=(Fault(kind="statements lossy", at=4.94, length=11.0, of=0),),
     ),
+    "the map fails for one message, and the others of its topic failed before": Schedule(
+        seed=59332249,
+        shards=4,
+        clocks=(Clock(),),
+        writes=(
+            Write(at=7.69, subject=3, late=0.6, retries=1),
+            Write(at=4.99, subject=5, retries=1),
+            Write(at=0.14, subject=1, retries=1),
+            Write(at=6.66, subject=4, retries=1, fate="raises", times=9),
+        ),
+        faults=(Fault(kind="stop", at=8.68, length=0.0, of=0),),
+        block=True,
+        slow=0.3,
+        sweeps=30.0,
+    ),
 }
 """Schedules that broke a rule once."""
 
