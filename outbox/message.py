@@ -153,11 +153,12 @@ def broken_header(headers: Mapping[str, str]) -> str | None:
 
     A name must be a token of RFC 9110, section 5.6.2, as HTTP and NATS require.
     """
-    return _broken_name(tuple(headers))
+    return broken_names(tuple(headers))
 
 
 @lru_cache(maxsize=256)  # nearly all messages have the same names
-def _broken_name(names: tuple[str, ...]) -> str | None:
+def broken_names(names: tuple[str, ...]) -> str | None:
+    """Return why one of several names of headers is not valid, or None."""
     if "" not in names and _NO_TOKEN("".join(names)) is None:
         return None
     name = next(name for name in names if not name or _NO_TOKEN(name))

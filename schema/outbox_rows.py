@@ -1,17 +1,18 @@
 """Outbox rows as the relay reads them, and the messages that they become."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from dsql_outbox.outbox.database.array_literals import plain_array
-from dsql_outbox.outbox.message import Message, broken_header, subject_key
+from dsql_outbox.outbox.message import Message, broken_header, broken_names, subject_key
 from dsql_outbox.outbox.settings import TARGET_SHARDS
 
 _headers: Final = msgspec.json.Decoder(dict[str, str])
+_all_headers: Final = msgspec.json.Decoder(list[dict[str, str]])
 
 _NUMBER: Final = re.compile("[0-9]{1,9}").fullmatch
 
@@ -124,40 +125,18 @@ class OutboxRow(msgspec.Struct, gc=False):
         and `epoch` is that of the lease of the shard. Equal arguments give an equal
         message.
         """
-        stored = read_headers(self.headers)
-        if fault := self._fault() or stored.fault:
-            return Fault(fault)
-        if self.payload is None:
-            # The row names its event, whose bytes are gone, or which is gone itself.
-            return Fault(f"the bytes of event {self.event_id} are not stored any more")
-        key = self.key
-        headers = stored.by_name
-        dedupe_id = self._dedupe_id(headers.get(REPLAY_HEADER))
-        headers["subject"] = headers["partitionkey"] = key
-        headers["sequence"] = str(self.subject_version)
-        headers["position"] = str(self.position)
-        headers["previousposition"] = str(self.previous_position)
-        headers["leaseepoch"] = str(epoch)
-        return Message(
-            event_id=msgspec.convert(self.event_id, UUID),
-            topic=self.topic,
-            key=key,
-            headers=headers,
-            payload=self.payload.encode(),
-            dedupe_id=dedupe_id,
-            committed_ns=self.created_us * 1000,
-            picked_up_ns=picked_up_ns,
-            attempt=attempt,
-        )
+        return next(messages_of([(self, attempt, epoch)], picked_up_ns))
 
-    def _fault(self) -> str | None:
+    @property
+    def fault(self) -> str | None:
+        """Why its positions are not valid, or None."""
         if self.position < 1:
             return f"position {self.position} is below 1"
         if self.previous_position >= self.position:
             return f"it would wait for position {self.previous_position}, which is not before it"
         return None
 
-    def _dedupe_id(self, replay: str | None) -> str:
+    def dedupe_id(self, replay: str | None) -> str:
         """The dedupe id. Each row of an event has its own, or a broker would drop all but one.
 
         An event has a row in each target, and one more for each replay.
@@ -165,3 +144,54 @@ class OutboxRow(msgspec.Struct, gc=False):
         target = self.shard // TARGET_SHARDS
         name = f"{self.event_id}/t{target}" if target else self.event_id
         return name if replay is None else f"{name}/r{replay}"
+
+
+def messages_of(
+    rows: Sequence[tuple[OutboxRow, int, int]], picked_up_ns: int
+) -> Iterator[Message | Fault]:
+    """The message of each row, with its attempt and epoch, as `OutboxRow.message` says.
+
+    Headers and ids of all rows are decoded at once, which takes half of the time.
+    """
+    texts, ids = [row.headers for row, _, _ in rows], [row.event_id for row, _, _ in rows]
+    stored = (len(rows) > 1 and _plain_headers(texts)) or map(read_headers, texts)
+    uuids = msgspec.convert(ids, list[UUID])
+    for (row, attempt, epoch), (headers, broken), event_id in zip(rows, stored, uuids, strict=True):
+        if fault := row.fault or broken:
+            yield Fault(fault)
+            continue
+        if row.payload is None:
+            # The row names its event, whose bytes are gone, or which is gone itself.
+            yield Fault(f"the bytes of event {row.event_id} are not stored any more")
+            continue
+        dedupe_id = row.dedupe_id(headers.get(REPLAY_HEADER))
+        headers["subject"] = headers["partitionkey"] = row.key
+        headers["sequence"] = str(row.subject_version)
+        headers["position"] = str(row.position)
+        headers["previousposition"] = str(row.previous_position)
+        headers["leaseepoch"] = str(epoch)
+        yield Message(
+            event_id=event_id,
+            topic=row.topic,
+            key=row.key,
+            headers=headers,
+            payload=row.payload.encode(),
+            dedupe_id=dedupe_id,
+            committed_ns=row.created_us * 1000,
+            picked_up_ns=picked_up_ns,
+            attempt=attempt,
+        )
+
+
+def _plain_headers(texts: Sequence[str]) -> list[tuple[dict[str, str], None]] | None:
+    """The headers of several rows, or None if those of one are not valid, or of a replay.
+
+    Each text is JSON by itself, since the column has this type. So commas keep them apart.
+    """
+    try:
+        found = _all_headers.decode(f"[{','.join(texts)}]")
+    except msgspec.DecodeError:
+        return None
+    if any(REPLAY_HEADER in names or broken_names(names) for names in {*map(tuple, found)}):
+        return None
+    return [(headers, None) for headers in found]

@@ -232,7 +232,7 @@ def reuse_a_dedupe_id() -> AbstractContextManager[Any]:
     def dedupe_id(row: OutboxRow, _replay: str | None) -> str:
         return row.event_id
 
-    return patch.object(OutboxRow, "_dedupe_id", dedupe_id)
+    return patch.object(OutboxRow, "dedupe_id", dedupe_id)
 
 
 def count_from_the_answer() -> AbstractContextManager[Any]:

@@ -20,7 +20,7 @@ from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.failure import CONFLICTS, kind_of
 from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.first_errors import FirstErrors
-from dsql_outbox.publisher.relay.memory.subjects import Subject
+from dsql_outbox.publisher.relay.memory.subjects import Subject, messages_in
 from dsql_outbox.publisher.sinks.port import Answer, Delivered, Retry
 from dsql_outbox.schema.outbox_rows import Fault, RowId
 from dsql_outbox.schema.session import CallTimedOut, FunctionFailed
@@ -330,7 +330,7 @@ def _refuse_start(_: object) -> None:
 
 
 def _messages(subject: Subject) -> Iterator[Message]:
-    for made in subject.messages(picked_up_ns=0):
+    for made in messages_in([subject], picked_up_ns=0):
         if isinstance(made, Fault):
             raise AssertionError("a row that is not a valid message was sent")  # noqa: TRY004 - a defect
         yield made

@@ -4,6 +4,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import islice
 from time import time_ns
 from typing import Final
 
@@ -16,7 +17,7 @@ from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.message_map import Mapper
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
-from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
+from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject, messages_in
 from dsql_outbox.publisher.sinks.port import (
     MAX_RUN,
     MAX_RUN_BYTES,
@@ -235,19 +236,22 @@ class _SinkCall:
         """
         picked_up_ns = time_ns()
         messages: list[Message] = []
+        made = messages_in(self._subjects, picked_up_ns)
         for number, subject in enumerate(self._subjects):
             if self._mapper is not None and number and is_late():
-                self._outcomes.give_back(subject)
-                continue
-            shard, began, run = subject.shard, len(messages), subject.messages(picked_up_ns)
+                for each in self._subjects[number:]:
+                    self._outcomes.give_back(each)
+                break
+            shard, began = subject.shard, len(messages)
+            run = list(islice(made, len(subject.busy)))
             if self._mapper is not None:
                 self._add_mapped(self._mapper, subject, run, messages, is_late)
             else:
-                for made in run:
-                    if isinstance(made, Fault):
-                        self._outcomes.reject(subject, made, len(messages) - began)
+                for message in run:
+                    if isinstance(message, Fault):
+                        self._outcomes.reject(subject, message, len(messages) - began)
                         break
-                    messages.append(made)
+                    messages.append(message)
             if sent := len(messages) - began:
                 self._sent += [subject] * sent
                 self._unanswered[shard.number] += sent

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterable
 from itertools import chain, islice
 from typing import Final
 
-from dsql_outbox.publisher.relay.store import HEAD, PassedOver, RowPlace, SubjectName
+from dsql_outbox.publisher.relay.store import HEAD, PassedOver, RowPlace
 from dsql_outbox.schema.outbox_rows import OutboxRow, Stage
 
 from .rows import Rows
@@ -74,7 +74,7 @@ class Queues:
         for row in rows:
             if row.id in known or (are_paused and not topics.takes(row, now)):
                 continue
-            subject = shard.subject(SubjectName(row.subject_type, row.subject_id), row.key)
+            subject = shard.subject(row.key, row.subject_type, row.subject_id)
             if (subject.holds and subject.holds_back(row.id, now)) or subject.is_full:
                 subject.pass_over(row.position, row.topic)
             elif row.waits and not self._rows.knows_predecessor(row):

@@ -1,7 +1,7 @@
 """The relay's state of a shard and of each subject in it. No I/O."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Final
 
@@ -10,7 +10,7 @@ import msgspec
 from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.relay.store import HEAD, RangeRead, RowPlace, StoredFailure, SubjectName
 from dsql_outbox.publisher.sinks.port import MAX_RUN_BYTES
-from dsql_outbox.schema.outbox_rows import Fault, OutboxRow, RowId
+from dsql_outbox.schema.outbox_rows import Fault, OutboxRow, RowId, messages_of
 
 from .scans import Return, Scan, Sweep, Tail
 
@@ -50,12 +50,13 @@ class Subject:
     and the rows behind the busy row wait again.
     """
 
-    __slots__ = ("busy", "holds", "key", "name", "passed", "room", "rows", "shard", "topic")
+    __slots__ = ("busy", "holds", "id", "key", "passed", "room", "rows", "shard", "topic", "type")
 
-    def __init__(self, shard: "Shard", name: SubjectName, key: str) -> None:
+    def __init__(self, shard: "Shard", key: str, subject_type: str, subject_id: str) -> None:
         self.shard = shard
-        self.name = name
         self.key = key
+        self.type = subject_type
+        self.id = subject_id
         self.rows: list[OutboxRow] = []
         self.busy: list[OutboxRow] = []
         """The rest of the run that is being published; or its first row, which is being applied
@@ -68,6 +69,11 @@ class Subject:
         """The position from which on rows were passed over that must be read again."""
         self.topic: str | None = None
         """The topic of the row that was passed over last, if that is known."""
+
+    @property
+    def name(self) -> SubjectName:
+        """The entity, as the columns of its rows name it."""
+        return SubjectName(self.type, self.id)
 
     @property
     def hold(self) -> Hold | None:
@@ -108,7 +114,7 @@ class Subject:
     @property
     def attempt(self) -> int:
         """The number of the attempt to send the busy row, from 1."""
-        hold = self.busy_hold
+        hold = self.busy_hold if self.holds else None
         return 1 if hold is None else hold.attempts + 1
 
     def note_failure(self, hold: Hold) -> None:
@@ -117,14 +123,6 @@ class Subject:
             self.holds.insert(0, hold)
         else:
             self.holds[0] = hold
-
-    def messages(self, picked_up_ns: int) -> list[Message | Fault]:
-        """The messages of the run, or why they are not valid; `picked_up_ns` is the time."""
-        attempt, epoch = self.attempt, self.shard.epoch
-        return [
-            row.message(attempt=attempt, picked_up_ns=picked_up_ns, epoch=epoch)
-            for row in self.busy
-        ]
 
     @property
     def is_full(self) -> bool:
@@ -180,6 +178,12 @@ class Subject:
             heappush(self.shard.wanted, (self.passed, self.key))
 
 
+def messages_in(subjects: Iterable[Subject], picked_up_ns: int) -> Iterator[Message | Fault]:
+    """The messages of runs, or why they are not valid; `picked_up_ns` is the time."""
+    rows = [(row, each.attempt, each.shard.epoch) for each in subjects for row in each.busy]
+    return messages_of(rows, picked_up_ns)
+
+
 class Shard:
     """One shard under one epoch of its lease; a lost shard is forgotten as a whole."""
 
@@ -210,11 +214,11 @@ class Shard:
         """The number of subjects that a failed row holds back."""
         return sum(1 for subject in self.subjects.values() if subject.holds)
 
-    def subject(self, name: SubjectName, key: str) -> Subject:
+    def subject(self, key: str, subject_type: str, subject_id: str) -> Subject:
         """The subject with this key, a new one if nothing is known of it."""
         found = self.subjects.get(key)
         if found is None:
-            found = self.subjects[key] = Subject(self, name, key)
+            found = self.subjects[key] = Subject(self, key, subject_type, subject_id)
         return found
 
     def forget_if_idle(self, subject: Subject) -> None:
@@ -329,7 +333,7 @@ class Shard:
 
     def restore_failure(self, failure: StoredFailure, key: str, now: float) -> Hold:
         """Hold a subject back because of a failure that the database knows."""
-        subject = self.subject(failure.subject, key)
+        subject = self.subject(key, *failure.subject)
         retry_at = now + failure.seconds
         hold = Hold(failure.row, failure.attempts, retry_at, failure.size, is_stored=True)
         subject.holds.append(hold)

@@ -4,7 +4,7 @@ import pytest
 from tests.support.publisher.given_rows import row
 
 from dsql_outbox.outbox.message import broken_header
-from dsql_outbox.schema.outbox_rows import Fault, read_headers
+from dsql_outbox.schema.outbox_rows import Fault, messages_of, read_headers
 
 
 @pytest.mark.parametrize("name", ["x user", "", "x:y", "a\r\nb", "\0", "é", 'a"b', "x\x7f"])
@@ -54,3 +54,21 @@ def test_a_row_that_can_be_no_message_says_why_and_waits_for_nothing_later(
     bad = row("a", position, previous=previous, headers=headers)
     assert bad.message(attempt=1, picked_up_ns=0, epoch=1) == Fault(reason)
     assert bad.waits == (0 < previous < position)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    ["{}", '{"a":"b"}', "[]", "null", '{"a":1}', '{"replay":"2"}', '{"replay":"x"}', '{"a b":"c"}'],
+)
+def test_a_row_makes_the_same_message_beside_others_as_alone(headers: str) -> None:
+    rows = [
+        row("a", 1, headers='{"id":"1"}'),
+        row("b", 2, headers=headers),
+        row("c", 3, previous=3),
+        row("d", 4, headers='{"id":"4"}'),
+    ]
+    together = messages_of([(each, at, 10 + at) for at, each in enumerate(rows, 1)], 5)
+    alone = [
+        each.message(attempt=at, picked_up_ns=5, epoch=10 + at) for at, each in enumerate(rows, 1)
+    ]
+    assert list(together) == alone
