@@ -55,7 +55,7 @@ class WriterSettings:
 
     jitter: float = 1.0
     """The random share of up to this that is added to each wait, so that the losers of a conflict
-    do not come back together. 0: exact waits."""
+    do not retry in lockstep. 0: exact waits."""
 
     max_outage: float = _MAX_OUTAGE
     """Seconds during which attempts continue while the database cannot be reached. Raise it, and

@@ -103,7 +103,7 @@ def add(
     """Add a target, which gets the messages of events from now on.
 
     With --from-start it gets those of all events: it is filled with the earlier ones, beside
-    running writers and publishers, and runs when it is full.
+    working writers and publishers, and starts when it is full.
 
     It waits for the transactions that are open: on Aurora DSQL for 5 minutes. If it is
     interrupted, run it again with the same options.

@@ -64,7 +64,7 @@ def verify(
 
     The command only reads, page by page, and may run beside writers and publishers. Each line
     names what is wrong, the table, and the key of the row. With --json, the last line holds
-    the counts. A run that was stopped does not go on later: another one begins anew.
+    the counts. A check that was stopped does not continue later: the next one begins anew.
     """
 
     async def run(verifier: Verifier) -> VerifyProgress:

@@ -1,4 +1,4 @@
-"""What docs/performance.md says is parsed and described: counted on the wire, once steady."""
+"""What docs/performance.md says is parsed: counted on the wire, in the steady state."""
 
 import re
 from collections.abc import Callable, Iterator

@@ -70,7 +70,7 @@ def list_(
 ) -> None:
     """List messages: the failing ones, the dead, and then those that wait.
 
-    Dead messages come newest first, by time of death, the others in the order in
+    Dead letters come newest first, by time of death, the others in the order in
     which they are sent. A filter other than --id has no index: the command reads page by page,
     until it has found --limit messages. `since` is the time of death, or of creation.
 
@@ -163,7 +163,7 @@ def retry(
     as_json: bool,
     database: Database,
 ) -> None:
-    """Let a publisher try failing and dead messages again.
+    """Let a publisher try failing messages and dead letters again.
 
     The failure of a failing message is forgotten, so it has all its attempts again. A dead
     message moves back into the outbox in one transaction; it is unchanged except
@@ -173,7 +173,9 @@ def retry(
     The exit code is 1 if an --id has no such message, or if it was left alone
     because its event waits in the outbox already.
     """
-    require_choice("all failing and dead messages", filtered=not which.selects_all, every=every)
+    require_choice(
+        "all failing messages and dead letters", filtered=not which.selects_all, every=every
+    )
     report = ResultReport("retried", as_json=as_json, listed=listed or not dry_run, dry_run=dry_run)
 
     async def run(tool: Messages) -> RetryProgress:
@@ -210,11 +212,11 @@ def drop(
     yes: bool,
     database: Database,
 ) -> None:
-    """Give up messages of one state, failing or dead.
+    """Drop messages of one state, failing or dead.
 
     Failing messages move to the dead letters, and the later messages of their subjects are
     relayed. A message behind another one of its subject, which still waits, is left alone:
-    give up that one first. Dead messages are deleted for good; their events stay stored
+    drop that one first. Dead letters are deleted for good; their events stay stored
     and can be replayed.
 
     Asks for confirmation, and prints each message after its transaction.

@@ -93,7 +93,7 @@ def replay(
     --until compare the time at which an event was saved.
 
     The first Ctrl-C ends the replay after the transaction in progress, and prints the --after
-    with which another run continues. One of EVENT_ID.. begins again with the first of them.
+    with which the next replay continues. One of EVENT_ID.. begins again with the first of them.
     """
     filtered = not which.selects_all or every
     if event_ids and (filtered or entity or after):
