@@ -142,7 +142,7 @@ def grant(database: Database, *, dry_run: bool, as_json: bool, **roles: str | No
     """Grant roles the rights that they need, and no more.
 
     Prints the statements. The roles must exist, and one role may have several
-    tasks. Safe to run again. Run it again after each upgrade. On Aurora DSQL it
+    duties. Safe to run again. Run it again after each upgrade. On Aurora DSQL it
     also prints the statements that let IAM roles connect. The owner of the
     cluster must complete and run them.
     """
