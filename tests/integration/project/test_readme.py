@@ -34,6 +34,8 @@ NOT_RUN = {
     "dsql-outbox demo": "test_demo.py runs it",
     "git clone https://github.com/dsql-outbox/dsql-outbox": "the test has a clone",
     "cd dsql-outbox": "it is there",
+    "make demo": "it makes an environment and runs dsql-outbox demo",
+    "make test": "this is one of its tests",
 }
 """The lines that are not run as they stand, and why."""
 
