@@ -18,7 +18,7 @@ from dsql_outbox.observability.log_hook import LogFacts
 from dsql_outbox.observability.otel.metrics import target_metrics
 from dsql_outbox.observability.otel.spans import trace_facts
 from dsql_outbox.outbox.arguments import given_hooks, given_settings, require_seconds
-from dsql_outbox.outbox.database.database import Database, require_database
+from dsql_outbox.outbox.database.database import Database, require_database, used_by
 from dsql_outbox.outbox.database.fork import OneProcess
 from dsql_outbox.outbox.errors import OutboxError, SettingsError
 from dsql_outbox.outbox.failure import LASTING, kind_of
@@ -129,6 +129,7 @@ class Publisher:
         hooks: Iterable[Hook] = (),
     ) -> None:
         _require_types(database, sink, apply, target)
+        database = used_by("publisher", database)
         if map is not None:
             require_map("Publisher", map)
             if apply is not None:
@@ -492,7 +493,7 @@ def _listened_database(
         return None
     if database.is_dsql:
         raise SettingsError(NO_DOORBELL.format("PublisherSettings"))
-    return given or database
+    return database if given is None else used_by("publisher", given)
 
 
 def _require_types(database: object, sink: object, apply: object, target: str) -> None:

@@ -9,7 +9,7 @@ from anyio import move_on_after, to_thread
 from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.outbox.arguments import given_hooks, given_settings
 from dsql_outbox.outbox.database.connection import AsyncConnection
-from dsql_outbox.outbox.database.database import Database, require_database
+from dsql_outbox.outbox.database.database import Database, require_database, used_by
 from dsql_outbox.outbox.database.fork import call_in_children
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
@@ -64,6 +64,7 @@ class AsyncWriter(WriterBase):
         hooks: Iterable[Hook] = (),
     ) -> None:
         require_database("AsyncWriter", database)
+        database = used_by("writer", database)
         settings = given_settings("AsyncWriter", settings, WriterSettings)
         self._core = Core(database, settings, given_hooks("AsyncWriter", hooks))
         self._connections = AsyncConnections(

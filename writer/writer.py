@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.outbox.arguments import given_hooks, given_settings
 from dsql_outbox.outbox.database.connection import Connection
-from dsql_outbox.outbox.database.database import Database, require_database
+from dsql_outbox.outbox.database.database import Database, require_database, used_by
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
@@ -57,6 +57,7 @@ class Writer(WriterBase):
         hooks: Iterable[Hook] = (),
     ) -> None:
         require_database("Writer", database)
+        database = used_by("writer", database)
         settings = given_settings("Writer", settings, WriterSettings)
         if settings.coalesce:
             raise SettingsError(

@@ -25,7 +25,15 @@ the Unix domain ignores them, and so does a system that lacks them.
 
 
 APPLICATION: Final = "dsql-outbox"
-"""The name of a session in ``pg_stat_activity``, unless the URL or PGAPPNAME has another."""
+
+
+def session_name(part: str) -> str:
+    """The name in ``pg_stat_activity`` of a session of a part, such as ``writer``.
+
+    PGAPPNAME, or ``application_name`` in the URL, has precedence.
+    """
+    return f"{APPLICATION} {part}"
+
 
 CLIENT_ENCODING: Final = "utf-8"
 """The client encoding of every session, as Python names it.
@@ -55,15 +63,15 @@ def is_port(text: str) -> bool:
 class Address(Protocol):
     """The address of one database. Its parameters may differ by connection, as a token does."""
 
-    def parameters(self, *, role_path: bool = False) -> ConnectParameters:
-        """Return the parameters for libpq. The call may block.
+    def parameters(self, part: str, *, role_path: bool = False) -> ConnectParameters:
+        """Return the parameters for libpq. The call may block. `part` is as in `session_name`.
 
         The search path of the session is ``pg_catalog``, or with `role_path` that of
         the role.
         """
         ...
 
-    async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:
+    async def parameters_async(self, part: str, *, role_path: bool = False) -> ConnectParameters:
         """Return the same as `parameters`, without blocking the event loop."""
         ...
 

@@ -1,5 +1,6 @@
 """A database: its settings, and how connections to it are opened."""
 
+import copy
 import logging
 import math
 import random
@@ -21,7 +22,6 @@ from dsql_outbox.outbox.settings import require_positive
 
 from .address import CLIENT_ENCODING, Address, Endpoint, Isolation
 from .connection import AsyncConnection, Connection, connecting_until, not_connected
-from .fork import call_in_children
 from .rate_limit import OPENS_PER_SECOND, OpenRate
 from .url_scheme import address_of
 
@@ -70,8 +70,6 @@ class Database:
     called for each new connection, also by several threads at once, and may block. A login
     that is refused is tried again for 10 s, until the new password is there.
 
-    `was_reached` is whether this process ever opened a connection to the database.
-
     ``prepare=False`` is for a pooler that does not support prepared statements.
 
     `connect_timeout` is in seconds per address; libpq rounds it up to whole
@@ -113,13 +111,16 @@ class Database:
             )
         add_schema(schema)
         self.schema = schema
-        self.was_reached = False
+        self._part = "operator"
         self._address = address_of(url, isolation, password)
         self._prepare = prepare
         self._connect_timeout = connect_timeout
         self._opens = OpenRate(opens_per_second)
-        self._renew_lock()
-        call_in_children(self._renew_lock)
+
+    @property
+    def was_reached(self) -> bool:
+        """Whether this process ever opened a connection to the database."""
+        return self._opens.was_used
 
     @property
     def address(self) -> str:
@@ -135,9 +136,6 @@ class Database:
     def endpoint(self) -> Endpoint:
         """The host, the port and the database of the URL. No secret is in it."""
         return self._address.endpoint
-
-    def _renew_lock(self) -> None:
-        self._opens_lock = threading.Lock()
 
     def connect(
         self,
@@ -177,7 +175,7 @@ class Database:
             elif abandoned.wait(wait):
                 raise not_connected()
         with connecting_until(deadline, abandoned):
-            found = self._address.parameters(role_path=role_path)
+            found = self._address.parameters(self._part, role_path=role_path)
             opened = Connection.connect(**self._parameters(found))
         opened.isolation_level = self._address.begins_at
         return self._configure(opened, role_path=role_path)
@@ -210,7 +208,7 @@ class Database:
     async def _open_async(self, deadline: float, *, role_path: bool) -> AsyncConnection:
         with self._turn_to_open(deadline) as wait:
             await anyio.sleep(wait)
-        found = await self._address.parameters_async(role_path=role_path)
+        found = await self._address.parameters_async(self._part, role_path=role_path)
         opened = await AsyncConnection.connect(**self._parameters(found))
         await opened.set_isolation_level(self._address.begins_at)
         return self._configure(opened, role_path=role_path)
@@ -225,8 +223,7 @@ class Database:
         """
         now = monotonic()
         latest = max(now, deadline)
-        with self._opens_lock:
-            turn = self._opens.reserve(now, latest)
+        turn = self._opens.reserve(now, latest)
         if turn > latest:
             raise psycopg.OperationalError(
                 f"the limit of new connections per second is reached: the next one may open in "
@@ -235,8 +232,7 @@ class Database:
         try:
             yield turn - now
         except BaseException:
-            with self._opens_lock:
-                self._opens.give_back(turn)
+            self._opens.give_back(turn)
             raise
 
     def _parameters(self, found: dict[str, Any]) -> dict[str, Any]:
@@ -261,7 +257,7 @@ class Database:
         return self._address.takes_local_settings
 
     def _configure(self, connection: C, *, role_path: bool) -> C:
-        self.was_reached = True
+        self._opens.was_used = True
         connection.role_path = role_path
         lifetime = MAX_LIFETIME * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - not a secret
         connection.retires_at = monotonic() + lifetime
@@ -275,6 +271,16 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database({self._address}, schema={self.schema!r})"
+
+
+def used_by(part: str, database: Database) -> Database:
+    """Return the same database, whose sessions are named after a part, such as ``writer``.
+
+    Without this, they are those of an operator. Both share the limit of new connections.
+    """
+    found = copy.copy(database)
+    found._part = part  # noqa: SLF001 - of this module
+    return found
 
 
 class _Refusals:

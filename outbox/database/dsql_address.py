@@ -18,7 +18,7 @@ from psycopg import pq
 
 from dsql_outbox.outbox.errors import MissingExtra, SettingsError
 
-from .address import APPLICATION, DEAD_LINK, ConnectParameters, Endpoint, is_port
+from .address import APPLICATION, DEAD_LINK, ConnectParameters, Endpoint, is_port, session_name
 from .fork import call_in_children
 
 _URL: Final = re.compile(
@@ -93,7 +93,7 @@ class DsqlAddress:
         # Without the lock, concurrent first signings failed with NoCredentialsError.
         self._lock = threading.Lock()
 
-    def parameters(self, *, role_path: bool = False) -> ConnectParameters:  # noqa: ARG002 - of the port
+    def parameters(self, part: str, *, role_path: bool = False) -> ConnectParameters:  # noqa: ARG002 - of the port
         """Return the parameters for libpq, with a token that is at most 60 s old.
 
         The search path is not set, because only admin can create objects in the
@@ -105,11 +105,16 @@ class DsqlAddress:
             now = time()
             if not self._signed or not 0 <= now - self._signed_at < _REUSE:
                 self._signed, self._signed_at = self._sign(), now
-            return self._signed
+            signed = self._signed
+        # The connector has put its own name behind ours, or behind that of PGAPPNAME.
+        name = str(signed["application_name"])
+        if "PGAPPNAME" not in os.environ:
+            name = session_name(part) + name.removeprefix(APPLICATION)
+        return signed | {"application_name": name}
 
-    async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:  # noqa: ARG002
+    async def parameters_async(self, part: str, *, role_path: bool = False) -> ConnectParameters:  # noqa: ARG002
         """Return the same as `parameters`; a thread finds the credentials and signs."""
-        return await to_thread.run_sync(self.parameters, abandon_on_cancel=True)
+        return await to_thread.run_sync(self.parameters, part, abandon_on_cancel=True)
 
     @property
     def begins_at(self) -> None:

@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.redaction import has_unclear_login
 
-from .address import APPLICATION, DEAD_LINK, ConnectParameters, Endpoint, Isolation, is_port
+from .address import DEAD_LINK, ConnectParameters, Endpoint, Isolation, is_port, session_name
 
 _LEVELS: Final = {
     "read committed": IsolationLevel.READ_COMMITTED,
@@ -95,7 +95,7 @@ class PostgresAddress:
         if not all(is_port(port) for port in str(found.get("port") or "").split(",") if port):
             raise SettingsError("the port of the database URL is 1 to 65535")
         given: ConnectParameters = {k: v for k, v in found.items() if v is not None}
-        self._parameters = {"fallback_application_name": APPLICATION} | DEAD_LINK | given
+        self._parameters = DEAD_LINK | given
         # libpq ignores PGOPTIONS if the parameter `options` is given, so merge them here.
         self._options = str(self._parameters.pop("options", os.environ.get("PGOPTIONS", "")))
         self._isolation = isolation
@@ -128,7 +128,7 @@ class PostgresAddress:
         """False: a cluster has a URL of its own kind."""
         return False
 
-    def parameters(self, *, role_path: bool = False) -> ConnectParameters:
+    def parameters(self, part: str, *, role_path: bool = False) -> ConnectParameters:
         """Return the parameters of the URL, with the session settings in `options`."""
         options = [self._options]
         if self._takes_settings:
@@ -138,7 +138,8 @@ class PostgresAddress:
             if not role_path:
                 options.append(_PATH)
         found = " ".join(filter(None, options))
-        return self._parameters | ({"options": found} if found else {}) | self._secret()
+        name: ConnectParameters = {"fallback_application_name": session_name(part)}
+        return name | self._parameters | ({"options": found} if found else {}) | self._secret()
 
     def _secret(self) -> ConnectParameters:
         if self._password is None:
@@ -155,11 +156,11 @@ class PostgresAddress:
             )
         return {"password": password}
 
-    async def parameters_async(self, *, role_path: bool = False) -> ConnectParameters:
+    async def parameters_async(self, part: str, *, role_path: bool = False) -> ConnectParameters:
         """Return the same as `parameters`; the password is asked for in a thread."""
         if self._password is None:
-            return self.parameters(role_path=role_path)
-        work = partial(self.parameters, role_path=role_path)
+            return self.parameters(part, role_path=role_path)
+        work = partial(self.parameters, part, role_path=role_path)
         return await to_thread.run_sync(work, abandon_on_cancel=True)
 
     @property

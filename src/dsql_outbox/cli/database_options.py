@@ -1,6 +1,5 @@
 """The options that name a database, and how a command opens it."""
 
-import os
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -12,8 +11,7 @@ import click
 import psycopg
 from click.core import ParameterSource
 
-from dsql_outbox.outbox.database.address import APPLICATION
-from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
+from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database, used_by
 from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.outbox.settings import is_unicode
 from dsql_outbox.schema.commands import grant_command
@@ -26,7 +24,6 @@ from .output import occupy_standard
 from .signals import interruptible
 
 _EMBEDDED: Final = "embedded:"
-_NAME: Final = "PGAPPNAME"  # libpq's
 _TIMEOUT: Final = 5.0  # seconds to look at the rights of a role
 
 
@@ -95,7 +92,6 @@ def with_database(
         def run(*, database: str | None, schema: str, **options: Any) -> None:
             occupy_standard()
             with ExitStack() as stack:
-                stack.enter_context(_named_sessions(click.get_current_context()))
                 if advice is not None:
                     stack.enter_context(interruptible(advice))
                 # Before the database is opened: in JSON its error is a record, too.
@@ -104,6 +100,7 @@ def with_database(
                     stack.enter_context(logs_on_stderr(verbose=verbose, log_format=form))
                 opening = open_bare_database if bare else open_database
                 opened = stack.enter_context(opening(database, schema))
+                opened = used_by(_part(duty), opened)
                 try:
                     command(database=opened, **options)
                 except psycopg.errors.InsufficientPrivilege as error:
@@ -116,18 +113,12 @@ def with_database(
     return decorate
 
 
-@contextmanager
-def _named_sessions(context: click.Context) -> Generator[None]:
-    """Name the sessions after the command, in ``pg_stat_activity``, unless PGAPPNAME does."""
-    if _NAME in os.environ:
-        yield
-        return
-    command = context.command_path.partition(" ")[2] or context.info_name
-    os.environ[_NAME] = f"{APPLICATION} {command}"
-    try:
-        yield
-    finally:
-        del os.environ[_NAME]
+def _part(duty: Duty | None) -> str:
+    """After whom the sessions of the command are named, in ``pg_stat_activity``."""
+    if duty in {"writer", "publisher"}:
+        return duty
+    context = click.get_current_context()
+    return f"operator {context.command_path.partition(' ')[2] or context.info_name}"
 
 
 def grant_for(database: Database, duty: Duty) -> str | None:

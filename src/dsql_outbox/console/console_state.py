@@ -8,7 +8,7 @@ from dsql_outbox.operations.conflicts import ConflictReader
 from dsql_outbox.operations.messages import Messages
 from dsql_outbox.operations.operator_commands import Commands
 from dsql_outbox.operations.records import Records
-from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.database.database import Database, used_by
 
 from .access import Access
 from .sampler import Sampler
@@ -23,7 +23,7 @@ class Console:
     def __init__(
         self, database: Database, *, access: Access, jaeger: str | None, interval: float
     ) -> None:
-        self.database = database
+        self.database = database = used_by("console", database)
         self.access = access
         self.jaeger = jaeger
         self.commands = Commands(database.schema)

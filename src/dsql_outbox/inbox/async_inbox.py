@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from dsql_outbox.outbox.arguments import wrong_type
-from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.database.database import Database, used_by
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 
 from .inbox import TIMEOUT, Remembered, once_call, open_statements, remember_parameters
@@ -29,7 +29,7 @@ class AsyncInbox:
     def __init__(self, database: Database, consumer: str, *, max_connections: int = 10) -> None:
         self._statements = open_statements("AsyncInbox", database, consumer, max_connections)
         self._connections = AsyncConnections(
-            "inbox", database, max_connections, keep_failed=True, max_idle=None
+            "inbox", used_by("inbox", database), max_connections, keep_failed=True, max_idle=None
         )
 
     async def once(

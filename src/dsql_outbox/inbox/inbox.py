@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from dsql_outbox.outbox.arguments import require_seconds, wrong_type
-from dsql_outbox.outbox.database.database import Database, require_database
+from dsql_outbox.outbox.database.database import Database, require_database, used_by
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.settings import require_positive, require_whole
 from dsql_outbox.outbox.unit_of_work.commit import require_transaction
@@ -49,7 +49,7 @@ class Inbox:
     def __init__(self, database: Database, consumer: str, *, max_connections: int = 10) -> None:
         self._statements = open_statements("Inbox", database, consumer, max_connections)
         self._connections = Connections(
-            "inbox", database, max_connections, keep_failed=True, max_idle=None
+            "inbox", used_by("inbox", database), max_connections, keep_failed=True, max_idle=None
         )
 
     def once(

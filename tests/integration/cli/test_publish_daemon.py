@@ -221,9 +221,9 @@ def test_on_the_loopback_a_page_of_another_site_may_not_read_it(
 
 
 @pytest.mark.parametrize(
-    ("variable", "name"), [({}, "dsql-outbox publish"), ({"PGAPPNAME": "relay-7"}, "relay-7")]
+    ("variable", "name"), [({}, "dsql-outbox publisher"), ({"PGAPPNAME": "relay-7"}, "relay-7")]
 )
-def test_its_sessions_have_the_name_of_the_command(
+def test_its_sessions_are_named_after_the_publisher(
     url: str, tmp_path: Path, variable: dict[str, str], name: str
 ) -> None:
     names = "SELECT application_name FROM pg_stat_activity WHERE datname = current_database()"

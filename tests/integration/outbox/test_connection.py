@@ -200,7 +200,7 @@ def test_what_a_dsql_address_gives_opens_a_connection(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "fake")
     url = "dsql://postgres@abc.dsql.eu-central-1.on.aws/postgres"
     here = psycopg.conninfo.conninfo_to_dict(database_url)
-    found: dict[str, Any] = DsqlAddress(url).parameters() | {
+    found: dict[str, Any] = DsqlAddress(url).parameters("writer") | {
         "hostaddr": here["host"],
         "port": here["port"],
         "password": here.get("password", "none"),  # only the embedded server asks for one
@@ -215,7 +215,7 @@ def test_what_a_dsql_address_gives_opens_a_connection(
         ).fetchone()
     assert row is not None
     assert row[:2] == ("postgres", "postgres")
-    assert row[2].startswith("dsql-outbox:aurora-dsql-python-psycopg/")
+    assert row[2].startswith("dsql-outbox writer:aurora-dsql-python-psycopg/")
 
 
 def test_an_error_is_told_before_whoever_runs_the_statement_meets_it(database_url: str) -> None:

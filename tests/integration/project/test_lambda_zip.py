@@ -28,7 +28,7 @@ answer = handler.handler(
     {"rawPath": "/api/v1/events/health", "requestContext": http}, Context()
 )
 assert answer["statusCode"] == 200, answer
-signed = Database("dsql://app@abc.dsql.eu-west-1.on.aws/postgres")._address.parameters()
+signed = Database("dsql://app@abc.dsql.eu-west-1.on.aws/postgres")._address.parameters("writer")
 assert "X-Amz-Signature" in signed["password"]
 assert handler.bells  # the doorbell has its client
 boto3.client("sqs")  # and the relay's sink will have its own

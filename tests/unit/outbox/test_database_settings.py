@@ -137,7 +137,7 @@ def test_making_a_database_does_no_io(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def parameters(url: str, **settings: Any) -> dict[str, Any]:
     database = Database(url, **settings)
-    return database._parameters(database._address.parameters())
+    return database._parameters(database._address.parameters("writer"))
 
 
 def test_isolation_is_added_to_the_options_of_the_url() -> None:
@@ -159,7 +159,7 @@ def test_a_pooler_that_refuses_options_gets_none(refusal: str) -> None:
     address = Database("host=h options='-c work_mem=8MB'", isolation="repeatable read")._address
     assert address.begins_at is None
     assert address.renew(psycopg.OperationalError(refusal))
-    assert address.parameters()["options"] == "-c work_mem=8MB"
+    assert address.parameters("writer")["options"] == "-c work_mem=8MB"
     assert address.begins_at is psycopg.IsolationLevel.REPEATABLE_READ
     assert address.renew(psycopg.OperationalError(refusal)), "of a connection opened meanwhile"
 
@@ -174,7 +174,7 @@ def test_a_pooler_that_takes_no_options_is_asked_again_without_ours() -> None:
     assert not address.renew(psycopg.OperationalError("connection refused"))
     refusal = psycopg.OperationalError("FATAL:  unsupported startup parameter: options")
     assert address.renew(refusal)
-    assert "options" not in address.parameters()
+    assert "options" not in address.parameters("writer")
     assert address.renew(refusal)  # another caller's, which was on its way
 
 
@@ -185,7 +185,7 @@ def test_connections_commit_by_themselves_and_find_dead_links() -> None:
         "autocommit": True,
         "client_encoding": "utf-8",
         "connect_timeout": 10,
-        "fallback_application_name": "dsql-outbox",
+        "fallback_application_name": "dsql-outbox writer",
         "tcp_user_timeout": 10_000,
         "keepalives": 1,
         "keepalives_idle": 10,
@@ -209,7 +209,9 @@ def test_the_url_may_say_how_dead_links_are_found(name: str) -> None:
 @pytest.mark.parametrize(("setting", "seconds"), [(10, 10), (1.5, 2)])
 def test_the_time_to_connect_is_whole_seconds_for_libpq(setting: float, seconds: int) -> None:
     database = Database("host=h", connect_timeout=setting)
-    assert database._parameters(database._address.parameters())["connect_timeout"] == seconds
+    assert (
+        database._parameters(database._address.parameters("writer"))["connect_timeout"] == seconds
+    )
 
 
 def test_opens_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:

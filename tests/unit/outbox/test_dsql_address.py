@@ -49,7 +49,7 @@ def no_keys(aws_keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def token(address: DsqlAddress) -> str:
-    return str(address.parameters()["password"])
+    return str(address.parameters("writer")["password"])
 
 
 def signer(monkeypatch: pytest.MonkeyPatch, sign: Callable[[], str]) -> None:
@@ -120,7 +120,7 @@ async def test_the_event_loop_runs_on_while_a_token_is_signed(
         return "token"
 
     signer(monkeypatch, sign)
-    task = asyncio.create_task(DsqlAddress(URL).parameters_async())
+    task = asyncio.create_task(DsqlAddress(URL).parameters_async("writer"))
     with anyio.fail_after(PATIENCE):
         await started.wait()
         go.set()
@@ -143,7 +143,7 @@ async def test_a_cancelled_caller_does_not_wait_for_the_signing(
 
     signer(monkeypatch, sign)
     async with anyio.create_task_group() as group:
-        group.start_soon(DsqlAddress(URL).parameters_async)
+        group.start_soon(DsqlAddress(URL).parameters_async, "writer")
         await started.wait()
         group.cancel_scope.cancel()
     assert not signed.is_set()
@@ -163,14 +163,14 @@ def test_missing_credentials_are_a_failure_to_connect() -> None:
 
 
 def test_the_url_gives_role_host_and_database() -> None:
-    found = DsqlAddress(f"dsql://my%40app@{HOST.upper()}:6432/postgres").parameters()
+    found = DsqlAddress(f"dsql://my%40app@{HOST.upper()}:6432/postgres").parameters("writer")
     assert (found["user"], found["host"], found["port"]) == ("my@app", HOST, 6432)
     assert found["dbname"] == "postgres"
 
 
 @pytest.mark.parametrize("url", [f"dsql://app@{HOST}", f"dsql://app@{HOST}/"])
 def test_port_and_database_have_defaults(url: str) -> None:
-    found = DsqlAddress(url).parameters()
+    found = DsqlAddress(url).parameters("writer")
     assert (found["port"], found["dbname"]) == (5432, "postgres")
 
 
@@ -178,39 +178,51 @@ def test_a_private_link_endpoint_is_a_cluster_too() -> None:
     host = "abc123.dsql-fnh4.us-east-1.on.aws"
     address = DsqlAddress(f"dsql://app@{host}/postgres")
     assert "us-east-1" in token(address)
-    assert address.parameters()["host"] == host
+    assert address.parameters("writer")["host"] == host
 
 
 def test_tls_is_verified_and_the_client_is_named() -> None:
-    found = DsqlAddress(URL).parameters()
+    found = DsqlAddress(URL).parameters("writer")
     assert found["sslmode"] == "verify-full"
     assert found["sslnegotiation"] == "direct"
     assert found["tcp_user_timeout"] == 10_000
     assert found["keepalives_idle"] == 10
-    assert str(found["application_name"]).startswith("dsql-outbox:aurora-dsql-python-psycopg/")
+    assert str(found["application_name"]).startswith(
+        "dsql-outbox writer:aurora-dsql-python-psycopg/"
+    )
+
+
+def test_sessions_with_one_token_have_their_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = DsqlAddress(URL)
+    writer, publisher = (address.parameters(part) for part in ("writer", "publisher"))
+    assert writer["password"] == publisher["password"]
+    assert str(publisher["application_name"]).startswith("dsql-outbox publisher:aurora-dsql-")
+    monkeypatch.setenv("PGAPPNAME", "shop")
+    names = str(DsqlAddress(URL).parameters("writer")["application_name"])
+    assert names.startswith("shop:aurora-dsql-")
 
 
 def test_direct_tls_needs_libpq_17(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.pq, "version", lambda: 160_000)
-    assert "sslnegotiation" not in DsqlAddress(URL).parameters()
+    assert "sslnegotiation" not in DsqlAddress(URL).parameters("writer")
 
 
 def test_libpq_takes_every_parameter() -> None:
-    psycopg.conninfo.make_conninfo(**DsqlAddress(URL).parameters())
+    psycopg.conninfo.make_conninfo(**DsqlAddress(URL).parameters("writer"))
 
 
 def test_the_roots_are_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         ssl, "get_default_verify_paths", lambda: SimpleNamespace(cafile="/etc/roots.pem")
     )
-    assert DsqlAddress(URL).parameters()["sslrootcert"] == "/etc/roots.pem"
+    assert DsqlAddress(URL).parameters("writer")["sslrootcert"] == "/etc/roots.pem"
 
 
 def test_without_a_file_of_the_system_the_roots_are_those_of_the_aws_sdk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: SimpleNamespace(cafile=None))
-    roots = DsqlAddress(URL).parameters()["sslrootcert"]
+    roots = DsqlAddress(URL).parameters("writer")["sslrootcert"]
     assert ssl.create_default_context(cafile=str(roots)).get_ca_certs()
 
 
@@ -228,7 +240,7 @@ def test_the_first_thing_sent_is_tls_for_the_cluster_and_no_token() -> None:
         thread.start()
         here: dict[str, Any] = {"hostaddr": "127.0.0.1", "port": server.getsockname()[1]}
         with pytest.raises(psycopg.OperationalError) as caught:
-            Connection.connect(**address.parameters() | here)
+            Connection.connect(**address.parameters("writer") | here)
         thread.join(PATIENCE)
     (first,) = received
     assert first.startswith(b"\x16\x03"), "no TLS handshake"
@@ -295,7 +307,7 @@ def test_without_the_connector_the_extra_is_named(monkeypatch: pytest.MonkeyPatc
 def test_a_token_is_in_no_text(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     database = Database(URL)
-    signature = database._address.parameters()["password"]
+    signature = database._address.parameters("writer")["password"]
     told = f"{database!r} {database._address} {database._address!r} {caplog.text}"
     assert str(database._address) == f"{HOST}/postgres"
     assert "X-Amz" not in told
@@ -308,7 +320,7 @@ import sys
 from dsql_outbox.outbox import Database
 database = Database({URL!r})
 assert not {{"boto3", "botocore"}} & set(sys.modules), "too early"
-database._address.parameters()
+database._address.parameters("writer")
 assert "boto3" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -66,11 +66,7 @@ def show(findings: Iterable[Finding], names: Collection[str]) -> list[Finding]:
     for finding in findings:
         found.append(finding)
         remedy = "" if finding.remedy is None else f"; {finding.remedy}"
-        _say(
-            finding.verdict,
-            f"  {finding.name:{width}}  {finding.text}{remedy}",
-            _VERDICT + width + 4,
-        )
+        _say(finding.verdict, f"  {finding.name:{width}}  {finding.text}{remedy}", hang)
     counts = Counter(finding.verdict for finding in found)
     say()
     say(", ".join(f"{counts[verdict]} {verdict}" for verdict in _COLOURS))
