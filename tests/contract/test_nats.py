@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import nats
 import pytest
+from tests.support.brokers.nats_listener import subscribed
 from tests.support.brokers.readable_brokers import NatsBroker
 
 from dsql_outbox.outbox import SettingsError
@@ -29,8 +30,7 @@ async def responder(server: NatsServer, subject: str, answer: bytes | None) -> A
 
     client: Any = await nats.connect(server.url)  # pyright: ignore[reportUnknownMemberType]
     try:
-        await client.subscribe(subject, cb=respond)
-        await client.flush()
+        await subscribed(client, subject, respond)
         yield
     finally:
         await client.close()
@@ -83,8 +83,7 @@ async def test_an_event_answers_no_request_of_another_client(nats_broker: NatsBr
     client: Any = await nats.connect(nats_broker.url)  # pyright: ignore[reportUnknownMemberType]
     try:
         inbox = client.new_inbox()
-        answers = await client.subscribe(inbox)
-        await client.flush()
+        answers = await subscribed(client, inbox)
         async with nats_broker.open() as sink:
             [outcome] = await published(sink, [new_message(topic=inbox)])
         assert isinstance(outcome, Rejected)
@@ -202,8 +201,7 @@ async def test_messages_of_a_topic_that_was_heard_get_no_answer_when_theirs_is_l
 
     client: Any = await nats.connect(nats_server.url)  # pyright: ignore[reportUnknownMemberType]
     try:
-        await client.subscribe("x", cb=first_only)
-        await client.flush()
+        await subscribed(client, "x", first_only)
         async with open_sink(f"{nats_server.url}?timeout=0.3") as sink:
             payloads = [b"heard", b"lost"]
             outcomes = await published(sink, [new_message(topic="x", payload=p) for p in payloads])
@@ -252,8 +250,7 @@ async def test_an_answer_that_comes_too_late_is_passed_over(
         held.append(message)
 
     try:
-        await client.subscribe("x", cb=hold)
-        await client.flush()
+        await subscribed(client, "x", hold)
         async with open_sink(f"{nats_server.url}?stream=EVENTS&timeout=0.3") as sink:
             late = await published(sink, [new_message(topic="x")])
             await held[0].respond(b'{"stream":"EVENTS","seq":1}')

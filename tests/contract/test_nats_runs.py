@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import nats
 import pytest
+from tests.support.brokers.nats_listener import subscribed
 from tests.support.brokers.readable_brokers import NatsBroker
 
 from dsql_outbox.outbox import Message, SinkUnavailable
@@ -32,8 +33,7 @@ async def requests(server: NatsServer) -> AsyncGenerator[list[Any]]:
 
     client: Any = await nats.connect(server.url)  # pyright: ignore[reportUnknownMemberType]
     try:
-        subscription = await client.subscribe("events.>", cb=hear)
-        await client.flush()
+        subscription = await subscribed(client, "events.>", hear)
         yield heard
         await client.flush()
         await subscription.drain()  # what has arrived may not have been heard yet
@@ -141,8 +141,7 @@ async def test_a_server_that_knows_no_batches_gets_a_run_one_by_one(
     messages = run(16)
     client: Any = await nats.connect(nats_server.url)  # pyright: ignore[reportUnknownMemberType]
     try:
-        await client.subscribe("events.LoanCreated", cb=store)
-        await client.flush()
+        await subscribed(client, "events.LoanCreated", store)
         async with open_sink(nats_server.url) as sink:
             assert await published(sink, messages) == [Delivered()] * 16
     finally:
