@@ -36,7 +36,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help chaos cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm upgrade-pair console-check zip
+.PHONY: help chaos cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm upgrade-pair console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ cluster-report: $(VENV)/.dev ## ask a cluster of Aurora DSQL what no documentati
 
 bench-peers: $(VENV)/.dev $(VENV)/.peers ## writer and relay beside bare drivers, pgbench and other libraries (ONLY=batch,relay; OPTIONS=--json)
 	@$(BIN)/python -m benchmarks.peers $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
+
+fieldtest: $(VENV)/.dev $(VENV)/.peers ## six harms to the relay of each outbox library: lost, reordered, repeated (ONLY=txoutbox,..; SEEDS=3; OPTIONS="--harms kill --json")
+	@$(BIN)/python -m benchmarks.fieldtest $(if $(ONLY),--only "$(ONLY)") $(if $(SEEDS),--seeds $(SEEDS)) $(OPTIONS)
 
 chaos: $(VENV)/.dev ## the chaos and pressure scenarios of another project's harness (OPTIONS="--rate 300 --only crash_recovery")
 	@$(BIN)/python -m benchmarks.chaos $(OPTIONS)
@@ -276,12 +279,12 @@ $(VENV)/.conformance: $(VENV)/.uv pyproject.toml uv.lock
 	@$(UV:$(VENV)=$(VENV)/conformance) sync --quiet --frozen --only-group conformance
 	@touch $@
 
-# The peers of `make bench-peers`, which want other versions than we do. One that cannot be installed
-# is tried again by the next run; the others are measured meanwhile.
+# The peers of `make bench-peers` and `make fieldtest`, which want other versions than we do. One that
+# cannot be installed is tried again by the next run; the others are run meanwhile.
 $(VENV)/.peers: $(VENV)/.uv benchmarks/peers/requirements.txt
 	@$(BIN)/python -m venv --without-pip $(VENV)/peers
 	@failed=; for peer in $$(grep -v '^#' benchmarks/peers/requirements.txt); do \
 		$(BIN)/uv pip install --quiet --python $(VENV)/peers/bin/python \
 			--constraint benchmarks/peers/requirements.txt "$$peer" \
-			|| { failed=yes; echo "bench-peers: $$peer could not be installed" >&2; }; \
+			|| { failed=yes; echo "peers: $$peer could not be installed" >&2; }; \
 	done; test "$$failed" || touch $@

@@ -5,19 +5,23 @@ something is done to the relay, the broker or the database. The columns count ev
 lost, that arrived behind a later one of their key, and that arrived again. Each number is the sum
 of all seeds, with how many seeds had any. docs/fieldtest.md says what each harm does.
 
-Two servers run trials at the same time. The folder of logs gets a file per trial, with a line for
+Four servers run trials at the same time. The folder of logs gets a file per trial, with a line for
 each message and for each thing that was done. Exits with 1 if dsql-outbox lost or reordered an
 event.
 """
 
 import argparse
 import json
+import platform
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from threading import Event
 from time import monotonic
 from typing import NamedTuple, TypeVar
 
@@ -34,7 +38,9 @@ from .table import Report, markdown, markdown_libraries, text
 from .trial import ProgramFailed, Size
 from .versions import versions
 
-_LANES = 2
+_LANES = 4  # of which most wait, for a lease or for a retry
+
+_SETTINGS = {"fsync": "off"}  # a killed server loses nothing by that: no harm cuts the power
 
 _Named = TypeVar("_Named", Library, Harm)
 
@@ -78,19 +84,26 @@ def select(only: str, known: Sequence[_Named]) -> list[_Named]:
 def run(
     libraries: Sequence[Library], harms: Sequence[Harm], seeds: range, size: Size, logs: Path
 ) -> Report:
-    """Run the trials of libraries that are installed, two at a time."""
+    """Run the trials of libraries that are installed, some at a time."""
+    started = monotonic()
     logs.mkdir(parents=True, exist_ok=True)
     known = versions(libraries)
     missing = dict(known.missing)
+    stop = Event()
     jobs: SimpleQueue[_Job] = SimpleQueue()
     for library in libraries:
         for seed in seeds if library.name not in missing else ():
             jobs.put(_Job(library, seed))
 
     def work() -> list[Result]:
-        with EmbeddedPostgres() as server:
-            lane = Lane(server, logs, size)
-            return [result for job in _taken(jobs) for result in _trials(lane, job)]
+        with EmbeddedPostgres(settings=_SETTINGS) as server:
+            lane = Lane(server, logs, size, stop)
+            return [_noted(each) for job in _taken(jobs, stop) for each in _trials(lane, job)]
+
+    def _noted(result: Result) -> Result:
+        with (logs / "results.jsonl").open("a") as file:  # of a run that is broken off, too
+            print(json.dumps(result._asdict()), file=file)
+        return result
 
     def _trials(lane: Lane, job: _Job) -> Iterator[Result]:
         began = monotonic()
@@ -103,16 +116,22 @@ def run(
 
     with ThreadPoolExecutor(_LANES) as lanes:
         found = [lanes.submit(work) for _ in range(_LANES)]
-        results = [result for lane in found for result in lane.result()]
-    return Report(results, known.found, missing, list(seeds))
-
-
-def _taken(jobs: "SimpleQueue[_Job]") -> Iterator[_Job]:
-    while True:
         try:
+            results = [result for lane in found for result in lane.result()]
+        finally:
+            stop.set()
+    conditions = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}", "events": size.events, "keys": size.keys,
+        "seconds": round(monotonic() - started), "python": platform.python_version(),
+        "machine": machine().replace("fsync on", "fsync off"),
+    }  # fmt: skip
+    return Report(results, known.found, missing, list(seeds), conditions)
+
+
+def _taken(jobs: "SimpleQueue[_Job]", stop: Event) -> Iterator[_Job]:
+    with suppress(Empty):
+        while not stop.is_set():
             yield jobs.get_nowait()
-        except Empty:
-            return
 
 
 def main() -> int:
@@ -124,11 +143,10 @@ def main() -> int:
         parser.error(str(error))
     if given.page:
         report = Report.of_json(json.loads(given.page.read_text()))
-        print(*markdown_libraries(report, libraries), "", sep="\n")
+        print(*markdown_libraries(report, libraries), sep="\n")
         print(*markdown(report, harms, libraries), sep="\n")
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the servers
-    began = monotonic()
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     size = Size(given.events, given.keys)
     report = run(libraries, harms, seeds, size, given.logs)
@@ -137,10 +155,7 @@ def main() -> int:
     else:
         for harm in harms:
             print(*text(report, harm, libraries), sep="\n")
-        print(
-            f"seeds {seeds[0]} to {seeds[-1]}, {size.events:,} events, {size.keys} keys; ", end=""
-        )
-        print(f"{monotonic() - began:.0f} s; logs in {given.logs}; {machine()}")
+        print(f"seeds {seeds[0]} to {seeds[-1]}; {report.conditions}; logs in {given.logs}")
     ours = [each for each in report.results if each.library == OWN]
     return int(any(each.lost or each.reordered for each in ours))
 

@@ -188,13 +188,17 @@ class FailOver(Play):
 
 
 class Harm(NamedTuple):
-    """A harm, and what the page says of it. Before most of them all events have been written."""
+    """A harm, and what the page says of it.
+
+    Before most of them all events have been written. In one of them two relays run.
+    """
 
     name: str
     title: str
     what: str
     play: Callable[[Stage, random.Random, int], Play]
     written_before: bool = True
+    relays: int = 1
 
 
 HARMS = (
@@ -222,7 +226,7 @@ HARMS = (
         f"The relay's process gets SIGSTOP before it has a confirm, and a second one is started. "
         f"The first one gets SIGCONT after {LEASE} to {2 * LEASE} s, which is one to two times the "
         "lease.",
-        Pause,
+        Pause, relays=2,
     ),
     Harm(
         "topic", "a topic that is missing, and made later",

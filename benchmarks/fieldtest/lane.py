@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Event
 
 import psycopg
 from psycopg import sql
@@ -18,9 +19,12 @@ _EMPTY, _WRITTEN, _TRIAL = "empty", "written", "trial"
 
 
 class Lane:
-    """A server that runs, and trials on it. Raw logs go to `folder`."""
+    """A server that runs, and trials on it. Raw logs go to `folder`. `stop` ends them early."""
 
-    def __init__(self, server: EmbeddedPostgres, folder: Path, size: Size) -> None:
+    def __init__(
+        self, server: EmbeddedPostgres, folder: Path, size: Size, stop: Event | None = None
+    ) -> None:
+        self._stop = stop or Event()
         self._server = server
         self._folder = folder
         self._size = size
@@ -37,9 +41,11 @@ class Lane:
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute("VACUUM ANALYZE")  # as autovacuum would have done by now
         for harm in harms:
+            if self._stop.is_set():
+                return
             url = self._new(_TRIAL, _WRITTEN if harm.written_before else _EMPTY)
             log = self._folder / f"{library.module}-{harm.name}-{seed}.log"
-            with Trial(library, harm, seed, url, self._size) as trial:
+            with Trial(library, harm, seed, url, self._size, self._stop) as trial:
                 yield trial.run(events(seed, *self._size), self._restart, log)
 
     def _restart(self) -> None:

@@ -33,6 +33,7 @@ class Library(NamedTuple):
 
 
 OWN = "dsql-outbox"
+ONE_RELAY = "with one relay"
 
 _NONE = "SELECT 0"
 
@@ -89,9 +90,16 @@ LIBRARIES = (
     Library(
         "nats-outbox", "nats_outbox",
         "SELECT count(*) FROM outbox_events WHERE status = 'pending'",
-        "SELECT count(*) FROM outbox_events WHERE status = 'failed'", "with one relay",
-        "one polling relay, batches of 100, retries without end",
+        "SELECT count(*) FROM outbox_events WHERE status = 'failed'", ONE_RELAY,
+        "a polling relay, batches of 100, retries without end",
         "https://pypi.org/project/nats-outbox/",
+    ),
+    Library(
+        "event-forge", "event_forge",
+        "SELECT count(*) FROM outbox_messages WHERE status IN ('pending', 'processing', 'failed')",
+        "SELECT count(*) FROM outbox_messages WHERE status = 'permanently_failed'", "",
+        f"batches of 10, a poll every 10 ms, lock timeout {LEASE} s, retries without end",
+        "https://pypi.org/project/event-forge/",
     ),
     Library(
         "a table and a loop", "home_made",

@@ -5,53 +5,61 @@ from typing import Any, NamedTuple, Self
 
 from .harms import Harm
 from .judge import Result
-from .libraries import Library
+from .libraries import ONE_RELAY, Library
 
 COLUMNS = ("lost", "reordered", "repeated")
 
 
 class Cell(NamedTuple):
-    """The trials of a library under a harm, one per seed."""
+    """Trials of a library."""
 
     results: Sequence[Result]
 
     def column(self, name: str) -> str:
-        """The number of events of all seeds, and how many seeds had any: ``12 (2 of 3)``."""
+        """The number of events of all trials, and how many had any: ``12 (2 of 3)``."""
         counts = [int(getattr(each, name)) for each in self.results]
         return f"{sum(counts):,} ({sum(map(bool, counts))} of {len(counts)})"
 
     @property
     def notes(self) -> str:
         """What is not in the columns: events that were given up, and that still waited."""
-        kept, waiting = (
-            sum(getattr(r, name) for r in self.results) for name in ("kept", "waiting")
-        )
-        found = [f"{kept:,} given up and kept"] if kept else []
-        return "; ".join(found + ([f"{waiting:,} still waited"] if waiting else []))
+        found = []
+        for name, said in (("kept", "given up and kept"), ("waiting", "still waited")):
+            if number := sum(max(0, getattr(each, name)) for each in self.results):
+                found.append(f"{number:,} {said}")
+        return "; ".join(found)
 
 
 class Report(NamedTuple):
-    """All results. `missing` says why a library was not run, and `versions` what ran."""
+    """All results. `missing` says why a library was not run, and `versions` what ran.
+
+    `conditions` says when, where and with how many events.
+    """
 
     results: Sequence[Result]
     versions: Mapping[str, str]
     missing: Mapping[str, str]
     seeds: Sequence[int]
+    conditions: Mapping[str, Any]
 
     @classmethod
     def of_json(cls, found: Mapping[str, Any]) -> Self:
         """What `as_json` made."""
-        results = [Result(**each) for each in found["results"]]
-        return cls(results, found["versions"], found["missing"], found["seeds"])
+        return cls(**{**found, "results": [Result(**each) for each in found["results"]]})
 
     def as_json(self) -> dict[str, object]:
         """All of it as one JSON object."""
         return self._asdict() | {"results": [each._asdict() for each in self.results]}
 
-    def cell(self, library: Library, harm: Harm) -> Cell:
-        """The trials of a library under a harm."""
-        of_cell = (library.name, harm.name)
-        return Cell([each for each in self.results if (each.library, each.harm) == of_cell])
+    def cell(self, library: Library, harm: Harm | None = None) -> Cell:
+        """The trials of a library, under all harms or under one."""
+        return Cell(
+            [
+                each
+                for each in self.results
+                if each.library == library.name and (harm is None or each.harm == harm.name)
+            ]
+        )
 
     def name(self, library: Library) -> str:
         """The library with its version."""
@@ -73,37 +81,59 @@ def _text_cells(report: Report, library: Library, harm: Harm) -> str:
         return f"  not run: {report.missing.get(library.name, 'not asked for')}"
     shown = "".join(f" {cell.column(name):>18}" for name in COLUMNS)
     notes = f"; {cell.notes}" if cell.notes else ""
-    return f"{shown}  {library.order or 'not promised'}{notes}"
+    return f"{shown}  {_promised(library, harm) or 'not promised'}{notes}"
+
+
+def _promised(library: Library, harm: Harm | None) -> str:
+    """The order that the library promises under a harm."""
+    is_outside = library.order == ONE_RELAY and harm is not None and harm.relays > 1
+    return "" if is_outside else library.order
 
 
 def markdown(report: Report, harms: Sequence[Harm], libraries: Sequence[Library]) -> Iterator[str]:
-    """The tables of the page: one per harm, and one of the libraries."""
+    """The tables of the page: one of all harms together, and one of each."""
+    yield "## All harms together"
+    yield ""
+    yield "Each number in brackets counts trials, which are six harms for each seed."
+    yield ""
+    yield from _markdown_table(report, None, libraries)
     for harm in harms:
-        yield f"### {harm.title[0].upper()}{harm.title[1:]}\n"
-        yield f"{harm.what}\n"
-        yield "| library | lost | reordered within a key | repeated | |"
-        yield "| --- | --- | --- | --- | --- |"
-        for library in libraries:
-            yield _markdown_row(report, library, harm)
+        yield f"## {harm.title[0].upper()}{harm.title[1:]}"
         yield ""
+        yield harm.what
+        yield ""
+        yield from _markdown_table(report, harm, libraries)
 
 
-def _markdown_row(report: Report, library: Library, harm: Harm) -> str:
+def _markdown_table(
+    report: Report, harm: Harm | None, libraries: Sequence[Library]
+) -> Iterator[str]:
+    yield "| library | lost | reordered within a key | repeated | |"
+    yield "| --- | --- | --- | --- | --- |"
+    for library in libraries:
+        yield _markdown_row(report, library, harm)
+    yield ""
+
+
+def _markdown_row(report: Report, library: Library, harm: Harm | None) -> str:
     cell = report.cell(library, harm)
     if not cell.results:
-        return f"| {library.name} | not run | | | {report.missing.get(library.name, '')} |"
+        return f"| {library.name} | not run | | | |"
     lost, reordered, repeated = map(cell.column, COLUMNS)
-    if not library.order:
+    if not _promised(library, harm):
         reordered += ", not promised"
     return f"| {library.name} | {lost} | {reordered} | {repeated} | {cell.notes} |"
 
 
 def markdown_libraries(report: Report, libraries: Sequence[Library]) -> Iterator[str]:
     """The table of the libraries: versions, settings, promises, and the pages followed."""
-    yield "| library | version | settings | order promised | page followed |"
+    yield "| library | version | settings | order that it promises | page followed |"
     yield "| --- | --- | --- | --- | --- |"
     for each in libraries:
-        version = report.versions.get(each.name) or report.missing.get(each.name, "")
+        version = report.versions.get(each.name, "")
+        if each.name in report.missing:
+            version = f"{version} not run: `{report.missing[each.name]}`".strip()
         page = f"[page]({each.page})" if each.page else ""
         order = each.order or "none"
         yield f"| {each.name} | {version} | {each.settings} | {order} | {page} |"
+    yield ""

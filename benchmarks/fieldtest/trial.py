@@ -2,6 +2,7 @@
 
 import random
 import subprocess
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -48,15 +49,18 @@ def run_program(library: Library, *words: object) -> None:
     except OSError as error:
         raise ProgramFailed(f"{error.strerror}: {command[0]}") from None
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise ProgramFailed(said[-1] if said else f"exit code {done.returncode}")
+        said = [line.strip(" |+-") for line in done.stderr.splitlines()]  # of a group, perhaps
+        raise ProgramFailed(next(filter(None, reversed(said)), f"exit code {done.returncode}"))
 
 
 class Trial(ExitStack):
     """A trial that runs; it is the stage of its harm. A context manager."""
 
-    def __init__(self, library: Library, harm: Harm, seed: int, url: str, size: Size) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - what makes a trial
+        self, library: Library, harm: Harm, seed: int, url: str, size: Size, stop: threading.Event
+    ) -> None:
         super().__init__()
+        self._stop = stop
         self._library = library
         self._harm = harm
         self._seed = seed
@@ -113,7 +117,7 @@ class Trial(ExitStack):
     def _until_quiet(self, play: Play) -> None:
         """Wait until the library has nothing left to send, or sends nothing for too long."""
         began, over, quiet = monotonic(), 0.0, 0.0
-        while monotonic() - began < LIMIT and quiet < STALL:
+        while monotonic() - began < LIMIT and quiet < STALL and not self._stop.is_set():
             sleep(_STEP)
             play.step()
             self._supervise()

@@ -13,7 +13,7 @@ from dsql_outbox.testing import EmbeddedPostgres
 LIBRARY = {each.name: each for each in LIBRARIES}
 LOOP = LIBRARY["a table and a loop"]
 HARM = {each.name: each for each in HARMS}
-SIZE = Size(events=200, keys=10)
+SIZE = Size(events=100, keys=5)
 
 pytestmark = pytest.mark.postgres_only("its adapters make tables of their own")
 
