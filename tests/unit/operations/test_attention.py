@@ -186,7 +186,7 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
             {"targets": lake(), "hot_subject": HotSubject("Car/C-1", 1030, 30, 30),
              "publishers": (ALIVE, PUBLISHER_OF_LAKE)},
             (f"The publishers of target lake are behind: {LAKE_WAIT} "
-             "Subject Car/C-1 has 30 of the first 30 messages of shard lake/6"),
+             "Subject Car/C-1 has 30 of the first 30 messages of shard 1030"),
             "dsql-outbox event -- Car/C-1",
         ),
         (
