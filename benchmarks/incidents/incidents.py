@@ -16,6 +16,10 @@ from .shop import Shop
 _MAP: Final = ("--map", "benchmarks.incidents.contracts:to_wire")
 
 
+def _nothing(shop: Shop) -> None:
+    del shop
+
+
 class Incident(NamedTuple):
     """`cause` is what a team must find, and `remedy` what ends it.
 
@@ -27,7 +31,7 @@ class Incident(NamedTuple):
     cause: str
     remedy: str
     harm: Callable[[Shop], object]
-    prepare: Callable[[Shop], object] = lambda _: None
+    prepare: Callable[[Shop], object] = _nothing
     options: tuple[str, ...] = ()
     affected: str = ""
     disk: int = 0
@@ -113,6 +117,14 @@ def _older_tables(shop: Shop) -> None:
     shop.restart_publisher()
 
 
+def _rename_column(shop: Shop) -> None:
+    shop.execute("ALTER TABLE public.order_steps RENAME COLUMN steps TO total")
+
+
+def _rename_schema(shop: Shop) -> None:
+    shop.execute("ALTER SCHEMA outbox RENAME TO outbox_old")
+
+
 def _revoke(shop: Shop) -> None:
     shop.execute("REVOKE DELETE ON outbox.outbox FROM shop_publisher")
 
@@ -155,7 +167,7 @@ INCIDENTS: Final = {
     ),
     "10": Incident(
         "the read model's table changed, so its function fails", "mend the function",
-        lambda shop: shop.execute("ALTER TABLE public.order_steps RENAME COLUMN steps TO total"),
+        _rename_column,
         _add_model,
     ),
     "11": Incident(
@@ -178,7 +190,7 @@ INCIDENTS: Final = {
     "16": Incident("a target was paused three days ago", "resume it", _pause_lake, _add_lake),
     "17": Incident(
         "the tables are gone", "restore them, or name the right schema",
-        lambda shop: shop.execute("ALTER SCHEMA outbox RENAME TO outbox_old"),
+        _rename_schema,
     ),
     "18": Incident(
         "the publisher's role lost a right, and a topic is paused", "grant it; then resume",
