@@ -10,15 +10,15 @@ from bisect import bisect_right, insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from dsql_outbox.outbox.settings import TARGET_SHARDS
+from dsql_outbox.publisher.relay.sql_store import reading_of
 from dsql_outbox.publisher.relay.store import (
     LAST,
     Failure,
     PassedOver,
     Range,
-    RangeRead,
     Reading,
     RowPlace,
     StoredFailure,
@@ -26,7 +26,7 @@ from dsql_outbox.publisher.relay.store import (
     SubjectName,
 )
 from dsql_outbox.schema.burial import Letter
-from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
+from dsql_outbox.schema.outbox_rows import RowId
 
 from .history import Answered, Arrival, Changed, Committed, History, name_of
 from .schedule import Fate
@@ -39,8 +39,8 @@ PAYLOAD: Final = "{}"
 _SPELL: Final = 4_000_000
 """Microseconds for which reads take long, and then do not."""
 
-_LONG: Final = 0.05
-"""Seconds of such a read; they are noted, and do not pass."""
+_LONG: Final = 50_000
+"""Microseconds of such a read; they are noted, and do not pass."""
 
 
 class NewRow(NamedTuple):
@@ -57,25 +57,13 @@ class NewRow(NamedTuple):
     is_broken: bool
     fate: Fate | None = None
 
-    def as_read(self, *, predecessor: bool) -> OutboxRow:
-        """The row as the relay's read returns it."""
+    def columns(self, *, predecessor: bool) -> tuple[Any, ...]:
+        """The columns of the row as the relay's read returns them."""
         headers = f'{{"replay":"{self.replay}"}}' if self.replay else "{}"
         if self.is_broken:
             headers = "[]"
-        return OutboxRow(
-            shard=self.id.shard,
-            position=self.id.position,
-            event_id=self.id.event_id,
-            previous_position=self.previous,
-            subject_type=self.subject.type,
-            subject_id=self.subject.id,
-            subject_version=self.version,
-            topic=self.topic,
-            headers=headers,
-            payload=PAYLOAD,
-            created_us=self.id.position,
-            predecessor=predecessor,
-        )
+        about = (*self.subject, self.version, self.topic, headers, PAYLOAD)
+        return (*self.id, self.previous, *about, self.id.position, predecessor)
 
 
 class _Failed(NamedTuple):
@@ -147,26 +135,37 @@ class Tables:
     # --- the relay ---------------------------------------------------------------------
 
     def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
-        """See `Store.read`. Now and then it takes long, as if rows that were deleted are passed."""
-        is_slow = self.clock() // _SPELL % 2
-        return Reading(self.clock(), [self._read(one, passed) for one in ranges], _LONG * is_slow)
+        """See `Store.read`. Now and then it takes long, as if rows that were deleted are passed.
 
-    def _read(self, of: Range, passed: PassedOver) -> RangeRead:
-        found: list[OutboxRow] = []
-        end, size = of.after, 0
+        It is made of raw rows as `SqlStore` makes it. A server returns them in no order.
+        """
+        found = [
+            row for number, each in enumerate(ranges) for row in self._read(number, each, passed)
+        ]
+        return reading_of(len(ranges), found[::-1])
+
+    def _read(self, number: int, of: Range, passed: PassedOver) -> Iterator[tuple[Any, ...]]:
+        """The raw rows of ``outbox_read`` for one range, and its end."""
+        end, size, found = of.after, 0, 0
         looked = 0
+        is_cut = False
         for key in islice(self._after(of), of.visits):
-            looked += 1
             row = self.rows[key]
             since = passed.subjects.get(row.subject)
             if row.topic not in passed.topics and (since is None or key.position < since):
                 size += len(PAYLOAD)
-                if found and (len(found) == of.rows or size > of.size):
-                    return RangeRead(found, end, is_cut=True)
+                if found and (found == of.rows or size > of.size):
+                    is_cut = True
+                    break
                 waits = self._chain[of.shard, row.subject, row.previous] > 0
-                found.append(row.as_read(predecessor=waits))
+                yield number, *row.columns(predecessor=waits), None
+                found += 1
+            looked += 1
             end = RowPlace(key.position, key.event_id)
-        return RangeRead(found, end, is_cut=looked == of.visits)
+        clock = self.clock()
+        took = _LONG * (clock // _SPELL % 2)
+        nothing = ("", "", 0, "", "{}", None)
+        yield number, of.shard, *end, took, *nothing, clock, False, is_cut or looked == of.visits
 
     def _after(self, of: Range) -> Iterator[RowId]:
         keys = self._keys[of.shard]

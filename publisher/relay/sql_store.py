@@ -140,7 +140,7 @@ class SqlStore:
             with suppress(*NO_SUCH_FORM):  # no plan that is out of date: `pipeline` knows these
                 parameters = read_parameters(ranges, passed)
                 found = await self._reads.fetch_rows_by_index("outbox_read", parameters)
-                return _reading(len(ranges), found)
+                return reading_of(len(ranges), found)
             self._is_refused = True
         return await self._reads.transaction(partial(_read_plainly, ranges, passed))
 
@@ -280,7 +280,7 @@ async def _read_plainly(
     found: list[Sequence[Any]] = []
     for parameters in range_parameters(ranges, passed):
         found += await transaction.fetch_rows("outbox_read_range", parameters)
-    return _reading(len(ranges), found)
+    return reading_of(len(ranges), found)
 
 
 def read_parameters(ranges: Sequence[Range], passed: PassedOver) -> dict[str, str]:
@@ -331,8 +331,8 @@ def _passed_parameters(passed: PassedOver) -> dict[str, str]:
     }
 
 
-def _reading(number: int, found: Sequence[Sequence[Any]]) -> Reading:
-    """Sort the results of a read by their ranges; one of each range is its end."""
+def reading_of(number: int, found: Sequence[Sequence[Any]]) -> Reading:
+    """Sort the rows of ``outbox_read``, in any order, by their ranges; one of each is its end."""
     rows: list[list[OutboxRow]] = [[] for _ in range(number)]
     ends: list[tuple[RowPlace, bool]] = [(RowPlace(0, ""), False)] * number
     now = took = 0
