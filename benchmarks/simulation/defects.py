@@ -32,7 +32,7 @@ from dsql_outbox.publisher.sinks.port import Delivered, NotAttempted, Outcome, R
 from dsql_outbox.publisher.topic_settings import FailureRules
 from dsql_outbox.schema.outbox_rows import OutboxRow
 
-from . import broker
+from . import broker, outbox_model
 from .outbox_model import Origin, Tables
 from .peer_defects import PEER_DEFECTS
 from .relay_program import Parts, RelayProgram
@@ -115,6 +115,18 @@ def trust_the_host() -> AbstractContextManager[Any]:
         right(program, replace(parts, store=HostTime()))  # type: ignore[arg-type]
 
     return patch.object(RelayProgram, "__init__", make)
+
+
+def trust_the_order_of_rows() -> AbstractContextManager[Any]:
+    """The rows of a read are taken in the order in which the driver has them."""
+    right = outbox_model.reading_of
+
+    def reading_of(number: int, found: Sequence[Any]) -> Reading:
+        reading = right(number, found)
+        ranges = [each._replace(rows=each.rows[::-1]) for each in reading.ranges]
+        return reading._replace(ranges=ranges)
+
+    return patch.object(outbox_model, "reading_of", reading_of)
 
 
 def end_at_a_refusal() -> AbstractContextManager[Any]:
@@ -488,6 +500,7 @@ DEFECTS: Final[dict[str, Defect]] = {
         count_an_outage,
         pass_over_the_first,
         trust_the_host,
+        trust_the_order_of_rows,
         end_at_a_refusal,
         ignore_the_epoch,
         keep_old_rows,

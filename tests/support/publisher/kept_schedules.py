@@ -780,5 +780,12 @@ FINDS: Final[dict[str, Schedule]] = {
         writes=(Write(at=5.0, subject=0),),
         faults=(Fault(kind="call stuck", at=4.0, length=2.0, of=0),),
     ),
+    "trust_the_order_of_rows": Schedule(
+        seed=30,
+        shards=1,
+        clocks=(Clock(),),
+        writes=(Write(at=0.0, subject=0, rows=4),),
+        start=2.0,
+    ),
 }
 """For each planted defect, the smallest schedule that was seen to find it."""

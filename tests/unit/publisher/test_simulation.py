@@ -19,6 +19,7 @@ FOUND_AT = {
     "count_an_outage": 0,
     "pass_over_the_first": 2,
     "trust_the_host": 7,
+    "trust_the_order_of_rows": 2,
     "end_at_a_refusal": 26,
     "ignore_the_epoch": 12,
     "keep_old_rows": 197,
