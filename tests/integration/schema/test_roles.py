@@ -156,7 +156,7 @@ WHO_RUNS = {
     "consumer": ("inbox",),
     "reader": (
         *("archive_named_file", "archive_page", "conflicts_recent", "failure_page", "job_row"),
-        *("letter_find", "letter_groups", "letter_page"),
+        *("events_newest", "letter_find", "letter_groups", "letter_page", "waiting_newest"),
         *("operation_page", "record", "shards_orphaned", "status", "subject_events"),
         *("target_known", "target_list", "topic_page", "waiting_find"),
         *("verify", "waiting_first", "waiting_page", "waiting_payload"),

@@ -62,6 +62,7 @@ def show(findings: Iterable[Finding], names: Collection[str]) -> list[Finding]:
     `names` are the names of all checks to come; they give the column its width.
     """
     width = max(map(len, names))
+    hang = _VERDICT + width + 4
     found: list[Finding] = []
     for finding in findings:
         found.append(finding)
