@@ -19,7 +19,7 @@ class Shown(NamedTuple):
     def pages(self) -> Iterator[tuple[str, str]]:
         """Each page's name and path."""
         yield "overview", "/"
-        yield "search", "/events"
+        yield "events", "/events"
         yield "event that waits", f"/events/{self.waiting}"
         yield "event behind others", f"/events/{self.behind}"
         yield "event that is blocked, with its payload", f"/events/{self.blocked}?payload=1"
