@@ -27,6 +27,7 @@ from dsql_outbox.publisher.relay.outcomes import Outcomes
 from dsql_outbox.publisher.relay.reader import Reader
 from dsql_outbox.publisher.relay.relay import Relay
 from dsql_outbox.publisher.relay.settler import Settler
+from dsql_outbox.publisher.relay.sql_store import reading_of
 from dsql_outbox.publisher.relay.store import PassedOver, Range, Reading, StoredFailure
 from dsql_outbox.publisher.sinks.port import Delivered, NotAttempted, Outcome, Retry, Unavailable
 from dsql_outbox.publisher.topic_settings import FailureRules
@@ -119,14 +120,13 @@ def trust_the_host() -> AbstractContextManager[Any]:
 
 def trust_the_order_of_rows() -> AbstractContextManager[Any]:
     """The rows of a read are taken in the order in which the driver has them."""
-    right = outbox_model.reading_of
 
-    def reading_of(number: int, found: Sequence[Any]) -> Reading:
-        reading = right(number, found)
+    def unsorted(number: int, found: Sequence[Any]) -> Reading:
+        reading = reading_of(number, found)
         ranges = [each._replace(rows=each.rows[::-1]) for each in reading.ranges]
         return reading._replace(ranges=ranges)
 
-    return patch.object(outbox_model, "reading_of", reading_of)
+    return patch.object(outbox_model, "reading_of", unsorted)
 
 
 def end_at_a_refusal() -> AbstractContextManager[Any]:
