@@ -279,7 +279,7 @@ def used_by(part: str, database: Database) -> Database:
     Without this, they are those of an operator. Both share the limit of new connections.
     """
     found = copy.copy(database)
-    found._part = part  # noqa: SLF001 - of this module
+    found._part = part  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - of this module
     return found
 
 
