@@ -32,9 +32,8 @@ def keep(schedule: Schedule, name: str, mapping: str, file: Path = KEPT) -> None
 
 def _mapping(source: str, name: str) -> ast.Dict:
     """The dictionary that is assigned to a name."""
-    for each in ast.parse(source).body:
-        match each:
-            case ast.AnnAssign(target=ast.Name(id=found), value=ast.Dict() as value):
-                if found == name:
-                    return value
+    assigned = (each for each in ast.parse(source).body if isinstance(each, ast.AnnAssign))
+    for each in assigned:
+        if ast.unparse(each.target) == name and isinstance(each.value, ast.Dict):
+            return each.value
     raise LookupError(name)

@@ -6,7 +6,8 @@ They fit a relay on models as well as a publisher on a real database and a real 
 
 # ruff: noqa: ARG001, SLF001 - a defect is planted inside
 
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from math import inf
 from typing import Any, Final
@@ -70,26 +71,45 @@ class _EarlyAnswers(_Around):
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         for index in range(len(messages)):
             answer(index, Delivered())
-        await self._part.publish(messages, lambda _index, _outcome: None)
+        await self._part.publish(messages, _unheard)
+
+
+def _unheard(_index: int, _outcome: Outcome) -> None:
+    """Nobody waits for the answer."""
 
 
 class _WholeBatches(_Around):
-    """A sink that sends what is behind a message that the broker did not take."""
+    """A sink that takes runs, and sends the rest of one behind a message that is refused."""
+
+    keeps_prefix = True
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
-        refused: dict[str, int] = {}
-        answered = set[int]()
+        outcomes: dict[int, Outcome] = {}
+        refused = set[str]()
+        left = {key: deque(indexes) for key, indexes in _by_key(messages).items()}
+        if not messages:
+            await self._part.publish(messages, answer)
+        while sent := [indexes.popleft() for indexes in left.values() if indexes]:
 
-        def note(index: int, outcome: Outcome) -> None:
-            answered.add(index)
-            if isinstance(outcome, Retry):
-                refused[messages[index].key] = index
-            answer(index, outcome)
+            def note(number: int, outcome: Outcome, sent: Sequence[int] = sent) -> None:
+                index = sent[number]
+                outcomes[index] = outcome
+                if messages[index].key not in refused:
+                    answer(index, outcome)
+                if not isinstance(outcome, Delivered):
+                    refused.add(messages[index].key)
 
-        await self._part.publish(messages, note)
-        for index, message in enumerate(messages):
-            if index not in answered and index > refused.get(message.key, index):
-                await self._part.publish([message], lambda _index, _outcome: None)
+            await self._part.publish([messages[index] for index in sent], note)
+            for index in sent:
+                if not isinstance(outcomes.get(index), Delivered | Retry):
+                    left[messages[index].key].clear()  # that was no refusal
+
+
+def _by_key(messages: Sequence[Message]) -> Mapping[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for index, message in enumerate(messages):
+        found.setdefault(message.key, []).append(index)
+    return found
 
 
 @contextmanager

@@ -216,11 +216,11 @@ def _plainer(schedule: Schedule) -> Iterator[Schedule]:
         for n, item in enumerate(items):
             for plain in _plainer_items(item):
                 if plain != item:
-                    yield replace(schedule, **{name: (*items[:n], plain, *items[n + 1 :])})
+                    yield from _with_field(schedule, name, (*items[:n], plain, *items[n + 1 :]))
     yield from _fewer_subjects(schedule)
 
 
-def _with_field(schedule: Schedule, name: str, value: object) -> Iterator[Schedule]:
+def _with_field(schedule: Schedule, name: str, value: Any) -> Iterator[Schedule]:
     if getattr(schedule, name) != value:
         yield replace(schedule, **{name: value})
 

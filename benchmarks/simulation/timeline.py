@@ -101,10 +101,9 @@ def _ranges(numbers: Sequence[int]) -> str:
 def _fault(fault: Fault) -> Iterator[Moment]:
     if fault.kind in _BY_ITSELF:
         return
-    kind, of = fault.kind, f"p{fault.of}"
-    if fault.kind in TOPICS:
-        kind, of = f"{fault.kind.removeprefix('topic ')}", f"t{fault.of}"
+    of = f"{'t' if fault.kind in TOPICS else 'p'}{fault.of}"
     who = f"{of} of target {fault.target}" if fault.target else of
+    kind = fault.kind.removeprefix("topic ")
     yield Moment(fault.at, who, f"fault begins: {kind}")
     yield Moment(fault.at + fault.length, who, f"fault ends: {kind}")
 
