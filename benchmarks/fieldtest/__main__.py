@@ -27,6 +27,7 @@ from typing import NamedTuple, TypeVar
 
 from benchmarks.measure import machine
 from benchmarks.peers.contestants import ROOT
+from benchmarks.simulation.peer_defects import PEER_DEFECTS
 
 from dsql_outbox.testing import EmbeddedPostgres
 
@@ -60,6 +61,9 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.fieldtest", description=__doc__)
     parser.add_argument("--only", default="", metavar="LIBRARY,..", help=f"of {libraries}")
     parser.add_argument("--harms", default="", metavar="HARM,..", help=f"of {harms}")
+    parser.add_argument(
+        "--defect", choices=PEER_DEFECTS, default="", help=f"plant this defect into {OWN}, alone"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from the first (3)")
     parser.add_argument("--first-seed", type=int, default=1, help="(1)")
     parser.add_argument("--events", type=int, default=Size().events, help="(2000)")
@@ -139,6 +143,9 @@ def main() -> int:
     given = parser.parse_args()
     try:
         libraries, harms = select(given.only, LIBRARIES), select(given.harms, HARMS)
+        if given.defect:
+            (own,) = select(OWN, LIBRARIES)
+            libraries = [own._replace(defect=given.defect)]
     except UnknownName as error:
         parser.error(str(error))
     if given.page:

@@ -13,7 +13,8 @@ class Library(NamedTuple):
 
     `waiting` counts the rows that it still means to send, and `kept` those that it has given up
     and keeps. `order` says which order its documentation promises; empty if it promises none.
-    `page` is what the adapter follows; empty for what is no package of the index.
+    `page` is what the adapter follows; empty for what is no package of the index. A `defect` of
+    benchmarks/simulation/defects.py may be planted into our own.
     """
 
     name: str
@@ -24,12 +25,14 @@ class Library(NamedTuple):
     settings: str
     page: str
     own: bool = False
+    defect: str = ""
 
     @property
     def command(self) -> list[str]:
         """The command of its program, without the role and what follows it."""
         python = sys.executable if self.own else str(PEERS_PYTHON)
-        return [python, "-m", f"benchmarks.fieldtest.adapters.{self.module}"]
+        planted = ["benchmarks.simulation.planted", self.defect] if self.defect else []
+        return [python, "-m", *planted, f"benchmarks.fieldtest.adapters.{self.module}"]
 
 
 OWN = "dsql-outbox"

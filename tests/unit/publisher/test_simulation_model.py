@@ -226,3 +226,20 @@ def test_a_schedule_is_kept_under_its_name_and_replaces_an_older_one(tmp_path: P
     found = runpy.run_path(str(file))
     assert found["KEPT"] == {**KEPT, 'a "new" one': second}
     assert found["FINDS"] == {**FINDS, 'a "new" one': first}
+
+
+def test_a_program_runs_with_a_planted_defect(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import sys\n"
+        "from dsql_outbox.publisher.leases.ownership import Ownership\n"
+        "print(__name__, sys.argv[1:], Ownership.has_lease.__module__)\n"
+    )
+    command = [sys.executable, "-m", "benchmarks.simulation.planted"]
+    done = subprocess.run(
+        [*command, "send_without_a_fence", "program", "relay", "1"],
+        env={"PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert done.stdout == "__main__ ['relay', '1'] benchmarks.simulation.peer_defects\n"
