@@ -227,6 +227,7 @@ def test_no_shard_has_two_owners_and_none_stays_without_one_whatever_happens(
             max_examples=schedules,
             derandomize=schedules < MANY,
             report_multiple_bugs=False,
+            print_blob=True,  # a random schedule that fails is seldom met again
             stateful_step_count=40,
             suppress_health_check=list(HealthCheck),
         ),
