@@ -41,12 +41,13 @@ class Lane:
             with psycopg.connect(url, autocommit=True) as connection:
                 connection.execute("VACUUM ANALYZE")  # as autovacuum would have done by now
         for harm in harms:
-            if self._stop.is_set():
-                return
             url = self._new(_TRIAL, _WRITTEN if harm.written_before else _EMPTY)
             log = self._folder / f"{library.module}-{harm.name}-{seed}.log"
             with Trial(library, harm, seed, url, self._size, self._stop) as trial:
-                yield trial.run(events(seed, *self._size), self._restart, log)
+                found = trial.run(events(seed, *self._size), self._restart, log)
+            if self._stop.is_set():  # in the middle of it
+                return
+            yield found
 
     def _restart(self) -> None:
         self._server.kill()
