@@ -124,7 +124,7 @@ cluster-report: $(VENV)/.dev ## ask a cluster of Aurora DSQL what no documentati
 bench-peers: $(VENV)/.dev $(VENV)/.peers ## writer and relay beside bare drivers, pgbench and other libraries (ONLY=batch,relay; OPTIONS=--json)
 	@$(BIN)/python -m benchmarks.peers $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
-fieldtest: $(VENV)/.dev $(VENV)/.peers ## six harms to the relay of each outbox library: lost, reordered, repeated (ONLY=txoutbox,..; SEEDS=3; OPTIONS="--harms kill --json")
+fieldtest: $(VENV)/.dev $(VENV)/.peers ## six harms to the relay of each outbox library: lost, reordered, repeated (ONLY=txoutbox,..; SEEDS=2; OPTIONS="--harms kill --json")
 	@$(BIN)/python -m benchmarks.fieldtest $(if $(ONLY),--only "$(ONLY)") $(if $(SEEDS),--seeds $(SEEDS)) $(OPTIONS)
 
 chaos: $(VENV)/.dev ## the chaos and pressure scenarios of another project's harness (OPTIONS="--rate 300 --only crash_recovery")

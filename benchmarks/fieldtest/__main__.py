@@ -64,7 +64,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--defect", choices=PEER_DEFECTS, default="", help=f"plant this defect into {OWN}, alone"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from the first (3)")
+    parser.add_argument("--seeds", type=int, default=2, help="how many seeds, from the first (2)")
     parser.add_argument("--first-seed", type=int, default=1, help="(1)")
     parser.add_argument("--events", type=int, default=Size().events, help="(2000)")
     parser.add_argument("--keys", type=int, default=Size().keys, help="(50)")

@@ -122,6 +122,8 @@ def _markdown_row(report: Report, library: Library, harm: Harm | None) -> str:
     lost, reordered, repeated = map(cell.column, COLUMNS)
     if not _promised(library, harm):
         reordered += ", not promised"
+    elif harm is None and library.order == ONE_RELAY:
+        reordered += ", promised for one relay"
     return f"| {library.name} | {lost} | {reordered} | {repeated} | {cell.notes} |"
 
 

@@ -1,5 +1,7 @@
 """The field test: what its columns count, what is written, and how results are shown."""
 
+import json
+
 import pytest
 from benchmarks.fieldtest.__main__ import UnknownName, select
 from benchmarks.fieldtest.harms import HARMS
@@ -7,6 +9,7 @@ from benchmarks.fieldtest.judge import Result, judge
 from benchmarks.fieldtest.libraries import LIBRARIES
 from benchmarks.fieldtest.schedule import LANES, events, lanes
 from benchmarks.fieldtest.table import Report, markdown, markdown_libraries, text
+from tests.support.checkout import ROOT
 
 KEYS = {1: "a", 2: "a", 3: "b", 4: "a", 5: "b"}
 OURS, *_, LOOP = LIBRARIES
@@ -87,3 +90,22 @@ def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
     assert select("pause,kill", HARMS) == [HARMS[3], HARMS[1]]
     with pytest.raises(UnknownName, match=r"no 'fire': there are late-commit, kill"):
         select("kill,fire", HARMS)
+
+
+def test_the_page_shows_the_newest_results() -> None:
+    newest = max((ROOT / "benchmarks/fieldtest/results").glob("*.json"))
+    report = Report.of_json(json.loads(newest.read_text()))
+    page = (ROOT / "docs/fieldtest.md").read_text()
+    assert "\n".join(markdown(report, HARMS, LIBRARIES)) in page
+    assert "\n".join(markdown_libraries(report, LIBRARIES)) in page
+    assert all(f"{report.conditions[name]:,}" in page for name in ("events", "keys", "seconds"))
+    assert report.conditions["date"] in page
+
+
+def test_ours_lost_and_reordered_nothing_in_the_results_that_the_page_shows() -> None:
+    newest = max((ROOT / "benchmarks/fieldtest/results").glob("*.json"))
+    ours = Report.of_json(json.loads(newest.read_text())).cell(OURS)
+    assert len(ours.results) >= len(HARMS)
+    assert not any(
+        each.lost or each.reordered or each.kept or each.waiting for each in ours.results
+    )
