@@ -12,10 +12,12 @@ import psycopg
 from click.core import ParameterSource
 
 from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database, used_by
+from dsql_outbox.outbox.errors import SchemaError
 from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.outbox.settings import is_unicode
 from dsql_outbox.schema.commands import grant_command
 from dsql_outbox.schema.migrator import apply
+from dsql_outbox.schema.missing_tables import find_missing
 from dsql_outbox.schema.roles import Duty, lacking_rights
 
 from .logs import logs_on_stderr
@@ -107,6 +109,8 @@ def with_database(
                     if duty is None or (remedy := grant_for(opened, duty)) is None:
                         raise
                     raise click.ClickException(f"{error_line(error)}: {remedy}") from error
+                except SchemaError as error:
+                    raise told_in_full(opened, error) from error
 
         return database_options(log_options(run) if log_flags else run)
 
@@ -130,6 +134,15 @@ def grant_for(database: Database, duty: Duty) -> str | None:
             command = grant_command(database.schema, {duty: user})
             return f"let the owner of the tables run `{command}`"
     return None
+
+
+def told_in_full(database: Database, error: SchemaError) -> SchemaError:
+    """An error of the database about a missing table, which says what that means if it is known."""
+    if isinstance(error.__cause__, psycopg.Error):
+        with suppress(psycopg.Error), database.connect(timeout=_TIMEOUT) as connection:
+            if missing := find_missing(connection, database):
+                return SchemaError(str(missing))
+    return error
 
 
 @contextmanager

@@ -312,9 +312,30 @@ def test_missing_tables_end_any_command_with_code_78(database_url: str) -> None:
     ):
         done = CliRunner().invoke(main, [*words.split(), "--database", database_url])
         assert done.exit_code == 78, words
-        assert done.stderr.splitlines()[-1] == (
-            "Error: schema outbox lacks the outbox tables: run `dsql-outbox schema apply`"
-        )
+        told = done.stderr.splitlines()[-1]
+        assert told.startswith("Error: schema outbox does not exist in database ")
+        assert "`dsql-outbox schema apply` makes it new and empty" in told
+
+
+@pytest.mark.parametrize(
+    ("of_records", "words"),
+    [
+        ("WHERE name = 'outbox_fills'", ["older than this program", "keeps all messages"]),
+        ("WHERE false", ["has dropped", "makes what is missing new and empty"]),
+    ],
+)
+def test_a_missing_table_says_whether_it_was_ever_made(
+    url: str, sql: psycopg.Connection[Any], of_records: str, words: list[str]
+) -> None:
+    sql.execute("DROP TABLE outbox.outbox_fills")
+    sql.execute(f"DELETE FROM outbox.schema_migrations {of_records}".encode())
+    status = CliRunner().invoke(main, ["status", "--database", url])
+    doctor = CliRunner().invoke(main, ["doctor", "--database", url, "--json"])
+    told = {each["name"]: each for each in json.loads(doctor.stdout)["findings"]}
+    assert all(word in status.stderr for word in ["table outbox_fills", *words])
+    assert f"Error: {told['relay']['text']}\n" == status.stderr
+    assert told["schema"]["text"] in status.stderr
+    assert told["schema"]["remedy"] in status.stderr
 
 
 def test_no_database_is_wrong_usage() -> None:

@@ -7,6 +7,8 @@ from typing import Final
 
 from dsql_outbox.operations.attention import Attention, attention
 from dsql_outbox.operations.operator_commands import Commands
+from dsql_outbox.schema.drift import Drift
+from dsql_outbox.schema.missing_tables import find_missing
 from dsql_outbox.schema.roles import lacking_rights
 
 from .examined_database import ExaminedDatabase
@@ -105,13 +107,20 @@ def search_path(visit: ExaminedDatabase) -> Iterator[Finding]:
 def schema(visit: ExaminedDatabase) -> Iterator[Finding]:
     """Whether the tables are as this version needs them."""
     found = [drift for drift in visit.drifts if drift.part != "shard"]
+    if missing := find_missing(visit.connection, visit.database):
+        yield Finding("schema", "fail", missing.text, missing.remedy)
+        found = [drift for drift in found if not _is_missing(drift)]
     for note in (drift for drift in found if drift.is_note):
         yield Finding("schema", "ok", note.text)
     drifts = [drift for drift in found if not drift.is_note]
     for drift in drifts:
         yield _drifted("schema", drift.text)
-    if not drifts:
+    if not drifts and not missing:
         yield Finding("schema", "ok", f"{visit.schema}: as this version needs it")
+
+
+def _is_missing(drift: Drift) -> bool:
+    return drift.difference == "missing" and drift.part in {"schema", "table", "view"}
 
 
 _FORGED: Final = "the library never writes such a row: check which roles have a writer's rights"

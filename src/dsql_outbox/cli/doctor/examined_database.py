@@ -11,11 +11,12 @@ from typing import Any, Final, NamedTuple, Self
 import psycopg
 from psycopg.rows import class_row
 
+from dsql_outbox.cli.database_options import told_in_full
 from dsql_outbox.cli.tool_call import called
 from dsql_outbox.operations.status import Status, StatusReader
 from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.outbox.database.database import Database
-from dsql_outbox.outbox.errors import OutboxError
+from dsql_outbox.outbox.errors import OutboxError, SchemaError
 from dsql_outbox.outbox.failure import is_unreachable
 from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.outbox.unit_of_work.budget import DOCTOR
@@ -97,7 +98,10 @@ class ExaminedDatabase:
     @cached_property
     def status(self) -> Status:
         """The state of the outbox, as `status` reads it."""
-        return called(StatusReader(self.database), StatusReader.read)
+        try:
+            return called(StatusReader(self.database), StatusReader.read)
+        except SchemaError as error:
+            raise told_in_full(self.database, error) from error
 
     def __enter__(self) -> Self:
         return self
