@@ -78,9 +78,11 @@ def readiness(
         refusing = refusing_text(progress.paused, progress.paused_more, or_paused=True)
         summary = f"{refusing} {_MORE}"
     elif progress.held:
-        summary = f"Messages are relayed. Subjects that wait behind a failure: {progress.held:,}."
+        summary = (
+            f"What is stored is relayed. Subjects that wait behind a failure: {progress.held:,}."
+        )
     else:
-        summary = "Messages are relayed."
+        summary = "What is stored is relayed."
     return Ready(
         not faults,
         summary,

@@ -18,7 +18,7 @@ from tests.support.pty_terminal import Terminal
 
 from dsql_outbox.cli.doctor import verdicts as doctor_verdicts
 from dsql_outbox.cli.doctor.checks import CHECKS
-from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase
+from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase, unopened
 from dsql_outbox.cli.doctor.feature_probes import LARGE, PROBES
 from dsql_outbox.cli.main import main
 from dsql_outbox.testing import PostgresProxy
@@ -233,8 +233,26 @@ def test_a_skewed_clock_is_noticed(
 
 def test_a_database_that_cannot_be_reached_ends_with_69() -> None:
     done = run("postgresql://me:s3cret@127.0.0.1:1/postgres")
-    assert (done.exit_code, done.stdout) == (69, "")
-    assert "s3cret" not in done.stderr
+    assert done.exit_code == 69
+    assert done.stdout.startswith("fail     server ")
+    assert "check the host and the port" in " ".join(done.stdout.split())
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("FATAL: could not write init file: No space left on device", "make room on the disk"),
+        ('FATAL: database "shop" does not exist', "the name of the database"),
+        ('FATAL: password authentication failed for user "me"', "its password"),
+        ("Connection refused", "the host and the port"),
+    ],
+)
+def test_a_connection_that_cannot_be_opened_fails_with_what_helps(text: str, remedy: str) -> None:
+    found = unopened(psycopg.OperationalError(f"connection failed: {text}"))
+    assert (found.name, found.verdict) == ("server", "fail")
+    assert text in found.text
+    assert remedy in str(found.remedy)
 
 
 @pytest.mark.postgres_only("changes the defaults of sessions")

@@ -76,7 +76,7 @@ def test_it_is_ready_only_with_its_share_its_leases_and_answers_to_its_statement
     fault = f"{part} {reason}. See dsql-outbox status, and the log."
     assert found.summary == f"No messages are relayed: {fault}"
     health(PROGRESS)
-    assert (health.ready().ready, health.ready().summary) == (True, "Messages are relayed.")
+    assert (health.ready().ready, health.ready().summary) == (True, "What is stored is relayed.")
 
 
 def test_a_fault_says_since_when_also_if_nobody_asked(health: Health, clock: Clock) -> None:

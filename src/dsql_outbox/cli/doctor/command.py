@@ -1,20 +1,22 @@
 """The command `doctor`: its options and its exit code."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import chain
 
 import click
+import psycopg
 
 from dsql_outbox.cli.database_options import database_address, database_options
-from dsql_outbox.cli.exit_codes import FAILED
+from dsql_outbox.cli.exit_codes import FAILED, UNREACHABLE
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line
 from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.outbox.database.database import Database
 
 from .checks import CHECKS
-from .examined_database import ExaminedDatabase, findings, probed
+from .examined_database import ExaminedDatabase, findings, probed, unopened
 from .feature_probes import LARGE, PROBES
 from .finding import Finding, Report, show
 from .tail_probe import TAIL, hot_tail
@@ -29,7 +31,7 @@ Examples:
   dsql-outbox doctor --probe --json
 
 Exit codes: 0 when nothing fails, 1 when something does, 2 wrong usage, 69 the
-database cannot be reached.""",
+database cannot be reached: the line `server` has the reason and what helps.""",
 )
 @database_options
 @option(
@@ -71,17 +73,22 @@ def doctor(
         raise click.UsageError(f"--probe-{'large' if probe_large else 'tail'} needs --probe")
     tail: _Questions = {TAIL: partial(hot_tail, seconds=probe_tail)} if probe_tail else {}
     probes = {**(PROBES if probe else {}), **(LARGE if probe_large else {}), **tail}
-    with (
-        database_address(database) as address,
-        ExaminedDatabase(Database(address, schema=schema)) as visit,
-    ):
-        everything = chain(findings(visit, CHECKS), probed(visit, probes))
+    code = FAILED
+    with ExitStack() as stack:
+        address = stack.enter_context(database_address(database))
+        try:
+            visit = stack.enter_context(ExaminedDatabase(Database(address, schema=schema)))
+        except psycopg.OperationalError as error:
+            everything: Iterator[Finding] = iter([unopened(error)])
+            code = UNREACHABLE
+        else:
+            everything = chain(findings(visit, CHECKS), probed(visit, probes))
         told = list(everything) if as_json else show(everything, [*CHECKS, *probes])
     found = _report(schema, told)
     if as_json:
         json_line(found)
     if found.failed:
-        raise click.exceptions.Exit(FAILED)
+        raise click.exceptions.Exit(code)
 
 
 def _report(schema: str, told: Sequence[Finding]) -> Report:

@@ -17,7 +17,7 @@ from dsql_outbox.operations.status import Status, StatusReader
 from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import OutboxError, SchemaError
-from dsql_outbox.outbox.failure import is_unreachable
+from dsql_outbox.outbox.failure import FailureKind, is_unreachable, kind_of
 from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.outbox.unit_of_work.budget import DOCTOR
 from dsql_outbox.schema.comparison import check
@@ -29,6 +29,10 @@ from .finding import Finding, Verdict, refused
 
 PATIENCE: Final = 15.0
 """Seconds that one check may take before the doctor continues with the next."""
+
+
+_FULL: Final = re.compile("no space left on device|disk full", re.IGNORECASE)
+"""The text of a full disk. libpq gives no SQLSTATE for a connection that was not opened."""
 
 
 class Server(NamedTuple):
@@ -168,6 +172,21 @@ def failure(name: str, error: Exception) -> Finding:
         remedy = "ask again as the owner of the tables"
     text = f"{error.sqlstate}: {error_line(error)}" if error.sqlstate else error_line(error)
     return refused(name, verdict, text, error, remedy)
+
+
+def unopened(error: psycopg.OperationalError) -> Finding:
+    """The finding for a database that no connection can be opened to."""
+    text = error_line(error)
+    if _FULL.search(text):
+        remedy = (
+            "make room on the disk of the server: until then nothing is stored, and a publisher "
+            "that is connected sends only what was stored before"
+        )
+    elif kind_of(error) is FailureKind.REFUSED:
+        remedy = "check the role, its password and the name of the database in the URL"
+    else:
+        remedy = "check the host and the port of the URL, and that the server runs there"
+    return refused("server", "fail", text, error, remedy)
 
 
 def probed(
