@@ -1,6 +1,7 @@
 """The command `event`: where an event is, or the last events of an entity."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -105,11 +106,10 @@ async def _find(database: Database, event_id: UUID, jaeger: str | None) -> Found
         record = await records.event(event_id)
         findings = await records.findings(event_id)
         replays = await records.replays(event_id)
-    if not findings:
-        raise click.ClickException(
-            f"no event {event_id} is stored in schema {database.schema}: its transaction was not "
-            "committed, or it was forgotten"
-        )
+        if not findings:
+            raise click.ClickException(
+                _unknown(event_id, database, forgotten_at=await records.forgotten_at())
+            )
     trace_id = next((each.trace_id for each in findings if each.trace_id), None)
     page = None
     if jaeger is not None:
@@ -121,6 +121,19 @@ async def _find(database: Database, event_id: UUID, jaeger: str | None) -> Found
         replays=replays,
         trace_id=trace_id,
         jaeger=page,
+    )
+
+
+def _unknown(event_id: UUID, database: Database, *, forgotten_at: datetime | None) -> str:
+    """The error for an event that is not stored; `forgotten_at` is the last run of `forget`."""
+    name = database.endpoint.dbname
+    place = f"database {name}" if name else f"the database at {database.address}"
+    last = "no run that deleted any is recorded"
+    if forgotten_at is not None:
+        last = f"its last run that deleted any was at {shown_time(forgotten_at)}"
+    return (
+        f"no event {event_id} is stored in schema {database.schema} of {place}: it was never "
+        f"committed there, or `forget` has deleted it ({last})"
     )
 
 

@@ -6,9 +6,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from dsql_outbox.schema.operation import Verb
+from dsql_outbox.schema.session import Session
+
 from .tool import Operator
 
 _PAGE_ROWS: Final = 1_000
+_LOOKED: Final = 10_000
 
 
 class Operation(msgspec.Struct, frozen=True, rename="camel"):
@@ -47,6 +51,13 @@ class Operations(Operator):
                 yield Operation(*row[1:])
                 operated_at, _, key = row.place.rpartition("/")
                 place = operated_at, key
+
+
+async def last_operation(session: Session, verb: Verb, of: str | None = None) -> datetime | None:
+    """When a verb was last called, of one object or of any; None: not in the last 10,000 calls."""
+    parameters = {"verb": verb, "object": of}
+    ((found,),) = await session.fetch_rows("operation_last", parameters, limit=_LOOKED)
+    return found
 
 
 class _OperationRow(NamedTuple):

@@ -71,6 +71,10 @@ class Commands:
         """Say where an event is."""
         return self._command("event", str(event_id))
 
+    def trace(self, event_id: UUID) -> str:
+        """Say where an event is, and link to its trace; the URL of Jaeger is left to the user."""
+        return self._command("event", str(event_id), "--jaeger", "URL")
+
     def entity(self, key: str) -> str:
         """Show the last events of an entity, and what of them waits."""
         return self._command("event", "--", key)

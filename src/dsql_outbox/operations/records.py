@@ -12,9 +12,10 @@ from dsql_outbox.outbox.receipt import Touched
 from dsql_outbox.outbox.settings import DEFAULT_SOURCE
 from dsql_outbox.schema.outbox_rows import Fault, OutboxRow
 
+from .operations import last_operation
 from .replay import made_headers
 from .tool import Operator
-from .whereabouts import Finding, read_findings
+from .whereabouts import Finding, StoredEvent, read_findings
 
 _READ: Final = 10_000
 """Stored events that are read to find the newest."""
@@ -172,9 +173,13 @@ class Records(Operator):
         return await read_findings(
             self._session,
             event_id,
-            subject_type=None if record is None else record.subject[0],
+            stored=None if record is None else StoredEvent(record.subject[0], record.saved_date),
             archive=None if record is None or record.archive is None else record.archive[0],
         )
+
+    async def forgotten_at(self) -> datetime | None:
+        """When `forget` last deleted events; None: in no one of operators' last 10,000 calls."""
+        return await last_operation(self._session, "forget")
 
     async def entity(self, entity_type: str, entity_id: str) -> EntityRecord | None:
         """The current state of an entity, or None if no event has touched it."""

@@ -1,7 +1,7 @@
 """Where an event is: what is left of its messages for each target, in sentences."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -15,6 +15,7 @@ from dsql_outbox.schema.session import Session
 
 from .attention import publishers_of, unattended_text
 from .obstacles import Obstacles
+from .operations import last_operation
 from .operator_commands import Commands
 from .selection import Selection
 from .status import Seen, find_obstacles, read_publishers
@@ -24,8 +25,8 @@ from .undelivered import UndeliveredMessage, message_pages
 
 _STEPS: Final = 1_000
 _GONE: Final = (
-    "publisher delivered it, its map skipped it, or an operator dropped it. The outbox deletes "
-    "the row, so it keeps neither which nor when; the trace of the event does."
+    "The outbox does not record whether it was sent, skipped by a map or dropped; its trace "
+    "does. A replay sends it again, perhaps a second time."
 )
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -46,6 +47,13 @@ class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     trace_id: str | None = None
 
 
+class StoredEvent(NamedTuple):
+    """What a finding needs to know of a stored event."""
+
+    subject_type: str
+    saved_date: datetime
+
+
 class Predecessor(NamedTuple):
     """The first message of a subject that is still in the outbox.
 
@@ -59,14 +67,14 @@ class Predecessor(NamedTuple):
 
 
 async def read_findings(
-    session: Session, event_id: UUID, *, subject_type: str | None, archive: str | None = None
+    session: Session, event_id: UUID, *, stored: StoredEvent | None, archive: str | None = None
 ) -> tuple[Finding, ...]:
-    """The findings of an event; `subject_type` is None if the event is not stored.
+    """The findings of an event; `stored` is None if the event is not stored.
 
     `archive` is the place of its archive file, if it has one.
     """
     messages = await _found(session, event_id)
-    if subject_type is None and not messages:
+    if stored is None and not messages:
         return ()
     targets = await read_targets(session)
     publishers = await read_publishers(session)
@@ -89,8 +97,12 @@ async def read_findings(
                 await report.read_pause(session, paused)
         findings.append(report.of_waiting(each, before))
     kept = {each.target or DEFAULT_TARGET for each in messages}
-    if subject_type is not None:
-        findings += report.of_others(event_id, subject_type, kept, archive)
+    if stored is not None:
+        added = {
+            name: await last_operation(session, "targets add", name)
+            for name in report.may_have_come_later(kept)
+        }
+        findings += report.of_others(event_id, stored, kept, added, archive)
     order = [None, *report.targets]
     return tuple(sorted(findings, key=lambda each: order.index(each.target)))
 
@@ -176,27 +188,55 @@ class _Report(NamedTuple):
         once = tuple({command: (effect, command) for effect, command in commands[::-1]}.values())
         return Finding(" ".join(texts), message.target, error, first, once[::-1], trace_id)
 
+    def may_have_come_later(self, kept: Collection[str]) -> list[str]:
+        """The targets without a message of the event that may be younger, and were not filled."""
+        return [
+            each.name
+            for each in self.targets.values()
+            if each.name not in {*kept, DEFAULT_TARGET}
+            and each.state == "running"
+            and each.fill is None
+        ]
+
     def of_others(
-        self, event_id: UUID, subject_type: str, kept: set[str], archive: str | None
+        self,
+        event_id: UUID,
+        stored: StoredEvent,
+        kept: Collection[str],
+        added: Mapping[str, datetime | None],
+        archive: str | None,
     ) -> Iterator[Finding]:
-        """The findings of the targets that have no message of a stored event."""
+        """The findings of the targets that have no message of a stored event.
+
+        `added` is when some of them were added, or None if that is unknown.
+        """
         for target in self.targets.values():
             if target.name in kept or target.state == "dropped":
                 continue
             name = None if len(self.targets) == 1 else target.name
-            if target.types is not None and subject_type not in target.types:
-                text = f"Target {target.name} takes no events of {subject_type}."
+            if target.types is not None and stored.subject_type not in target.types:
+                text = f"Target {target.name} takes no events of {stored.subject_type}."
                 yield Finding(text, name)
                 continue
-            where = "in the outbox" if name is None else f"for target {name}"
-            text = f"No message of it is left {where}. A {_GONE}"
+            again = self.commands.replay(event_id, name, archive=archive)
+            commands = [
+                ("Find its trace", self.commands.trace(event_id)),
+                ("Send it again", again),
+            ]
+            text = f"Nothing of it is left to send{'' if name is None else f' to target {name}'}."
+            added_at = added.get(target.name)
             if target.state == "filling":
                 text = f"Target {name} is being filled: it may still get the event."
-            elif target.name != DEFAULT_TARGET and target.fill is None:
-                never = "It got none if it was added after the event was stored."
-                text = f"No message of it is left {where}. {never} Otherwise a {_GONE}"
-            again = self.commands.replay(event_id, name, archive=archive)
-            yield Finding(text, name, commands=(("Send it again", again),))
+                del commands[0]
+            elif added_at is not None and added_at > stored.saved_date:
+                at = shown_time(added_at)
+                text = f"Target {name} was added at {at}, after the event was stored: it got none."
+                del commands[0]
+            elif target.name in added and added_at is None:
+                text = f"{text} If the target was added after the event, it got none. {_GONE}"
+            else:
+                text = f"{text} {_GONE}"
+            yield Finding(text, name, commands=tuple(commands))
 
     def _trouble(self, message: UndeliveredMessage, it: str = "It") -> Iterator[str]:
         """What keeps a message in the outbox, unless it is another one or its whole target."""

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import format_trace_id
+from psycopg.conninfo import conninfo_to_dict
 from tests.support.operations.archived_events import archive
 from tests.support.publisher.given_up_messages import event, relay_all
 from tests.support.publisher.running_relays import relayed
@@ -109,7 +110,8 @@ def test_an_event_that_left_the_outbox_names_each_target(url: str) -> None:
     early, dead = written(url, event("a"), event("b"))
     refused(url, dead, "not for me")
     found = asked(url, early)
-    assert "No message of it is left in the outbox." in found
+    assert "Nothing of it is left to send. The outbox does not record whether" in found
+    assert f"Find its trace: dsql-outbox event {early} --jaeger URL" in found
     assert f"Send it again: dsql-outbox messages replay {early}" in found
     found = asked(url, dead)
     assert "is a dead letter since " in found
@@ -128,7 +130,7 @@ def test_an_event_that_left_the_outbox_names_each_target(url: str) -> None:
     found = asked(url, early)
     assert "Replay 1 for target lake waits in shard 10" in found
     assert "No publisher of target lake is alive" in found
-    assert "No message of it is left for target default." in found
+    assert "Nothing of it is left to send to target default." in found
     assert "Target loans takes no events of Car." in found
     assert ": ticket 7" in found
     (late,) = written(url, event("c"))
@@ -138,6 +140,26 @@ def test_an_event_that_left_the_outbox_names_each_target(url: str) -> None:
         "lake",
         "loans",
     ]
+
+
+def test_a_target_that_was_added_after_an_event_says_so(
+    url: str, sql: psycopg.Connection[Any]
+) -> None:
+    async def lake() -> None:
+        async with Targets(Database(url)) as targets:
+            await targets.add("lake")
+
+    (early,) = written(url, event("a"))
+    anyio.run(partial(relay_all, Database(url), MemorySink()))
+    anyio.run(lake)
+    (late,) = written(url, event("b"))
+    sql.execute("DELETE FROM outbox.outbox WHERE event_id = %s AND shard >= 1024", (late,))
+    told = asked(url, early)
+    assert "Target lake was added at 20" in told
+    assert " UTC, after the event was stored: it got none." in told
+    assert "Nothing of it is left to send to target lake. The outbox does" in asked(url, late)
+    sql.execute("DELETE FROM outbox.outbox_operations")
+    assert "If the target was added after the event, it got none." in asked(url, early)
 
 
 def test_an_archived_event_names_its_file(url: str, tmp_path: Path) -> None:
@@ -161,7 +183,13 @@ def test_an_erased_event_says_so_and_an_unknown_one_is_an_error(url: str) -> Non
     unknown = uuid4()
     done = run(url, "event", unknown)
     assert done.exit_code == 1
-    assert f"no event {unknown} is stored in schema " in done.output
+    name = conninfo_to_dict(url)["dbname"]
+    assert f"no event {unknown} is stored in schema outbox of database {name}: " in done.output
+    assert "no run that deleted any is recorded" in done.output
+    assert run(url, "forget", "--before", "2999-01-01", "--yes").exit_code == 0
+    told = run(url, "event", event_id)
+    assert told.exit_code == 1
+    assert "its last run that deleted any was at 20" in told.output
     assert run(url, "event", "Car/none").exit_code == 1
     assert run(url, "event", "neither").exit_code == 2
 
