@@ -16,6 +16,7 @@ from .status import LATE, Bounded, Seen, Status, TargetStatus
 _BLOCKED: Final = Selection(blocked=True)
 _DEAD: Final = Selection(state="dead")
 _NAMED: Final = 3
+_SPLIT: Final = "docs/troubleshooting.md#a-subject-that-is-behind"
 REFUSED: Final = "the broker takes no messages there, or the map fails"
 """Why a publisher has paused a topic by itself."""
 
@@ -48,6 +49,11 @@ class _Queue(msgspec.Struct, frozen=True):
         return shard // TARGET_SHARDS == self.first_shard // TARGET_SHARDS
 
     @property
+    def waits(self) -> bool:
+        """Whether a message waits."""
+        return self.oldest_seconds is not None
+
+    @property
     def backlog(self) -> str:
         """How many messages wait, and for how long."""
         if self.oldest_seconds is None:
@@ -58,7 +64,10 @@ class _Queue(msgspec.Struct, frozen=True):
 
 
 def attention(status: Status) -> tuple[Attention, ...]:
-    """What needs attention, the most urgent first; empty if nothing does."""
+    """What needs attention, the most urgent first; empty if nothing does.
+
+    What an operator has paused comes last: it is on purpose, and may hide no fault.
+    """
     commands = Commands(status.schema)
     queues = _queues(status)
     found = [
@@ -66,12 +75,12 @@ def attention(status: Status) -> tuple[Attention, ...]:
         *_stranded(status, commands),
         *_refusing(status, commands),
         *_blocked(status, commands),
-        *_paused(status, commands),
         *_failing(status, commands),
     ]
-    if not found:
+    paused = [*_paused(status, commands, " ".join(each.text for each in found))]
+    if not found and not paused:
         found += [each for queue in queues for each in _late(status, queue, commands)]
-    return (*found, *_dead(status, commands))
+    return (*found, *_dead(status, commands), *paused)
 
 
 def verdict(status: Status) -> Attention:
@@ -123,11 +132,19 @@ def _unattended(status: Status, queue: _Queue, commands: Commands) -> Iterator[A
             commands.watch(),
         )
         return
-    end = "If one ran, its log says why it ended."
+    end = " If one ran, it ended by itself, and the log of its service says why."
     if own:
-        end = f"The last one, {own[0].owner}, was seen {duration(own[0].seen_seconds)} ago."
+        # One that ends in order removes its row.
+        end = (
+            f" The last one, {own[0].owner}, was seen {duration(own[0].seen_seconds)} ago and "
+            "ended without leaving: it was killed, ran out of memory, or its host is gone. The "
+            "log of its service says more."
+        )
+    if status.obstacles.read_only:
+        end = ""  # the publishers wait, and cannot announce themselves
+    waits = "." if status.obstacles.read_only and not queue.waits else f": {queue.backlog}."
     advice, command = _remedy(status, queue, commands)
-    yield Attention(f"{missing}: {queue.backlog}. {end}{advice}", command)
+    yield Attention(f"{missing}{waits}{end}{advice}", command)
 
 
 def _remedy(status: Status, queue: _Queue, commands: Commands) -> tuple[str, str | None]:
@@ -139,7 +156,7 @@ def _remedy(status: Status, queue: _Queue, commands: Commands) -> tuple[str, str
         return grant, commands.grant_publisher(each.role)
     if queue.is_model:
         return " Start the program that applies its messages.", None
-    start = " Start it again, with the URL of its broker."
+    start = " Then start it, with the URL of its broker."
     return start, commands.publish(queue.name if queue.of else None)
 
 
@@ -154,7 +171,7 @@ def unattended_text(own: Sequence[Seen], of: str, obstacles: Obstacles) -> str |
     if any(each.relays for each in alive):
         return None
     if not alive and obstacles.read_only:
-        return f"The database accepts no writes, so no publisher{of} is alive"
+        return "The database accepts no writes, so nothing is stored and nothing is relayed"
     if not alive and obstacles.roles:
         short = obstacles.roles[0]
         more = len(short.lacks) - _NAMED
@@ -182,9 +199,7 @@ def _refusing(status: Status, commands: Commands) -> Iterator[Attention]:
     for target, names, more in _refused(status.publishers):
         waits = _meanwhile(status, target or DEFAULT_TARGET)
         of = f" of target {target}" if target else ""
-        text = (
-            f"{refusing_text(names, more, of=of)} {waits} The log of the publisher has the error."
-        )
+        text = f"{refusing_text(names, more, of=of)} {waits} The publisher's log has the error."
         yield Attention(text, commands.topics(target))
 
 
@@ -195,9 +210,13 @@ def refusing_text(names: Sequence[str], more: int, *, of: str = "", or_paused: b
     """
     number = len(names) + more
     others = number - len(names[:_NAMED])
-    named = ", ".join(names[:_NAMED]) + (f" and {others:,} more" if others else "")
-    paused = ", or an operator paused it" if or_paused else ""
-    return f"{'Topic' if number == 1 else 'Topics'} {named}{of}: {REFUSED}{paused}."
+    named = ", ".join(names[:_NAMED]) + (f" and {others:,} more" if others else "") + of
+    if or_paused:
+        subject = f"Topic {named} takes" if number == 1 else f"Topics {named} take"
+        why = "the broker refuses them, the map fails, or an operator paused it"
+        return f"{subject} no messages: {why}. Other topics go on."
+    topics = f"{'topic' if number == 1 else 'topics'} {named}"
+    return f"The broker takes no messages of {topics}, or the map fails: other topics go on."
 
 
 def _refused(publishers: tuple[Seen, ...]) -> Iterator[tuple[str | None, list[str], int]]:
@@ -227,8 +246,8 @@ def _blocked(status: Status, commands: Commands) -> Iterator[Attention]:
         )
 
 
-def _paused(status: Status, commands: Commands) -> Iterator[Attention]:
-    """Targets and topics that an operator has paused."""
+def _paused(status: Status, commands: Commands, said: str) -> Iterator[Attention]:
+    """Targets and topics that an operator has paused; `said` is what was said before."""
     for each in status.targets:
         if each.paused is not None:
             paused = _paused_text(each.paused_seconds or 0.0, each.paused_by or "", each.paused)
@@ -242,8 +261,11 @@ def _paused(status: Status, commands: Commands) -> Iterator[Attention]:
     for topic in status.paused_topics:
         of = f" of target {topic.target}" if topic.target else ""
         paused = _paused_text(topic.paused_seconds, topic.paused_by, topic.reason)
-        waits = _meanwhile(status, topic.target or DEFAULT_TARGET)
-        text = f"Topic {topic.topic}{of} {paused} {waits}"
+        backlog = _queue_of(status, topic.target or DEFAULT_TARGET).backlog
+        # The outbox counts no messages of one topic. Those of the target are said once.
+        waits = "" if backlog in said else f" Meanwhile {backlog}, other topics included."
+        said += waits
+        text = f"Topic {topic.topic}{of} {paused}{waits}"
         yield Attention(text, commands.resume(topic.topic, topic.target))
 
 
@@ -264,13 +286,13 @@ def _failing(status: Status, commands: Commands) -> Iterator[Attention]:
     concerned = [each.name for each in status.targets if each.failing.count]
     target = concerned[0] if len(concerned) == 1 else None
     of = f" of target {target}" if target else ""
-    tries = counted(worst.attempts, "attempt")
+    again = duration(max(0.0, worst.retry_seconds or 0.0))
+    tries = f"failed {counted(worst.attempts, 'time')}; the next attempt is in {again}."
     if found == Bounded(1, more=False):
-        again = duration(max(0.0, worst.retry_seconds or 0.0))
-        text = f"{of} fails and holds back its subject: after {tries} the next is in {again}."
+        text = f"{of} fails and holds back its subject. It {tries}"
         command = commands.event(worst.event_id)
     else:
-        text = f"{of} fail and hold back their subjects: one has had {tries}."
+        text = f"{of} fail and hold back their subjects. One {tries}"
         command = commands.messages("list", Selection(state="failing", target=target))
     text = f"{_messages(found)}{text} {_meanwhile(status, target)}"
     yield Attention(text, command, worst.error)
@@ -285,9 +307,16 @@ def _late(status: Status, queue: _Queue, commands: Commands) -> Iterator[Attenti
         slow = "The broker or the database is slow, or there are too few publishers."
         yield Attention(f"{behind} {slow}", commands.watch())
         return
+    others = any(
+        each.shard != hot.shard and queue.has(each.shard) and (each.oldest_seconds or 0.0) > LATE
+        for each in status.shards
+    )
+    about = behind if others else f"One subject{queue.of} is slow, the rest is not:"
     yield Attention(
-        f"{behind} Subject {hot.key} has {hot.messages:,} of the first {hot.looked:,} messages of "
-        f"shard {hot.shard}, which are sent one after another.",
+        f"{about} {hot.key} has at least {hot.messages:,} messages in shard {hot.shard}, the "
+        f"oldest waits for {duration(queue.oldest_seconds)}, and a subject is sent in its order, "
+        "one message after the other. More publishers do not help it: wait, or split the subject "
+        f"({_SPLIT}).",
         commands.entity(hot.key),
     )
 
@@ -308,9 +337,12 @@ def _dead(status: Status, commands: Commands) -> Iterator[Attention]:
 
 def _meanwhile(status: Status, target: str | None) -> str:
     """What waits for a target; None: for all of them."""
+    return f"Meanwhile {_queue_of(status, target).backlog}."
+
+
+def _queue_of(status: Status, target: str | None) -> _Queue:
     found = [_queue(status, each) for each in status.targets if each.name == target]
-    queue = found[0] if found else _whole(status)
-    return f"Meanwhile {queue.backlog}."
+    return found[0] if found else _whole(status)
 
 
 def _messages(number: Bounded) -> str:

@@ -56,6 +56,7 @@ class Operations(Operator):
 async def last_operation(session: Session, verb: Verb, of: str | None = None) -> datetime | None:
     """When a verb was last called, of one object or of any; None: not in the last 10,000 calls."""
     parameters = {"verb": verb, "object": of}
+    found: datetime | None
     ((found,),) = await session.fetch_rows("operation_last", parameters, limit=_LOOKED)
     return found
 

@@ -14,6 +14,7 @@ from dsql_outbox.operations.status import (
     FailureCounts,
     HotSubject,
     Seen,
+    Shard,
     Status,
     Stranded,
     TargetStatus,
@@ -79,7 +80,8 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
         ),
         (
             {"publishers": (Seen("p1", alive=False, seen_seconds=75.0, lease_seconds=15.0),)},
-            "The last one, p1, was seen 1 min 15 s ago.",
+            ("The last one, p1, was seen 1 min 15 s ago and ended without leaving: it was killed, "
+             "ran out of memory, or its host is gone. The log of its service says more. Then"),
             "dsql-outbox publish --sink URL",
         ),
         (
@@ -91,7 +93,14 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
         ),
         (
             {"publishers": (), "obstacles": Obstacles(read_only=True)},
-            "The database accepts no writes, so no publisher is alive: 2 messages wait",
+            ("The database accepts no writes, so nothing is stored and nothing is relayed: "
+             f"{WAIT} Publishers go on by themselves when it accepts writes."),
+            "dsql-outbox doctor",
+        ),
+        (
+            {"publishers": (), "obstacles": Obstacles(read_only=True), "oldest_seconds": None},
+            ("The database accepts no writes, so nothing is stored and nothing is relayed. "
+             "Publishers go on by themselves when it accepts writes."),
             "dsql-outbox doctor",
         ),
         (
@@ -108,8 +117,8 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
         (
             {"publishers": (Seen("p1", alive=True, seen_seconds=1.0, lease_seconds=15.0,
                                  paused=("orders",)),)},
-            ("Topic orders: the broker takes no messages there, or the map fails. Meanwhile "
-             f"{WAIT} The log of the publisher has the error."),
+            ("The broker takes no messages of topic orders, or the map fails: other topics go on. "
+             f"Meanwhile {WAIT} The publisher's log has the error."),
             "dsql-outbox topics list",
         ),
         (
@@ -125,22 +134,23 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
         ),
         (
             {"failures": failures(1, 0, 30.0)},
-            ("1 message fails and holds back its subject: after 12 attempts the next is in 30.0 s. "
-             f"Meanwhile {WAIT}"),
+            ("1 message fails and holds back its subject. It failed 12 times; the next attempt is "
+             f"in 30.0 s. Meanwhile {WAIT}"),
             f"dsql-outbox event {EVENT}",
         ),
         (
             {"failures": failures(20, 0, 30.0),
              "targets": lake("model", failing=Bounded(20, more=False)),
              "publishers": (ALIVE, PUBLISHER_OF_LAKE)},
-            ("20 messages of target lake fail and hold back their subjects: one has had 12 "
-             f"attempts. Meanwhile {LAKE_WAIT}"),
+            ("20 messages of target lake fail and hold back their subjects. One failed 12 times; "
+             f"the next attempt is in 30.0 s. Meanwhile {LAKE_WAIT}"),
             "dsql-outbox messages list --state=failing --target=lake",
         ),
         (
             {"paused_topics": (PausedTopic("orders", "ticket 7", "ann",
                                            datetime(2026, 1, 1, tzinfo=UTC), 7_200.0),)},
-            f"Topic orders has been paused for 2 h 0 min, by ann: ticket 7. Meanwhile {WAIT}",
+            ("Topic orders has been paused for 2 h 0 min, by ann: ticket 7. Meanwhile 2 messages "
+             "wait, the oldest for 0.3 s, other topics included."),
             "dsql-outbox topics resume -- orders",
         ),
         (
@@ -167,9 +177,17 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
         ),
         (
             {"oldest_seconds": 61.0, "hot_subject": HotSubject("Car/C 1", 4, 601, 1_000)},
-            ("Subject Car/C 1 has 601 of the first 1,000 messages of shard 4, which are sent one "
-             "after another."),
+            ("One subject is slow, the rest is not: Car/C 1 has at least 601 messages in shard 4, "
+             "the oldest waits for 1 min 1 s, and a subject is sent in its order, one message after "
+             "the other. More publishers do not help it: wait, or split the subject"),
             "dsql-outbox event -- 'Car/C 1'",
+        ),
+        (
+            {"oldest_seconds": 61.0, "hot_subject": HotSubject("Car/C-1", 4, 601, 1_000),
+             "shards": (Shard(4, 61.0, "p1", 1, 9.0), Shard(5, 60.5, "p1", 1, 9.0))},
+            ("The publishers are behind: 2 messages wait, the oldest for 1 min 1 s. Car/C-1 has at "
+             "least 601 messages in shard 4"),
+            "dsql-outbox event -- Car/C-1",
         ),
         (
             {"oldest_seconds": 61.0, "hot_subject": HotSubject("Car/C-1", 4, 300, 1_000)},
@@ -185,8 +203,8 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
         (
             {"targets": lake(), "hot_subject": HotSubject("Car/C-1", 1030, 30, 30),
              "publishers": (ALIVE, PUBLISHER_OF_LAKE)},
-            (f"The publishers of target lake are behind: {LAKE_WAIT} "
-             "Subject Car/C-1 has 30 of the first 30 messages of shard 1030"),
+            ("One subject of target lake is slow, the rest is not: Car/C-1 has at least 30 "
+             "messages in shard 1030"),
             "dsql-outbox event -- Car/C-1",
         ),
         (
@@ -221,3 +239,18 @@ def test_the_most_urgent_comes_first_and_nothing_is_said_twice() -> None:
         "1 message is a dead letter",
     ]
     assert found[1].error == "no such stream"
+
+
+def test_what_an_operator_paused_comes_behind_faults_and_its_backlog_is_said_once() -> None:
+    pauses = tuple(
+        PausedTopic(name, "", "ann", datetime(2026, 1, 1, tzinfo=UTC), 60.0)
+        for name in ("orders", "bills")
+    )
+    letters = {"dead_letters": Bounded(1, more=False), "dead_seconds": 9.0}
+    found = attention(status(publishers=(), paused_topics=pauses, **letters))
+    assert [each.text.split(" ")[0] for each in found] == ["No", "1", "Topic", "Topic"]
+    assert "".join(each.text for each in found).count("2 messages wait") == 1
+    found = attention(status(paused_topics=pauses, failures=failures(1, 0, 9.0)))
+    assert [each.text.split(" ")[0] for each in found] == ["1", "Topic", "Topic"]
+    found = attention(status(paused_topics=pauses))
+    assert "".join(each.text for each in found).count("2 messages wait") == 1

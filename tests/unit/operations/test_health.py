@@ -111,9 +111,9 @@ def test_paused_topics_are_named_and_leave_it_ready(health: Health) -> None:
     health(RelayProgress(paused=["events.A", "events.B"]))
     found = health.ready()
     assert (found.ready, found.paused) == (True, ["events.A", "events.B"])
-    assert found.summary.startswith("Topics events.A, events.B: the broker takes no messages there")
+    assert found.summary.startswith("Topics events.A, events.B take no messages: the broker ")
     health(RelayProgress(paused=["a", "b", "c", "d"], paused_more=650))
-    assert health.ready().summary.startswith("Topics a, b, c and 651 more: ")
+    assert health.ready().summary.startswith("Topics a, b, c and 651 more take ")
     health(RelayProgress(paused=["*"]))
     said = health.ready().summary
     assert said.startswith("An operator has paused the whole target, so its messages wait.")
@@ -167,8 +167,8 @@ def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Cl
         200,
         {
             "ready": True,
-            "summary": "Topic events.A: the broker takes no messages there, or the map fails, or "
-            "an operator paused it. See dsql-outbox status, and the log.",
+            "summary": "Topic events.A takes no messages: the broker refuses them, the map "
+            "fails, or an operator paused it. Other topics go on. See dsql-outbox status, and the log.",
             "database": "ok",
             "broker": "ok",
             "relay": "ok",
