@@ -7,7 +7,7 @@ Without a browser it reports that and does the rest.
 import asyncio
 import sys
 from argparse import ArgumentParser
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from itertools import count
@@ -19,15 +19,19 @@ from typing import Final
 
 import httpx
 import psycopg
-from benchmarks.console.browser_check import NoBrowser, look
+from benchmarks.console.browser_check import Consoles, NoBrowser, look
 from benchmarks.console.shown_pages import Shown, ids_of
 from tests.support.database_roles import as_role, made_roles
 
 from dsql_outbox.console import serve_console
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.outbox.message import Message
+from dsql_outbox.publisher import Publisher
+from dsql_outbox.publisher.sinks.port import Answer
 from dsql_outbox.schema import apply
 from dsql_outbox.schema.roles import Roles, grant
-from dsql_outbox.testing import EmbeddedPostgres
+from dsql_outbox.testing import EmbeddedPostgres, MemorySink
+from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 COME: Final = """
 INSERT INTO outbox.outbox
@@ -63,12 +67,14 @@ async def main(rows: int, pictures: Path | None, *, brief: bool) -> int:
         with made_roles(owner, Roles(reader="looker", writer="nobody")):
             grant(Database(owner), Roles(reader="looker"))
             async with (
+                healthy_outbox(server) as healthy,
+                console_at(healthy) as well,
                 traffic(owner),
                 console_at(Database(as_role(owner, "looker"))) as url,
                 console_at(Database(as_role(owner, "nobody"))) as bare,
             ):
                 slow = await timed(url, shown, TIMES_IF_BRIEF if brief else TIMES)
-                faults = await seen(url, bare, shown, pictures, brief=brief)
+                faults = await seen(Consoles(url, bare, well), shown, pictures, brief=brief)
     for each in (*slow, *faults):
         print(f"FAULT {each}")
     return 1 if slow or faults else 0
@@ -86,6 +92,37 @@ async def console_at(database: Database) -> AsyncGenerator[str]:
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+class UnhurriedSink(MemorySink):
+    """A sink that takes its time, so that some messages wait."""
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        await asyncio.sleep(0.3)
+        await super().publish(messages, answer)
+
+
+@asynccontextmanager
+async def healthy_outbox(server: EmbeddedPostgres) -> AsyncGenerator[Database]:
+    """An outbox to which events come, and whose publisher keeps up."""
+    database = Database(server.create_database("healthy"))
+    apply(database)
+    publisher = Publisher(database, UnhurriedSink())
+    tasks = {asyncio.create_task(publisher.run()), asyncio.create_task(_write_events(database))}
+    try:
+        yield database
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _write_events(database: Database) -> None:
+    async with AsyncWriter(database, WriterSettings(any_topic=True)) as writer:
+        for turn in count():
+            loan = Entity("Loan", f"LOAN-{turn % 40}", {"balance": str(turn)})
+            await writer.write(Event.new("LoanPaymentSubmitted", [loan]))
+            await asyncio.sleep(0.08 + 0.05 * sin(turn / 20))
 
 
 @asynccontextmanager
@@ -131,10 +168,10 @@ async def timed(url: str, shown: Shown, number: int) -> list[str]:
 
 
 async def seen(
-    url: str, bare: str, shown: Shown, pictures: Path | None, *, brief: bool
+    consoles: Consoles, shown: Shown, pictures: Path | None, *, brief: bool
 ) -> list[str]:
     try:
-        return await look(url, bare, shown, pictures, brief=brief)
+        return await look(consoles, shown, pictures, brief=brief)
     except NoBrowser as error:
         print(f"\nnot seen in a browser: {error}")
         return []

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmarks.console.shown_pages import Shown
 
@@ -19,13 +19,13 @@ _RULES: Final = {"runOnly": {"type": "tag", "values": _TAGS}}
 MAIN: Final = frozenset(
     {
         *("overview", "events", "event behind others", "entity", "dead letters", "failures"),
-        "conflicts",
-        "a role without rights",
+        *("conflicts", "a role without rights", "healthy"),
     }
 )
 """The pages that a brief look sees."""
 PICTURED: Final = frozenset(
     {
+        ("healthy", "light"),
         ("overview", "narrow"),
         ("event behind others", "dark"),
         ("entity", "narrow"),
@@ -33,7 +33,7 @@ PICTURED: Final = frozenset(
         ("a role without rights", "light"),
     }
 )
-"""The looks of pages that docs/console.md shows."""
+"""The looks of pages that README.md and docs/console.md show."""
 
 _OPTIONS: Final = ("--no-sandbox", "--disable-background-networking", "--disable-gpu")
 
@@ -41,6 +41,14 @@ _OPTIONS: Final = ("--no-sandbox", "--disable-background-networking", "--disable
 _CUT: Final = """[...document.querySelectorAll(".wide")]
   .filter((each) => each.scrollWidth > each.clientWidth)
   .map((each) => each.innerText.slice(0, 60))"""
+
+
+class Consoles(NamedTuple):
+    """The URLs of the consoles: on many rows, of a role without rights, on a healthy outbox."""
+
+    full: str
+    bare: str
+    healthy: str
 
 
 class NoBrowser(Exception):
@@ -121,21 +129,19 @@ class Looking:
 
 
 async def look(
-    url: str, bare: str, shown: Shown, pictures: Path | None, *, brief: bool
+    consoles: Consoles, shown: Shown, pictures: Path | None, *, brief: bool
 ) -> list[str]:
-    """Look at every page, or at the main ones only, and return the faults.
-
-    `bare` is the URL of a console whose role has no rights.
-    """
+    """Look at every page, or at the main ones only, and return the faults."""
     async with browsers() as browser:
         looking = Looking(browser, pictures)
-        pages = [(name, url + path.removeprefix("/")) for name, path in shown.pages()]
-        pages.append(("a role without rights", bare))
+        pages = [(name, consoles.full + path.removeprefix("/")) for name, path in shown.pages()]
+        pages.append(("a role without rights", consoles.bare))
+        pages.append(("healthy", consoles.healthy))
         pages = [each for each in pages if each[0] in MAIN or not brief]
         for name, address in pages:
             await _look_at(looking, name, address)
-        await _live(looking, url)
-        await _keyboard(looking, url)
+        await _live(looking, consoles.full)
+        await _keyboard(looking, consoles.full)
         said = f"{len(pages)} pages, each light, dark and at 400 pixels"
         print(f"\nseen in Chromium {browser.version}: {said}")
         return looking.faults

@@ -30,7 +30,8 @@ FROM made WHERE n >= {rows} - {rows} / 4;
 
 INSERT INTO outbox.outbox
 SELECT shard, position, id, CASE WHEN version = 1 THEN 0 ELSE position - 900000000 END, type, name,
-  version, 'events.' || event_type, '{{}}', '{{"id": "' || id || '"}}', 44, saved
+  version, 'events.' || event_type, json_build_object('type', event_type),
+  '{{"id": "' || id || '"}}', 44, saved
 FROM made;
 
 INSERT INTO outbox.outbox_failures
@@ -40,7 +41,7 @@ FROM made WHERE n < {rows} / 100;
 
 INSERT INTO outbox.dead_letters
 SELECT md5('letter ' || n)::uuid, saved, shard, position, 0, type, name, version,
-  'events.' || event_type, '{{}}', 2, saved, error, 1 + n % 5, 0,
+  'events.' || event_type, json_build_object('type', event_type), 2, saved, error, 1 + n % 5, 0,
   replace(regexp_replace(error, '[^ ]*[0-9][^ ]*', '*', 'g'), '* *', '*')
 FROM made CROSS JOIN LATERAL (
   SELECT CASE WHEN n % 500 = 7 THEN 'kafka: the topic ' || 'events.' || event_type || ' does not exist'
