@@ -20,7 +20,7 @@ from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.failure import add_schema, is_waking, is_wrong_password
 from dsql_outbox.outbox.settings import require_positive
 
-from .address import CLIENT_ENCODING, Address, Endpoint, Isolation
+from .address import Address, Endpoint, Isolation
 from .connection import AsyncConnection, Connection, connecting_until, not_connected
 from .rate_limit import OPENS_PER_SECOND, OpenRate
 from .url_scheme import address_of
@@ -238,7 +238,9 @@ class Database:
     def _parameters(self, found: dict[str, Any]) -> dict[str, Any]:
         return found | {
             "autocommit": True,
-            "client_encoding": CLIENT_ENCODING,  # whatever the URL or PGCLIENTENCODING says
+            # Whatever the URL or PGCLIENTENCODING says, and as the server spells it: pgbouncer
+            # compares the two, and with another spelling it sends a SET before each transaction.
+            "client_encoding": "UTF8",
             "connect_timeout": math.ceil(self._connect_timeout),
             # psycopg numbers the statements that it prepares. Behind a transaction pooler the
             # same name may be another client's statement. psycopg also sends DEALLOCATE, which

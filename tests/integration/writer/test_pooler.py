@@ -115,6 +115,20 @@ def test_everything_that_a_writer_offers_works(
     assert len(stored(direct, "outbox")) == 32
 
 
+def test_a_pooler_adds_a_statement_only_when_a_session_goes_to_a_part_with_another_name(
+    url: str, direct: psycopg.Connection[tuple[object, ...]], postgres: EmbeddedPostgres
+) -> None:
+    direct.execute(f"ALTER DATABASE {direct.info.dbname} SET log_statement = 'all'")  # type: ignore[arg-type]
+    before = postgres.log.stat().st_size
+    with Writer(Database(url), QUICK) as writer:
+        for number in range(7):
+            writer.write(Event.new("CarSold", [Entity("Car", f"C-{number}")]))
+    log = postgres.log.read_bytes()[before:]
+    assert log.count(b"event_write_one") + log.count(b"Write one event") >= 7
+    sent = {line for line in log.splitlines() if b" statement: SET " in line}
+    assert len(sent) <= 3, sent  # the pooler's sessions, each of which gets the name once
+
+
 @pytest.mark.anyio
 async def test_the_prepared_reads_and_beats_of_two_schemas_meet_in_the_same_sessions(
     url: str, direct: psycopg.Connection[tuple[object, ...]]

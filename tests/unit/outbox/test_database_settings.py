@@ -183,7 +183,7 @@ def test_connections_commit_by_themselves_and_find_dead_links() -> None:
     expected = {
         "host": "h",
         "autocommit": True,
-        "client_encoding": "utf-8",
+        "client_encoding": "UTF8",
         "connect_timeout": 10,
         "fallback_application_name": "dsql-outbox writer",
         "tcp_user_timeout": 10_000,
