@@ -148,7 +148,8 @@ def test_it_is_not_ready_while_the_broker_is_down_and_ready_again_after(
             503,
             {
                 "ready": False,
-                "summary": "No messages are relayed: broker cannot be reached.",
+                "summary": "No messages are relayed: broker cannot be reached. "
+                "See dsql-outbox status, and the log.",
                 "database": "ok",
                 "broker": "cannot be reached",
                 "relay": "ok",

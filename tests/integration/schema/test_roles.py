@@ -138,7 +138,7 @@ WHO_RUNS = {
         *("archive_named_file", "archive_page", "archived_events", "event_lock", "job_row"),
         *("operation", "record_payload"),
         *("replay", "rights_present", "roles_acting", "roles_present", "rows_estimate"),
-        "subject_events",
+        *("roles_publishing", "subject_events"),
         *(
             "schema_owners",
             "schema_shape",
@@ -157,7 +157,8 @@ WHO_RUNS = {
     "reader": (
         *("archive_named_file", "archive_page", "conflicts_recent", "failure_page", "job_row"),
         *("events_newest", "letter_find", "letter_groups", "letter_page", "waiting_newest"),
-        *("operation_page", "record", "shards_orphaned", "status", "subject_events"),
+        *("operation_page", "record", "rights_present", "roles_publishing"),
+        *("shards_orphaned", "status", "subject_events"),
         *("target_known", "target_list", "topic_page", "waiting_find"),
         *("verify", "waiting_first", "waiting_page", "waiting_payload"),
     ),
