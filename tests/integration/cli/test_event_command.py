@@ -22,6 +22,7 @@ from tests.support.waiting import wait_until
 from dsql_outbox.cli.main import main
 from dsql_outbox.observability import TraceFacts
 from dsql_outbox.operations import Messages, Selection, Targets, Topics
+from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.outbox import Database, Event
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry
 from dsql_outbox.testing import MemorySink
@@ -106,7 +107,10 @@ def test_an_event_that_fails_says_when_it_is_tried_again(url: str) -> None:
     assert "the disk of the broker is full" in found
 
 
-def test_an_event_that_left_the_outbox_names_each_target(url: str) -> None:
+def test_an_event_that_left_the_outbox_names_each_target(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
     early, dead = written(url, event("a"), event("b"))
     refused(url, dead, "not for me")
     found = asked(url, early)
@@ -239,8 +243,10 @@ def announced(sql: psycopg.Connection[Any], target: str, paused: str, waits: str
 
 
 def test_an_event_says_what_keeps_its_publishers_from_sending_it(
-    url: str, sql: psycopg.Connection[Any]
+    url: str, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
+
     async def targets() -> None:
         async with Targets(Database(url)) as tool:
             for name, kind in (("away", "sink"), ("held", "sink"), ("model", "model")):
