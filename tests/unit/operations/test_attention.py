@@ -178,8 +178,8 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
         (
             {"oldest_seconds": 61.0, "hot_subject": HotSubject("Car/C 1", 4, 601, 1_000)},
             ("One subject is slow, the rest is not: Car/C 1 has at least 601 messages in shard 4, "
-             "the oldest waits for 1 min 1 s, and a subject is sent in its order, one message after "
-             "the other. More publishers do not help it: wait, or split the subject"),
+             "the oldest waits for 1 min 1 s, and a subject is sent in its order, one message "
+             "after the other. More publishers do not help it: wait, or split the subject"),
             "dsql-outbox event -- 'Car/C 1'",
         ),
         (
