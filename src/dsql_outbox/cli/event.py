@@ -36,7 +36,7 @@ from .output import (
     say,
     say_folded,
     say_wrapped,
-    without_places,
+    with_first_place,
 )
 from .signals import READ_ONLY
 
@@ -149,7 +149,7 @@ def _show(found: Found) -> None:
         say()
         say_wrapped(each.text)
         if each.error:
-            say_folded(f"  {without_places(each.error)}")
+            say_folded(f"  {with_first_place(each.error)}")
         for effect, command in each.commands:
             say(f"  {effect}:")
             say(f"    {command}")

@@ -5,6 +5,7 @@ brokers and databases must not steer a terminal.
 """
 
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -174,9 +175,18 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def without_places(error: str) -> str:
-    """An error on one line: of that of a function, what it raised without the places."""
-    return one_line(error.partition("\n  ")[0])
+_PLACE: Final = re.compile(r"(?:.*[/\\])?([^/\\]+:\d+ .+)")
+"""A place in the code: the folder, which a line has no room for, and the rest."""
+
+
+def with_first_place(error: str) -> str:
+    """An error on one line: of that of a function, what it raised and where in the user's code.
+
+    The place is that of the function itself, ``FILE:LINE NAME`` without the folder.
+    """
+    raised, _, places = error.partition("\n  ")
+    place = _PLACE.fullmatch(places.partition("\n")[0])
+    return one_line(f"{raised} at {place[1]}" if place else raised)
 
 
 def of_about(done: int, total: int | None) -> str:

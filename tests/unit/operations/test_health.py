@@ -168,8 +168,8 @@ def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Cl
         {
             "ready": True,
             "summary": "Topic events.A takes no messages: the broker refuses them, the map "
-            "fails, or an operator paused it. Other topics go on. "
-            "See dsql-outbox status, and the log.",
+            "fails, or an operator paused it. Other topics go on. See dsql-outbox status, and the "
+            "log.",
             "database": "ok",
             "broker": "ok",
             "relay": "ok",

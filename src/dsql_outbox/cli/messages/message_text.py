@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from dsql_outbox.cli.output import counted, one_line, without_places
+from dsql_outbox.cli.output import counted, one_line, with_first_place
 from dsql_outbox.operations.undelivered import UndeliveredMessage
 
 
@@ -14,7 +14,7 @@ def listed(message: UndeliveredMessage) -> tuple[str, str]:
         facts.insert(0, f"target {message.target}")
     if message.attempts:
         facts.append(counted(message.attempts, "attempt"))
-    error = without_places(message.error or "")
+    error = with_first_place(message.error or "")
     return (
         f"{message.event_id}  {message.state:7}  {_time(message.since)}  {key}",
         f"  {', '.join(facts)}" + (f": {error}" if error else ""),

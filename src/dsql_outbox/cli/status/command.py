@@ -15,7 +15,7 @@ from dsql_outbox.cli.output import (
     say_all,
     say_folded,
     say_wrapped,
-    without_places,
+    with_first_place,
 )
 from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.cli.tool_call import called
@@ -115,7 +115,7 @@ def _attend(now: Status) -> None:
     for each in (*attention(now),)[:_ATTENTION] or (verdict(now),):
         say_wrapped(each.text)
         if each.error:
-            say_folded(f"  {without_places(each.error)}")
+            say_folded(f"  {with_first_place(each.error)}")
         if each.command:
             say(f"  {each.command}")
     more = len(attention(now)) - _ATTENTION

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from dsql_outbox.cli.output import columns, counted, filled_state, shown_width, without_places
+from dsql_outbox.cli.output import columns, counted, filled_state, shown_width, with_first_place
 from dsql_outbox.observability.shown_text import duration
 from dsql_outbox.operations.attention import REFUSED
 from dsql_outbox.operations.conflicts import REMEDIES, ConflictReport, ContendedEntity
@@ -167,7 +167,7 @@ def _failure_rows(now: Status) -> Iterator[tuple[str, ...]]:
             *_target(now, found.shard),
             str(found.attempts),
             "blocked" if retry is None else f"in {duration(retry)}",
-            without_places(found.error),
+            with_first_place(found.error),
         )
 
 
