@@ -13,7 +13,7 @@ from dsql_outbox.observability.shown_text import counted
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.schema.session import Session
 
-from .attention import publishers_of, unattended_text
+from .attention import publishers_of, refusing_text, unattended_text
 from .obstacles import Obstacles
 from .operations import last_operation
 from .operator_commands import Commands
@@ -29,6 +29,10 @@ _GONE: Final = (
     "does. A replay sends it again, perhaps a second time."
 )
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+_Said = tuple[str] | tuple[str, tuple[str, str]]
+"""A sentence, maybe with what an operator may do: the effect and the command."""
 
 
 class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -166,8 +170,8 @@ class _Report(NamedTuple):
     def of_waiting(self, message: UndeliveredMessage, before: Predecessor | None) -> Finding:
         """The finding of a message in the outbox."""
         place = f"{_name(message)} waits in shard {message.shard} at position {message.position}."
-        trouble = [*self._trouble(message)]
-        texts, commands = [place, *trouble], [*self._remedies(message, "it", "its topic")]
+        texts, commands = [place, *self._trouble(message)], [*self._remedies(message, "it")]
+        pauses = [*self._pause(message, "It", "Resume its topic")]
         error, first = message.error, None
         if before is not None:
             first = before.first.event_id
@@ -176,10 +180,13 @@ class _Report(NamedTuple):
             texts.append(f"It is behind {least}{number} of its subject; the first is of {first}.")
             texts += self._trouble(before.first, "That one")
             error = error or before.first.error
-            commands += self._remedies(before.first, "the first one", "the topic of the first one")
+            commands += self._remedies(before.first, "the first one")
+            resume = "Resume the topic of the first one"
+            pauses += self._pause(before.first, "The first one", resume)
         elif message.behind:
             texts.append("It is behind another message of its subject.")
-        for text, *remedy in self._target_trouble(message):
+        # A pause is on purpose, so it comes behind the faults.
+        for text, *remedy in (*self._target_trouble(message), *pauses):
             texts.append(text)
             commands += remedy
         if texts == [place]:
@@ -247,21 +254,29 @@ class _Report(NamedTuple):
             again = shown_time(message.retry_at)
             yield f"{it} failed {times}. The next attempt is at {again}."
         if self._is_refused(message):
-            yield f"The broker takes no messages of topic {message.topic}, or the map fails there."
-        elif message.paused and not self._target_pause(message):
-            yield f"{it} is paused, with topic {message.topic}{self._since(message)}."
+            yield refusing_text([message.topic], 0)
 
-    def _target_trouble(
-        self, message: UndeliveredMessage
-    ) -> Iterator[tuple[str] | tuple[str, tuple[str, str]]]:
+    def _pause(self, message: UndeliveredMessage, it: str, resume: str) -> Iterator[_Said]:
+        """The pause of its topic by an operator, and the command that ends it."""
+        if message.paused and not (self._is_refused(message) or self._target_pause(message)):
+            text = f"{it} is paused, with topic {message.topic}{self._since(message)}."
+            yield text, (resume, self.commands.resume(message.topic, message.target))
+
+    def _target_trouble(self, message: UndeliveredMessage) -> Iterator[_Said]:
         """What keeps all messages of its target: sentences, maybe with what an operator may do."""
         name = message.target or DEFAULT_TARGET
         target = self.targets.get(name)
         if target is not None and target.state != "running":
             yield (f"Target {name} is {target.state}: its messages are sent when it runs.",)
             return
+        yield from self._unattended(message, name, target)
         if (pause := self._target_pause(message)) is not None:
             yield pause, ("Resume its target", self.commands.resume_target(name))
+
+    def _unattended(
+        self, message: UndeliveredMessage, name: str, target: Target | None
+    ) -> Iterator[_Said]:
+        """That no publisher relays its target, if so."""
         own = publishers_of(self.publishers, name)
         of = "" if message.target is None else f" of target {name}"
         missing = unattended_text(own, of, self.obstacles)
@@ -301,17 +316,13 @@ class _Report(NamedTuple):
         own = publishers_of(self.publishers, message.target or DEFAULT_TARGET)
         return any(each.alive and message.topic in each.paused for each in own)
 
-    def _remedies(
-        self, message: UndeliveredMessage, it: str, topic: str
-    ) -> Iterator[tuple[str, str]]:
-        """What an operator may do about a failing, refused or paused message."""
+    def _remedies(self, message: UndeliveredMessage, it: str) -> Iterator[tuple[str, str]]:
+        """What an operator may do about a failing or refused message."""
         if message.state == "failing":
             yield f"Send {it} now", self.commands.message("retry", message)
             yield f"Give up on {it}", self.commands.message("drop", message)
         if self._is_refused(message):
             yield "List the topics that take no messages", self.commands.topics(message.target)
-        elif message.paused and not self._target_pause(message):
-            yield f"Resume {topic}", self.commands.resume(message.topic, message.target)
 
 
 def shown_time(at: datetime) -> str:

@@ -260,16 +260,17 @@ def test_an_event_says_what_keeps_its_publishers_from_sending_it(
     done: dict[str, Any] = json.loads(run(url, "event", event_id, "--json").stdout)
     found = {each.get("target"): each for each in done["findings"]}
     refused, away, held, model = (found[name] for name in ("default", "away", "held", "model"))
-    assert refused["text"].count("broker takes no messages of topic events.CarMoved") == 1
+    assert refused["text"].count("The broker takes no messages of topic events.CarMoved") == 1
     assert refused["commands"] == [
         ["List the topics that take no messages", "dsql-outbox topics list --target=default"]
     ]
     assert "No publisher of target away has reached its broker for 2 h 0 min." in away["text"]
     assert held["text"].count("paused") == 1
-    assert "by postgres: the move. No publisher of target held is alive." in held["text"]
+    assert "No publisher of target held is alive. Target held is paused since 20" in held["text"]
+    assert held["text"].endswith(", by postgres: the move.")
     assert held["commands"] == [
-        ["Resume its target", "dsql-outbox targets resume -- held"],
         ["Start a publisher", "dsql-outbox publish --sink URL --target=held"],
+        ["Resume its target", "dsql-outbox targets resume -- held"],
     ]
     assert "No publisher of target model is alive." in model["text"]
     assert "commands" not in model
