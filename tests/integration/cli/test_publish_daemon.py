@@ -308,7 +308,7 @@ def test_an_error_that_ends_it_is_json_too(database_url: str) -> None:
     assert done.code == 78
     (line,) = [json.loads(line) for line in done.err.splitlines()]
     assert line["level"] == "ERROR"
-    assert line["message"].endswith("run `dsql-outbox schema apply`")
+    assert line["message"].endswith("`dsql-outbox schema apply` makes it new and empty")
 
 
 def test_metrics_that_are_refused_cost_one_line_and_no_failure(url: str) -> None:

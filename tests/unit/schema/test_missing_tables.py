@@ -18,7 +18,7 @@ def test_nothing_is_said_of_a_schema_that_has_all() -> None:
     assert describe("outbox", PLACE, ALL, ALL) is None
 
 
-@pytest.mark.parametrize("present", [None, set()])
+@pytest.mark.parametrize("present", [None, set[str]()])
 def test_a_schema_that_is_gone_names_the_database_and_warns_of_a_new_one(
     present: set[str] | None,
 ) -> None:
