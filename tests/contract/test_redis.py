@@ -333,7 +333,7 @@ async def test_a_receipt_waits_until_the_file_is_synced(own_server: RedisServer)
         own_server.configured(appendfsync="no"),
         pytest.raises(SinkUnavailable, match="did not sync its file in time"),
     ):
-        async with open_sink(f"{own_server.url}?fsync=yes&timeout=0.5") as sink:
+        async with open_sink(f"{own_server.url}?fsync=yes&timeout=2") as sink:
             await published(sink, a_run(5))
     own_server.client.config_set("appendonly", "no")
     with pytest.raises(SinkUnavailable, match="appendonly"):

@@ -245,7 +245,7 @@ def test_a_document_that_is_no_lines_stores_nothing_and_says_how_to_make_lines(
 def test_missing_tables_end_it_with_the_command_to_run(database_url: str) -> None:
     done = invoke("write", "--database", database_url, stdin=lines([event("a"), event("b")]))
     assert (done.code, done.out, failures(done.err)) == (78, b"", [])
-    assert "run `dsql-outbox schema apply`" in done.err
+    assert "`dsql-outbox schema apply` makes it new and empty" in done.err
     assert "write again from line 1 of -" in done.err
 
 

@@ -90,10 +90,10 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setattr(TokenManager, "get_token", lambda _: f"token {next(tokens)}")
     with serving() as cluster:
 
-        def here(address: DsqlAddress, *, role_path: bool = False) -> dict[str, Any]:
+        def here(address: DsqlAddress, part: str, *, role_path: bool = False) -> dict[str, Any]:
             plain = {"sslmode": "disable", "sslnegotiation": "postgres", "gssencmode": "disable"}
             local = {"hostaddr": "127.0.0.1", "port": cluster.port}
-            return signed(address, role_path=role_path) | plain | local
+            return signed(address, part, role_path=role_path) | plain | local
 
         monkeypatch.setattr(DsqlAddress, "parameters", here)
         yield cluster
