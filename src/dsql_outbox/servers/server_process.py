@@ -33,16 +33,17 @@ _PORTS: Final = range(15_000, 30_000)
 
 def free_port(preferred: int = 0) -> int:
     """A TCP port of 127.0.0.1 on which nothing listens: `preferred`, or one from 15000 to 29999."""
-    if preferred and _is_free(preferred):
+    if preferred and _is_free(preferred, reuse=True):
         return preferred
-    while not _is_free(port := random.choice(_PORTS)):  # noqa: S311 - not a secret
+    while not _is_free(port := random.choice(_PORTS), reuse=False):  # noqa: S311 - not a secret
         pass
     return port
 
 
-def _is_free(port: int) -> bool:
+def _is_free(port: int, *, reuse: bool) -> bool:
+    """Whether nothing has bound a port; with `reuse`, whether nothing listens on it."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(reuse))
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

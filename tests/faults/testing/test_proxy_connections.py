@@ -12,6 +12,7 @@ from psycopg.errors import OperationalError
 from tests.support.proxy_clients import INSERT, SyncClient, own_socket
 
 from dsql_outbox.outbox import SettingsError
+from dsql_outbox.servers import server_process
 from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing import PostgresProxy, TcpProxy
 
@@ -40,6 +41,17 @@ def test_nobody_listens_during_a_pause_and_open_connections_stay(
     with pytest.raises(OperationalError, match="Connection refused"):
         psycopg.connect(proxy.url)
     client.execute(INSERT, [1])
+    proxy.resume_listening()
+    psycopg.connect(proxy.url).close()
+
+
+def test_nobody_takes_the_port_during_a_pause(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.pause_listening()
+    other = free_port()
+    monkeypatch.setattr(server_process, "_PORTS", [proxy.port] * 1_000 + [other])
+    assert free_port() == other
     proxy.resume_listening()
     psycopg.connect(proxy.url).close()
 

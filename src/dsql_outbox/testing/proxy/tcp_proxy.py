@@ -157,6 +157,7 @@ class TcpProxy:
         self._refusals: int | None = 0
         self._links: set[Link] = set()
         self._listener: asyncio.Server | None = None
+        self._held: socket.socket | None = None
 
     @property
     def opened(self) -> int:
@@ -251,7 +252,15 @@ class TcpProxy:
         return refuses
 
     async def _listen(self) -> None:
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        held, self._held = self._held or self._hold(), None
+        self._listener = await asyncio.start_server(self._accept, sock=held)
+
+    def _hold(self) -> socket.socket:
+        """Bind the port: nobody else takes it, and clients are refused until it listens."""
+        held = socket.socket()
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", self.port))
+        return held
 
     async def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -262,6 +271,7 @@ class TcpProxy:
             await asyncio.sleep(0)
             self._listener.close()
             self._listener = None
+            self._held = self._hold()
 
     async def _cut_all(self, *, reset: bool) -> None:
         for link in self._links:
@@ -273,6 +283,8 @@ class TcpProxy:
 
     async def _shut_down(self) -> None:
         await self._stop_listening()
+        if self._held is not None:
+            self._held.close()
         # A connection that was just accepted gets its task some turns of the loop later, from a
         # task of asyncio's own. So this ends only when no task is left.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
