@@ -38,6 +38,6 @@ def address_of(
         case kind:
             hidden = "@" in url and "://" not in url  # the apparent scheme may be part of a login
             shown = "" if hidden else f" {kind}:"
-            raise SettingsError(
-                f"unknown kind of database{shown} (known: postgresql://, dsql://, embedded:)"
-            )
+            driver = "; leave out the driver behind the +" if "+" in shown else ""
+            known = "postgresql://, dsql://, embedded:"
+            raise SettingsError(f"unknown kind of database{shown} (known: {known}){driver}")

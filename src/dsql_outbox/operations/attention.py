@@ -156,7 +156,7 @@ def _remedy(status: Status, queue: _Queue, commands: Commands) -> tuple[str, str
         return grant, commands.grant_publisher(each.role)
     if queue.is_model:
         return " Start the program that applies its messages.", None
-    start = " Then start it, with the URL of its broker."
+    start = " Then start it as before: with the URL of its broker, and its --map if it had one."
     return start, commands.publish(queue.name if queue.of else None)
 
 

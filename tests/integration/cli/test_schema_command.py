@@ -112,6 +112,7 @@ def test_the_installed_command_works_in_a_process_of_its_own(database_url: str) 
     [
         ((), "no database: give --database URL or set DSQL_OUTBOX_DATABASE"),
         (("--database", "mysql://me:s3cret@host/db"), "unknown kind of database mysql:"),
+        (("--database", "postgresql+asyncpg://host/db"), "leave out the driver behind the +"),
         (("--database", CLOSED, "--schema", "A"), "schema 'A' must be lower-case letters"),
         (("--database", CLOSED, "--shards", "0"), "shards must be from 1 to 1024, got 0"),
         (("--database", CLOSED, "--shards", "many"), "'many' is not a valid integer"),

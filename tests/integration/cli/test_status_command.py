@@ -55,7 +55,10 @@ def add_failure(
 def test_an_empty_outbox_is_all_zeros(url: str) -> None:
     shard = {"oldestSeconds": None, "owner": None, "epoch": 0, "leaseSeconds": None}
     nobody = "No publisher is alive: no message waits. If one ran, it ended by itself, and the log"
-    nobody += " of its service says why. Then start it, with the URL of its broker."
+    nobody += (
+        " of its service says why. Then start it as before: with the URL of its broker, and its"
+    )
+    nobody += " --map if it had one."
     start = "dsql-outbox publish --sink URL"
     assert as_json(url) == {
         "attention": [{"text": nobody, "command": start, "error": None}],
@@ -202,8 +205,8 @@ def test_piped_it_is_aligned_text_without_colours(url: str, sql: psycopg.Connect
     assert done.code == 0
     assert done.out.decode() == (
         "No publisher is alive: 1 message waits, the oldest for 1 h 6 min. If one ran, it\n"
-        "ended by itself, and the log of its service says why. Then start it, with the\n"
-        "URL of its broker.\n"
+        "ended by itself, and the log of its service says why. Then start it as before:\n"
+        "with the URL of its broker, and its --map if it had one.\n"
         "  dsql-outbox publish --sink URL\n"
         "\n"
         "outbox        schema outbox\n"
