@@ -79,7 +79,7 @@ def _unheard(_index: int, _outcome: Outcome) -> None:
 
 
 class _WholeBatches(_Around):
-    """A sink that takes runs, and sends the rest of one behind a message that is refused."""
+    """A sink of runs that goes on behind a refused message, with the rest of its run."""
 
     keeps_prefix = True
 

@@ -1,7 +1,7 @@
 """What needs an operator, as sentences: the same ones on every surface. Pure."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -143,21 +143,39 @@ def _unattended(status: Status, queue: _Queue, commands: Commands) -> Iterator[A
     if status.obstacles.read_only:
         end = ""  # the publishers wait, and cannot announce themselves
     waits = "." if status.obstacles.read_only and not queue.waits else f": {queue.backlog}."
-    advice, command = _remedy(status, queue, commands)
-    yield Attention(f"{missing}{waits}{end}{advice}", command)
+    target = queue.name if queue.of else None
+    remedy = remedy_of(status.obstacles, target, commands, is_model=queue.is_model)
+    yield Attention(f"{missing}{waits}{end} {remedy.advice}", remedy.command)
 
 
-def _remedy(status: Status, queue: _Queue, commands: Commands) -> tuple[str, str | None]:
-    """What brings a publisher of a target back, and the command for that."""
-    if status.obstacles.read_only:
-        return " Publishers go on by themselves when it accepts writes.", commands.doctor()
-    for each in status.obstacles.roles:
-        grant = " The owner of the tables grants it; then start the publisher again."
-        return grant, commands.grant_publisher(each.role)
-    if queue.is_model:
-        return " Start the program that applies its messages.", None
-    start = " Then start it as before: with the URL of its broker, and its --map if it had one."
-    return start, commands.publish(queue.name if queue.of else None)
+class Remedy(NamedTuple):
+    """What brings a publisher back: how, the command if there is one, and its effect in short."""
+
+    advice: str
+    effect: str = ""
+    command: str | None = None
+
+
+def remedy_of(
+    obstacles: Obstacles, target: str | None, commands: Commands, *, is_model: bool
+) -> Remedy:
+    """What brings a publisher of a target back, of which none is alive; None: the default one."""
+    if obstacles.read_only:
+        advice = "Publishers go on by themselves when it accepts writes."
+        return Remedy(advice, "Look why", commands.doctor())
+    if obstacles.roles:
+        return Remedy(
+            "The owner of the tables grants it; then start the publisher again.",
+            "As the owner of the tables, grant it",
+            commands.grant_publisher(obstacles.roles[0].role),
+        )
+    if is_model:
+        return Remedy("Start the program that applies its messages.")
+    return Remedy(
+        "Then start it as before: with the URL of its broker, and its --map if it had one.",
+        "Start a publisher",
+        commands.publish(target),
+    )
 
 
 def publishers_of(publishers: Sequence[Seen], target: str) -> list[Seen]:

@@ -13,7 +13,7 @@ from dsql_outbox.observability.shown_text import counted
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.schema.session import Session
 
-from .attention import publishers_of, refusing_text, unattended_text
+from .attention import publishers_of, refusing_text, remedy_of, unattended_text
 from .obstacles import Obstacles
 from .operations import last_operation
 from .operator_commands import Commands
@@ -192,8 +192,11 @@ class _Report(NamedTuple):
         if texts == [place]:
             texts.append("It is the first message of its subject: a publisher sends it next.")
         trace_id = _trace_id(message)
-        once = tuple({command: (effect, command) for effect, command in commands[::-1]}.values())
-        return Finding(" ".join(texts), message.target, error, first, once[::-1], trace_id)
+        once: dict[str, str] = {}
+        for effect, command in commands:
+            once.setdefault(command, effect)
+        named = tuple((effect, command) for command, effect in once.items())
+        return Finding(" ".join(texts), message.target, error, first, named, trace_id)
 
     def may_have_come_later(self, kept: Collection[str]) -> list[str]:
         """The targets without a message of the event that may be younger, and were not filled."""
@@ -284,15 +287,13 @@ class _Report(NamedTuple):
             return
         if any(each.alive for each in own):
             yield (f"{missing}.",)
-        elif self.obstacles.read_only:
-            yield f"{missing}.", ("Look why", self.commands.doctor())
-        elif self.obstacles.roles:
-            grant = self.commands.grant_publisher(self.obstacles.roles[0].role)
-            yield f"{missing}.", ("As the owner of the tables, grant it", grant)
-        elif target is not None and target.kind == "model":
-            yield (f"{missing}.",)
+            return
+        is_model = target is not None and target.kind == "model"
+        remedy = remedy_of(self.obstacles, message.target, self.commands, is_model=is_model)
+        if remedy.command is None:
+            yield (f"{missing}. {remedy.advice}",)
         else:
-            yield f"{missing}.", ("Start a publisher", self.commands.publish(message.target))
+            yield f"{missing}.", (remedy.effect, remedy.command)
 
     def _since(self, message: UndeliveredMessage) -> str:
         """Since when and by whom the topic of a message is paused, after a comma."""
