@@ -272,5 +272,26 @@ def test_an_event_says_what_keeps_its_publishers_from_sending_it(
         ["Start a publisher", "dsql-outbox publish --sink URL --target=held"],
         ["Resume its target", "dsql-outbox targets resume -- held"],
     ]
-    assert "No publisher of target model is alive." in model["text"]
+    no_program = (
+        "No publisher of target model is alive. Start the program that applies its messages."
+    )
+    assert model["text"].endswith(no_program)
     assert "commands" not in model
+
+
+def test_a_missing_publisher_comes_before_a_topic_that_was_paused_on_purpose(url: str) -> None:
+    _, event_id = written(url, event("a"), event("a", 1))
+
+    async def pause() -> None:
+        async with Topics(Database(url)) as topics:
+            await topics.pause("events.CarMoved", "the tax year")
+
+    anyio.run(pause)
+    done: dict[str, Any] = json.loads(run(url, "event", event_id, "--json").stdout)
+    (found,) = done["findings"]
+    assert found["commands"] == [
+        ["Start a publisher", "dsql-outbox publish --sink URL"],
+        ["Resume its topic", "dsql-outbox topics resume -- events.CarMoved"],
+    ]
+    assert found["text"].count("paused") == 2, "it is, and so is the first one of its subject"
+    assert "the tax year. The first one is paused" in found["text"]
