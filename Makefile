@@ -59,12 +59,12 @@ coverage: ## run all tests and fail when too few branches are covered
 test-slow: $(VENV)/.dev ## run the tests that `make test` leaves out, since each takes many seconds
 	$(BIN)/pytest $(call XDIST,5) -m slow
 
-repeat: $(VENV)/.dev ## run the tests N times beside LOAD busy loops; stop at the first run that fails (PARTS=tests/..)
+repeat: $(VENV)/.dev ## run the tests N times, with new examples, beside LOAD busy loops, until one fails (PARTS=tests/..)
 	@trap 'kill $$busy 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
 	for loop in $$(seq 1 $(or $(LOAD),0)); do (while :; do :; done) & busy="$$busy $$!"; done; \
 	for run in $$(seq 1 $(or $(N),10)); do \
 		printf '\n+ run %s of %s\n' $$run $(or $(N),10); started=$$(date +%s); \
-		$(PYTEST) $(PARTS) || { printf '\nrun %s failed; seconds of those before it:%s\n' $$run "$${took:- none}"; exit 1; }; \
+		FRESH=1 $(PYTEST) $(PARTS) || { printf '\nrun %s failed; seconds of those before it:%s\n' $$run "$${took:- none}"; exit 1; }; \
 		took="$$took $$(($$(date +%s) - started))"; \
 	done; \
 	printf '\nno run failed; seconds of each:%s\n' "$$took"
