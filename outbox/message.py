@@ -1,7 +1,7 @@
 """The message that a broker receives, its topic, its headers and its key."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
@@ -173,6 +173,13 @@ def subject_key(entity_type: str, entity_id: str) -> str:
     not printable, and ``/`` in a type are percent-encoded as UTF-8.
     """
     return f"{_type(entity_type)}/{entity_id if _PLAIN_ID(entity_id) else _readable(entity_id)}"
+
+
+def subject_keys(types: Sequence[str], ids: Sequence[str]) -> list[str]:
+    """Return the keys of several entities, as `subject_key` does."""
+    if len({*types}) == 1 and _PLAIN_ID("".join(ids)):
+        return list(map(f"{_type(types[0])}/".__add__, ids))
+    return list(map(subject_key, types, ids))
 
 
 @lru_cache(maxsize=256)

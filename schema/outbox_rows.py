@@ -1,8 +1,10 @@
 """Outbox rows as the relay reads them, and the messages that they become."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Final, Literal, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, Final, Literal, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
@@ -19,7 +21,8 @@ _NUMBER: Final = re.compile("[0-9]{1,9}").fullmatch
 REPLAY_HEADER: Final = "replay"
 """The header with the number of a replay, from 1; an original message does not have it."""
 
-_REPLAY_NAME: Final = f'"{REPLAY_HEADER}"'
+REPLAY_NAME: Final = f'"{REPLAY_HEADER}"'
+"""What the headers of a replay contain."""
 
 
 class RowId(NamedTuple):
@@ -30,12 +33,23 @@ class RowId(NamedTuple):
     event_id: str
 
 
+_new: Final = cast("Callable[[type[RowId], tuple[int, int, str]], RowId]", tuple.__new__)
+
+
+def row_ids(
+    shards: Iterable[int], positions: Iterable[int], event_ids: Iterable[str]
+) -> list[RowId]:
+    """The keys of several rows. `RowId` itself would take three times as long."""
+    return list(map(_new, repeat(RowId), zip(shards, positions, event_ids, strict=True)))
+
+
 def row_keys(rows: Collection[RowId]) -> dict[str, Any]:
     """The parameters of a statement that name rows by their keys."""
+    shards, positions, event_ids = zip(*rows, strict=True) if rows else ((), (), ())
     return {
-        "shards": plain_array(row.shard for row in rows),
-        "positions": plain_array(row.position for row in rows),
-        "event_ids": plain_array(row.event_id for row in rows),
+        "shards": plain_array(shards),
+        "positions": plain_array(positions),
+        "event_ids": plain_array(event_ids),
     }
 
 
@@ -70,6 +84,11 @@ Stage = Literal["outbox", "waiting", "sent", "applying", "burying", "acknowledge
 _NO_ID: Final = RowId(0, 0, "")
 
 
+RawRow = Sequence[Any]
+"""A row of ``outbox_read`` as the driver has it: the number of its range, the columns of an
+`OutboxRow` in their order, and NULL."""
+
+
 class OutboxRow(msgspec.Struct, gc=False):
     """One row of ``outbox_read``, with its columns in order.
 
@@ -99,24 +118,31 @@ class OutboxRow(msgspec.Struct, gc=False):
     is_replay: bool = False
     stage: Stage = "outbox"
 
+    @classmethod
+    def read(cls, row: RawRow) -> "OutboxRow":
+        """A row of a read."""
+        return cls(*row[1:-1])
+
     def __post_init__(self) -> None:
         """Compute the primary key and the subject, which are used many times."""
         self.share = self.topic
         self.id = RowId(self.shard, self.position, self.event_id)
         self.key = subject_key(self.subject_type, self.subject_id)
-        self.is_replay = _REPLAY_NAME in self.headers
+        self.is_replay = REPLAY_NAME in self.headers
+
+    @property
+    def raw(self) -> RawRow:
+        """The row as a read has it."""
+        return 0, *_columns(self), None
 
     @property
     def waits(self) -> bool:
-        """Whether it has a predecessor. An invalid row may name a later one, which is none."""
-        return self.predecessor and self.previous_position < self.position
+        """Whether it has a predecessor."""
+        return waits(self.predecessor, self.previous_position, self.position)
 
     def bytes(self) -> int:
         """Bytes of payload and headers."""
-        payload, headers = self.payload or "", self.headers
-        return (len(payload) if payload.isascii() else len(payload.encode())) + (
-            len(headers) if headers.isascii() else len(headers.encode())
-        )
+        return bytes_of(self.headers, self.payload)
 
     def message(self, *, attempt: int, picked_up_ns: int, epoch: int) -> "Message | Fault":
         """The message of this row, or why it cannot be one.
@@ -125,62 +151,99 @@ class OutboxRow(msgspec.Struct, gc=False):
         and `epoch` is that of the lease of the shard. Equal arguments give an equal
         message.
         """
-        return next(messages_of([(self, attempt, epoch)], picked_up_ns))
-
-    @property
-    def fault(self) -> str | None:
-        """Why its positions are not valid, or None."""
-        if self.position < 1:
-            return f"position {self.position} is below 1"
-        if self.previous_position >= self.position:
-            return f"it would wait for position {self.previous_position}, which is not before it"
-        return None
-
-    def dedupe_id(self, replay: str | None) -> str:
-        """The dedupe id. Each row of an event has its own, or a broker would drop all but one.
-
-        An event has a row in each target, and one more for each replay.
-        """
-        target = self.shard // TARGET_SHARDS
-        name = f"{self.event_id}/t{target}" if target else self.event_id
-        return name if replay is None else f"{name}/r{replay}"
+        return next(
+            messages_of([self.raw], [self.key], picked_up_ns, attempts=[attempt], epochs=[epoch])
+        )
 
 
 def messages_of(
-    rows: Sequence[tuple[OutboxRow, int, int]], picked_up_ns: int
+    rows: Sequence[RawRow],
+    keys: Iterable[str],
+    picked_up_ns: int,
+    *,
+    attempts: Iterable[int],
+    epochs: Iterable[int],
 ) -> Iterator[Message | Fault]:
-    """The message of each row, with its attempt and epoch, as `OutboxRow.message` says.
+    """The message of each row, or why it cannot be one, as `OutboxRow.message` says.
 
-    Headers and ids of all rows are decoded at once, which takes half of the time.
+    `keys` are the subjects. Headers and ids of all rows are decoded at once, which takes half of
+    the time.
     """
-    texts, ids = [row.headers for row, _, _ in rows], [row.event_id for row, _, _ in rows]
+    texts = [row[_HEADERS] for row in rows]
     stored = (len(rows) > 1 and _plain_headers(texts)) or map(read_headers, texts)
-    uuids = msgspec.convert(ids, list[UUID])
-    for (row, attempt, epoch), (headers, broken), event_id in zip(rows, stored, uuids, strict=True):
-        if fault := row.fault or broken:
+    uuids = msgspec.convert([row[_EVENT_ID] for row in rows], list[UUID])
+    for row, (headers, broken), uuid, key, attempt, epoch in zip(
+        rows, stored, uuids, keys, attempts, epochs, strict=False
+    ):
+        _, shard, position, event_id, before, _, _, version, topic, _, payload, created_us, *_ = row
+        if fault := _place_fault(position, before) or broken:
             yield Fault(fault)
             continue
-        if row.payload is None:
+        if payload is None:
             # The row names its event, whose bytes are gone, or which is gone itself.
-            yield Fault(f"the bytes of event {row.event_id} are not stored any more")
+            yield Fault(f"the bytes of event {event_id} are not stored any more")
             continue
-        dedupe_id = row.dedupe_id(headers.get(REPLAY_HEADER))
-        headers["subject"] = headers["partitionkey"] = row.key
-        headers["sequence"] = str(row.subject_version)
-        headers["position"] = str(row.position)
-        headers["previousposition"] = str(row.previous_position)
+        dedupe_id = dedupe_id_of(shard, event_id, headers.get(REPLAY_HEADER))
+        headers["subject"] = headers["partitionkey"] = key
+        headers["sequence"] = str(version)
+        headers["position"] = str(position)
+        headers["previousposition"] = str(before)
         headers["leaseepoch"] = str(epoch)
         yield Message(
-            event_id=event_id,
-            topic=row.topic,
-            key=row.key,
+            event_id=uuid,
+            topic=topic,
+            key=key,
             headers=headers,
-            payload=row.payload.encode(),
+            payload=payload.encode(),
             dedupe_id=dedupe_id,
-            committed_ns=row.created_us * 1000,
+            committed_ns=created_us * 1000,
             picked_up_ns=picked_up_ns,
             attempt=attempt,
         )
+
+
+ROW_COLUMNS: Final = OutboxRow.__struct_fields__[: OutboxRow.__struct_fields__.index("id")]
+"""The columns of ``outbox_read`` between the number of the range and whether it is cut.
+
+They are the fields of a row but for the computed ones. A row is decoded by position, because
+every message takes this way; tests/integration/schema/test_row_columns.py compares the names.
+"""
+
+_columns: Final = attrgetter(*ROW_COLUMNS)
+_EVENT_ID: Final = 1 + ROW_COLUMNS.index("event_id")
+_HEADERS: Final = 1 + ROW_COLUMNS.index("headers")
+
+
+def waits(predecessor: bool, previous: int, position: int) -> bool:
+    """Whether a row has a predecessor. An invalid row may name a later one, which is none."""
+    return predecessor and previous < position
+
+
+def bytes_of(headers: str, payload: str | None) -> int:
+    """Bytes of headers and payload."""
+    body = payload or ""
+    return (len(body) if body.isascii() else len(body.encode())) + (
+        len(headers) if headers.isascii() else len(headers.encode())
+    )
+
+
+def _place_fault(position: int, previous: int) -> str | None:
+    """Why the positions of a row are not valid, or None."""
+    if position < 1:
+        return f"position {position} is below 1"
+    if previous >= position:
+        return f"it would wait for position {previous}, which is not before it"
+    return None
+
+
+def dedupe_id_of(shard: int, event_id: str, replay: str | None) -> str:
+    """The dedupe id. Each row of an event has its own, or a broker would drop all but one.
+
+    An event has a row in each target, and one more for each replay.
+    """
+    target = shard // TARGET_SHARDS
+    name = f"{event_id}/t{target}" if target else event_id
+    return name if replay is None else f"{name}/r{replay}"
 
 
 def _plain_headers(texts: Sequence[str]) -> list[tuple[dict[str, str], None]] | None:

@@ -18,8 +18,9 @@ from dsql_outbox.outbox.failure import LASTING, FailureKind
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.message_map import Mapper
-from dsql_outbox.publisher.relay import reader, sender
+from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.applier import Applier
+from dsql_outbox.publisher.relay.memory import paging
 from dsql_outbox.publisher.relay.memory.scans import Tail
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
@@ -27,10 +28,12 @@ from dsql_outbox.publisher.relay.outcomes import Outcomes
 from dsql_outbox.publisher.relay.reader import Reader
 from dsql_outbox.publisher.relay.relay import Relay
 from dsql_outbox.publisher.relay.settler import Settler
+from dsql_outbox.publisher.relay.sink_call import SinkCall
 from dsql_outbox.publisher.relay.sql_store import reading_of
 from dsql_outbox.publisher.relay.store import PassedOver, Range, Reading, StoredFailure
 from dsql_outbox.publisher.sinks.port import Delivered, NotAttempted, Outcome, Retry, Unavailable
 from dsql_outbox.publisher.topic_settings import FailureRules
+from dsql_outbox.schema import outbox_rows
 from dsql_outbox.schema.outbox_rows import OutboxRow
 
 from . import broker, outbox_model
@@ -93,9 +96,14 @@ def give_up_late() -> AbstractContextManager[Any]:
     return give_up_early(-1)
 
 
-def pass_over_the_first() -> AbstractContextManager[Any]:
+@contextmanager
+def pass_over_the_first() -> Generator[None]:
     """A row is admitted though the row of its subject before it was not seen."""
-    return patch.object(OutboxRow, "waits", PropertyMock(return_value=False))
+    with (
+        patch.object(OutboxRow, "waits", PropertyMock(return_value=False)),
+        patch.object(paging, "waits", lambda *_: False),
+    ):
+        yield
 
 
 def trust_the_host() -> AbstractContextManager[Any]:
@@ -241,10 +249,10 @@ def never_cut_a_call() -> AbstractContextManager[Any]:
 def reuse_a_dedupe_id() -> AbstractContextManager[Any]:
     """A replay has the dedupe id of its event."""
 
-    def dedupe_id(row: OutboxRow, _replay: str | None) -> str:
-        return row.event_id
+    def dedupe_id(_shard: int, event_id: str, _replay: str | None) -> str:
+        return event_id
 
-    return patch.object(OutboxRow, "dedupe_id", dedupe_id)
+    return patch.object(outbox_rows, "dedupe_id_of", dedupe_id)
 
 
 def count_from_the_answer() -> AbstractContextManager[Any]:
@@ -451,7 +459,7 @@ def send_what_is_left_out() -> AbstractContextManager[Any]:
 
 def settle_what_is_left_out_early() -> AbstractContextManager[Any]:
     """A message that the map leaves out is settled though the one before it was not delivered."""
-    right = sender._SinkCall._act_on
+    right = SinkCall._act_on
 
     def act_on(call: Any, index: int, subject: Subject, outcome: Outcome) -> None:
         if not isinstance(outcome, Delivered):
@@ -461,18 +469,18 @@ def settle_what_is_left_out_early() -> AbstractContextManager[Any]:
                 call._outcomes._state.changes.acknowledged[row.id] = row
         right(call, index, subject, outcome)
 
-    return patch.object(sender._SinkCall, "_act_on", act_on)
+    return patch.object(SinkCall, "_act_on", act_on)
 
 
 def keep_what_is_left_out() -> AbstractContextManager[Any]:
     """A message that the map leaves out behind others is not settled."""
-    right = sender._SinkCall._act_on
+    right = SinkCall._act_on
 
     def act_on(call: Any, index: int, subject: Subject, outcome: Outcome) -> None:
         call._skipped.clear()
         right(call, index, subject, outcome)
 
-    return patch.object(sender._SinkCall, "_act_on", act_on)
+    return patch.object(SinkCall, "_act_on", act_on)
 
 
 def count_a_broken_map() -> AbstractContextManager[Any]:

@@ -26,7 +26,7 @@ from dsql_outbox.publisher.relay.store import (
     SubjectName,
 )
 from dsql_outbox.schema.burial import Letter
-from dsql_outbox.schema.outbox_rows import RowId
+from dsql_outbox.schema.outbox_rows import RawRow, RowId
 
 from .history import Answered, Arrival, Changed, Committed, History, name_of
 from .schedule import Fate
@@ -64,6 +64,11 @@ class NewRow(NamedTuple):
             headers = "[]"
         about = (*self.subject, self.version, self.topic, headers, PAYLOAD)
         return (*self.id, self.previous, *about, self.id.position, predecessor)
+
+
+def id_of(row: RawRow) -> RowId:
+    """The key of a row of a read."""
+    return RowId(*row[1:4])
 
 
 class _Failed(NamedTuple):

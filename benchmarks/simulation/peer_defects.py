@@ -20,6 +20,8 @@ from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RangeRead
 from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, Retry
 from dsql_outbox.schema.outbox_rows import RowId
 
+from .outbox_model import id_of
+
 
 class _Around:
     """A part of the relay with one method of its own."""
@@ -57,9 +59,9 @@ class _OneMark(_Around):
         rows = [
             row
             for row in found.rows
-            if row.id in self._seen or RowPlace(row.position, row.event_id) > mark
+            if id_of(row) in self._seen or RowPlace(*id_of(row)[1:]) > mark
         ]
-        self._seen.update(row.id for row in rows)
+        self._seen.update(map(id_of, rows))
         if moves and of.after <= mark:
             self._marks[of.shard] = max(found.end, self._marks.get(of.shard, HEAD))
         return found._replace(rows=rows)

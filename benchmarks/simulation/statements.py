@@ -30,7 +30,7 @@ from dsql_outbox.schema.session import (
 )
 
 from .applied import AppliedHandle, error_of
-from .outbox_model import Origin, Tables
+from .outbox_model import Origin, Tables, id_of
 from .watch import Watch
 from .wire import Wire
 
@@ -69,7 +69,7 @@ class ModelStore:
         def apply() -> Reading:
             reading = self._tables.read(ranges, passed)
             for found in reading.ranges:
-                self._watch.reads(self._name, (row.id for row in found.rows))
+                self._watch.reads(self._name, map(id_of, found.rows))
             return reading
 
         return await self._read(apply)

@@ -22,7 +22,7 @@ from dsql_outbox.publisher.relay.store import (
     StoredWait,
     SubjectName,
 )
-from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
+from dsql_outbox.schema.outbox_rows import OutboxRow, RawRow, RowId
 
 from .snapshot import Snapshot, ours
 
@@ -175,7 +175,8 @@ def _plain(answer: Any) -> Any:  # noqa: PLR0911 - a line for each kind of answe
             return answer
 
 
-def _read(row: OutboxRow) -> tuple[Any, ...]:
+def _read(found: RawRow) -> tuple[Any, ...]:
+    row = OutboxRow.read(found)
     subject = row.subject_type, row.subject_id, row.subject_version
     return row.id, row.previous_position, *subject, row.topic, row.is_replay, row.predecessor
 

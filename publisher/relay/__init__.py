@@ -42,9 +42,9 @@ acknowledged, settled*.
 1. `Reader` asks for ranges of its shards, and `Queues.admit` takes the row into the queue of its
    subject (*waiting*), if the subject's row before it is known, settled or absent.
 2. `Sender._send` takes runs of subjects that are free (*sent*), while leases and topics allow, and
-   starts a call of the sink for up to 500 rows. `_SinkCall.prepare_messages` makes the messages. A
+   starts a call of the sink for up to 500 rows. `SinkCall.prepare_messages` makes the messages. A
    row that is not a valid message goes to no sink: `Outcomes.reject`.
-3. The sink answers for each message. `TracedSink` checks the answer, and `_SinkCall.answer` gives
+3. The sink answers for each message. `TracedSink` checks the answer, and `SinkCall.answer` gives
    it to `Outcomes.act_on`. After `Delivered`, `Outcomes.deliver` notes the row in `Changes`, and
    `Queues.finish` takes it out of its run (*acknowledged*). So the subject goes on at once.
 4. `Settler.settle` deletes the row with many others, by its whole key. Then it is *settled*. A row
@@ -52,7 +52,7 @@ acknowledged, settled*.
 
 With a map, ``Publisher(database, sink, map=function)``, step 2 has more ends. `Mapper.map` calls
 the function for each message of a run. A row that it leaves out keeps its place in the run, and
-`Outcomes.skip` acknowledges it when it is the first one: at once, or in `_SinkCall._act_on` after
+`Outcomes.skip` acknowledges it when it is the first one: at once, or in `SinkCall._act_on` after
 the answer for the message before it. A row that it fails for or refuses begins the next run, and
 then goes to `Outcomes.fail`, or with its topic to `Outcomes.refuse`.
 
@@ -111,7 +111,7 @@ a row that stayed with its subject (*settled*), and the subject goes on.
 to the broker's sink.
 
 1. The sink answers for each message, or raises `SinkUnavailable` for the broker as a whole. A
-   message without an answer is `NotAttempted`, as `_SinkCall.end` says.
+   message without an answer is `NotAttempted`, as `SinkCall.end` says.
 2. `Retry` and `Rejected` blame the message. They count an attempt and go to `Outcomes.fail`, as in
    7 to 9 above. `Rejected` does not wait: the message is a dead letter or blocked at once. If the
    lease of the shard is over, nothing is counted, since the next owner sends the row again.

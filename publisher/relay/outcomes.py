@@ -20,6 +20,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from dsql_outbox.publisher.leases.keeper import Leases
+from dsql_outbox.publisher.relay.memory.pages import Page, Part
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks.port import (
@@ -78,10 +79,30 @@ class Outcomes:
         self._state.delivered += 1
         self._acknowledge(subject)
 
+    def deliver_part(self, part: Part) -> None:
+        """Have rows of a page deleted, which the broker has."""
+        self._state.delivered += len(part)
+        self._note_answers(part.page.topic, part.page.topic, len(part), part.size)
+        self._acknowledge_part(part)
+
+    def skip_part(self, part: Part) -> None:
+        """Have rows of a page deleted, which the map leaves out."""
+        self._state.skipped += len(part)
+        self._state.rows.shares.note_answers(part.page.topic, len(part), part.size)
+        self._acknowledge_part(part)
+
+    def take_out(self, page: Page, at: int) -> Subject:
+        """Let a run that is on its way leave its page, so that it can end in another way."""
+        subject = self._state.queues.take_out(page, at)
+        if subject is None:
+            raise AssertionError("a row of a page that is delivered has no other end")
+        return subject
+
     def skip(self, subject: Subject) -> None:
         """Have the busy row deleted, which the map leaves out: no sink gets it."""
         self._state.skipped += 1
-        self._state.rows.shares.note_answer(subject.busy_row)
+        row = subject.busy_row
+        self._state.rows.shares.note_answers(row.share, 1, row.size)
         self._give_up_probe(subject)
         self._acknowledge(subject)
 
@@ -200,6 +221,11 @@ class Outcomes:
         if self._end(subject, "acknowledged" if is_first else "outbox"):
             changes.recover(row.id)
 
+    def _acknowledge_part(self, part: Part) -> None:
+        self._state.rows.move_part(part, "acknowledged")
+        self._state.queues.finish_part(part)
+        self._state.changes.acknowledge_part(part)
+
     def _end(self, subject: Subject, to: Stage) -> bool:
         """Let the busy row leave for good, and its subject go on. Returns whether it had failed."""
         row = self._state.queues.finish(subject, to)
@@ -242,9 +268,12 @@ class Outcomes:
             topics.give_up_probe(row.id)
 
     def _note_answer(self, row: OutboxRow) -> None:
-        self._state.rows.shares.note_answer(row)
+        self._note_answers(row.share, row.topic, 1, row.size)
+
+    def _note_answers(self, share: str, topic: str, rows: int, size: int) -> None:
+        self._state.rows.shares.note_answers(share, rows, size)
         if self._state.topics.refused:
-            self._resume(row.topic)
+            self._resume(topic)
 
     def _resume(self, topic: str) -> None:
         """End the pause of a topic that was refused, if there is one."""

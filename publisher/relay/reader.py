@@ -18,7 +18,7 @@ from dsql_outbox.publisher.relay.memory.scans import QUICK, Scan, Sweep, Tail
 from dsql_outbox.publisher.relay.memory.shares import RETRIES
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.settings import PublisherSettings
-from dsql_outbox.schema.outbox_rows import RowId
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 from .state import RelayState, outage_wait
 from .store import (
@@ -241,7 +241,7 @@ class Reader:
             row.id: (each.shard, row)
             for each, found in zip(asked, reading.ranges, strict=True)
             if each.shard.has_unknown_failures
-            for row in found.rows
+            for row in map(OutboxRow.read, found.rows)
             if row.id not in state.rows.known and not each.shard.knows_failure(row)
         }
         if not rows:
@@ -254,6 +254,7 @@ class Reader:
                 continue
             subject = SubjectName(row.subject_type, row.subject_id)
             failure = StoredFailure(key, subject, wait.attempts, wait.seconds, row.bytes())
+            state.queues.take_out_of(shard, row.key)
             hold = shard.restore_failure(failure, row.key, now)
             shard.note_unknown_failures()
             state.retry_times.add(shard.subjects[row.key], hold)
@@ -428,7 +429,8 @@ class Reader:
         since = looked.get(shard)
         clock = reading.now
         wanted = shard.begin_again(found.end) if each.kind == "again" else []
-        news = queues.admit(shard, found.rows, now, topics, since)
+        news, others = queues.admit_pages(shard, found.rows, topics)
+        news += queues.admit(shard, map(OutboxRow.read, others), now, topics, since)
         rows = each.range.rows
         match each.kind:
             case "key":
@@ -464,7 +466,9 @@ class Reader:
         hold = subject.holds[0]
         if found.end != RowPlace(hold.id.position, hold.id.event_id):
             self._state.retry_times.forget(subject, hold.id)
-        elif subject.rows or any(self._state.topics.takes(row, now) for row in found.rows):
+        elif subject.rows or any(
+            self._state.topics.takes(OutboxRow.read(row), now) for row in found.rows
+        ):
             subject.close()  # it is in memory, or waits for rows before it
         else:  # its topic is paused, or is tried with another row
             self._state.retry_times.put_off(subject, hold, now + _REFRESH)

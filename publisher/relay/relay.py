@@ -71,6 +71,7 @@ class Relay:
         self._sender = Sender(self._state, sink, leases, outcomes, Breaker(), mapper=mapper)
         self._applier: Applier | None = None
         if apply is not None:
+            self._state.queues.has_pages = False
             self._applier = Applier(self._state, store, apply, outcomes)
             self._settler.applier, outcomes.apply = self._applier, self._applier.add
         self._reader = Reader(self._state, store, leases, settings)

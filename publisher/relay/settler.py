@@ -207,13 +207,33 @@ class Settler:
             self._changes.recovered.difference_update(recovered)
 
     async def _delete(self) -> None:
-        acknowledged = self._changes.acknowledged
-        if not acknowledged:
+        changes, move = self._changes, self._state.rows.move
+        parts, ids, size = self._parts_that_fit()
+        rows = changes.acknowledged
+        most = MAX_TRANSACTION_ROWS - len(ids)
+        batch = _rows_that_fit(rows, most, _BYTES - size) if most > 0 and size < _BYTES else []
+        if not (ids or batch):
             return
-        batch = _rows_that_fit(acknowledged, MAX_TRANSACTION_ROWS, _BYTES)
-        self._state.deleted += await self._store.delete(batch)
+        self._state.deleted += await self._store.delete([*ids, *batch])
+        for part in changes.note_deleted(parts):
+            self._state.rows.move_part(part, "settled")
         for row in batch:
-            self._state.rows.move(acknowledged.pop(row), "settled")
+            move(rows.pop(row), "settled")
+
+    def _parts_that_fit(self) -> tuple[int, list[RowId], int]:
+        """The number of parts that fit into one transaction, with the keys of their rows.
+
+        A part is at most a page, which fits unless its rows are large. Returns their bytes too.
+        """
+        parts, size = 0, 0
+        ids: list[RowId] = []
+        for part in self._changes.parts:
+            more = part.size
+            if parts and (len(ids) + len(part) > MAX_TRANSACTION_ROWS or size + more > _BYTES):
+                break
+            parts, size = parts + 1, size + more
+            ids += part.ids
+        return parts, ids, size
 
 
 def _rows_that_fit(rows: Mapping[RowId, OutboxRow], most: int, size: int) -> list[RowId]:

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from dsql_outbox.outbox.settings import DEFAULT_TARGET, MAX_TRANSACTION_ROWS, TA
 from dsql_outbox.schema import session
 from dsql_outbox.schema.backlog import has_backlog
 from dsql_outbox.schema.burial import Burial, Letter
-from dsql_outbox.schema.outbox_rows import OutboxRow, RowId, row_keys
+from dsql_outbox.schema.outbox_rows import ROW_COLUMNS, RawRow, RowId, row_keys
 from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetKind, TargetRow, require_target
 
@@ -40,13 +41,6 @@ FAILURES: Final = 10_000
 
 
 T = TypeVar("T")
-
-ROW_COLUMNS: Final = OutboxRow.__struct_fields__[: OutboxRow.__struct_fields__.index("id")]
-"""The columns of ``outbox_read`` between the number of the range and whether it is cut.
-
-They are the fields of a row but for the computed ones. A row is decoded by position, because
-every message takes this way; tests/integration/schema/test_row_columns.py compares the names.
-"""
 
 
 class _FailureRow(NamedTuple):
@@ -331,27 +325,26 @@ def _passed_parameters(passed: PassedOver) -> dict[str, str]:
     }
 
 
-def reading_of(number: int, found: Sequence[Sequence[Any]]) -> Reading:
+def reading_of(number: int, found: Sequence[RawRow]) -> Reading:
     """Sort the rows of ``outbox_read``, in any order, by their ranges; one of each is its end."""
-    rows: list[list[OutboxRow]] = [[] for _ in range(number)]
+    rows: list[list[RawRow]] = [[] for _ in range(number)]
     ends: list[tuple[RowPlace, bool]] = [(RowPlace(0, ""), False)] * number
     now = took = 0
     for result in found:
         number, *row, is_cut = result
         if is_cut is None:
-            rows[number].append(OutboxRow(*row))
+            rows[number].append(result)
         else:
             end = dict(zip(ROW_COLUMNS, row, strict=True))
             ends[number] = (RowPlace(end["position"], end["event_id"]), is_cut)
             now, took = end["created_us"], end["previous_position"] or 0
     for each in rows:
-        each.sort(key=_order)
+        each.sort(key=_PLACE)
     found_ranges = [RangeRead(each, *end) for each, end in zip(rows, ends, strict=True)]
     return Reading(now, found_ranges, took / 1_000_000)
 
 
-def _order(row: OutboxRow) -> tuple[int, str]:
-    return row.position, row.event_id
+_PLACE: Final = itemgetter(1 + ROW_COLUMNS.index("position"), 1 + ROW_COLUMNS.index("event_id"))
 
 
 def _look_up_key(name: SubjectName) -> str:

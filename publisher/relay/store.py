@@ -5,7 +5,7 @@ from typing import Final, NamedTuple, Protocol
 
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.schema.burial import Letter
-from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
+from dsql_outbox.schema.outbox_rows import RawRow, RowId
 
 
 class RowPlace(NamedTuple):
@@ -49,7 +49,7 @@ class RangeRead(NamedTuple):
     are rows after it in the range, which a limit kept back.
     """
 
-    rows: Sequence[OutboxRow]
+    rows: Sequence[RawRow]
     end: RowPlace
     is_cut: bool
 

@@ -1,11 +1,13 @@
 """The changes that the tables do not have yet: rows to delete, failures, dead letters. No I/O."""
 
+from collections import deque
 from typing import Final
 
 from dsql_outbox.publisher.relay.store import Failure
 from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
+from .pages import Part
 from .subjects import Hold, Subject
 
 _ERROR_LENGTH: Final = 1_000
@@ -17,6 +19,9 @@ class Changes:
     def __init__(self) -> None:
         self.acknowledged: dict[RowId, OutboxRow] = {}
         """The rows to delete, which the broker has."""
+        self.parts: deque[Part] = deque()
+        """Those that are in pages."""
+        self._in_parts = 0
         self.failures: dict[RowId, tuple[Failure, Hold, Subject]] = {}
         self.letters: dict[RowId, tuple[Letter, Subject]] = {}
         self.recovered: set[RowId] = set()
@@ -27,12 +32,13 @@ class Changes:
     @property
     def are_none(self) -> bool:
         """Whether nothing is left to write, except for messages to apply."""
-        return not (self.acknowledged or self.recovered or self.failures or self.letters)
+        deletes = self.acknowledged or self.parts
+        return not (deletes or self.recovered or self.failures or self.letters)
 
     @property
     def deletes(self) -> int:
         """How many rows the broker or a function has, or is to have, that are not deleted."""
-        return len(self.acknowledged) + self.applying
+        return len(self.acknowledged) + self._in_parts + self.applying
 
     @property
     def shards_to_record(self) -> set[int]:
@@ -45,6 +51,17 @@ class Changes:
         Its shard was lost and taken again, and it was sent twice.
         """
         return self.acknowledged.setdefault(row.id, row) is row
+
+    def acknowledge_part(self, part: Part) -> None:
+        """Have rows of a page deleted. A copy of one may be deleted too, which does no harm."""
+        self.parts.append(part)
+        self._in_parts += len(part)
+
+    def note_deleted(self, parts: int) -> list[Part]:
+        """Take out the first parts, which are deleted."""
+        gone = [self.parts.popleft() for _ in range(parts)]
+        self._in_parts -= sum(map(len, gone))
+        return gone
 
     def recover(self, row: RowId) -> None:
         """Have the failure of a row deleted that is settled now."""

@@ -6,6 +6,8 @@ It keeps the promise of order per subject:
   from the same snapshot, was admitted earlier, or is settled.
 - Rows of a subject wait in the order of their admission. One run of them is on its way at a
   time, so a slow subject delays only itself. A sink that keeps no order has runs of one row.
+- A subject with rows in a page (`pages`) has no other rows. Its rows leave the page when a later
+  one is admitted.
 - A settled row stays known until a read that began after its deletion has ended, since an
   older snapshot still shows it.
 
@@ -15,14 +17,16 @@ Topics share the memory and the messages on their way (`shares`). When the memor
 of topics above their shares are dropped.
 """
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain, islice
 from typing import Final
 
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, RowPlace
-from dsql_outbox.schema.outbox_rows import OutboxRow, Stage
+from dsql_outbox.schema.outbox_rows import OutboxRow, RawRow, Stage
 
+from .pages import Page, Part
+from .paging import pages_of
 from .rows import Rows
 from .shares import OWN, RETRIES
 from .subjects import Shard, Subject
@@ -38,8 +42,13 @@ class Queues:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._shares = rows.shares
-        self._ready: dict[str, deque[Subject]] = {}
-        """The subjects that can send a row, by the share of it: topics and `RETRIES` take turns."""
+        self.pages = defaultdict[Shard, dict[str, Page]](dict)
+        """The pages of the subjects with rows in one, by shard and key; no `Shard` has these."""
+        self.has_pages = True
+        """Whether rows may be in pages; else each one is in the queue of its subject."""
+        self._ready: dict[str, deque[Subject | Page]] = {}
+        """The subjects and pages that can send a row, by the share of it: topics and `RETRIES` take
+        turns."""
         self._limited: set[str] = set()
         """The topics that had as many rows on their way as they may, when rows were taken."""
         self._resting: deque[tuple[float, Subject]] = deque()
@@ -49,14 +58,36 @@ class Queues:
 
         Subjects of a topic that has enough on its way cannot.
         """
-        ready = [len(of) for topic, of in self._ready.items() if topic not in self._limited]
-        return self._shares.is_full or sum(ready) >= subjects
+        if self._shares.is_full:
+            return True
+        left = subjects
+        for topic, ready in self._ready.items():
+            if topic not in self._limited:
+                left -= len(ready) if len(ready) >= left else _subjects(ready)
+        return left <= 0
 
     def is_crowded(self, row: OutboxRow) -> bool:
         """Whether this row, which cannot be sent now, takes the room of others."""
         return self._shares.is_full or row.share in self._shares.full
 
     # --- read --------------------------------------------------------------------------
+
+    def admit_pages(
+        self, shard: Shard, rows: Sequence[RawRow], topics: TopicPauses
+    ) -> tuple[int, Sequence[RawRow]]:
+        """Admit the rows of one range that can be in pages.
+
+        Returns how many came into memory, and the other ones.
+        """
+        if not self.has_pages:
+            return 0, rows
+        paged = self.pages[shard]
+        pages, others = pages_of(shard, rows, self._rows, paged, topics.is_paused)
+        for page in pages:
+            self._rows.move_part(page.part, "waiting")
+            paged.update(dict.fromkeys(page.keys, page))
+            self._ready.setdefault(page.topic, deque()).append(page)
+        return sum(map(len, pages)), others
 
     def admit(
         self,
@@ -74,6 +105,7 @@ class Queues:
         for row in rows:
             if row.id in known or (are_paused and not topics.takes(row, now)):
                 continue
+            self.take_out_of(shard, row.key)
             subject = shard.subject(row.key, row.subject_type, row.subject_id)
             if (subject.holds and subject.holds_back(row.id, now)) or subject.is_full:
                 subject.pass_over(row.position, row.topic)
@@ -108,6 +140,47 @@ class Queues:
         if not subject.busy and len(subject.rows) == 1:
             self._make_ready(subject)
 
+    # --- out of a page -------------------------------------------------------------------
+
+    def take_out_of(self, shard: Shard, key: str) -> None:
+        """Let the rows of a subject leave their page, if they are in one."""
+        page = self.pages[shard].get(key)
+        if page is not None:
+            self.take_out(page, page.keys.index(key))
+
+    def take_out(self, page: Page, at: int) -> Subject | None:
+        """Let the run at this index of a page be one of its subject, which is returned.
+
+        None: all of it is delivered.
+        """
+        shard, run = page.shard, page.run(at)
+        self.pages[shard].pop(page.keys[at], None)
+        if not run:
+            return None
+        rows = [page.row(each) for each in run]
+        first = rows[0]
+        subject = shard.subject(first.key, first.subject_type, first.subject_id)
+        for row in rows:
+            self._rows.leave_page(page, row)
+        page.leave(run, subject)
+        if first.stage == "sent":
+            subject.busy += rows
+        else:
+            subject.rows += rows
+            self._make_ready(subject)
+        return subject
+
+    def break_up(self, page: Page, longest: int = 0) -> None:
+        """Let runs with more rows than `longest` leave a page that waits."""
+        at = 0
+        while at < len(page):
+            run = page.run(at)
+            if len(run) > longest:
+                self.take_out(page, at)
+            else:
+                at = run.stop
+        page.longest = longest
+
     # --- send --------------------------------------------------------------------------
 
     def rotate(self, share: float) -> None:
@@ -119,18 +192,18 @@ class Queues:
         self._ready = dict(topics)
 
     def take(
-        self, most: int, *, free: int, of: int, may_send: Callable[[Subject], int]
-    ) -> list[Subject]:
-        """Take a run of each of several subjects, with up to `most` rows in all.
+        self, most: int, *, free: int, of: int, may_send: Callable[[Subject | Page], int]
+    ) -> list[Subject | Page]:
+        """Take pages and a run of each of several subjects, with up to `most` rows in all.
 
         `may_send` returns how many rows a run of the subject may have; it drops the rows of a
-        subject that may not send, and returns 0.
+        subject that may not send, breaks a page up, and returns 0.
 
         The topics take turns, and so do the subjects of each. Of the `of` rows that may be on
         their way, `free` are not. A topic takes its share, but leaves as many as it has, unless
         these are few.
         """
-        taken: list[Subject] = []
+        taken: list[Subject | Page] = []
         limited: list[str] = []
         left = most
         uses = self._shares.uses
@@ -147,30 +220,55 @@ class Queues:
             longest = max(1, min(left, int(room / 2)))
             if room <= 0:
                 limited.append(topic)
-            elif (subject := self._next(topic, longest, may_send)) is not None:
-                taken.append(subject)
-                left -= len(subject.busy)
+            elif (
+                each := self._next(topic, min(left, int(room) or 1), longest, may_send)
+            ) is not None:
+                taken.append(each)
+                left -= rows_in(each)
                 turns.append(turn)
         self._limited = set(limited)
         later = (topic for topic, _, _ in turns)
         self._ready = {topic: self._ready[topic] for topic in (*limited, *later)}
         return taken
 
-    def _next(self, topic: str, room: int, may_send: Callable[[Subject], int]) -> Subject | None:
-        """Let a run of the next subject of a topic begin, with `room` rows at most."""
+    def _next(
+        self, topic: str, room: int, longest: int, may_send: Callable[[Subject | Page], int]
+    ) -> Subject | Page | None:
+        """Take the next page of a topic, with `room` rows at most, or a run of its next subject."""
         ready = self._ready[topic]
         while ready:
-            subject = ready.popleft()
+            each = ready.popleft()
+            if isinstance(each, Page):
+                if each.rows and (most := may_send(each)):
+                    if each.longest > most:
+                        self.break_up(each, most)
+                    if page := self._cut(each, room):
+                        self._rows.move_part(page.part, "sent")
+                        return page
+                continue
             # It may have been dropped or lost meanwhile, or have another first row and turn.
-            is_next = subject.rows and not subject.busy and subject.rows[0].share == topic
-            if is_next and (longest := may_send(subject)):
-                subject.begin(min(longest, room))
-                for row in subject.busy:
+            is_next = each.rows and not each.busy and each.rows[0].share == topic
+            if is_next and (most := may_send(each)):
+                each.begin(min(most, longest))
+                for row in each.busy:
                     self._rows.move(row, "sent")
-                if subject.passed is not None:
-                    subject.want_passed()
-                return subject
+                if each.passed is not None:
+                    each.want_passed()
+                return each
         return None
+
+    def _cut(self, page: Page, room: int) -> Page | None:
+        """A page with `room` rows at most; its others keep their turn. None: there is none."""
+        if len(page) <= room:
+            return page if page.rows else None
+        ready = self._ready[page.topic]
+        if (first := page.cut(room)) is None:
+            self.take_out(page, 0)
+        else:
+            self._rows.leave_page(page, first.part)
+            self.pages[page.shard].update(dict.fromkeys(first.keys, first))
+        ready.appendleft(page)
+        return first
 
     def _make_ready(self, subject: Subject) -> None:
         """Let a subject wait for the turn of its first row, if it has one."""
@@ -213,6 +311,15 @@ class Queues:
                 subject.shard.subjects.pop(subject.key, None)
         return row
 
+    def finish_part(self, part: Part) -> None:
+        """Let rows of a page leave for good; the subject of each goes on behind its last one."""
+        page = part.page
+        pages = self.pages.get(page.shard, {})
+        for at in part.indexes:
+            key = page.keys[at]
+            if pages.get(key) is page and page.ends_run(at):
+                del pages[key]
+
     def drop(self, subject: Subject) -> None:
         """Drop the rows of a subject that must wait, from its busy row on; they are read again."""
         subject.rows[:0] = subject.busy
@@ -252,6 +359,9 @@ class Queues:
                     topic = subject.rows[0].topic
                     if topic in above and shares.is_above(above[topic]):
                         self._drop_waiting(subject)
+            for page in reversed(list(dict.fromkeys(self.pages[shard].values()))):
+                while page.waits and page.topic in above and shares.is_above(above[page.topic]):
+                    self._drop_last(page)
         for topic in above.keys() & self._ready.keys():  # else their subjects would come back twice
             self._ready[topic] = deque(each for each in self._ready[topic] if each.rows)
 
@@ -264,14 +374,45 @@ class Queues:
         shard.pass_topics((first.topic,), RowPlace(first.position, HEAD.event_id))
         shard.forget_if_idle(subject)
 
+    def _drop_last(self, page: Page) -> None:
+        """Drop the last run of a page that waits, and note its topic as passed over."""
+        run = page.run(len(page) - 1)
+        first = page.ids[run.start]
+        self._drop_part(Part(page, run))
+        page.shard.pass_topics((page.topic,), RowPlace(first.position, HEAD.event_id))
+
+    def _drop_part(self, part: Part) -> None:
+        page = part.page
+        self._rows.move_part(part, "outbox")
+        for key in part.keys:
+            self.pages[page.shard].pop(key, None)
+        page.remove(part.indexes[0], part.indexes[-1] + 1)
+
     def forget_shard(self, shard: Shard) -> None:
         """Forget a shard that belongs to another publisher, or to this one under another epoch."""
+        paged = self.pages[shard]
+        for page in dict.fromkeys(paged.values()):
+            if page.waits:
+                self._drop_part(page.part)
+        for key in [*paged]:  # those on their way
+            self.take_out_of(shard, key)
+        del self.pages[shard]
         shard.is_lost = True
         for subject in shard.subjects.values():
             for row in subject.busy:  # their answers count, but the next read may bring them
                 self._rows.forget(row)
             if subject.rows:
                 self._clear(subject)
+
+
+def rows_in(each: Subject | Page) -> int:
+    """The number of rows of a page, or of a run."""
+    return len(each) if isinstance(each, Page) else len(each.busy)
+
+
+def _subjects(ready: Iterable[Subject | Page]) -> int:
+    """The number of subjects, about, of which a row can be sent."""
+    return sum(len(each) if isinstance(each, Page) else 1 for each in ready)
 
 
 def passed_over(shards: Iterable[Shard], topics: Collection[str]) -> PassedOver:

@@ -22,8 +22,6 @@ from typing import Final
 
 import msgspec
 
-from dsql_outbox.schema.outbox_rows import OutboxRow
-
 RETRIES: Final = "\0"
 """The share of the rows that failed before; no topic has this name, since no text in the database
 has a NUL."""
@@ -102,32 +100,32 @@ class Shares:
         full = (self.uses.get(topic) for topic in self.full)
         return any(use is not None and 2 * use.done >= use.rows for use in full)
 
-    def add(self, row: OutboxRow) -> None:
-        """Record that a row came into memory."""
-        self.rows += 1
-        self.size += row.size
-        use = self.uses.get(row.share)
+    def add(self, share: str, rows: int, size: int) -> None:
+        """Record that rows came into memory, with `size` bytes."""
+        self.rows += rows
+        self.size += size
+        use = self.uses.get(share)
         if use is None:
-            use = self.uses[row.share] = Use(self._now)
-        use.rows += 1
-        use.size += row.size
+            use = self.uses[share] = Use(self._now)
+        use.rows += rows
+        use.size += size
 
-    def remove(self, row: OutboxRow) -> None:
-        """Record that a row left the memory."""
-        self.rows -= 1
-        self.size -= row.size
-        use = self.uses[row.share]
-        use.rows -= 1
-        use.size -= row.size
+    def remove(self, share: str, rows: int, size: int) -> None:
+        """Record that rows left the memory."""
+        self.rows -= rows
+        self.size -= size
+        use = self.uses[share]
+        use.rows -= rows
+        use.size -= size
         if not use.rows:
-            del self.uses[row.share]
+            del self.uses[share]
 
-    def note_answer(self, row: OutboxRow) -> None:
-        """Record that the broker took or judged a row on its way."""
-        use = self.uses[row.share]
+    def note_answers(self, share: str, rows: int, size: int) -> None:
+        """Record that the broker took or judged rows on their way."""
+        use = self.uses[share]
         use.is_heard = use.has_spare = True
         if use.credit < _MOST:
-            part = max(1 / MAX_ROWS, row.size / MAX_BYTES)
+            part = max(rows / MAX_ROWS, size / MAX_BYTES)
             use.credit = min(_MOST, use.credit + _GROWTH * part)
 
     def review(self, now: float) -> list[str]:

@@ -180,8 +180,10 @@ class Subject:
 
 def messages_in(subjects: Iterable[Subject], picked_up_ns: int) -> Iterator[Message | Fault]:
     """The messages of runs, or why they are not valid; `picked_up_ns` is the time."""
-    rows = [(row, each.attempt, each.shard.epoch) for each in subjects for row in each.busy]
-    return messages_of(rows, picked_up_ns)
+    runs = [(row, each.attempt, each.shard.epoch) for each in subjects for row in each.busy]
+    rows, attempts, epochs = zip(*runs, strict=True) if runs else ((), (), ())
+    raw, keys = [row.raw for row in rows], [row.key for row in rows]
+    return messages_of(raw, keys, picked_up_ns, attempts=attempts, epochs=epochs)
 
 
 class Shard:

@@ -110,6 +110,11 @@ class TopicPauses:
         names = nsmallest(MAX_NAMED, self._pauses)
         return NamedTopics(names, len(self._pauses) - len(names))
 
+    def is_paused(self, topic: str) -> bool:
+        """Whether a topic takes no messages now, or one at a time."""
+        by_operator = self.by_operator
+        return topic in self._pauses or topic in by_operator or WHOLE in by_operator
+
     def takes(self, row: OutboxRow, now: float) -> bool:
         """Whether a row may be admitted: its topic is not paused, or it is tried with this row."""
         if row.topic in self.by_operator or WHOLE in self.by_operator:

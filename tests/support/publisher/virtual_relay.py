@@ -30,7 +30,7 @@ from dsql_outbox.publisher.relay.store import (
     SubjectName,
 )
 from dsql_outbox.schema.burial import Letter
-from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
+from dsql_outbox.schema.outbox_rows import ROW_COLUMNS, OutboxRow, RawRow, RowId
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class MemoryOutbox:
         """See `Store.read`."""
         await self._statement("read")
         found = [self._range(each, passed) for each in ranges]
-        size = sum(len(row.payload) for each in found for row in each.rows)
+        size = sum(map(_payload_size, (row for each in found for row in each.rows)))
         seconds = size / self._bandwidth
         await asyncio.sleep(min(seconds, DEADLINE))
         if seconds > DEADLINE:
@@ -135,7 +135,7 @@ class MemoryOutbox:
         await asyncio.sleep(STATEMENT)
 
     def _range(self, of: Range, passed: PassedOver) -> RangeRead:
-        found: list[OutboxRow] = []
+        found: list[RawRow] = []
         end, size, looked = of.after, 0, 0
         first = bisect_right(self._keys, RowId(of.shard, *of.after))
         for key in islice(self._keys, first, first + of.visits):
@@ -150,13 +150,15 @@ class MemoryOutbox:
             end = RowPlace(row.position, row.event_id)
         return RangeRead(found, end, is_cut=looked == of.visits)
 
-    def _as_read(self, row: OutboxRow) -> OutboxRow:
+    def _as_read(self, row: OutboxRow) -> RawRow:
         before = bisect_right(self._keys, row.previous_position, key=attrgetter("position"))
         key = self._keys[before - 1] if before else None
-        return OutboxRow(
-            **{name: getattr(row, name) for name in OutboxRow.__struct_fields__[:11]},
-            predecessor=key is not None and 0 < row.previous_position == key.position,
-        )
+        row.predecessor = key is not None and 0 < row.previous_position == key.position
+        return row.raw
+
+
+def _payload_size(row: RawRow) -> int:
+    return len(row[1 + ROW_COLUMNS.index("payload")])
 
 
 class OneShard:

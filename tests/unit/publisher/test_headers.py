@@ -67,7 +67,13 @@ def test_a_row_makes_the_same_message_beside_others_as_alone(headers: str) -> No
         row("c", 3, previous=3),
         row("d", 4, headers='{"id":"4"}'),
     ]
-    together = messages_of([(each, at, 10 + at) for at, each in enumerate(rows, 1)], 5)
+    together = messages_of(
+        [each.raw for each in rows],
+        [each.key for each in rows],
+        5,
+        attempts=range(1, len(rows) + 1),
+        epochs=range(11, len(rows) + 11),
+    )
     alone = [
         each.message(attempt=at, picked_up_ns=5, epoch=10 + at) for at, each in enumerate(rows, 1)
     ]

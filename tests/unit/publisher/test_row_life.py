@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import get_args
+from typing import Any, get_args
 
 import psycopg
 import pytest
@@ -28,8 +28,9 @@ from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay import sender, state
 from dsql_outbox.publisher.relay.applier import Applier
-from dsql_outbox.publisher.relay.memory import shares, subjects
+from dsql_outbox.publisher.relay.memory import pages, paging, shares, subjects
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
+from dsql_outbox.publisher.relay.memory.pages import DELIVERED, SENT, Page, Part
 from dsql_outbox.publisher.relay.memory.rows import STAGES, STEPS, Rows
 from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
@@ -52,32 +53,66 @@ class AuditedRows(Rows):
     def __init__(self) -> None:
         super().__init__()
         self.copies: list[OutboxRow] = []
+        self.pages: list[Page] = []
 
     def move(self, row: OutboxRow, to: Stage) -> None:
         """See `Rows.move`."""
-        is_new = row.stage == "outbox"
-        super().move(row, to)
-        if is_new:
+        if row.stage == "outbox":
             self.copies.append(row)
-        self.copies = [each for each in self.copies if STAGES[each.stage].memory]
+        super().move(row, to)
         self._audit()
 
+    def move_part(self, part: Part, to: Stage) -> None:
+        """See `Rows.move_part`."""
+        if part.stage == "outbox":
+            self.pages.append(part.page)
+        super().move_part(part, to)
+        self._audit()
+
+    def leave_page(self, page: Page, to: OutboxRow | Part) -> None:
+        """See `Rows.leave_page`."""
+        super().leave_page(page, to)
+        if isinstance(to, Part):
+            self.pages.append(to.page)
+        else:
+            self.copies.append(to)
+
+    @property
+    def of_pages(self) -> list[tuple[Page, int, Stage]]:
+        """The rows in pages."""
+        return [
+            (page, at, pages.STAGES[byte])
+            for page in self.pages
+            for at, byte in enumerate(page.stages)
+            if byte != pages.GONE
+        ]
+
     def _audit(self) -> None:
-        counted = [(each, STAGES[each.stage]) for each in self.copies]
+        self.copies = [each for each in self.copies if STAGES[each.stage].memory]
+        self.pages = [page for page in self.pages if _is_used(page)]
+        counted = [(each.share, each.shard, each.size, STAGES[each.stage]) for each in self.copies]
+        for page, at, stage in self.of_pages:
+            if STAGES[stage].memory:
+                counted.append((page.topic, page.shard.number, page.sizes[at], STAGES[stage]))
         shares, shards = Counter[tuple[str, str]](), Counter[int]()
-        for each, one in counted:
-            parts = {"rows": one.memory, "size": each.size, "busy": one.busy, "done": one.done}
-            shares.update({(each.share, name): number for name, number in parts.items()})
-            shards[each.shard] += one.unsettled
+        for share, shard, size, one in counted:
+            parts = {"rows": one.memory, "size": size, "busy": one.busy, "done": one.done}
+            shares.update({(share, name): number for name, number in parts.items()})
+            shards[shard] += one.unsettled
         uses = self.shares.uses
         names = ("rows", "size", "busy", "done")
         found = {(share, name): getattr(uses[share], name) for share in uses for name in names}
         assert found == shares
-        assert self.shares.rows == len(self.copies)
-        assert self.shares.size == sum(each.size for each in self.copies)
-        assert self.in_flight == sum(one.in_flight for _, one in counted)
+        assert self.shares.rows == len(counted)
+        assert self.shares.size == sum(size for _, _, size, _ in counted)
+        assert self.in_flight == sum(one.in_flight for *_, one in counted)
         assert self.busy_shards == {shard for shard, rows in shards.items() if rows}
         assert +self._unsettled == +shards
+
+
+def _is_used(page: Page) -> bool:
+    """Whether one of its rows is in it, and in memory."""
+    return not {*page.stages} <= {pages.OUTBOX, pages.SETTLED, pages.GONE}
 
 
 @pytest.fixture(autouse=True)
@@ -230,12 +265,13 @@ class Life(RuleBasedStateMachine):
             applier = Applier(self.state, self.tables, nothing, self.outcomes)  # type: ignore[arg-type]
             applier.begin(self.aside.append)
             self.settler.applier, self.outcomes.apply = applier, applier.add
+            self.state.queues.has_pages = False
         breaker = Breaker()
         sink = SimpleNamespace(keeps_prefix=True)
         self.sender = Sender(self.state, sink, self.lease, self.outcomes, breaker)  # type: ignore[arg-type]
         self.shard = self.state.shards[0] = Shard(0, 1, Sweep())
         self.lost: list[Shard] = []
-        self.in_flight: list[Subject] = []
+        self.in_flight: list[Subject | Page] = []
         self.reading: tuple[Shard, list[OutboxRow]] | None = None
         self.written = 0
         self.last: dict[int, int] = {}
@@ -275,7 +311,10 @@ class Life(RuleBasedStateMachine):
         (shard, rows), self.reading = self.reading, None
         known = [each.id for each in self.state.rows.copies if each.stage == "acknowledged"]  # type: ignore[attr-defined]
         if not shard.is_lost:
-            self.state.queues.admit(shard, rows, self.now, self.state.topics, None)
+            queues, topics = self.state.queues, self.state.topics
+            _, others = queues.admit_pages(shard, [each.raw for each in rows], topics)
+            rows = list(map(OutboxRow.read, others))
+            queues.admit(shard, rows, self.now, topics, None)
         self.state.rows.end_read()
         assert not any(each.id in known and each.stage == "waiting" for each in rows)
         topics = self.state.topics
@@ -303,15 +342,61 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight)
     @rule(index=st.integers(0, 100), outcome=OUTCOMES)
     def answer(self, index: int, outcome: Delivered | Retry | Rejected | Unavailable) -> None:
-        subject = self.in_flight[index % len(self.in_flight)]
-        sent = subject.busy_row
-        if isinstance(outcome, Delivered) and not subject.shard.is_lost:
-            before = self.arrived.setdefault(sent.subject_id, [])
-            assert sent.position in before or sent.position > max(before, default=0)
-            before.append(sent.position)
-        self.outcomes.act_on(subject, outcome)
-        if not any(each.stage == "sent" for each in subject.busy):
-            self.in_flight.remove(subject)
+        owner = self.in_flight[index % len(self.in_flight)]
+        if isinstance(owner, Page):
+            self.answer_page(owner, index, outcome)
+            return
+        sent = owner.busy_row
+        self.note_arrival(sent.subject_id, sent.position, outcome, owner.shard)
+        self.outcomes.act_on(owner, outcome)
+        self.see_who_left()
+
+    def answer_page(self, page: Page, index: int, outcome: Any) -> None:
+        """As a call does: a row that is delivered waits for the turn of its page."""
+        firsts = [
+            at for at, byte in enumerate(page.stages) if byte == SENT and page.run(at)[0] == at
+        ]
+        at = firsts[index % len(firsts)]
+        self.note_arrival(page.rows[at][6], page.ids[at].position, outcome, page.shard)
+        if isinstance(outcome, Delivered):
+            page.stages[at] = DELIVERED
+            page.answered.append(at)
+            if SENT in page.stages:
+                return
+        self.end_delivered()
+        if not isinstance(outcome, Delivered):
+            self.outcomes.act_on(self.outcomes.take_out(page, at), outcome)
+        self.see_who_left()
+
+    def note_arrival(self, subject: str, position: int, outcome: Any, shard: Shard) -> None:
+        if isinstance(outcome, Delivered) and not shard.is_lost:
+            before = self.arrived.setdefault(subject, [])
+            assert position in before or position > max(before, default=0)
+            before.append(position)
+
+    @rule()
+    def end_delivered(self) -> None:
+        """Do what a call does at the end of a turn of the loop."""
+        for page in self.in_flight:
+            if isinstance(page, Page) and page.answered:
+                at, page.answered = page.answered, []
+                self.outcomes.deliver_part(Part(page, at))
+        self.see_who_left()
+
+    def see_who_left(self) -> None:
+        """Rows that left a page on its way are still on their way, with those in it."""
+        for each in [*self.in_flight]:
+            if isinstance(each, Page):
+                for subject in dict.fromkeys(each.subjects.values()):
+                    if subject not in self.in_flight:
+                        self.in_flight.append(subject)
+                each.subjects.clear()
+        self.in_flight = [each for each in self.in_flight if self.is_on_its_way(each)]
+
+    def is_on_its_way(self, each: Subject | Page) -> bool:
+        if isinstance(each, Page):
+            return SENT in each.stages or DELIVERED in each.stages
+        return any(row.stage == "sent" for row in each.busy)
 
     @rule(fails=st.dictionaries(STATEMENTS, st.booleans(), max_size=2))
     def settle(self, fails: Mapping[str, bool]) -> None:
@@ -357,13 +442,16 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def each_row_is_at_the_place_of_its_stage(self) -> None:
+        self.see_who_left()
         rows: AuditedRows = self.state.rows  # type: ignore[assignment]
         stages: dict[str, set[int]] = {stage: set() for stage in ALL}
         for copy in rows.copies:
             stages[copy.stage].add(id(copy))
         here = list(self.shard.subjects.values())
         assert stages["waiting"] == {id(each) for of in here for each in of.rows}
-        assert stages["sent"] == {id(each) for of in self.in_flight for each in of.busy}
+        sent = [each for each in self.in_flight if isinstance(each, Subject)]
+        assert stages["sent"] == {id(each) for of in sent for each in of.busy}
+        self.rows_of_pages_are_at_their_places()
         assert stages["acknowledged"] == {id(r) for r in self.state.changes.acknowledged.values()}
         buried = [of for _, of in self.state.changes.letters.values()]
         assert stages["burying"] == {id(of.busy_row) for of in buried}
@@ -375,8 +463,24 @@ class Life(RuleBasedStateMachine):
             assert self.state.changes.applying == len(rows_to_apply)
         for copy in rows.copies:
             assert copy.id in rows.known or copy.id not in self.tables.rows or copy.stage in BUSY
-        assert all(each.stage != "outbox" for each in rows.known.values())
+        assert all(isinstance(each, Page) or each.stage != "outbox" for each in rows.known.values())
         assert not any(of.rows for shard in self.lost for of in shard.subjects.values())
+
+    def rows_of_pages_are_at_their_places(self) -> None:
+        rows: AuditedRows = self.state.rows  # type: ignore[assignment]
+        parts = [(each.page, at) for each in self.state.changes.parts for at in each.indexes]
+        queued = {id(each) for of in self.state.queues._ready.values() for each in of}
+        on_their_way = {id(each) for each in self.in_flight}
+        for page, at, stage in rows.of_pages:
+            key, shard = page.keys[at], page.shard
+            assert stage != "waiting" or id(page) in queued
+            assert stage != "sent" or id(page) in on_their_way
+            assert (stage == "acknowledged") == (parts.count((page, at)) == 1)
+            if page.stages[at] in {pages.WAITING, SENT}:
+                assert self.state.queues.pages[shard][key] is page
+                assert key not in shard.subjects
+        here = {id(page) for page, _, _ in rows.of_pages}
+        assert {id(each) for each in self.state.queues.pages[self.shard].values()} <= here
 
     def teardown(self) -> None:
         """Without faults everything leaves, and the books are empty."""
@@ -411,6 +515,8 @@ BUSY = {"sent", "applying", "burying"}
 
 @pytest.mark.anyio
 async def test_any_order_of_steps_leaves_the_books_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "MOST", 4)
+    monkeypatch.setattr(paging, "LONGEST", 3)
     monkeypatch.setattr(subjects, "MAX_WAITING", 4)
     monkeypatch.setattr(subjects, "_RUNS", 2)
     monkeypatch.setattr(sender, "MAX_RUN", 3)
