@@ -331,10 +331,11 @@ def reading_of(number: int, found: Sequence[RawRow]) -> Reading:
     ends: list[tuple[RowPlace, bool]] = [(RowPlace(0, ""), False)] * number
     now = took = 0
     for result in found:
-        number, *row, is_cut = result
-        if is_cut is None:
-            rows[number].append(result)
+        if result[-1] is None:
+            of: int = result[0]
+            rows[of].append(result)
         else:
+            number, *row, is_cut = result
             end = dict(zip(ROW_COLUMNS, row, strict=True))
             ends[number] = (RowPlace(end["position"], end["event_id"]), is_cut)
             now, took = end["created_us"], end["previous_position"] or 0
