@@ -21,6 +21,9 @@ from .subjects import Shard
 MOST: Final = 128
 """The most rows of a page, or a run more. More save little, and a page is sent as a whole."""
 
+MOST_BYTES: Final = MAX_RUN_BYTES
+"""The most bytes of a page, if it has more than a run: one statement deletes a part of a page."""
+
 LONGEST: Final = 32
 """The most rows of a subject in a page. One with more of them in a read needs its own queue."""
 
@@ -88,7 +91,7 @@ def pages_of(
         of_topics.setdefault(topics[at], []).append(at)
     pages: list[Page] = []
     for topic, of in of_topics.items():
-        for part in _parts(of, keys):
+        for part in _parts(of, keys, sizes):
             columns_of = _chosen(found, part), _chosen(keys, part), _chosen(ids, part)
             pages.append(Page(shard, topic, *columns_of, _chosen(sizes, part), longest))
     return pages, others
@@ -125,12 +128,19 @@ def _chosen(column: Sequence[T], indexes: Sequence[int]) -> list[T]:
     return [column[at] for at in indexes]
 
 
-def _parts(indexes: Sequence[int], keys: Sequence[str]) -> Iterator[Sequence[int]]:
+def _parts(
+    indexes: Sequence[int], keys: Sequence[str], sizes: Sequence[int]
+) -> Iterator[Sequence[int]]:
     """Divide rows into those of pages. No run is divided."""
-    begin, number = 0, len(indexes)
-    while begin < number:
-        end = min(begin + MOST, number)
-        while end < number and keys[indexes[end]] == keys[indexes[end - 1]]:
+    begin = 0
+    while begin < len(indexes):
+        end, rest = begin, MOST_BYTES
+        while end < len(indexes) and (
+            (end < begin + MOST and sizes[indexes[end]] <= rest)
+            or end == begin
+            or keys[indexes[end]] == keys[indexes[end - 1]]
+        ):
+            rest -= sizes[indexes[end]]
             end += 1
         yield indexes[begin:end]
         begin = end

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from tests.support.publisher.given_rows import rows_in
 
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import Publisher, PublisherSettings
@@ -87,12 +88,13 @@ async def test_both_forms_return_the_same_rows_ends_and_cuts(
     assert [_comparable(each) for each in plain] == [_comparable(each) for each in single]
     assert {each.is_cut for each in single} == {True, False}
     for one, each in zip(ranges, single, strict=True):
-        assert all(row.position <= one.until for row in each.rows)
+        assert all(row.position <= one.until for row in rows_in(each))
     assert any(each.rows for each in single) == ("" not in passed.topics)
 
 
 def _comparable(read: RangeRead) -> tuple[object, ...]:
-    return (*(each.id for each in read.rows), *(each.waits for each in read.rows), *read[1:])
+    rows = rows_in(read)
+    return (*(each.id for each in rows), *(each.waits for each in rows), *read[1:])
 
 
 PREDECESSORS = [
@@ -126,7 +128,7 @@ async def test_in_both_forms_a_row_waits_for_a_row_of_its_own_subject_alone(
     store = SqlStore(Database(database_proxy.url))
     reading = await store.read([Range(1, HEAD, 99, 1 << 20, 99)], PassedOver({}, ()))
     await store.close()
-    found = [(row.position, row.predecessor) for row in reading.ranges[0].rows]
+    found = [(row.position, row.predecessor) for row in rows_in(reading.ranges[0])]
     assert found == [(position, waits) for *_, position, _, waits in PREDECESSORS]
 
 

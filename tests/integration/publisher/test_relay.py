@@ -8,6 +8,7 @@ from uuid import UUID
 import anyio
 import psycopg
 import pytest
+from tests.support.publisher.given_rows import rows_in
 from tests.support.publisher.running_relays import count, event, relayed
 
 from dsql_outbox.outbox import Database, Entity, Event, OutboxError, SchemaError
@@ -335,7 +336,7 @@ async def test_rows_and_bytes_of_a_read_are_bounded_and_one_row_always_passes(
     await store.close()
     (read,) = reading.ranges
     assert (len(read.rows), read.is_cut) == (found, True)
-    last = read.rows[-1]
+    last = rows_in(read)[-1]
     assert read.end == RowPlace(last.position, last.event_id)
 
 

@@ -4,6 +4,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from tests.support.publisher.given_rows import rows_in
 from tests.support.publisher.running_relays import relayed
 
 from dsql_outbox.outbox import Database, Entity, Event
@@ -39,7 +40,7 @@ async def test_a_read_returns_no_more_bytes_than_asked_for_but_one_row_at_least(
         reading = await store.read([Range(0, HEAD, 100, size, 100)], PassedOver({}, ()))
         (found,) = reading.ranges
         assert (len(found.rows), found.is_cut) == (rows, rows < 18)
-        last = found.rows[-1]
+        last = rows_in(found)[-1]
         assert found.end == RowPlace(last.position, last.event_id)
     await store.close()
 
@@ -73,7 +74,7 @@ async def test_the_bytes_of_a_row_without_a_payload_are_those_of_its_event(
     store = SqlStore(database)
     reading = await store.read([Range(0, HEAD, 100, 60_000, 100)], PassedOver({}, ()))
     await store.close()
-    assert [row.payload for row in reading.ranges[0].rows] == texts[:2]
+    assert [row.payload for row in rows_in(reading.ranges[0])] == texts[:2]
     sink = MemorySink()
     await relayed(database, sink)
     assert [message.payload.decode() for message in sink.messages] == texts

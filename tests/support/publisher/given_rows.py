@@ -2,7 +2,13 @@
 
 from uuid import UUID
 
+from dsql_outbox.publisher.relay.store import RangeRead
 from dsql_outbox.schema.outbox_rows import OutboxRow
+
+
+def rows_in(found: RangeRead) -> list[OutboxRow]:
+    """The rows of one range of a read."""
+    return [OutboxRow.read(each) for each in found.rows]
 
 
 def row(
