@@ -15,14 +15,15 @@ now are passed over in SQL: subjects with a failed row, subjects with enough row
 topics that are paused (`topics`) or use their share of the memory (`shares`). They are read
 *again* when they can be sent. That only saves work. Order depends on the rule of admission
 (`queues`). From then on a row has a stage, and `rows` has all stages and the steps between them.
+Most rows take these steps in a *page*, with the other rows of their read (`pages`).
 
-**Send** (`sender`). Rows wait per subject, first in, first out (`subjects`). A subject has
-one run on its way: one message, or several if the sink keeps their order. Many calls of the
-sink run at a time, each with runs of subjects that are free. The answer for the last message
-of a run lets its subject go on immediately. `outcomes` has each way in which a row ends.
-When the broker as a whole fails, `breaker` decides when to try it again. `traced_sink` checks
-the answers and reports each message to the hooks, and `sifter` finds the message for which a sink
-raises.
+**Send** (`sender`). Rows wait in a page, or per subject, first in, first out (`subjects`). A
+subject has one run on its way: one message, or several if the sink keeps their order. Many calls of
+the sink run at a time (`sink_call`), each with pages and with runs of subjects that are free. The
+answer for the last message of a run lets its subject go on immediately. `outcomes` has each way in
+which a row ends. When the broker as a whole fails, `breaker` decides when to try it again.
+`traced_sink` checks the answers and reports each message to the hooks, and `sifter` finds the
+message for which a sink raises.
 
 **Settle** (`settler`). The ends of rows leave changes for the tables (`changes`). Acknowledged rows
 are deleted, failures are recorded, and messages that were given up are buried, in one statement per
@@ -35,26 +36,43 @@ in memory belongs to one epoch of them. `store` is the port to the tables, `sql_
 tables themselves.
 
 **One row that is relayed**, ``Publisher(database, sink)``. The row has a stage from its admission
-on. `Rows.move` (`memory.rows`) is the only way from one stage to the next: it changes every count,
-and raises for a step that the table of steps lacks. Here the stages are *waiting, sent,
-acknowledged, settled*.
+on. `Rows` (`memory.rows`) is the only way from one stage to the next: it changes every count, and
+raises for a step that the table of steps lacks. Here the stages are *waiting, sent, acknowledged,
+settled*. The row takes all four steps with its page.
 
-1. `Reader` asks for ranges of its shards, and `Queues.admit` takes the row into the queue of its
-   subject (*waiting*), if the subject's row before it is known, settled or absent.
-2. `Sender._send` takes runs of subjects that are free (*sent*), while leases and topics allow, and
-   starts a call of the sink for up to 500 rows. `SinkCall.prepare_messages` makes the messages. A
-   row that is not a valid message goes to no sink: `Outcomes.reject`.
-3. The sink answers for each message. `TracedSink` checks the answer, and `SinkCall.answer` gives
-   it to `Outcomes.act_on`. After `Delivered`, `Outcomes.deliver` notes the row in `Changes`, and
-   `Queues.finish` takes it out of its run (*acknowledged*). So the subject goes on at once.
-4. `Settler.settle` deletes the row with many others, by its whole key. Then it is *settled*. A row
-   that came back after a failure has its failure deleted too.
+1. `Reader` asks for ranges of its shards. `Queues.admit_pages` takes the row into a page
+   (*waiting*), if nothing else is known of its subject, and the subject's row before it is in the
+   same page, settled or absent.
+2. `Sender._send` takes pages (*sent*), while leases and topics allow, and starts a call of the sink
+   for up to 500 rows. `SinkCall.prepare_messages` makes the messages.
+3. The sink answers for each message. `TracedSink` checks the answer, and `SinkCall.answer` marks
+   the row. Those that are delivered in one turn of the event loop go to `Outcomes.deliver_part`,
+   which notes them in `Changes` (*acknowledged*). So their subjects go on at once.
+4. `Settler.settle` deletes the row with many others, by its whole key. Then it is *settled*.
+
+**One row that leaves its page**. A row in a page is the row that it would be in the queue of its
+subject, but is not made yet. `Queues.take_out` makes it, with its run and in its stage, as soon as
+anything happens to it alone. From then on it takes the same steps by itself:
+
+| what happens | where |
+| --- | --- |
+| a read brings a later row of its subject | `Queues.admit` |
+| the broker answers anything but `Delivered`, or nothing | `SinkCall._take_out` |
+| it is no valid message, or the map fails for it or refuses it | `SinkCall._one_by_one` |
+| its topic is paused, or its lease does not allow it now | `Queues.break_up` |
+| the sink does not take runs, and its run has more rows | `Queues.break_up` |
+| its shard is lost while it is on its way | `Queues.forget_shard` |
+
+`Queues.admit` takes a row that can be in no page into the queue of its subject: it has failed
+before, or is a replay, or waits for a row that is not there. `Queues.take` then sends runs of such
+subjects beside pages, and `Outcomes.act_on` ends them. A relay that applies messages has no pages.
 
 With a map, ``Publisher(database, sink, map=function)``, step 2 has more ends. `Mapper.map` calls
-the function for each message of a run. A row that it leaves out keeps its place in the run, and
-`Outcomes.skip` acknowledges it when it is the first one: at once, or in `SinkCall._act_on` after
-the answer for the message before it. A row that it fails for or refuses begins the next run, and
-then goes to `Outcomes.fail`, or with its topic to `Outcomes.refuse`.
+the function for each message. `Outcomes.skip_part` acknowledges the rows of a page that it leaves
+out. In a run of a subject such a row keeps its place, and `Outcomes.skip` acknowledges it when it
+is the first one: at once, or in `SinkCall._act_on` after the answer for the message before it. A
+row that it fails for or refuses begins the next run, and then goes to `Outcomes.fail`, or with its
+topic to `Outcomes.refuse`.
 
 **One row that ends**. `Outcomes` has a method for each end of a row on its way. It asks each part
 of the memory once, from top to bottom:
@@ -70,7 +88,8 @@ of the memory once, from top to bottom:
 | `give_back` | | | *waiting*, or *outbox* in a lost shard | goes on |
 | `withhold` | | | *outbox*: `Queues.drop` | is read again |
 
-In a shard that was lost, `fail` and `refuse` give the row back to the next owner. In a full memory,
+`deliver_part` and `skip_part` do the same for rows of a page, which have no other end there. In a
+shard that was lost, `fail` and `refuse` give the row back to the next owner. In a full memory,
 `rest` withholds it. `Settler` writes the changes. After that, `note_buried` and `note_applied` end
 a row that stayed with its subject (*settled*), and the subject goes on.
 

@@ -1,15 +1,12 @@
 """Rows that nothing has happened to: a page keeps them as a read brought them. No I/O.
 
 A row in a page is the row that it would be in the queue of its subject, and is not made yet. Most
-rows are read, sent, acknowledged and deleted without anybody asking for one of them alone. So what
-is done for a row is done for all rows of a page at once: they are of one shard and one topic, and
-the subject of each has no row elsewhere.
+rows are read, sent, acknowledged and deleted without anything that is about one of them alone. So a
+page takes each of these steps for all of its rows together: they are of one shard and one topic,
+and their subjects have no row elsewhere.
 
-When somebody asks, the run of its subject leaves the page, in the stage that it has, and is an
-ordinary run of an ordinary subject from then on (`Queues.subject`, `Queues.take_out`). That happens
-when a later row of the subject is read, for each answer of the broker but `Delivered`, and when the
-shard is lost.
-"""
+When something is about one row, the run of its subject leaves the page, in the stage that it has,
+and is an ordinary run of an ordinary subject from then on (`Queues.take_out`)."""
 
 from collections.abc import Iterator, Sequence
 from itertools import repeat
