@@ -14,7 +14,8 @@ bottom: the books and the topic, what the tables must learn (`memory.changes`), 
 
 `deliver_part` and `skip_part` end rows of a page together. For any other end a run leaves its page
 first: `take_out`. A row that is applied or given up stays with its subject until the tables have
-it: `note_applied`, `note_buried`."""
+it: `note_applied`, `note_buried`.
+"""
 
 import logging
 from typing import TYPE_CHECKING, Final

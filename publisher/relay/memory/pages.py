@@ -6,7 +6,8 @@ page takes each of these steps for all of its rows together: they are of one sha
 and their subjects have no row elsewhere.
 
 When something is about one row, the run of its subject leaves the page, in the stage that it has,
-and is an ordinary run of an ordinary subject from then on (`Queues.take_out`)."""
+and is an ordinary run of an ordinary subject from then on (`Queues.take_out`).
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import repeat
