@@ -32,7 +32,6 @@ from dsql_outbox.publisher.leases.ownership import REST
 MOST = 5
 
 MANY = 75
-"""Schedules that are others in each run; fewer are the same ones."""
 
 SLOWEST = 1 - DRIFT
 
@@ -225,9 +224,8 @@ def test_no_shard_has_two_owners_and_none_stays_without_one_whatever_happens(
         machine,
         settings=settings(
             max_examples=schedules,
-            derandomize=schedules < MANY,
             report_multiple_bugs=False,
-            print_blob=True,  # a random schedule that fails is seldom met again
+            print_blob=True,  # a new schedule that fails is seldom met again
             stateful_step_count=40,
             suppress_health_check=list(HealthCheck),
         ),
