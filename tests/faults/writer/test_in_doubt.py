@@ -160,7 +160,7 @@ def test_a_server_that_stays_away_leaves_the_outcome_unknown(
     caller = open_writer(proxy.url, SHORT_OUTAGE, [facts])
     began = monotonic()
     error = outcome_of(partial(caller.write, event))
-    assert monotonic() - began < SHORT_OUTAGE.max_outage + 0.5
+    assert monotonic() - began < SHORT_OUTAGE.max_outage + 5.0  # by itself it tries for ten
     assert isinstance(error, OutcomeUnknown)
     assert isinstance(error.__cause__, psycopg.OperationalError)
     assert http_status(error) == HttpAnswer(503, retry_after=1)
