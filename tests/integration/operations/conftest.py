@@ -4,12 +4,17 @@ from collections.abc import AsyncGenerator, Iterator
 
 import psycopg
 import pytest
-from tests.support.publisher.running_relays import database, database_proxy, shards
+from tests.support.publisher.running_relays import (
+    database,
+    database_proxy,
+    patient_beats,
+    shards,
+)
 
 from dsql_outbox.operations import Targets
 from dsql_outbox.outbox import Database
 
-__all__ = ["database", "database_proxy", "shards"]
+__all__ = ["database", "database_proxy", "patient_beats", "shards"]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Final
 import anyio
 import pytest
 from tests.support.checkout import ROOT
+from tests.support.publisher.running_relays import patient_beats
 from tests.support.wire_counts import CountingProxy
 from tests.support.writer import workload_s
 from tests.support.writer.caller_sessions import OpenCaller, open_caller
@@ -19,7 +20,7 @@ from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
-__all__ = ["open_caller"]
+__all__ = ["open_caller", "patient_beats"]
 
 pytestmark = pytest.mark.anyio
 

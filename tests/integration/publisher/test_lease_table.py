@@ -193,8 +193,9 @@ async def test_after_a_conflict_the_beat_is_done_in_steps(
 
 
 async def test_a_statement_without_an_answer_ends_when_the_next_is_due(
-    database_proxy: PostgresProxy,
+    database_proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.undo()  # of `patient_beats`
     table = SqlLeaseTable(Database(database_proxy.url), PublisherSettings(lease=4.0))
     await table.renew_and_look("a", {})
     database_proxy.stall(1, matching=BEAT)

@@ -13,7 +13,9 @@ import pytest
 from dsql_outbox.operations import Targets
 from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.outbox import Database, Entity, Event, Message
+from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.publisher import Publisher, PublisherSettings, Sink
+from dsql_outbox.publisher.leases import table as lease_table
 from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
@@ -96,6 +98,20 @@ def in_order(messages: Sequence[Message]) -> bool:
             return False
         last[message.key] = version
     return True
+
+
+@pytest.fixture(autouse=True)
+def patient_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The statements of short leases have as long as those of usual ones.
+
+    A lease of a second gives them 0.3 s, and a busy machine may stand still for longer. A
+    publisher whose first beat is not answered in time ends.
+    """
+
+    def patient(*args: Any, timeout: float, **options: Any) -> LastingConnection:
+        return LastingConnection(*args, timeout=max(timeout, PublisherSettings().renew), **options)
+
+    monkeypatch.setattr(lease_table, "LastingConnection", patient)
 
 
 @pytest.fixture
