@@ -95,7 +95,7 @@ class RedisBroker(ReadableBroker):
     def __init__(self, server: RedisServer, proxy: TcpProxy) -> None:
         self.server = server
         self.proxy = proxy
-        self._url = f"redis://127.0.0.1:{proxy.port}?timeout=1"
+        self._url = f"redis://127.0.0.1:{proxy.port}?timeout=3"
 
     @property
     def url(self) -> str:
