@@ -112,7 +112,7 @@ async def test_a_broker_that_is_silent_is_given_up_after_the_timeout(
                 await published(sink, [new_message()])
             took = monotonic() - started
 
-    assert 0.5 <= took < 3
+    assert 0.5 <= took < 4.8, "by itself it waits for five seconds"
 
 
 async def test_closing_is_quick_when_the_broker_has_gone_and_when_it_is_silent(

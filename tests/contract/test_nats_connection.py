@@ -75,7 +75,8 @@ async def test_a_server_killed_with_messages_on_their_way_is_known_at_once(
 async def test_a_server_that_is_silent_counts_as_gone_before_its_messages_time_out(
     nats_server: NatsServer, nats_proxy: TcpProxy
 ) -> None:
-    async with open_sink(f"{through(nats_proxy, nats_server)}?stream=EVENTS&timeout=1") as sink:
+    # A quarter of the timeout lies between the two.
+    async with open_sink(f"{through(nats_proxy, nats_server)}?stream=EVENTS&timeout=3") as sink:
         with nats_proxy.swallow_server(), pytest.raises(SinkUnavailable):
             await published(sink, [new_message()])
 

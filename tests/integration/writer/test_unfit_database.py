@@ -125,7 +125,7 @@ def test_a_database_that_is_down_is_tried_for_the_time_of_an_outage(
     began = monotonic()
     error = outcome_of(partial(open_writer(proxy.url, settings, [facts]).write, event))
     took = monotonic() - began
-    assert 0.3 <= took < 0.5 + 0.5
+    assert 0.3 <= took < 0.5 + 5.0, "by itself it tries for ten seconds"
     assert isinstance(error, psycopg.OperationalError)
     assert http_status(error) == HttpAnswer(503, retry_after=5)
     assert facts.waits() == [0.05, *[0.1] * (len(facts.waits()) - 1)]
