@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any, NamedTuple
@@ -54,6 +55,8 @@ class Watched(NamedTuple):
     spans: list[SpanView]
     first: Scrape
     last: Scrape
+    slowest: float
+    """Seconds of the slowest write that met no conflict."""
 
     @property
     def trace(self) -> list[SpanView]:
@@ -96,7 +99,7 @@ def run(url: str, broker: str, receiver: OtlpReceiver) -> Watched:
         wait_until(partial(_has, metrics, "outbox_relay_sink_available", 1), timeout=20)
         wait_until(partial(_has, metrics, "outbox_archive_age_seconds", 0), timeout=20)
         first = scrape(monotonic(), meters.exposition(), get(metrics)[1])
-        event_id = _write(url, TraceFacts(spans), *meters.hooks)
+        event_id, slowest = _write(url, TraceFacts(spans), *meters.hooks)
         delivered = "outbox_publish_messages_total{delivered}"
         wait_until(partial(_has, metrics, delivered, PLAIN + 1), timeout=20)
         wait_until(partial(_has, metrics, "outbox_backlog_age_seconds", 0), timeout=20)
@@ -105,22 +108,24 @@ def run(url: str, broker: str, receiver: OtlpReceiver) -> Watched:
             asyncio.run(_consume(broker, event_id, consumer))
         publisher.signal(signal.SIGTERM)
         assert publisher.finish().code == 0
-    return Watched(event_id, view_received(receiver.spans), first, last)
+    return Watched(event_id, view_received(receiver.spans), first, last, slowest)
 
 
-def _write(url: str, *hooks: Any) -> UUID:
+def _write(url: str, *hooks: Any) -> tuple[UUID, float]:
     with (
         OutboxProxy(url) as proxy,
         Writer(proxy.database, WriterSettings.origin(), hooks=hooks) as writer,
     ):
+        times = [monotonic()]
         for _ in range(PLAIN):
             writer.write(workload_s.car_created())
+            times.append(monotonic())
         proxy.conflicts(CONFLICTS)
         receipt = writer.write(workload_s.car_created())
         proxy.conflicts(4)
         with suppress(psycopg.Error):  # one whose retries run out
             writer.write(workload_s.car_created())
-    return receipt.event_id
+    return receipt.event_id, max(end - start for start, end in pairwise(times))
 
 
 def _has(metrics: str, name: str, least: float) -> bool:
