@@ -256,19 +256,19 @@ def test_connecting_ends_when_its_time_is_over(silent_url: str) -> None:
     began = monotonic()
     with pytest.raises(psycopg.OperationalError, match="before the timeout"):
         Database(silent_url).connect(timeout=0.3)
-    assert 0.3 <= monotonic() - began < 0.6
+    assert 0.3 <= monotonic() - began < 1.9
 
 
 async def test_a_task_that_connects_ends_when_its_time_is_over(silent_url: str) -> None:
     began = monotonic()
     with pytest.raises(psycopg.OperationalError, match="before the timeout"):
         await Database(silent_url).connect_async(timeout=0.3)
-    assert 0.3 <= monotonic() - began < 0.6
+    assert 0.3 <= monotonic() - began < 1.9
 
 
 def test_a_time_to_connect_is_of_its_own_connection_only(database_url: str) -> None:
-    with Database(database_url).connect(timeout=0.2) as connection:
-        connection.execute("SELECT pg_sleep(0.3)")
+    with Database(database_url).connect(timeout=1.0) as connection:
+        connection.execute("SELECT pg_sleep(1.1)")
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
