@@ -71,7 +71,7 @@ def test_conflicts_that_last_raise_the_drivers_error_and_store_nothing(
     proxy.refuse(None, at="commit", matching="effects")
     # SerializationFailure, or on a slow machine that the time was over in the middle of a run
     with pytest.raises(psycopg.OperationalError):
-        inbox.once("a", timeout=1.0)
+        inbox.once("a", timeout=3.0)
     assert inbox.runs > 1
     assert (effects_in(url), remembered(url)) == ([], [])
 
@@ -82,7 +82,7 @@ def test_an_answer_that_never_comes_ends_with_the_timeout_in_doubt(
     inbox = open_inbox(proxy.url)
     proxy.stall(times=None, matching="COMMIT")
     with pytest.raises(psycopg.OperationalError) as raised:
-        inbox.once("a", timeout=0.5)
+        inbox.once("a", timeout=1.5)
     assert "may have been committed" in raised.value.__notes__[0]
     proxy.heal()
     proxy.cut_all()

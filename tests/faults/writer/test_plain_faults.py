@@ -101,7 +101,7 @@ def test_a_transaction_that_comes_late_collides_and_nothing_is_stored_twice(
     """The deadline closes the connection; the held transaction is run all the same."""
     held = proxy.hold(matching="COMMIT")
     caller, event = open_writer(proxy.url, PLAIN), workload_s.car_created()
-    pending = in_background(partial(caller.write, event, timeout=0.5))
+    pending = in_background(partial(caller.write, event, timeout=1.5))
     held.arrived()
     assert isinstance(pending.result(TIMEOUT), OutcomeUnknown)
     held.release()
