@@ -431,7 +431,7 @@ def test_a_publisher_that_is_killed_loses_no_message_and_keeps_the_order(
     ]
     with Writer(Database(outbox_url)) as writer:
         writer.write_many(events)
-    words = ["publish", "--database", outbox_url, "--sink", redis_broker.url, "--lease", "1"]
+    words = ["publish", "--database", outbox_url, "--sink", redis_broker.url, "--lease", "3"]
 
     with Command(*words) as publisher:
         assert redis.xread({"events.LoanPaid": 0}, block=30_000), "a message within 30 s"

@@ -10,7 +10,7 @@ from dsql_outbox.outbox import Database, Message
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher import Publisher, PublisherSettings
 
-SETTINGS = PublisherSettings(lease=1.0)
+SETTINGS = PublisherSettings(lease=2.0)
 
 
 async def count_move(connection: AsyncConnection, message: Message) -> None:
