@@ -100,13 +100,16 @@ def test_an_error_shows_the_rows_of_nobody(url: str, tmp_path: Path) -> None:
             {
                 "eventHeader": {"eventName": "a", "eventType": "b", "createdDate": now},
                 "entities": [
-                    {"entityHeader": {"entityId": "CAR-secret", "entityType": "Car"}, "pin": 4711}
+                    {
+                        "entityHeader": {"entityId": "CAR-secret", "entityType": "Car"},
+                        "pin": "PIN-4711",
+                    }
                 ],
             }
         )
     )
     done = run(url, "write", str(file))
     assert done.exit_code == 1
-    assert "4711" not in done.output
+    assert "PIN-4711" not in done.output
     assert "Failing row" not in done.output
     assert "CAR-secret" not in done.output
