@@ -165,8 +165,9 @@ def test_an_append_inside_a_statement_ends_with_the_time_of_the_call(rows: str, 
                 transaction.append(workload_s.car_created())
 
     with Writer(Database(rows), QUICK) as writer:
+        writer.transact(lambda each: each.append(workload_s.car_created()))  # it is connected
         with pytest.raises(psycopg.OperationalError, match="inside of its stream"):
-            writer.transact(function, timeout=0.5)
+            writer.transact(function, timeout=1.0)
         writer.transact(lambda each: each.append(workload_s.car_created()))
 
 
@@ -184,8 +185,9 @@ async def test_an_append_of_a_task_inside_a_statement_ends_with_the_time_of_the_
                 await transaction.append(workload_s.car_created())
 
     async with AsyncWriter(Database(rows), QUICK) as writer:
+        await writer.transact(lambda each: each.append(workload_s.car_created()))  # it is connected
         with pytest.raises(psycopg.OperationalError, match="inside of its stream"):
-            await writer.transact(function, timeout=0.5)
+            await writer.transact(function, timeout=1.0)
         await writer.transact(lambda each: each.append(workload_s.car_created()))
 
 
