@@ -119,18 +119,18 @@ def test_its_sink_may_be_a_url(database: Database, writer: Writer, nats_url: str
 def test_when_its_time_is_up_all_that_was_sent_is_settled_and_the_next_goes_on(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
-    writer.write_many([event(f"car-{n % 3}", n) for n in range(400)])
-    sink = Slow(0.005)
+    writer.write_many([event(f"car-{n % 3}", n) for n in range(300)])
+    sink = Slow(0.015)
     handler = relay_handler(database, opened(sink), margin=10.0)  # much for a busy machine
     began = monotonic()
-    done = handler(SCHEDULED, Context(10.4))
-    assert monotonic() - began < 10.4
+    done = handler(SCHEDULED, Context(11.0))  # the messages of one car take 1.5 s
+    assert monotonic() - began < 11.0
     assert done["ended"] == "time"
-    assert 0 < done["delivered"] == len(sink.messages) < 400
-    assert done["left"] == 400 - done["delivered"] == count(sql, "outbox")
+    assert 0 < done["delivered"] == len(sink.messages) < 300
+    assert done["left"] == 300 - done["delivered"] == count(sql, "outbox")
     assert owners(sql) == 0
     assert handler(SCHEDULED, LONG)["ended"] == "empty"
-    assert len(sink.messages) == 400
+    assert len(sink.messages) == 300
     assert in_order(sink.messages)
 
 
@@ -139,8 +139,8 @@ def test_a_sink_that_never_answers_is_given_up_within_the_margin(
 ) -> None:
     writer.write(event("car"))
     began = monotonic()
-    done = relay_handler(database, opened(Slow(60)), margin=1.0)(SCHEDULED, Context(1.2))
-    assert monotonic() - began < 1.2
+    done = relay_handler(database, opened(Slow(60)), margin=4.0)(SCHEDULED, Context(4.2))
+    assert monotonic() - began < 4.2
     assert (done["ended"], done["left"], owners(sql)) == ("time", 1, 0)
 
 
