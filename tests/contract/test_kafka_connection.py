@@ -123,12 +123,12 @@ async def test_closing_is_quick_when_the_broker_has_gone_and_when_it_is_silent(
         with kafka_mock.silent(1), anyio.move_on_after(0.1):
             await published(sink, [new_message()])
         started = monotonic()
-    assert monotonic() - started < 2
+    assert monotonic() - started < 10
 
     async with open_sink(f"{kafka_broker.url}&timeout=30"):
         kafka_mock.take_down(1)
         started = monotonic()
-    assert monotonic() - started < 2
+    assert monotonic() - started < 10
 
 
 # --- connecting ------------------------------------------------------------------------

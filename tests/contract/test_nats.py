@@ -183,7 +183,7 @@ async def test_answers_come_while_other_messages_of_the_call_and_other_calls_wai
     ):
         tasks.start_soon(sink.publish, silent + good, mixed)
         await sink.publish([new_message(key=f"Car/{n}") for n in range(600)], others)
-        with anyio.fail_after(3):  # and the silent ones would take five seconds
+        with anyio.fail_after(4.5):  # and the silent ones would take five seconds
             while len(mixed.order) < 600:
                 await mixed.next()
         tasks.cancel_scope.cancel()
@@ -237,7 +237,7 @@ async def test_without_an_acknowledgement_a_publish_ends_at_the_timeout(
     assert {type(outcome) for outcome in outcomes[:256]} == {Unavailable}
     assert "no acknowledgement for x within 0.3 s" in str(outcomes[0])
     assert outcomes[256:] == [NotAttempted()] * 44
-    assert 0.3 <= took < 2
+    assert 0.3 <= took < 4.5, "by itself it waits for five seconds"
 
 
 async def test_an_answer_that_comes_too_late_is_passed_over(

@@ -254,7 +254,7 @@ async def test_a_server_that_is_silent_is_given_up_within_the_timeout(sqs: Scrip
         took = monotonic() - started
         is_over.set()
 
-    assert took < 2
+    assert took < 8, "the server is silent for ten"
 
 
 @pytest.mark.parametrize("setting", ["endpoint=http://a..b", "region=no_region!"])
