@@ -12,6 +12,7 @@ import pytest
 from tests.support.brokers.nats_cluster import custom_server
 from tests.support.brokers.readable_brokers import NatsBroker
 
+from dsql_outbox.brokers.nats import client as nats_client
 from dsql_outbox.brokers.nats import open_nats
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
@@ -73,10 +74,10 @@ async def test_a_server_killed_with_messages_on_their_way_is_known_at_once(
 
 
 async def test_a_server_that_is_silent_counts_as_gone_before_its_messages_time_out(
-    nats_server: NatsServer, nats_proxy: TcpProxy
+    nats_server: NatsServer, nats_proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A quarter of the timeout lies between the two.
-    async with open_sink(f"{through(nats_proxy, nats_server)}?stream=EVENTS&timeout=3") as sink:
+    monkeypatch.setattr(nats_client, "_LOST_PINGS", 1)  # a third of the timeout is between the two
+    async with open_sink(f"{through(nats_proxy, nats_server)}?stream=EVENTS&timeout=4") as sink:
         with nats_proxy.swallow_server(), pytest.raises(SinkUnavailable):
             await published(sink, [new_message()])
 
