@@ -67,7 +67,7 @@ def test_publishers_that_do_not_start_are_told_of_at_once() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_no_process_outlives_a_nemesis_that_is_interrupted(number: signal.Signals) -> None:
     with subprocess.Popen(
-        nemesis("--publishers", "1"), cwd=ROOT, stderr=subprocess.PIPE, text=True
+        nemesis("--every", "600"), cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as running:
         assert running.stderr is not None
         assert "events written" in running.stderr.readline()
