@@ -115,6 +115,23 @@ class SchemaError(OutboxError):
     """
 
 
+class MissingRight(OutboxError):
+    """The database role lacks a right on the schema, or on a table or view of the outbox.
+
+    In the database: nothing. Call again: after the owner of the tables has run `command`, which
+    the text names. HTTP 500. The `__cause__` is the driver's exception.
+
+        >>> refused = 'permission denied for table outbox'
+        >>> error = MissingRight(refused, "dsql-outbox schema grant --writer shop")
+        >>> error.command
+        'dsql-outbox schema grant --writer shop'
+    """
+
+    def __init__(self, refused: str, command: str) -> None:
+        super().__init__(f"{refused}: let the owner of the tables run `{command}`")
+        self.command = command
+
+
 class InvalidEvent(OutboxError, ValueError):
     """The event is not valid. In the database: nothing. Call again: no. HTTP 422.
 

@@ -221,6 +221,10 @@ _CROWDED_TEXT: Final = re.compile("unable to accept connection, rate exceeded", 
 _WAKING_TEXT: Final = "unable to accept connection, waking up cluster"
 """The text of an idle cluster. Its SQLSTATE is not documented."""
 _LOGIN_TEXT: Final = "password authentication failed"
+_ACCESS_CHECK: Final = "aclcheck_error"
+"""The function of PostgreSQL that refuses access to an object, whatever the language of its text.
+Another server may name none, and is known by the English text."""
+_ACCESS_TEXT: Final = "permission denied for "
 _REFUSED_TEXT: Final = re.compile(
     "authentication failed|does not exist|pg_hba.conf|access denied", re.IGNORECASE
 )
@@ -354,6 +358,17 @@ def schema_error(error: Exception, schema: str) -> SchemaError | None:
     named = SchemaError(f"schema {schema} {defect}")
     named.__cause__ = error
     return named
+
+
+def refuses_access(error: Exception) -> bool:
+    """Return whether a driver's own error says that the role lacks a right on an object.
+
+    The SQLSTATE alone does not say it: a trigger or a policy may refuse a row by the same one.
+    """
+    if not _is_of_driver(error) or _KINDS.get(_state_of(error) or "") is not _K.FORBIDDEN:
+        return False
+    source = {_field(error, "source_function"), _field(error, "server_source_function")}
+    return _ACCESS_CHECK in source or str(error).startswith(_ACCESS_TEXT)
 
 
 @contextmanager

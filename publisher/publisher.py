@@ -199,9 +199,10 @@ class Publisher:
         It stops `max_seconds` after its start, counted from before it connects, as after
         `stop`. None: no limit.
 
-        Raises `SchemaError` if the tables or the shards are missing, `SettingsError` if there is no
-        such target, or it is of another kind, the driver's error if the database cannot be reached
-        at the start, and the errors of opening the sink except `SinkUnavailable`.
+        Raises `SchemaError` if the tables or the shards are missing, `MissingRight` if the role
+        lacks a right of a publisher, `SettingsError` if there is no such target, or it is of
+        another kind, the driver's error if the database cannot be reached at the start, and the
+        errors of opening the sink except `SinkUnavailable`.
         """
         if until_empty not in (True, False, "own"):
             raise ValueError(f'until_empty must be True, False or "own", got {until_empty!r}')
@@ -415,7 +416,7 @@ class Publisher:
             if self._store.first_shard in self._leases.shards:
                 try:
                     await self._store.sweep()
-                except psycopg.Error as error:
+                except (psycopg.Error, OutboxError) as error:
                     logger.warning("Relay cannot delete old failures: %s", error_line(error))
 
     def _tell_shards(self, owned: frozenset[int], before: frozenset[int]) -> None:

@@ -39,6 +39,7 @@ from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.outbox.unit_of_work.loops import do_async, perform_async
 from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
 
+from .missing_rights import rights_expected
 from .named_statements import guards, numbered_statement, statement
 from .outbox_rows import RowId
 
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from psycopg.pq.abc import PGcancelConn
+
+    from .roles import Duty
 
 STATEMENT_TIMEOUT: Final = 10.0
 """Seconds that a statement of an operator may take, BEGIN and COMMIT included.
@@ -116,7 +119,8 @@ class Session:
     With `read_only`, every statement runs in a READ ONLY transaction, and a statement whose
     connection was lost is run once more on a new one. With `needs_primary`, a server that says
     that it accepts no writes is left before a statement is sent to it: it may be a former
-    primary, whose rows are out of date.
+    primary, whose rows are out of date. With `duty`, a right that it needs and the role lacks
+    is `MissingRight`.
     """
 
     def __init__(
@@ -126,8 +130,10 @@ class Session:
         locks: bool = False,
         read_only: bool = False,
         needs_primary: bool = False,
+        duty: "Duty | None" = None,
     ) -> None:
         self._database = database
+        self._duty = duty
         self._locks = locks
         self._read_only = read_only
         self._connection = LastingConnection(
@@ -271,7 +277,10 @@ class Session:
 
     async def _retry(self, run: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         work = partial(self._connection.use, run)
-        with tables_expected(self._database.schema):
+        with (
+            tables_expected(self._database.schema),
+            rights_expected(self._database, self._duty),
+        ):
             async with self._turn:
                 try:
                     return await OPERATOR.run_async(work)

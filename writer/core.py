@@ -12,6 +12,7 @@ from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.event.event_parser import EventSource, ParsedEvent, parse_event
 from dsql_outbox.outbox.failure import schema_error
 from dsql_outbox.outbox.settings import NO_DOORBELL
+from dsql_outbox.schema.missing_rights import missing_right
 from dsql_outbox.schema.named_statements import guards, statement
 from dsql_outbox.writer.conflicts.conflict_log import ConflictLog
 from dsql_outbox.writer.statement.chunks import refuse_unsendable
@@ -86,9 +87,13 @@ class Core:
         """Report a fact that belongs to no single write."""
         emit(self.hooks, fact)
 
-    def translate(self, error: Exception) -> Exception:
-        """Return `SchemaError` for a missing table or column, and any other error unchanged."""
-        return schema_error(error, self.database.schema) or error
+    def translate(self, error: Exception, role: str | None = None) -> Exception:
+        """Return `SchemaError` or `MissingRight` for an error that is one, and any other unchanged.
+
+        `role` is that of the connection, if it is not one of the writer's own.
+        """
+        named = schema_error(error, self.database.schema)
+        return named or missing_right(error, self.database, "writer", role=role) or error
 
 
 def _server_of(database: Database) -> DatabaseServer:

@@ -41,9 +41,9 @@ class WriterBase(ABC):
         event, or 0 if the subject must not exist.
 
         Raises, before anything is sent, `InvalidEvent` or `EventTooLarge`. Raises
-        `DuplicateEvent`, `StaleVersion`, `OutcomeUnknown`, or `SchemaError` if the tables
-        are missing. If the event is not stored for any other reason, raises the last
-        exception of the driver, unchanged.
+        `DuplicateEvent`, `StaleVersion`, `OutcomeUnknown`, `SchemaError` if the tables
+        are missing, or `MissingRight`. If the event is not stored for any other reason,
+        raises the last exception of the driver, unchanged.
         """
 
     @abstractmethod
@@ -123,9 +123,9 @@ class WriterBase(ABC):
         the form of a write, on a connection of the writer. A stored id is looked up
         on such a connection too.
 
-        Raises `InvalidEvent`, `DuplicateEvent`, `StaleVersion`, `SchemaError`, or the driver's
-        exceptions, unchanged. After any error your transaction has failed: it can only be
-        rolled back, so that no row is stored without its event.
+        Raises `InvalidEvent`, `DuplicateEvent`, `StaleVersion`, `SchemaError`, `MissingRight`,
+        or the driver's exceptions, unchanged. After any error your transaction has failed: it
+        can only be rolled back, so that no row is stored without its event.
 
         Raises `TransactionMisused` if no transaction is open and the connection would commit
         the event on its own, or if the session uses several connections, and `TypeError` for

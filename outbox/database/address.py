@@ -110,6 +110,11 @@ class Address(Protocol):
         ...
 
     @property
+    def role(self) -> str | None:
+        """The role that logs in, or None if the URL names none."""
+        ...
+
+    @property
     def host_and_port(self) -> str:
         """The host and the port, without any secret."""
         ...

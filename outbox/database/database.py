@@ -137,6 +137,11 @@ class Database:
         """The host, the port and the database of the URL. No secret is in it."""
         return self._address.endpoint
 
+    @property
+    def role(self) -> str | None:
+        """The role of the URL, or None if it names none."""
+        return self._address.role
+
     def connect(
         self,
         *,

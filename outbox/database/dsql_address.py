@@ -179,6 +179,11 @@ class DsqlAddress:
         return Endpoint(str(host), int(port), str(dbname))
 
     @property
+    def role(self) -> str:
+        """The role of the URL."""
+        return str(self._parameters["user"])
+
+    @property
     def host_and_port(self) -> str:
         """The host and the port of the cluster."""
         return f"{self._parameters['host']}:{self._parameters['port']}"

@@ -186,6 +186,11 @@ class PostgresAddress:
         port = self._text("port") or "5432"
         return Endpoint(host, int(port) if port.isdecimal() else None, dbname)
 
+    @property
+    def role(self) -> str | None:
+        """The role of the URL, if it names one."""
+        return self._text("user")
+
     def _text(self, name: str) -> str | None:
         found = self._parameters.get(name)
         return None if found is None else str(found)

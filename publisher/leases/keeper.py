@@ -15,9 +15,10 @@ import anyio
 import psycopg
 
 from dsql_outbox.outbox.database.database import Database
-from dsql_outbox.outbox.errors import OutboxError, SchemaError
+from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.failure import LASTING, kind_of, tables_expected, text_of
 from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.schema.missing_rights import rights_expected
 
 from .ownership import Ownership
 from .protocol import Beats, LeaseTable
@@ -87,7 +88,7 @@ class Leases:
             # meanwhile by the end of a lease that was renewed.
             renewed=self._rebind_all,
         )
-        self._schema = database.schema
+        self._database = database
         self._settings = settings
         self._on_change = on_change
         self._busy = busy
@@ -125,7 +126,8 @@ class Leases:
     async def open(self) -> None:
         """Do the first beat and start the task.
 
-        Raises `SchemaError` if the tables are missing or outdated, the driver's error if the
+        Raises `SchemaError` if the tables are missing or outdated, `MissingRight` if the role lacks
+        one of a publisher, the driver's error if the
         beat fails, the errors of `on_change`, and `OutboxError` the second time. After an
         error no shard is owned.
         """
@@ -162,7 +164,7 @@ class Leases:
         try:
             with anyio.move_on_after(self._settings.renew, shield=True):
                 await asyncio.wait({task})  # a statement that is on its way is answered first
-                with suppress(psycopg.Error, SchemaError):
+                with suppress(psycopg.Error, OutboxError):
                     await self._try_beat()
         finally:
             task.cancel()
@@ -228,7 +230,7 @@ class Leases:
         """Give back the shards of the first beat, since nothing will relay them."""
         self._closing = True
         self._own.stop(self._clock())
-        ignored = suppress(psycopg.Error, SchemaError)
+        ignored = suppress(psycopg.Error, OutboxError)
         with anyio.move_on_after(self._settings.renew, shield=True), ignored:
             if self._own.shards:
                 await self._beat()
@@ -248,7 +250,7 @@ class Leases:
 
     async def _beat(self) -> float:
         had_sink = self._own.has_sink
-        with tables_expected(self._schema):
+        with tables_expected(self._database.schema), rights_expected(self._database, "publisher"):
             again = await self._beats.beat()
         self._answered_at = self._clock()
         self.takes_part |= had_sink

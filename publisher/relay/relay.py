@@ -9,6 +9,7 @@ import anyio
 import msgspec
 import psycopg
 
+from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.message_map import Mapper
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
@@ -99,7 +100,7 @@ class Relay:
         finally:
             if self._applier is not None:  # and the relay was cancelled
                 self._applier.leave()
-            with anyio.move_on_after(_LAST, shield=True), suppress(psycopg.Error):
+            with anyio.move_on_after(_LAST, shield=True), suppress(psycopg.Error, OutboxError):
                 await self._settler.settle_all()
         if self._error is not None:
             raise self._error

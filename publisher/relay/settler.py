@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import psycopg
 
+from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.failure import LASTING, kind_of, text_of
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Subject
@@ -136,17 +137,17 @@ class Settler:
                 await anyio.sleep(_AGAIN)
 
     async def settle(self) -> None:
-        """Settle one batch of each kind. Raises the driver's error, and keeps the rest.
+        """Settle one batch of each kind. Raises an error of the database, and keeps the rest.
 
         If the database refuses one kind, the other kinds are settled.
         """
-        error: psycopg.Error | None = None
+        error: psycopg.Error | OutboxError | None = None
         # `_forget` is behind `_record`: a row may recover while its failure is being recorded.
         kinds = [self._record, self._bury, self._apply, self._delete, self._forget]
         for settle_kind in kinds:
             try:
                 await settle_kind()
-            except psycopg.Error as failure:
+            except (psycopg.Error, OutboxError) as failure:
                 error = error or failure
         self._state.wake_waiting()
         if error is not None:

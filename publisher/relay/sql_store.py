@@ -86,8 +86,8 @@ class SqlStore:
     Reads, changes, `is_done` and each message that is applied alone have a connection, so none
     waits for another. The last two open theirs at the first use; that of `is_done` is closed
     when it is cancelled.
-    `statements` counts the calls. All methods raise the driver's errors, and
-    `SchemaError` if the tables are missing or outdated.
+    `statements` counts the calls. All methods raise the driver's errors, `SchemaError` if the
+    tables are missing or outdated, and `MissingRight`.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class SqlStore:
         self._target = target
         self._kind: TargetKind | None = kind
         self.first_shard = 0
-        self._reads = Session(database, needs_primary=True)
-        self._changes = Session(database, needs_primary=True)
-        self._looks = Session(database)
+        self._reads = Session(database, needs_primary=True, duty="publisher")
+        self._changes = Session(database, needs_primary=True, duty="publisher")
+        self._looks = Session(database, duty="publisher")
         self._asides: list[Session] = []
         """Those of messages that were applied alone, and that no such message uses now."""
         self._process = OneProcess("a publisher's connections")
@@ -187,7 +187,7 @@ class SqlStore:
     def _aside(self) -> Generator[Session]:
         """A session that nobody else uses meanwhile. It stays for the next one."""
         if not self._asides:
-            self._asides.append(Session(self._database, needs_primary=True))
+            self._asides.append(Session(self._database, needs_primary=True, duty="publisher"))
             self._asides[0].do_not_wait_for_cluster()
         aside = self._asides.pop()
         try:

@@ -265,7 +265,7 @@ class Programs:
 
     def _append(self, session: CallerSession, prepared: PreparedEvent) -> Program[Stored]:
         """Write the event in the session's transaction."""
-        with translate_errors(self._core, prepared):
+        with translate_errors(self._core, prepared, session):
             rows = yield from session.run(self._core.statements.inside([prepared]))
         return self._core.statements.read_answer([prepared], rows)[0]
 

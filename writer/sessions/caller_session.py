@@ -41,6 +41,11 @@ class CallerSession(ABC):
         A ROLLBACK would not do: what the caller writes next would be committed alone.
         """
 
+    @property
+    @abstractmethod
+    def role(self) -> str | None:
+        """The database role that the joined session logged in as, or None if it is not known."""
+
     def after_commit(self, ring: Callable[[], None]) -> Program[None]:  # noqa: ARG002 - of the port
         """Have `ring` called after the COMMIT, by a session that tells of it. Others do nothing."""
         yield from ()

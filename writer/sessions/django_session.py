@@ -42,6 +42,10 @@ class DjangoSession(CallerSession):
         if self._given.connection is not None:
             yield from self._inner.fail()
 
+    @property
+    def role(self) -> str | None:
+        return self._inner.role
+
     def after_commit(self, ring: Callable[[], None]) -> Program[None]:
         self._given.on_commit(ring)
         yield from ()

@@ -74,6 +74,10 @@ class PsycopgSession(CallerSession):
             require_transaction(self._connection, "append_to", "nothing would fail")
             yield Query(self._connection, APPEND_FAILED.encode())
 
+    @property
+    def role(self) -> str | None:
+        return role_of(self._connection)
+
 
 class AsyncpgSession(CallerSession):
     """A connection of asyncpg, or one that its pool lends.
@@ -102,6 +106,10 @@ class AsyncpgSession(CallerSession):
             if self._connection.is_in_transaction():
                 yield Invoke(_fail_asyncpg, self._connection)
 
+    @property
+    def role(self) -> str | None:
+        return role_of(self._connection)
+
 
 class Psycopg2Session(CallerSession):
     """A connection of psycopg2.
@@ -127,10 +135,23 @@ class Psycopg2Session(CallerSession):
                 yield Invoke(_fail_psycopg2, self._connection)
 
     @property
+    def role(self) -> str | None:
+        return role_of(self._connection)
+
+    @property
     def _commits_alone(self) -> bool:
         idle = int(TransactionStatus.IDLE)
         connection = self._connection
         return bool(connection.autocommit) and connection.get_transaction_status() == idle
+
+
+def role_of(connection: Any) -> str | None:
+    """Return the role that a connection of a driver logged in as, or None if it is not known."""
+    with suppress(Exception):  # such as of a proxy
+        if hasattr(connection, "get_settings"):  # asyncpg, whose `info` is the user's own
+            return str(connection.get_settings().session_authorization)
+        return str(connection.info.user)
+    return None
 
 
 async def _fetch(text: str, parameters: Sequence[str | None], connection: Any) -> Sequence[Row]:

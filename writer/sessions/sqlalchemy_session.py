@@ -23,7 +23,7 @@ from .caller_session import (
     numbered_parameters,
     text_of,
 )
-from .driver_sessions import psycopg2_message
+from .driver_sessions import psycopg2_message, role_of
 
 T = TypeVar("T")
 
@@ -57,6 +57,10 @@ class SqlAlchemySession(CallerSession):
 
     def fail(self) -> Program[None]:
         yield from self._call(_fail_all)
+
+    @property
+    def role(self) -> str | None:
+        return role_of(self._connection.connection.driver_connection)
 
     def after_commit(self, ring: Callable[[], None]) -> Program[None]:
         yield from self._call(partial(_ring_after_commit, ring))

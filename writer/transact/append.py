@@ -9,6 +9,7 @@ from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.failure import driver_error
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.writer.core import Core
+from dsql_outbox.writer.sessions.caller_session import CallerSession
 from dsql_outbox.writer.statement.answers import Found, Stored, stale_version, touched_entities
 from dsql_outbox.writer.statement.parameters import PreparedEvent
 
@@ -23,8 +24,13 @@ def receipt_in_transaction(
 
 
 @contextmanager
-def translate_errors(core: Core, prepared: PreparedEvent) -> Generator[None]:
-    """Translate two errors of a driver into `StaleVersion` and `SchemaError`."""
+def translate_errors(
+    core: Core, prepared: PreparedEvent, session: CallerSession | None = None
+) -> Generator[None]:
+    """Translate errors of a driver into `StaleVersion`, `SchemaError` and `MissingRight`.
+
+    `session` is the one whose statements run, if they are not on a connection of the writer.
+    """
     try:
         yield
     except Exception as error:
@@ -33,7 +39,7 @@ def translate_errors(core: Core, prepared: PreparedEvent) -> Generator[None]:
             expected = prepared.expected_version or 0
             raise StaleVersion(event_id, expected=expected, actual=actual) from error
         cause = driver_error(error) or error
-        translated = core.translate(cause)
+        translated = core.translate(cause, None if session is None else session.role)
         if translated is cause:
             raise
         raise translated from error

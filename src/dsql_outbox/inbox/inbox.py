@@ -75,8 +75,9 @@ class Inbox:
         `timeout` is the limit of the call in seconds, waits included. Raises the driver's
         exception, unchanged, when it is over, or conflicts or an outage last longer than
         the retries; then leave the message to the broker to deliver it again. Raises
-        `SchemaError` if the tables are missing, and `TransactionMisused`. An error after a
-        COMMIT without an answer has a note that an earlier execution may have been committed.
+        `SchemaError` if the tables are missing, `MissingRight` and `TransactionMisused`. An
+        error after a COMMIT without an answer has a note that an earlier execution may have been
+        committed.
         """
         require_plain(function)
         given = (self._statements, self._connections)
@@ -100,7 +101,8 @@ class Inbox:
         Reads all ids of the consumer, in transactions of at most 3,000 rows. It may be stopped
         and run again at any time. Returns the counts. `older_than` must be longer than the
         broker may deliver a message again: docs/inbox.md. Raises `SettingsError` unless it is
-        above 0, `SchemaError` if the tables are missing, and the driver's errors.
+        above 0, `SchemaError` if the tables are missing, `MissingRight`, and the
+        driver's errors.
         """
         pruning = Pruning(self._statements, self._connections, older_than)
         while pruning.has_more:

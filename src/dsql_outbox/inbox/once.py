@@ -32,6 +32,7 @@ from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
 from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program
 from dsql_outbox.outbox.unit_of_work.work import on_connection
+from dsql_outbox.schema.missing_rights import missing_right
 from dsql_outbox.schema.named_statements import guards, statement
 
 from .received import Received
@@ -75,7 +76,7 @@ class Statements:
     """The statements of one consumer's inbox."""
 
     def __init__(self, database: Database, consumer: str) -> None:
-        self.schema = database.schema
+        self._database = database
         self.consumer = consumer
         self.guards = guards(database.schema, "inbox_guard")
         self.remember, self.find, self.advance, self.page, self.forget = (
@@ -88,6 +89,11 @@ class Statements:
                 "inbox_forget",
             )
         )
+
+    def translate(self, error: Exception) -> Exception:
+        """Return `SchemaError` or `MissingRight` for an error that is one, others unchanged."""
+        named = schema_error(error, self._database.schema)
+        return named or missing_right(error, self._database, "consumer") or error
 
 
 class _Run(FunctionRun):
@@ -142,7 +148,7 @@ class OnceCall(BudgetedWork[Handled[T]]):
             self._transaction,
             self._gate,
             role_path=True,
-            translate=self._translate,
+            translate=self._statements.translate,
         )
         if isinstance(handled, DatabaseFailure):
             return handled
@@ -163,9 +169,6 @@ class OnceCall(BudgetedWork[Handled[T]]):
     @property
     def _result(self) -> Handled[T]:
         return Handled(ran=True, value=self._run.value, order=self._order)
-
-    def _translate(self, error: Exception) -> Exception:
-        return schema_error(error, self._statements.schema) or error
 
     def _transaction(self, connection: Any) -> Program[Handled[T] | DatabaseFailure]:
         order = yield from self._begin(connection)

@@ -11,7 +11,6 @@ import psycopg
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.database.exchange import NumberedQuery, pipeline, rows_of
 from dsql_outbox.outbox.errors import SettingsError
-from dsql_outbox.outbox.failure import schema_error
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
 from dsql_outbox.outbox.unit_of_work.budget import INBOX, Spending, retry
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
@@ -79,7 +78,10 @@ class Pruning:
         try:
             return (yield from retry(work, Spending([INBOX])))
         except psycopg.Error as error:
-            raise schema_error(error, self._statements.schema) or error from error
+            translated = self._statements.translate(error)
+            if translated is error:
+                raise
+            raise translated from error
 
     def _fetch_once(
         self, query: NumberedQuery, parameters: dict[str, str], connection: Any

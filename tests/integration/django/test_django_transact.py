@@ -16,6 +16,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 from django.test import Client, TestCase, override_settings
 from tests.support.checkout import ROOT
+from tests.support.database_roles import as_role
 from tests.support.django_shop.models import Order, Product
 from tests.support.django_shop.orders import place
 from tests.support.waiting import wait_until
@@ -24,8 +25,17 @@ from tests.support.writer.checked_tables import Tables
 from tests.support.writer.django_connections import OTHER, use_database
 from tests.support.writer.transacts import ids
 
-from dsql_outbox import Receipt, SettingsError, StaleVersion, TransactionMisused
+from dsql_outbox import (
+    Database,
+    MissingRight,
+    Receipt,
+    SettingsError,
+    StaleVersion,
+    TransactionMisused,
+    Writer,
+)
 from dsql_outbox.django import append, captured_events, transact, writer
+from dsql_outbox.schema.roles import Roles
 from dsql_outbox.testing import OutboxProxy
 
 pytestmark = pytest.mark.client
@@ -402,3 +412,17 @@ def test_transact_has_the_round_trips_of_atomic(shop: Tables, url: str) -> None:
         with transaction.atomic():
             place()
         assert retried <= proxy.round_trips
+
+
+def test_a_right_that_the_role_of_django_lacks_is_told_with_the_grant(
+    shop: Tables, url: str, roles: Roles
+) -> None:
+    shop.execute(f'REVOKE INSERT ON outbox.outbox FROM "{roles.writer}"')
+    use_database(as_role(url, roles.writer))
+    grant = f"table outbox: .* `dsql-outbox schema grant --writer {roles.writer}`"
+    with (
+        Writer(Database(url)) as other,
+        pytest.raises(MissingRight, match=grant),
+        transaction.atomic(),
+    ):
+        other.append_to(connection, workload_s.car_created())

@@ -18,6 +18,7 @@ from dsql_outbox.inbox.received import received_message
 from dsql_outbox.outbox import (
     Database,
     MessageGap,
+    MissingRight,
     SchemaError,
     SettingsError,
     TransactionMisused,
@@ -238,6 +239,18 @@ def test_the_rights_of_a_consumer_are_enough(url: str, roles: Roles) -> None:
         assert inbox.prune(timedelta(days=1)) == Pruned(2, 0)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             inbox.once("b", lambda own: own.execute("DELETE FROM outbox.inbox_subjects"))
+
+
+def test_a_missing_right_is_told_with_the_grant(
+    url: str, roles: Roles, open_inbox: OpenInbox
+) -> None:
+    with psycopg.connect(url, autocommit=True) as sql:
+        sql.execute(f'REVOKE SELECT, INSERT ON outbox.inbox FROM "{roles.consumer}"'.encode())
+    inbox = open_inbox(as_role(url, roles.consumer))
+    grant = f"table inbox: .* `dsql-outbox schema grant --consumer {roles.consumer}`"
+    for call in (lambda: inbox.once("a"), lambda: inbox.call("prune", timedelta(days=1))):
+        with pytest.raises(MissingRight, match=grant):
+            call()
 
 
 def test_missing_tables_are_told(url: str, open_inbox: OpenInbox) -> None:

@@ -9,6 +9,7 @@ import anyio
 import anyio.lowlevel
 import psycopg
 import pytest
+from tests.support.database_roles import as_role
 from tests.support.publisher.running_relays import (
     count,
     event,
@@ -20,11 +21,12 @@ from tests.support.publisher.running_relays import (
 
 from dsql_outbox.observability.facts import Fact, RelayProgress, ShardsChanged
 from dsql_outbox.operations import Messages, Selection
-from dsql_outbox.outbox import Database, Message, SchemaError
+from dsql_outbox.outbox import Database, Message, MissingRight, SchemaError
 from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Rejected, Retry
 from dsql_outbox.publisher import publisher as publisher_module
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.schema import apply
+from dsql_outbox.schema.roles import Roles
 from dsql_outbox.testing import MemorySink, PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
 
@@ -87,6 +89,28 @@ async def test_tables_that_are_missing_are_told_before_the_block(database_url: s
         async with Publisher(Database(database_url), MemorySink()) as publisher:
             began.append(publisher)
     assert began == []
+
+
+@pytest.mark.parametrize(
+    ("right", "at_the_start"),
+    [
+        ("UPDATE ON outbox.outbox_leases", True),
+        ("SELECT ON outbox.outbox_payloads", True),
+        ("DELETE ON outbox.outbox", False),
+    ],
+)
+async def test_a_right_that_is_missing_ends_it_with_the_grant(
+    url: str, roles: Roles, right: str, *, at_the_start: bool
+) -> None:
+    with psycopg.connect(url, autocommit=True) as owner:
+        owner.execute(f'REVOKE {right} FROM "{roles.publisher}"'.encode())
+    sink = MemorySink()
+    with Writer(Database(url)) as writer:
+        writer.write(event("car"))
+    with pytest.raises(MissingRight) as raised:
+        await Publisher(Database(as_role(url, roles.publisher)), sink).run()
+    assert f"`dsql-outbox schema grant --publisher {roles.publisher}`" in str(raised.value)
+    assert bool(sink.messages) is not at_the_start
 
 
 async def test_its_reports_add_up_to_what_it_relayed(database: Database, writer: Writer) -> None:

@@ -141,5 +141,5 @@ async def test_missing_tables_end_the_run_at_once() -> None:
 
     storing = Loader(write, EndlessInput(), Printed(), batch=1)
     await storing.run()
-    assert isinstance(storing.schema_error, SchemaError)
+    assert isinstance(storing.lasting_error, SchemaError)
     assert "the tables are missing; write again from line 1 of" in str(storing.stop_line())

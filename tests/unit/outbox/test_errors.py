@@ -17,6 +17,7 @@ from dsql_outbox.outbox import (
     JobRefused,
     MessageGap,
     MissingExtra,
+    MissingRight,
     OutboxError,
     OutcomeUnknown,
     SchemaError,
@@ -40,7 +41,7 @@ def test_every_error_has_one_base_and_says_what_it_means() -> None:
         for _, c in inspect.getmembers(module, inspect.isclass)
         if c.__module__.endswith(".errors")
     ]
-    assert len(found) == 17
+    assert len(found) == 18
     assert all(issubclass(c, OutboxError) and c.__doc__ for c in found)
 
 
@@ -136,6 +137,7 @@ ERRORS = [
     OutboxError("text"),
     SettingsError("text"),
     MissingExtra("nats", "a nats:// sink", instead="an own sink"),
+    MissingRight("permission denied for table outbox", "dsql-outbox schema grant --writer shop"),
     SchemaError("text"),
     InvalidEvent("entities[0]", "must not be empty"),
     EventTooLarge(9, 8, what="message"),

@@ -8,9 +8,8 @@ from typing import Final, Literal
 import anyio
 import click
 import msgspec
-from anyio import to_thread
 
-from dsql_outbox.cli.database_options import grant_for, with_database
+from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED, UNREACHABLE
 from dsql_outbox.cli.logs import LogFormat, announce
 from dsql_outbox.cli.options import option
@@ -173,7 +172,7 @@ async def _store(
     addressed: _Addressed,
     is_shown: bool,
 ) -> int:
-    """Store all events and return the exit code. Raises `SchemaError` without the tables."""
+    """Store all events and return the exit code. Raises `SchemaError` and `MissingRight`."""
     inputs, tally = Inputs(files), Tally()
     async with AsyncWriter(database, settings, hooks=[tally, *hooks]) as writer:
 
@@ -186,11 +185,10 @@ async def _store(
             interruption = Interruption(storing.stop)
             await interruption.run(storing.run)
     stop_line = storing.stop_line()
-    advice = await to_thread.run_sync(grant_for, database, "writer") if tally.forbidden else None
-    for line in filter(None, (tally.summary(), stop_line, tally.hint(), advice)):
+    for line in filter(None, (tally.summary(), stop_line, tally.hint())):
         announce(line)
-    if storing.schema_error is not None:
-        raise storing.schema_error
+    if storing.lasting_error is not None:
+        raise storing.lasting_error
     return interruption.exit_code or _code(storing, is_whole=not (tally.failed or stop_line))
 
 

@@ -6,7 +6,7 @@ from contextlib import aclosing
 import anyio
 import psycopg
 
-from dsql_outbox.outbox.errors import InvalidEvent, OutboxError, SchemaError
+from dsql_outbox.outbox.errors import InvalidEvent, MissingRight, OutboxError, SchemaError
 from dsql_outbox.outbox.event.event_parser import ParsedEvent, parse_event
 from dsql_outbox.outbox.failure import FailureKind, is_unreachable, kind_of
 from dsql_outbox.outbox.receipt import Receipt
@@ -21,8 +21,8 @@ class Loader:
     """One run over all inputs; `stop` ends it in order, cancellation immediately.
 
     `write` must behave as `AsyncWriter.write_many`; each call gets at most `batch`
-    events. `schema_error` is set if the run ended because the tables are missing, and
-    `is_unreachable` if it ended because the database stayed out of reach.
+    events. `lasting_error` is set if the run ended because the tables or a right are missing,
+    and `is_unreachable` if it ended because the database stayed out of reach.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Loader:
         self._last: Line | None = None
         self._unsettled: Sequence[Line] = ()
         """The lines that were read and have no outcome yet, in order."""
-        self.schema_error: SchemaError | None = None
+        self.lasting_error: SchemaError | MissingRight | None = None
         self.is_unreachable = False
 
     async def run(self) -> None:
@@ -105,9 +105,10 @@ class Loader:
 
     async def _is_settled(self, line: Line, error: Exception) -> bool:
         """Report an event that is not stored; False if it is worth writing again."""
-        if isinstance(error, SchemaError):
-            self.schema_error = error
-            self._give_up("the tables are missing")
+        if isinstance(error, (SchemaError, MissingRight)):
+            self.lasting_error = error
+            missing = "a right is" if isinstance(error, MissingRight) else "the tables are"
+            self._give_up(f"{missing} missing")
             return False
         if not isinstance(error, (OutboxError, psycopg.Error)):
             raise error

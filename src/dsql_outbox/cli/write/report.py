@@ -9,7 +9,6 @@ from uuid import UUID
 
 import anyio
 import msgspec
-import psycopg
 
 from dsql_outbox.cli.output import counted
 from dsql_outbox.observability.facts import Fact, WriteEnded
@@ -39,8 +38,6 @@ class Tally:
     other_content: int = 0
     """How many of the failed events have the id of a different stored event."""
     conflicts: int = 0
-    forbidden: int = 0
-    """How many of the failed events the database refused for a missing right."""
     _began: float = field(default_factory=monotonic)
 
     def __call__(self, fact: Fact, /) -> None:
@@ -66,7 +63,6 @@ class Tally:
         self.failed += 1
         self.invalid += isinstance(error, InvalidEvent)
         self.other_content += isinstance(error, DuplicateEvent) and not error.same_content
-        self.forbidden += isinstance(error, psycopg.errors.InsufficientPrivilege)
 
     @property
     def seconds(self) -> float:
