@@ -262,7 +262,8 @@ def publish(
     stays in the outbox.
 
     While the broker cannot be reached, also at the start, the command waits and logs a
-    warning every few seconds. With --until-empty it waits too, unless you limit the wait.
+    warning every few seconds. With --until-empty it waits too, unless you limit the wait or
+    nothing is stored: an empty outbox needs no broker.
     """
     if (sink is None) == (name is None):
         raise click.UsageError("give either --sink URL or --apply MODULE:FUNCTION")

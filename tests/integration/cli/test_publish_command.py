@@ -91,6 +91,16 @@ def test_an_empty_outbox_ends_until_empty_at_once(url: str) -> None:
     assert done.err.endswith("relayed 0, failed 0, dead 0\n")
 
 
+def test_an_empty_outbox_needs_no_broker_and_it_is_said(url: str, nats_server: NatsServer) -> None:
+    words = ("publish", "--database", url, "--sink", nats_server.url, "--until-empty")
+    reached = run(*words)
+    nats_server.stop()
+    unreached = run(*words, "--max-wait", "60")
+    assert (reached.code, unreached.code) == (0, 0)
+    assert reached.err.endswith("relayed 0, failed 0, dead 0\n")
+    assert unreached.err.endswith("so nothing needed the broker, which was not reached\n")
+
+
 def test_standard_output_holds_messages_and_nothing_else(url: str, writer: Writer) -> None:
     written = event("car-1")
     writer.write(written)

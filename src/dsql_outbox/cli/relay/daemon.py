@@ -102,6 +102,8 @@ class Daemon:
             announce("nothing can be sent now, and --max-wait is over")
         if self._relaying.leftover:
             announce(self._relaying.leftover)
+        elif self._relaying.needed_no_broker:
+            announce("the outbox is empty, so nothing needed the broker, which was not reached")
 
     async def _relay(self) -> None:
         async with self._served():

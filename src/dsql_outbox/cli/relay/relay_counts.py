@@ -19,7 +19,8 @@ _WINDOW: Final = 20
 class RelayCounts:
     """A hook that counts messages.
 
-    `lag` is the age in seconds of the oldest message of the call that began last.
+    `lag` is the age in seconds of the oldest message of the call that began last. `reached_broker`
+    is what the relay told last.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class RelayCounts:
         self.lag = 0.0
         self.paused: tuple[str, ...] = ()
         self.paused_more = 0
+        self.reached_broker = True
         self.topics: Counter[str] = Counter()
 
     def __call__(self, fact: Fact, /) -> None:
@@ -43,6 +45,7 @@ class RelayCounts:
             self.failed += fact.failed
             self.dead += fact.dead
             self.paused, self.paused_more = tuple(fact.paused), fact.paused_more
+            self.reached_broker = fact.sink_available
 
     def takes_calls(self) -> bool:
         """No single message is shown."""

@@ -42,7 +42,8 @@ class RelayRun:
     None: as long as it takes. `nobody_reads` is set when the reader of the sink
     ``stdout:`` has gone. `is_stalled` is set when the run ended after `max_wait`, and
     messages wait that could be sent later. `leftover` then says what waits, as it does
-    after a run `until_empty` that left messages for an operator.
+    after a run `until_empty` that left messages for an operator. `needed_no_broker` is set when
+    such a run found nothing to send and did not reach its broker.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class RelayRun:
         self.nobody_reads = False
         self.is_stalled = False
         self.leftover = ""
+        self.needed_no_broker = False
 
     @property
     def given_up(self) -> int:
@@ -132,6 +134,7 @@ class RelayRun:
             with anyio.move_on_after(_LOOK):
                 async with Messages(self._database) as messages:
                     self.is_stalled = await messages.can_be_sent(self._target)
+        self.needed_no_broker = not (self.counts.reached_broker or self.counts.delivered)
         with suppress(psycopg.Error):  # the work is done: a text is no reason to fail
             self.leftover = leftover(
                 await self._rows(
