@@ -14,6 +14,7 @@ from typing import Final
 import anyio
 import psycopg
 
+from dsql_outbox.observability.shown_text import counted, duration
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.failure import LASTING, kind_of, tables_expected, text_of
@@ -21,7 +22,7 @@ from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.schema.missing_rights import rights_expected
 
 from .ownership import Ownership
-from .protocol import Beats, LeaseTable
+from .protocol import Beats, LeaseTable, TakenOver
 from .table import SqlLeaseTable
 
 logger: Final = logging.getLogger("dsql_outbox")
@@ -87,6 +88,7 @@ class Leases:
             # The next statement of the beat may take `renew` seconds. A call must not be cut
             # meanwhile by the end of a lease that was renewed.
             renewed=self._rebind_all,
+            taken_over=_tell_taken_over,
         )
         self._database = database
         self._settings = settings
@@ -294,3 +296,15 @@ class Leases:
         ahead = anyio.current_time() - self._clock()  # a scope has the event loop's clock
         ends = [self._own.deadline(*lease) for lease in self._bounds[scope].items()]
         scope.deadline = ahead + min(ends, default=self._own.stop_by)
+
+
+def _tell_taken_over(found: TakenOver) -> None:
+    """Log why shards were taken: a publisher that ends in order gives its leases back."""
+    seen = "is not announced" if found.seen is None else f"was seen {duration(found.seen)} ago"
+    logger.warning(
+        "Took over %s from publisher %s, which did not renew its leases and %s: "
+        "it was killed, is stuck or cannot reach the database",
+        counted(found.shards, "shard"),
+        found.owner,
+        seen,
+    )

@@ -7,6 +7,7 @@ answered completely. Otherwise a publisher that gets no answers could keep lease
 share, without ever sending a message.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
@@ -20,6 +21,17 @@ class Renewal(NamedTuple):
 
     shards: Collection[int]
     seen: Snapshot
+
+
+class TakenOver(NamedTuple):
+    """How many shards a beat took whose lease another publisher, `owner`, had not renewed.
+
+    `seen` is how many seconds ago that one announced itself, or None if it is not announced.
+    """
+
+    owner: str
+    shards: int
+    seen: float | None
 
 
 class LeaseTable(Protocol):
@@ -86,7 +98,8 @@ class Beats:
 
     `busy` answers which shards have a message on its way, or a row whose outcome is
     not settled. `progresses` answers whether the relay works. `renewed` is called after the
-    answer to a renewal, before the next statement is sent. Deadlines count from before their
+    answer to a renewal, before the next statement is sent, and `taken_over` once per beat and
+    publisher whose shards were taken. Deadlines count from before their
     statement is sent (`Ownership.note_renewal`).
     """
 
@@ -99,6 +112,7 @@ class Beats:
         busy: Callable[[], Collection[int]],
         progresses: Callable[[], bool],
         renewed: Callable[[], None] = lambda: None,
+        taken_over: Callable[[TakenOver], None] = lambda _: None,
     ) -> None:
         self._own = own
         self._table = table
@@ -106,6 +120,7 @@ class Beats:
         self._busy = busy
         self._progresses = progresses
         self._on_renewed = renewed
+        self._on_taken_over = taken_over
         self._answered = False
 
     async def beat(self) -> float:
@@ -168,6 +183,7 @@ class Beats:
             sent_at = clock()
             won = await table.take(own.owner, plan.take, plan.ended)
             own.note_taken(plan.take, won, sent_at)
+            self._tell_taken_over(seen, won)
             if len(won) < len(plan.take):
                 # Others took them first. Publishers that beat at the same moment would meet
                 # again one `renew` later, and leave the other free shards alone for so long.
@@ -175,3 +191,15 @@ class Beats:
         if plan.prune:
             await table.prune()
         return again
+
+    def _tell_taken_over(self, seen: Snapshot, won: Collection[int]) -> None:
+        """Report the shards whose leases have ended. A free lease was left by its owner."""
+        owners = Counter(
+            each.owner
+            for each in seen.leases
+            if each.shard in won and each.owner not in {None, self._own.owner}
+        )
+        ages = {peer.owner: peer.age for peer in seen.peers}
+        for owner, shards in owners.items():
+            if owner is not None:
+                self._on_taken_over(TakenOver(owner, shards, ages.get(owner)))

@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Collection, Mapping, Sequence
-from heapq import nlargest
+from heapq import nlargest, nsmallest
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from dsql_outbox.publisher.relay.memory.queues import passed_over
 from dsql_outbox.publisher.relay.memory.scans import QUICK, Scan, Sweep, Tail
 from dsql_outbox.publisher.relay.memory.shares import RETRIES
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
+from dsql_outbox.publisher.relay.memory.topics import MAX_NAMED
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
@@ -185,8 +186,10 @@ class Reader:
             return
         self._refreshed_at = state.clock()
         paused = await self._store.paused_topics()
-        if state.topics.by_operator.keys() - paused.keys():
+        if resumed := state.topics.by_operator.keys() - paused.keys():
             state.resume_topics()
+        _tell_pauses("Paused by an operator: %s", paused.keys() - state.topics.by_operator.keys())
+        _tell_pauses("Resumed by an operator: %s", resumed)
         state.topics.by_operator = paused
         if not self._unchecked:
             self._unchecked = [
@@ -557,3 +560,12 @@ def _place_before(row: RowId) -> RowPlace:
     if not number:
         return RowPlace(row.position - 1, str(UUID(int=(1 << 128) - 1)))
     return RowPlace(row.position, str(UUID(int=number - 1)))
+
+
+def _tell_pauses(text: str, topics: Collection[str]) -> None:
+    """Log what an operator did to topics since the last look, in one line."""
+    if not topics:
+        return
+    names = ", ".join(name or "the whole target" for name in nsmallest(MAX_NAMED, topics))
+    more = len(topics) - MAX_NAMED
+    logger.info(text, names if more <= 0 else f"{names} and {more:,} more")

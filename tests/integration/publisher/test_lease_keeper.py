@@ -205,7 +205,7 @@ async def test_who_is_cancelled_gives_its_leases_back(
 
 
 async def test_without_progress_others_take_over_until_there_is_some_again(
-    database: Database, sql: psycopg.Connection
+    database: Database, sql: psycopg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     stuck, works = Relay(database), Relay(database)
     async with opened(stuck, works):
@@ -219,9 +219,14 @@ async def test_without_progress_others_take_over_until_there_is_some_again(
         assert stuck.leases.usable() == {}
         await until(lambda: works.owns(4))
         assert count(sql, "outbox_publishers") == 1
+        owner, told = stuck.leases._own.owner, [r for r in caplog.messages if "Took over" in r]
+        assert sum(int(line.split()[2]) for line in told) == 2
+        assert all(f"from publisher {owner}, which did not renew" in line for line in told)
+        caplog.clear()
         stuck.progresses = True
         await until(lambda: stuck.owns(2) and works.owns(2))
         assert not stuck.leases.may_send(shard, epoch)
+    assert "Took over" not in caplog.text, "these were given back"
 
 
 async def test_who_is_alone_goes_on_under_its_epochs_when_there_is_progress_again(

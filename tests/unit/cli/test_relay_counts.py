@@ -92,3 +92,15 @@ def test_no_hook_of_the_command_wants_single_messages() -> None:
     wanted = Listeners(run._publisher._hooks)
     assert all(hook is trace_facts for hook in wanted.messages)
     assert {type(hook) for hook in wanted.calls} == {RelayCounts, Health}
+
+
+def test_the_first_delivery_of_a_topic_is_logged_and_not_of_very_many(
+    counts: RelayCounts, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dsql_outbox")
+    deliver(counts, "events.A", 3)
+    deliver(counts, "events.A", 4)
+    assert caplog.messages == ["Topic events.A takes messages"]
+    for n in range(200):
+        deliver(counts, f"events.{n}", 1)
+    assert len(caplog.messages) == 50

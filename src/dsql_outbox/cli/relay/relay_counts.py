@@ -1,5 +1,6 @@
 """The relayed messages of a run, in total and per topic: counted by a hook, shown as text."""
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -8,8 +9,13 @@ from typing import Final, NamedTuple
 from dsql_outbox.observability.facts import CallEnded, CallStarted, Fact, RelayProgress
 from dsql_outbox.observability.shown_text import duration
 
+logger: Final = logging.getLogger("dsql_outbox")
+
 _TOPICS: Final = 1_000
 """Topics that are counted by name; the text shows only a few of them."""
+
+_TOLD: Final = 50
+"""Topics whose first delivery since the start is logged."""
 
 _SHOWN: Final = 8
 _WINDOW: Final = 20
@@ -55,6 +61,9 @@ class RelayCounts:
         topic = fact.call.topic
         is_known = topic in self.topics or len(self.topics) < _TOPICS
         if is_known and fact.result == "delivered":
+            if topic not in self.topics and len(self.topics) < _TOLD:
+                # After a restart nobody knows any more that the topic was refused before.
+                logger.info("Topic %s takes messages", topic)
             self.topics[topic] += fact.messages
 
     def __str__(self) -> str:
