@@ -104,7 +104,7 @@ def _key(text: str) -> tuple[str, str]:
 async def _find(database: Database, event_id: UUID, jaeger: str | None) -> Found:
     async with Records(database) as records:
         record = await records.event(event_id)
-        findings = await records.findings(event_id)
+        findings = await records.findings(event_id, links_trace=jaeger is not None)
         replays = await records.replays(event_id)
         if not findings:
             raise click.ClickException(

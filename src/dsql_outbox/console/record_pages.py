@@ -70,7 +70,7 @@ async def event(request: Request) -> Response:
         event_id=event_id,
         event=found,
         where=where[event_id],
-        findings=await console.records.findings(event_id),
+        findings=await console.records.findings(event_id, links_trace=bool(console.jaeger)),
         replays=await console.records.replays(event_id),
         payload=await console.records.payload(event_id) if wants_payload else None,
         traces_page=traces_page(console.jaeger, event_id) if console.jaeger else None,

@@ -164,10 +164,11 @@ class Records(Operator):
             await self._session.fetch("record_replays", ReplayRecord, {"event_id": event_id})
         )
 
-    async def findings(self, event_id: UUID) -> tuple[Finding, ...]:
+    async def findings(self, event_id: UUID, *, links_trace: bool = False) -> tuple[Finding, ...]:
         """Where the messages of an event are: of each that was not delivered, and then the others.
 
-        Empty if the database knows neither the event nor a message of it.
+        Empty if the database knows neither the event nor a message of it. With `links_trace`,
+        the caller shows where its trace is, so that no command finds it.
         """
         record = await self.event(event_id)
         return await read_findings(
@@ -175,6 +176,7 @@ class Records(Operator):
             event_id,
             stored=None if record is None else StoredEvent(record.subject[0], record.saved_date),
             archive=None if record is None or record.archive is None else record.archive[0],
+            links_trace=links_trace,
         )
 
     async def forgotten_at(self) -> datetime | None:

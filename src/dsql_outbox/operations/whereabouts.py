@@ -23,11 +23,9 @@ from .targets import Target, read_targets
 from .topic_pauses import PausedTopic, find_pause
 from .undelivered import UndeliveredMessage, message_pages
 
+FIND_TRACE: Final = "Find its trace"
 _STEPS: Final = 1_000
-_GONE: Final = (
-    "The outbox does not record whether it was sent, skipped by a map or dropped; its trace "
-    "does. A replay sends it again, perhaps a second time."
-)
+_AGAIN: Final = "A replay sends it again, perhaps a second time."
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -50,6 +48,11 @@ class Finding(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     commands: tuple[tuple[str, str], ...] = ()
     trace_id: str | None = None
 
+    def without(self, effect: str) -> "Finding":
+        """The same finding without the command that has this effect."""
+        commands = tuple(each for each in self.commands if each[0] != effect)
+        return msgspec.structs.replace(self, commands=commands)
+
 
 class StoredEvent(NamedTuple):
     """What a finding needs to know of a stored event."""
@@ -71,11 +74,17 @@ class Predecessor(NamedTuple):
 
 
 async def read_findings(
-    session: Session, event_id: UUID, *, stored: StoredEvent | None, archive: str | None = None
+    session: Session,
+    event_id: UUID,
+    *,
+    stored: StoredEvent | None,
+    archive: str | None = None,
+    links_trace: bool = False,
 ) -> tuple[Finding, ...]:
     """The findings of an event; `stored` is None if the event is not stored.
 
-    `archive` is the place of its archive file, if it has one.
+    `archive` is the place of its archive file, if it has one. With `links_trace`, the caller shows
+    where its trace is, so that no command finds it.
     """
     messages = await _found(session, event_id)
     if stored is None and not messages:
@@ -89,6 +98,7 @@ async def read_findings(
         publishers,
         await find_obstacles(session, publishers, names),
         {},
+        await last_operation(session, "messages drop"),
     )
     findings: list[Finding] = []
     for each in messages:
@@ -106,7 +116,8 @@ async def read_findings(
             name: await last_operation(session, "targets add", name)
             for name in report.may_have_come_later(kept)
         }
-        findings += report.of_others(event_id, stored, kept, added, archive)
+        found = report.of_others(event_id, stored, kept, added, archive)
+        findings += [each.without(FIND_TRACE) if links_trace else each for each in found]
     order = [None, *report.targets]
     return tuple(sorted(findings, key=lambda each: order.index(each.target)))
 
@@ -145,6 +156,8 @@ class _Report(NamedTuple):
     publishers: Sequence[Seen]
     obstacles: Obstacles
     pauses: dict[tuple[str, str], PausedTopic]
+    dropped_at: datetime | None
+    """When an operator last dropped messages."""
 
     async def read_pause(self, session: Session, message: UndeliveredMessage) -> None:
         """Read who has paused the topic of a message, if it is the topic that is paused."""
@@ -220,6 +233,7 @@ class _Report(NamedTuple):
 
         `added` is when some of them were added, or None if that is unknown.
         """
+        gone = _gone(stored, self.dropped_at)
         for target in self.targets.values():
             if target.name in kept or target.state == "dropped":
                 continue
@@ -230,7 +244,7 @@ class _Report(NamedTuple):
                 continue
             again = self.commands.replay(event_id, name, archive=archive)
             commands = [
-                ("Find its trace", self.commands.trace(event_id)),
+                (FIND_TRACE, self.commands.trace(event_id)),
                 ("Send it again", again),
             ]
             text = f"Nothing of it is left to send{'' if name is None else f' to target {name}'}."
@@ -243,9 +257,9 @@ class _Report(NamedTuple):
                 text = f"Target {name} was added at {at}, after the event was stored: it got none."
                 del commands[0]
             elif target.name in added and added_at is None:
-                text = f"{text} If the target was added after the event, it got none. {_GONE}"
+                text = f"{text} If the target was added after the event, it got none; else {gone}"
             else:
-                text = f"{text} {_GONE}"
+                text = f"{text} So {gone}"
             yield Finding(text, name, commands=tuple(commands))
 
     def _trouble(self, message: UndeliveredMessage, it: str = "It") -> Iterator[str]:
@@ -329,6 +343,19 @@ class _Report(NamedTuple):
 def shown_time(at: datetime) -> str:
     """A time in UTC, to the second."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _gone(stored: StoredEvent, dropped_at: datetime | None) -> str:
+    """How the message of an event may have left the outbox."""
+    if dropped_at is None or dropped_at < stored.saved_date:
+        return (
+            "it was sent, or skipped if its publisher has a map; its trace says which. No drop by "
+            f"an operator is recorded since it was stored. {_AGAIN}"
+        )
+    return (
+        "it was sent, skipped if its publisher has a map, or dropped by an operator, as messages "
+        f"were at {shown_time(dropped_at)}; its trace says which. {_AGAIN}"
+    )
 
 
 def _name(message: UndeliveredMessage) -> str:

@@ -114,13 +114,22 @@ def test_an_event_that_left_the_outbox_names_each_target(
     early, dead = written(url, event("a"), event("b"))
     refused(url, dead, "not for me")
     found = asked(url, early)
-    assert "Nothing of it is left to send. The outbox does not record whether" in found
+    assert "Nothing of it is left to send. So it was sent, or skipped if" in found
+    assert "No drop by an operator is recorded since it was stored." in found
+    linked = asked(url, early, "--jaeger", "http://localhost:16686")
+    assert "Find its trace" not in linked
+    assert "Its trace: http://localhost:16686/search?" in linked
     assert f"Find its trace: dsql-outbox event {early} --jaeger URL" in found
     assert f"Send it again: dsql-outbox messages replay {early}" in found
     found = asked(url, dead)
     assert "is a dead letter since " in found
     assert "gave up on it after 1 attempt. not for me" in found
     assert f"dsql-outbox messages retry --state=dead --id={dead}" in found
+    assert run(url, "messages", "drop", "--state", "dead", "--id", dead, "--yes").exit_code == 0
+    (late,) = written(url, event("d"))
+    anyio.run(partial(relay_all, Database(url), MemorySink()))
+    assert "or dropped by an operator, as messages were at 20" in asked(url, dead)
+    assert "No drop by an operator" in asked(url, late)
 
     async def two_targets() -> None:
         async with Targets(Database(url)) as targets:
@@ -161,9 +170,11 @@ def test_a_target_that_was_added_after_an_event_says_so(
     told = asked(url, early)
     assert "Target lake was added at 20" in told
     assert " UTC, after the event was stored: it got none." in told
-    assert "Nothing of it is left to send to target lake. The outbox does" in asked(url, late)
+    assert "Nothing of it is left to send to target lake. So it was sent" in asked(url, late)
     sql.execute("DELETE FROM outbox.outbox_operations")
-    assert "If the target was added after the event, it got none." in asked(url, early)
+    assert "If the target was added after the event, it got none; else it was sent" in asked(
+        url, early
+    )
 
 
 def test_an_archived_event_names_its_file(url: str, tmp_path: Path) -> None:
