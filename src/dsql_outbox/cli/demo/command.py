@@ -1,9 +1,7 @@
 """The command `demo`: its options, its servers and the order of its stages."""
 
 import asyncio
-import sys
 from contextlib import ExitStack
-from shutil import get_terminal_size
 
 import click
 
@@ -11,6 +9,7 @@ from dsql_outbox.cli.database_options import database_address
 from dsql_outbox.cli.demo_extra import require_demo_extra
 from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.logs import quiet
+from dsql_outbox.cli.output import shown_width
 from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.tracing import record_spans
@@ -45,8 +44,7 @@ def demo(otlp: str | None) -> None:
     from dsql_outbox.servers.nats_server import NatsServer  # noqa: PLC0415 - as above
 
     # At most 80 columns, also on a wider terminal.
-    width = min(80, get_terminal_size().columns) if sys.stdout.isatty() else 80
-    console = Console(width=width, highlight=False)
+    console = Console(width=min(80, shown_width() or 80), highlight=False)
     memory = memory_exporter()
     with ExitStack() as stack:
         stack.enter_context(quiet())

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from dsql_outbox.cli.output import counted
 from dsql_outbox.cli.sample_events import EVENT_TYPES, SHAPES
 from dsql_outbox.observability import attributes as names
 
@@ -112,7 +113,7 @@ def _verdicts(found: Sequence[Check]) -> "Table":
 def _show_trace(console: "Console", written: Written, trace: Sequence[SpanView]) -> None:
     if written.receipt is None:
         return
-    attempts = f"{written.receipt.attempts} attempts"
+    attempts = counted(written.receipt.attempts, "attempt")
     console.print(f"The most retried event, {written.event.id}: {attempts}")
     console.print(render_tree(trace, width=console.width))
 
