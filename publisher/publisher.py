@@ -29,13 +29,13 @@ from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.publisher.message_map import Mapper, MessageMap, open_map_in_thread, require_map
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
-from dsql_outbox.publisher.relay.memory.topics import NamedTopics
 from dsql_outbox.publisher.relay.relay import Relay, Relayed
 from dsql_outbox.publisher.relay.sifter import Sifter
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.traced_sink import TracedSink
 from dsql_outbox.publisher.sinks.kept_sink import KeptSink, SinkSource, sink_factory
 from dsql_outbox.publisher.sinks.port import Sink
+from dsql_outbox.schema.refused_topics import RefusedTopics
 from dsql_outbox.schema.target_rows import metric_name
 
 from .doorbell import DoorbellListener
@@ -359,8 +359,8 @@ class Publisher:
     def _busy_shards(self) -> set[int]:
         return set() if self._relay is None else self._relay.busy_shards
 
-    def _refused_topics(self) -> NamedTopics:
-        return NamedTopics([], 0) if self._relay is None else self._relay.refused_topics
+    def _refused_topics(self) -> RefusedTopics:
+        return RefusedTopics([], 0) if self._relay is None else self._relay.refused_topics
 
     def _progresses(self) -> bool:
         return self._relay is None or self._relay.progresses

@@ -129,7 +129,12 @@ class Trial:
     async def _is_paused(self, topic: str) -> bool:
         async with StatusReader(Database(self._database)) as reader:
             status = await reader.read()
-        return any(topic in seen.paused for seen in status.publishers if seen.alive)
+        return any(
+            topic == paused.topic
+            for seen in status.publishers
+            if seen.alive
+            for paused in seen.paused
+        )
 
     async def _no_car_waits(self) -> bool:
         return not self._count("outbox", f"topic = '{CARS}'")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
 import psycopg
 from psycopg.rows import AsyncRowFactory, class_row, scalar_row, tuple_row
 
@@ -21,6 +20,7 @@ from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.schema.liveness import PRUNE_AFTER, Lease, Peer, Snapshot
 from dsql_outbox.schema.named_statements import numbered_statement, statement
+from dsql_outbox.schema.refused_topics import RefusedTopics
 
 from .protocol import Renewal
 
@@ -42,7 +42,7 @@ class SqlLeaseTable:
         self,
         database: Database,
         settings: PublisherSettings,
-        paused: Callable[[], tuple[Sequence[str], int]] = lambda: ((), 0),
+        paused: Callable[[], RefusedTopics] = lambda: RefusedTopics((), 0),
         target: str = DEFAULT_TARGET,
     ) -> None:
         self._database = database
@@ -59,7 +59,7 @@ class SqlLeaseTable:
             "owner": owner,
             "waits": waits,
             "lease": self._settings.lease,
-            "paused": self._topics(),
+            "paused": self._paused().to_json(),
             "target": self._target,
         }
         await self._retry("publisher_announce", parameters, tuple_row)
@@ -146,13 +146,9 @@ class SqlLeaseTable:
             "ended": array_literal((ended or {}).get(shard, math.nan) for shard in epochs),
             "lease": self._settings.lease,
             "grace": self._settings.grace,
-            "paused": self._topics(),
+            "paused": self._paused().to_json(),
             "target": self._target,
         }
-
-    def _topics(self) -> str:
-        names, more = self._paused()
-        return msgspec.json.encode([*names, more] if more else names).decode()
 
     async def _retry(
         self, name: str, parameters: Mapping[str, Any], rows: AsyncRowFactory[T]

@@ -16,6 +16,7 @@ from dsql_outbox.publisher.relay.memory.breaker import Breaker
 from dsql_outbox.publisher.relay.memory.topics import NamedTopics
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks.port import Sink
+from dsql_outbox.schema.refused_topics import RefusedTopics
 
 from .applier import Applier, Apply
 from .outcomes import Outcomes
@@ -178,9 +179,9 @@ class Relay:
         return NamedTopics([name or "*" for name in names], more)
 
     @property
-    def refused_topics(self) -> NamedTopics:
+    def refused_topics(self) -> RefusedTopics:
         """Those of them that the broker refused."""
-        return self._state.topics.refused_names()
+        return self._state.topics.refused_topics(self._state.clock())
 
     @property
     def held(self) -> int:

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
+from dsql_outbox.schema.refused_topics import RefusedTopic, RefusedTopics
 
 WHOLE: Final = ""
 """Stands among the topics that an operator paused for all of them: the target is paused."""
@@ -50,7 +51,8 @@ class NamedTopics(NamedTuple):
 class Pause:
     """A topic that the broker refuses, and the row that it is tried with after `retry_at`."""
 
-    def __init__(self) -> None:
+    def __init__(self, since: float) -> None:
+        self.since = since
         self.retry_at = float("-inf")
         self.probe: RowId | None = None
         self.is_probing = False
@@ -105,10 +107,18 @@ class TopicPauses:
         names += nsmallest(MAX_NAMED - len(names), found)
         return NamedTopics(names, len(self.by_operator) + len(found) - len(names))
 
-    def refused_names(self) -> NamedTopics:
-        """The topics that the broker refused."""
-        names = nsmallest(MAX_NAMED, self._pauses)
-        return NamedTopics(names, len(self._pauses) - len(names))
+    def refused_topics(self, now: float) -> RefusedTopics:
+        """The topics that the broker refuses or the map fails for, and for how long so far."""
+        named = nsmallest(MAX_NAMED, self._pauses.items(), key=lambda each: each[0])
+        topics = [
+            RefusedTopic(
+                topic,
+                "broker" if pause.unmapped is None else "map",
+                round(now - pause.since, 3),
+            )
+            for topic, pause in named
+        ]
+        return RefusedTopics(topics, len(self._pauses) - len(topics))
 
     def is_paused(self, topic: str) -> bool:
         """Whether a topic takes no messages now, or one at a time."""
@@ -155,7 +165,7 @@ class TopicPauses:
         """
         pause = self._pauses.get(row.topic)
         if pause is None or pause.unmapped is not None:
-            pause = self._begin(row.topic)
+            pause = self._begin(row.topic, now)
             self._set_probe(row.topic, pause, row.id)
         if pause.probe == row.id:  # else it was sent before the topic was paused
             pause.is_probing = False
@@ -169,7 +179,7 @@ class TopicPauses:
         """
         pause = self._pauses.get(row.topic)
         if pause is None or pause.unmapped is None:
-            pause = self._begin(row.topic)
+            pause = self._begin(row.topic, now)
             pause.unmapped = set()
         if len(pause.unmapped) >= MAX_TRIED:
             pause.unmapped.clear()
@@ -200,12 +210,12 @@ class TopicPauses:
         """Seconds that a pause lasts."""
         return self.PAUSE * max(1.0, len(self._pauses) / MAX_TRIED)
 
-    def _begin(self, topic: str) -> Pause:
+    def _begin(self, topic: str, now: float) -> Pause:
         """Begin a pause, in place of one for another reason."""
         self._end(topic)
         if len(self._pauses) >= MAX_PAUSES:
             self._end(next(iter(self._pauses)))
-        pause = self._pauses[topic] = Pause()
+        pause = self._pauses[topic] = Pause(now)
         return pause
 
     def _left_out(self, topic: str, pause: Pause, now: float) -> int | None:

@@ -8,11 +8,12 @@ import anyio
 import click
 
 from dsql_outbox.observability.shown_text import duration
-from dsql_outbox.operations.attention import REFUSED
+from dsql_outbox.operations.attention import refusal_reason
 from dsql_outbox.operations.status import Seen, StatusReader
 from dsql_outbox.operations.topic_pauses import PausedTopic, Topics
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
+from dsql_outbox.schema.refused_topics import RefusedTopic
 
 from .database_options import with_database
 from .exit_codes import FAILED
@@ -55,16 +56,24 @@ async def _list(database: Database, target: str, as_json: bool) -> None:
         async for topic in found:
             json_line(topic) if as_json else lines.append(_cells(topic))
     async with StatusReader(database) as reader:
-        for name, owner in _refused(await reader.read_publishers(), target):
+        for refused, owner in _refused(await reader.read_publishers(), target):
             if as_json:
-                json_line({"topic": name, "refusedBy": owner})
+                json_line(
+                    {
+                        "topic": refused.topic,
+                        "refusedBy": owner,
+                        "by": refused.by,
+                        "seconds": refused.seconds,
+                    }
+                )
             else:
-                lines.append((name, owner, "-", REFUSED))
+                since = "-" if refused.seconds is None else duration(refused.seconds)
+                lines.append((refused.topic, owner, since, refusal_reason(refused)))
     if not as_json:
         aligned(lines) if len(lines) > 1 else say("no paused topics")
 
 
-def _refused(publishers: Iterable[Seen], target: str) -> Iterator[tuple[str, str]]:
+def _refused(publishers: Iterable[Seen], target: str) -> Iterator[tuple[RefusedTopic, str]]:
     """The topics that the living publishers of a target have paused by themselves, with each."""
     for seen in publishers:
         if seen.alive and (seen.target or DEFAULT_TARGET) == target:

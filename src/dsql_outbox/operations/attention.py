@@ -7,6 +7,7 @@ import msgspec
 
 from dsql_outbox.observability.shown_text import counted, duration
 from dsql_outbox.outbox.settings import DEFAULT_TARGET, TARGET_SHARDS
+from dsql_outbox.schema.refused_topics import By, RefusedTopic
 
 from .obstacles import Obstacles
 from .operator_commands import Commands
@@ -17,8 +18,16 @@ _BLOCKED: Final = Selection(blocked=True)
 _DEAD: Final = Selection(state="dead")
 _NAMED: Final = 3
 _SPLIT: Final = "docs/troubleshooting.md#a-subject-that-is-behind"
-REFUSED: Final = "the broker takes no messages there, or the map fails"
-"""Why a publisher has paused a topic by itself."""
+_REFUSED: Final[dict[By | None, str]] = {
+    "broker": "the broker refuses it",
+    "map": "the map fails for it",
+    None: "the broker refuses it, or the map fails",
+}
+_CURE: Final[dict[By | None, str]] = {
+    "broker": "Give the broker what the error names: no restart is needed.",
+    "map": "Correct the map, and start the publisher again.",
+    None: "",
+}
 
 
 class Attention(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -214,37 +223,66 @@ def _stranded(status: Status, commands: Commands) -> Iterator[Attention]:
 
 def _refusing(status: Status, commands: Commands) -> Iterator[Attention]:
     """Topics that publishers have paused by themselves."""
-    for target, names, more in _refused(status.publishers):
+    for target, topics, more in _refused(status.publishers):
         waits = _meanwhile(status, target or DEFAULT_TARGET)
         of = f" of target {target}" if target else ""
-        text = f"{refusing_text(names, more, of=of)} {waits} The publisher's log has the error."
-        yield Attention(text, commands.topics(target))
+        cure = _CURE[topics[0].by]
+        text = f"{refusing_text(topics, more, of=of)} {waits} The publisher's log has the error."
+        yield Attention(f"{text} {cure}".rstrip(), commands.topics(target))
 
 
-def refusing_text(names: Sequence[str], more: int, *, of: str = "", or_paused: bool = False) -> str:
-    """The sentence about topics that take no messages; `more` are those without a name.
+def refusal_reason(topic: RefusedTopic) -> str:
+    """Why a publisher has paused a topic by itself."""
+    return _REFUSED[topic.by]
 
-    With `or_paused`, an operator may have paused some of them.
+
+def refusing_text(topics: Sequence[RefusedTopic], more: int, *, of: str = "") -> str:
+    """The sentence about topics that take no messages for one reason.
+
+    `more` are those without a name.
     """
+    by, seconds = topics[0].by, max(each.seconds or 0.0 for each in topics)
+    named = _topics_named([each.topic for each in topics], more) + of
+    if by is None:
+        return f"The broker takes no messages of {named}, or the map fails: other topics go on."
+    what = "The broker has refused" if by == "broker" else "The map has failed for"
+    since = "" if len(topics) + more == 1 else ", the first"
+    return f"{what} {named}{since} for {duration(seconds)}: other topics go on."
+
+
+def unsent_text(names: Sequence[str], more: int) -> str:
+    """The sentence about topics of which some may be paused by an operator."""
+    takes, it = ("takes", "it") if len(names) + more == 1 else ("take", "them")
+    why = f"the broker refuses {it}, the map fails, or an operator paused {it}"
+    return f"T{_topics_named(names, more)[1:]} {takes} no messages: {why}. Other topics go on."
+
+
+def _topics_named(names: Sequence[str], more: int) -> str:
     number = len(names) + more
     others = number - len(names[:_NAMED])
-    named = ", ".join(names[:_NAMED]) + (f" and {others:,} more" if others else "") + of
-    if or_paused:
-        subject = f"Topic {named} takes" if number == 1 else f"Topics {named} take"
-        why = "the broker refuses them, the map fails, or an operator paused it"
-        return f"{subject} no messages: {why}. Other topics go on."
-    topics = f"{'topic' if number == 1 else 'topics'} {named}"
-    return f"The broker takes no messages of {topics}, or the map fails: other topics go on."
+    named = ", ".join(names[:_NAMED]) + (f" and {others:,} more" if others else "")
+    return f"{'topic' if number == 1 else 'topics'} {named}"
 
 
-def _refused(publishers: tuple[Seen, ...]) -> Iterator[tuple[str | None, list[str], int]]:
-    """The paused topics of living publishers by target, and the number of those without a name."""
+def _refused(
+    publishers: tuple[Seen, ...],
+) -> Iterator[tuple[str | None, Sequence[RefusedTopic], int]]:
+    """The paused topics of living publishers by target and reason, each with its longest time.
+
+    The number of those without a name is that of the first reason.
+    """
     targets = dict.fromkeys(each.target or None for each in publishers if each.alive)
     for target in targets:
         own = [each for each in publishers if each.alive and (each.target or None) == target]
-        names = list(dict.fromkeys(name for each in own for name in each.paused))
-        if names:
-            yield target, names, max(each.paused_more for each in own)
+        longest: dict[tuple[By | None, str], RefusedTopic] = {}
+        for topic in (topic for each in own for topic in each.paused):
+            known = longest.setdefault((topic.by, topic.topic), topic)
+            if (topic.seconds or 0.0) > (known.seconds or 0.0):
+                longest[topic.by, topic.topic] = topic
+        more = max(each.paused_more for each in own)
+        for by in dict.fromkeys(by for by, _ in longest):
+            yield target, [each for each in longest.values() if each.by == by], more
+            more = 0
 
 
 def _blocked(status: Status, commands: Commands) -> Iterator[Attention]:

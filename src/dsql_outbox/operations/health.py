@@ -15,7 +15,7 @@ import msgspec
 from dsql_outbox.observability.facts import Fact, RelayProgress
 from dsql_outbox.observability.shown_text import duration
 
-from .attention import refusing_text
+from .attention import unsent_text
 
 OK: Final = "ok"
 SILENT: Final = 30.0
@@ -75,7 +75,7 @@ def readiness(
     elif _WHOLE_TARGET in progress.paused:
         summary = f"An operator has paused the whole target, so its messages wait. {_MORE}"
     elif progress.paused:
-        refusing = refusing_text(progress.paused, progress.paused_more, or_paused=True)
+        refusing = unsent_text(progress.paused, progress.paused_more)
         summary = f"{refusing} {_MORE}"
     elif progress.held:
         summary = (

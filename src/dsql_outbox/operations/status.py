@@ -14,6 +14,7 @@ from dsql_outbox.outbox.failure import is_unreachable
 from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.outbox.settings import DEFAULT_TARGET, TARGET_SHARDS
 from dsql_outbox.schema.liveness import is_alive
+from dsql_outbox.schema.refused_topics import RefusedTopic, parse_refused
 from dsql_outbox.schema.session import Session
 from dsql_outbox.schema.target_rows import TargetKind, TargetState
 
@@ -38,7 +39,6 @@ _WINDOW: Final = 5  # looks per rate: PostgreSQL updates its counters only now a
 _PUBLISHERS: Final = 100
 _TOPICS: Final = 100
 
-_decode_paused: Final = msgspec.json.Decoder(tuple[str | int, ...]).decode
 
 _NO_LEASE: Final = "the shard has no lease row; see dsql-outbox schema check"
 _NO_POSITION: Final = "the position is below 1; the shard's publisher makes it a dead letter"
@@ -89,8 +89,8 @@ class Seen(msgspec.Struct, frozen=True, rename="camel"):
     """A publisher that announced itself `seen_seconds` ago; alive if that is within its lease.
 
     `lease_seconds` is how long its leases last. `paused` are the topics that it has paused by
-    itself, because the broker takes no messages there, at most 50, and there are `paused_more`
-    others. `target` is set if it is another than the
+    itself, because the broker refuses them or its map fails, at most 50, and there are
+    `paused_more` others. `target` is set if it is another than the
     default one. It has waited for its broker for `waiting_seconds`, and takes no shards meanwhile;
     None: it reaches its broker.
     """
@@ -99,7 +99,7 @@ class Seen(msgspec.Struct, frozen=True, rename="camel"):
     alive: bool
     seen_seconds: float
     lease_seconds: float
-    paused: tuple[str, ...] = ()
+    paused: tuple[RefusedTopic, ...] = ()
     target: str | msgspec.UnsetType = msgspec.UNSET
     waiting_seconds: float | None = None
     paused_more: int = 0
@@ -402,14 +402,14 @@ class _SeenRow(NamedTuple):
     def seen_of(self) -> Seen:
         """The publisher of this row."""
         alive = is_alive(self.seen, self.lease_seconds)
-        paused, more = _paused(self.paused)
+        paused, more = parse_refused(self.paused, self.seen)
         target = msgspec.UNSET if self.target == DEFAULT_TARGET else self.target
         return Seen(
             self.owner,
             alive,
             round(self.seen, 3),
             self.lease_seconds,
-            paused,
+            tuple(paused),
             target,
             _seconds(self.waiting),
             more,
@@ -492,19 +492,6 @@ class _FailureRow(NamedTuple):
             _seconds(self.seconds),
             self.last_error,
         )
-
-
-def _paused(text: str) -> tuple[tuple[str, ...], int]:
-    """The topics in a JSON array, and the number of others, its last element.
-
-    There are none if another program wrote it in another form.
-    """
-    try:
-        found = _decode_paused(text)
-    except msgspec.MsgspecError:
-        return (), 0
-    names = tuple(each for each in found if isinstance(each, str))
-    return names, sum(each for each in found if isinstance(each, int))
 
 
 def _failures(rows: Sequence[_FailureRow]) -> FailureCounts:

@@ -11,6 +11,7 @@ import msgspec
 
 from dsql_outbox.observability.shown_text import counted
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
+from dsql_outbox.schema.refused_topics import RefusedTopic
 from dsql_outbox.schema.session import Session
 
 from .attention import publishers_of, refusing_text, remedy_of, unattended_text
@@ -270,12 +271,12 @@ class _Report(NamedTuple):
         elif message.state == "failing" and message.retry_at is not None:
             again = shown_time(message.retry_at)
             yield f"{it} failed {times}. The next attempt is at {again}."
-        if self._is_refused(message):
-            yield refusing_text([message.topic], 0)
+        if (refusal := self._refusal(message)) is not None:
+            yield refusing_text([refusal], 0)
 
     def _pause(self, message: UndeliveredMessage, it: str, resume: str) -> Iterator[_Said]:
         """The pause of its topic by an operator, and the command that ends it."""
-        if message.paused and not (self._is_refused(message) or self._target_pause(message)):
+        if message.paused and not (self._refusal(message) or self._target_pause(message)):
             text = f"{it} is paused, with topic {message.topic}{self._since(message)}."
             yield text, (resume, self.commands.resume(message.topic, message.target))
 
@@ -326,17 +327,23 @@ class _Report(NamedTuple):
         since = shown_time(target.paused_at)
         return f"Target {target.name} is paused since {since}, by {target.paused_by}{why}."
 
-    def _is_refused(self, message: UndeliveredMessage) -> bool:
-        """Whether a publisher of its target has paused its topic by itself."""
+    def _refusal(self, message: UndeliveredMessage) -> RefusedTopic | None:
+        """That a publisher of its target has paused its topic by itself; the longest."""
         own = publishers_of(self.publishers, message.target or DEFAULT_TARGET)
-        return any(each.alive and message.topic in each.paused for each in own)
+        found = (
+            topic
+            for each in own
+            for topic in (each.paused if each.alive else ())
+            if topic.topic == message.topic
+        )
+        return max(found, key=lambda each: each.seconds or 0.0, default=None)
 
     def _remedies(self, message: UndeliveredMessage, it: str) -> Iterator[tuple[str, str]]:
         """What an operator may do about a failing or refused message."""
         if message.state == "failing":
             yield f"Send {it} now", self.commands.message("retry", message)
             yield f"Give up on {it}", self.commands.message("drop", message)
-        if self._is_refused(message):
+        if self._refusal(message):
             yield "List the topics that take no messages", self.commands.topics(message.target)
 
 

@@ -266,12 +266,13 @@ def test_an_event_says_what_keeps_its_publishers_from_sending_it(
 
     anyio.run(targets)
     _, event_id = written(url, event("a"), event("a", 1))
-    announced(sql, "default", '["events.CarMoved", 0]', None)
+    told = '[{"topic": "events.CarMoved", "by": "broker", "seconds": 725}, 0]'
+    announced(sql, "default", told, None)
     announced(sql, "away", "[]", "2 hours")
     done: dict[str, Any] = json.loads(run(url, "event", event_id, "--json").stdout)
     found = {each.get("target"): each for each in done["findings"]}
     refused, away, held, model = (found[name] for name in ("default", "away", "held", "model"))
-    assert refused["text"].count("The broker takes no messages of topic events.CarMoved") == 1
+    assert refused["text"].count("The broker has refused topic events.CarMoved for 12 min 5 s") == 1
     assert refused["commands"] == [
         ["List the topics that take no messages", "dsql-outbox topics list --target=default"]
     ]

@@ -47,17 +47,20 @@ def test_programs_get_json(url: str) -> None:
 def test_topics_that_a_publisher_has_paused_are_listed_too(
     url: str, sql: psycopg.Connection[Any]
 ) -> None:
+    paused = '[{"topic": "bills.?", "by": "map", "seconds": 720}, "of.old", 0]'
     for owner, seen, target in (("p", 0, "default"), ("gone", 90, "default"), ("q", 0, "lake")):
         sql.execute(
             "INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)"
             " VALUES (%s, clock_timestamp() - %s * interval '1 s', 60, %s, %s)",
-            (owner, seen, f'["bills.{owner}", 0]', target),
+            (owner, seen, paused.replace("?", owner), target),
         )
-    _, line = run("topics list", url=url).stdout.splitlines()
-    assert line.split(maxsplit=3)[:3] == ["bills.p", "p", "-"]
-    assert "the broker takes no messages there" in line
-    found = json.loads(run("topics list", "--json", url=url).stdout)
-    assert found == {"topic": "bills.p", "refusedBy": "p"}
+    _, line, old = run("topics list", url=url).stdout.splitlines()
+    assert line.split(maxsplit=5)[:4] == ["bills.p", "p", "12", "min"]
+    assert line.endswith("the map fails for it")
+    assert old.split(maxsplit=3) == ["of.old", "p", "-", "the broker refuses it, or the map fails"]
+    found = json.loads(run("topics list", "--json", url=url).stdout.splitlines()[0])
+    assert found.pop("seconds") >= 720
+    assert found == {"topic": "bills.p", "refusedBy": "p", "by": "map"}
 
 
 def test_no_topic_is_wrong_usage(url: str) -> None:
@@ -95,8 +98,8 @@ def test_status_shows_what_an_operator_and_what_publishers_paused(
     found = json.loads(run("status", "--json", url=url).stdout)
     assert [topic["topic"] for topic in found["pausedTopics"]] == ["events.A"]
     assert {seen["owner"]: seen["paused"] for seen in found["publishers"]} == {
-        "alive": ["events.B"],
-        "dead": ["events.C"],
+        "alive": [{"topic": "events.B"}],
+        "dead": [{"topic": "events.C"}],
     }
 
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from dsql_outbox.operations.attention import attention, verdict
@@ -20,6 +21,7 @@ from dsql_outbox.operations.status import (
     TargetStatus,
 )
 from dsql_outbox.operations.topic_pauses import PausedTopic
+from dsql_outbox.schema.refused_topics import RefusedTopic
 
 NONE = Bounded(0, more=False)
 ALIVE = Seen("p1", alive=True, seen_seconds=0.4, lease_seconds=15.0)
@@ -116,9 +118,28 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
         ),
         (
             {"publishers": (Seen("p1", alive=True, seen_seconds=1.0, lease_seconds=15.0,
-                                 paused=("orders",)),)},
+                                 paused=(RefusedTopic("orders"),)),)},
             ("The broker takes no messages of topic orders, or the map fails: other topics go on. "
              f"Meanwhile {WAIT} The publisher's log has the error."),
+            "dsql-outbox topics list",
+        ),
+        (
+            {"publishers": (
+                msgspec.structs.replace(ALIVE, paused=(RefusedTopic("orders", "broker", 65.0),)),
+                msgspec.structs.replace(
+                    ALIVE, owner="p2", paused=(RefusedTopic("orders", "broker", 725.0),)),
+            )},
+            ("The broker has refused topic orders for 12 min 5 s: other topics go on. "
+             f"Meanwhile {WAIT} The publisher's log has the error. Give the broker what the error "
+             "names: no restart is needed."),
+            "dsql-outbox topics list",
+        ),
+        (
+            {"publishers": (msgspec.structs.replace(ALIVE, paused_more=7, paused=(
+                RefusedTopic("bills", "map", 65.0), RefusedTopic("orders", "map", 70.0))),)},
+            ("The map has failed for topics bills, orders and 7 more, the first for 1 min 10 s: "
+             f"other topics go on. Meanwhile {WAIT} The publisher's log has the error. Correct the "
+             "map, and start the publisher again."),
             "dsql-outbox topics list",
         ),
         (

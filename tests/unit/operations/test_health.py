@@ -167,7 +167,7 @@ def test_the_answers_over_http_are_503_with_the_reason(health: Health, clock: Cl
         200,
         {
             "ready": True,
-            "summary": "Topic events.A takes no messages: the broker refuses them, the map "
+            "summary": "Topic events.A takes no messages: the broker refuses it, the map "
             "fails, or an operator paused it. Other topics go on. See dsql-outbox status, and the "
             "log.",
             "database": "ok",

@@ -245,7 +245,9 @@ def test_a_map_that_works_for_no_message_of_a_topic_pauses_it(
     async def mend(relay: Relay) -> None:
         await anyio.sleep(60)
         assert len(broker.stored) == 50
-        assert relay.refused_topics.names == ["bad"]
+        ((refused,), _) = relay.refused_topics
+        assert (refused.topic, refused.by) == ("bad", "map")
+        assert 59 <= (refused.seconds or 0.0) <= 60, "since its first message"
         assert map_.calls < 2_000
         assert map_.calls < 8 * number
         assert relay.relayed.failed == 0

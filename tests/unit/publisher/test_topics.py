@@ -5,6 +5,7 @@ from tests.support.publisher.given_rows import row
 
 from dsql_outbox.publisher.relay.memory.topics import MAX_TRIED, TopicPauses
 from dsql_outbox.schema.outbox_rows import RowId
+from dsql_outbox.schema.refused_topics import RefusedTopic
 
 SICK, OTHER = row("a", 1, topic="sick"), row("b", 2, topic="sick")
 
@@ -120,7 +121,9 @@ def test_what_is_told_of_very_many_topics_has_a_limit() -> None:
     assert [line for line in lines if line is not None] == [0] * 10
     assert topics.names().names[:3] == ["bad.00001", "events.mine", "bad.00002"]
     assert (len(topics.names().names), topics.names().more) == (50, 4_951)
-    assert (len(topics.refused_names().names), topics.refused_names().more) == (50, 4_950)
+    refused = topics.refused_topics(4.0)
+    assert (len(refused.topics), refused.more) == (50, 4_950)
+    assert refused.topics[0] == RefusedTopic("bad.00001", "broker", 3.0)
     assert len(topics.passed_over(1.0)) <= 1_000 + len(topics.by_operator)
     later = [topics.pause(each, 61.0) for each in MANY[::-1]]
     assert [line for line in later if line is not None] == [4_990, *[0] * 9]

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from dsql_outbox.cli.output import columns, counted, filled_state, shown_width, with_first_place
 from dsql_outbox.observability.shown_text import duration
-from dsql_outbox.operations.attention import REFUSED
+from dsql_outbox.operations.attention import refusal_reason
 from dsql_outbox.operations.conflicts import REMEDIES, ConflictReport, ContendedEntity
 from dsql_outbox.operations.status import ArchiveStatus, Seen, Shard, Status, TargetStatus
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
@@ -146,9 +146,10 @@ def _paused_rows(now: Status) -> Iterator[tuple[str, ...]]:
         of = f" of {topic.target}" if topic.target else ""
         yield topic.topic + of, topic.paused_by, since, reason
     for seen in now.publishers:
-        for name in seen.paused if seen.alive else ():
+        for each in seen.paused if seen.alive else ():
             of = f" of {seen.target}" if seen.target else ""
-            yield name + of, seen.owner, "-", REFUSED
+            since = "-" if each.seconds is None else duration(each.seconds)
+            yield each.topic + of, seen.owner, since, refusal_reason(each)
 
 
 def _unnamed_rows(now: Status) -> Iterator[tuple[str, ...]]:
