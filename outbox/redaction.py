@@ -13,6 +13,9 @@ _PATHS: Final = ("jsonl:", "stdout:")
 
 _MORE: Final = re.compile(r"\s*\n(?:DETAIL|HINT|CONTEXT|LINE \d+|QUERY|STATEMENT):.*", re.DOTALL)
 
+_ASKED: Final = re.compile(r"\n\tIs the server running .*")
+"""What libpq asks about each address that refuses a connection."""
+
 _FIRST: Final = 2
 _LAST: Final = 5
 """The most places of a traceback that are kept: so many first ones, and innermost ones."""
@@ -47,7 +50,7 @@ def error_line(error: BaseException) -> str:
     DETAIL, HINT, CONTEXT and the statement are left out: they may contain values of rows.
     """
     primary = getattr(getattr(error, "diag", None), "message_primary", None)  # of psycopg, psycopg2
-    text = primary or _MORE.sub("", str(error))
+    text = primary or _MORE.sub("", _ASKED.sub("", str(error)))
     return " ".join(text.split()) or type(error).__name__
 
 

@@ -63,15 +63,15 @@ def require_target(rows: Sequence[TargetRow], name: str, kind: TargetKind | None
     names = ", ".join(row.name for row in usable) or (
         f"none: run `dsql-outbox targets add NAME --kind {kind or 'sink'}`"
     )
+    present = f"there {'is only' if len(usable) == 1 else 'are'} {names}"
     found = next((row for row in rows if row.name == name), None)
     if found is None:
-        raise SettingsError(f"there is no target {name!r}, there are {names}")
+        raise SettingsError(f"there is no target {name!r}, {present}")
     if found.state == "dropped":
-        raise SettingsError(f"target {name} was dropped, there are {names}")
+        raise SettingsError(f"target {name} was dropped, {present}")
     if kind not in {None, found.kind}:
         raise SettingsError(
-            f"target {name} is a {found.kind}, not for {_TAKERS[kind or found.kind]}; "
-            f"there are {names}"
+            f"target {name} is a {found.kind}, not for {_TAKERS[kind or found.kind]}; {present}"
         )
     return found
 

@@ -40,4 +40,4 @@ def address_of(
             shown = "" if hidden else f" {kind}:"
             driver = "; leave out the driver behind the +" if "+" in shown else ""
             known = "postgresql://, dsql://, embedded:"
-            raise SettingsError(f"unknown kind of database{shown} (known: {known}){driver}")
+            raise SettingsError(f"unknown kind of database{shown}, there are {known}{driver}")

@@ -49,7 +49,9 @@ def read_topics(file: Path) -> Mapping[str, TopicSettings]:
     """
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{file}: {error}") from error
     topics = {pattern: _parse(file, pattern, table) for pattern, table in tables.items()}
     try:

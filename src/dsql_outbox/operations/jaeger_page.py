@@ -19,9 +19,9 @@ _LOOKBACK: Final = "7d"
 def require_base_url(url: str) -> str:
     """Return an HTTP base URL without its last slash. Raises `SettingsError` for any other text."""
     if not _BASE.fullmatch(url):
+        shown = redacted(url) if "://" in url else "lacks http://"
         raise SettingsError(
-            f"--jaeger {redacted(url)}: give a base URL without a login, such as "
-            "http://localhost:16686"
+            f"--jaeger {shown}: give a base URL without a login, such as http://localhost:16686"
         )
     return url.rstrip("/")
 

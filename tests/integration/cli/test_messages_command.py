@@ -127,6 +127,7 @@ def test_one_letter_is_shown_with_its_headers_and_its_payload_only_when_asked(ur
     missing = run(url, "messages", "show", uuid4())
     assert missing.exit_code == 1
     assert "Error: no undelivered message has the event id" in missing.stderr
+    assert "`dsql-outbox event " in missing.stderr
 
 
 # --- replay ----------------------------------------------------------------------------

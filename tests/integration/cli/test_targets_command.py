@@ -76,7 +76,7 @@ def test_a_target_is_filled_from_the_start_and_says_what_it_lacks(url: str) -> N
 def test_a_target_that_does_not_exist_is_named(url: str, words: tuple[str, ...]) -> None:
     done = run(url, "targets", *words)
     assert done.exit_code == 2
-    assert "there is no target 'lake', there are default" in done.stderr
+    assert "there is no target 'lake', there is only default" in done.stderr
 
 
 def test_publish_relays_one_target_and_refuses_others(

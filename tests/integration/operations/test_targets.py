@@ -298,7 +298,7 @@ async def test_a_publisher_of_no_or_another_target_is_refused_at_its_start(
     await targets.drop("old")
     with pytest.raises(SettingsError) as error:
         await Publisher(database, apply=nothing, target="lake").run()
-    wrong = "target lake is a sink, not for a publisher that applies; there are orders"
+    wrong = "target lake is a sink, not for a publisher that applies; there is only orders"
     assert str(error.value) == wrong
     for name, told in (
         ("Lake", "there is no target 'Lake', there are default, lake"),

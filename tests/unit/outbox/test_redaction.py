@@ -137,6 +137,14 @@ def test_of_an_error_of_the_driver_the_rows_are_left_out() -> None:
     assert SECRET not in error_line(psycopg.errors.SyntaxError(syntax))
 
 
+def test_what_libpq_asks_about_an_address_is_left_out() -> None:
+    host = 'connection to server at "{}", port 5432 failed: Connection refused'
+    asks = "\n\tIs the server running on that host and accepting TCP/IP connections?"
+    both = f"failed:\n- host: 'a': {host.format('a')}{asks}\n- host: 'b': {host.format('b')}{asks}"
+    found = error_line(psycopg.OperationalError(both))
+    assert found == f"failed: - host: 'a': {host.format('a')} - host: 'b': {host.format('b')}"
+
+
 def test_text_reaches_the_terminal_in_one_place() -> None:
     """`output` makes it visible. `schema print` prints our SQL, `main`, `demo`, `dev` own words."""
     folder = ROOT / "src" / "dsql_outbox" / "cli"

@@ -26,6 +26,7 @@ from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.cli.tool_call import called
 from dsql_outbox.operations.drop import DropProgress
 from dsql_outbox.operations.messages import Messages
+from dsql_outbox.operations.operator_commands import Commands
 from dsql_outbox.operations.retry import MAX_RETRIED, RetryProgress
 from dsql_outbox.operations.selection import Selection
 from dsql_outbox.operations.undelivered import UndeliveredMessage
@@ -132,7 +133,10 @@ def show(
         return
     found = anyio.run(_gather, database, Selection(ids=(event_id,)), payload)
     if not found:
-        raise click.ClickException(f"no undelivered message has the event id {event_id}")
+        where = Commands(database.schema).event(event_id)
+        raise click.ClickException(
+            f"no undelivered message has the event id {event_id}: `{where}` says where it is"
+        )
     for n, message in enumerate(found):
         if n and not as_json:
             say()
