@@ -55,6 +55,7 @@ def test_a_writer_without_a_right_is_told_the_grant(
     assert len(facts.of(AttemptEnded)) == 1
 
 
+@pytest.mark.client
 @pytest.mark.parametrize(("kind", "right"), in_turn(COMMON, OTHERS, list(RIGHTS)))
 def test_a_session_without_a_right_is_told_the_grant_of_its_own_role(
     url: str, tables: Tables, roles: Roles, open_caller: OpenCaller, kind: str, right: str
@@ -68,6 +69,7 @@ def test_a_session_without_a_right_is_told_the_grant_of_its_own_role(
     caller.rollback()
 
 
+@pytest.mark.postgres_only("Aurora DSQL has no triggers")
 @pytest.mark.parametrize("kind", COMMON)
 def test_what_a_trigger_may_not_do_is_no_right_of_the_writer(
     url: str, tables: Tables, roles: Roles, open_caller: OpenCaller, kind: str
