@@ -133,7 +133,7 @@ class Session:
         duty: "Duty | None" = None,
     ) -> None:
         self._database = database
-        self._duty = duty
+        self._duty: Duty | None = duty
         self._locks = locks
         self._read_only = read_only
         self._connection = LastingConnection(
