@@ -6,7 +6,6 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import islice
 from operator import attrgetter
 from typing import Any, Final, TypeVar
 
@@ -27,7 +26,6 @@ from dsql_outbox.publisher.relay.store import (
     RowPlace,
     StoredFailure,
     StoredWait,
-    SubjectName,
 )
 from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import ROW_COLUMNS, OutboxRow, RawRow, RowId
@@ -136,19 +134,20 @@ class MemoryOutbox:
 
     def _range(self, of: Range, passed: PassedOver) -> RangeRead:
         found: list[RawRow] = []
-        end, size, looked = of.after, 0, 0
         first = bisect_right(self._keys, RowId(of.shard, *of.after))
-        for key in islice(self._keys, first, first + of.visits):
-            looked += 1
+        keys = self._keys[first : first + of.visits]
+        subjects, topics = passed
+        size = 0
+        for n, key in enumerate(keys):
             row = self.rows[key]
-            since = passed.subjects.get(SubjectName(row.subject_type, row.subject_id))
-            if row.topic not in passed.topics and (since is None or row.position < since):
+            # A plain tuple equals the `SubjectName`, and is made in a tenth of the time.
+            since = subjects.get((row.subject_type, row.subject_id))  # type: ignore[call-overload]
+            if row.topic not in topics and (since is None or row.position < since):
                 size += len(row.payload)
                 if found and (len(found) == of.rows or size > of.size):
-                    return RangeRead(found, end, is_cut=True)
+                    return RangeRead(found, _end(keys[:n], of), is_cut=True)
                 found.append(self._as_read(row))
-            end = RowPlace(row.position, row.event_id)
-        return RangeRead(found, end, is_cut=looked == of.visits)
+        return RangeRead(found, _end(keys, of), is_cut=len(keys) == of.visits)
 
     def _as_read(self, row: OutboxRow) -> RawRow:
         before = bisect_right(self._keys, row.previous_position, key=attrgetter("position"))
@@ -159,6 +158,11 @@ class MemoryOutbox:
 
 def _payload_size(row: RawRow) -> int:
     return len(row[1 + ROW_COLUMNS.index("payload")])
+
+
+def _end(looked: Sequence[RowId], of: Range) -> RowPlace:
+    """Where a read of `looked` has ended."""
+    return RowPlace(*looked[-1][1:]) if looked else of.after
 
 
 class OneShard:
