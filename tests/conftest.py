@@ -97,12 +97,17 @@ def quick_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def folder(quick_folder: Path) -> Iterator[Path]:
-    """A folder that every user may enter, unlike pytest's own when root runs the tests."""
+def tmp_path(quick_folder: Path) -> Iterator[Path]:
+    """As pytest's own, in memory: each file of an archive waits for the disk."""
     with TemporaryDirectory(dir=quick_folder) as name:
-        path = Path(name)
-        path.chmod(0o755)
-        yield path
+        yield Path(name)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that every user may enter, also when root runs the tests."""
+    tmp_path.chmod(0o755)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")
