@@ -103,8 +103,9 @@ class World:
 
 
 @pytest.fixture
-def world(url: str, tables: Tables, kind: str) -> Iterator[World]:
-    """A database whose outbox this process knows."""
+def world(url: str, tables: Tables, kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A database whose outbox is the only one that this process knows."""
+    monkeypatch.setattr("dsql_outbox.outbox.failure._SCHEMAS", set())
     Database(url)
     world = World(url, tables, DRIVER_SESSIONS[kind])
     yield world
