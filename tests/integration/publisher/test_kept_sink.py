@@ -159,9 +159,10 @@ async def test_a_message_for_which_a_sink_raises_fails_and_the_others_are_sent(
 ) -> None:
     """Neither does the publisher wait for the broker, nor is the sink opened again."""
     broker.raises_for = "Car/car-77"
-    bad = [writer.write(event(f"car-{n}", m)) for n in range(300) for m in range(2)][2 * 77]
+    written = writer.write_many([event(f"car-{n}", m) for n in range(300) for m in range(2)])
+    bad = written[2 * 77]
     source = _Breaking(broker) if is_open else broker.open
-    settings = quick_settings(attempts=3, topics={})
+    settings = quick_settings(attempts=3, topics={}, backoff_base=0.1)
     with anyio.fail_after(60):
         done = await Publisher(database, source, settings).run(until_empty=True)
     assert (done.delivered, done.dead, done.failed) == (598, 2, 4)
