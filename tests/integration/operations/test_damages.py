@@ -308,15 +308,12 @@ def changed(value: str | None, kind: str) -> str:
             return f"{'y' if value and value[0] == 'x' else 'x'}{(value or '')[1:]}"
 
 
-async def findings_of(lived: Lived) -> list[Any]:
-    async with (
-        Verifier(lived.database) as tool,
-        aclosing(tool.verify(archive=str(lived.folder))) as run,
-    ):
+async def findings_of(lived: Lived, tool: Verifier) -> list[Any]:
+    async with aclosing(tool.verify(archive=str(lived.folder))) as run:
         return [each async for each in run]
 
 
-async def damages(lived: Lived, table: str, *, every_kind: bool) -> list[Damage]:
+async def damages(lived: Lived, tool: Verifier, table: str, *, every_kind: bool) -> list[Damage]:
     """Change each column of a row of each kind, one after the other, and put it back.
 
     Without `every_kind`, of each column that of one row: of another kind than the column before.
@@ -342,14 +339,15 @@ async def damages(lived: Lived, table: str, *, every_kind: bool) -> list[Damage]
                 ((moved,),) = on.execute(put, (other, place))
             except psycopg.errors.UniqueViolation:  # of a row that is there
                 ((moved,),) = on.execute(put, (str(int(other) + 1_000), place))
-            faults = tuple(sorted({each.fault for each in await findings_of(lived)}))
+            faults = tuple(sorted({each.fault for each in await findings_of(lived, tool)}))
             on.execute(put, (value, moved))
             found.append(Damage(column, kind, faults))
     return found
 
 
 async def test_what_was_done_has_no_fault(lived: Lived) -> None:
-    assert await findings_of(lived) == []
+    async with Verifier(lived.database) as tool:
+        assert await findings_of(lived, tool) == []
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -357,7 +355,8 @@ async def test_what_was_done_has_no_fault(lived: Lived) -> None:
 async def test_a_changed_column_is_named_or_listed(
     lived: Lived, table: str, *, every_kind: bool
 ) -> None:
-    found = await damages(lived, table, every_kind=every_kind)
+    async with Verifier(lived.database) as tool:
+        found = await damages(lived, tool, table, every_kind=every_kind)
     lines = {
         f"{table}.{each.column} {each.kind}".rstrip(): ", ".join(each.faults)
         or f"not named: {each.reason(table)}"
