@@ -22,6 +22,7 @@ from tests.support.publisher.running_relays import only_model
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK
+from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.inbox import AsyncInbox, Inbox
 from dsql_outbox.outbox import Database, Message, TransactionMisused
@@ -486,21 +487,14 @@ class Body:
 
 
 @pytest.fixture
-def effects(url: str) -> str:
-    """A table of effects."""
-    with psycopg.connect(url, autocommit=True) as sql:
-        sql.execute("DROP TABLE IF EXISTS public.effects")
-        sql.execute(
-            "CREATE TABLE public.effects (n int, is_once int GENERATED ALWAYS AS"
-            " (nullif(n, 1)) STORED UNIQUE DEFERRABLE INITIALLY DEFERRED)"
-        )
-    return url
-
-
-def effects_in(url: str) -> int:
-    """How many effects there are. They are gone then."""
-    with psycopg.connect(url) as sql:
-        return sql.execute("DELETE FROM public.effects").rowcount
+def effects(tables: Tables) -> Callable[[], int]:
+    """How many effects there are, in a table of their own. They are gone then."""
+    tables.execute("DROP TABLE IF EXISTS public.effects")
+    tables.execute(
+        "CREATE TABLE public.effects (n int, is_once int GENERATED ALWAYS AS"
+        " (nullif(n, 1)) STORED UNIQUE DEFERRABLE INITIALLY DEFERRED)"
+    )
+    return lambda: tables.connection.execute("DELETE FROM public.effects").rowcount
 
 
 def wanted_of(act: Act) -> tuple[str, int]:
@@ -523,7 +517,7 @@ def _is(ended: str, wanted: str) -> bool:
 
 @pytest.mark.parametrize("name", BODIES)
 async def test_each_body_judges_the_end_of_the_function_in_the_same_way(
-    effects: str, name: str
+    url: str, effects: Callable[[], int], name: str
 ) -> None:
     """Every act, one after the other, on the same connections: none leaves a mark for the next."""
     left_out: set[Act] = OF_TASKS if name.endswith("_in_thread") else set()
@@ -534,11 +528,11 @@ async def test_each_body_judges_the_end_of_the_function_in_the_same_way(
     if name == "apply":  # it commits that the message is handled
         left_out = {commits_and_chains_in_many_statements}
     wrong = {}
-    async with Body(effects, name).opened() as body:
+    async with Body(url, name).opened() as body:
         for act in TABLE:
             if act in left_out:
                 continue
-            found = (await body.call(act), effects_in(effects))
+            found = (await body.call(act), effects())
             wanted = wanted_of(act)
             is_right = _is(found[0], wanted[0]) and found[1] == wanted[1]
             if not is_right or (wanted[1] == 0 and body.runs != 1):
@@ -548,7 +542,7 @@ async def test_each_body_judges_the_end_of_the_function_in_the_same_way(
 
 @pytest.mark.parametrize("name", [body for body in BODIES if body not in SESSIONS])
 async def test_a_commit_that_the_server_answers_with_rollback_stores_nothing(
-    effects: str, name: str, monkeypatch: pytest.MonkeyPatch
+    url: str, effects: Callable[[], int], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does so for an aborted transaction, and reports no error.
 
@@ -558,14 +552,16 @@ async def test_a_commit_that_the_server_answers_with_rollback_stores_nothing(
     def send(connection: Any, text: bytes) -> Any:
         return script(connection, text.replace(b"COMMIT", b"ROLLBACK"))
 
-    async with Body(effects, name).opened() as body:
+    async with Body(url, name).opened() as body:
         monkeypatch.setattr(commit_module, "script", send)
         assert (await body.call(nothing), body.runs) == ("TransactionRollback", 1)
-    assert effects_in(effects) == 0
+    assert effects() == 0
 
 
 @pytest.mark.parametrize("name", [body for body in BODIES if body not in SESSIONS])
-async def test_a_handle_sends_nothing_after_its_run(effects: str, name: str) -> None:
+async def test_a_handle_sends_nothing_after_its_run(
+    url: str, effects: Callable[[], int], name: str
+) -> None:
     """Its session serves another run by then."""
     refused: list[str] = []
 
@@ -581,9 +577,9 @@ async def test_a_handle_sends_nothing_after_its_run(effects: str, name: str) -> 
                     await late()
                 refused.append("late")
 
-    async with Body(effects, name, calls=2).opened() as body:
+    async with Body(url, name, calls=2).opened() as body:
         assert await body.call(act) == OK
-    assert (len(refused), effects_in(effects)) == (3, 2)
+    assert (len(refused), effects()) == (3, 2)
 
 
 @asynccontextmanager
@@ -598,7 +594,9 @@ async def open_calls(url: str, body: str) -> AsyncIterator[Callable[..., Awaitab
 
 
 @pytest.mark.parametrize("body", ["transact", "once"])
-async def test_a_statement_of_a_late_task_is_in_no_other_run(effects: str, body: str) -> None:
+async def test_a_statement_of_a_late_task_is_in_no_other_run(
+    url: str, effects: Callable[[], int], body: str
+) -> None:
     is_over, late = anyio.Event(), list[str]()
 
     async def insert(run: Run) -> None:
@@ -607,7 +605,7 @@ async def test_a_statement_of_a_late_task_is_in_no_other_run(effects: str, body:
             await run.effect()
             late.append("sent")
 
-    async with anyio.create_task_group() as tasks, open_calls(effects, body) as call:
+    async with anyio.create_task_group() as tasks, open_calls(url, body) as call:
 
         async def first(connection: psycopg.AsyncConnection[Any]) -> None:
             tasks.start_soon(insert, Run(connection, 1, []))
@@ -619,4 +617,4 @@ async def test_a_statement_of_a_late_task_is_in_no_other_run(effects: str, body:
 
         await call("a", first)
         await call("b", second)
-    assert (late, effects_in(effects)) == ([], 0)
+    assert (late, effects()) == ([], 0)
