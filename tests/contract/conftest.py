@@ -1,9 +1,11 @@
 """Each sink's broker."""
 
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import botocore.session
 import pytest
 from tests.support.brokers.kafka_mock import MockKafka, mock_kafka
 from tests.support.brokers.rabbitmq_broker import RabbitMqBroker, running_rabbitmq
@@ -153,6 +155,8 @@ def sqs_server() -> Generator[SqsServer]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
+        # Each session of an SDK would read the same large files again.
+        patch.setattr(botocore.session, "create_loader", cache(botocore.session.create_loader))
         if URL:
             yield RunningSqs(URL)
             return
