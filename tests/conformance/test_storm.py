@@ -57,10 +57,7 @@ def failed(outcomes: dict[UUID, Outcome]) -> Sequence[Outcome]:
     return [outcome for outcome in outcomes.values() if isinstance(outcome, Exception)]
 
 
-@pytest.mark.parametrize(
-    ("writers", "writes"), [pytest.param(7, 3, marks=pytest.mark.slow), (12, 2)]
-)
-@pytest.mark.parametrize("method", ["write", "transact"])
+@pytest.mark.parametrize(("method", "writers", "writes"), [("write", 12, 2), ("transact", 7, 3)])
 def test_every_event_of_a_storm_is_stored_and_no_connection_is_thrown_away(
     governed: GovernedPostgres, tables: Tables, method: Method, writers: int, writes: int
 ) -> None:
