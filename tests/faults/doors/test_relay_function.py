@@ -205,7 +205,7 @@ def test_with_a_slow_broker_its_time_ends_before_lambdas_and_the_next_goes_on(
 @pytest.mark.slow
 def test_many_short_invocations_relay_a_long_backlog_in_order(world: World) -> None:
     environments = [world.environment(lease=LONG) for _ in range(2)]
-    world.write(each=600)
+    world.write(each=300)
     answers = []
     while world.waiting():
         for environment in environments:
