@@ -6,11 +6,12 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(she
 VENV   := .venv
 BIN    := $(VENV)/bin
 UV     := UV_PROJECT_ENVIRONMENT=$(VENV) UV_PYTHON=$(BIN)/python UV_PYTHON_DOWNLOADS=never $(BIN)/uv
-# A process without work takes tests from another. Each has its own servers. Three keep two cores busy:
-# a part of the tests waits, for leases, other processes and deadlines. Slow tests wait for longer.
-XDIST   = -n $(or $(WORKERS),$1) --dist worksteal
+# A process without work takes tests from another. Each has its own servers. Five keep two cores busy:
+# of the time of a test the half is a wait, for leases, other processes and deadlines.
+XDIST  := -n $(or $(WORKERS),5) --dist worksteal
 # COVERAGE=1 measures branches, also in the commands that tests start. The floor is in pyproject.toml.
-PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) $(call XDIST,3) -m "not slow and not pooler and not package and not site"
+ALL    := not pooler and not package and not site
+PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) $(XDIST) -m "$(ALL) and not slow"
 # ROOM=writer selects the tests of one room. The contract of all sinks belongs to the brokers.
 KINDS  := tests/unit tests/integration tests/faults
 ROOMS  := $(sort $(filter-out __pycache__,$(notdir $(patsubst %/,%,$(wildcard $(addsuffix /*/,$(KINDS)))))))
@@ -36,7 +37,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help chaos cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm upgrade-pair console-check zip
+.PHONY: help chaos cluster-report demo dev asyncapi recordings test test-all test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm upgrade-pair console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,7 +58,10 @@ coverage: ## run all tests and fail when too few branches are covered
 	$(MAKE) test COVERAGE=1
 
 test-slow: $(VENV)/.dev ## run the tests that `make test` leaves out, since each takes many seconds
-	$(BIN)/pytest $(call XDIST,5) -m slow
+	$(BIN)/pytest $(XDIST) -m slow
+
+test-all: $(VENV)/.dev ## run both at once: the slow tests wait while others work
+	$(BIN)/pytest $(XDIST) -m "$(ALL)"
 
 repeat: $(VENV)/.dev ## run the tests N times, with new examples, beside LOAD busy loops, until one fails (PARTS=tests/..)
 	@trap 'kill $$busy 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
@@ -228,7 +232,7 @@ LOWEST := $(addprefix --extra ,console demo django dsql fastapi kafka lambda otl
 test-lowest: $(VENV)/.dev $(VENV)/lowest.txt ## run the unit tests and some others on the oldest packages that pyproject.toml allows
 	$(UV) venv --quiet --clear $(VENV)/lowest
 	$(BIN)/uv pip install --quiet --python $(VENV)/lowest/bin/python -r $(VENV)/lowest.txt --group dev --editable .
-	$(VENV)/lowest/bin/python -m pytest -n 2 -m "not slow and not pooler and not package and not site" $(LOWEST_TESTS)
+	$(VENV)/lowest/bin/python -m pytest -n 2 -m "$(ALL) and not slow" $(LOWEST_TESTS)
 
 recordings: $(VENV)/.dev ## record real runs of `demo` and `dev` as docs/pictures/*.svg
 	$(BIN)/python -m benchmarks.recording
