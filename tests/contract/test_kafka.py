@@ -228,7 +228,7 @@ async def test_where_a_part_of_the_cluster_is_down_its_messages_count_as_not_att
     kafka_cluster.make_topic("events.LoanCreated", 3)
     messages = [new_message(key=f"Loan/{n}") for n in range(30)]
 
-    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=1") as sink:
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}?timeout=3") as sink:
         await deliver(sink, messages)
         kafka_cluster.take_down(2)
         outcomes = await published(sink, messages)
