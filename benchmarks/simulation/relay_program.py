@@ -13,7 +13,15 @@ from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.message_map import Mapper
 from dsql_outbox.publisher.relay import reader, sender
 from dsql_outbox.publisher.relay.applier import Nowhere
-from dsql_outbox.publisher.relay.memory import breaker, paging, queues, scans, shares, subjects
+from dsql_outbox.publisher.relay.memory import (
+    breaker,
+    pages,
+    paging,
+    queues,
+    scans,
+    shares,
+    subjects,
+)
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.relay import Relay
 from dsql_outbox.publisher.settings import PublisherSettings
@@ -35,6 +43,7 @@ _LIMITS: Final = (
     (subjects, "_RUNS", 2),
     (shares, "MAX_ROWS", 40),
     (shares, "_SPARE", 1 / 4),  # or a topic would begin with a single row
+    (pages.Page, "LEAST", 1),
     (paging, "MOST", 3),
     (paging, "LONGEST", 3),
     (queues, "MAX_PASSED", 3),

@@ -43,6 +43,9 @@ class Page:
     `stages` has a byte per row, and `sizes` are in bytes. If one row of a page waits, all do.
     """
 
+    LEAST: Final = 4
+    """The fewest rows to make a page of; fewer cost less in the queues of their subjects."""
+
     __slots__ = (
         *("shard", "topic", "longest", "rows", "keys", "ids", "sizes", "stages"),
         *("subjects", "answered"),
@@ -114,11 +117,14 @@ class Page:
             self.subjects[at] = subject
 
     def cut(self, most: int) -> "Page | None":
-        """Take the first rows, up to `most`, off one that waits. None: its first run is longer."""
+        """Take the first rows, up to `most`, off one that waits.
+
+        None: they are too few for a page, or part of a longer run.
+        """
         end = most
         while end and self.keys[end] == self.keys[end - 1]:
             end -= 1
-        if not end:
+        if end < self.LEAST:
             return None
         first = slice(end)
         columns = (self.rows[first], self.keys[first], self.ids[first], self.sizes[first])

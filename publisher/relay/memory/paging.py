@@ -48,12 +48,12 @@ def pages_of(
     paged: Collection[str],
     paused: Callable[[str], bool],
 ) -> tuple[list[Page], Sequence[RawRow]]:
-    """Make pages of the unknown rows of a range. Returns them, and the rows that cannot be in one.
+    """Make pages of the unknown rows of a range. Returns them, and the rows that are in none.
 
     A subject is in one page with all of its rows of the range, at most `LONGEST`, or in none. Those
     that are `paged` have a row in a page already.
     """
-    if not found:
+    if len(found) < Page.LEAST:
         return [], found
     columns = list(zip(*found, strict=True))
     ids = row_ids(*columns[_ID])
@@ -65,7 +65,6 @@ def pages_of(
     texts, payloads, topics = columns[_HEADERS], columns[_PAYLOAD], columns[_TOPIC]
     sizes = [bytes_of(*each) for each in zip(texts, payloads, strict=True)]
     chosen: Sequence[int] = range(len(found))
-    others: Sequence[RawRow] = []
     longest = 1
     is_plain = (
         len({*keys}) == len(keys)
@@ -85,16 +84,26 @@ def pages_of(
                 apart.add(key)
         longest = LONGEST
         chosen = [at for key, run in runs.items() if key not in apart for at in run]
-        others = [row for row, key in zip(found, keys, strict=True) if key in apart]
     of_topics: dict[str, list[int]] = {}
     for at in chosen:
         of_topics.setdefault(topics[at], []).append(at)
-    pages: list[Page] = []
-    for topic, of in of_topics.items():
-        for part in _parts(of, keys, sizes):
-            columns_of = _chosen(found, part), _chosen(keys, part), _chosen(ids, part)
-            pages.append(Page(shard, topic, *columns_of, _chosen(sizes, part), longest))
-    return pages, others
+    parts = [
+        part
+        for of in of_topics.values()
+        for part in _parts(of, keys, sizes)
+        if len(part) >= Page.LEAST
+    ]
+    pages = [
+        Page(
+            shard,
+            topics[part[0]],
+            *(_chosen(found, part), _chosen(keys, part), _chosen(ids, part), _chosen(sizes, part)),
+            longest,
+        )
+        for part in parts
+    ]
+    in_pages = {at for part in parts for at in part}
+    return pages, [row for at, row in enumerate(found) if at not in in_pages]
 
 
 def _runs(

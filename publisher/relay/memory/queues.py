@@ -262,12 +262,13 @@ class Queues:
         if len(page) <= room:
             return page if page.rows else None
         ready = self._ready[page.topic]
+        ready.appendleft(page)
         if (first := page.cut(room)) is None:
             self.take_out(page, 0)
+            ready.rotate()  # that run has this turn
         else:
             self._rows.leave_page(page, first.part)
             self.pages[page.shard].update(dict.fromkeys(first.keys, first))
-        ready.appendleft(page)
         return first
 
     def _make_ready(self, subject: Subject) -> None:

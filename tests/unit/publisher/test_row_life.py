@@ -515,6 +515,7 @@ BUSY = {"sent", "applying", "burying"}
 
 @pytest.mark.anyio
 async def test_any_order_of_steps_leaves_the_books_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Page, "LEAST", 1)
     monkeypatch.setattr(paging, "MOST", 4)
     monkeypatch.setattr(paging, "LONGEST", 3)
     monkeypatch.setattr(subjects, "MAX_WAITING", 4)
