@@ -59,13 +59,15 @@ anything happens to it alone. From then on it takes the same steps by itself:
 | a read brings a later row of its subject | `Queues.admit` |
 | the broker answers anything but `Delivered`, or nothing | `SinkCall._take_out` |
 | it is no valid message, or the map fails for it or refuses it | `SinkCall._one_by_one` |
-| its topic is paused, or its lease does not allow it now | `Queues.break_up` |
+| fewer rows may be sent now than a page has at least | `Queues.take` |
 | the sink does not take runs, and its run has more rows | `Queues.break_up` |
 | its shard is lost while it is on its way | `Queues.forget_shard` |
 
 `Queues.admit` takes a row that can be in no page into the queue of its subject: it has failed
-before, or is a replay, or waits for a row that is not there. `Queues.take` then sends runs of such
-subjects beside pages, and `Outcomes.act_on` ends them. A relay that applies messages has no pages.
+before, or is a replay, or waits for a row that is not there, or is one of a few. A page whose topic
+is paused, or whose lease does not allow it now, is dropped as a whole, and its rows are read again.
+`Queues.take` sends runs of subjects beside pages, and `Outcomes.act_on` ends them. A relay that
+applies messages has no pages.
 
 With a map, ``Publisher(database, sink, map=function)``, step 2 has more ends. `Mapper.map` calls
 the function for each message. `Outcomes.skip_part` acknowledges the rows of a page that it leaves

@@ -268,13 +268,12 @@ class Reader:
         """Share the memory among the topics: return to those with room, and leave full ones."""
         state = self._state
         shards, shares = state.shards.values(), state.rows.shares
-        opened = shares.review(state.clock())
+        shares.review(state.clock())
         state.queues.make_room(shards)
         full = shares.full_topics
         for shard in shards:
             shard.leave_topics(full)
-            for topic in opened:
-                shard.reopen_topic(topic)
+            shard.reopen_topics(full)
         if shares.waits_for_deletion:
             state.to_settle.set()
 

@@ -128,7 +128,9 @@ class Sender:
             if isinstance(each, Page):
                 if has_lease and not topics.is_paused(each.topic):
                     return longest if self._mapper is None else 1
-                state.queues.break_up(each)
+                # A topic that goes on has all of its rows read again. A lease may be renewed.
+                state.queues.drop_page(each, is_wanted=not has_lease)
+                state.to_read.set()
                 return 0
             if has_lease and not are_paused:
                 return longest

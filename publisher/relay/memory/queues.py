@@ -170,7 +170,7 @@ class Queues:
             self._make_ready(subject)
         return subject
 
-    def break_up(self, page: Page, longest: int = 0) -> None:
+    def break_up(self, page: Page, longest: int) -> None:
         """Let runs with more rows than `longest` leave a page that waits."""
         at = 0
         while at < len(page):
@@ -197,7 +197,7 @@ class Queues:
         """Take pages and a run of each of several subjects, with up to `most` rows in all.
 
         `may_send` returns how many rows a run of the subject may have; it drops the rows of a
-        subject that may not send, breaks a page up, and returns 0.
+        subject or page that may not send, and returns 0.
 
         The topics take turns, and so do the subjects of each. Of the `of` rows that may be on
         their way, `free` are not. A topic takes its share, but leaves as many as it has, unless
@@ -341,6 +341,12 @@ class Queues:
         subject.want_passed()
         return first
 
+    def drop_page(self, page: Page, *, is_wanted: bool) -> None:
+        """Drop a page that may not be sent now. If it `is_wanted`, a scan returns to its rows."""
+        if is_wanted:
+            self._pass_over(page, 0)
+        self._drop_part(page.part)
+
     # --- make room -----------------------------------------------------------------------
 
     def make_room(self, shards: Iterable[Shard]) -> None:
@@ -378,9 +384,13 @@ class Queues:
     def _drop_last(self, page: Page) -> None:
         """Drop the last run of a page that waits, and note its topic as passed over."""
         run = page.run(len(page) - 1)
-        first = page.ids[run.start]
+        self._pass_over(page, run.start)
         self._drop_part(Part(page, run))
-        page.shard.pass_topics((page.topic,), RowPlace(first.position, HEAD.event_id))
+
+    def _pass_over(self, page: Page, at: int) -> None:
+        """Note the topic of a page as passed over, from the row at an index on."""
+        place = RowPlace(page.ids[at].position, HEAD.event_id)
+        page.shard.pass_topics((page.topic,), place)
 
     def _drop_part(self, part: Part) -> None:
         page = part.page

@@ -201,7 +201,7 @@ class Shard:
         self._asked: list[tuple[int, str]] = []
         self._asked_at = 0
         self.full_topics: dict[str, RowPlace] = {}
-        """Where the scans began to pass over a topic that has no room in memory."""
+        """Where the scans began to pass over a topic that had no room in memory, or no lease."""
         self._parked: defaultdict[str, list[tuple[int, str]]] = defaultdict(list)
         """What is wanted of such a topic."""
         self.again = Scan(HEAD)
@@ -263,12 +263,13 @@ class Shard:
         """Return no further to the rows of topics that have no room again."""
         self.pass_topics(self.back.leave(full), self.back.place)
 
-    def reopen_topic(self, topic: str) -> None:
-        """Return to the rows of a topic that were passed over."""
-        for each in self._parked.pop(topic, ()):
-            heappush(self.wanted, each)
-        if (place := self.full_topics.pop(topic, None)) is not None:
-            self.back.begin(topic, place)
+    def reopen_topics(self, full: Collection[str]) -> None:
+        """Return to the rows that were passed over, except those of topics that are full."""
+        for topic in [each for each in self._parked if each not in full]:
+            for wanted in self._parked.pop(topic):
+                heappush(self.wanted, wanted)
+        for topic in [each for each in self.full_topics if each not in full]:
+            self.back.begin(topic, self.full_topics.pop(topic))
 
     @property
     def wants(self) -> bool:
