@@ -34,6 +34,9 @@ STAGES: Final[dict[int, Stage]] = {
 
 _BYTES: Final = {stage: byte for byte, stage in STAGES.items() if byte != DELIVERED}
 
+_LET_GO: Final[RawRow] = ()
+"""Stands for a row that nobody asks for any more: a call may keep its page for long."""
+
 T = TypeVar("T")
 
 
@@ -113,7 +116,7 @@ class Page:
             self.remove(run.start, run.stop)
             return
         for at in run:
-            self.stages[at] = GONE
+            self.stages[at], self.rows[at] = GONE, _LET_GO
             self.subjects[at] = subject
 
     def cut(self, most: int) -> "Page | None":
@@ -137,6 +140,10 @@ class Page:
         """Forget the rows from one index up to another one, of a page that waits."""
         for column in (self.rows, self.keys, self.ids, self.sizes, self.stages):
             del column[first:end]
+
+    def let_go(self, at: int) -> None:
+        """Forget the columns of a row that the broker has."""
+        self.rows[at] = _LET_GO
 
     def ends_run(self, at: int) -> bool:
         """Whether the row at an index is the last one of its subject here."""

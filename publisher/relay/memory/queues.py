@@ -317,6 +317,7 @@ class Queues:
         page = part.page
         pages = self.pages.get(page.shard, {})
         for at in part.indexes:
+            page.let_go(at)
             key = page.keys[at]
             if pages.get(key) is page and page.ends_run(at):
                 del pages[key]
