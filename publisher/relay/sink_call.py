@@ -65,6 +65,7 @@ class SinkCall:
         """Whether the map was called."""
         self._is_over = False
         self._has_answers = False
+        self._error: Exception | None = None
 
     def prepare_messages(self, is_late: Callable[[], bool]) -> list[Message]:
         """The messages of the rows; a run ends before a row that no sink gets, since it fails.
@@ -237,14 +238,20 @@ class SinkCall:
 
     def _deliver(self, index: int, page: Page) -> None:
         """Note that a row of a page is delivered. Those of one turn of the loop end together."""
+        if not self._answered:  # first: it fails in another thread, where no sink may answer
+            asyncio.get_running_loop().call_soon(self._end_turn)
         self._sent[index] = None
         at = self._indexes[index]
         page.stages[at] = DELIVERED
-        if not self._answered:
-            asyncio.get_running_loop().call_soon(self._end_delivered)
         if not page.answered:
             self._answered.append(page)
         page.answered.append(at)
+
+    def _end_turn(self) -> None:
+        try:
+            self._end_delivered()
+        except Exception as error:  # noqa: BLE001 - `end` raises it: nobody awaits a callback
+            self._error = error
 
     def _end_delivered(self) -> None:
         """End the rows of pages that are delivered."""
@@ -274,8 +281,13 @@ class SinkCall:
         return subject
 
     def end(self) -> None:
-        """Take no more answers: messages without one were not attempted."""
+        """Take no more answers: messages without one were not attempted.
+
+        Raises the error that the end of a row raised, if there was one.
+        """
         self._is_over = True
+        if self._error is not None:
+            raise self._error
         self._end_delivered()
         for index, owner in enumerate(self._sent):
             if owner is not None:
