@@ -209,32 +209,25 @@ class Settler:
 
     async def _delete(self) -> None:
         changes, move = self._changes, self._state.rows.move
-        parts, ids, size = self._parts_that_fit()
         rows = changes.acknowledged
-        most = MAX_TRANSACTION_ROWS - len(ids)
-        batch = _rows_that_fit(rows, most, _BYTES - size) if most > 0 and size < _BYTES else []
-        if not (ids or batch):
+        share = 2 if changes.parts else 1  # so that neither kind waits for the other
+        batch = _rows_that_fit(rows, MAX_TRANSACTION_ROWS // share, _BYTES // share)
+        ids, parts = [*batch], 0
+        size = sum(rows[row].size for row in batch)
+        for part in changes.parts:
+            size += part.size
+            if ids and (len(ids) + len(part) > MAX_TRANSACTION_ROWS or size > _BYTES):
+                break
+            ids += part.ids
+            parts += 1
+        if not ids:
             return
-        self._state.deleted += await self._store.delete([*ids, *batch])
+        deleted = await self._store.delete(ids)
+        self._state.deleted += deleted
         for part in changes.note_deleted(parts):
             self._state.rows.move_part(part, "settled")
         for row in batch:
             move(rows.pop(row), "settled")
-
-    def _parts_that_fit(self) -> tuple[int, list[RowId], int]:
-        """The number of parts that fit into one transaction, with the keys of their rows.
-
-        A part is at most a page, which fits unless its rows are large. Returns their bytes too.
-        """
-        parts, size = 0, 0
-        ids: list[RowId] = []
-        for part in self._changes.parts:
-            more = part.size
-            if parts and (len(ids) + len(part) > MAX_TRANSACTION_ROWS or size + more > _BYTES):
-                break
-            parts, size = parts + 1, size + more
-            ids += part.ids
-        return parts, ids, size
 
 
 def _rows_that_fit(rows: Mapping[RowId, OutboxRow], most: int, size: int) -> list[RowId]:
