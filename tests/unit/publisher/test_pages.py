@@ -1,0 +1,368 @@
+"""Pages: which rows are in one, and how each leaves it, whatever is answered and in which order."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from random import Random
+from threading import Thread
+from typing import Any, Final
+
+import anyio
+import pytest
+from tests.support.publisher.given_rows import chain, row
+from tests.support.publisher.virtual_relay import (
+    MemoryOutbox,
+    OneShard,
+    in_virtual_time,
+    relay_until,
+)
+
+from dsql_outbox.outbox import Message
+from dsql_outbox.publisher import Answer, PublisherSettings
+from dsql_outbox.publisher.relay.memory import queues as queues_module
+from dsql_outbox.publisher.relay.memory.pages import Page
+from dsql_outbox.publisher.relay.memory.paging import LONGEST, MOST, pages_of
+from dsql_outbox.publisher.relay.memory.queues import Queues
+from dsql_outbox.publisher.relay.memory.rows import Rows
+from dsql_outbox.publisher.relay.memory.scans import Sweep
+from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
+from dsql_outbox.publisher.relay.memory.topics import TopicPauses
+from dsql_outbox.publisher.relay.outcomes import Outcomes
+from dsql_outbox.publisher.relay.relay import Relay
+from dsql_outbox.publisher.relay.settler import Settler
+from dsql_outbox.publisher.relay.sink_call import SinkCall
+from dsql_outbox.publisher.relay.state import RelayState
+from dsql_outbox.publisher.sinks import (
+    Delivered,
+    NotAttempted,
+    Outcome,
+    Rejected,
+    Retry,
+    Unavailable,
+)
+from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
+
+LARGE: Final = "x" * 600_000
+
+
+def shard() -> Shard:
+    return Shard(0, 1, Sweep())
+
+
+def paged(rows: Sequence[OutboxRow], **given: Any) -> set[int]:
+    """The positions of the rows that come into pages."""
+    about = {"to": shard(), "memory": Rows(), "paged": (), "paused": lambda _: False} | given
+    made, others = pages_of(
+        about["to"],
+        [each.raw for each in rows],
+        about["memory"],
+        about["paged"],
+        about["paused"],
+    )
+    found = {at.position for page in made for at in page.ids}
+    assert sorted([*found, *(each[2] for each in others)]) == [each.position for each in rows]
+    return found
+
+
+PLAIN: Final = [row(f"plain{at}", at) for at in range(1, 6)]
+
+IN_PAGES: Final[Mapping[str, Sequence[OutboxRow]]] = {
+    "alone": [row("x", 10)],
+    "a run": chain("x", [10, 11, 12]),
+    "the longest run": chain("x", [*range(10, 10 + LONGEST)]),
+    "a large row": [row("x", 10, payload=LARGE)],
+    "a row that names a later one": [row("x", 10, previous=10, waits=True)],
+    "a row that names one that is gone": [row("x", 10, previous=7, waits=False)],
+}
+
+APART: Final[Mapping[str, Sequence[OutboxRow]]] = {
+    "a replay": [row("x", 10, headers='{"replay":"1"}')],
+    "a run with a replay": [row("x", 10), row("x", 11, headers='{"replay":"1"}')],
+    "no payload": [row("x", 10), row("x", 11, payload=None)],  # type: ignore[arg-type]
+    "a row that waits": [row("x", 10, previous=7, waits=True)],
+    "a run with a gap": [row("x", 10), row("x", 12, previous=11, waits=True)],
+    "two topics": [row("x", 10), row("x", 11, previous=10, topic="other")],
+    "too long a run": chain("x", [*range(10, 11 + LONGEST)]),
+    "too large a run": [row("x", 10, payload=LARGE), row("x", 11, previous=10, payload=LARGE)],
+}
+
+
+@pytest.mark.parametrize("rows", IN_PAGES.values(), ids=IN_PAGES)
+def test_whole_healthy_runs_are_in_pages(rows: Sequence[OutboxRow]) -> None:
+    assert paged([*PLAIN, *rows]) == {each.position for each in [*PLAIN, *rows]}
+
+
+@pytest.mark.parametrize("rows", APART.values(), ids=APART)
+def test_a_subject_with_another_row_is_in_none(rows: Sequence[OutboxRow]) -> None:
+    assert paged([*PLAIN, *rows]) == {each.position for each in PLAIN}
+
+
+def test_a_subject_that_has_rows_or_failures_or_is_paused_is_in_none() -> None:
+    rows, plain = [*PLAIN, *chain("x", [10, 11])], {each.position for each in PLAIN}
+    key = rows[-1].key
+    known = shard()
+    known.subject(key, "Car", "x")
+    assert paged(rows, to=known) == plain
+    assert paged(rows, paged={key}) == plain
+    assert paged([*PLAIN, row("x", 10, topic="p")], paused=lambda topic: topic == "p") == plain
+
+
+def test_a_row_follows_one_that_was_delivered_a_moment_ago() -> None:
+    memory = Rows()
+    memory.know(row("x", 7))
+    rows = [*PLAIN, row("x", 10, previous=7, waits=True)]
+    assert paged(rows, memory=memory) == {each.position for each in rows}
+
+
+@pytest.mark.parametrize("topics", [1, 2, 300])
+def test_a_few_rows_make_no_page(topics: int) -> None:
+    rows = [row(str(at), at, topic=f"t{at % topics}") for at in range(1, 3 * topics + 1)]
+    assert paged(rows) == set()
+    assert len(paged([*rows, row("x", 10_000, topic="t0")])) == Page.LEAST
+
+
+def test_pages_are_limited_in_rows_and_bytes() -> None:
+    rows = [row(str(at), at) for at in range(1, 3 * MOST)]
+    large = [row(f"l{at}", 1_000 + at, payload="x" * 200_000) for at in range(20)]
+    made, _ = pages_of(shard(), [each.raw for each in [*rows, *large]], Rows(), (), lambda _: False)
+    assert all(Page.LEAST <= len(page) <= MOST + LONGEST for page in made)
+    assert all(sum(page.sizes) <= 3 << 19 for page in made)
+
+
+def admitted(rows: Sequence[OutboxRow]) -> Queues:
+    queues = Queues(Rows())
+    found, others = queues.admit_pages(one := shard(), [each.raw for each in rows], TopicPauses())
+    assert (found, others) == (len(rows), [])
+    queues.take_out_of(one, "Car/nobody")
+    return queues
+
+
+def taken(queues: Queues, most: int) -> list[int]:
+    each = queues.take(most, free=10_000, of=100_000, may_send=lambda _: 256)
+    return [
+        row.position
+        for one in each
+        for row in (one.ids if isinstance(one, Page) else [busy.id for busy in one.busy])
+    ]
+
+
+@pytest.mark.parametrize("most", [1, 2, Page.LEAST, 50])
+def test_rows_of_a_page_are_sent_in_turn_however_few_may_be(most: int) -> None:
+    queues = admitted([row(str(at), at) for at in range(1, 101)])
+    found: list[int] = []
+    while some := taken(queues, most):
+        assert len(some) <= most
+        found += some
+    assert found == [*range(1, 101)]
+
+
+class Told:
+    """A sink that takes runs, and gives other answers for some messages at their first attempt."""
+
+    system = "told"
+    keeps_prefix = True
+
+    def __init__(self, outcomes: Mapping[tuple[str, int], Outcome | None], seed: int) -> None:
+        self._outcomes = dict(outcomes)
+        self._random = Random(seed)
+        self.delivered: dict[str, list[int]] = {}
+        self.attempts: dict[tuple[str, int], list[int]] = {}
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        """See `Sink.publish`: the answers of different keys come in any order, over some time."""
+        waiting: dict[str, list[int]] = {}
+        for index, message in enumerate(messages):
+            waiting.setdefault(message.key, []).append(index)
+        while waiting:
+            key = self._random.choice([*waiting])
+            index = waiting[key].pop(0)
+            if self._random.random() < 0.3:
+                await anyio.sleep(0.001)
+            place = key, int(messages[index].headers["position"])
+            self.attempts.setdefault(place, []).append(messages[index].attempt)
+            outcome = self._outcomes.pop(place, Delivered())
+            if isinstance(outcome, Delivered):
+                self.delivered.setdefault(key, []).append(place[1])
+            if outcome is not None:
+                answer(index, outcome)
+            if not isinstance(outcome, Delivered) or not waiting[key]:
+                del waiting[key]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "outcome", [Retry("no"), Unavailable("no"), NotAttempted(), None], ids=repr
+)
+def test_other_answers_concern_their_run_alone(outcome: Outcome | None, seed: int) -> None:
+    store = MemoryOutbox()
+    subjects = {f"Car/{name}": [100 * name + at for at in range(1, 4)] for name in range(1, 9)}
+    store.insert([each for key in subjects for each in chain(key[4:], subjects[key])])
+    told = {("Car/2", 202): outcome, ("Car/5", 501): outcome, ("Car/7", 703): outcome}
+    sink = Told(told, seed)
+    in_virtual_time(relay_until(store, sink, lambda: not store.rows))
+    assert sink.delivered == subjects
+    again = [1, 2] if isinstance(outcome, Retry) else [1, 1]
+    for place, attempts in sink.attempts.items():
+        assert attempts == (again if place in told else [1])
+
+
+def test_a_message_that_is_refused_alone_is_given_up_and_its_run_goes_on() -> None:
+    store = MemoryOutbox()
+    store.insert([each for name in "abcde" for each in chain(name, [ord(name), 500 + ord(name)])])
+    sink = Told({("Car/c", ord("c")): Rejected("no")}, 1)
+    in_virtual_time(relay_until(store, sink, lambda: not store.rows))
+    assert [letter.row.position for letter in store.letters] == [ord("c")]
+    assert sink.delivered.pop("Car/c") == [500 + ord("c")]
+    assert all(len(found) == 2 for found in sink.delivered.values())
+
+
+class Call:
+    """One call of a sink with a page of rows, without the loop of a sender."""
+
+    def __init__(self, rows: Sequence[OutboxRow]) -> None:
+        self.state = RelayState(lambda: 1.0)
+        self.outcomes = Outcomes(self.state, PublisherSettings(), OneShard())  # type: ignore[arg-type]
+        self.shard = self.state.shards[0] = shard()
+        self.state.queues.admit_pages(self.shard, [each.raw for each in rows], self.state.topics)
+        owners = self.state.queues.take(500, free=9_999, of=100_000, may_send=lambda _: 256)
+        (self.page,) = (each for each in owners if isinstance(each, Page))
+        self.call = SinkCall(owners, self.outcomes, lambda **_: None)
+        self.messages = self.call.prepare_messages(lambda: False)
+
+
+@pytest.mark.anyio
+async def test_a_call_that_hangs_keeps_no_row_that_the_broker_has() -> None:
+    one = Call([row(str(at), at) for at in range(1, 9)])
+    for index in range(7):
+        one.call.answer(index, Delivered())
+    one.state.queues.take_out(one.page, 7)
+    await asyncio.sleep(0)
+    assert one.state.delivered == 7
+    assert not any(one.page.rows)
+    one.call.end()
+
+
+@pytest.mark.anyio
+async def test_an_answer_of_another_thread_fails_there_and_the_message_is_sent_again() -> None:
+    one = Call([row(str(at), at) for at in range(1, 9)])
+    errors: list[Exception] = []
+
+    def answer() -> None:
+        try:
+            one.call.answer(0, Delivered())
+        except RuntimeError as error:
+            errors.append(error)
+
+    thread = Thread(target=answer)
+    thread.start()
+    thread.join()
+    one.call.end()
+    assert len(errors) == 1
+    assert one.state.rows.in_flight == 0
+    assert one.state.delivered == 0
+
+
+@pytest.mark.anyio
+async def test_a_later_row_of_a_subject_waits_for_those_in_the_page() -> None:
+    rows = [row(str(at), at) for at in range(1, 9)]
+    one = Call(rows)
+    later = row("3", 20, previous=3)
+    one.call.answer(1, Delivered())  # of subject 2, in this turn: the books do not know it yet
+    for each in (later, row("2", 21, previous=2)):
+        one.state.queues.admit(one.shard, [each], 1.0, one.state.topics, None)
+    queues = one.state.queues
+
+    def ready() -> list[int]:
+        owners = queues.take(500, free=9_999, of=100_000, may_send=lambda _: 256)
+        return [each.busy_row.position for each in owners if isinstance(each, Subject)]
+
+    assert ready() == [21]
+    await asyncio.sleep(0)
+    one.call.answer(2, Delivered())
+    assert ready() == [20]
+    one.call.end()
+    assert one.state.delivered == 2
+
+
+class Failing(Outcomes):
+    """Outcomes whose books are broken."""
+
+    def deliver_part(self, _part: object) -> None:
+        """See `Outcomes.deliver_part`."""
+        raise AssertionError("the books are broken")
+
+
+def test_an_error_of_the_books_ends_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsql_outbox.publisher.relay.relay.Outcomes", Failing)
+    store, sink = MemoryOutbox(), Told({}, 1)
+    store.insert([row(str(at), at) for at in range(1, 9)])
+
+    async def run() -> None:
+        relay = Relay(store, sink, PublisherSettings(), OneShard())  # type: ignore[arg-type]
+        with anyio.fail_after(60):
+            await relay.run()
+
+    with pytest.raises(AssertionError, match="the books are broken"):
+        in_virtual_time(run())
+
+
+class Lapsing(OneShard):
+    """The lease of a shard that allows no message between two times."""
+
+    def may_send(self, _shard: int, _epoch: int) -> bool:
+        """See `Leases`."""
+        return not 0.01 < asyncio.get_running_loop().time() < 3
+
+
+def test_rows_whose_lease_did_not_allow_them_are_sent_when_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tests.support.publisher.virtual_relay.OneShard", Lapsing)
+    dropped: list[int] = []
+    drop = queues_module.Queues.drop_page
+
+    def note(self: Queues, page: Page, *, is_wanted: bool) -> None:
+        dropped.append(len(page))
+        drop(self, page, is_wanted=is_wanted)
+
+    monkeypatch.setattr(queues_module.Queues, "drop_page", note)
+    store, sink = MemoryOutbox(), Told({}, 1)
+    store.insert([each for at in range(1, 1_001) for each in chain(str(at), [at, 5_000 + at])])
+    seconds = in_virtual_time(relay_until(store, sink, lambda: not store.rows))
+    assert dropped
+    assert 3 < seconds < 10
+    assert all(
+        found == [int(key[4:]), 5_000 + int(key[4:])] for key, found in sink.delivered.items()
+    )
+
+
+class Deletes:
+    """A store that takes deletes."""
+
+    def __init__(self) -> None:
+        self.batches: list[set[RowId]] = []
+
+    async def delete(self, rows: Sequence[RowId]) -> int:
+        """See `Store.delete`."""
+        self.batches.append(set(rows))
+        return len(rows)
+
+
+@pytest.mark.anyio
+async def test_rows_that_left_their_pages_are_deleted_beside_a_backlog_of_pages() -> None:
+    one = Call([row(str(at), at) for at in range(1, 9)])
+    subject = one.outcomes.take_out(one.page, 7)
+    one.outcomes.act_on(subject, Delivered())
+    state, queues, store = one.state, one.state.queues, Deletes()
+    for first in range(1_000, 9_000, 100):
+        found = [row(str(at), at).raw for at in range(first, first + 100)]
+        queues.admit_pages(one.shard, found, state.topics)
+        for each in queues.take(100, free=99_999, of=999_999, may_send=lambda _: 256):
+            assert isinstance(each, Page)
+            one.outcomes.deliver_part(each.part)
+    settler = Settler(state, store, PublisherSettings(), one.outcomes)  # type: ignore[arg-type]
+    await settler.settle()
+    assert row("8", 8).id in store.batches[0]
+    assert len(store.batches[0]) <= 3_000
+    while not settler.is_done:
+        await settler.settle()
+    assert sum(map(len, store.batches)) == 8_001
