@@ -17,8 +17,8 @@ from tests.support.publisher.virtual_relay import (
 )
 
 from dsql_outbox.outbox import Message
+from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
 from dsql_outbox.publisher import Answer, PublisherSettings
-from dsql_outbox.publisher.relay.memory import queues as queues_module
 from dsql_outbox.publisher.relay.memory.pages import Page
 from dsql_outbox.publisher.relay.memory.paging import LONGEST, MOST, pages_of
 from dsql_outbox.publisher.relay.memory.queues import Queues
@@ -77,7 +77,8 @@ IN_PAGES: Final[Mapping[str, Sequence[OutboxRow]]] = {
 APART: Final[Mapping[str, Sequence[OutboxRow]]] = {
     "a replay": [row("x", 10, headers='{"replay":"1"}')],
     "a run with a replay": [row("x", 10), row("x", 11, headers='{"replay":"1"}')],
-    "no payload": [row("x", 10), row("x", 11, payload=None)],  # type: ignore[arg-type]
+    "no payload": [row("x", 10, payload=None)],  # type: ignore[arg-type]
+    "a run without a payload": [row("x", 10), row("x", 11, payload=None)],  # type: ignore[arg-type]
     "a row that waits": [row("x", 10, previous=7, waits=True)],
     "a run with a gap": [row("x", 10), row("x", 12, previous=11, waits=True)],
     "two topics": [row("x", 10), row("x", 11, previous=10, topic="other")],
@@ -103,7 +104,8 @@ def test_a_subject_that_has_rows_or_failures_or_is_paused_is_in_none() -> None:
     known.subject(key, "Car", "x")
     assert paged(rows, to=known) == plain
     assert paged(rows, paged={key}) == plain
-    assert paged([*PLAIN, row("x", 10, topic="p")], paused=lambda topic: topic == "p") == plain
+    others = [row(f"p{at}", at, topic="p") for at in range(10, 20)]
+    assert paged([*PLAIN, *others], paused=lambda topic: topic == "p") == plain
 
 
 def test_a_row_follows_one_that_was_delivered_a_moment_ago() -> None:
@@ -283,6 +285,31 @@ async def test_a_later_row_of_a_subject_waits_for_those_in_the_page() -> None:
     assert one.state.delivered == 2
 
 
+@pytest.mark.anyio
+async def test_a_topic_that_is_refused_behind_a_delivered_message_of_one_turn_is_paused() -> None:
+    one = Call([row(str(at), at) for at in range(1, 9)])
+    one.call.answer(0, Delivered())
+    one.call.answer(1, Unavailable("no"))
+    await asyncio.sleep(0)
+    assert one.state.topics.is_paused("t")
+    one.call.answer(2, Delivered())
+    await asyncio.sleep(0)
+    assert not one.state.topics.is_paused("t")
+    one.call.end()
+
+
+class Hanging:
+    """A sink that answers at once, and whose calls end later."""
+
+    system = "hanging"
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        """See `Sink.publish`."""
+        for index in range(len(messages)):
+            answer(index, Delivered())
+        await anyio.sleep(1)
+
+
 class Failing(Outcomes):
     """Outcomes whose books are broken."""
 
@@ -293,7 +320,7 @@ class Failing(Outcomes):
 
 def test_an_error_of_the_books_ends_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsql_outbox.publisher.relay.relay.Outcomes", Failing)
-    store, sink = MemoryOutbox(), Told({}, 1)
+    store, sink = MemoryOutbox(), Hanging()
     store.insert([row(str(at), at) for at in range(1, 9)])
 
     async def run() -> None:
@@ -306,33 +333,30 @@ def test_an_error_of_the_books_ends_the_relay(monkeypatch: pytest.MonkeyPatch) -
 
 
 class Lapsing(OneShard):
-    """The lease of a shard that allows no message between two times."""
+    """The lease of a shard that allows no message for some time."""
 
     def may_send(self, _shard: int, _epoch: int) -> bool:
         """See `Leases`."""
-        return not 0.01 < asyncio.get_running_loop().time() < 3
+        return not 100 < asyncio.get_running_loop().time() < 101
 
 
 def test_rows_whose_lease_did_not_allow_them_are_sent_when_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tests.support.publisher.virtual_relay.OneShard", Lapsing)
-    dropped: list[int] = []
-    drop = queues_module.Queues.drop_page
-
-    def note(self: Queues, page: Page, *, is_wanted: bool) -> None:
-        dropped.append(len(page))
-        drop(self, page, is_wanted=is_wanted)
-
-    monkeypatch.setattr(queues_module.Queues, "drop_page", note)
     store, sink = MemoryOutbox(), Told({}, 1)
-    store.insert([each for at in range(1, 1_001) for each in chain(str(at), [at, 5_000 + at])])
-    seconds = in_virtual_time(relay_until(store, sink, lambda: not store.rows))
-    assert dropped
-    assert 3 < seconds < 10
-    assert all(
-        found == [int(key[4:]), 5_000 + int(key[4:])] for key, found in sink.delivered.items()
-    )
+    subjects = {f"Car/{at}": [100_000_000 + at, 100_005_000 + at] for at in range(1, 101)}
+
+    async def write(_relay: Relay) -> None:
+        await anyio.sleep(100.01)
+        store.insert([each for key in subjects for each in chain(key[4:], subjects[key])])
+
+    def done() -> bool:
+        return bool(sink.delivered) and not store.rows
+
+    seconds = in_virtual_time(relay_until(store, sink, done, beside=write))
+    assert sink.delivered == subjects
+    assert 101 < seconds < 101.5  # a scan returns to them; the next sweep would come later
 
 
 class Deletes:
@@ -348,21 +372,31 @@ class Deletes:
 
 
 @pytest.mark.anyio
-async def test_rows_that_left_their_pages_are_deleted_beside_a_backlog_of_pages() -> None:
+@pytest.mark.parametrize("most_are_in_pages", [True, False])
+async def test_rows_in_pages_and_others_are_deleted_beside_a_backlog_of_the_other_kind(
+    most_are_in_pages: bool,
+) -> None:
     one = Call([row(str(at), at) for at in range(1, 9)])
-    subject = one.outcomes.take_out(one.page, 7)
-    one.outcomes.act_on(subject, Delivered())
-    state, queues, store = one.state, one.state.queues, Deletes()
-    for first in range(1_000, 9_000, 100):
+    state, queues, outcomes = one.state, one.state.queues, one.outcomes
+    if most_are_in_pages:
+        outcomes.act_on(outcomes.take_out(one.page, 7), Delivered())
+    else:
+        outcomes.deliver_part(one.page.part)
+    for first in range(1_000, 5_000, 100):
         found = [row(str(at), at).raw for at in range(first, first + 100)]
         queues.admit_pages(one.shard, found, state.topics)
-        for each in queues.take(100, free=99_999, of=999_999, may_send=lambda _: 256):
-            assert isinstance(each, Page)
-            one.outcomes.deliver_part(each.part)
-    settler = Settler(state, store, PublisherSettings(), one.outcomes)  # type: ignore[arg-type]
+        for page in queues.take(100, free=99_999, of=999_999, may_send=lambda _: 256):
+            assert isinstance(page, Page)
+            if most_are_in_pages:
+                outcomes.deliver_part(page.part)
+            else:
+                for at in range(len(page)):
+                    outcomes.act_on(outcomes.take_out(page, at), Delivered())
+    store = Deletes()
+    settler = Settler(state, store, PublisherSettings(), outcomes)  # type: ignore[arg-type]
     await settler.settle()
     assert row("8", 8).id in store.batches[0]
-    assert len(store.batches[0]) <= 3_000
+    assert len(store.batches[0]) <= MAX_TRANSACTION_ROWS
     while not settler.is_done:
         await settler.settle()
-    assert sum(map(len, store.batches)) == 8_001
+    assert sum(map(len, store.batches)) == state.deleted == state.delivered
