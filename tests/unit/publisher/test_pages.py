@@ -1,10 +1,10 @@
 """Pages: which rows are in one, and how each leaves it, whatever is answered and in which order."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
 from threading import Thread
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import pytest
@@ -19,7 +19,7 @@ from tests.support.publisher.virtual_relay import (
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
 from dsql_outbox.publisher import Answer, PublisherSettings
-from dsql_outbox.publisher.relay.memory.pages import Page
+from dsql_outbox.publisher.relay.memory.pages import Page, Part
 from dsql_outbox.publisher.relay.memory.paging import LONGEST, MOST, pages_of
 from dsql_outbox.publisher.relay.memory.queues import Queues
 from dsql_outbox.publisher.relay.memory.rows import Rows
@@ -48,16 +48,17 @@ def shard() -> Shard:
     return Shard(0, 1, Sweep())
 
 
-def paged(rows: Sequence[OutboxRow], **given: Any) -> set[int]:
+def paged(
+    rows: Sequence[OutboxRow],
+    *,
+    to: Shard | None = None,
+    memory: Rows | None = None,
+    keys: Collection[str] = (),
+    paused: Collection[str] = (),
+) -> set[int]:
     """The positions of the rows that come into pages."""
-    about = {"to": shard(), "memory": Rows(), "paged": (), "paused": lambda _: False} | given
-    made, others = pages_of(
-        about["to"],
-        [each.raw for each in rows],
-        about["memory"],
-        about["paged"],
-        about["paused"],
-    )
+    raw = [each.raw for each in rows]
+    made, others = pages_of(to or shard(), raw, memory or Rows(), keys, paused.__contains__)
     found = {at.position for page in made for at in page.ids}
     assert sorted([*found, *(each[2] for each in others)]) == [each.position for each in rows]
     return found
@@ -103,9 +104,9 @@ def test_a_subject_that_has_rows_or_failures_or_is_paused_is_in_none() -> None:
     known = shard()
     known.subject(key, "Car", "x")
     assert paged(rows, to=known) == plain
-    assert paged(rows, paged={key}) == plain
+    assert paged(rows, keys={key}) == plain
     others = [row(f"p{at}", at, topic="p") for at in range(10, 20)]
-    assert paged([*PLAIN, *others], paused=lambda topic: topic == "p") == plain
+    assert paged([*PLAIN, *others], paused={"p"}) == plain
 
 
 def test_a_row_follows_one_that_was_delivered_a_moment_ago() -> None:
@@ -125,7 +126,8 @@ def test_a_few_rows_make_no_page(topics: int) -> None:
 def test_pages_are_limited_in_rows_and_bytes() -> None:
     rows = [row(str(at), at) for at in range(1, 3 * MOST)]
     large = [row(f"l{at}", 1_000 + at, payload="x" * 200_000) for at in range(20)]
-    made, _ = pages_of(shard(), [each.raw for each in [*rows, *large]], Rows(), (), lambda _: False)
+    raw = [each.raw for each in [*rows, *large]]
+    made, _ = pages_of(shard(), raw, Rows(), (), {*()}.__contains__)
     assert all(Page.LEAST <= len(page) <= MOST + LONGEST for page in made)
     assert all(sum(page.sizes) <= 3 << 19 for page in made)
 
@@ -227,8 +229,11 @@ class Call:
         self.state.queues.admit_pages(self.shard, [each.raw for each in rows], self.state.topics)
         owners = self.state.queues.take(500, free=9_999, of=100_000, may_send=lambda _: 256)
         (self.page,) = (each for each in owners if isinstance(each, Page))
-        self.call = SinkCall(owners, self.outcomes, lambda **_: None)
+        self.call = SinkCall(owners, self.outcomes, self.note_answer)
         self.messages = self.call.prepare_messages(lambda: False)
+
+    def note_answer(self, *, first: bool) -> None:
+        """As the sender has one."""
 
 
 @pytest.mark.anyio
@@ -313,9 +318,9 @@ class Hanging:
 class Failing(Outcomes):
     """Outcomes whose books are broken."""
 
-    def deliver_part(self, _part: object) -> None:
+    def deliver_part(self, part: Part) -> None:
         """See `Outcomes.deliver_part`."""
-        raise AssertionError("the books are broken")
+        raise AssertionError(f"the books are broken for {len(part)} rows")
 
 
 def test_an_error_of_the_books_ends_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
