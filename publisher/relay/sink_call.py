@@ -55,6 +55,9 @@ class SinkCall:
         """The index of each message of a page there."""
         self._answered: list[Page] = []
         """The pages with rows that are delivered, and not ended."""
+        self._keys: set[str] = set()
+        """The keys of the messages. An invalid row may have the key of another shard. It waits for
+        the next call, since runs with one key are taken for one run."""
         self._skipped = Counter[int]()
         """How many rows the map leaves out behind a message, which are settled after it."""
         self._unmapped: list[tuple[Subject, Message, Retry | Rejected]] = []
@@ -84,6 +87,10 @@ class SinkCall:
                 break
             began = len(messages)
             run = list(islice(made, len(subject.busy)))
+            if subject.key in self._keys:
+                self._outcomes.give_back(subject)
+                continue
+            self._keys.add(subject.key)
             if self._mapper is not None:
                 self._add_mapped(self._mapper, subject, run, messages, is_late)
             else:
@@ -113,11 +120,16 @@ class SinkCall:
     ) -> None:
         """Add the messages of a page. A row that goes to no sink is skipped, or leaves the page."""
         self._subjects += dict.fromkeys(page.subjects.values())  # they left it just now
+        if not self._keys.isdisjoint(page.keys):
+            for at, key in enumerate(page.keys):
+                if key in self._keys and at not in page.subjects:
+                    self._outcomes.give_back(self._outcomes.take_out(page, at))
         here = [at for at in range(len(page)) if at not in page.subjects]
         made = list(page.messages(here, picked_up_ns))
         if self._mapper is not None or Fault in map(type, made):
             here, made = self._one_by_one(page, here, made, is_late)
         messages += cast("list[Message]", made)
+        self._keys.update(page.keys[at] for at in here)
         self._indexes += here
         self._note_sent(page, len(made))
 

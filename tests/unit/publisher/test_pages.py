@@ -237,6 +237,30 @@ class Call:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("has_pages", [True, False])
+async def test_a_key_that_is_in_two_shards_is_in_a_call_once(has_pages: bool) -> None:
+    """Anybody with a writer's rights can store such rows; one sink takes two runs for one."""
+    state = RelayState(lambda: 1.0)
+    state.queues.has_pages = has_pages
+    outcomes = Outcomes(state, PublisherSettings(), OneShard())  # type: ignore[arg-type]
+    for number, names in enumerate(["abcdef", "fghija"]):
+        one = state.shards[number] = Shard(number, 1, Sweep())
+        raw = [(0, number, *row(name, at).raw[2:]) for at, name in enumerate(names, 1)]
+        _, others = state.queues.admit_pages(one, raw, state.topics)
+        state.queues.admit(one, map(OutboxRow.read, others), 1.0, state.topics, None)
+    sent: list[list[str]] = []
+    while owners := state.queues.take(500, free=9_999, of=100_000, may_send=lambda _: 256):
+        call = SinkCall(owners, outcomes, lambda *, first: None)  # noqa: ARG005 - the sender's
+        sent.append([message.key[4:] for message in call.prepare_messages(lambda: False)])
+        for index in range(len(sent[-1])):
+            call.answer(index, Delivered())
+        call.end()
+        state.queues.end_rests(1.0)
+    assert [sorted(keys) for keys in sent] == [[*"abcdefghij"], ["a", "f"]]
+    assert (state.delivered, state.rows.in_flight) == (12, 0)
+
+
+@pytest.mark.anyio
 async def test_a_call_that_hangs_keeps_no_row_that_the_broker_has() -> None:
     one = Call([row(str(at), at) for at in range(1, 9)])
     for index in range(7):
