@@ -152,8 +152,8 @@ life-kills: $(VENV)/.dev ## kill archive, forget and erase jobs N times each in 
 nemesis: $(VENV)/.dev ## kill and stop PUBLISHERS while they relay EVENTS, with SEED; then check all
 	$(BIN)/python -m benchmarks.nemesis $(NEMESIS)
 
-simulate: $(VENV)/.dev ## run N schedules of faults on the relay in virtual time, from SEED (DEFECT=name plants one, KEEP=name makes a test of the smallest that breaks a rule)
-	$(BIN)/python -m benchmarks.simulation $(or $(N),10000) $(or $(SEED),1) $(if $(DEFECT),--defect $(DEFECT)) $(if $(KEEP),--keep "$(KEEP)")
+simulate: $(VENV)/.dev ## run N schedules of faults on the relay in virtual time, from SEED (DEFECT=name plants one, KEEP=name makes a test of the smallest that breaks a rule, LANE=both compares runs with pages and without)
+	$(BIN)/python -m benchmarks.simulation $(or $(N),10000) $(or $(SEED),1) $(if $(DEFECT),--defect $(DEFECT)) $(if $(LANE),--lane $(LANE)) $(if $(KEEP),--keep "$(KEEP)")
 
 simulate-sql: $(VENV)/.dev ## run N schedules of the real statements, of several sessions on a server, from SEED (DEFECT=name plants one)
 	$(BIN)/python -m benchmarks.sql_simulation $(or $(N),1000) $(or $(SEED),1) $(if $(DEFECT),--defect $(DEFECT))

@@ -3,7 +3,9 @@
 Schedule k of seed S is the schedule of seed S + k. With DEFECT=name a defect is planted
 in the publisher, and the run must find it. Exits with 1 when a rule was broken. The first
 schedule that broke one is made smaller, for up to 100 s, and printed as Python and as a
-timeline. With KEEP="a name" it becomes a test.
+timeline. With KEEP="a name" it becomes a test. The relay keeps rows in pages, and with LANE=rows
+it keeps none there. With LANE=both each schedule runs with pages and without, and must end in
+the same way (`lanes`).
 """
 
 import logging
@@ -14,9 +16,11 @@ from itertools import count
 from multiprocessing import get_context
 from os import cpu_count
 from time import monotonic
+from typing import get_args
 
 from .defects import DEFECTS
 from .keep import KEPT, keep
+from .lanes import Lane
 from .random_schedules import random_schedule
 from .schedule import Schedule
 from .smaller import events, literal, smaller
@@ -34,14 +38,14 @@ EVERY = 30.0
 """Seconds between two lines of a long run."""
 
 
-def run_all(seed: int, schedules: int, processes: int, defect: str | None) -> Tally:
+def run_all(seed: int, schedules: int, processes: int, defect: str | None, lane: Lane) -> Tally:
     """Run all schedules in `processes` processes."""
     last = seed + schedules
     slices = [range(n, min(n + SLICE, last)) for n in range(seed, last, SLICE)]
     total = Tally()
     told = monotonic()
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        running = [pool.submit(tally_of, part, defect) for part in slices]
+        running = [pool.submit(tally_of, part, defect, lane) for part in slices]
         for done, future in enumerate(as_completed(running), 1):
             total.add(future.result())
             if monotonic() - told > EVERY:
@@ -51,20 +55,23 @@ def run_all(seed: int, schedules: int, processes: int, defect: str | None) -> Ta
     return total
 
 
-def smallest(seed: int, broken: list[str], defect: str | None) -> Schedule:
+def smallest(seed: int, broken: list[str], defect: str | None, lane: Lane) -> Schedule:
     """Print the rules that a seed broke, and a small schedule that breaks the first of them."""
     print(f"seed {seed} broke:", *broken, sep="\n  ", flush=True)
     whole, rule, began, runs = random_schedule(seed), rule_of(broken[0]), monotonic(), count()
 
     def fails(schedule: Schedule) -> bool:
         next(runs)
-        return breaks(schedule, rule, defect)
+        return breaks(schedule, rule, defect, lane)
 
     small = smaller(whole, fails, SHRINK)
     took = f"{next(runs):,} runs in {monotonic() - began:.0f} s"
-    histories, rules = examine(small, defect)
+    histories, rules = examine(small, defect, lane)
     print(f"\n{literal(small)}\n", *timeline(small, histories, rules), sep="\n")
-    before, after = len(moments(whole, examine(whole, defect)[0])), len(moments(small, histories))
+    before, after = (
+        len(moments(whole, examine(whole, defect, lane)[0])),
+        len(moments(small, histories)),
+    )
     print(f"\nof {events(whole)} events and faults {events(small)} are left, after {took}")
     print(f"of {before:,} moments {after:,} are left")
     return small
@@ -75,6 +82,7 @@ def main() -> int:
     parser.add_argument("schedules", type=int)
     parser.add_argument("seed", type=int)
     parser.add_argument("--defect", choices=[*DEFECTS], help="plant this defect in the relay")
+    parser.add_argument("--lane", choices=get_args(Lane), default="pages")
     parser.add_argument("--processes", type=int, default=cpu_count() or 1)
     parser.add_argument(
         "--keep",
@@ -85,11 +93,11 @@ def main() -> int:
     if given.keep is not None and given.defect not in {None, given.keep}:
         parser.error(f"the schedule of a defect has its name: KEEP={given.defect}")
     began = monotonic()
-    tally = run_all(given.seed, given.schedules, given.processes, given.defect)
+    tally = run_all(given.seed, given.schedules, given.processes, given.defect, given.lane)
     print(f"seed {given.seed}, {monotonic() - began:.0f} s", *tally.lines(), sep="\n")
     logging.disable()
     for seed in sorted(tally.broken)[:1]:
-        small = smallest(seed, tally.broken[seed], given.defect)
+        small = smallest(seed, tally.broken[seed], given.defect, given.lane)
         if given.keep is not None:
             keep(small, given.keep, "KEPT" if given.defect is None else "FINDS")
             print(f"kept in {KEPT} as {given.keep!r}")

@@ -12,11 +12,15 @@ from typing import Any
 import anyio
 import pytest
 from benchmarks.simulation import schedule
+from benchmarks.simulation.history import Arrival, History
+from benchmarks.simulation.judge import Terms
 from benchmarks.simulation.keep import KEPT as KEPT_FILE
 from benchmarks.simulation.keep import keep
+from benchmarks.simulation.lanes import differences
 from benchmarks.simulation.machines import Machine, World
 from benchmarks.simulation.random_schedules import random_schedule
-from benchmarks.simulation.schedule import Schedule
+from benchmarks.simulation.schedule import Clock, Schedule, Write
+from benchmarks.simulation.simulate import terms_of
 from benchmarks.simulation.smaller import ddmin, literal, smaller
 from benchmarks.simulation.timeline import moments, timeline
 from benchmarks.simulation.verdict import examine, rule_of
@@ -215,6 +219,76 @@ def test_a_long_run_is_told_by_its_begin_and_its_end() -> None:
     assert len(lines) < 100 < len(moments(hot, examine(hot)[0]))
     assert any("lines are left out" in line for line in lines)
     assert "the run ends" in lines[-1]
+
+
+@pytest.fixture
+def both_lanes() -> tuple[History, History, Terms]:
+    """A run with pages and one without: events 1 to 3 of S/0, and event 4 of S/1, which dies."""
+    writes = (Write(0.0, 0, rows=3), Write(1.0, 1, retries=9))
+    kept = Schedule(seed=1, shards=1, clocks=(Clock(),), writes=writes)
+    ((pages,), _), ((rows,), _) = examine(kept), examine(kept, lane="rows")
+    assert [*differences(pages, rows, terms_of(kept), blocks=False)] == []
+    return pages, rows, terms_of(kept)
+
+
+def test_a_message_that_arrives_in_one_lane_only_is_a_difference(
+    both_lanes: tuple[History, History, Terms],
+) -> None:
+    pages, rows, terms = both_lanes
+    del rows.arrivals[1:]
+    assert [*differences(pages, rows, terms, blocks=True)] == [
+        "event 2 of S/0 is delivered with pages, and left without",
+        "event 3 of S/0 is delivered with pages, and left without",
+    ]
+
+
+def test_another_order_of_first_arrivals_is_a_difference(
+    both_lanes: tuple[History, History, Terms],
+) -> None:
+    pages, rows, terms = both_lanes
+    rows.arrivals.append(rows.arrivals[0])  # again: only the first one counts
+    assert [*differences(pages, rows, terms, blocks=False)] == []
+    rows.arrivals.append(rows.arrivals.pop(0)._replace(at=9.0))
+    del rows.arrivals[-2]
+    assert [*differences(pages, rows, terms, blocks=False)] == [
+        "the events of S/0 first arrived in another order than without pages"
+    ]
+
+
+def test_attempts_of_a_dead_letter_may_differ_after_harm_only(
+    both_lanes: tuple[History, History, Terms],
+) -> None:
+    pages, rows, terms = both_lanes
+    (buried,) = (each for each in rows.changes if each.kind == "buried")
+    rows.changes.append(buried._replace(attempts=4))
+    assert [*differences(pages, rows, terms._replace(harmed=True), blocks=False)] == []
+    assert [*differences(pages, rows, terms, blocks=False)] == [
+        "event 4 of S/1 is buried after 3 attempts with pages, and buried after 4 attempts without"
+    ]
+
+
+def test_a_message_may_be_well_after_as_many_failures_as_it_may_have(
+    both_lanes: tuple[History, History, Terms],
+) -> None:
+    """Failures that nobody recorded count for nobody; with fewer of them it cannot die."""
+    pages, rows, terms = both_lanes
+    (dead,) = (each.row for each in rows.changes if each.kind == "buried")
+    rows.arrivals.append(Arrival(9.0, dead, "p0.1"))
+    assert [*differences(pages, rows, terms, blocks=False)] == []
+    rows.answers = [each for each in rows.answers if each.row != dead]
+    assert [*differences(pages, rows, terms, blocks=False)] == [
+        "event 4 of S/1 is buried after 3 attempts with pages, and delivered without"
+    ]
+
+
+def test_an_event_that_is_written_in_one_lane_only_is_a_difference(
+    both_lanes: tuple[History, History, Terms],
+) -> None:
+    pages, rows, terms = both_lanes
+    rows.committed.pop()
+    assert [*differences(pages, rows, terms, blocks=False)] == [
+        "1 events of S/1 were written with pages, and 0 without"
+    ]
 
 
 def test_a_schedule_is_kept_under_its_name_and_replaces_an_older_one(tmp_path: Path) -> None:
