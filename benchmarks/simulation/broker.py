@@ -33,6 +33,9 @@ LIMIT: Final = 4.0
 _STEP: Final = 0.0005
 """Seconds between two messages of a run, at the broker and in its answers."""
 
+_GATHER: Final = 0.005
+"""Seconds in which a client gathers the answers that it hands over at once."""
+
 _TROUBLES: Final = ("lost", "unanswered", "slow", "late", "failed", "cut", "double")
 """What becomes of a run, if the connection is lossy."""
 
@@ -96,12 +99,13 @@ class Broker:
 class _Passage(NamedTuple):
     """The way of a run: `stored` of its messages arrive, and `answered` of them have an answer.
 
-    The first answer takes `back` seconds.
+    Each answer takes `back` seconds, and `step` seconds are between two messages.
     """
 
     stored: int
     answered: int
     back: float
+    step: float = _STEP
 
 
 class _Call:
@@ -142,7 +146,11 @@ class ModelSink:
         self._name = name
         self._watch = watch
         self._random = random
-        self.keeps_prefix = random.random() < 0.8
+        chance = random.random()
+        self.keeps_prefix = chance < 0.8
+        self._gathers = Random(chance).random() < 0.5
+        """Whether its client hands several answers over at once, as one with a thread does."""
+        self._gathered: list[tuple[_Call, range, int, Outcome]] = []
         self._in_flight: Counter[str] = Counter()
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
@@ -229,7 +237,9 @@ class ModelSink:
                 self._world.after(there, _fail, call)
                 return
             there = {"slow": LIMIT, "late": 4 * LIMIT}.get(kind, 0.1) * random()
-            if kind == "unanswered":
+            if kind == "slow":  # also between its messages, so that it may end within the run
+                way = way._replace(step=there / length)
+            elif kind == "unanswered":
                 way = way._replace(back=LIMIT)
             elif kind == "cut":
                 stored = self._random.randint(0, length)
@@ -245,10 +255,21 @@ class ModelSink:
             return
         outcome = self._broker.take(call.messages[run[at]], self._name)
         if at < way.answered:
-            told = self._machine.loop.call_soon
-            self._world.after(way.back, told, self._answer, call, run, at, outcome)
+            self._world.after(way.back, self._tell, call, run, at, outcome)
         if _goes_on(outcome) and at + 1 < len(run):
-            self._world.after(_STEP, self._arrive, call, run, at + 1, way)
+            self._world.after(way.step, self._arrive, call, run, at + 1, way)
+
+    def _tell(self, *answer: *tuple[_Call, range, int, Outcome]) -> None:
+        """Hand an answer over, at once or with those that come soon after it."""
+        self._gathered.append(answer)
+        if len(self._gathered) == 1:
+            told = self._machine.loop.call_soon
+            self._world.after(_GATHER if self._gathers else 0.0, told, self._answer_all)
+
+    def _answer_all(self) -> None:
+        answers, self._gathered = self._gathered, []
+        for each in answers:
+            self._answer(*each)
 
     def _answer(self, call: _Call, run: range, at: int, outcome: Outcome) -> None:
         """Tell the relay, unless the call has ended."""

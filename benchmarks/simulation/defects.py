@@ -38,6 +38,7 @@ from dsql_outbox.schema.outbox_rows import OutboxRow
 
 from . import broker, outbox_model
 from .outbox_model import Origin, Tables
+from .page_defects import PAGE_DEFECTS
 from .peer_defects import PEER_DEFECTS
 from .relay_program import Parts, RelayProgram
 from .statements import ModelStore
@@ -499,7 +500,7 @@ def send_behind_an_error_of_the_map() -> AbstractContextManager[Any]:
     return patch.object(Mapper, "map", map_)
 
 
-DEFECTS: Final[dict[str, Defect]] = {
+_DEFECTS: Final[dict[str, Defect]] = {
     each.__name__: each
     for each in (
         drop_a_delete,
@@ -545,4 +546,6 @@ DEFECTS: Final[dict[str, Defect]] = {
         count_a_broken_map,
         send_behind_an_error_of_the_map,
     )
-} | PEER_DEFECTS
+}
+
+DEFECTS: Final = _DEFECTS | PEER_DEFECTS | PAGE_DEFECTS

@@ -7,7 +7,8 @@ leases while it works. In a *return*, a shard is lost and comes back while the r
 owner have no answer. In a *storm*, publishers, database and broker fail at random, too.
 In a *rush*, few subjects have many messages when the publishers start, which then go in runs.
 
-Some have more targets, and in some the publishers of the default target have a map.
+Some have a crowd of subjects, which fills the memory, some have more targets, and in some the
+publishers of the default target have a map.
 """
 
 from dataclasses import replace
@@ -52,7 +53,7 @@ def random_schedule(seed: int) -> Schedule:
     random = Random(seed)
     kinds = (_calm, _hot, _gentle, _split, _return, _storm, _rush)
     (make,) = random.choices(kinds, (3, 1, 4, 2, 2, 6, 4))
-    return _with_map(_with_targets(make(seed, random)))
+    return _with_map(_with_targets(_with_crowd(make(seed, random))))
 
 
 def _calm(seed: int, random: Random) -> Schedule:
@@ -237,6 +238,38 @@ def _replays(random: Random, writes: int) -> list[Replay]:
 def _fault(random: Random, publishers: int) -> Fault:
     length = random.choice((0.5, 2.0, 6.0, 11.0, 15.0))
     return Fault(random.choice(_STORMS), _time(random), length, random.randrange(publishers))
+
+
+def _with_crowd(schedule: Schedule) -> Schedule:
+    """Add many subjects by a chance of their own, so that the rest of a schedule stays as it was.
+
+    They have a few rows each, which one read finds, and some have more a moment later. Rows behind
+    others may be sick.
+    """
+    random = Random(f"crowds of {schedule.seed}")
+    if random.random() < 0.9:
+        return schedule
+    at, is_sick, topics = _time(random), random.random() < 0.5, random.choice((1, 1, 3))
+    writes: list[Write] = []
+    for subject in range(_SUBJECTS, _SUBJECTS + random.randint(10, 24)):
+        first = Write(round(at + 0.2 * random.random(), 2), subject, topic=random.randrange(topics))
+        behind = first._replace(rows=random.choice((1, 1, 2)))
+        writes += [
+            first._replace(rows=random.choice((1, 1, 2))),
+            *([_sick(random, behind) if is_sick else behind] * (random.random() < 0.5)),
+            *([first._replace(at=round(first.at + random.random(), 2))] * (random.random() < 0.4)),
+        ]
+    kinds: tuple[Trouble, ...] = ("broker lossy", "broker lossy", "topic paused", "topic away")
+    fault = Fault(
+        random.choice(kinds), round(at + random.random(), 2), random.choice((2.0, 6.0)), 0
+    )
+    return replace(
+        schedule,
+        writes=(*schedule.writes, *writes),
+        faults=(*schedule.faults, *([fault] * (random.random() < 0.8))),
+        slow=min(schedule.slow, 0.1),
+        start=random.choice((schedule.start, at + 0.5)),
+    )
 
 
 def _with_targets(schedule: Schedule) -> Schedule:

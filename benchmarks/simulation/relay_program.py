@@ -45,7 +45,7 @@ _LIMITS: Final = (
     (shares, "_SPARE", 1 / 4),  # or a topic would begin with a single row
     (pages.Page, "LEAST", 1),
     (paging, "MOST", 3),
-    (paging, "LONGEST", 3),
+    (paging, "LONGEST", 4),
     (queues, "MAX_PASSED", 3),
     (sender, "MAX_IN_FLIGHT", 16),
     (sender, "_CALL", 6),
