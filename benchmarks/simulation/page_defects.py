@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Final
 from unittest.mock import patch
 
-from dsql_outbox.publisher.relay.memory import queues
+from dsql_outbox.publisher.relay.memory import paging, queues
 from dsql_outbox.publisher.relay.memory.pages import Page, Part
 from dsql_outbox.publisher.relay.memory.queues import Queues
 from dsql_outbox.publisher.relay.memory.rows import Rows
@@ -45,7 +45,7 @@ def cut_a_run_in_two() -> AbstractContextManager[Any]:
 
 def page_beside_a_queue() -> AbstractContextManager[Any]:
     """A row comes into a page though its subject has rows elsewhere, or a failed one."""
-    right = queues.pages_of
+    right = paging.pages_of
 
     def pages_of(shard: Shard, found: Sequence[RawRow], *others: Any) -> Any:
         with patch.object(shard, "subjects", {}):
@@ -56,7 +56,7 @@ def page_beside_a_queue() -> AbstractContextManager[Any]:
 
 def page_beside_a_page() -> AbstractContextManager[Any]:
     """A row comes into a page though its subject is in another one."""
-    right = queues.pages_of
+    right = paging.pages_of
 
     def pages_of(shard: Shard, found: Sequence[RawRow], rows: Rows, _: object, paused: Any) -> Any:
         return right(shard, found, rows, (), paused)
