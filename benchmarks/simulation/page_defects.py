@@ -2,10 +2,11 @@
 
 # ruff: noqa: SLF001 - a defect is planted inside
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from itertools import islice
-from typing import Any, Final
+from itertools import chain
+from types import SimpleNamespace
+from typing import Any, Final, cast
 from unittest.mock import patch
 
 from dsql_outbox.publisher.relay.memory import paging, queues
@@ -172,14 +173,22 @@ def keep_a_lost_page_that_waits() -> AbstractContextManager[Any]:
 
 def delete_a_page_with_a_failure() -> AbstractContextManager[Any]:
     """All rows of a page are deleted, also those that failed."""
-    right = Settler._parts_that_fit
+    right = Settler._delete
 
-    def parts_that_fit(settler: Settler) -> tuple[int, list[RowId], int]:
-        parts, _, size = right(settler)
-        first = islice(settler._changes.parts, parts)
-        return parts, [row for part in first for row in part.page.ids], size
+    async def delete(settler: Settler) -> None:
+        pages = {part.page for part in settler._changes.parts}
+        store = settler._store
 
-    return patch.object(Settler, "_parts_that_fit", parts_that_fit)
+        async def of_pages(rows: Collection[RowId]) -> int:
+            return await store.delete([*rows, *chain.from_iterable(page.ids for page in pages)])
+
+        settler._store = cast("Any", SimpleNamespace(delete=of_pages))
+        try:
+            await right(settler)
+        finally:
+            settler._store = store
+
+    return patch.object(Settler, "_delete", delete)
 
 
 PAGE_DEFECTS: Final[dict[str, Callable[[], AbstractContextManager[Any]]]] = {

@@ -19,6 +19,7 @@ from tests.support.publisher.virtual_relay import (
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
 from dsql_outbox.publisher import Answer, PublisherSettings
+from dsql_outbox.publisher.relay.memory import shares
 from dsql_outbox.publisher.relay.memory.pages import Page, Part
 from dsql_outbox.publisher.relay.memory.paging import LONGEST, MOST, pages_of
 from dsql_outbox.publisher.relay.memory.queues import Queues
@@ -234,6 +235,46 @@ class Call:
 
     def note_answer(self, *, first: bool) -> None:
         """As the sender has one."""
+
+
+@pytest.mark.anyio
+async def test_a_run_that_leaves_its_page_before_the_call_begins_is_sent_by_that_call() -> None:
+    """Between the choice of rows and the call, a read may bring a later row of a subject."""
+    state = RelayState(lambda: 1.0)
+    outcomes = Outcomes(state, PublisherSettings(), OneShard())  # type: ignore[arg-type]
+    one = state.shards[0] = shard()
+    rows = [row(name, at) for at, name in enumerate("abcdef", 1)]
+    state.queues.admit_pages(one, [each.raw for each in rows], state.topics)
+    owners = state.queues.take(500, free=9_999, of=100_000, may_send=lambda _: 256)
+    state.queues.admit(one, [row("c", 9, previous=3)], 1.0, state.topics, None)
+    call = SinkCall(owners, outcomes, lambda *, first: None)  # noqa: ARG005 - the sender's
+    assert [each.key[4:] for each in call.prepare_messages(lambda: False)] == [*"abdefc"]
+    for index in range(6):
+        call.answer(index, Delivered())
+    call.end()
+    assert state.delivered == 6
+    (later,) = state.queues.take(500, free=9_999, of=100_000, may_send=lambda _: 256)
+    assert isinstance(later, Subject)
+    assert [each.position for each in later.busy] == [9]
+
+
+def test_a_full_memory_gives_up_the_last_rows_of_pages_and_reads_them_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shares, "MAX_ROWS", 300)
+    state = RelayState(lambda: 1.0)
+    one = state.shards[0] = shard()
+    rows = [row(f"s{at}", at) for at in range(1, 401)]
+    state.queues.admit_pages(one, [each.raw for each in rows], state.topics)
+    for use in state.rows.shares.uses.values():
+        use.credit = 1 / 4
+    state.rows.shares.review(1.0)
+    state.queues.make_room([one])
+    left = sorted(at.position for page in {*state.queues.pages[one].values()} for at in page.ids)
+    assert left == [*range(1, len(left) + 1)]
+    assert 0 < len(left) < 300
+    assert state.rows.shares.rows == len(left)
+    assert one.full_topics["t"].position == len(left) + 1
 
 
 @pytest.mark.anyio
