@@ -31,9 +31,10 @@ _DELIVERED = Delivered()
 
 
 class _Sink:
-    """Acknowledges every message after `sink` has it."""
+    """Acknowledges every message after `sink` has it, in their order: so it takes runs."""
 
     system = "null"
+    keeps_prefix = True
 
     def __init__(self, sink: CountingSink) -> None:
         self._sink = sink
