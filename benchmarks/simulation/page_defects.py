@@ -17,7 +17,7 @@ from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.sender import Sender
 from dsql_outbox.publisher.relay.settler import Settler
-from dsql_outbox.schema.outbox_rows import RawRow, RowId
+from dsql_outbox.schema.outbox_rows import OutboxRow, RawRow, RowId
 
 
 def keep_a_run_in_its_page() -> AbstractContextManager[Any]:
@@ -67,19 +67,25 @@ def page_beside_a_page() -> AbstractContextManager[Any]:
 
 def know_no_row_of_a_page() -> AbstractContextManager[Any]:
     """A read brings rows again that are in a page."""
-    return patch.object(Rows, "_know_part", lambda *_: None)
+    right = Rows.know
+
+    def know(rows: Rows, of: OutboxRow | Part) -> None:
+        if not isinstance(of, Part):
+            right(rows, of)
+
+    return patch.object(Rows, "know", know)
 
 
 def forget_a_deleted_page() -> AbstractContextManager[Any]:
     """Rows of a page are forgotten once they are deleted, though an older snapshot has them."""
-    right = Rows.move_part
+    right = Rows.move
 
-    def move_part(rows: Rows, part: Part, to: Any) -> None:
-        right(rows, part, to)
-        if to == "settled":
-            rows._forget_part(part)
+    def move(rows: Rows, of: OutboxRow | Part, to: Any) -> None:
+        right(rows, of, to)
+        if to == "settled" and isinstance(of, Part):
+            rows.forget(of)
 
-    return patch.object(Rows, "move_part", move_part)
+    return patch.object(Rows, "move", move)
 
 
 def take_out_what_is_delivered() -> AbstractContextManager[Any]:

@@ -223,7 +223,7 @@ class Outcomes:
             changes.recover(row.id)
 
     def _acknowledge_part(self, part: Part) -> None:
-        self._state.rows.move_part(part, "acknowledged")
+        self._state.rows.move(part, "acknowledged")
         self._state.queues.finish_part(part)
         self._state.changes.acknowledge_part(part)
 

@@ -225,7 +225,7 @@ class Settler:
         deleted = await self._store.delete(ids)
         self._state.deleted += deleted
         for part in changes.note_deleted(parts):
-            self._state.rows.move_part(part, "settled")
+            self._state.rows.move(part, "settled")
         for row in batch:
             move(rows.pop(row), "settled")
 

@@ -151,12 +151,9 @@ class Page:
 
     def messages(self, indexes: Sequence[int], picked_up_ns: int) -> Iterator[Message | Fault]:
         """The messages of some rows, or why they are not valid; `picked_up_ns` is the time."""
-        is_all = len(indexes) == len(self.rows)
-        rows = self.rows if is_all else [self.rows[at] for at in indexes]
-        keys = self.keys if is_all else [self.keys[at] for at in indexes]
-        return messages_of(
-            rows, keys, picked_up_ns, attempts=repeat(1), epochs=repeat(self.shard.epoch)
-        )
+        part = Part(self, indexes)
+        first, epoch = repeat(1), repeat(self.shard.epoch)
+        return messages_of(part.rows, part.keys, picked_up_ns, attempts=first, epochs=epoch)
 
 
 class Part:
@@ -174,6 +171,16 @@ class Part:
         return len(self.indexes)
 
     @property
+    def shard(self) -> int:
+        """The number of their shard."""
+        return self.page.shard.number
+
+    @property
+    def share(self) -> str:
+        """The part of the memory that they take room of."""
+        return self.page.topic
+
+    @property
     def stage(self) -> Stage:
         """Their stage."""
         return STAGES[self.page.stages[self.indexes[0]]]
@@ -186,6 +193,11 @@ class Part:
             return
         for at in self.indexes:
             page.stages[at] = byte
+
+    @property
+    def rows(self) -> list[RawRow]:
+        """The rows as a read brought them."""
+        return self._of(self.page.rows)
 
     @property
     def keys(self) -> list[str]:

@@ -84,7 +84,7 @@ class Queues:
         paged = self.pages[shard]
         pages, others = pages_of(shard, rows, self._rows, paged, topics.is_paused)
         for page in pages:
-            self._rows.move_part(page.part, "waiting")
+            self._rows.move(page.part, "waiting")
             paged.update(dict.fromkeys(page.keys, page))
             self._ready.setdefault(page.topic, deque()).append(page)
         return sum(map(len, pages)), others
@@ -243,7 +243,7 @@ class Queues:
                     if each.longest > most:
                         self.break_up(each, most)
                     if page := self._cut(each, room):
-                        self._rows.move_part(page.part, "sent")
+                        self._rows.move(page.part, "sent")
                         return page
                 continue
             # It may have been dropped or lost meanwhile, or have another first row and turn.
@@ -395,7 +395,7 @@ class Queues:
 
     def _drop_part(self, part: Part) -> None:
         page = part.page
-        self._rows.move_part(part, "outbox")
+        self._rows.move(part, "outbox")
         for key in part.keys:
             self.pages[page.shard].pop(key, None)
         page.remove(part.indexes[0], part.indexes[-1] + 1)

@@ -9,7 +9,7 @@ again, so there are two copies of it, each with a stage of its own.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import repeat
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -111,30 +111,22 @@ class Rows:
         """The shards with a row on its way, or with one to apply, bury or delete."""
         return {shard for shard, rows in self._unsettled.items() if rows}
 
-    def move(self, row: OutboxRow, to: Stage) -> None:
-        """Bring a row to another stage. Raises `AssertionError` if it cannot be the next one."""
-        change = _change(row.stage, to)
-        row.stage = to
-        if change.memory > 0:
-            self.know(row)
-        elif to == "outbox":
-            self.forget(row)
-        elif change.memory:
-            self._settled.append(row)
-        self._count(change, row.shard, row.share, 1, row.size)
+    def move(self, of: OutboxRow | Part, to: Stage) -> None:
+        """Bring a row, or some of a page, to another stage.
 
-    def move_part(self, part: Part, to: Stage) -> None:
-        """Bring some rows of a page to another stage, as `move` does."""
-        change = _change(part.stage, to)
-        part.stage = to
+        Raises `AssertionError` if it cannot be the next one.
+        """
+        change = _CHANGES[of.stage].get(to)
+        if change is None:
+            raise AssertionError(f"a row cannot go from stage {of.stage} to {to}")
+        of.stage = to
         if change.memory > 0:
-            self._know_part(part)
+            self.know(of)
         elif to == "outbox":
-            self._forget_part(part)
+            self.forget(of)
         elif change.memory:
-            self._settled.append(part)
-        page = part.page
-        self._count(change, page.shard.number, page.topic, len(part), part.size)
+            self._settled.append(of)
+        self._count(change, of.shard, of.share, len(of) if isinstance(of, Part) else 1, of.size)
 
     def _count(self, change: Counted, shard: int, share: str, number: int, size: int) -> None:
         """Change the books for some rows of a shard and a share, with `size` bytes in all."""
@@ -171,72 +163,47 @@ class Rows:
     def end_read(self) -> None:
         """Forget the rows that were settled before the read began, which has ended now."""
         for each in self._settled[: self._forgotten_next]:
-            if isinstance(each, Part):
-                self._forget_part(each)
-            else:
-                self.forget(each)
+            self.forget(each)
         del self._settled[: self._forgotten_next]
         self._forgotten_next = 0
 
-    def know(self, row: OutboxRow) -> None:
+    def know(self, of: OutboxRow | Part) -> None:
         """Let no read bring a row, and its successor follow."""
-        self.known[row.id] = self._positions[row.key, row.is_replay, row.position] = row
+        owner, ids, positions = _names(of)
+        self.known.update(dict.fromkeys(ids, owner))
+        self._positions.update(dict.fromkeys(positions, owner))
 
-    def forget(self, row: OutboxRow) -> None:
+    def forget(self, of: OutboxRow | Part) -> None:
         """Let reads bring a row again; another copy of it may be known."""
-        if self.known.get(row.id) is row:
-            del self.known[row.id]
-        position = row.key, row.is_replay, row.position
-        if self._positions.get(position) is row:
-            del self._positions[position]
+        owner, ids, positions = _names(of)
+        for each in ids:
+            if self.known.get(each) is owner:
+                del self.known[each]
+        for position in positions:
+            if self._positions.get(position) is owner:
+                del self._positions[position]
 
     def leave_page(self, page: Page, to: OutboxRow | Part) -> None:
         """Note that rows of a page are by themselves or in another one.
 
         Another copy of one may be known instead.
         """
-        if isinstance(to, Part):
-            now: OutboxRow | Page = to.page
-            ids, positions = to.ids, _positions(to)
-        else:
-            now = to
-            ids, positions = [to.id], iter([(to.key, to.is_replay, to.position)])
-        known, by_position = self.known, self._positions
+        owner, ids, positions = _names(to)
         for each in ids:
-            if known.get(each) is page:
-                known[each] = now
+            if self.known.get(each) is page:
+                self.known[each] = owner
         for position in positions:
-            if by_position.get(position) is page:
-                by_position[position] = now
-
-    def _know_part(self, part: Part) -> None:
-        """Let no read bring rows of a page, and their successors follow."""
-        page = part.page
-        self.known.update(dict.fromkeys(part.ids, page))
-        self._positions.update(dict.fromkeys(_positions(part), page))
-
-    def _forget_part(self, part: Part) -> None:
-        """Let reads bring rows of a page again, but those that left it."""
-        page, known, positions = part.page, self.known, self._positions
-        for each in part.ids:
-            if known.get(each) is page:
-                del known[each]
-        for position in _positions(part):
-            if positions.get(position) is page:
-                del positions[position]
+            if self._positions.get(position) is page:
+                self._positions[position] = owner
 
 
-def _change(stage: Stage, to: Stage) -> Counted:
-    """What a step changes. Raises `AssertionError` if it is none."""
-    change = _CHANGES[stage].get(to)
-    if change is None:
-        raise AssertionError(f"a row cannot go from stage {stage} to {to}")
-    return change
-
-
-def _positions(part: Part) -> Iterator[_Position]:
-    """The rows as their successors name them."""
-    return zip(part.keys, repeat(False), map(_POSITION, part.ids), strict=False)
+def _names(
+    of: OutboxRow | Part,
+) -> tuple[OutboxRow | Page, Iterable[RowId], Iterable[_Position]]:
+    """What stands for a row or for some of a page, their keys, and how successors name them."""
+    if isinstance(of, Part):
+        return of.page, of.ids, zip(of.keys, repeat(False), map(_POSITION, of.ids), strict=False)
+    return of, (of.id,), ((of.key, of.is_replay, of.position),)
 
 
 def _do_nothing() -> None:

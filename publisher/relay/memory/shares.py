@@ -128,8 +128,8 @@ class Shares:
             part = max(rows / MAX_ROWS, size / MAX_BYTES)
             use.credit = min(_MOST, use.credit + _GROWTH * part)
 
-    def review(self, now: float) -> list[str]:
-        """Note which topics are full now. Returns those that were and have room again."""
+    def review(self, now: float) -> None:
+        """Note which topics are full now."""
         self._now = now
         for use in self.uses.values():
             if use.is_heard or not use.busy:
@@ -143,10 +143,8 @@ class Shares:
             use.credit if topic in self.full else min(use.part, use.credit)
             for topic, use in self.uses.items()
         )
-        opened = [topic for topic in self.full if self._has_room(topic)]
-        self.full.difference_update(opened)
+        self.full = {topic for topic in self.full if not self._has_room(topic)}
         self.full.update(topic for topic, use in self.uses.items() if self.is_above(use))
-        return opened
 
     def is_above(self, use: Use) -> bool:
         """Whether a topic uses more of the memory than its share."""

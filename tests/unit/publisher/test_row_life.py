@@ -55,27 +55,23 @@ class AuditedRows(Rows):
         self.copies: list[OutboxRow] = []
         self.pages: list[Page] = []
 
-    def move(self, row: OutboxRow, to: Stage) -> None:
+    def move(self, of: OutboxRow | Part, to: Stage) -> None:
         """See `Rows.move`."""
-        if row.stage == "outbox":
-            self.copies.append(row)
-        super().move(row, to)
+        if of.stage == "outbox":
+            self._note_new(of)
+        super().move(of, to)
         self._audit()
 
-    def move_part(self, part: Part, to: Stage) -> None:
-        """See `Rows.move_part`."""
-        if part.stage == "outbox":
-            self.pages.append(part.page)
-        super().move_part(part, to)
-        self._audit()
+    def _note_new(self, of: OutboxRow | Part) -> None:
+        if isinstance(of, Part):
+            self.pages.append(of.page)
+        else:
+            self.copies.append(of)
 
     def leave_page(self, page: Page, to: OutboxRow | Part) -> None:
         """See `Rows.leave_page`."""
         super().leave_page(page, to)
-        if isinstance(to, Part):
-            self.pages.append(to.page)
-        else:
-            self.copies.append(to)
+        self._note_new(to)
 
     @property
     def of_pages(self) -> list[tuple[Page, int, Stage]]:
