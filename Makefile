@@ -190,8 +190,9 @@ readme-check: $(VENV)/.dev ## run each command and each snippet of README as a r
 real-telemetry: $(VENV)/.dev ## traces, dashboards and alerts on a real Jaeger and Prometheus (JAEGER=/path, PROMETHEUS=/path, PROCESSES=105)
 	@$(if $(JAEGER),JAEGER=$(JAEGER)) $(if $(PROMETHEUS),PROMETHEUS=$(PROMETHEUS)) $(BIN)/python -m benchmarks.real_telemetry $(if $(PROCESSES),--processes $(PROCESSES))
 
-upgrade-pair: $(VENV)/.dev ## keep a wheel of this checkout, and a dump of rows in every state, for the tests of an upgrade
+upgrade-pair: $(VENV)/.dev ## make a wheel of this checkout and a dump of rows in every state, and upgrade from them; a release keeps the pair
 	@$(BIN)/python -m tests.support.upgrade.make_pair
+	$(BIN)/pytest $(XDIST) tests/integration/schema/upgrade
 
 DIST := dist
 # Of the last commit alone, with its time, by the locked setuptools: the same commit gives the same wheel.

@@ -4,6 +4,8 @@ A row by position is decoded wrongly if they differ in order, one by name fails 
 name. Nothing is run for it: the server describes the statement.
 """
 
+from collections.abc import Iterator
+
 import psycopg
 import pytest
 
@@ -72,6 +74,12 @@ BY_NAME = {
     "waiting_page": MessageRow,
     "waiting_topics": WaitingTopic,
 }
+
+
+@pytest.fixture
+def sql(outbox_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(outbox_url, autocommit=True) as connection:
+        yield connection
 
 
 def columns(sql: psycopg.Connection, name: str) -> tuple[str, ...]:

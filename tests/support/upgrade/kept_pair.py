@@ -1,6 +1,7 @@
 """The kept pair: a wheel of the version before, and a dump of the rows that it left.
 
-`make upgrade-pair` makes it (`make_pair`). The dump is SQL that PostgreSQL runs as one text.
+`make upgrade-pair` makes it (`make_pair`), and the first release keeps the first one. The dump is
+SQL that PostgreSQL runs as one text.
 """
 
 import lzma
@@ -32,9 +33,9 @@ _RECORDS: Final = r"^INSERT INTO outbox\.schema_migrations .*'(\w+)', '(\w{64})'
 _TIMEOUT: Final = 60.0  # seconds; a safety net
 _CHANGED: Final = (
     "schema/migrations has changed the table of {names} since tests/data/upgrade was made, so "
-    "tables as they were cannot be upgraded. Until 0.1.0 is released, run `make upgrade-pair`, and "
-    "commit the new pair with the change. After it, such a file never changes: see `Add a "
-    "migration` in CONTRIBUTING.md"
+    "tables as they were cannot be upgraded. Once 0.1.0 is released, such a file never changes: "
+    "see `Add a migration` in CONTRIBUTING.md. Until then remove the folder, or make it anew by "
+    "`make upgrade-pair`"
 )
 
 

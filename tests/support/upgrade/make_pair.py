@@ -1,6 +1,6 @@
 """Make the kept pair of this version anew: its wheel, and a dump of the rows that it leaves.
 
-Run it by `make upgrade-pair`. Commit tests/data/upgrade afterwards.
+Run it by `make upgrade-pair`, which runs the tests of the pair too.
 """
 
 import lzma
