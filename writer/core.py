@@ -10,7 +10,7 @@ from dsql_outbox.observability.otel.spans import trace_facts
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.event.event_parser import EventSource, ParsedEvent, parse_event
-from dsql_outbox.outbox.failure import schema_error
+from dsql_outbox.outbox.failure import driver_error, schema_error
 from dsql_outbox.outbox.settings import NO_DOORBELL
 from dsql_outbox.schema.missing_rights import missing_right
 from dsql_outbox.schema.named_statements import guards, statement
@@ -90,10 +90,12 @@ class Core:
     def translate(self, error: Exception, role: str | None = None) -> Exception:
         """Return `SchemaError` or `MissingRight` for an error that is one, and any other unchanged.
 
-        `role` is that of the connection, if it is not one of the writer's own.
+        The error of a driver may be inside a wrapper. `role` is that of the connection, if it is
+        not one of the writer's own.
         """
-        named = schema_error(error, self.database.schema)
-        return named or missing_right(error, self.database, "writer", role=role) or error
+        cause = driver_error(error) or error
+        named = schema_error(cause, self.database.schema)
+        return named or missing_right(cause, self.database, "writer", role=role) or error
 
 
 def _server_of(database: Database) -> DatabaseServer:

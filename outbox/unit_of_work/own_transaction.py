@@ -37,6 +37,10 @@ class OwnTransaction(RunTransaction):
         return self._connection.closed and not self._lent.was_closed
 
     @property
+    def role(self) -> str:
+        return self._connection.info.user
+
+    @property
     def has_open_block(self) -> bool:
         return self._lent.has_open_block
 

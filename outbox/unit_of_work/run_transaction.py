@@ -49,6 +49,11 @@ class RunTransaction(ABC):
         """Whether the connection was lost, and not closed by the function."""
 
     @property
+    @abstractmethod
+    def role(self) -> str | None:
+        """The database role that its connection logged in as, or None if it is not known."""
+
+    @property
     def has_open_block(self) -> bool:
         """Whether the function has left a block of the driver's open."""
         return False

@@ -6,7 +6,6 @@ from uuid import UUID, uuid4
 
 from dsql_outbox.outbox.errors import DuplicateEvent, StaleVersion
 from dsql_outbox.outbox.event.event_parser import EventSource
-from dsql_outbox.outbox.failure import driver_error
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.writer.core import Core
 from dsql_outbox.writer.sessions.caller_session import CallerSession
@@ -38,9 +37,8 @@ def translate_errors(
             event_id, actual = stale
             expected = prepared.expected_version or 0
             raise StaleVersion(event_id, expected=expected, actual=actual) from error
-        cause = driver_error(error) or error
-        translated = core.translate(cause, None if session is None else session.role)
-        if translated is cause:
+        translated = core.translate(error, None if session is None else session.role)
+        if translated is error:
             raise
         raise translated from error
 

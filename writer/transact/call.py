@@ -447,6 +447,13 @@ class Run(FunctionRun, Generic[T]):
         event_id, error = self._collision
         return event_id if self._is_within(failure, error) else None
 
+    def judge_guard(self, error: Exception) -> Verdict:
+        """Judge the error of a guard. It reads our tables, so its error may get our name."""
+        verdict = super().judge_guard(error)
+        if verdict.for_caller is not error:
+            return verdict
+        return verdict._replace(for_caller=self.call.core.translate(error, self._running.role))
+
     def judge(self, raised: Exception | None) -> Verdict | None:
         """Judge the run, its appends and its fence. None: the transaction commits."""
         if self.unfinished:

@@ -23,6 +23,7 @@ from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
 from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Watcher
 from dsql_outbox.writer.sessions.django_session import DjangoSession
+from dsql_outbox.writer.sessions.driver_sessions import role_of
 from dsql_outbox.writer.sessions.joinable import session_of
 from dsql_outbox.writer.statement.answers import Row
 from dsql_outbox.writer.statement.plain import Statements
@@ -91,6 +92,10 @@ class DjangoTransaction(RunTransaction):
     @property
     def is_lost(self) -> bool:
         return bool(self._driver.broken)
+
+    @property
+    def role(self) -> str | None:
+        return role_of(self._driver)
 
     def is_refusal(self, error: Exception) -> bool:
         return type(error).__name__ == "TransactionManagementError"

@@ -33,6 +33,7 @@ from dsql_outbox.outbox.unit_of_work.function_run import RunFailed
 from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
 from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Watcher
+from dsql_outbox.writer.sessions.driver_sessions import role_of
 from dsql_outbox.writer.sessions.sqlalchemy_session import (
     connection_to_join,
     fail_connections,
@@ -123,6 +124,10 @@ class SessionTransaction(RunTransaction):
     @property
     def is_lost(self) -> bool:
         return self._is_lost
+
+    @property
+    def role(self) -> str | None:
+        return role_of(self._driver)
 
     def is_refusal(self, error: Exception) -> bool:
         return type(error).__module__ == "sqlalchemy.exc" and type(error).__name__ in _REFUSALS

@@ -426,3 +426,14 @@ def test_a_right_that_the_role_of_django_lacks_is_told_with_the_grant(
         transaction.atomic(),
     ):
         other.append_to(connection, workload_s.car_created())
+
+
+def test_a_right_that_the_end_of_transact_needs_is_told_with_the_grant(
+    shop: Tables, url: str, roles: Roles
+) -> None:
+    shop.execute(f'REVOKE SELECT ON outbox.business_events FROM "{roles.writer}"')
+    use_database(as_role(url, roles.writer))
+    grant = f"table business_events: .* `dsql-outbox schema grant --writer {roles.writer}`"
+    with pytest.raises(MissingRight, match=grant):
+        transact(lambda: append(workload_s.car_created()))
+    assert ids(shop) == set()
