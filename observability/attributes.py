@@ -46,6 +46,9 @@ ATTEMPT_OUTCOME: Final = "outbox.attempt.outcome"
 ATTEMPT_OC_CLASS: Final = "outbox.attempt.oc_class"
 """Aurora DSQL's class of the conflict: ``OC000`` (data) or ``OC001`` (schema)."""
 
+ATTEMPT_ENTITIES: Final = "outbox.attempt.entities"
+"""The entities of a conflict, at most 16, as ``TYPE/ID`` with commas between them."""
+
 BATCH_EVENTS: Final = "outbox.batch.events"
 """How many events the transaction wrote, each of another caller."""
 

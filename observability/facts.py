@@ -1,6 +1,7 @@
 """The facts that writers and publishers give to hooks: frozen, one type per occurrence.
 
-No fact holds a payload, a password, an entity id or a token. Times ending in
+No fact holds a payload, a password or a token. The facts of a conflict name its entities, as
+``TYPE/ID``, and no other fact does. Times ending in
 ``_ns`` are nanoseconds since the Unix epoch by this process's clock, unless said
 otherwise; times ending in ``_s`` are seconds.
 """
@@ -51,7 +52,8 @@ class AttemptEnded(msgspec.Struct, frozen=True):
     - ``resolved``: a query found out what an earlier attempt in doubt had done
     - ``failed``: not committed, because of any other error
 
-    `oc_class` is Aurora DSQL's class of a conflict, ``OC000`` or ``OC001``.
+    `oc_class` is Aurora DSQL's class of a conflict, ``OC000`` or ``OC001``. `entities` are those
+    that the events of a conflict touch, as ``TYPE/ID``; empty for other outcomes.
     """
 
     event_id: UUID
@@ -63,6 +65,7 @@ class AttemptEnded(msgspec.Struct, frozen=True):
     error: str | None = None
     sqlstate: str | None = None
     oc_class: str | None = None
+    entities: Sequence[str] = ()
 
 
 class BatchedWrite(msgspec.Struct, frozen=True):
@@ -129,6 +132,7 @@ class RetryScheduled(msgspec.Struct, frozen=True):
 
     `events` is the number of events that are tried again, and `event_id` is one of them. Before
     a call of `transact` has an event, `events` is 0 and `event_id` is the id of the call.
+    `entities` are as in `AttemptEnded`.
     """
 
     event_id: UUID
@@ -136,6 +140,7 @@ class RetryScheduled(msgspec.Struct, frozen=True):
     wait_s: float
     failure: TransactionFailure
     events: int = 1
+    entities: Sequence[str] = ()
 
     @property
     def conflict(self) -> bool:
@@ -146,9 +151,9 @@ class RetryScheduled(msgspec.Struct, frozen=True):
 class RetriesExhausted(msgspec.Struct, frozen=True):
     """The last allowed attempt of a transaction has failed.
 
-    `events` and `event_id` are as in `RetryScheduled`, of the events that are not tried again.
-    `is_cut_short` is whether the deadline of the call left no time for a retry that the budget
-    allows.
+    `events`, `event_id` and `entities` are as in `RetryScheduled`, of the events that are not
+    tried again. `is_cut_short` is whether the deadline of the call left no time for a retry that
+    the budget allows.
     """
 
     event_id: UUID
@@ -156,6 +161,7 @@ class RetriesExhausted(msgspec.Struct, frozen=True):
     failure: TransactionFailure
     events: int = 1
     is_cut_short: bool = False
+    entities: Sequence[str] = ()
 
 
 class WriteExhausted(msgspec.Struct, frozen=True):
@@ -194,18 +200,6 @@ class BacklogUnread(msgspec.Struct, frozen=True):
 
     `switched_off` means that its role lacks the right to read it, so this process
     stops asking.
-    """
-
-    error: str
-    sqlstate: str | None
-    switched_off: bool
-
-
-class ConflictsUnstored(msgspec.Struct, frozen=True):
-    """A writer could not store its conflict report; its writes are not affected.
-
-    `switched_off` means that its role lacks the right or the table is missing, so this
-    process stores no more reports.
     """
 
     error: str
@@ -400,7 +394,6 @@ Fact = (
     | WriteEnded
     | BacklogAge
     | BacklogUnread
-    | ConflictsUnstored
     | StuckCounts
     | LifeJobs
     | BrokerProbed

@@ -16,6 +16,7 @@ KEYS: Final = (
     "trace_id",
     "span_id",
     "events",
+    "entities",
     "host",
     "reason",
     "used",

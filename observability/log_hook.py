@@ -7,7 +7,7 @@ in hexadecimal.
 
 import atexit
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -17,7 +17,6 @@ from dsql_outbox.observability.otel.spans import trace_ids
 from .facts import (
     BacklogAge,
     BacklogUnread,
-    ConflictsUnstored,
     Fact,
     PublishEnded,
     RetriesExhausted,
@@ -30,6 +29,9 @@ from .shown_text import visible
 
 EVERY: Final = 10.0
 """Seconds between two lines about one topic and result."""
+
+_SHOWN: Final = 4
+"""The number of entities of a conflict in a line. The key `entities` has more."""
 
 _NEVER_REACHED: Final = (
     "; no connection to it has succeeded yet: check the host and the port, "
@@ -105,7 +107,14 @@ def _place(fact: RetryScheduled | RetriesExhausted) -> str:
     if not fact.events:
         return "in transact"
     others = f" and {fact.events - 1} more" if fact.events > 1 else ""
-    return f"for event {fact.event_id}{others}"
+    return f"for event {fact.event_id}{_named(fact.entities)}{others}"
+
+
+def _named(entities: Sequence[str]) -> str:
+    if not entities:
+        return ""
+    left_out = ", .." if len(entities) > _SHOWN else ""
+    return f" ({', '.join(entities[:_SHOWN])}{left_out})"
 
 
 def _advice(failure: TransactionFailure) -> str:
@@ -125,6 +134,7 @@ def _keys(fact: RetryScheduled | RetriesExhausted) -> dict[str, object]:
         "left_s": budget.left,
         "sqlstate": failure.sqlstate,
         "oc_class": failure.oc_class,
+        **({"entities": list(fact.entities)} if fact.entities else {}),
     } | trace_ids()
 
 
@@ -157,23 +167,11 @@ def _log_old_backlog(fact: BacklogAge) -> None:
 
 
 def _log_backlog_unread(fact: BacklogUnread) -> None:
+    """Log that the read beside the writes failed: for people once it is given up."""
     advice = ": grant SELECT on outbox_backlog and outbox_leases, or set backlog_check=None"
-    _log_side_work(fact, "The age of the backlog could not be read", advice)
-
-
-def _log_conflicts_unstored(fact: ConflictsUnstored) -> None:
-    advice = (
-        ", and this process stores no more: run `dsql-outbox schema apply` and "
-        "`dsql-outbox schema grant --writer ROLE`, or set conflict_report=None"
-    )
-    _log_side_work(fact, "The conflict report could not be stored", advice)
-
-
-def _log_side_work(fact: BacklogUnread | ConflictsUnstored, what: str, advice: str) -> None:
-    """Log that work beside the writes failed: for people once it is given up."""
     logger.log(
         logging.WARNING if fact.switched_off else logging.DEBUG,
-        f"{what}, %s (%s)%s",
+        "The age of the backlog could not be read, %s (%s)%s",
         fact.error,
         fact.sqlstate or "no SQLSTATE",
         advice if fact.switched_off else "",
@@ -196,7 +194,6 @@ class LogFacts:
             RetriesExhausted: self._take_end,
             BacklogAge: _log_old_backlog,
             BacklogUnread: _log_backlog_unread,
-            ConflictsUnstored: _log_conflicts_unstored,
             PublishEnded: self._take_publish,
             ShardsChanged: self._take_shards,
         }

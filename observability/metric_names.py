@@ -1,7 +1,8 @@
 """Every metric: its name, unit, description, and the values of its attribute.
 
 A metric of ours has at most one attribute, whose values come from a short list. So the
-number of series is bounded, whatever events are written. Attributes have the
+number of series is bounded, whatever events are written. The types of entities are limited to
+`MOST_TYPES`. Attributes have the
 same names as in spans. Those of OpenTelemetry's conventions have what the conventions ask for.
 """
 
@@ -15,11 +16,18 @@ TARGET: Final = "outbox.target"
 SHARDS_CHANGE: Final = "outbox.shards.change"
 """Whether a shard was ``gained`` or ``lost``."""
 
+ENTITY_TYPE: Final = "outbox.entity.type"
+"""The type of an entity that an attempt touched."""
+
 WRITE_CONFLICTED: Final = "outbox.write.conflicted"
 """Whether the write met a conflict: ``yes`` or ``no``.
 
 Writes with a conflict also wait, so they are far slower and measured apart.
 """
+
+
+MOST_TYPES: Final = 64
+"""The number of types of entities that a process counts apart; the others are ``other``."""
 
 
 class Metric(NamedTuple):
@@ -56,6 +64,12 @@ CONFLICTS: Final = Metric(
     "Runs that ended in a conflict, by the database's class of it.",
     names.ATTEMPT_OC_CLASS,
     ("OC000", "OC001", "other"),
+)
+ENTITY_CONFLICTS: Final = Metric(
+    "outbox.write.entity.conflicts",
+    "{attempt}",
+    "Runs that ended in a conflict with data, once per type of the entities that they touched.",
+    ENTITY_TYPE,
 )
 EXHAUSTED: Final = Metric(
     "outbox.write.exhausted", "{call}", "Calls of write whose retries ran out."

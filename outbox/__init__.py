@@ -7,8 +7,7 @@ the database means, and `interrupt` whether an error came from outside of the ca
 The chapter `database` is the way to the database. `settings` holds its limits.
 `unit_of_work` is a transaction from its connection to the answer to COMMIT. `archive` is
 the files that archived events are in.
-`arguments` checks what users give, `redaction` keeps secrets out of texts, and `contention` is the
-report of a writer process about conflicts.
+`arguments` checks what users give, and `redaction` keeps secrets out of texts.
 
 The names below are for users. Other code imports a name from the module that defines it.
 """

@@ -185,7 +185,6 @@ TABLES: Final = frozenset(
         "inbox_subjects",
         "outbox",
         "outbox_archives",
-        "outbox_conflicts",
         "outbox_erasures",
         "outbox_failures",
         "outbox_fills",

@@ -5,8 +5,7 @@ performed, in a thread and on an event loop: all decisions are in the programs. 
 calls of a writer share. `attempt` decides about retries, `statement` turns events into SQL,
 `transact` runs the caller's SQL and events in one transaction, `sessions` has the sessions of
 callers that `append_to` takes, and `coalesce` is group commit.
-`conflicts` counts which entities conflict, `budgets` has the retries of the settings, and
-`backlog_alarm` reports old messages.
+`budgets` has the retries of the settings, and `backlog_alarm` reports old messages.
 
 **One write**, ``writer.write(event)``:
 
@@ -29,8 +28,7 @@ callers that `append_to` takes, and `coalesce` is group commit.
    statements of the plain form always do. If the server refuses the single form only now, the
    same attempt sends the plain form.
 6. After a success, `Pending.settle_stored` makes the receipt. `Housekeeping.after` may read the
-   age of the backlog and store the counted conflicts of the process. `Pending.receipt` returns
-   the receipt.
+   age of the backlog. `Pending.receipt` returns the receipt.
 7. After an error, `classify` (`outbox.failure`) has given it a meaning, by which
    `EventWrite.decide` goes on:
 

@@ -219,7 +219,6 @@ class AsyncWriter(WriterBase):
         try:
             if self._coalescer is not None:
                 await self._coalescer.close()
-            await self._perform(self._programs.housekeeping.store_last_report())
         finally:
             await self._doorbell.end()
             await self._connections.end()

@@ -14,7 +14,6 @@ from dsql_outbox.outbox.failure import driver_error, schema_error
 from dsql_outbox.outbox.settings import NO_DOORBELL
 from dsql_outbox.schema.missing_rights import missing_right
 from dsql_outbox.schema.named_statements import guards, statement
-from dsql_outbox.writer.conflicts.conflict_log import ConflictLog
 from dsql_outbox.writer.statement.chunks import refuse_unsendable
 from dsql_outbox.writer.statement.parameters import PreparedEvent, prepare
 from dsql_outbox.writer.statement.write_statements import WriteStatements
@@ -36,7 +35,6 @@ class Core:
         self.fresh_retries = settings.connections == "new"
         self.hooks: tuple[Hook, ...] = (log_facts, trace_facts, metric_facts, *hooks)
         self.alarm = Alarm(database, settings, self.hooks)
-        self.conflicts = ConflictLog(database, settings, self.hooks)
         self.server = _server_of(database)
         self.statements = WriteStatements(database.schema, settings.form)
         self.find = statement("event_find", database.schema)

@@ -110,12 +110,6 @@ class WriterSettings:
     backlog_warn: float = 60.0
     """Seconds. Above this age of the oldest message the log has a warning."""
 
-    conflict_report: float | None = field(default_factory=lambda: _unless_in_lambda(10.0))
-    """The conflict report: at most every so many seconds, and at its close, a writer stores which
-    entities conflict, if there was a conflict since. One write returns one round trip later then,
-    and at most 1 s later. Without a conflict nothing is counted or stored. None: never, the
-    default in AWS Lambda."""
-
     doorbell: bool = False
     """Whether the writer rings the doorbell of the publishers after each commit, on PostgreSQL: by
     NOTIFY, on an idle connection, at most every 10 ms. Those with ``doorbell`` then read at once.
@@ -159,7 +153,6 @@ class WriterSettings:
         optional = {
             "timeout": self.timeout,
             "backlog_check": self.backlog_check,
-            "conflict_report": self.conflict_report,
         }
         require_positive(owner, {k: v for k, v in optional.items() if v is not None})
         if self.timeout is None and self.max_retries is None:

@@ -190,11 +190,8 @@ class Writer(WriterBase):
 
     def close(self) -> None:
         self._programs.is_closed = True
-        try:
-            self._perform(self._programs.housekeeping.store_last_report())
-        finally:
-            self._doorbell.close()
-            self._connections.close()
+        self._doorbell.close()
+        self._connections.close()
 
     def __enter__(self) -> Self:
         return self

@@ -45,10 +45,6 @@ DELETE FROM outbox.outbox AS o USING (
   ORDER BY shard, position LIMIT %(rows)s) AS g
 WHERE o.shard = g.shard AND o.position = g.position AND o.event_id = g.event_id
 """
-CONFLICT: Final = """
-UPDATE outbox.outbox_conflicts SET seen_at = now(), report = jsonb_set(report::jsonb,
-  '{transactions}', to_jsonb((report::jsonb ->> 'transactions')::int + %(rows)s))::json
-"""
 LIMIT: Final = 0.2
 TIMES: Final = 15
 TIMES_IF_BRIEF: Final = 3
@@ -144,7 +140,6 @@ async def _come_and_go(url: str) -> None:
             wave = round(20 + 15 * sin(turn / 9))
             await connection.execute(COME, {"rows": wave, "turn": turn})
             await connection.execute(GO, {"rows": 40 - wave})
-            await connection.execute(CONFLICT, {"rows": max(0, wave - 28)})
             await asyncio.sleep(0.1)
 
 

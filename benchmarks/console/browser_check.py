@@ -19,7 +19,7 @@ _RULES: Final = {"runOnly": {"type": "tag", "values": _TAGS}}
 MAIN: Final = frozenset(
     {
         *("overview", "events", "event behind others", "entity", "dead letters", "failures"),
-        *("conflicts", "a role without rights", "healthy"),
+        *("a role without rights", "healthy"),
     }
 )
 """The pages that a brief look sees."""

@@ -55,14 +55,6 @@ VALUES ('default', 'events.CustomerMoved', 'the CRM is under maintenance', 'shop
 INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)
 SELECT 'relay-' || n || '-' || left(md5(n::text), 6), now(), 3600, '[]', 'default' FROM generate_series(1, 3) AS n;
 
-INSERT INTO outbox.outbox_conflicts
-SELECT md5('writer')::uuid, now(), json_build_object(
-  'transactions', 118, 'exhausted', 3, 'lostSeconds', 21.4, 'entities', json_agg(json_build_object(
-    'entityType', type, 'entityId', name, 'conflicts', 60 - n * 12, 'alone', 50 - n * 12,
-    'joint', n * 9, 'transact', n * 5, 'coalesced', 0, 'behind', 0, 'exhausted', 2 - n / 2,
-    'lostSeconds', 9.6 - n * 2, 'seenSeconds', 4.2 + n * 30)))
-FROM made WHERE n < 4;
-
 UPDATE outbox.outbox_leases SET epoch = 4, expires_at = now() + interval '1 hour',
   owner = 'relay-' || 1 + shard % 3 || '-' || left(md5((1 + shard % 3)::text), 6);
 

@@ -33,7 +33,6 @@ class Shown(NamedTuple):
         yield "dead letters with an error that none has", "/messages?state=dead&error=no+such+error"
         yield "failures", "/messages?state=failing"
         yield "failures that are blocked", "/messages?state=failing&blocked=1"
-        yield "conflicts", "/conflicts"
         yield "failures of a topic that none has", "/messages?state=failing&topic=none"
 
 

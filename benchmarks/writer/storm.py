@@ -44,12 +44,11 @@ def _policy(
         cap=cap,
         jitter=jitter,
         backlog_check=None,
-        conflict_report=None,
     )
 
 
 POLICIES: Final[Mapping[str, WriterSettings]] = {
-    "ours: the default": WriterSettings(backlog_check=None, conflict_report=None),
+    "ours: the default": WriterSettings(backlog_check=None),
     "ours: origin()": _policy(3, jitter=0.0),
     "before: 3 retries, jitter 0.25": _policy(3),
     "ours: 12 retries, jitter 1": _policy(12, jitter=1.0),

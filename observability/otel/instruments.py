@@ -4,7 +4,7 @@ Each counter of ours starts with a zero per attribute value, so a dashboard can 
 "never happened" from "not measured".
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -30,6 +30,8 @@ class WriterInstruments:
         self.calls = _counter(meter, names.WRITES)
         self.attempts = _counter(meter, names.ATTEMPTS)
         self.conflicts = _counter(meter, names.CONFLICTS)
+        self._entity_conflicts = _counter(meter, names.ENTITY_CONFLICTS)
+        self._types: set[str] = set()
         self.exhausted = _counter(meter, names.EXHAUSTED)
         self.waited = _counter(meter, names.WAITED)
         self.duration = _histogram(meter, names.WRITE_DURATION, names.WRITE_BUCKETS)
@@ -37,6 +39,14 @@ class WriterInstruments:
         self.events = _histogram(meter, names.TRANSACTION_EVENTS, names.EVENTS_BUCKETS)
         self.operation = _histogram(meter, names.DB_DURATION, names.DB_DURATION.buckets)
         self.pools = Pools(meter)
+
+    def count_types(self, entities: Sequence[str]) -> None:
+        """Count a conflict for each type of these entities, given as ``TYPE/ID``."""
+        for found in {key.partition("/")[0] for key in entities}:
+            if len(self._types) < names.MOST_TYPES:
+                self._types.add(found)
+            known = found if found in self._types else "other"
+            self._entity_conflicts.add(1, {names.ENTITY_CONFLICTS.attribute: known})
 
 
 class Pools:

@@ -258,3 +258,4 @@ class _WriteScope:
             self._to.conflicts.add(
                 1, {names.CONFLICTS.attribute: fact.oc_class if known else "other"}
             )
+            self._to.count_types(fact.entities)

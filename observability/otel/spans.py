@@ -228,6 +228,8 @@ def _record_attempt(
         attributes[names.ATTEMPT_WAITED] = fact.waited_s
     if fact.oc_class is not None:
         attributes[names.ATTEMPT_OC_CLASS] = fact.oc_class
+    if fact.entities:
+        attributes[names.ATTEMPT_ENTITIES] = ", ".join(fact.entities)
     if fact.sqlstate is not None:
         attributes[names.DB_STATUS_CODE] = fact.sqlstate
     number = f" {fact.number}" if fact.number in _NUMBERED else ""

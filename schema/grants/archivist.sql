@@ -14,8 +14,6 @@ GRANT SELECT, UPDATE ON {schema}.outbox_fills TO {role};
 GRANT SELECT ON {schema}.outbox_leases TO {role};
 GRANT SELECT, UPDATE ON {schema}.outbox_failures TO {role};
 GRANT SELECT, UPDATE ON {schema}.dead_letters TO {role};
--- A conflict report that names an id goes when the id gets a pseudonym.
-GRANT SELECT, DELETE ON {schema}.outbox_conflicts TO {role};
 -- The replays of a forgotten event are forgotten too.
 GRANT SELECT, DELETE ON {schema}.outbox_replays TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_archives TO {role};

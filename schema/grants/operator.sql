@@ -7,8 +7,6 @@ GRANT SELECT, INSERT, UPDATE ON {schema}.outbox_targets TO {role};
 GRANT SELECT, INSERT, UPDATE ON {schema}.outbox_fills TO {role};
 GRANT SELECT, INSERT, DELETE ON {schema}.outbox_leases TO {role};
 GRANT SELECT ON {schema}.outbox_publishers TO {role};
--- The conflict reports of writers: `dsql-outbox status --conflicts`.
-GRANT SELECT ON {schema}.outbox_conflicts TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_topics TO {role};
 -- A blocked message goes on when its failure is deleted, or when it is given up.
 GRANT SELECT, DELETE ON {schema}.outbox_failures TO {role};

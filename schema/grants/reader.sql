@@ -6,7 +6,6 @@ GRANT SELECT ON {schema}.outbox_targets TO {role};
 GRANT SELECT ON {schema}.outbox_fills TO {role};
 GRANT SELECT ON {schema}.outbox_publishers TO {role};
 GRANT SELECT ON {schema}.outbox_topics TO {role};
-GRANT SELECT ON {schema}.outbox_conflicts TO {role};
 GRANT SELECT ON {schema}.outbox_failures TO {role};
 GRANT SELECT ON {schema}.dead_letters TO {role};
 GRANT SELECT ON {schema}.business_events TO {role};

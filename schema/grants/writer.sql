@@ -8,8 +8,6 @@ GRANT SELECT, INSERT, UPDATE ON {schema}.entities TO {role};
 GRANT INSERT ON {schema}.outbox TO {role};
 -- The backlog alarm: shard, position and age, no payload.
 GRANT SELECT ON {schema}.outbox_backlog TO {role};
--- Its own conflict report; DELETE is for reports that are a day old.
-GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_conflicts TO {role};
 -- The number of shards.
 GRANT SELECT ON {schema}.outbox_leases TO {role};
 -- Which targets get a message of each event.

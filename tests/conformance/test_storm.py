@@ -20,12 +20,10 @@ from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
 Method = Literal["write", "transact"]
 
-FEW = replace(WriterSettings.origin(), base=0.02, cap=0.4, backlog_check=None, conflict_report=None)
+FEW = replace(WriterSettings.origin(), base=0.02, cap=0.4, backlog_check=None)
 """The origin's schedule, and the default, five times as fast."""
 
-UNTIL_THE_END = replace(
-    WriterSettings(), base=FEW.base, cap=FEW.cap, backlog_check=None, conflict_report=None
-)
+UNTIL_THE_END = replace(WriterSettings(), base=FEW.base, cap=FEW.cap, backlog_check=None)
 
 
 async def storm(

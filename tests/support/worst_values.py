@@ -244,7 +244,6 @@ def _row(table: str, n: int) -> dict[str, Any]:
             "paused": "[]",
             "target": "default",
         },
-        "outbox_conflicts": {"owner": uuid4(), "seen_at": now, "report": "{}"},
         "outbox_topics": {
             "target": "default",
             "topic": f"t-{n}",

@@ -62,7 +62,6 @@ class Acts:
         self.gate = gate
         self._next_batch = next_batch
         self._ahead: tuple[Sequence[PreparedEvent], _Encoded] = (), ()
-        self.conflicts = core.conflicts
         self._core = core
         self._connections = connections
 

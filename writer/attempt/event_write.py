@@ -11,7 +11,7 @@ and the collision is looked up.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from time import monotonic, time_ns
@@ -19,7 +19,6 @@ from uuid import UUID
 
 import psycopg
 
-from dsql_outbox.outbox.event.event_parser import ParsedEvent
 from dsql_outbox.outbox.failure import OUTAGES, RACES, RETRIED, DatabaseFailure, FailureKind
 from dsql_outbox.outbox.unit_of_work.primitives import Program, Sleep
 from dsql_outbox.outbox.unit_of_work.work import Again, Work, attempt_once, next_connection, settle
@@ -127,14 +126,6 @@ class EventWrite(Work):
             if not (yield from self._turn.take(entities)):
                 _give_up(still_open(batch), failure)
                 again = Again()
-        given_up = [pending for pending in batch if isinstance(pending.outcome, Exception)]
-        self._acts.conflicts.count(
-            failure,
-            _events(batch),
-            given_up=_events(given_up),
-            started_ns=self._sent_ns,
-            wait=again.wait,
-        )
         if again.works:
             self._acts.leave_lane()
         return again
@@ -265,10 +256,6 @@ def _carry_out(again: Again) -> Program[None]:
     if again.wait is not None:
         yield Sleep(again.wait, again.meanwhile)
     yield from settle(*again.works, fresh=True)
-
-
-def _events(batch: Iterable[Pending]) -> list[ParsedEvent]:
-    return [pending.prepared.event for pending in batch]
 
 
 def _apart(

@@ -5,6 +5,8 @@ The caller passes the time.
 
 import random
 from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Final
 from uuid import UUID
 
 from dsql_outbox.observability.facts import (
@@ -21,10 +23,15 @@ from dsql_outbox.observability.facts import (
 from dsql_outbox.observability.hooks import Scopes
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import DuplicateEvent, OutcomeUnknown
+from dsql_outbox.outbox.event.event_parser import ParsedEvent
 from dsql_outbox.outbox.failure import RACES, DatabaseFailure, FailureKind
+from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.unit_of_work.budget import Budget, Spending
 from dsql_outbox.writer.budgets import CONFLICT, REASONS, SCHEMA_CHANGE
+
+NAMED: Final = 16
+"""The largest number of entities that the facts of a conflict name."""
 
 
 def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
@@ -39,11 +46,12 @@ def attempt_outcome(failure: DatabaseFailure | None) -> AttemptOutcome:
 class Journal(Spending):
     """What one call, with the id `call_id` in facts, spends on its retries, and reports of them.
 
-    `attempts` is the number of attempts that were started. Times of attempts are nanoseconds
-    since the Unix epoch.
+    `attempts` is the number of attempts that were started. `events` are the events of the latest
+    one, whose entities the facts of a conflict name. Times of attempts are nanoseconds since the
+    Unix epoch.
     """
 
-    __slots__ = ("_call_id", "_database", "_waited", "attempts", "scopes")
+    __slots__ = ("_call_id", "_database", "_waited", "attempts", "events", "scopes")
 
     def __init__(  # noqa: PLR0913 - the parts of a call
         self,
@@ -53,10 +61,12 @@ class Journal(Spending):
         budgets: Sequence[Budget],
         deadline: float | None,
         *,
+        events: Sequence[ParsedEvent] = (),
         random: Callable[[], float] = random.random,
     ) -> None:
         super().__init__(budgets, deadline, random)
         self.attempts = 0
+        self.events = events
         self.scopes = scopes
         self._call_id = call_id
         self._database = database
@@ -120,6 +130,7 @@ class Journal(Spending):
             error=type(failure.error).__name__ if failure else None,
             sqlstate=failure.sqlstate if failure else None,
             oc_class=failure.oc_class if failure else None,
+            entities=self._entities(failure),
         )
         self.scopes(fact)
 
@@ -135,7 +146,8 @@ class Journal(Spending):
         `first` is the id of one of them, if the call has no event's id.
         """
         fact, event_id = self.as_fact(failure), first or self._call_id
-        self.scopes(RetryScheduled(event_id, self.attempts, self._waited, fact, events))
+        entities = self._entities(failure)
+        self.scopes(RetryScheduled(event_id, self.attempts, self._waited, fact, events, entities))
 
     def tell_end_of_retries(
         self, failure: DatabaseFailure, events: int = 1, first: UUID | None = None
@@ -143,7 +155,8 @@ class Journal(Spending):
         """Report that a transaction of `events` events is not tried again."""
         fact, event_id = self.as_fact(failure), first or self._call_id
         cut_short = self.is_cut_short
-        self.scopes(RetriesExhausted(event_id, self.attempts, fact, events, cut_short))
+        entities = self._entities(failure)
+        self.scopes(RetriesExhausted(event_id, self.attempts, fact, events, cut_short, entities))
 
     def tell_exhausted(self, failure: DatabaseFailure) -> None:
         """Report that the retries of this call are exhausted."""
@@ -160,6 +173,15 @@ class Journal(Spending):
     def tell_abandoned(self, error: BaseException, *, in_doubt: bool) -> None:
         """Report the end of a call whose caller is gone, as by cancellation."""
         self._tell_end("unknown" if in_doubt else "failed", type(error).__name__)
+
+    def _entities(self, failure: DatabaseFailure | None) -> tuple[str, ...]:
+        """Return the entities of a conflict: the database does not say which of them conflicted."""
+        # Only this kind is about entities: OC001 is about a table, a collision about an event's id.
+        if failure is None or failure.kind is not FailureKind.CONFLICT:
+            return ()
+        touches = (touch for event in self.events for touch in event.touches)
+        keys = dict.fromkeys(subject_key(each.entity_type, each.entity_id) for each in touches)
+        return tuple(islice(keys, NAMED))
 
     def _tell_end(self, status: WriteStatus, error: str | None) -> None:
         self.scopes(WriteEnded(self._call_id, status, self.attempts, self.conflicts, error))

@@ -236,7 +236,7 @@ def pend(  # noqa: PLR0913 - one argument per part of the call
     scopes = quiet or core.start_scopes(event, topic)
     return Pending(
         core.prepare(event, topic, urandom(16).hex(), scopes, expected_version),
-        Journal(event.id, scopes, core.database, core.budgets, gate.deadline),
+        Journal(event.id, scopes, core.database, core.budgets, gate.deadline, events=(event,)),
         on_duplicate=on_duplicate,
         on_settled=on_settled,
     )

@@ -139,6 +139,7 @@ class Call(Work, Generic[T]):
         self._journal.count_attempt()
         self._started_ns = time_ns()
         self._run = Run(self, self._journal.attempts)
+        self._journal.events = self._run.events
         self._is_running = True
 
     def resolve_doubt(self) -> Program[DatabaseFailure | None]:
@@ -191,14 +192,6 @@ class Call(Work, Generic[T]):
         if not self.is_open:
             return Again()
         wait = self._next_wait(failure) if self._may_run_again(failure) else None
-        self.core.conflicts.count(
-            first,
-            run.events,
-            given_up=run.events if wait is None else (),
-            started_ns=self._started_ns,
-            wait=wait,
-            in_transact=True,
-        )
         if wait is None:
             self._give_up(first.for_caller or failure.error)
             return Again()

@@ -27,7 +27,7 @@ from .access import LIFETIME, Access
 from .console_state import Console, console_of
 from .guard import Guard
 from .layout import page
-from .overview import conflicts, live, overview
+from .overview import live, overview
 from .problems import database_problem, http_problem, outbox_problem
 
 _FORM_BYTES: Final = 4096
@@ -92,7 +92,6 @@ def _routes() -> list[Route | Mount]:
         Route("/events/{event_id:uuid}", record_pages.event),
         Route("/entities", record_pages.entity),
         Route("/messages", message_list.messages),
-        Route("/conflicts", conflicts),
         Route("/login", _login_form),
         Route("/login", _login, methods=["POST"]),
         Mount("/static", StaticFiles(packages=[(__package__ or "", "static")])),

@@ -69,7 +69,6 @@ def charts_of(samples: Sequence[Sample]) -> list[Chart]:
     numbers, times = Axis(nice, axis_number), Axis(nice_time, brief)
     waiting: list[tuple[str, str, Value]] = [("waiting", "a", lambda sample: sample.waiting)]
     oldest: list[tuple[str, str, Value]] = [("oldest", "b", lambda sample: sample.oldest_seconds)]
-    lost: list[tuple[str, str, Value]] = [("conflicts", "b", lambda sample: sample.conflicts)]
     rates: list[tuple[str, str, Value]] = [
         ("written", "a", lambda sample: sample.written),
         ("delivered", "c", lambda sample: sample.delivered),
@@ -78,9 +77,6 @@ def charts_of(samples: Sequence[Sample]) -> list[Chart]:
         _chart("backlog", "Waiting messages", note, waiting, samples, count, numbers),
         _chart("age", "Age of the oldest message", "", oldest, samples, duration, times),
         _chart("rates", "Messages per second", _rates_note(samples), rates, samples, rate, numbers),
-        _chart(
-            "conflicts", "Conflicts since the console started", "", lost, samples, count, numbers
-        ),
     ]
 
 

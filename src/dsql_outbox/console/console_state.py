@@ -4,7 +4,6 @@ from typing import Any, cast
 
 from starlette.requests import Request
 
-from dsql_outbox.operations.conflicts import ConflictReader
 from dsql_outbox.operations.messages import Messages
 from dsql_outbox.operations.operator_commands import Commands
 from dsql_outbox.operations.records import Records
@@ -29,7 +28,6 @@ class Console:
         self.commands = Commands(database.schema)
         self.messages = Messages(database, read_only=True)
         self.records = Records(database, read_only=True)
-        self.conflicts = ConflictReader(database, read_only=True)
         self.sampler = Sampler(database, interval)
         self.change: tuple[tuple[str, int], str] = (("", 0), "")
         """The latest event of the live view, of a base of links and a try of the sampler."""
@@ -37,7 +35,7 @@ class Console:
     async def close(self) -> None:
         """Close all connections."""
         await self.sampler.stop()
-        for reader in (self.messages, self.records, self.conflicts):
+        for reader in (self.messages, self.records):
             await reader.close()
 
 

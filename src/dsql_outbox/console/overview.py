@@ -1,4 +1,4 @@
-"""The overview, as a page and as a stream of its changes, and the report of conflicts."""
+"""The overview, as a page and as a stream of its changes."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -12,7 +12,6 @@ from starlette.responses import Response, StreamingResponse
 
 from dsql_outbox.observability.shown_text import counted, duration
 from dsql_outbox.operations.attention import attention, verdict
-from dsql_outbox.operations.conflicts import REMEDIES
 from dsql_outbox.operations.status import Seen, Shard, Status
 from dsql_outbox.outbox.redaction import error_line
 
@@ -21,7 +20,6 @@ from .console_state import Console, console_of
 from .layout import page, render
 from .sampler import Reading
 
-_HOURS: Final = ("1", "6", "24")
 _SHARDS: Final = 16
 _STREAM: Final = 30.0  # seconds; the browser opens the next stream, and a shutdown waits for none
 
@@ -53,22 +51,6 @@ async def live(request: Request) -> Response:
     await console_of(request).sampler.read()
     headers = {"X-Accel-Buffering": "no"}
     return StreamingResponse(_events(request), media_type="text/event-stream", headers=headers)
-
-
-async def conflicts(request: Request) -> Response:
-    """Answer the conflict report of the last hours."""
-    console = console_of(request)
-    text = request.query_params.get("hours", "1")
-    hours = int(text) if text in _HOURS else 1
-    report = await console.conflicts.read(hours=hours)
-    return page(
-        request,
-        "conflicts.html",
-        report=report,
-        choices=_HOURS,
-        remedies=REMEDIES,
-        command_text=console.commands.conflicts(hours),
-    )
 
 
 async def _events(request: Request) -> AsyncGenerator[str]:

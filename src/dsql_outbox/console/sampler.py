@@ -9,7 +9,6 @@ from typing import Final
 import msgspec
 import psycopg
 
-from dsql_outbox.operations.conflicts import MAX_HOURS, ConflictReader
 from dsql_outbox.operations.status import (
     Bounded,
     Counts,
@@ -20,12 +19,9 @@ from dsql_outbox.operations.status import (
     StatusReader,
 )
 from dsql_outbox.outbox.database.database import Database
-from dsql_outbox.outbox.errors import OutboxError, SchemaError
+from dsql_outbox.outbox.errors import OutboxError
 
 from .samples import History, Sample
-
-_CONFLICTS: Final = 5.0  # seconds between two reads of the conflicts
-
 
 _REST: Final = 20
 """A long count is followed by a rest of so many times its duration: it takes 5 % at most."""
@@ -44,34 +40,6 @@ class Reading(msgspec.Struct, frozen=True):
     backlogs: Mapping[int, Bounded]
     rates: Rates | None
     counted_at: float | None
-
-
-class ConflictCount:
-    """Counts the conflicts since its first reading. Writers report them every few seconds."""
-
-    def __init__(self, database: Database) -> None:
-        self._reader = ConflictReader(database, read_only=True)
-        self._due = 0.0
-        self._last: int | None = None
-        self._count: int | None = None
-
-    async def read(self) -> int | None:
-        """The count, at most some seconds old; None if the table is not there yet."""
-        if monotonic() >= self._due:
-            self._due = monotonic() + _CONFLICTS
-            with suppress(SchemaError):
-                self._add((await self._reader.read(hours=MAX_HOURS)).transactions)
-        return self._count
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._reader.close()
-
-    def _add(self, total: int) -> None:
-        # The total falls when a writer deletes old reports.
-        grown = max(0, total - self._last) if self._last is not None else 0
-        self._count = (self._count or 0) + grown
-        self._last = total
 
 
 class LongCount:
@@ -128,7 +96,6 @@ class Sampler:
 
     def __init__(self, database: Database, interval: float) -> None:
         self._reader = StatusReader(database, read_only=True)
-        self._conflicts = ConflictCount(database)
         self._interval = interval
         self._meter = Meter()
         self._long_count = LongCount(database, interval)
@@ -186,7 +153,6 @@ class Sampler:
                 await asyncio.sleep(max(0.1, began + self._interval - monotonic()))
         finally:
             await self._reader.close()
-            await self._conflicts.close()
 
     async def _try(self) -> None:
         try:
@@ -216,11 +182,11 @@ class Sampler:
         found = Reading(
             self.tries + 1, time(), status, backlogs, rates, counted_at if is_cut else None
         )
-        self.history.add(_sample(found, await self._conflicts.read()))
+        self.history.add(_sample(found))
         return found
 
 
-def _sample(found: Reading, conflicts: int | None) -> Sample:
+def _sample(found: Reading) -> Sample:
     counted = found.backlogs.values()
     return Sample(
         at=found.at,
@@ -229,5 +195,4 @@ def _sample(found: Reading, conflicts: int | None) -> Sample:
         oldest_seconds=found.status.oldest_seconds or 0.0,
         written=None if found.rates is None else found.rates.in_per_second,
         delivered=None if found.rates is None else found.rates.out_per_second,
-        conflicts=conflicts,
     )

@@ -12,8 +12,7 @@ class Sample(msgspec.Struct, frozen=True):
 
     `waiting` is the number of waiting messages, at least so many if `more`.
     `oldest_seconds` is the age of the oldest one, 0 if none waits.
-    `written` and `delivered` are messages per second, and `conflicts` is the number since the
-    console started; None if unknown.
+    `written` and `delivered` are messages per second; None if unknown.
     """
 
     at: float
@@ -22,7 +21,6 @@ class Sample(msgspec.Struct, frozen=True):
     oldest_seconds: float
     written: float | None
     delivered: float | None
-    conflicts: int | None
 
 
 class History:

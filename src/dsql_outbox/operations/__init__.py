@@ -8,7 +8,6 @@
   counts the dead ones by error.
 - `topic_pauses`: topics whose messages wait until an operator resumes them.
 - `targets` opens and drops targets, and `fills` gives a new one the stored events.
-- `conflicts`: which entities conflict most, by the reports of the writers.
 - `replay`: stored events that are to be sent again; `event_pages` selects and reads them, and
   `archived_texts` reads those whose bytes are in an archive.
 - `retry`: failing messages forget their failure, and dead ones are sent again; `letters` reads
@@ -29,7 +28,6 @@ from dsql_outbox.operations.life.erasures import Erasures
 from dsql_outbox.operations.life.retention import Retention
 from dsql_outbox.operations.verification.verifier import Verifier
 
-from .conflicts import ConflictReader
 from .health import Health
 from .health_probe import HealthProbe
 from .messages import Messages
@@ -42,7 +40,6 @@ from .topic_pauses import Topics
 
 __all__ = [
     "Archives",
-    "ConflictReader",
     "Erasures",
     "Health",
     "HealthProbe",

@@ -63,10 +63,6 @@ class Commands:
         """Resume a paused target."""
         return self._command("targets", "resume", "--", name)
 
-    def conflicts(self, hours: int) -> str:
-        """Print the conflict report."""
-        return self._command("status", "--conflicts", "--hours", str(hours))
-
     def event(self, event_id: UUID) -> str:
         """Say where an event is."""
         return self._command("event", str(event_id))

@@ -8,10 +8,11 @@ import pytest
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, formed, only_single, outcome_of
 
-from dsql_outbox.observability.facts import AttemptEnded
+from dsql_outbox.observability.facts import AttemptEnded, RetryScheduled
 from dsql_outbox.outbox import Database, Event, Receipt
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Transaction, Writer
+from dsql_outbox.writer.attempt.journal import NAMED
 
 pytestmark = pytest.mark.client
 
@@ -42,7 +43,42 @@ def test_a_transaction_is_one_line_and_not_one_per_event(
     with Writer(Database(proxy.url), formed(QUICK)) as writer:
         assert all(isinstance(end, Receipt) for end in writer.write_many(events))
     (record,) = caplog.records
-    assert f"{TEXT} for event {events[0].id} and 99 more, attempt 1 at " in record.getMessage()
+    named = f"{TEXT} for event {events[0].id} (Car/CAR-1) and 99 more, attempt 1 at "
+    assert named in record.getMessage()
+
+
+def test_a_conflict_names_the_entities_of_its_events(
+    proxy: PostgresProxy, facts: Facts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not a change of the schema, which is about a table: an operator would look at the wrong."""
+    event = workload_s.three_entities()
+    keys = tuple(f"{each.type}/{each.id}" for each in event.entities)
+
+    def append(transaction: Transaction) -> None:
+        transaction.append(event)
+
+    with Writer(Database(proxy.url), formed(QUICK), hooks=[facts]) as writer:
+        proxy.refuse(1)
+        writer.write(event)
+        proxy.refuse(1, message="schema has been updated by another transaction (OC001)")
+        writer.write(workload_s.three_entities())
+        event = workload_s.three_entities()
+        proxy.refuse(1, at="commit")
+        writer.transact(append)
+    assert [fact.entities for fact in facts.of(RetryScheduled)] == [keys, (), keys]
+    failed = [fact.entities for fact in facts.of(AttemptEnded) if fact.outcome == "conflict"]
+    assert failed == [keys, (), keys]
+    in_log = [vars(record).get("entities") for record in caplog.records]
+    assert in_log == [[*keys], None, [*keys]]
+    assert f"({', '.join(keys)})" in caplog.records[0].getMessage()
+
+
+def test_of_a_large_conflict_some_entities_are_named(proxy: PostgresProxy, facts: Facts) -> None:
+    proxy.refuse(1)
+    with Writer(Database(proxy.url), formed(QUICK), hooks=[facts]) as writer:
+        writer.write(workload_s.many_entities("note", 40))
+    (fact,) = facts.of(RetryScheduled)
+    assert len(fact.entities) == NAMED == len({*fact.entities})
 
 
 def test_a_transact_names_the_first_of_its_events_and_no_event_before_it_has_one(
@@ -66,7 +102,9 @@ def test_a_transact_names_the_first_of_its_events_and_no_event_before_it_has_one
     assert "detected in transact, attempt " in down.getMessage()
     assert (vars(down)["event_id"], vars(down)["events"]) == (None, 0)
     first = appended[2].id
-    assert f"{TEXT} for event {first} and 1 more, attempt 1 at " in conflict.getMessage()
+    assert (
+        f"{TEXT} for event {first} (Car/CAR-1) and 1 more, attempt 1 at " in conflict.getMessage()
+    )
     assert (vars(conflict)["event_id"], vars(conflict)["events"]) == (str(first), 2)
 
 

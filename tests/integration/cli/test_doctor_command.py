@@ -60,7 +60,6 @@ def writer_url(sql: psycopg.Connection[Any], url: str) -> Iterator[str]:
         url,
         "SELECT, INSERT ON outbox.business_events, outbox.event_headers",
         "SELECT, INSERT, UPDATE ON outbox.entities",
-        "SELECT, INSERT, UPDATE, DELETE ON outbox.outbox_conflicts",
         "INSERT ON outbox.outbox",
         "SELECT ON outbox.outbox_backlog, outbox.outbox_leases, outbox.outbox_targets",
         "SELECT ON outbox.outbox_archives",

@@ -28,8 +28,6 @@ from dsql_outbox.servers.postgres_server import EmbeddedPostgres
 READING = [
     "status",
     "status --json",
-    "status --conflicts --hours 24",
-    "status --conflicts --json",
     "messages list --limit 10000",
     "messages list --json --payload --limit 10000",
     "messages list --topic events.CarMoved",
@@ -198,7 +196,7 @@ def test_a_failure_is_found_by_its_id_whatever_its_position(worst: Worst) -> Non
 @pytest.mark.anyio
 async def test_the_console_shows_each_row(worst: Worst) -> None:
     async with browsing(Database(worst.url)) as browser:
-        for path in ("/", "/events", "/events?q=Car/c-1", "/conflicts?hours=24", "/messages"):
+        for path in ("/", "/events", "/events?q=Car/c-1", "/messages"):
             assert (await browser.get(path)).status_code in (200, 303), path
         for state, table in (("dead", "dead_letters"), ("failing", "outbox_failures")):
             seen, link = "", f"/messages?state={state}"

@@ -405,7 +405,6 @@ async def test_a_reader_sees_every_page_and_a_role_without_rights_sees_what_it_l
         f"/events/{made.id}?payload=1",
         "/entities?key=Car/a",
         "/messages",
-        "/conflicts",
     ]
     async with browsing(Database(as_role(url, roles.reader))) as browser:
         for path in paths:

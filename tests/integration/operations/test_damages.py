@@ -107,9 +107,6 @@ NOT_NAMED: Final[dict[str, str]] = {
     "outbox_archives.made_at": _DATE,
     "outbox_archives.place": "where a file was written; it may have been moved since",
     "outbox_archives.rewritten_at": _DATE,
-    "outbox_conflicts.owner": _SEEN,
-    "outbox_conflicts.report": _SEEN,
-    "outbox_conflicts.seen_at": _SEEN,
     "outbox_erasures.database_role": _RECORD,
     "outbox_erasures.finished_at": _DATE,
     "outbox_erasures.id": "a hash of what was erased, which is not stored",
@@ -249,7 +246,6 @@ ROWS: Final[list[LiteralString]] = [
     """outbox_failures SELECT shard, position, event_id, 1, 'no', 'infinity' FROM outbox.outbox
         ORDER BY position DESC LIMIT 1""",
     "outbox_publishers VALUES ('one', now(), 5, '[]', 'default', NULL)",
-    "outbox_conflicts VALUES ('00000000-0000-0000-0000-000000000001', now(), '{}')",
     "inbox VALUES ('one', '', 'a', '00000000-0000-0000-0000-000000000001', now())",
     "inbox_subjects VALUES ('one', '', 'Car', '1', 2, 1, now())",
 ]

@@ -341,10 +341,6 @@ async def test_an_id_that_is_personal_gets_a_pseudonym_everywhere(
     with Writer(database) as writer:
         writer.write(new(f"Person/{person}", name=MARK))
         writer.write(new("Car/7", f"Person/{person}", km=2))
-    sql.execute(
-        "INSERT INTO outbox.outbox_conflicts VALUES (%s, now(), %s)",
-        (uuid4(), json.dumps({"entities": [{"entityId": person}]})),
-    )
     async with Targets(database) as targets:
         await targets.add("model", kind="model")
     done = await erase(database, f"Person/{person}", ids=True)

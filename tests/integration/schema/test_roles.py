@@ -41,7 +41,6 @@ ALLOWED = {
         "outbox_backlog": "SELECT",
         "outbox_leases": "SELECT",
         "outbox_targets": "SELECT",
-        "outbox_conflicts": "SELECT INSERT UPDATE DELETE",
         "outbox_archives": "SELECT",
     },
     "publisher": {
@@ -68,7 +67,6 @@ ALLOWED = {
         "outbox_targets": "SELECT INSERT UPDATE",
         "outbox_fills": "SELECT INSERT UPDATE",
         "outbox_publishers": "SELECT",
-        "outbox_conflicts": "SELECT",
         "outbox_failures": "SELECT DELETE",
         "outbox_topics": "SELECT INSERT UPDATE DELETE",
         "dead_letters": "SELECT INSERT DELETE",
@@ -86,7 +84,6 @@ ALLOWED = {
         "outbox_leases": "SELECT",
         "outbox_targets": "SELECT",
         "outbox_fills": "SELECT UPDATE",
-        "outbox_conflicts": "SELECT DELETE",
         "outbox_failures": "SELECT UPDATE",
         "dead_letters": "SELECT UPDATE",
         "outbox_replays": "SELECT DELETE",
@@ -109,7 +106,6 @@ ALLOWED = {
         "outbox_targets": "SELECT",
         "outbox_fills": "SELECT",
         "outbox_publishers": "SELECT",
-        "outbox_conflicts": "SELECT",
         "outbox_failures": "SELECT",
         "outbox_topics": "SELECT",
         "dead_letters": "SELECT",
@@ -124,7 +120,7 @@ ALLOWED = {
 
 WHO_RUNS = {
     "writer": (
-        *("backlog_age", "conflicts_prune", "conflicts_store", "entity_state", "event_find"),
+        *("backlog_age", "entity_state", "event_find"),
         *("archived_events", "event_guard", "event_stream", "event_write", "plain"),
         *("doorbell_ring", "write_layout"),
     ),
@@ -133,7 +129,7 @@ WHO_RUNS = {
         *("status_archive", "stuck_counts", "target_known", "topic_list"),
     ),
     "operator": (
-        *("conflicts_recent", "dead", "entity_version", "failure_behind", "failure_forget"),
+        *("dead", "entity_version", "failure_behind", "failure_forget"),
         *("failure_page", "fill", "letter", "migrations_recorded", "outbox_bury"),
         *("archive_named_file", "archive_page", "archived_events", "event_lock", "job_row"),
         *("operation", "record_payload"),
@@ -155,7 +151,7 @@ WHO_RUNS = {
     ),
     "consumer": ("inbox",),
     "reader": (
-        *("archive_named_file", "archive_page", "conflicts_recent", "failure_page", "job_row"),
+        *("archive_named_file", "archive_page", "failure_page", "job_row"),
         *("events_newest", "letter_find", "letter_groups", "letter_page", "waiting_newest"),
         *("operation_page", "record", "rights_present", "roles_publishing"),
         *("shards_orphaned", "status", "subject_events"),

@@ -26,9 +26,7 @@ pytestmark = pytest.mark.client
 Names = list[tuple[str, str]]
 
 CARS: Names = [("Car", f"CAR-{n}") for n in range(3)]
-ONE_ATTEMPT = WriterSettings(
-    max_retries=0, max_outage=0, max_connections=20, backlog_check=None, conflict_report=None
-)
+ONE_ATTEMPT = WriterSettings(max_retries=0, max_outage=0, max_connections=20, backlog_check=None)
 
 
 @pytest.fixture

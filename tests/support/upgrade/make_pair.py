@@ -27,7 +27,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.schema.migrator import apply, script
 from dsql_outbox.testing import EmbeddedPostgres
 
-_NEVER_FULL: Final = {"outbox_conflicts"}
+_NEVER_FULL: Final = set()
 """A report of the last hours, which no publisher and no operator's tool needs."""
 
 

@@ -5,7 +5,7 @@ It does to a batch what the statements do, and nothing else: all of it or none.
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from uuid import UUID, uuid4
 
@@ -25,7 +25,6 @@ from dsql_outbox.writer.attempt.event_write import EventWrite
 from dsql_outbox.writer.attempt.journal import Journal
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, still_open
 from dsql_outbox.writer.budgets import budgets_of
-from dsql_outbox.writer.conflicts.conflict_log import ConflictLog
 from dsql_outbox.writer.statement.answers import Found, Stored
 from dsql_outbox.writer.statement.parameters import prepare
 
@@ -72,7 +71,7 @@ class Asking(Acts):
     """Yields each act as a step, whose result the test gives. Nobody hears its reports."""
 
     def __init__(self) -> None:
-        self.conflicts = ConflictLog(DATABASE, replace(SETTINGS, conflict_report=None), ())
+        pass
 
     def write(
         self, batch: Sequence[Pending], *, fresh: bool
@@ -128,6 +127,7 @@ def pend(
             DATABASE,
             budgets_of(settings),
             deadline,
+            events=(event,),
             random=lambda: 0.0,
         ),
         on_duplicate=on_duplicate,

@@ -31,7 +31,7 @@ from dsql_outbox.writer import Transaction, Writer, WriterSettings
 
 NAMES: Final = [("Car", f"CAR-{n}") for n in range(3)]
 
-SETTINGS: Final = WriterSettings(backlog_check=None, conflict_report=None)
+SETTINGS: Final = WriterSettings(backlog_check=None)
 
 PACKAGE: Final = str(Path(dsql_outbox.__file__).parent)
 

@@ -12,7 +12,7 @@ from dsql_outbox.operations.operator_commands import Commands
 
 
 def sample(at: float, waiting: int = 0) -> Sample:
-    return Sample(at, waiting, False, 0.0, 1.5, None, None)
+    return Sample(at, waiting, False, 0.0, 1.5, None)
 
 
 def test_the_history_keeps_the_first_and_the_latest_in_bounded_memory() -> None:
@@ -60,7 +60,7 @@ def test_a_line_is_interrupted_where_a_value_is_unknown() -> None:
 
 
 def test_a_chart_says_in_words_what_it_draws() -> None:
-    backlog, age, rates, _ = charts_of([sample(0.0, 4), sample(60.0, 12)])
+    backlog, age, rates = charts_of([sample(0.0, 4), sample(60.0, 12)])
     assert backlog.summary == "Waiting messages over 1 min: waiting now 12, at most 12"
     assert (backlog.ticks, backlog.table) == (
         ["20", "10", "0"],

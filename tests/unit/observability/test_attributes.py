@@ -27,7 +27,9 @@ EVENT = UUID(int=7)
 SERVER = DatabaseServer("db.example", 5432, "postgres.outbox")
 FAILED_WRITE: list[Fact] = [
     WriteStarted(EVENT, "Loan Created", "LoanCreated", "topic", 1, SERVER),
-    AttemptEnded(EVENT, 2, 0.1, 1, 2, "conflict", "SerializationFailure", "40001", "OC000"),
+    AttemptEnded(
+        EVENT, 2, 0.1, 1, 2, "conflict", "SerializationFailure", "40001", "OC000", ("Car/1",)
+    ),
     WriteExhausted(EVENT, 1, "SerializationFailure", "40001"),
     WriteEnded(EVENT, "failed", 1, 1, "SerializationFailure"),
 ]

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from uuid import UUID
 
+import msgspec
 import pytest
 from opentelemetry.trace import NonRecordingSpan, SpanContext, use_span
 from tests.support.clock import Clock
@@ -77,6 +78,19 @@ def test_a_conflict_is_one_warning_that_names_its_class_or_sqlstate(
         "oc_class": oc_class,
         "count": 1,
     }
+
+
+def test_a_conflict_shows_few_entities_and_has_more_as_a_key(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    keys_of_entities = [f"Item/{n}" for n in range(9)]
+    hook = LogFacts()
+    fact = msgspec.structs.replace(retry(EVENT, 1, 0.2, events=3), entities=keys_of_entities)
+    hook(fact)
+    (record,) = log.records
+    text = f"for event {EVENT} (Item/0, Item/1, Item/2, Item/3, ..) and 2 more, attempt 1"
+    assert text in record.getMessage()
+    assert vars(record)["entities"] == keys_of_entities
 
 
 @pytest.mark.parametrize(("sqlstate", "named"), [("57P01", "57P01"), (None, "OperationalError")])

@@ -33,6 +33,7 @@ from dsql_outbox.observability.facts import (
     WriteStarted,
     WriteStatus,
 )
+from dsql_outbox.observability.metric_names import MOST_TYPES
 from dsql_outbox.observability.otel.metrics import MetricFacts, metric_facts
 
 EVENT = UUID(int=7)
@@ -99,7 +100,8 @@ def call(measured: Measured, *results: tuple[PublishResult, int, float], retries
 
 def everything(measured: Measured) -> None:
     for outcome in get_args(AttemptOutcome):
-        write(measured, AttemptEnded(EVENT, 1, 0.1, 0, MS, outcome))
+        touched = ("Car/1",) if outcome == "conflict" else ()
+        write(measured, AttemptEnded(EVENT, 1, 0.1, 0, MS, outcome, entities=touched))
     for status in get_args(WriteStatus):
         write(measured, WriteEnded(EVENT, status, 1, 0), WriteExhausted(EVENT, 1, "E", None))
     for result in get_args(PublishResult):
@@ -139,6 +141,26 @@ def test_a_write_is_counted_by_attempt_and_by_end(measured: Measured) -> None:
     took = points["outbox.write.attempt.duration", "conflict"]
     assert (took.count, took.sum) == (3, pytest.approx(0.012))
     assert points["outbox.write.duration", "yes"].count == 1
+
+
+def test_a_conflict_counts_once_for_each_type_that_it_touches(measured: Measured) -> None:
+    for keys in (("Car/1", "Car/2", "Loan/a%2Fb"), ("Car/1",), ()):
+        conflict = AttemptEnded(EVENT, 1, 0.0, 0, 1, "conflict", "E", "40001", entities=keys)
+        write(measured, conflict)
+    name = "outbox.write.entity.conflicts"
+    counts = {key: value for key, value in measured.values().items() if key[0] == name}
+    assert counts == {(name, "Car"): 2, (name, "Loan"): 1}
+
+
+def test_the_types_of_entities_make_a_bounded_number_of_series(measured: Measured) -> None:
+    for n in range(MOST_TYPES + 3):
+        write(
+            measured,
+            AttemptEnded(EVENT, 1, 0.0, 0, 1, "conflict", "E", "40001", entities=(f"T{n}/1",)),
+        )
+    values = measured.values()
+    assert values["outbox.write.entity.conflicts", "other"] == 3
+    assert values["outbox.write.entity.conflicts", "T0"] == 1
 
 
 def test_a_class_of_conflict_that_nobody_knows_makes_no_series_of_its_own(
@@ -250,7 +272,7 @@ def test_what_never_happened_is_zero_and_not_missing(measured: Measured) -> None
 def test_no_series_is_outside_the_table(measured: Measured) -> None:
     everything(measured)
     found = measured.points()
-    allowed = {(m.name, value) for m in ALL for value in m.values or [""]}
+    allowed = {(m.name, value) for m in ALL for value in m.values or ["Car", ""]}
     assert set(found) <= allowed
     assert {name for name, _ in found} == {metric.name for metric in ALL}
 
@@ -284,10 +306,14 @@ def test_the_docs_have_a_row_for_every_metric_and_no_other(measured: Measured) -
             f"`{metric.name}`",
             kinds[metric.name],
             metric.unit.strip("{}"),
-            f"`{metric.attribute}`: {', '.join(metric.values)}" if metric.attribute else "",
+            ": ".join(filter(None, (named(metric.attribute), ", ".join(metric.values)))),
         )
         for metric in ALL
     ]
+
+
+def named(attribute: str) -> str:
+    return f"`{attribute}`" if attribute else ""
 
 
 def kind_of(point: Any, name: str) -> str:
@@ -311,7 +337,7 @@ def test_the_docs_say_how_many_series_there_are() -> None:
     histograms = [metric for metric in ALL if re.search(r"duration|events$", metric.name)]
     series = {True: 0, False: 0}
     for metric in ALL:
-        series[metric in histograms] += max(1, len(metric.values))
+        series[metric in histograms] += len(metric.values) or not metric.attribute
     text = (ROOT / "docs/reference/telemetry.md").read_text(encoding="utf-8")
     numbers = re.search(
         r"at most (\d+) series of counters and gauges and (\d+) of histograms", text

@@ -43,7 +43,8 @@ AT_THE_DATABASE = {
     "server.port": 5433,
 }
 CONFLICT = AttemptEnded(
-    EVENT, 1, 0.0, T0, T0 + 5 * MS, "conflict", "SerializationFailure", "40001", "OC000"
+    *(EVENT, 1, 0.0, T0, T0 + 5 * MS, "conflict", "SerializationFailure", "40001", "OC000"),
+    entities=("Account/4711", "Order/7"),
 )
 RETRY = retry(EVENT, 1, 0.104)
 COMMITTED = AttemptEnded(EVENT, 2, 0.104, T0 + 109 * MS, T0 + 112 * MS, "committed")
@@ -148,6 +149,7 @@ def test_a_conflict_is_an_error_with_its_sqlstate_and_class(recorder: Recorder) 
         "outbox.attempt.number": 1,
         "outbox.attempt.outcome": "conflict",
         "outbox.attempt.oc_class": "OC000",
+        "outbox.attempt.entities": "Account/4711, Order/7",
     }
     assert second.status.status_code is StatusCode.UNSET
     assert attributes_of(second) == {

@@ -47,7 +47,6 @@ def test_the_origin_retries_three_times_after_100_200_and_400_ms() -> None:
         ({"max_connections": 0}, "max_connections must be above 0"),
         ({"max_idle": -1}, "max_idle must be 0 or more, got -1"),
         ({"backlog_check": 0}, "backlog_check must be above 0, got 0"),
-        ({"conflict_report": 0}, "conflict_report must be above 0, got 0"),
         ({"connections": "few"}, "connections must be new or pool, got few"),
         ({"form": "double"}, "form must be auto, single or plain, got double"),
         ({"source": ""}, "source must not be empty"),

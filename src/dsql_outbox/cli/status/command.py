@@ -20,12 +20,11 @@ from dsql_outbox.cli.output import (
 from dsql_outbox.cli.signals import READ_ONLY
 from dsql_outbox.cli.tool_call import called
 from dsql_outbox.operations.attention import Attention, attention, verdict
-from dsql_outbox.operations.conflicts import MAX_HOURS, ConflictReader
 from dsql_outbox.operations.status import Status, StatusReader
 from dsql_outbox.outbox.database.database import Database
 
 from .live_view import watch
-from .tables import TextTable, conflict_tables, tables_of, text_of
+from .tables import TextTable, tables_of, text_of
 
 _ATTENTION: Final = 5
 
@@ -35,7 +34,6 @@ _ATTENTION: Final = 5
 Examples:
   dsql-outbox status --database postgresql://localhost/shop
   dsql-outbox status --watch --interval 5
-  dsql-outbox status --conflicts --hours 24
 
 Exit codes: 0 when the status was read, 2 wrong usage, 69 the database cannot be
 reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
@@ -55,20 +53,6 @@ reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
     metavar="SECONDS",
     help="With --watch, the time between two reads.",
 )
-@option(
-    "--conflicts",
-    "of_conflicts",
-    is_flag=True,
-    show_default=False,
-    help="Show the entities that conflict most instead, with the cost and a remedy.",
-)
-@option(
-    "--hours",
-    type=click.FloatRange(min=0, max=MAX_HOURS, min_open=True),
-    default=1.0,
-    metavar="HOURS",
-    help="With --conflicts, the period to report.",
-)
 @with_database(READ_ONLY, duty="reader")
 def status(
     *,
@@ -76,8 +60,6 @@ def status(
     as_json: bool,
     watched: bool,
     interval: float,
-    of_conflicts: bool,
-    hours: float,
 ) -> None:
     """Show the backlog, the failures and the publishers.
 
@@ -87,16 +69,9 @@ def status(
     With --watch it also shows rates, from the statistics that PostgreSQL keeps. They are some
     seconds late, and unknown on Aurora DSQL. While the database cannot be reached, --watch
     reports that and continues.
-
-    With --conflicts it shows the conflicts that writers have reported (docs/conflicts.md).
     """
-    if watched and of_conflicts:
-        raise click.UsageError("--conflicts and --watch exclude each other")
     if watched:
         watch(database, interval, as_json=as_json)
-    elif of_conflicts:
-        report = called(ConflictReader(database), lambda reader: reader.read(hours=hours))
-        _show(report, conflict_tables(report), as_json=as_json)
     else:
         now = called(StatusReader(database), StatusReader.read)
         if as_json:

@@ -1,12 +1,11 @@
-"""A status and a conflict report as text tables."""
+"""A status as text tables."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from dsql_outbox.cli.output import columns, counted, filled_state, shown_width, with_first_place
+from dsql_outbox.cli.output import columns, filled_state, shown_width, with_first_place
 from dsql_outbox.observability.shown_text import duration
 from dsql_outbox.operations.attention import refusal_reason
-from dsql_outbox.operations.conflicts import REMEDIES, ConflictReport, ContendedEntity
 from dsql_outbox.operations.status import ArchiveStatus, Seen, Shard, Status, TargetStatus
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 
@@ -181,36 +180,3 @@ def text_of(tables: Sequence[TextTable]) -> str:
     """The tables as text that fits a terminal, with empty lines between them."""
     width = shown_width()
     return "\n\n".join("\n".join(columns((each.header, *each.rows), width)) for each in tables)
-
-
-def conflict_tables(report: ConflictReport) -> list[TextTable]:
-    """The totals, then the entities with their remedies, then the meaning of these."""
-    tables = [TextTable(("conflicts", f"in the last {report.hours:g} h"), list(_totals(report)))]
-    if report.entities:
-        header = ("entity", "conflicts", "alone", "time lost", "exhausted", "ago", "remedy")
-        tables.append(TextTable(header, list(map(_row, report.entities))))
-        named = {entity.remedy for entity in report.entities}
-        rows = [(remedy, text) for remedy, text in REMEDIES.items() if remedy in named]
-        tables.append(TextTable(("remedy", "what to do"), rows))
-    return tables
-
-
-def _totals(report: ConflictReport) -> Iterator[tuple[str, str]]:
-    yield "transactions", f"{report.transactions:,}"
-    yield "exhausted", counted(report.exhausted, "event")
-    yield "time lost", duration(report.lost_seconds)
-    yield "reported by", counted(report.writers, "report") + " of writers"
-    if report.is_partial:
-        yield "left out", "entities with few conflicts"
-
-
-def _row(entity: ContendedEntity) -> tuple[str, ...]:
-    return (
-        f"{entity.entity_type}/{entity.entity_id}",
-        f"{entity.conflicts:,}",
-        f"{entity.alone:,}",
-        duration(entity.lost_seconds),
-        f"{entity.exhausted:,}",
-        duration(entity.seen_seconds),
-        entity.remedy,
-    )

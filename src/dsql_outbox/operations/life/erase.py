@@ -305,8 +305,6 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
             is_moved = self._renames and await transaction.execute("erase_entity_open", row)
             if is_moved:
                 await transaction.execute("erase_entity_delete", row)
-                named = {"text": _encode(key["entity_id"]).decode()}
-                await transaction.execute("erase_conflicts", named)
             new_id = self._erasure.pseudonym if is_moved else key["entity_id"]
             await transaction.execute("erasure_finish", {**row, "done": done, "new_id": new_id})
 

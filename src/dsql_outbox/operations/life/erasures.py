@@ -43,7 +43,7 @@ class Erasures(Operator):
         self._database = database
         # Neither the backlog nor conflicts concern it, and an archivist may not read them.
         given = settings or WriterSettings()
-        self._settings = replace(given, backlog_check=None, conflict_report=None)
+        self._settings = replace(given, backlog_check=None)
 
     def erase(  # noqa: PLR0913 - one argument per option
         self,
