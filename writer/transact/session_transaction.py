@@ -104,6 +104,9 @@ class SessionTransaction(RunTransaction):
         self._driver: Any = None
         self._run: Watcher | None = None
         self._proof: Callable[[], None] | None = None
+        self._is_committed = False
+        self._commit_error: BaseException | None = None
+        """What came instead of the answer that the COMMIT was done."""
         self._has_failed = False
         self._is_lost = False
 
@@ -226,13 +229,15 @@ class SessionTransaction(RunTransaction):
         try:
             session.commit()
         except Exception as error:
-            # SQLAlchemy keeps the transaction of a connection whose COMMIT failed.
-            was_committed = gate.sent and self._connection.get_transaction() is None
-            if not was_committed or is_interrupt(error):
+            if is_interrupt(error) or not (self._is_committed or self._commit_error):
                 raise
-            _tell_hook(error)
-        if not gate.sent:
+            if self._is_committed:
+                _tell_hook(error)
+        if self._is_committed:
+            return
+        if self._commit_error is None:
             self._refuse(_NOT_COMMITTED)
+        raise self._commit_error  # the session's own class may have swallowed it
 
     def _send_proof(self, proof: Statements, gate: Gate) -> None:
         try:
@@ -244,11 +249,17 @@ class SessionTransaction(RunTransaction):
         gate.admit_commit()
 
     def _commit_behind_proof(self, commit: Callable[[], None]) -> None:
-        """Prove the run before its COMMIT, or refuse a COMMIT of the function."""
-        if self._proof is None:
+        """Prove the run before its COMMIT, or refuse a COMMIT of the function, or another one."""
+        proof, self._proof = self._proof, None
+        if proof is None:
             self._refuse(_COMMITTED)
-        self._proof()
-        commit()
+        try:
+            proof()
+            commit()
+        except BaseException as error:
+            self._commit_error = error
+            raise
+        self._is_committed = True
 
     def _close(self, error: BaseException | None, session: Any) -> None:
         try:
@@ -292,6 +303,8 @@ class SessionTransaction(RunTransaction):
         if not isinstance(error, Exception) or is_interrupt(error):
             _end_connection(context)  # in the middle of a statement
             return None
+        if error is self._commit_error:
+            self._commit_error = context.sqlalchemy_exception or error
         self._is_lost = self._is_lost or context.is_disconnect
         late = psycopg.OperationalError(TOO_LATE) if self._watch.has_ended_it else None
         state = sqlstate_of(error)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from tests.support.writer import workload_s
@@ -149,3 +150,53 @@ def test_the_timeout_ends_the_call(open_door: OpenDoor, proxy: PostgresProxy, ow
     with pytest.raises(Exception, match="before the deadline"):
         open_door(proxy.url).transact(Both(), timeout=0.5)
     assert own_rows(own) == 0
+
+
+class Swallowing(Session):
+    """A session whose class makes a rollback of a COMMIT that failed."""
+
+    def commit(self) -> None:
+        try:
+            super().commit()
+        except Exception:  # noqa: BLE001 - as such classes do it
+            self.rollback()
+
+
+class TryingAgain(Session):
+    """A session whose class rolls back, and commits again what is left."""
+
+    def commit(self) -> None:
+        try:
+            super().commit()
+        except Exception:  # noqa: BLE001 - as above
+            self.rollback()
+            self.execute(text("SELECT 1"))
+            super().commit()
+
+
+@pytest.mark.parametrize("kind", [Swallowing, TryingAgain])
+@pytest.mark.parametrize("end", ["conflict", "cut", "cut after", "constraint"])
+def test_a_commit_counts_by_its_answer_whatever_the_class_of_the_session_makes_of_it(
+    open_door: OpenDoor, proxy: PostgresProxy, own: Tables, kind: type[Session], end: str
+) -> None:
+    door = open_door(proxy.url, kind=kind)
+    function = Both()
+    match end:
+        case "conflict":
+            proxy.refuse(1, at="commit")
+        case "cut":
+            proxy.cut("before", matching="COMMIT")
+        case "cut after":
+            proxy.cut("after_commit", matching="COMMIT")
+        case _:
+            proxy.refuse(1, at="commit", sqlstate="23503", message="no such parent")
+    if end == "constraint":
+        with pytest.raises(DBAPIError, match="no such parent"):
+            door.transact(function)
+        assert (own_rows(own), ids(own)) == (0, set())
+        return
+    receipt = door.transact(function)
+    runs = 1 if end == "cut after" else 2
+    assert own.execute("SELECT n FROM own WHERE n > 0") == [{"n": runs}]
+    assert receipt.attempts == len(function.sessions) == runs
+    own.assert_true_to({receipt.event_id: receipt})
