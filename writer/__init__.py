@@ -37,9 +37,10 @@ callers that `append_to` takes, and `coalesce` is group commit.
    - Collision, a unique violation: a look-up of the id. If the event is stored, `settle_found`
      ends the call at once. If not, the collision counts as a conflict for the budget and the
      receipt, but takes no turn.
-   - The subject is not at `expected_version`: `settle_stale` ends the call with `StaleVersion`.
-     An event in doubt is looked up first. It ends with `OutcomeUnknown` if the subject is behind
-     that version, since the lost attempt may still commit.
+   - The subject is not at `expected_version`: a look-up of the id, since the event itself may have
+     moved the subject. If it is not stored, `settle_stale` ends the call with `StaleVersion`, or
+     with `OutcomeUnknown` if an attempt is in doubt and the subject is behind that version, since
+     the lost attempt may still commit.
    - No answer, as after a lost COMMIT: the event may be stored. After the wait, the attempt
      begins with a look-up, on any connection. If the stored event has the `write_id` of this
      call, that attempt was committed, and the call has its receipt. With another `write_id`,
@@ -100,8 +101,9 @@ the connections only:
 2. At the first use of a writer, `learn_layout` runs on a connection of the writer.
 3. `CallerSession.run` sends the statement of a write in the caller's transaction, in one round
    trip. Nothing is retried, and the caller commits.
-4. A collision is looked up on a connection of the writer: `DuplicateEvent`. If the single form
-   was refused, `prove_form` asks on such a connection which form the caller's next try gets.
+4. A collision or a stale version is looked up on a connection of the writer: `DuplicateEvent`.
+   If the single form was refused, `prove_form` asks on such a connection which form the caller's
+   next try gets.
 5. After any error, `CallerSession.fail` sends a statement that fails, unless the transaction has
    failed already. So the caller cannot commit rows without their event.
 """

@@ -152,18 +152,16 @@ class EventWrite(Work):
 
         If an earlier event of the batch touches that subject, the reported version
         includes it although it was rolled back. Then the events before this one are written
-        first. After an attempt in doubt, that attempt itself may have changed the version,
-        so the event is looked up.
+        first. The event itself may have changed the version, by an attempt in doubt or by an
+        earlier call, so it is looked up.
         """
         place = batch.index(pending)
         if any(earlier.touches_subject_of(pending) for earlier in batch[:place]):
             return self._go_on_with([batch[:place], batch[place:]])
-        if pending.in_doubt:
-            found = yield from self._look_up([pending])
-            if isinstance(found, DatabaseFailure):
-                return self._again_within_budget(batch, found)
-            _drop_found(still_open([pending]), found)
-        if pending.is_open:
+        found = yield from self._look_up([pending])
+        if isinstance(found, DatabaseFailure):
+            return self._again_within_budget(batch, found)
+        if _drop_found(still_open([pending]), found):
             pending.settle_stale(actual, failure)
         return self._go_on_with([[other for other in batch if other is not pending]])
 

@@ -10,7 +10,7 @@ import psycopg
 
 from dsql_outbox.outbox.arguments import require_seconds
 from dsql_outbox.outbox.database.fork import call_in_children
-from dsql_outbox.outbox.errors import WriterClosed
+from dsql_outbox.outbox.errors import StaleVersion, WriterClosed
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.failure import FailureKind, kind_of, refuses_form
 from dsql_outbox.outbox.receipt import Receipt
@@ -217,7 +217,7 @@ class Programs:
         if refuses_form(error):
             gate = Gate(self._core.settings.timeout)
             yield from Acts(self._core, self._connections, gate).prove_form()
-        elif kind_of(error) is FailureKind.COLLISION:
+        elif isinstance(error, StaleVersion) or kind_of(error) is FailureKind.COLLISION:
             with suppress(psycopg.Error):  # without a look-up, the driver's error is raised
                 look_up = partial(find, self._core, [joined.prepared.event.id])
                 joined.refuse((yield from self._connections.lend(look_up)), error)

@@ -54,7 +54,7 @@ class Joined:
     def refuse(self, present: Mapping[UUID, Found], error: Exception) -> None:
         """Raise `DuplicateEvent` if the look-up found the event.
 
-        Otherwise the unique violation concerns another key.
+        Otherwise a unique violation concerns another key, and the subject was changed by others.
         """
         event = self.prepared.event
         found = present.get(event.id)

@@ -164,7 +164,7 @@ class Call(Work, Generic[T]):
         if (
             failure is not None
             and failure.kind is FailureKind.COLLISION
-            and run.collided_event() is None
+            and run.suspect(failure.error) is None
         ):
             return failure._replace(kind=FailureKind.FATAL)  # the key of a table of the caller
         return failure
@@ -182,12 +182,12 @@ class Call(Work, Generic[T]):
         run, first = self._current, failure
         if run.needs_plain:
             return Again([self])
-        suspect = run.collided_event() if failure.kind is FailureKind.COLLISION else None
-        if failure.kind not in RETRIED:
-            suspect = self.fence  # a lost run may have committed: report no failure then
-        if suspect is not None:
-            unanswered = yield from self._look_up(suspect)
-            if unanswered is not None and failure.kind is FailureKind.COLLISION:
+        suspect = run.suspect(failure.error)
+        # A lost run may have committed: report no failure then.
+        fence = None if failure.kind in RETRIED else self.fence
+        if (asked := fence or suspect) is not None:
+            unanswered = yield from self._look_up(asked)
+            if unanswered is not None and suspect is not None:
                 failure = unanswered
         if not self.is_open:
             return Again()
@@ -344,7 +344,7 @@ class Run(FunctionRun, Generic[T]):
         self._ordinals = count()
         self.appended: set[UUID] = set()
         """The ids of the events whose append succeeded."""
-        self._collision: tuple[UUID, Exception] | None = None
+        self._suspect: tuple[UUID, Exception] | None = None
         self._stale: StaleVersion | None = None
         self._refused: Exception | None = None
 
@@ -402,7 +402,7 @@ class Run(FunctionRun, Generic[T]):
 
     @contextmanager
     def record_append(self, event_id: UUID, before: TransactionStatus) -> Generator[None]:
-        """Record an append: its event may be the fence, or violate a unique key.
+        """Record an append: its event may be the fence, or be stored already.
 
         Raises `TransactionMisused` if this run itself appended an event of that id before.
         A unique violation that is not recorded concerns a table of the caller.
@@ -411,14 +411,14 @@ class Run(FunctionRun, Generic[T]):
         try:
             yield
         except StaleVersion as stale:
-            self._stale = stale
+            self._stale, self._suspect = stale, (event_id, stale)
             raise
         except Exception as error:
             if kind_of(error) is FailureKind.COLLISION:
                 if event_id in self.appended:
                     self.misuse = _appended_twice(event_id)
                     raise self.misuse from None
-                self._collision = event_id, error
+                self._suspect = event_id, error
             raise
         self.appended.add(event_id)
         if self.fence is None:
@@ -432,13 +432,15 @@ class Run(FunctionRun, Generic[T]):
         number = str(len(self.appended))
         return {"number": number, "ids": plain_array(self.appended), "write_id": self.id}
 
-    def collided_event(self) -> UUID | None:
-        """Return the event whose append violated a unique key, if that ended this run."""
-        failure = self.failures[0] if self.failures else self._refused
-        if self._collision is None or failure is None:
+    def suspect(self, error: Exception) -> UUID | None:
+        """Return the event that may be stored already, if its append ended this run by this error.
+
+        Its append violated a unique key, or found its subject at another version.
+        """
+        if self._suspect is None:
             return None
-        event_id, error = self._collision
-        return event_id if self._is_within(failure, error) else None
+        event_id, of_append = self._suspect
+        return event_id if self._is_within(error, of_append) else None
 
     def judge_guard(self, error: Exception) -> Verdict:
         """Judge the error of a guard. It reads our tables, so its error may get our name."""

@@ -127,8 +127,9 @@ def test_a_conflict_costs_the_pool_one_connection(
     assert (proxy.opened, proxy.closed) == (3, 1)
 
 
+@pytest.mark.parametrize("expected", [None, 0])
 def test_a_duplicate_is_told_and_nothing_of_the_session_is_stored(
-    open_door: OpenDoor, proxy: PostgresProxy, own: Tables, url: str
+    open_door: OpenDoor, proxy: PostgresProxy, own: Tables, url: str, expected: int | None
 ) -> None:
     event = workload_s.car_created()
     with Writer(Database(url)) as other:
@@ -136,7 +137,7 @@ def test_a_duplicate_is_told_and_nothing_of_the_session_is_stored(
 
     def function(session: Session, append: Any) -> None:
         session.add(Own(n=1))
-        append(event)
+        append(event, expected_version=expected)
 
     with pytest.raises(DuplicateEvent) as raised:
         open_door(proxy.url).transact(function)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any, Literal
 from uuid import UUID
 
@@ -157,9 +158,9 @@ def test_a_stale_version_and_a_duplicate_are_told_alike_by_each_driver(
         caller.append(workload_s.car_created(), expected_version=3)
     assert (stale.value.expected, stale.value.actual) == (3, 1)
     caller.rollback()
-    for event in (stored, workload_s.loan_created(id=stored.id)):
+    for event, expected in product((stored, workload_s.loan_created(id=stored.id)), (None, 4)):
         with pytest.raises(DuplicateEvent) as duplicate:
-            caller.append(event)
+            caller.append(event, expected_version=expected)
         assert duplicate.value.event_id == stored.id
         assert duplicate.value.same_content == (event is stored)
         caller.rollback()

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from functools import partial
+from uuid import uuid4
 
 import pytest
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, outcome_of, with_workers
 from tests.support.writer.checked_tables import Outcome, Tables
 
-from dsql_outbox.outbox import Database, Event, Receipt, StaleVersion
+from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, Receipt, StaleVersion
 from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer, http_status
+from dsql_outbox.writer.attempt.pending import OnDuplicate
 from dsql_outbox.writer.http_status import HttpAnswer
 
 WRITERS = 8
@@ -106,3 +108,54 @@ def test_in_one_call_each_event_may_build_on_the_one_before(url: str, tables: Ta
     assert isinstance(stale, StaleVersion)
     assert (stale.expected, stale.actual) == (1, 2)
     tables.assert_true_to({e.id: o for e, o in zip(events, outcomes, strict=True)})
+
+
+def through_write(writer: Writer, event: Event, on_duplicate: OnDuplicate) -> Receipt:
+    return writer.write(event, expected_version=0, on_duplicate=on_duplicate)
+
+
+def through_write_many(writer: Writer, event: Event, on_duplicate: OnDuplicate) -> Receipt:
+    other = workload_s.car_created(str(uuid4()))
+    ends = writer.write_many([other, event], expected_versions=[0, 0], on_duplicate=on_duplicate)
+    assert isinstance(ends[0], Receipt)
+    if isinstance(ends[1], Exception):
+        raise ends[1]
+    return ends[1]
+
+
+def through_transact(writer: Writer, event: Event, on_duplicate: OnDuplicate) -> Receipt:
+    return writer.transact(
+        lambda transaction: transaction.append(event, expected_version=0),
+        on_duplicate=on_duplicate,
+    )
+
+
+VERBS = [through_write, through_write_many, through_transact]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_event_that_comes_again_with_its_version_is_told_as_stored(
+    url: str, tables: Tables, verb: Callable[[Writer, Event, OnDuplicate], Receipt]
+) -> None:
+    """Its own change, and no other one, has moved the version: as after `OutcomeUnknown`."""
+    event = workload_s.car_created()
+    with Writer(Database(url), QUICK) as writer:
+        receipt = writer.write(event, expected_version=0)
+        again = verb(writer, event, "return")
+        assert (again.status, again.entities) == ("duplicate", receipt.entities)
+    for sent in (event, Event.new("CarSold", [Entity("Car", "CAR-1")], id=event.id)):
+        with Writer(Database(url), QUICK) as writer, pytest.raises(DuplicateEvent) as told:
+            verb(writer, sent, "error")
+        assert told.value.same_content == (sent is event)
+    assert [row["id"] for row in tables.events()].count(event.id) == 1
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_look_up_that_fails_tells_no_stale_version(
+    proxy: PostgresProxy, verb: Callable[[Writer, Event, OnDuplicate], Receipt]
+) -> None:
+    event = workload_s.car_created()
+    with Writer(Database(proxy.url), QUICK) as writer:
+        writer.write(event, expected_version=0)
+        proxy.cut("before", matching="WHERE id = ")
+        assert verb(writer, event, "return").status == "duplicate"
