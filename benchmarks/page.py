@@ -188,7 +188,7 @@ def loading(conditions: Conditions) -> _Table:
 
 
 def _loaded(url: str, number: int, options: Sequence[str]) -> _Row:
-    seconds, memory, code, receipts = load(url, number, _BATCH, *options)
+    seconds, memory, code, receipts = load(url, number, *options)
     if (code, receipts) != (0, number):
         raise RuntimeError(f"write ended with {code} after {receipts:,} receipts")
     return f"{seconds:.1f} s", f"{number / seconds:,.0f}", f"{memory.peak:.0f} MiB"

@@ -38,7 +38,7 @@ def large(conditions: Conditions) -> list[float]:
 
 
 def command(conditions: Conditions) -> list[float]:
-    """``write --batch 500`` over the bare statement; its peak memory in MiB, and the growth in %.
+    """``write`` over the bare statement; its peak memory in MiB, and the growth in %.
 
     The memory is that of the worst round.
     """
@@ -50,7 +50,7 @@ def command(conditions: Conditions) -> list[float]:
         for _ in range(conditions.sizes.loads):
             (theirs,) = _rounds(field, {_BARE: _BATCHES}, 1)[_BARE]
             url = new_database(conditions.server, "load")
-            seconds, memory, code, receipts = load(url, conditions.sizes.load, 500)
+            seconds, memory, code, receipts = load(url, conditions.sizes.load)
             if (code, receipts) != (0, conditions.sizes.load):
                 raise RuntimeError(f"write ended with {code} after {receipts:,} receipts")
             bare.append(theirs.rate)

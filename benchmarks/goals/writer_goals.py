@@ -25,7 +25,7 @@ WRITER = [
     Line(
         "command",
         [
-            Goal("write --batch 500 / bare asyncpg statement", 0.6),
+            Goal("the command write / bare asyncpg statement", 0.6),
             Goal("the same: peak memory", 120, most=True, unit=" MiB"),
             Goal("the same: growth of memory", 10, most=True, unit=" %"),
         ],

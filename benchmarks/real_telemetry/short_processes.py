@@ -1,10 +1,13 @@
 """Commands that end after seconds, each of which exhausts its retries once, are all counted."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
-from tests.support.commands import run
 from tests.support.telemetry.dashboards import panels
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
@@ -49,8 +52,14 @@ def _exhausted(prometheus: Prometheus) -> float:
 
 
 def _write(prometheus: Prometheus, stage: Stage, number: int) -> int:
-    environment = {
-        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{prometheus.url}/api/v1/otlp/v1/metrics"
+    environment = os.environ | {
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{prometheus.url}/api/v1/otlp/v1/metrics",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_SERVICE_NAME": "dsql-outbox-write",
     }
+    scripts = Path(sys.executable).parent
+    programs = [scripts / "opentelemetry-instrument", scripts / "dsql-outbox"]
+    words = [*map(str, programs), "write", "--database", stage.proxy.url]
     event = workload_s.car_created(f"car-{number}").to_json() + b"\n"
-    return run("write", "--database", stage.proxy.url, stdin=event, env=environment).code
+    return subprocess.run(words, input=event, env=environment, check=False).returncode

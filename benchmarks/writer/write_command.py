@@ -64,9 +64,9 @@ def pieces(number: int) -> Iterator[bytes]:
         yield b"".join(event(f"CAR-{n // PER_SUBJECT:07}", n) + b"\n" for n in these)
 
 
-def load(url: str, number: int, batch: int, *options: str) -> tuple[float, Memory, int, int]:
+def load(url: str, number: int, *options: str) -> tuple[float, Memory, int, int]:
     """Run the command; return its seconds, memory, exit code and number of receipts."""
-    words = ["write", "--database", url, "--batch", str(batch), *options]
+    words = ["write", "--database", url, *options]
     with TemporaryFile() as receipts:
         began = perf_counter()
         process = subprocess.Popen(

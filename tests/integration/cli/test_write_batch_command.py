@@ -1,4 +1,4 @@
-"""``dsql-outbox write --batch``: many events in one transaction."""
+"""``dsql-outbox write``: many events in one transaction."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,9 +9,19 @@ import pytest
 from tests.support.commands import Command, invoke, lines
 from tests.support.writer.written_events import event, failures, ids, receipts, summary
 
+from dsql_outbox.cli.write import command
 from dsql_outbox.testing import PostgresProxy
 
 AsFile = Callable[[Sequence[bytes]], Path]
+
+
+@pytest.fixture(autouse=True)
+def batch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "BATCH", getattr(request, "param", 25))
+
+
+def in_batches(of: int) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("batch", [of], indirect=True)
 
 
 @pytest.fixture
@@ -36,35 +46,35 @@ def test_events_at_hand_share_a_transaction_and_keep_their_order_per_subject(
     url: str, sql: psycopg.Connection[Any], file: AsFile
 ) -> None:
     events = [event(f"car-{n % 3}", n) for n in range(60)]
-    done = invoke("write", "--database", url, "--batch", 25, file(events))
+    done = invoke("write", "--database", url, file(events))
     assert done.code == 0
     assert transactions(sql) == [25, 25, 10]
     versions = {str(r.event_id): r.entities[0].version for r in receipts(done.out)}
     assert [versions[one] for one in ids(events)] == [1 + n // 3 for n in range(60)]
 
 
+@in_batches(1)
 def test_of_one_each_event_has_a_transaction_of_its_own(
     url: str, sql: psycopg.Connection[Any]
 ) -> None:
-    assert (
-        invoke("write", "--database", url, "--batch", 1, stdin=lines([event(), event()])).code == 0
-    )
+    assert invoke("write", "--database", url, stdin=lines([event(), event()])).code == 0
     assert transactions(sql) == [1, 1]
 
 
 def test_slow_input_is_not_held_back_for_a_full_batch(url: str) -> None:
-    with Command("write", "--database", url, "--batch", 100) as command:
+    with Command("write", "--database", url) as command:
         for one in (event(), event()):
             command.feed(one + b"\n")
             assert receipts(command.line())[0].event_id.hex == ids([one])[0].replace("-", "")
         assert command.finish().code == 0
 
 
+@in_batches(100)
 def test_a_second_run_returns_the_duplicates_of_a_batch_by_one_look_up(
     proxy: PostgresProxy, file: AsFile
 ) -> None:
     events = [event(f"car-{n}") for n in range(200)]
-    flags = ["--database", proxy.url, "--batch", 100, "--on-duplicate", "return"]
+    flags = ["--database", proxy.url, "--on-duplicate", "return"]
     assert invoke("write", *flags, file(events[:150])).code == 0
     proxy.reset_counts()
     done = invoke("write", *flags, file(events))
@@ -79,7 +89,7 @@ def test_a_second_run_returns_the_duplicates_of_a_batch_by_one_look_up(
 
 def test_duplicates_are_failures_each_by_name_if_so_wished(url: str, file: AsFile) -> None:
     events = [event(f"car-{n}") for n in range(4)]
-    flags = ["--database", url, "--batch", 10]
+    flags = ["--database", url]
     assert invoke("write", *flags, file(events[1:3])).code == 0
     done = invoke("write", *flags, file(events))
     assert done.code == 1
@@ -92,7 +102,7 @@ def test_an_event_that_the_database_refuses_does_not_take_its_batch_along(
 ) -> None:
     sql.execute("ALTER TABLE outbox.entities ADD CHECK (entity_id <> 'bad')")
     events = [event("bad" if n == 5 else f"car-{n}") for n in range(12)]
-    done = invoke("write", "--database", url, "--batch", 12, file(events))
+    done = invoke("write", "--database", url, file(events))
     assert done.code == 1
     assert [(f["line"], f["error"]) for f in failures(done.err)] == [(6, "CheckViolation")]
     assert summary(done.err)["stored"] == 11
@@ -103,25 +113,8 @@ def test_a_conflicted_batch_is_retried_and_told_per_event(
 ) -> None:
     proxy.refuse(1)
     events = [event(f"car-{n}") for n in range(6)]
-    flags = ["--database", proxy.url, "--batch", 6]
+    flags = ["--database", proxy.url]
     done = invoke("write", *flags, file(events))
     assert done.code == 0
     assert {(r.attempts, r.conflicts) for r in receipts(done.out)} == {(2, 1)}
     assert summary(done.err)["retried"] == 6
-
-
-def test_an_unreachable_database_ends_it_and_says_where_to_go_on(
-    proxy: PostgresProxy, file: AsFile
-) -> None:
-    proxy.pause_listening()
-    flags = ["--database", proxy.url, "--max-outage", 0, "--batch", 10]
-    done = invoke("write", *flags, file([event("car") for _ in range(100)]))
-    assert (done.code, done.out) == (69, b"")
-    assert len(failures(done.err)) == 10, "the batch in flight, and none of the rest"
-    assert "stopped: the database cannot be reached; write again from line 1 of " in done.err
-
-
-def test_an_empty_batch_is_wrong_usage(url: str) -> None:
-    done = invoke("write", "--database", url, "--batch", 0)
-    assert done.code == 2
-    assert "Invalid value for '--batch'" in done.err

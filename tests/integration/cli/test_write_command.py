@@ -1,21 +1,26 @@
 """``dsql-outbox write`` on a real PostgreSQL; a process where signals or pipes are the point."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
-from socket import gethostname
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
 from click.testing import CliRunner
-from tests.support.commands import invoke, lines, run
+from tests.support.commands import invoke, lines
 from tests.support.writer.written_events import SUMMARY, event, failures, ids, receipts, summary
 
 from dsql_outbox.cli.main import main
+from dsql_outbox.cli.write import command
 from dsql_outbox.cli.write.inputs import MAX_LINE_BYTES
 from dsql_outbox.testing import OtlpReceiver, PostgresProxy
+
+SCRIPTS = Path(sys.executable).parent
 
 
 def test_every_event_gets_a_receipt_and_the_last_line_sums_up(url: str) -> None:
@@ -54,43 +59,18 @@ def test_files_and_standard_input_are_kept_byte_for_byte(
     assert sorted(text.encode() for (text,) in stored) == sorted([spaced, lean, *stdin])
 
 
-def test_topic_and_headers_are_those_of_every_event(url: str, sql: psycopg.Connection[Any]) -> None:
-    flags = ["--topic", "cars.vip", "--header", "tenant=Zoë=1", "--header", "correlationid=c-1"]
-    done = invoke("write", "--database", url, *flags, stdin=lines([event("a"), event("b")]))
-    assert done.code == 0
-    rows = sql.execute("SELECT topic, headers::text FROM outbox.business_events").fetchall()
-    assert [topic for topic, _ in rows] == ["cars.vip"] * 2
-    assert [json.loads(text) for _, text in rows] == [
-        {"tenant": "Zoë=1", "correlationid": "c-1"}
-    ] * 2
-
-
-@pytest.mark.parametrize(
-    ("flags", "text"),
-    [
-        (["--topic", "a b"], "--topic 'a b' has the character ' ' (U+0020)"),
-        (["--header", "tenant"], "--header 'tenant' is not NAME=VALUE"),
-        (["--header", "id=7"], "--header: headers.id: is set by the outbox"),
-        (["--header", "tenant="], "--header: headers.tenant: must not be empty"),
-    ],
-)
-def test_a_topic_or_header_that_is_none_is_wrong_usage(flags: list[str], text: str) -> None:
-    done = CliRunner().invoke(main, ["write", "--database", "postgresql://nowhere", *flags])
-    assert done.exit_code == 2
-    assert text in done.output
-
-
 @pytest.mark.parametrize("batch", [1, 50])
 @pytest.mark.parametrize("on_duplicate", ["error", "return"])
 def test_a_file_that_is_named_again_has_an_outcome_for_each_of_its_events(
-    url: str, tmp_path: Path, batch: int, on_duplicate: str
+    url: str, tmp_path: Path, batch: int, on_duplicate: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Among other files, and with the same events on standard input, too."""
     again, other, last = tmp_path / "again", tmp_path / "other", tmp_path / "last"
     three, two, one = [event(f"car-{n}") for n in range(3)], [event("x"), event("y")], [event("z")]
     for path, events in ((again, three), (other, two), (last, one)):
         path.write_bytes(lines(events))
-    flags = ["--database", url, "--batch", batch, "--on-duplicate", on_duplicate]
+    flags = ["--database", url, "--on-duplicate", on_duplicate]
+    monkeypatch.setattr(command, "BATCH", batch)
     named = [again, again, other, "-", again, last]
     done = invoke("write", *named, *flags, stdin=lines(three))
     assert "Traceback" not in done.err
@@ -108,9 +88,10 @@ def test_a_file_that_is_named_again_has_an_outcome_for_each_of_its_events(
     assert "stopped" not in done.err
 
 
-def test_events_are_stored_in_the_order_of_input(url: str) -> None:
+def test_events_are_stored_in_the_order_of_input(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "BATCH", 7)
     events = [event(f"car-{n % 3}", n) for n in range(40)]
-    done = invoke("write", "--database", url, "--batch", 7, stdin=lines(events))
+    done = invoke("write", "--database", url, stdin=lines(events))
     assert [str(r.event_id) for r in receipts(done.out)] == ids(events)
     versions = [receipt.entities[0].version for receipt in receipts(done.out)]
     assert versions == [1 + n // 3 for n in range(40)]
@@ -122,9 +103,12 @@ def test_nothing_to_read_is_no_failure(url: str) -> None:
     assert summary(done.err)["stored"] == 0
 
 
-def test_conflicts_and_retries_are_counted_and_logged(proxy: PostgresProxy) -> None:
+def test_conflicts_and_retries_are_counted_and_logged(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "BATCH", 1)
     proxy.refuse(2)
-    done = invoke("write", "--database", proxy.url, "--batch", 1, stdin=lines([event(), event()]))
+    done = invoke("write", "--database", proxy.url, stdin=lines([event(), event()]))
     assert done.code == 0
     assert [(r.attempts, r.conflicts) for r in receipts(done.out)] == [(3, 2), (1, 0)]
     assert summary(done.err) == {
@@ -135,19 +119,21 @@ def test_conflicts_and_retries_are_counted_and_logged(proxy: PostgresProxy) -> N
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S* WARNING Transaction conflict", logged[0])
 
 
-def test_a_failed_event_is_named_and_the_others_are_stored(proxy: PostgresProxy) -> None:
-    proxy.refuse(2)
+def test_a_failed_event_is_named_and_the_others_are_stored(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy.refuse(1, sqlstate="23514", message="refused")
     events = [event(), event(), event()]
     stream = lines([events[0], b'{"eventHeader": 1}', events[1], events[2]])
-    flags = ["--max-retries", 1]
-    done = invoke("write", "--database", proxy.url, *flags, stdin=stream)
+    monkeypatch.setattr(command, "BATCH", 1)
+    done = invoke("write", "--database", proxy.url, stdin=stream)
     assert done.code == 1
     assert [str(r.event_id) for r in receipts(done.out)] == ids(events[1:])
     found = {failure["line"]: failure for failure in failures(done.err)}
     assert found[1] == {
         "eventId": ids(events)[0],
-        "error": "SerializationFailure",
-        "message": "change conflicts with another transaction, please retry: (OC000)",
+        "error": "CheckViolation",
+        "message": "refused",
         "input": "-",
         "line": 1,
     }
@@ -184,13 +170,14 @@ def test_a_stored_event_is_a_failure_or_gives_its_receipt_again(url: str) -> Non
 
 @pytest.mark.parametrize("batch", [1, 10])
 def test_another_event_under_a_stored_id_is_no_duplicate_but_a_failure(
-    url: str, batch: int
+    url: str, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a load that is run again cannot hide an event that is stored nowhere."""
     stored = [event("a"), event("b"), event("c")]
     assert invoke("write", "--database", url, stdin=lines(stored)).code == 0
     others = [event("a", 7, UUID(taken)) for taken in ids(stored)[1:]]
-    flags = ["--database", url, "--batch", batch, "--on-duplicate", "return"]
+    flags = ["--database", url, "--on-duplicate", "return"]
+    monkeypatch.setattr(command, "BATCH", batch)
     done = invoke("write", *flags, stdin=lines([stored[0], *others, event("a")]))
     assert done.code == 1
     assert [r.status for r in receipts(done.out)] == ["duplicate", "committed"]
@@ -249,10 +236,13 @@ def test_missing_tables_end_it_with_the_command_to_run(database_url: str) -> Non
     assert "write again from line 1 of -" in done.err
 
 
-def test_an_unreachable_database_ends_it_and_says_where_to_go_on(proxy: PostgresProxy) -> None:
+def test_an_unreachable_database_ends_it_and_says_where_to_go_on(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "BATCH", 4)
     proxy.pause_listening()
     events = lines(event(f"car-{n}") for n in range(300))
-    flags = ["--max-outage", 0, "--batch", 4]
+    flags = ["--max-outage", 0]
     done = invoke("write", "--database", proxy.url, *flags, stdin=events)
     assert (done.code, done.out) == (69, b"")
     assert len(failures(done.err)) == 4, "those of one transaction, and none of the rest"
@@ -269,26 +259,27 @@ def test_an_outcome_that_is_not_known_is_reported_as_such(proxy: PostgresProxy) 
     assert [failure["error"] for failure in failures(done.err)] == ["OutcomeUnknown"]
 
 
-def test_spans_go_where_the_environment_says(url: str) -> None:
+def test_an_instrumented_command_sends_its_spans(url: str) -> None:
+    """As the page says: the command itself sets up no telemetry."""
+    words = [SCRIPTS / "opentelemetry-instrument", SCRIPTS / "dsql-outbox", "write"]
     with OtlpReceiver() as collector:
-        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
-        # A process of its own: a tracer provider cannot be taken back.
-        assert run("write", "--database", url, stdin=event(), env=env).code == 0
-        spans = collector.spans
-        (resource,) = collector.requests[0].resource_spans
-    assert {span.name for span in spans} == {"outbox.write", "outbox.write.attempt"}
-    names = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
-    assert names["service.name"] == "dsql-outbox-write"
-    assert names["host.name"] == gethostname()
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_SERVICE_NAME": "load",
+        }
+        subprocess.run([*words, "--database", url], input=event(), env=os.environ | env, check=True)
+        assert {span.name for span in collector.spans} == {"outbox.write", "outbox.write.attempt"}
 
 
-def test_every_flag_can_be_set_in_the_environment(proxy: PostgresProxy) -> None:
-    proxy.refuse(1)
+def test_every_flag_can_be_set_in_the_environment(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "BATCH", 1)
+    proxy.refuse(1, sqlstate="23514")
     env = {
         "DSQL_OUTBOX_DATABASE": proxy.url,
         "DSQL_OUTBOX_SCHEMA": "outbox",
-        "DSQL_OUTBOX_BATCH": "1",
-        "DSQL_OUTBOX_MAX_RETRIES": "0",
         "DSQL_OUTBOX_MAX_OUTAGE": "0",
         "DSQL_OUTBOX_ON_DUPLICATE": "return",
     }
@@ -302,8 +293,7 @@ def test_every_flag_can_be_set_in_the_environment(proxy: PostgresProxy) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--batch", "0"], "Invalid value for '--batch'"),
-        (["--max-retries", "-1"], "Invalid value for '--max-retries'"),
+        (["--max-outage", "-1"], "Invalid value for '--max-outage'"),
         (["--on-duplicate", "ignore"], "Invalid value for '--on-duplicate'"),
         (["nowhere.json"], "File 'nowhere.json' does not exist"),
         ([], "no database: give --database URL or set DSQL_OUTBOX_DATABASE"),

@@ -8,9 +8,7 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
-from tests.support.commands import run
 from tests.support.publisher.running_relays import event, sql, until
-from tests.support.writer.written_events import event as written
 
 from dsql_outbox.outbox import Database, SettingsError
 from dsql_outbox.publisher import Publisher, PublisherSettings
@@ -57,17 +55,13 @@ def reads(proxy: PostgresProxy) -> int:
 
 
 @pytest.mark.usefixtures("_never_polls")
-async def test_a_lone_event_of_another_process_arrives_by_a_ring(
-    database: Database, outbox_url: str, sql: psycopg.Connection
+async def test_the_event_of_a_writer_that_ends_at_once_arrives_by_a_ring(
+    database: Database, sql: psycopg.Connection
 ) -> None:
     async with listening(database, sql) as sink:
         with Writer(database, RINGS) as writer:  # a writer that ends at once has rung
             await anyio.to_thread.run_sync(writer.write, event("CAR-1"))
         await until(lambda: len(sink.messages) == 2)
-        words = ("write", "--database", outbox_url, "--doorbell")
-        done = await anyio.to_thread.run_sync(lambda: run(*words, stdin=written("CAR-2")))
-        assert done.code == 0
-        await until(lambda: len(sink.messages) == 3)
 
 
 @pytest.mark.usefixtures("_never_polls")

@@ -7,7 +7,6 @@ from typing import Final, Literal
 
 import anyio
 import click
-import msgspec
 
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED, UNREACHABLE
@@ -15,29 +14,20 @@ from dsql_outbox.cli.logs import LogFormat, announce
 from dsql_outbox.cli.options import option
 from dsql_outbox.cli.progress_line import is_live, live
 from dsql_outbox.cli.signals import Interruption
-from dsql_outbox.cli.telemetry.exports import exporting
-from dsql_outbox.cli.telemetry.metering import measure
-from dsql_outbox.cli.telemetry.tracing import record_spans
-from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.outbox.database.database import Database
-from dsql_outbox.outbox.errors import InvalidEvent
-from dsql_outbox.outbox.event.event_parser import ParsedEvent
-from dsql_outbox.outbox.event.own_headers import parse_headers
-from dsql_outbox.outbox.message import topic_fault
 from dsql_outbox.writer.async_writer import AsyncWriter
 from dsql_outbox.writer.settings import WriterSettings
 
 from .inputs import Inputs
-from .loader import Loader, WriteOutcome
+from .loader import Loader
 from .report import Reporter, Tally
 
-_BATCH: Final = 500
+BATCH: Final = 500
+"""The largest number of events per transaction. More of them store no more per second."""
 _TIMEOUT: Final = 30.0
 """Seconds that a transaction and its retries take at most, unless an outage may last longer."""
-_SERVICE: Final = "dsql-outbox-write"
 
 _OnDuplicate = Literal["error", "return"]
-_Addressed = Callable[[ParsedEvent], ParsedEvent]
 
 
 @click.command(
@@ -62,22 +52,6 @@ Exit codes:
     type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
 )
 @option(
-    "--batch",
-    type=click.IntRange(min=1),
-    default=_BATCH,
-    metavar="EVENTS",
-    help="The largest number of events per transaction. A transaction takes the events that "
-    "were read, and does not wait for more.",
-)
-@option(
-    "--max-retries",
-    type=click.IntRange(min=0),
-    default=None,
-    show_default="as many as fit",
-    help="The largest number of retries of an event after conflicts. They end "
-    f"{_TIMEOUT:g} s after its transaction began, or after --max-outage if longer.",
-)
-@option(
     "--max-outage",
     type=click.FloatRange(min=0),
     default=WriterSettings.max_outage,
@@ -91,35 +65,16 @@ Exit codes:
     help="For an event that is already stored: fail, or print its receipt. "
     "A different event with the same id always fails.",
 )
-@option(
-    "--doorbell",
-    is_flag=True,
-    show_default=False,
-    help="On PostgreSQL, wake the publishers that run with --doorbell after each transaction.",
-)
-@option("--topic", show_default=False, help="The topic of every event, in place of events.TYPE.")
-@click.option(
-    "--header",
-    "headers",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="A header of the message of every event. May be repeated.",
-)
 @with_database(duty="writer", log_flags=True)
 def write(
     *,
     files: tuple[str, ...],
     database: Database,
-    batch: int,
-    max_retries: int | None,
     max_outage: float,
     on_duplicate: _OnDuplicate,
-    doorbell: bool,
-    topic: str | None,
-    headers: Sequence[str],
     log_format: LogFormat,
 ) -> None:
-    """Store events in the order of input, up to --batch of them in one transaction.
+    """Store events in the order of input, up to 500 of them in one transaction.
 
     Reads JSON Lines, one event per line, from each FILE, and from standard
     input for "-" or without a FILE. Every event is stored byte for byte. The
@@ -138,27 +93,12 @@ def write(
     database is out of reach for longer than --max-outage, the command stops reading. In both
     cases it prints where to resume.
     """
-    addressed = _addressed(topic, headers)
     settings = WriterSettings(
-        timeout=max(_TIMEOUT, max_outage),
-        max_retries=max_retries,
-        max_outage=max_outage,
-        max_connections=1 + doorbell,  # a ring takes one that no transaction needs
-        doorbell=doorbell,
+        timeout=max(_TIMEOUT, max_outage), max_outage=max_outage, max_connections=1
     )
-    with exporting() as exports:
-        record_spans(exports, _SERVICE)
-        meters = measure(exports, _SERVICE)
-        store = partial(
-            _store,
-            on_duplicate=on_duplicate,
-            batch=batch,
-            hooks=meters.hooks,
-            addressed=addressed,
-            is_shown=is_live() and log_format == "text",
-        )
-        code = anyio.run(store, database, settings, files)
-    raise click.exceptions.Exit(code)
+    is_shown = is_live() and log_format == "text"
+    store = partial(_store, on_duplicate=on_duplicate, is_shown=is_shown)
+    raise click.exceptions.Exit(anyio.run(store, database, settings, files))
 
 
 async def _store(
@@ -167,21 +107,15 @@ async def _store(
     files: Sequence[str],
     *,
     on_duplicate: _OnDuplicate,
-    batch: int,
-    hooks: Sequence[Hook],
-    addressed: _Addressed,
     is_shown: bool,
 ) -> int:
     """Store all events and return the exit code. Raises `SchemaError` and `MissingRight`."""
     inputs, tally = Inputs(files), Tally()
-    async with AsyncWriter(database, settings, hooks=[tally, *hooks]) as writer:
-
-        async def store(events: Sequence[ParsedEvent]) -> list[WriteOutcome]:
-            return await writer.write_many(map(addressed, events), on_duplicate=on_duplicate)
-
+    async with AsyncWriter(database, settings) as writer:
+        store = partial(writer.write_many, on_duplicate=on_duplicate)
         with _progress(tally, inputs) if is_shown else nullcontext() as print_above:
             report = Reporter(tally, print_above)
-            storing = Loader(store, inputs, report, batch=batch)
+            storing = Loader(store, inputs, report, batch=BATCH)
             interruption = Interruption(storing.stop)
             await interruption.run(storing.run)
     stop_line = storing.stop_line()
@@ -196,22 +130,6 @@ def _progress(tally: Tally, inputs: Inputs) -> AbstractContextManager[Callable[[
     """Show the counts on a terminal. Elsewhere standard error holds one object per failure."""
     total = inputs.size()
     return live(lambda: tally.brief(inputs.bytes_read / total if total else None))
-
-
-def _addressed(topic: str | None, headers: Sequence[str]) -> _Addressed:
-    """Return a function that sets this topic and these headers. Raises `UsageError`."""
-    if topic is not None and (fault := topic_fault(topic)):
-        raise click.UsageError(f"--topic {topic!r} {fault}")
-    pairs = [header.partition("=") for header in headers]
-    if wrong := [header for header, pair in zip(headers, pairs, strict=True) if not pair[1]]:
-        raise click.UsageError(f"--header {wrong[0]!r} is not NAME=VALUE")
-    try:
-        own = parse_headers({name: value for name, _, value in pairs})
-    except InvalidEvent as error:
-        raise click.UsageError(f"--header: {error}") from None
-    if topic is None and not own:
-        return lambda event: event
-    return partial(msgspec.structs.replace, topic=topic, headers=own)
 
 
 def _code(storing: Loader, *, is_whole: bool) -> int:

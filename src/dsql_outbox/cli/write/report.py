@@ -11,7 +11,6 @@ import anyio
 import msgspec
 
 from dsql_outbox.cli.output import counted
-from dsql_outbox.observability.facts import Fact, WriteEnded
 from dsql_outbox.observability.shown_text import visible_json
 from dsql_outbox.outbox.errors import DuplicateEvent, InvalidEvent
 from dsql_outbox.outbox.receipt import Receipt
@@ -23,11 +22,7 @@ from .inputs import Line
 
 @dataclass
 class Tally:
-    """Counts events by result.
-
-    It is also a hook, because only facts report the conflicts of events that fail. A receipt
-    has those of its event.
-    """
+    """Counts events by result. `conflicts` are those of stored events."""
 
     stored: int = 0
     retried: int = 0
@@ -39,15 +34,6 @@ class Tally:
     """How many of the failed events have the id of a different stored event."""
     conflicts: int = 0
     _began: float = field(default_factory=monotonic)
-
-    def __call__(self, fact: Fact, /) -> None:
-        """Add the conflicts of a write that has failed."""
-        if isinstance(fact, WriteEnded) and fact.error is not None:
-            self.conflicts += fact.conflicts
-
-    def skips_successes(self) -> bool:
-        """Only failures are counted by facts, so that a load makes none of its other events."""
-        return True
 
     def add(self, receipt: Receipt) -> None:
         """Count an event that is stored, now or before."""
