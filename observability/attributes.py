@@ -62,7 +62,8 @@ PUBLISH_LEADS_TO: Final = "outbox.publish.leads_to"
 """What follows if the message was not delivered: ``retry``, ``dead_letter`` or ``block``."""
 
 PUBLISH_RESULT: Final = "outbox.publish.result"
-"""The result: ``delivered``, ``retry``, ``rejected``, ``unavailable`` or ``not_attempted``."""
+"""The result: ``delivered``, ``retry``, ``rejected``, ``unavailable``, ``deferred`` or
+``not_attempted``."""
 
 DB_SYSTEM: Final = "db.system.name"
 """Always ``postgresql``, because Aurora DSQL uses its protocol."""

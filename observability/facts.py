@@ -15,7 +15,9 @@ import msgspec
 AttemptOutcome = Literal["committed", "conflict", "in_doubt", "resolved", "failed"]
 WriteStatus = Literal["committed", "duplicate", "failed", "unknown"]
 RetryReason = Literal["conflict", "schema change", "outage"]
-PublishResult = Literal["delivered", "retry", "rejected", "unavailable", "not_attempted"]
+PublishResult = Literal[
+    "delivered", "retry", "rejected", "unavailable", "deferred", "not_attempted"
+]
 PublishConsequence = Literal["retry", "dead_letter", "block"]
 
 

@@ -225,7 +225,7 @@ class LogFacts:
 
     def _take_publish(self, fact: PublishEnded) -> None:
         # The relay logs what concerns a topic or the broker, and not one message.
-        if fact.result in {"retry", "rejected"}:
+        if fact.result in {"retry", "rejected", "deferred"}:
             self._publishes.add((fact.topic, fact.result), partial(_line_of_publish, fact))
 
     def _take_shards(self, fact: ShardsChanged) -> None:

@@ -42,7 +42,7 @@ class Metric(NamedTuple):
 
 _OUTCOMES: Final = ("committed", "conflict", "in_doubt", "resolved", "failed")
 _STATUSES: Final = ("committed", "duplicate", "failed", "unknown")
-_RESULTS: Final = ("delivered", "retry", "rejected", "unavailable", "not_attempted")
+_RESULTS: Final = ("delivered", "retry", "rejected", "unavailable", "deferred", "not_attempted")
 
 WRITES: Final = Metric(
     "outbox.write.calls",

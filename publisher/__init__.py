@@ -18,6 +18,7 @@ from .publisher import Publisher
 from .settings import PublisherSettings
 from .sinks import (
     Answer,
+    Deferred,
     Delivered,
     Destination,
     NotAttempted,
@@ -33,6 +34,7 @@ from .topic_settings import TopicSettings
 __all__ = [
     "Answer",
     "Apply",
+    "Deferred",
     "Delivered",
     "Destination",
     "MapFailed",

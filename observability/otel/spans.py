@@ -50,7 +50,7 @@ _NUMBERED: Final = range(2, 10)
 """The attempts whose number is in the name of the span: few enough for a list of names."""
 
 _FAILED: Final = frozenset(
-    {"conflict", "in_doubt", "failed", "unknown", "retry", "rejected", "unavailable"}
+    {"conflict", "in_doubt", "failed", "unknown", "retry", "rejected", "unavailable", "deferred"}
 )
 
 

@@ -86,14 +86,15 @@ of the memory once, from top to bottom:
 | `fail` | works | `Changes.record` | *outbox*: `Queues.drop` | waits: `RetryTimes.add` |
 | the last `fail` | works | `Changes.bury` | *burying*; the others wait: `Queues.requeue` | waits |
 | `refuse` | is paused | | *outbox*: `Queues.drop` | waits: `RetryTimes.put_off` |
+| `defer` | is paused if nothing is taken | | *outbox*: `Queues.drop` | waits: `RetryTimes.add` |
 | `rest` | | | *waiting*: `Queues.requeue_later` | goes on after 0.1 s |
 | `give_back` | | | *waiting*, or *outbox* in a lost shard | goes on |
 | `withhold` | | | *outbox*: `Queues.drop` | is read again |
 
 `deliver_part` and `skip_part` do the same for rows of a page, which have no other end there. In a
-shard that was lost, `fail` and `refuse` give the row back to the next owner. In a full memory,
-`rest` withholds it. `Settler` writes the changes. After that, `note_buried` and `note_applied` end
-a row that stayed with its subject (*settled*), and the subject goes on.
+shard that was lost, `fail`, `refuse` and `defer` give the row back to the next owner. In a full
+memory, `rest` withholds it. `Settler` writes the changes. After that, `note_buried` and
+`note_applied` end a row that stayed with its subject (*settled*), and the subject goes on.
 
 **One row of a read model that fails**, ``Publisher(database, apply=function)``. The stages are
 *waiting, sent, applying*, and then *outbox* again, or *burying, settled*.
@@ -139,15 +140,18 @@ to the broker's sink.
 3. `Unavailable` blames the topic, and goes to `Outcomes.refuse`. After `TopicPauses.PAUSE` seconds
    one row of the topic is sent as a probe. The first answer that judges a message of the topic ends
    the pause: `Delivered`, `Retry` or `Rejected`.
-4. `NotAttempted` blames nobody. `Outcomes.rest` lets the row wait for 0.1 s, and it is sent again.
+4. `Deferred` blames a part of the broker. `Outcomes.defer` makes the row a `Hold` that counts no
+   attempt and that no table knows. If nothing of the topic was taken since `TopicPauses.PAUSE`, the
+   topic is paused as in 3, and each probe is a row of another subject.
+5. `NotAttempted` blames nobody. `Outcomes.rest` lets the row wait for 0.1 s, and it is sent again.
    If the memory is full, the row is dropped and read again.
-5. Any other error that the sink raises comes to `Sifter` first, which sends the rest of the call in
+6. Any other error that the sink raises comes to `Sifter` first, which sends the rest of the call in
    smaller calls. A message that raises alone, while others get through, gets the answer `Retry`. If
    nothing gets through, the error is raised. `KeptSink` then closes the sink, opens another one and
    raises `SinkUnavailable`. A sink that the caller opened ends the publisher instead.
-6. `SinkUnavailable` blames the broker. After it, `Breaker` waits 0.1 s, twice as long after each
+7. `SinkUnavailable` blames the broker. After it, `Breaker` waits 0.1 s, twice as long after each
    failure that follows, and `OPEN_FOR` seconds after `FAILURES` in a row. Until the broker answers,
    one message at a time is sent as a probe.
-7. `Leases.note_sink_failure` starts the patience. After `broker_patience` seconds the publisher
+8. `Leases.note_sink_failure` starts the patience. After `broker_patience` seconds the publisher
    leaves its shards to others, if there are any that reach the broker.
 """

@@ -8,6 +8,7 @@ bottom: the books and the topic, what the tables must learn (`memory.changes`), 
     skipped         skip         the map leaves it out: as if it were delivered
     failed          fail         it waits for its next attempt, or is given up
     refused         refuse       its topic is paused, and counts no attempt
+    deferred        defer        it waits for its next try, and counts no attempt
     not attempted   rest         it is sent again soon
     lost            give_back    the next owner of its shard finds it
     held back       withhold     its lease or its topic does not allow it: it is read again
@@ -25,6 +26,7 @@ from dsql_outbox.publisher.relay.memory.pages import Page, Part
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks.port import (
+    Deferred,
     Delivered,
     NotAttempted,
     Outcome,
@@ -69,6 +71,8 @@ class Outcomes:
             self.rest(subject)
         elif isinstance(outcome, Unavailable):
             self.refuse(subject, outcome.error)
+        elif isinstance(outcome, Deferred):
+            self.defer(subject, outcome.error)
         else:
             self._note_answer(subject.busy_row)
             self.fail(subject, outcome)
@@ -144,11 +148,31 @@ class Outcomes:
             self.give_back(subject)
             return
         left_out = topics.pause_unmapped(row, now) if is_unmapped else topics.pause(row, now)
-        if left_out is not None:
-            more = f"; {left_out:,} more topics were refused before" if left_out else ""
-            logger.warning("Topic %s takes no messages now: %s%s", row.topic, error, more)
+        self._tell_pause(row.topic, error, left_out)
         # A row that failed earlier is tried again when the topic may work.
         self._read_again(subject, now + topics.PAUSE)
+
+    def defer(self, subject: Subject, error: str) -> None:
+        """Let the subject wait for its next try, which is no attempt: its row is not at fault.
+
+        If the broker takes no message of the topic, the topic is paused. Another subject tries it
+        then, while this one waits: its part of the broker may be the only one that fails.
+        """
+        state, row = self._state, subject.busy_row
+        topics, now = state.topics, state.clock()
+        if subject.shard.is_lost:
+            self.give_back(subject)
+            return
+        hold = subject.busy_hold
+        if hold is None:
+            hold = Hold(row.id, 0, now, row.size)
+            subject.note_failure(hold)
+        hold.deferrals += 1
+        hold.retry_at = now + self._settings.for_topic(row.topic).backoff(hold.deferrals)
+        if topics.note_deferred(row.topic, now):
+            self._tell_pause(row.topic, error, topics.pause(row, now))
+            hold.is_put_off = True  # it is due when the topic takes messages again
+        self._read_again(subject, hold.retry_at)
 
     def rest(self, subject: Subject) -> None:
         """Let the run be sent again soon, since the sink did not attempt it."""
@@ -235,7 +259,7 @@ class Outcomes:
             return False
         if hold.id == row.id:
             self._state.retry_times.forget(subject, row.id)
-            return True
+            return hold.attempts > 0
         if not subject.rows:
             self._state.retry_times.add(subject, hold)
         return False
@@ -273,8 +297,14 @@ class Outcomes:
 
     def _note_answers(self, share: str, topic: str, rows: int, size: int) -> None:
         self._state.rows.shares.note_answers(share, rows, size)
+        self._state.topics.note_taken(topic)
         if self._state.topics.refused:
             self._resume(topic)
+
+    def _tell_pause(self, topic: str, error: str, left_out: int | None) -> None:
+        if left_out is not None:
+            more = f"; {left_out:,} more topics were refused before" if left_out else ""
+            logger.warning("Topic %s takes no messages now: %s%s", topic, error, more)
 
     def _resume(self, topic: str) -> None:
         """End the pause of a topic that was refused, if there is one."""

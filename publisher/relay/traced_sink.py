@@ -23,6 +23,7 @@ from dsql_outbox.outbox.message import TRACE_HEADERS, Message, broken_header
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks.port import (
     Answer,
+    Deferred,
     Delivered,
     Destination,
     NotAttempted,
@@ -42,6 +43,7 @@ _RESULTS: dict[type[Outcome], PublishResult] = {
     Retry: "retry",
     Rejected: "rejected",
     Unavailable: "unavailable",
+    Deferred: "deferred",
     NotAttempted: "not_attempted",
 }
 

@@ -41,6 +41,19 @@ class Unavailable(msgspec.Struct, frozen=True):
     error: str
 
 
+class Deferred(msgspec.Struct, frozen=True):
+    """The broker cannot take this message now; the message is not at fault.
+
+    Examples: one of several queues of its topic is full or has no leader, the server answers 503.
+    Other messages of the topic may be taken. It counts as no attempt. The subject of the message
+    waits with backoff, and other subjects go on. When the broker defers messages of a topic and
+    takes none for some seconds, the relay pauses the topic, as for `Unavailable`. The message may
+    be stored. The text in `error` contains no payload.
+    """
+
+    error: str
+
+
 class NotAttempted(msgspec.Struct, frozen=True):
     """The message was not sent, or its result is unknown; this counts as no attempt.
 
@@ -49,7 +62,7 @@ class NotAttempted(msgspec.Struct, frozen=True):
     """
 
 
-Outcome = Delivered | Retry | Rejected | Unavailable | NotAttempted
+Outcome = Delivered | Retry | Rejected | Unavailable | Deferred | NotAttempted
 
 Answer = Callable[[int, Outcome], None]
 """Takes the outcome of the message with this index in the call of `Sink.publish`."""

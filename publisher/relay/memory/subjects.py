@@ -25,12 +25,13 @@ _RUNS: Final = 4
 
 
 class Hold(msgspec.Struct):
-    """A row that failed `attempts` times; its subject waits until `retry_at`.
+    """A row that failed `attempts` times, or was deferred; its subject waits until `retry_at`.
 
     `retry_at` is a time of the event loop's clock; infinity when blocked. `size` is in bytes.
     `is_stored` says that the database knows this failure. `listed_at` is the `retry_at` with which
     `RetryTimes` has the row, or None. `is_put_off` says that its time had come, but the row could
-    not be sent, for example because its topic is paused.
+    not be sent, for example because its topic is paused. The broker deferred it `deferrals` times
+    since it failed, of which no table knows.
     """
 
     id: RowId
@@ -40,6 +41,7 @@ class Hold(msgspec.Struct):
     is_stored: bool = False
     listed_at: float | None = None
     is_put_off: bool = False
+    deferrals: int = 0
 
 
 class Subject:
@@ -155,7 +157,7 @@ class Subject:
     @property
     def can_be_forgotten(self) -> bool:
         """Whether its failed rows are all that is known of it, and the database knows them."""
-        is_stored = all(hold.is_stored for hold in self.holds)
+        is_stored = all(hold.is_stored or not hold.attempts for hold in self.holds)
         return bool(self.holds) and is_stored and not (self.rows or self.busy)
 
     def pass_over(self, position: int, topic: str | None = None) -> None:

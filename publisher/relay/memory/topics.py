@@ -1,9 +1,10 @@
 """Topics that cannot take messages now. No I/O.
 
-The broker answered `Unavailable` for a topic, or the map of the publisher works for none of its
-messages, or an operator paused it. Its rows are passed over. A topic that the broker refused is
-tried with one message at a time. One that cannot be mapped is tried with others than before, since
-a single message may be at fault.
+The broker answered `Unavailable` for a topic, or defers its messages and takes none. Or the map of
+the publisher works for none of them, or an operator paused it. Its rows are passed over. A topic
+that the broker refused is tried with one message at a time, and with another one each time if its
+messages were deferred. One that cannot be mapped is tried with others than before, since a single
+message may be at fault.
 
 A writer chooses topics, so there may be any number that no broker takes. All that grows with them
 has a limit: the topics that are tried in a time, passed over in a read, kept in memory, named to
@@ -86,6 +87,8 @@ class TopicPauses:
         self._pauses: dict[str, Pause] = {}
         self._probed: dict[RowId, str] = {}
         """The topics of the rows that topics are tried with."""
+        self._deferred: dict[str, float] = {}
+        """When the broker first deferred a message of a topic, since when it took none."""
         self._lines = _Lines()
         self.by_operator: Mapping[str, str] = {}
         """The topics that an operator paused, with the reasons."""
@@ -171,6 +174,21 @@ class TopicPauses:
             pause.is_probing = False
             pause.retry_at = now + self._length
         return self._left_out(row.topic, pause, now)
+
+    def note_deferred(self, topic: str, now: float) -> bool:
+        """Record that the broker deferred a message. Returns whether to pause the topic.
+
+        That is if it is paused, or if none of its messages was taken for the time of a pause.
+        """
+        if len(self._deferred) >= MAX_PAUSES and topic not in self._deferred:
+            del self._deferred[next(iter(self._deferred))]
+        since = self._deferred.setdefault(topic, now)
+        return topic in self._pauses or now - since >= self.PAUSE
+
+    def note_taken(self, topic: str) -> None:
+        """Record that the broker took or judged a message."""
+        if self._deferred:
+            self._deferred.pop(topic, None)
 
     def pause_unmapped(self, row: OutboxRow, now: float) -> int | None:
         """Pause the topic of a row for which the map failed, as for each one before it.
