@@ -29,6 +29,7 @@ from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.publisher.message_map import Mapper, MessageMap, open_map_in_thread, require_map
 from dsql_outbox.publisher.relay.applier import Apply, Nowhere
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
+from dsql_outbox.publisher.relay.receipt_watch import ReceiptWatch
 from dsql_outbox.publisher.relay.relay import Relay, Relayed
 from dsql_outbox.publisher.relay.sifter import Sifter
 from dsql_outbox.publisher.relay.sql_store import SqlStore
@@ -149,7 +150,14 @@ class Publisher:
             target_metrics(metric_name(target)),
             *given,
         )
-        traced = partial(TracedSink, hooks=self._hooks, settings=self._settings, sifter=Sifter())
+        self._receipts = ReceiptWatch()
+        traced = partial(
+            TracedSink,
+            hooks=self._hooks,
+            settings=self._settings,
+            sifter=Sifter(),
+            receipts=self._receipts,
+        )
         self._kept = None if factory is None else KeptSink(factory, traced)
         self._sink = self._kept or traced(cast("Sink", given_sink))
         self._apply = apply
@@ -318,6 +326,7 @@ class Publisher:
                 tasks.start_soon(self._take_part)
                 tasks.start_soon(self._report, relay)
                 tasks.start_soon(self._sweep)
+                tasks.start_soon(self._receipts.run)
                 if self._bell is not None:
                     listener = DoorbellListener(self._bell, self._wake, self._store.ring)
                     tasks.start_soon(listener.run)

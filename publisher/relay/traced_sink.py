@@ -36,6 +36,7 @@ from dsql_outbox.publisher.sinks.port import (
     keeps_prefix,
 )
 
+from .receipt_watch import ReceiptWatch
 from .sifter import Sifter
 
 _RESULTS: dict[type[Outcome], PublishResult] = {
@@ -56,6 +57,7 @@ class TracedSink:
 
     It also checks the answers of the decorated sink. `settings` decide what follows a failed
     message, and `sifter`, which the sinks of a publisher share, which message an error is about.
+    So do they share `receipts`, which is told what was delivered.
     """
 
     def __init__(
@@ -64,8 +66,11 @@ class TracedSink:
         hooks: Iterable[Hook],
         settings: PublisherSettings,
         sifter: Sifter | None = None,
+        receipts: ReceiptWatch | None = None,
     ) -> None:
         self._sink = sink
+        self._receipts = receipts or ReceiptWatch()
+        self._receipts.note_open(sink)
         self._sifter = sifter or Sifter()
         self._settings = settings
         self._hooks = tuple(hooks)
@@ -97,6 +102,7 @@ class TracedSink:
             raise
         finally:
             call.end(result, text)
+            self._receipts.note_delivered(call.delivered)
         if call.fault is not None:
             raise WrongAnswer(self._sink, *call.fault)
 
@@ -200,6 +206,8 @@ class _TracedCall:
         self._tally: _Tally | None = None
         self._cut: set[str] = set()
         """The keys of the runs that ended before their last message."""
+        self.delivered: set[str] = set()
+        """The topics of delivered messages."""
         self.fault: tuple[int, str] | None = None
 
     def begin(self) -> Sequence[Message]:
@@ -266,7 +274,9 @@ class _TracedCall:
             self._tally.count(message.topic, result)
         if result != "delivered":
             self._tell_failure(scope, message, result, error)
-        elif scope is not _QUIET:
+            return
+        self.delivered.add(message.topic)
+        if scope is not _QUIET:
             scope(PublishEnded(message.event_id, message.topic, result, attempt=message.attempt))
 
     def _tell_failure(

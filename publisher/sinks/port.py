@@ -1,6 +1,6 @@
 """The port to a broker: the protocol `Sink` and the outcomes of a message."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -135,6 +135,32 @@ def keeps_prefix(sink: Sink) -> bool:
     was not `Delivered`. That message may be stored already, and so may those behind it.
     """
     return bool(getattr(sink, "keeps_prefix", False))
+
+
+class Keeping(msgspec.Struct, frozen=True):
+    """How a broker keeps the messages of a place that it has, such as a stream.
+
+    `text` says how. `remedy` is what to change, if the broker may lose messages there that it
+    has acknowledged. If `is_known` is False, this client may not look.
+    """
+
+    place: str
+    text: str
+    remedy: str | None = None
+    is_known: bool = True
+
+
+AskKeeping = Callable[[Collection[str]], Awaitable[Sequence[Keeping]]]
+"""Tells how the broker keeps the messages of these topics, and of what the sink's URL names.
+
+What is not there is left out. It may raise anything if the broker is out of reach.
+"""
+
+
+def asks_keeping(sink: Sink) -> AskKeeping | None:
+    """Return the method `keeping` of a sink, or None: a sink need not have it."""
+    found: AskKeeping | None = getattr(sink, "keeping", None)
+    return found
 
 
 def key_runs(messages: Sequence[Message]) -> Iterator[range]:

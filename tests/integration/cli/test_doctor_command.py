@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import psycopg
 import pytest
 from click.testing import CliRunner
@@ -21,7 +22,10 @@ from dsql_outbox.cli.doctor.checks import CHECKS
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase, unopened
 from dsql_outbox.cli.doctor.feature_probes import LARGE, PROBES
 from dsql_outbox.cli.main import main
-from dsql_outbox.testing import PostgresProxy
+from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.publisher import open_sink
+from dsql_outbox.testing import NatsServer, PostgresProxy
+from dsql_outbox.writer import Writer
 
 KIND = "Aurora DSQL" if ON_DSQL else "PostgreSQL"
 
@@ -81,6 +85,36 @@ def test_a_healthy_database_is_told_check_by_check(url: str, sql: psycopg.Connec
     assert abs(told["clock"]["values"]["offset"]) < 1
     assert told["shards"]["values"] == {"shards": 3, "leased": 0}
     assert told["relay"]["text"] == "1 publisher alive, nothing waits"
+
+
+def test_a_sink_is_opened_and_the_streams_of_stored_and_waiting_topics_are_judged(
+    url: str, nats_server: NatsServer
+) -> None:
+    with Writer(Database(url)) as writer:
+        writer.write(Event.new("LoanCreated", [Entity("Loan", "LOAN-1", {})]))
+    anyio.run(_make_stream, nats_server.url)
+    told = found(run(url, "--sink", nats_server.url, "--json"))
+    assert told["sink"]["text"] == "stream LOANS: 1 replica, file storage"
+    assert told["sink"]["verdict"] == "warn"
+    assert "--replicas=3" in told["sink"]["remedy"]
+
+
+async def _make_stream(url: str) -> None:
+    async with open_sink(f"{url}?stream=LOANS&subjects=events.LoanCreated"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("sink", "verdict"), [("jsonl:/dev/null", "ok"), ("nats://127.0.0.1:1?timeout=0.2", "fail")]
+)
+def test_a_sink_that_cannot_be_asked_is_fine_and_one_out_of_reach_is_not(
+    url: str, sink: str, verdict: str
+) -> None:
+    assert verdicts(found(run(url, "--sink", sink, "--json")))["sink"] == verdict
+
+
+def test_a_malformed_sink_is_wrong_usage(url: str) -> None:
+    assert run(url, "--sink", "nats:localhost").exit_code == 2
 
 
 def test_without_probe_nothing_is_written(proxy: PostgresProxy) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from time import monotonic
@@ -15,7 +15,9 @@ from anyio import CapacityLimiter, to_thread
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from dsql_outbox.outbox.errors import SettingsError, SinkUnavailable
+from dsql_outbox.publisher.sinks.port import Keeping
 
+from .keeping import topic_keepings
 from .tokens import TokenProvider
 from .url import KafkaSettings
 
@@ -187,6 +189,13 @@ class KafkaClient:
             said += "; does the listener want TLS (tls=yes) or a login?"
         return SinkUnavailable(f"{self._settings}: {reason}" + (f" ({said})" if said else ""))
 
+    async def keepings(self, topics: Collection[str]) -> list[Keeping]:
+        """How the brokers keep these topics. Raises the errors of `producer`, and librdkafka's."""
+        await self.producer()  # which reads the password
+        options = self._options() | {"logger": _Lines(), "error_cb": _ignore}
+        ask = partial(topic_keepings, self._settings, options, topics)
+        return await to_thread.run_sync(ask, abandon_on_cancel=True)
+
     async def close(self) -> None:
         """Give up undelivered messages and disconnect; takes about a second at most."""
         self._producer = None
@@ -231,17 +240,19 @@ class KafkaClient:
         return True
 
     def _make(self) -> Producer:
-        callbacks: dict[str, object] = {
-            "error_cb": partial(self._callbacks.call_soon, self._note),
-            "logger": self._lines,
-        }
-        if (token := self._settings.token) is not None:
-            callbacks["oauth_cb"] = partial(_token, token)
+        note = {"error_cb": partial(self._callbacks.call_soon, self._note)}
         try:
-            return Producer({**self._settings.with_password(self._password), **callbacks})
+            return Producer(self._options() | note)
         except KafkaException as error:
             text = self._without_secrets(error.args[0].str())
             raise SettingsError(f"librdkafka refuses a setting: {text}") from None
+
+    def _options(self) -> dict[str, object]:
+        options: dict[str, object] = {**self._settings.with_password(self._password)}
+        options["logger"] = self._lines
+        if (token := self._settings.token) is not None:
+            options["oauth_cb"] = partial(_token, token)
+        return options
 
     async def _read_password(self) -> None:
         """Read the password again. The last one stays if that fails."""
@@ -307,6 +318,10 @@ def _token(token: TokenProvider, config: str | None) -> tuple[str, float]:
     """What librdkafka calls when it needs a token."""
     del config  # of its own configuration of tokens, which is not used
     return token()
+
+
+def _ignore(error: KafkaError) -> None:
+    """Tell nobody: the producer beside this client does."""
 
 
 def _fatal(error: BaseException) -> str:

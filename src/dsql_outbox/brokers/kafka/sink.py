@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple
@@ -12,7 +12,14 @@ from confluent_kafka import KafkaException, Producer
 from dsql_outbox.outbox.errors import SinkUnavailable
 from dsql_outbox.outbox.message import Message, topic_name_fault
 from dsql_outbox.publisher.sinks.cloudevents import kafka_headers
-from dsql_outbox.publisher.sinks.port import Answer, NotAttempted, Rejected, at_host, key_runs
+from dsql_outbox.publisher.sinks.port import (
+    Answer,
+    Keeping,
+    NotAttempted,
+    Rejected,
+    at_host,
+    key_runs,
+)
 
 from .client import Callbacks, KafkaClient, LogLimit
 from .reports import Heard, Reports
@@ -95,6 +102,10 @@ class KafkaSink:
             self._runs.end(sent)
             del self._calls[reports]
             reports.close()
+
+    async def keeping(self, topics: Collection[str], /) -> Sequence[Keeping]:
+        """How the brokers keep these topics."""
+        return await self._client.keepings(topics)
 
     def _sort(self, messages: Sequence[Message]) -> "_Sorted":
         """Find the runs. A topic that takes none now gets the messages of its runs one by one."""

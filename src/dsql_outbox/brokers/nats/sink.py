@@ -7,7 +7,7 @@ arrive there. A call has one timer, and a message costs no task.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -16,12 +16,13 @@ from uuid import uuid4
 from nats.errors import ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError
 
 from dsql_outbox.outbox.message import Message
-from dsql_outbox.publisher.sinks.port import Answer, at_host
+from dsql_outbox.publisher.sinks.port import Answer, Keeping, at_host
 from dsql_outbox.publisher.sinks.url import naming_the_authority
 
 from .batches import Batches
 from .call import NatsCall
 from .client import NatsConnection
+from .keeping import stream_keepings
 from .url import NatsSettings
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class JetStreamSink:
 
     def __init__(self, settings: NatsSettings) -> None:
         self._timeout = settings.timeout
+        self._stream = settings.stream
         self.destination = at_host(settings.hosts[0])
         self._inbox = f"_INBOX.{uuid4().hex}"
         self._calls: dict[str, NatsCall] = {}
@@ -94,6 +96,11 @@ class JetStreamSink:
         finally:
             del self._calls[number]
             call.close()
+
+    async def keeping(self, topics: Collection[str], /) -> Sequence[Keeping]:
+        """How the streams of these topics, and the one of the URL, keep messages."""
+        client = await self._connection.client(self._deadline())
+        return await stream_keepings(client, self._timeout, self._stream, topics)
 
     async def _take(self, answer: "Msg") -> None:
         _, number, index = answer.subject.rsplit(".", 2)

@@ -14,11 +14,14 @@ from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import json_line
 from dsql_outbox.cli.signals import interruptible
 from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.publisher.sinks.registry import open_sink
 
 from .checks import CHECKS
 from .examined_database import ExaminedDatabase, findings, probed, unopened
 from .feature_probes import LARGE, PROBES
 from .finding import Finding, Report, show
+from .sink_check import SINK
+from .sink_check import sink as look_at_sink
 from .tail_probe import TAIL, hot_tail
 
 _Questions = Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]]
@@ -28,12 +31,19 @@ _Questions = Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]]
     epilog="""\b
 Examples:
   dsql-outbox doctor --database postgresql://localhost/shop
+  dsql-outbox doctor --sink nats://localhost
   dsql-outbox doctor --probe --json
 
 Exit codes: 0 when nothing fails, 1 when something does, 2 wrong usage, 69 the
 database cannot be reached: the line `server` has the reason and what helps.""",
 )
 @database_options
+@option(
+    "--sink",
+    metavar="URL",
+    show_default=False,
+    help="Also open this sink as `publish` does, and look how its broker keeps the topics.",
+)
 @option(
     "--probe",
     is_flag=True,
@@ -59,6 +69,7 @@ def doctor(
     *,
     database: str | None,
     schema: str,
+    sink: str | None,
     probe: bool,
     probe_large: bool,
     probe_tail: float | None,
@@ -73,6 +84,10 @@ def doctor(
         raise click.UsageError(f"--probe-{'large' if probe_large else 'tail'} needs --probe")
     tail: _Questions = {TAIL: partial(hot_tail, seconds=probe_tail)} if probe_tail else {}
     probes = {**(PROBES if probe else {}), **(LARGE if probe_large else {}), **tail}
+    checks: _Questions = CHECKS
+    if sink is not None:
+        open_sink(sink)  # it connects to nothing yet; a malformed URL fails here
+        checks = {**CHECKS, SINK: partial(look_at_sink, url=sink)}
     code = FAILED
     with ExitStack() as stack:
         address = stack.enter_context(database_address(database))
@@ -82,8 +97,8 @@ def doctor(
             everything: Iterator[Finding] = iter([unopened(error)])
             code = UNREACHABLE
         else:
-            everything = chain(findings(visit, CHECKS), probed(visit, probes))
-        told = list(everything) if as_json else show(everything, [*CHECKS, *probes])
+            everything = chain(findings(visit, checks), probed(visit, probes))
+        told = list(everything) if as_json else show(everything, [*checks, *probes])
     found = _report(schema, told)
     if as_json:
         json_line(found)
