@@ -104,8 +104,10 @@ the connections only:
 4. A collision or a stale version is looked up on a connection of the writer: `DuplicateEvent`.
    If the single form was refused, `prove_form` asks on such a connection which form the caller's
    next try gets.
-5. After any error, `CallerSession.fail` sends a statement that fails, unless the transaction has
-   failed already. So the caller cannot commit rows without their event.
+5. After any error or interrupt, `refuse_commit` (`transact.joined`) has `CallerSession.fail` send a
+   statement that fails, unless the transaction has failed already. Without an answer to it the
+   connection is ended. So the caller cannot commit rows without their event. In a run, it is noted
+   for the judge.
 """
 
 from dsql_outbox.writer.program.stream import StoredEvent

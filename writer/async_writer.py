@@ -28,7 +28,7 @@ from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.sessions.joinable import AsyncJoinable, async_session_of
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.transact.call import Call, Run, innermost
-from dsql_outbox.writer.transact.joined import joined, transaction_of
+from dsql_outbox.writer.transact.joined import joined, refuse_commit, transaction_of
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
 
 from .core import Core
@@ -39,7 +39,10 @@ from .writer_base import WriterBase
 T = TypeVar("T")
 
 _FAIL_SECONDS: Final = 5.0
-"""How long `append_to` waits for the answer to the statement that fails its transaction."""
+"""How long `append_to` waits for the answer to the statement that fails its transaction.
+
+Then it ends the connection.
+"""
 
 
 class AsyncWriter(WriterBase):
@@ -174,14 +177,13 @@ class AsyncWriter(WriterBase):
     async def _append_to(
         self, connection: AsyncJoinable, event: EventSource, expected_version: int | None
     ) -> Receipt:
-        session = async_session_of(connection)
         try:
+            session = async_session_of(connection)
             return await self._perform(self._programs.append_to(session, event, expected_version))
-        except BaseException:
-            # Shielded: the scope of a cancelled call would cancel this as well. After the limit
-            # the statement is on its way, and the server gets it before any COMMIT.
+        except BaseException as error:
+            # Shielded: the scope of a cancelled call would cancel this as well.
             with move_on_after(_FAIL_SECONDS, shield=True):
-                await self._perform(session.fail())
+                await self._perform(refuse_commit(connection, error, async_session_of))
             raise
 
     async def stream(

@@ -25,7 +25,7 @@ from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.sessions.joinable import Joinable, session_of
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.transact.call import Call, Run, innermost, require_sync
-from dsql_outbox.writer.transact.joined import joined, transaction_of
+from dsql_outbox.writer.transact.joined import joined, refuse_commit, transaction_of
 from dsql_outbox.writer.transact.transaction import Transaction, invoke
 
 from .core import Core
@@ -153,14 +153,14 @@ class Writer(WriterBase):
     def append_to(
         self, connection: Joinable, event: EventSource, *, expected_version: int | None = None
     ) -> Receipt:
-        if (transaction := transaction_of(self._core, connection)) is not None:
-            receipt: Receipt = transaction.append(event, expected_version=expected_version)
-            return receipt
-        session = session_of(connection)
         try:
+            if (transaction := transaction_of(self._core, connection)) is not None:
+                receipt: Receipt = transaction.append(event, expected_version=expected_version)
+                return receipt
+            session = session_of(connection)
             return self._perform(self._programs.append_to(session, event, expected_version))
-        except BaseException:
-            self._perform(session.fail())
+        except BaseException as error:
+            self._perform(refuse_commit(connection, error, session_of))
             raise
 
     def stream(
@@ -220,4 +220,4 @@ class Writer(WriterBase):
                 self._programs.entity_inside(run, connection, entity_type, entity_id)
             )
 
-        return Transaction(connection, append, entity)
+        return Transaction(connection, run, append, entity)

@@ -167,21 +167,17 @@ class Programs:
         expected_version: int | None,
     ) -> Program[Receipt]:
         """Perform `Transaction.append`, and `Writer.append_to` in a run."""
-        try:
-            require_version(expected_version)
-            before = run.status
-            prepared = run.prepare_append(event, expected_version, before)
-            yield from session.join()
-            with run.record_append(prepared.event.id, before):
-                was_plain = self._core.statements.is_plain
-                try:
-                    stored = yield from self._append(session, prepared)
-                except Exception as error:
-                    run.is_refused = refuses_form(error) and not was_plain
-                    raise
-        except Exception as error:
-            run.note_refused(error)
-            raise
+        require_version(expected_version)
+        before = run.status
+        prepared = run.prepare_append(event, expected_version, before)
+        yield from session.join()
+        with run.record_append(prepared.event.id, before):
+            was_plain = self._core.statements.is_plain
+            try:
+                stored = yield from self._append(session, prepared)
+            except Exception as error:
+                run.is_refused = refuses_form(error) and not was_plain
+                raise
         return run.receipt(prepared, stored)
 
     def append_to(

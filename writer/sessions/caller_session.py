@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
@@ -33,13 +34,33 @@ class CallerSession(ABC):
     def run(self, statements: Statements) -> Program[Sequence[Row]]:
         """Run statements in the transaction. Return the rows of the last one."""
 
-    @abstractmethod
     def fail(self) -> Program[None]:
-        """Fail the transaction after an error of `append_to`, unless it has failed already.
+        """Keep the transaction from any COMMIT, after an error of `append_to`.
 
         A caller who swallows the error would otherwise commit the rows without their event.
-        A ROLLBACK would not do: what the caller writes next would be committed alone.
+        A ROLLBACK would not do: what the caller writes next would be committed alone. Without an
+        answer to the statement that fails, as if another task has the connection or this one is
+        cancelled again, the connection is ended: no COMMIT can follow then.
         """
+        has_failed = False
+        try:
+            with suppress(Exception):  # the error of `append_to` is the one that is raised
+                has_failed = yield from self.send_failing()
+        finally:
+            if not has_failed:
+                with suppress(Exception):  # such as of a connection that is gone
+                    self.cut()
+
+    @abstractmethod
+    def send_failing(self) -> Program[bool]:
+        """Send a statement that fails, unless the transaction has failed already, or none is open.
+
+        Return whether nothing of the transaction can be committed now.
+        """
+
+    @abstractmethod
+    def cut(self) -> None:
+        """End the connection now, and wait for nothing."""
 
     @property
     @abstractmethod

@@ -31,7 +31,7 @@ class DjangoSession(CallerSession):
         with self._given.wrap_database_errors:  # Django then looks at the connection before reuse
             return (yield from self._inner.run(statements))
 
-    def fail(self) -> Program[None]:
+    def send_failing(self) -> Program[bool]:
         """Fail the transaction, and let the block of `atomic` end in a rollback.
 
         An error of `append_to` does not pass through Django, which looks at no transaction
@@ -39,8 +39,11 @@ class DjangoSession(CallerSession):
         """
         if self._given.in_atomic_block:
             self._given.set_rollback(True)
+        return self._given.connection is None or (yield from self._inner.send_failing())
+
+    def cut(self) -> None:
         if self._given.connection is not None:
-            yield from self._inner.fail()
+            self._inner.cut()
 
     @property
     def role(self) -> str | None:

@@ -1,5 +1,7 @@
 """The connections of psycopg 3, asyncpg and psycopg2, as sessions of a caller."""
 
+import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -67,12 +69,23 @@ class PsycopgSession(CallerSession):
         rows = yield Query(connection, query.query, values)
         return rows
 
-    def fail(self) -> Program[None]:
-        if self._connection.info.transaction_status is TransactionStatus.INERROR:
-            return
-        with suppress(psycopg.Error, TransactionMisused):  # no transaction is open, or it failed
-            require_transaction(self._connection, "append_to", "nothing would fail")
-            yield Query(self._connection, APPEND_FAILED.encode())
+    def send_failing(self) -> Program[bool]:
+        connection = self._connection
+        if connection.closed or connection.info.transaction_status is TransactionStatus.INERROR:
+            return True
+        try:
+            require_transaction(connection, "append_to", "nothing would fail")
+        except TransactionMisused:
+            return True
+        try:
+            yield Query(connection, APPEND_FAILED.encode())
+        except psycopg.Error as error:
+            # A pipeline that an earlier statement has aborted sends no more of the transaction.
+            return bool(error.sqlstate) or isinstance(error, psycopg.errors.PipelineAborted)
+        return False
+
+    def cut(self) -> None:
+        end_now(self._connection)
 
     @property
     def role(self) -> str | None:
@@ -101,10 +114,12 @@ class AsyncpgSession(CallerSession):
             rows = yield Invoke(partial(_fetch, text, parameters), self._connection)
         return rows
 
-    def fail(self) -> Program[None]:
-        with suppress(Exception):  # such as of a connection that is closed
-            if self._connection.is_in_transaction():
-                yield Invoke(_fail_asyncpg, self._connection)
+    def send_failing(self) -> Program[bool]:
+        has_failed: bool = yield Invoke(_fail_asyncpg, self._connection)
+        return has_failed
+
+    def cut(self) -> None:
+        end_now(self._connection)
 
     @property
     def role(self) -> str | None:
@@ -129,10 +144,14 @@ class Psycopg2Session(CallerSession):
         rows: Sequence[Row] = yield Invoke(partial(_run_psycopg2, statements), self._connection)
         return rows
 
-    def fail(self) -> Program[None]:
-        with suppress(Exception):  # as above
-            if not self._commits_alone:
-                yield Invoke(_fail_psycopg2, self._connection)
+    def send_failing(self) -> Program[bool]:
+        if self._connection.closed or self._commits_alone:
+            return True
+        has_failed: bool = yield Invoke(_fail_psycopg2, self._connection)
+        return has_failed
+
+    def cut(self) -> None:
+        end_now(self._connection)
 
     @property
     def role(self) -> str | None:
@@ -158,7 +177,20 @@ async def _fetch(text: str, parameters: Sequence[str | None], connection: Any) -
     return [tuple(row) for row in await connection.fetch(text, *parameters)]
 
 
-async def _fail_asyncpg(connection: Any) -> None:
+def end_now(driver: Any) -> None:
+    """End a connection of a driver. What waits for it gets the driver's error.
+
+    The server rolls back, and the driver finds a lost connection at its next statement.
+    """
+    if hasattr(driver, "terminate"):
+        driver.terminate()
+        return
+    # Its number may be another socket's as soon as libpq has closed it.
+    with socket.socket(fileno=os.dup(driver.fileno())) as found:
+        found.shutdown(socket.SHUT_RDWR)
+
+
+async def _fail_asyncpg(connection: Any) -> bool:
     """Send the statement that fails, after the statement of another task that runs there now.
 
     asyncpg does not wait for that one: it refuses ours, which the server has not seen then.
@@ -166,10 +198,11 @@ async def _fail_asyncpg(connection: Any) -> None:
     while connection.is_in_transaction() and not connection.is_closed():
         try:
             await connection.execute(APPEND_FAILED)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the caller gets that of `append_to`
             if sqlstate_of(error) is not None:
-                raise
+                return True
             await sleep(_BUSY_SECONDS)
+    return True
 
 
 def _run_psycopg2(statements: Statements, connection: Any) -> Sequence[Row]:
@@ -194,9 +227,13 @@ def psycopg2_message(
     return sent
 
 
-def _fail_psycopg2(connection: Any) -> None:
+def _fail_psycopg2(connection: Any) -> bool:
     with _cursor_of(connection) as cursor:
-        cursor.execute(APPEND_FAILED)
+        try:
+            cursor.execute(APPEND_FAILED)
+        except Exception as error:  # noqa: BLE001 - as above
+            return sqlstate_of(error) is not None
+    return False
 
 
 def _cursor_of(connection: Any) -> Any:

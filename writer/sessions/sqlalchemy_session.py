@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from dsql_outbox.outbox.errors import TransactionMisused
+from dsql_outbox.outbox.failure import sqlstate_of
 from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
 from dsql_outbox.writer.statement.answers import Row
 from dsql_outbox.writer.statement.plain import Statements
@@ -23,7 +24,7 @@ from .caller_session import (
     numbered_parameters,
     text_of,
 )
-from .driver_sessions import psycopg2_message, role_of
+from .driver_sessions import end_now, psycopg2_message, role_of
 
 T = TypeVar("T")
 
@@ -42,6 +43,12 @@ _ANOTHER: Final = (
 )
 
 
+_FAILED: Final = (
+    "append_to has failed in this session, and its event is missing: roll the session back before "
+    "its next statement"
+)
+
+
 class SqlAlchemySession(CallerSession):
     """A Session or Connection of SQLAlchemy, or the asynchronous kind of it."""
 
@@ -55,8 +62,15 @@ class SqlAlchemySession(CallerSession):
     def run(self, statements: Statements) -> Program[Sequence[Row]]:
         return (yield from self._call(partial(run_statements, self._connection, statements)))
 
-    def fail(self) -> Program[None]:
-        yield from self._call(_fail_all)
+    def send_failing(self) -> Program[bool]:
+        return (yield from self._call(_fail_all))
+
+    def cut(self) -> None:
+        given = self._given
+        given = getattr(given, "sync_session", None) or getattr(given, "sync_connection", given)
+        for connection in _connections_to_fail(given):
+            with suppress(Exception):  # such as of one that is invalidated
+                end_now(connection.connection.driver_connection)
 
     @property
     def role(self) -> str | None:
@@ -131,7 +145,7 @@ def run_statements(connection: Any, statements: Statements, _: object = None) ->
 
 
 _alone: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""The connection of each transaction of a session that holds an event."""
+"""The connection of each transaction of a session that holds an event. None: `append_to` failed."""
 
 
 def _only_connection_of(session: Any) -> Any:
@@ -174,11 +188,11 @@ def _ring_all(session: Any) -> None:
 
 
 def _refuse_another(session: Any, _transaction: object, connection: Any) -> None:
-    """Fail the statement that begins another connection beside an event."""
+    """Fail the statement that begins another connection, beside an event or after an error."""
     own = _alone.get(session.get_transaction(), connection)
     if own is not connection:
-        fail_connections([own, connection])
-        raise TransactionMisused(_ANOTHER)
+        fail_connections([connection] if own is None else [own, connection])
+        raise TransactionMisused(_FAILED if own is None else _ANOTHER)
 
 
 def _connections_of(transaction: Any) -> Collection[Any]:
@@ -192,18 +206,41 @@ def _connections_of(transaction: Any) -> Collection[Any]:
     return {connection for connection, *_ in entries}
 
 
-def _fail_all(given: Any) -> None:
-    """Fail the transactions of all connections of a Session, or that of a Connection."""
+def _connections_to_fail(given: Any) -> Collection[Any]:
+    """Return the connections of a Session, which begins no other one from now on, or the one."""
     if not _is_session(given):
-        fail_connections([given])
-        return
-    with suppress(Exception):  # such as of `binds` without an engine for what is no mapper
-        given.connection()  # in a session that has none yet, a later statement has to fail
-    fail_connections(_connections_of(given.get_transaction()))
+        return [given]
+    from sqlalchemy import event  # noqa: PLC0415 - the session has imported it
+
+    transaction = given.get_transaction() or given.begin()
+    connections = _connections_of(transaction)
+    _alone[transaction] = None
+    if not event.contains(given, "after_begin", _refuse_another):
+        event.listen(given, "after_begin", _refuse_another)
+    return connections
 
 
-def fail_connections(connections: Collection[Any]) -> None:
-    """Fail the transactions of SQLAlchemy's connections. Each statement after that fails too."""
-    for connection in connections:
-        with suppress(Exception):  # SQLAlchemy's, or the driver's without a wrapper
-            connection.exec_driver_sql(APPEND_FAILED, None, _OWN_CURSOR)
+def _fail_all(given: Any) -> bool:
+    """Fail the transactions of all connections of a Session, or that of a Connection."""
+    if _is_session(given):
+        with suppress(Exception):  # such as of `binds` without an engine for what is no mapper
+            given.connection()  # in a session that has none yet, a later statement has to fail
+    return fail_connections(_connections_to_fail(given))
+
+
+def fail_connections(connections: Collection[Any]) -> bool:
+    """Fail the transactions of SQLAlchemy's connections. Each statement after that fails too.
+
+    Return whether none of them can be committed now.
+    """
+    have_failed = [_has_failed(connection) for connection in connections]  # each, in any case
+    return all(have_failed)
+
+
+def _has_failed(connection: Any) -> bool:
+    try:
+        connection.exec_driver_sql(APPEND_FAILED, None, _OWN_CURSOR)
+    except Exception as error:  # noqa: BLE001 - SQLAlchemy's, or the driver's without a wrapper
+        is_gone = connection.closed or connection.invalidated
+        return sqlstate_of(error) is not None or is_gone or not connection.in_transaction()
+    return False

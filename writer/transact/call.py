@@ -113,11 +113,6 @@ class Call(Work, Generic[T]):
         return self._run is not None and self._run.is_inside
 
     @property
-    def has_sessions(self) -> bool:
-        """Whether its runs are in sessions of the caller."""
-        return self._sessions is not None
-
-    @property
     def is_open(self) -> bool:
         """Whether the call has no outcome yet."""
         return self.winner is None and self.error is None and self._duplicate is None
@@ -374,13 +369,13 @@ class Run(FunctionRun, Generic[T]):
         self.events.append(event)
         return prepared
 
-    def note_refused(self, error: Exception) -> None:
-        """Record the error of an append, also of one that a savepoint undoes.
+    def note_refused(self, error: BaseException) -> None:
+        """Record the error of an append, also of one that a savepoint undoes, or an interrupt.
 
-        Outside of a run, any error of `append_to` fails the transaction of the caller.
+        As outside of a run, nothing is committed after it, even if the function swallows it.
         """
-        if self.call.has_sessions:
-            self._refused = self._refused or error
+        if self._refused is None:
+            self._refused = error if isinstance(error, Exception) else _interrupted(error)
 
     def is_first(self, event_id: UUID) -> bool:
         """Return whether the call would have stored this event before all others."""
@@ -471,6 +466,15 @@ def _appended_twice(event_id: UUID) -> TransactionMisused:
         f"the function given to transact appended event {event_id} twice: nothing is stored; "
         "give each event an id of its own"
     )
+
+
+def _interrupted(error: BaseException) -> TransactionMisused:
+    misuse = TransactionMisused(
+        f"the function given to transact has swallowed {type(error).__name__}, which ended an "
+        "append: nothing is stored; let it pass"
+    )
+    misuse.__cause__ = error
+    return misuse
 
 
 def _not_awaited(appends: int) -> TransactionMisused:

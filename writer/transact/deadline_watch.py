@@ -2,12 +2,12 @@
 
 import _thread
 import asyncio
-import os
-import socket
 import threading
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from dsql_outbox.writer.sessions.driver_sessions import end_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,18 +62,8 @@ class DeadlineWatch:
                 return
             self.has_ended_it = True
             with suppress(Exception):  # such as of a connection that was lost meanwhile
-                _end_now(self._driver)
+                end_now(self._driver)
 
 
 def _nothing() -> None:
     """Stop no watch."""
-
-
-def _end_now(driver: Any) -> None:
-    """End a connection of a driver. What waits for it gets the driver's error."""
-    if hasattr(driver, "terminate"):
-        driver.terminate()
-        return
-    # Its number may be another socket's as soon as libpq has closed it.
-    with socket.socket(fileno=os.dup(driver.fileno())) as found:
-        found.shutdown(socket.SHUT_RDWR)

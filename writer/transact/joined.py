@@ -3,12 +3,14 @@
 `append_to` finds its run here, so it is the same verb inside of a run and outside.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from dsql_outbox.outbox.event.event import event_ids
+from dsql_outbox.outbox.unit_of_work.primitives import Program
 from dsql_outbox.writer.core import Core
+from dsql_outbox.writer.sessions.caller_session import CallerSession
 
 from .call import Run
 
@@ -34,10 +36,27 @@ def joined(run: Run[Any], session: Any, transaction: Any) -> Generator[None]:
 
 def transaction_of(core: Core, session: Any) -> Any | None:
     """Return the transaction of the run that this session belongs to, if it is of this writer."""
-    if not _joined:
-        return None
-    run, transaction = _joined.get(id(_synchronous(session)), (None, None))
+    run, transaction = _run_of(session)
     return transaction if run is not None and run.call.core is core else None
+
+
+def refuse_commit(
+    given: Any, error: BaseException, session_of: Callable[[Any], CallerSession]
+) -> Program[None]:
+    """Keep the run or the transaction of this session from its COMMIT: an append ended in an error.
+
+    The error may be an interrupt at any point of the append.
+    """
+    run, _ = _run_of(given)
+    if run is not None:
+        run.note_refused(error)
+        return
+    with suppress(TypeError):  # it is no session at all, as the caller is told
+        yield from session_of(given).fail()
+
+
+def _run_of(session: Any) -> tuple[Run[Any] | None, Any]:
+    return _joined.get(id(_synchronous(session)), (None, None)) if _joined else (None, None)
 
 
 def _synchronous(given: Any) -> Any:

@@ -56,10 +56,12 @@ class Transaction:
     def __init__(
         self,
         connection: Connection,
+        run: Run[Any],
         append: Append[Receipt],
         entity: ReadEntity[StoredEntity | None],
     ) -> None:
         self.connection: psycopg.Connection[Any] = connection
+        self._run = run
         self._append = append
         self._entity = entity
         self._one_at_a_time = threading.Lock()
@@ -68,11 +70,15 @@ class Transaction:
         """Write one event in this transaction. The receipt is valid after `transact` returns.
 
         Raises `InvalidEvent` before anything is sent, `StaleVersion`, `TransactionMisused` for
-        an id that was appended before, or the driver's error. Do not catch the last three: the
-        transaction has failed.
+        an id that was appended before, or the driver's error. Do not catch them: nothing of the
+        transaction is stored then, and `transact` raises the error at the end.
         """
-        with self._one_at_a_time:
-            return self._append(event, expected_version)
+        try:
+            with self._one_at_a_time:
+                return self._append(event, expected_version)
+        except BaseException as error:
+            self._run.note_refused(error)
+            raise
 
     def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:
         """Read an entity in this transaction, with its events of this run. None without any.
@@ -121,8 +127,8 @@ class AsyncTransaction:
 
         Await it before the function returns. Otherwise the call ends with
         `TransactionMisused`. Raises `InvalidEvent` before anything is sent,
-        `StaleVersion`, or the driver's error. Do not catch the last two: the transaction
-        has failed.
+        `StaleVersion`, or the driver's error. Do not catch them: nothing of the
+        transaction is stored then, and `transact` raises the error at the end.
         """
         self._run.unfinished += 1  # not in _append_alone, which never starts if it is not awaited
         return self._append_alone(event, expected_version)
@@ -139,6 +145,9 @@ class AsyncTransaction:
         try:
             async with self._one_at_a_time:
                 return await self._append(event, expected_version)
+        except BaseException as error:
+            self._run.note_refused(error)
+            raise
         finally:
             self._run.unfinished -= 1
 

@@ -1,23 +1,28 @@
 """What a project calls to store events: `append` in its own transaction, `transact`, `writer`."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, Literal, TypeVar, overload
 
 from django.apps import apps
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.utils.connection import ConnectionDoesNotExist
 
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import SettingsError, TransactionMisused
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.unit_of_work.function_run import require_eager
+from dsql_outbox.outbox.unit_of_work.loops import do, perform
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey
 from dsql_outbox.writer.attempt.pending import OnDuplicate
 from dsql_outbox.writer.program.call_arguments import require_function
+from dsql_outbox.writer.sessions.joinable import session_of
 from dsql_outbox.writer.settings import WriterSettings
 from dsql_outbox.writer.transact.call import require_sync
 from dsql_outbox.writer.transact.caller_sessions import DjangoSessions
 from dsql_outbox.writer.transact.django_transaction import RunSession
+from dsql_outbox.writer.transact.joined import refuse_commit
 from dsql_outbox.writer.writer import Writer
 
 from .databases import connection_of, database_url
@@ -65,9 +70,14 @@ def append(
     outbox, and otherwise what `Writer.append_to` raises. After any error the block is rolled
     back at its end, even if you catch the error.
     """
-    connection = connection_of(using)
-    receipt = writer(using).append_to(connection, event, expected_version=expected_version)
-    note_append(using, event, receipt)
+    try:
+        connection = connection_of(using)
+        receipt = writer(using).append_to(connection, event, expected_version=expected_version)
+        note_append(using, event, receipt)
+    except BaseException as error:
+        with suppress(ConnectionDoesNotExist):  # the alias is no database at all
+            perform(refuse_commit(connections[using], error, session_of), do)
+        raise
     return receipt
 
 

@@ -42,6 +42,27 @@ def test_after_an_interrupt_at_any_point_the_next_call_has_its_turn(
     assert told["failed"] == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "modules"),
+    [
+        ("connection", ("writer", "joined", "joinable", "programs")),
+        ("engine", ("writer", "joined", "transaction", "programs")),
+        *[
+            pytest.param(kind, (), marks=pytest.mark.slow)
+            for kind in ("connection", "session", "transact", "pool", "engine")
+        ],
+    ],
+)
+def test_an_interrupt_at_any_point_of_an_append_tears_no_row_from_its_event(
+    url: str, kind: str, modules: tuple[str, ...]
+) -> None:
+    """The caller swallows the interrupt, and commits."""
+    told = after("appends", url, kind, *modules)
+    assert told["points"] > 10
+    assert told["torn"] == 0
+    assert told["stored"] < told["points"] / 2, "an append that was interrupted is stored"
+
+
 @pytest.mark.slow
 def test_after_signals_at_random_moments_each_next_call_has_its_turn(url: str) -> None:
     told = after("signals", url)

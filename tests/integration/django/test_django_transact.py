@@ -7,6 +7,7 @@ import threading
 import unittest
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -319,6 +320,35 @@ def test_append_outside_of_atomic_is_refused(shop: Tables) -> None:
     with pytest.raises(TransactionMisused, match="outside of atomic"):
         append(workload_s.car_created())
     assert ids(shop) == set()
+
+
+@pytest.mark.parametrize("wrong", ["settings", "alias"])
+def test_after_an_error_of_the_settings_the_block_is_rolled_back_without_its_hooks(
+    shop: Tables, settings: dict[str, Any], wrong: str
+) -> None:
+    hooks: list[int] = []
+    using = OTHER if wrong == "alias" else "default"
+    given = settings if wrong == "alias" else {**settings, "UNKNOWN": 1}
+    with override_settings(DSQL_OUTBOX=given), transaction.atomic(using=using):
+        Order.objects.using(using).create(item="torn")
+        transaction.on_commit(lambda: hooks.append(1), using=using)
+        with pytest.raises(SettingsError):
+            append(workload_s.car_created(), using=using)
+    assert (items(shop), ids(shop), hooks) == ([], set(), [])
+
+
+def test_an_error_of_the_settings_that_a_run_swallows_ends_the_call(
+    shop: Tables, settings: dict[str, Any]
+) -> None:
+    def run() -> None:
+        Order.objects.create(item="torn")
+        with override_settings(DSQL_OUTBOX={**settings, "UNKNOWN": 1}), suppress(SettingsError):
+            append(workload_s.car_created())
+
+    with pytest.raises(SettingsError, match="no setting UNKNOWN"):
+        transact(run)
+    assert (items(shop), ids(shop)) == ([], set())
+    assert_left_clean()
 
 
 def test_each_database_of_the_setting_takes_events(shop: Tables, settings: dict[str, Any]) -> None:

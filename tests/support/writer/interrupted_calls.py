@@ -1,6 +1,7 @@
 """A program: interrupts calls of a writer, and prints as JSON what that left behind.
 
     python -m tests.support.writer.interrupted_calls points|signals|threads URL [MODULE ..]
+    python -m tests.support.writer.interrupted_calls appends URL WAY [MODULE ..]
 
 It is a process of its own, since it sets the profiler, signal handlers or the functions that start
 threads, and since a call that hangs must end with it.
@@ -17,6 +18,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -24,8 +26,14 @@ from types import FrameType
 from typing import Any, Final, Self
 
 import psycopg
+from psycopg_pool import ConnectionPool
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import NullPool
+from tests.support.driver_sessions import engine_url
 
 import dsql_outbox
+from dsql_outbox import transact
 from dsql_outbox.outbox import Database, Entity, Event, OutboxError, Receipt
 from dsql_outbox.writer import Transaction, Writer, WriterSettings
 
@@ -61,7 +69,7 @@ class Interrupted:
     """
 
     def __init__(self, point: int, modules: list[str]) -> None:
-        self._left = point
+        self.point = self._left = point
         self._modules = modules
         self.place = ""
 
@@ -76,6 +84,9 @@ class Interrupted:
         file = frame.f_code.co_filename
         module = Path(file).stem
         is_point = happened in ("call", "c_return") and file.startswith(PACKAGE)
+        if is_point and happened == "call" and frame.f_back is not None:
+            # An interrupt between the caller's line and the first one of ours is the caller's.
+            is_point = frame.f_back.f_code.co_filename != __file__
         if self.place or not is_point or (self._modules and module not in self._modules):
             return
         self._left -= 1
@@ -108,6 +119,71 @@ def points(url: str, modules: list[str]) -> dict[str, Any]:
         if not interrupted.place:
             return {"points": point, "failed": failed}
     raise AssertionError
+
+
+def appends(url: str, given: list[str]) -> dict[str, Any]:
+    """Interrupt an append at each point, swallow that, and commit. Tell what was torn apart."""
+    way, *modules = given
+    engine = create_engine(engine_url(url, "psycopg"), poolclass=NullPool)
+    with (
+        psycopg.connect(url, autocommit=True) as watcher,
+        Writer(Database(url), SETTINGS) as writer,
+        ConnectionPool(url, min_size=1, max_size=1) as pool,
+    ):
+        watcher.execute("CREATE TABLE IF NOT EXISTS interrupted_rows (n int)")
+        call(writer)
+        run = partial(WAYS[way], writer, {"url": url, "engine": engine, "pool": pool})
+        for point in count():
+            interrupted = Interrupted(point, modules)
+
+            def store(session: Any, interrupted: Interrupted = interrupted) -> None:
+                row = f"INSERT INTO interrupted_rows VALUES ({interrupted.point})"
+                session.execute(text(row) if isinstance(session, Session) else row)
+                event = Event.new("CarMoved", [Entity("Row", str(interrupted.point))])
+                with suppress(Interrupt), interrupted:
+                    writer.append_to(session, event)
+
+            with suppress(Exception):
+                run(store)
+            if not interrupted.place:
+                break
+        rows = watcher.execute("SELECT n FROM interrupted_rows").fetchall()
+        events = watcher.execute(
+            "SELECT entity_id::int FROM outbox.entities WHERE entity_type = 'Row'"
+        ).fetchall()
+    return {"points": point, "torn": len({*rows} ^ {*events}), "stored": len(rows)}
+
+
+def in_connection(_: Writer, sources: dict[str, Any], store: Callable[[Any], None]) -> None:
+    with psycopg.connect(sources["url"]) as connection:
+        store(connection)
+
+
+def in_session(_: Writer, sources: dict[str, Any], store: Callable[[Any], None]) -> None:
+    with Session(sources["engine"]) as session:
+        store(session)
+        session.commit()
+
+
+def in_transact(writer: Writer, _: dict[str, Any], store: Callable[[Any], None]) -> None:
+    writer.transact(lambda transaction: store(transaction.connection))
+
+
+def in_pool(writer: Writer, sources: dict[str, Any], store: Callable[[Any], None]) -> None:
+    transact(writer, sources["pool"], store)
+
+
+def in_engine(writer: Writer, sources: dict[str, Any], store: Callable[[Any], None]) -> None:
+    transact(writer, sessionmaker(sources["engine"]), store)
+
+
+WAYS: Final[dict[str, Callable[..., None]]] = {
+    "connection": in_connection,
+    "session": in_session,
+    "transact": in_transact,
+    "pool": in_pool,
+    "engine": in_engine,
+}
 
 
 def signals(url: str, _: list[str]) -> dict[str, Any]:
@@ -172,5 +248,7 @@ def threads(url: str, _: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    way = {"points": points, "signals": signals, "threads": threads}[sys.argv[1]]
+    way = {"points": points, "signals": signals, "threads": threads, "appends": appends}[
+        sys.argv[1]
+    ]
     sys.stdout.write(json.dumps(way(sys.argv[2], sys.argv[3:])))
