@@ -45,8 +45,8 @@ help: ## list the targets
 demo: $(VENV)/.run ## write 40 events under conflict, relay them to NATS, check and show what happened
 	@$(BIN)/dsql-outbox demo
 
-dev: $(VENV)/.run ## run database, broker, publisher and console until Ctrl-C; data is kept in FOLDER=.., if given
-	@$(BIN)/dsql-outbox dev $(FOLDER)
+dev: $(VENV)/.run ## run the demo, and keep database, broker, publisher and console until Ctrl-C
+	@$(BIN)/dsql-outbox demo --keep
 
 test: $(VENV)/.dev ## run all tests on real PostgreSQL and real NATS (both from wheels), or those of ROOM=..
 	$(if $(filter-out $(ROOMS),$(ROOM)),$(error no room $(filter-out $(ROOMS),$(ROOM)): ROOM is one of $(ROOMS)))
@@ -232,7 +232,7 @@ test-lowest: $(VENV)/.dev $(VENV)/lowest.txt ## run the unit tests and some othe
 	$(BIN)/uv pip install --quiet --python $(VENV)/lowest/bin/python -r $(VENV)/lowest.txt --group dev --editable .
 	$(VENV)/lowest/bin/python -m pytest -n 2 -m "$(ALL) and not slow" $(LOWEST_TESTS)
 
-recordings: $(VENV)/.dev ## record real runs of `demo` and `dev` as docs/pictures/*.svg
+recordings: $(VENV)/.dev ## record a real run of `demo` as docs/pictures/demo.svg
 	$(BIN)/python -m benchmarks.recording
 
 lock: $(VENV)/.uv ## write uv.lock anew after a change of dependencies
@@ -248,9 +248,9 @@ $(VENV)/.uv:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
 	@touch $@
 
-# The demo needs no linter, no exporter and no AWS: its extra names what it needs. `dev` also shows metrics.
+# The demo needs no linter, no exporter and no AWS: its extra names what it needs. `make dev` adds the console.
 $(VENV)/.run: $(VENV)/.uv pyproject.toml uv.lock
-	@$(SYNC) --no-dev --extra demo --extra prometheus --extra console
+	@$(SYNC) --no-dev --extra demo --extra console
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.uv pyproject.toml uv.lock

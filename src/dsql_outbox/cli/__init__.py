@@ -3,9 +3,9 @@
 `main` is the table of subcommands. `database_options` opens the database of a
 command, and `tool_call` the operator's tool of one. `job` drives a run: progress, signals, counts.
 `exit_codes` turns errors into one line and an exit code. `options`, `filters`, `output` and
-`progress_line` hold shared options and printing. `sample_events` are those of `demo` and
-`dev`. `relay/` runs the relay for `publish` and `dev`. `logs`, `signals` and `telemetry/` set up
-the parts that a program needs and a library leaves to its caller.
+`progress_line` hold shared options and printing. `relay/` runs the relay for `publish`.
+`logs`, `signals` and `telemetry/` set up the parts that a program needs and a library leaves to
+its caller.
 
 Importing this package raises `MissingExtra` without click and rich.
 """

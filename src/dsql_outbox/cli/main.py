@@ -85,7 +85,6 @@ _COMMANDS: Final = {
     "demo": Subcommand(
         "demo.command", "Show the outbox at work: conflicts, relay, checks, a trace."
     ),
-    "dev": Subcommand("dev.command", "Run database, broker, publisher and console until Ctrl-C."),
     "schema": Subcommand("schema", "Create, check or drop the tables, and grant rights."),
     "doctor": Subcommand(
         "doctor.command", "Check a database before production, and suggest remedies."
@@ -107,7 +106,7 @@ _COMMANDS: Final = {
 }
 
 
-_SERVICES: Final = {"console", "dev", "publish"}
+_SERVICES: Final = {"console", "publish"}
 """Commands that a signal usually ends, with exit code 0."""
 
 

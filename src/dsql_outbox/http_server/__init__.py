@@ -1,4 +1,4 @@
-"""The HTTP server of the commands: `publish --listen`, `dev` and `console`.
+"""The HTTP server of the commands: `publish --listen` and `console`.
 
 - `server` serves an ASGI application and limits its clients.
 - `request_head` parses requests.

@@ -93,7 +93,7 @@ class Commands:
 
     def watch(self) -> str:
         """Show the status again and again."""
-        return self._command("status", "--watch")
+        return f"watch {self._command('status')}"
 
     def publish(self, target: str | None = None) -> str:
         """Relay a target; None: the default one. The address of its broker is left to the user."""

@@ -6,7 +6,6 @@ Otherwise another user could make us write to a file of their choice.
 
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
@@ -92,18 +91,6 @@ def read_secret(path: Path) -> str | None:
         found = os.fstat(handle)
         ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
         return file.read() if ours else None
-
-
-def kept_secret(path: Path) -> str:
-    """The random secret in a file that only its owner may read; make the file if it is missing.
-
-    Raises `FileExistsError` for a file of another user.
-    """
-    found = read_secret(path)
-    if not found:
-        found = secrets.token_hex(16)
-        write_secret(path, found)
-    return found
 
 
 def _require_owner(what: str, found: os.stat_result, owners: Collection[int]) -> None:

@@ -1,13 +1,18 @@
 """The demo as its user sees it."""
 
 import re
+import shlex
 import signal
 from pathlib import Path
 
+import httpx
+import psycopg
 import pytest
 from tests.support.commands import Command, run
 from tests.support.pty_terminal import Terminal
 from tests.support.waiting import wait_until
+
+from dsql_outbox import Database, Entity, Event, Writer
 
 
 def test_the_demo_holds_its_invariants_and_prints_plain_lines_when_piped() -> None:
@@ -47,4 +52,33 @@ def test_ctrl_c_removes_its_servers_and_their_data(
         done = command.wait()
     assert done.code == 130
     assert done.err == "stopped: its servers and their data are removed\n"
+    assert list(folder.iterdir()) == []
+
+
+def test_kept_it_relays_what_another_program_writes_and_shows_it_until_ctrl_c(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(folder))
+    with Command("demo", "--keep") as command:
+        shown = ""
+        while "Ctrl-C stops all of it" not in shown:
+            line = command.line().decode()
+            assert line, shown
+            shown += line
+        console = re.search(r"^console +(.*)$", shown, re.MULTILINE)
+        exported = re.search(r"^  export DSQL_OUTBOX_DATABASE=(.*)$", shown, re.MULTILINE)
+        assert console is not None
+        assert exported is not None
+        with httpx.Client(trust_env=False, follow_redirects=True) as browser:
+            assert browser.get(console[1]).url.path == "/"
+        (url,) = shlex.split(exported[1])
+        with Writer(Database(url)) as writer:
+            writer.write(Event.new("CarDriven", [Entity("Car", "car-1", {"mileage": 12})]))
+        with psycopg.connect(url, autocommit=True) as sql:
+            left = "SELECT NOT EXISTS (SELECT FROM outbox.outbox)"
+            wait_until(lambda: sql.execute(left).fetchone() == (True,))
+        command.signal(signal.SIGINT)
+        done = command.wait()
+    assert done.code == 0
+    assert done.out.decode().endswith("stopped: its servers and their data are removed\n")
     assert list(folder.iterdir()) == []

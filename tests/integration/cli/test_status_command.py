@@ -271,7 +271,7 @@ def test_a_subject_with_a_long_queue_is_named_while_its_messages_are_late(
         " VALUES ('p', clock_timestamp(), 600, '[]', 'default')"
     )
     add_messages(sql, 30, shard=1, age=61)
-    assert first_sentence(url)[1] == "dsql-outbox status --watch"
+    assert first_sentence(url)[1] == "watch dsql-outbox status"
     sql.execute("UPDATE outbox.outbox SET subject_id = 'hot' WHERE position <> 7")
     text, command = first_sentence(url)
     assert "Car/hot has at least 29 messages in shard 1" in text
@@ -298,7 +298,7 @@ def test_dead_letters_are_told_with_the_error_of_the_first(
 
 
 def test_on_a_terminal_the_same_is_a_table(url: str, sql: psycopg.Connection[Any]) -> None:
-    add_messages(sql, 1, shard=1, age=4000)
+    add_messages(sql, 1, shard=1, age=3970)
     add_failure(sql, 1, attempts=2, retry_at="infinity", error="[red]markup")
     with Terminal(120, "status", "--database", url) as terminal:
         assert terminal.finish() == 0

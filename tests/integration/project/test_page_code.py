@@ -94,9 +94,15 @@ def stored(url: str) -> Callable[[], list[str]]:
     return types
 
 
-async def test_start(shop: dict[str, Any], capsys: pytest.CaptureFixture[str], url: str) -> None:
+async def test_start(
+    shop: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DSQL_OUTBOX_DATABASE", url)
     (program,) = blocks("start.md")
-    await ran(shop, program.replace("postgresql://..", url))
+    await ran(shop, program)
     assert capsys.readouterr().out == "committed 1\n"
 
 
@@ -292,11 +298,19 @@ async def test_transactions(
     assert stored() == ["LoanOpened", "B", *["LoanPaid"] * 3, "B", "LoanPaid"]
 
 
-async def test_events(shop: dict[str, Any], stored: Callable[[], list[str]]) -> None:
+async def test_events(
+    shop: dict[str, Any],
+    stored: Callable[[], list[str]],
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     shop["body"] = shop["new_event"]().to_json()
+    lines = [shop["new_event"]().to_json().decode() + "\n" for _ in range(2)]
+    monkeypatch.setattr("sys.stdin", lines)
     for block in blocks("events.md"):
-        await ran(shop, block)
-    assert stored() == ["LoanOpened", "LoanPaid", "B"]
+        program = block.replace("postgresql://localhost/shop", url)
+        await ran({**shop} if "stdin" in block else shop, program)
+    assert stored() == ["LoanOpened", "LoanPaid", "B", "B", "B"]
 
 
 async def test_targets(shop: dict[str, Any], tmp_path: Path) -> None:

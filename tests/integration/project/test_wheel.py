@@ -188,7 +188,6 @@ def test_the_command_tells_its_version(python: Path, tmp_path: Path) -> None:
         ("sqs", ["publish", "--database", "postgresql://nowhere", "--sink", "sqs://nowhere"]),
         ("dsql", ["schema", "check", "--database", "dsql://admin@abc.dsql.eu-west-1.on.aws/x"]),
         ("demo", ["demo"]),
-        ("demo", ["dev"]),
     ],
 )
 def test_a_missing_extra_is_one_line_that_says_what_to_install(

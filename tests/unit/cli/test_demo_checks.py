@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from dsql_outbox.cli.demo.results import Arrived, Results, Written, checks, percentile
+from dsql_outbox.cli.demo.sample_events import EVENT_TYPES, SHAPES, Shape, make_event
 from dsql_outbox.cli.demo.stages import TURNS
-from dsql_outbox.cli.sample_events import EVENT_TYPES, SHAPES, Shape, make_event
 from dsql_outbox.outbox import Receipt, Touched
 
 

@@ -140,11 +140,11 @@ def test_messages_that_wait_for_nobody_are_a_failure(
     alive: int, oldest: float | None, text: str | None, verdict: str
 ) -> None:
     """The words are those of `status`, and so is the command."""
-    first = None if text is None else Attention(text, "dsql-outbox status --watch")
+    first = None if text is None else Attention(text, "watch dsql-outbox status")
     found = judge_relay(alive, oldest, first)
     assert found.verdict == verdict
     if text is not None:
-        assert (found.text, found.remedy) == (text.split(".")[0], "run dsql-outbox status --watch")
+        assert (found.text, found.remedy) == (text.split(".")[0], "run watch dsql-outbox status")
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
                                  waiting_seconds=42.0),)},
             (f"No publisher has reached its broker for 42.0 s: {WAIT} When it answers, they are "
              "sent. The log of publisher p1 names the broker and the error."),
-            "dsql-outbox status --watch",
+            "watch dsql-outbox status",
         ),
         (
             {"publishers": (), "obstacles": Obstacles(read_only=True)},
@@ -194,7 +194,7 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
             {"oldest_seconds": 61.0},
             ("The publishers are behind: 2 messages wait, the oldest for 1 min 1 s. The broker or "
              "the database is slow, or there are too few publishers."),
-            "dsql-outbox status --watch",
+            "watch dsql-outbox status",
         ),
         (
             {"oldest_seconds": 61.0, "hot_subject": HotSubject("Car/C 1", 4, 601, 1_000)},
@@ -213,13 +213,13 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
         (
             {"oldest_seconds": 61.0, "hot_subject": HotSubject("Car/C-1", 4, 300, 1_000)},
             "The broker or the database is slow",
-            "dsql-outbox status --watch",
+            "watch dsql-outbox status",
         ),
         (
             {"targets": lake(), "publishers": (ALIVE, PUBLISHER_OF_LAKE),
              "hot_subject": HotSubject("Car/C-1", 4, 30, 30)},
             "The broker or the database is slow",
-            "dsql-outbox status --watch",
+            "watch dsql-outbox status",
         ),
         (
             {"targets": lake(), "hot_subject": HotSubject("Car/C-1", 1030, 30, 30),

@@ -146,7 +146,7 @@ def test_what_libpq_asks_about_an_address_is_left_out() -> None:
 
 
 def test_text_reaches_the_terminal_in_one_place() -> None:
-    """`output` makes it visible. `schema print` prints our SQL, `main`, `demo`, `dev` own words."""
+    """`output` makes it visible. `schema print` prints our SQL, `main`, `demo` own words."""
     folder = ROOT / "src" / "dsql_outbox" / "cli"
     found = {path for path in folder.rglob("*.py") if "click.echo(" in path.read_text()}
     own_words = ("main", "demo.command", "dev.command", "dev.dev_lines", "schema")

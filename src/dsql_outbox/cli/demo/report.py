@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from dsql_outbox.cli.demo.sample_events import EVENT_TYPES, SHAPES
 from dsql_outbox.cli.output import counted
-from dsql_outbox.cli.sample_events import EVENT_TYPES, SHAPES
 from dsql_outbox.observability import attributes as names
 
 from .results import Check, Results, Written, percentile

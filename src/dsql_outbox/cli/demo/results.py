@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from uuid import UUID
 
-from dsql_outbox.cli.sample_events import Shape
+from dsql_outbox.cli.demo.sample_events import Shape
 from dsql_outbox.outbox.event.event import Event
 from dsql_outbox.outbox.receipt import Receipt
 

@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 import psycopg
 
-from dsql_outbox.cli.sample_events import EVENT_TYPES, SHAPES, EventType, Shape, make_event
+from dsql_outbox.cli.demo.sample_events import EVENT_TYPES, SHAPES, EventType, Shape, make_event
 from dsql_outbox.observability.facts import Fact, PublishEnded
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.database.database import Database
@@ -30,9 +29,7 @@ Progress = Callable[[int], None]
 TURNS: Final = 5
 """Each of the four workers, one per type, writes this many events of each shape."""
 
-_PREFIX: Final = "demo"
-_TOPIC: Final = f"{_PREFIX}.{{event_type}}"
-_STREAM: Final = "DEMO"
+_STREAM: Final = "EVENTS"
 
 _TRIES: Final = 5
 """How often the hot shape is written at most: it is repeated until two writes conflict."""
@@ -50,8 +47,7 @@ async def write_relay_and_read_back(
         if isinstance(fact, PublishEnded) and fact.result == "delivered":
             delivered(1)
 
-    sink = f"{broker}?stream={_STREAM}&subjects={_PREFIX}.>"
-    results = Results()
+    sink, results = sink_of(broker), Results()
     async with Publisher(database, sink, hooks=[count]):
         await _write_all(database, results, written)
     await Publisher(database, sink, hooks=[count]).run(until_empty=True)
@@ -59,10 +55,14 @@ async def write_relay_and_read_back(
     return results
 
 
+def sink_of(broker: str) -> str:
+    """The URL of the sink on the NATS server at this URL."""
+    return f"{broker}?stream={_STREAM}"
+
+
 async def _write_all(database: Database, results: Results, progress: Progress) -> None:
     """Write both shapes; repeat the hot one until two writes have conflicted."""
-    settings = replace(WriterSettings.origin(), topic=_TOPIC)
-    async with AsyncWriter(database, settings) as writer:
+    async with AsyncWriter(database, WriterSettings.origin()) as writer:
         for shape in SHAPES:
             for n in range(_TRIES if shape == "hot" else 1):
                 written = await _write_shape(writer, shape, f"{shape[0]}{n}", progress)
@@ -112,7 +112,7 @@ async def _read_back(broker: str) -> list[Arrived]:
     try:
         jetstream = client.jetstream()
         left = (await jetstream.stream_info(_STREAM)).state.messages
-        messages = await jetstream.subscribe(f"{_PREFIX}.>", stream=_STREAM, ordered_consumer=True)
+        messages = await jetstream.subscribe("events.>", stream=_STREAM, ordered_consumer=True)
         return [_arrived(await messages.next_msg(timeout=5)) for _ in range(left)]
     finally:
         await client.close()

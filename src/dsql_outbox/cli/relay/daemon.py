@@ -1,11 +1,11 @@
 """The relay with the parts that a supervisor needs: signals, health, metrics."""
 
 import signal
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import click
 import msgspec
@@ -48,10 +48,7 @@ def address(text: str) -> Address:
 
 
 class Daemon:
-    """One run of the relay. `drain` is how many seconds it may take to end after a signal.
-
-    The functions in `beside` run next to it; see `Interruption.run`.
-    """
+    """One run of the relay. `drain` is how many seconds it may take to end after a signal."""
 
     def __init__(
         self,
@@ -60,13 +57,11 @@ class Daemon:
         *,
         listen: Address | None,
         drain: float,
-        beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     ) -> None:
         self._relaying = relaying
         self._metering = metering
         self._listen = listen
         self._drain = drain
-        self._beside = beside
         self._interruption = Interruption(relaying.stop, limit=drain)
 
     async def run(self) -> int:
@@ -77,7 +72,7 @@ class Daemon:
         """
         is_measured = self._metering.hooks or not metric_facts.skips_successes()
         probes = [self._relaying.probe.run] if self._listen or is_measured else []
-        await self._interruption.run(self._relay, *probes, *self._beside)
+        await self._interruption.run(self._relay, *probes)
         if self._interruption.at_once:
             announce(_AS_BEFORE)
             return _AT_ONCE

@@ -1,6 +1,5 @@
 """The command `status`: its options and its output."""
 
-from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -23,8 +22,7 @@ from dsql_outbox.operations.attention import Attention, attention, verdict
 from dsql_outbox.operations.status import Status, StatusReader
 from dsql_outbox.outbox.database.database import Database
 
-from .live_view import watch
-from .tables import TextTable, tables_of, text_of
+from .tables import tables_of, text_of
 
 _ATTENTION: Final = 5
 
@@ -33,52 +31,25 @@ _ATTENTION: Final = 5
     epilog="""\b
 Examples:
   dsql-outbox status --database postgresql://localhost/shop
-  dsql-outbox status --watch --interval 5
+  watch dsql-outbox status
 
 Exit codes: 0 when the status was read, 2 wrong usage, 69 the database cannot be
-reached, 78 the tables are missing. With --watch 0 after Ctrl-C or SIGTERM.""",
+reached, 78 the tables are missing.""",
 )
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
-@option(
-    "--watch",
-    "watched",
-    is_flag=True,
-    show_default=False,
-    help="Repeat: a live view on a terminal, else one line each time; with --json one object.",
-)
-@option(
-    "--interval",
-    type=click.FloatRange(min=0, min_open=True),
-    default=2.0,
-    metavar="SECONDS",
-    help="With --watch, the time between two reads.",
-)
 @with_database(READ_ONLY, duty="reader")
-def status(
-    *,
-    database: Database,
-    as_json: bool,
-    watched: bool,
-    interval: float,
-) -> None:
+def status(*, database: Database, as_json: bool) -> None:
     """Show the backlog, the failures and the publishers.
 
     Reads only the database, so it works without a running publisher. It is cheap for any
     backlog: no count goes above 1000.
-
-    With --watch it also shows rates, from the statistics that PostgreSQL keeps. They are some
-    seconds late, and unknown on Aurora DSQL. While the database cannot be reached, --watch
-    reports that and continues.
     """
-    if watched:
-        watch(database, interval, as_json=as_json)
-    else:
-        now = called(StatusReader(database), StatusReader.read)
-        if as_json:
-            json_line({"attention": [_plain(each) for each in attention(now)], **to_builtins(now)})
-            return
-        _attend(now)
-        _show(now, tables_of(now), as_json=False)
+    now = called(StatusReader(database), StatusReader.read)
+    if as_json:
+        json_line({"attention": [_plain(each) for each in attention(now)], **to_builtins(now)})
+        return
+    _attend(now)
+    say_all([text_of(tables_of(now))])
 
 
 def _plain(each: Attention) -> dict[str, str | None]:
@@ -97,7 +68,3 @@ def _attend(now: Status) -> None:
     if more > 0:
         say(f"and {counted(more, 'thing')} more: --json lists all")
     say()
-
-
-def _show(found: object, tables: Sequence[TextTable], *, as_json: bool) -> None:
-    json_line(found) if as_json else say_all([text_of(tables)])

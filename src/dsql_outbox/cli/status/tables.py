@@ -20,9 +20,9 @@ class TextTable(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-def tables_of(now: Status, *more: tuple[str, str]) -> list[TextTable]:
-    """The summary, extended by the lines `more`, then one table per kind that has rows."""
-    tables = [TextTable(("outbox", f"schema {now.schema}"), [*_summary(now), *more])]
+def tables_of(now: Status) -> list[TextTable]:
+    """The summary, then one table per kind that has rows."""
+    tables = [TextTable(("outbox", f"schema {now.schema}"), [*_summary(now)])]
     if now.targets:
         tables.append(TextTable(_TARGET, list(map(_target_row, now.targets))))
     # A user who has added no target reads nothing of targets.

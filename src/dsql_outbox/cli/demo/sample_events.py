@@ -1,4 +1,4 @@
-"""Events about cars, which `demo` writes and `dev --sample` prints.
+"""Events about cars, which `demo` writes.
 
 In the shape `distinct` every event has an entity of its own and refers to others
 only by attributes. In the shape `hot` the subject of every event is a car. Events with the
@@ -42,21 +42,17 @@ def _service(car: str, n: int) -> dict[str, object]:
     return {"carId": car, "amountPaid": f"{180 + n}.40", "description": "Annual inspection"}
 
 
-PAYMENT: Final = EventType("LoanPaymentSubmitted", "LoanPayment", "PAY", _payment)
 EVENT_TYPES: Final = (
     EventType("CarCreated", "Car", "CAR", _car),
     EventType("LoanCreated", "Loan", "LOAN", _loan),
-    PAYMENT,
+    EventType("LoanPaymentSubmitted", "LoanPayment", "PAY", _payment),
     EventType("CarServiceDone", "ServiceRecord", "SRV", _service),
 )
 
 
-def make_event(kind: EventType, shape: Shape, key: str, n: int, *, car: str | None = None) -> Event:
-    """An event of one type. `key` makes the id of its entity, and `car` that of its car.
-
-    Without `car`, the car has the key of the entity.
-    """
-    car_id = f"CAR-{car or key}"
+def make_event(kind: EventType, shape: Shape, key: str, n: int) -> Event:
+    """An event of one type. `key` makes the ids of its entity and of its car."""
+    car_id = f"CAR-{key}"
     own = Entity(kind.entity_type, f"{kind.prefix}-{key}", kind.attributes(car_id, n))
     if shape == "distinct" or kind.entity_type == "Car":
         return Event.new(kind.event_type, [own])
