@@ -118,9 +118,9 @@ incidents: $(VENV)/.dev ## stage an incident to practise with, and tell its caus
 zip: $(VENV)/.dev ## make the Lambda example's build/lambda-x86_64.zip and -arm64.zip
 	$(BIN)/python examples/lambda/package.py
 
-cluster-report: $(VENV)/.dev ## ask a cluster of Aurora DSQL what no documentation answers (DATABASE=dsql://.. REPORT=report.md HOUR=1)
+cluster-report: $(VENV)/.dev ## ask a cluster of Aurora DSQL what no documentation answers (DATABASE=dsql://.. HOUR=1)
 	@test -n "$(DATABASE)" || { echo "cluster-report needs DATABASE=URL" >&2; exit 2; }
-	@$(BIN)/python -m benchmarks.cluster "$(DATABASE)" "$(or $(REPORT),report.md)" $(if $(HOUR),--hour)
+	@$(BIN)/python -m benchmarks.cluster "$(DATABASE)" $(if $(HOUR),--hour)
 
 bench-peers: $(VENV)/.dev $(VENV)/.peers ## writer and relay beside bare drivers, pgbench and other libraries (ONLY=batch,relay; OPTIONS=--json)
 	@$(BIN)/python -m benchmarks.peers $(if $(ONLY),--only $(ONLY)) $(OPTIONS)

@@ -19,7 +19,7 @@ locals {
       threshold   = 1000 # ms
       period      = 300
       periods     = 3
-      description = "The slowest commits take over 1 s. With few conflicts, look for a hot tail: dsql-outbox doctor."
+      description = "The slowest commits take over 1 s. With few conflicts it is a hot tail: raise dsql-outbox schema apply --shards."
     }
     reads = {
       metric      = "ReadOnlyTransactions"

@@ -7,7 +7,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from benchmarks.cluster.statements import query
 from psycopg import errors
 from tests.support.dsql import cluster_rules
 from tests.support.dsql.cluster_rules import BURST, CROWD, MAX_BYTES, RATE, kind_of
@@ -21,6 +20,9 @@ Session = psycopg.Connection[Any]
 BULK = "INSERT INTO baseline_bulk SELECT generate_series(1, %s)"
 ONE = "SELECT string_agg(md5(n::text), '') AS text FROM generate_series(1, %s) n"
 LARGE = f"INSERT INTO large {ONE}"
+SORT = """SELECT count(*) FROM (
+  SELECT n, repeat(n::text, 200) AS word FROM generate_series(1, %d) AS n ORDER BY word OFFSET 1
+) AS sorted"""  # about 1 kB a row
 PIECE = (1 << 20) // 32  # numbers of which LARGE makes 1 MiB that cannot be compressed
 
 
@@ -382,11 +384,11 @@ def test_a_query_that_needs_more_memory_than_it_may_is_refused(
     governed: GovernedPostgres,
 ) -> None:
     limit = "-c temp_file_limit=4096"  # a part of what the endpoint gives, so that it is quick
-    few, many = (query("memory", "records", rows=rows) for rows in (100, 20_000))
+    few, many = (SORT % rows for rows in (100, 20_000))
     with psycopg.connect(governed.url, options=limit) as session:
-        assert session.execute(few).fetchone() == (99,)
+        assert session.execute(few.encode()).fetchone() == (99,)
         with pytest.raises(errors.ProgramLimitExceeded) as refused:
-            session.execute(many)
+            session.execute(many.encode())
     told = refused.value.diag.message_primary
     assert told == "query requires more than allowed temp space of 131072 KB to execute"
 

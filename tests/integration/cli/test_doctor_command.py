@@ -20,7 +20,7 @@ from tests.support.pty_terminal import Terminal
 from dsql_outbox.cli.doctor import verdicts as doctor_verdicts
 from dsql_outbox.cli.doctor.checks import CHECKS
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase, unopened
-from dsql_outbox.cli.doctor.feature_probes import LARGE, PROBES
+from dsql_outbox.cli.doctor.feature_probes import PROBES
 from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import open_sink
@@ -301,11 +301,6 @@ def test_a_server_that_accepts_no_writes_fails(url: str, sql: psycopg.Connection
     assert server["text"].endswith("; it accepts no writes")
 
 
-def test_large_probes_need_probe(url: str) -> None:
-    assert run(url, "--probe-large").exit_code == 2
-    assert run(url, "--probe-tail", "5").exit_code == 2
-
-
 def test_what_a_writer_may_not_read_is_unknown_to_it_and_no_failure(writer_url: str) -> None:
     told = found(run(writer_url, "--json"))
     assert told["role"]["text"].endswith("has the rights of writer")
@@ -319,7 +314,7 @@ def test_what_a_writer_may_not_read_is_unknown_to_it_and_no_failure(writer_url: 
 
 def test_the_pages_show_what_is_printed_and_explain_every_line() -> None:
     page = (ROOT / "docs" / "dsql.md").read_text(encoding="utf-8")
-    for name in (*PROBES, *LARGE):
+    for name in PROBES:
         assert re.search(rf"^ok       {name} ", page, re.MULTILINE), name
         assert re.search(rf"^\|.*\| `{name}`", page, re.MULTILINE), name
     page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")

@@ -6,7 +6,6 @@ from functools import cache, lru_cache
 from string import Formatter
 from typing import Final, Literal, LiteralString, NamedTuple, cast
 
-from benchmarks.cluster.statements import REPORT_STATEMENTS
 from psycopg import sql
 
 from dsql_outbox.outbox.database.exchange import numbered
@@ -48,7 +47,6 @@ EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
         "what names an event locks it, so that no archive takes its bytes meanwhile",
         frozenset({"row lock"}),
     ),
-    "report row_lock": ("the report asks what a row lock does", frozenset({"row lock"})),
     "doorbell_listen": (_POSTGRES, frozenset({"notify", "dsql-lint unsupported_listen"})),
     "doorbell_ring": (_POSTGRES, frozenset({"notify"})),
     "plan_by_index": (_POSTGRES, frozenset({"set"})),
@@ -75,13 +73,9 @@ _WORDS: Final = {
 _EXPLAINED: Final[Mapping[str, tuple[str, ...]]] = {
     "EXPLAIN": ("event_write_one",),
     "EXPLAIN (ANALYZE)": ("event_write_batch",),
-    "EXPLAIN (ANALYZE, VERBOSE)": (
-        *("event_write_one", "event_write_batch", "outbox_read", "outbox_read_range"),
-        *("failure_record", "failure_find", "event_find", "entity_state"),
-        *("outbox_delete", "outbox_bury"),
-    ),
+    "EXPLAIN (ANALYZE, VERBOSE)": ("outbox_read", "outbox_read_range"),
 }
-"""The statements that a writer explains for the form of a write, and those of doctor and report."""
+"""The statements that a writer explains for the form of a write, and those of doctor."""
 
 
 @lru_cache(maxsize=1 << 16)
@@ -109,9 +103,6 @@ def _entries() -> Iterator[Entry]:
         if name not in _COMPOSED:
             text = read_sql("statements", name)
             yield _entry(name, lambda schema, fill, text=text: _filled(text, schema, fill))
-    for name, text in REPORT_STATEMENTS.items():
-        make = lambda schema, fill, text=text: _filled(text, schema, fill)  # noqa: E731 - as above
-        yield _entry(f"report {name}", make, ("report",))
     for explain, explained in _EXPLAINED.items():
         for name in explained:
             text = read_sql("statements", name)
@@ -126,7 +117,7 @@ def _entries() -> Iterator[Entry]:
                         else _filled(text, schema, fill).lower(),
                     )
                 ),
-                ("doctor", "report") if "VERBOSE" in explain else doors(name),
+                ("doctor",) if "VERBOSE" in explain else doors(name),
             )
     for migration in migrations():
         name = f"{migration.version:04}_{migration.name}"

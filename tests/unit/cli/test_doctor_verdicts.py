@@ -3,11 +3,8 @@
 import psycopg
 import pytest
 
-from dsql_outbox.cli.doctor.conflict_probes import Race, SessionResult, judge
-from dsql_outbox.cli.doctor.cost_probes import judge_metering
 from dsql_outbox.cli.doctor.examined_database import failure
 from dsql_outbox.cli.doctor.statement_probes import judge_rows_read, most_rows
-from dsql_outbox.cli.doctor.tail_probe import Commits, judge_tail
 from dsql_outbox.cli.doctor.verdicts import (
     ClockReading,
     DeadRows,
@@ -24,8 +21,6 @@ from dsql_outbox.outbox import SchemaError
 from dsql_outbox.schema.roles import Duty
 
 Lacks = dict[Duty, list[tuple[str, str | None]]]
-
-COMMITTED = SessionResult(None, "statement")
 
 
 @pytest.mark.parametrize(
@@ -147,39 +142,6 @@ def test_messages_that_wait_for_nobody_are_a_failure(
         assert (found.text, found.remedy) == (text.split(".")[0], "run watch dsql-outbox status")
 
 
-@pytest.mark.parametrize(
-    ("race", "verdict", "text"),
-    [
-        (
-            Race(COMMITTED, SessionResult("23505", "statement"), waited=True),
-            "ok",
-            "the first commits, the second waits and gets 23505 at statement: writers retry it",
-        ),
-        (
-            Race(COMMITTED, SessionResult("40001", "COMMIT"), waited=False),
-            "ok",
-            "the first commits, the second gets 40001 at COMMIT: writers retry it",
-        ),
-        (
-            Race(SessionResult("40001", "COMMIT"), SessionResult("40001", "COMMIT"), waited=False),
-            "ok",
-            "the first gets 40001 at COMMIT, the second gets 40001 at COMMIT: writers retry it",
-        ),
-        (
-            Race(COMMITTED, SessionResult("55P03", "statement"), waited=False),
-            "fail",
-            "the first commits, the second gets 55P03 at statement",
-        ),
-        (Race(COMMITTED, COMMITTED, waited=False), "fail", "the first commits, the second commits"),
-    ],
-)
-def test_a_race_must_have_a_loser_whom_a_writer_understands(
-    race: Race, verdict: str, text: str
-) -> None:
-    found = judge("updates", race, {"23505", "40001"})
-    assert (found.verdict, found.text) == (verdict, text)
-
-
 POSTGRES = """\
 Append  (cost=0.29..8.4 rows=6 width=10) (actual time=0.02..0.05 rows=6.00 loops=1)
   ->  Nested Loop  (cost=0.29..8.4 rows=5 width=10) (actual time=0.02..0.05 rows=5.00 loops=1)
@@ -214,19 +176,6 @@ def test_a_plan_is_judged_by_the_rows_that_its_nodes_looked_at(
     assert judge_rows_read([most]).verdict == verdict
 
 
-def test_costs_are_told_as_the_server_states_them() -> None:
-    found = judge_metering(
-        {"insert": ["Write: 0.2 DPU"], "update": ["Rows: 1", "Write: 0.1 DPU"]}, is_dsql=True
-    )
-    assert found.text == "insert of 4 KiB: Write: 0.2 DPU; update of 4 KiB: Write: 0.1 DPU"
-
-
-@pytest.mark.parametrize(("is_dsql", "verdict"), [(True, "unknown"), (False, "ok")])
-def test_without_costs_only_postgresql_is_well(is_dsql: bool, verdict: str) -> None:
-    plans: dict[str, list[str]] = {"insert": ["Insert"], "update": []}
-    assert judge_metering(plans, is_dsql=is_dsql).verdict == verdict
-
-
 def test_a_question_without_an_answer_is_unknown_and_without_a_database_a_failure() -> None:
     refused = failure("json", psycopg.errors.FeatureNotSupported("no json\nhere"))
     assert (refused.verdict, refused.text, refused.sqlstate) == (
@@ -241,39 +190,6 @@ def test_a_question_without_an_answer_is_unknown_and_without_a_database_a_failur
 def test_who_lacks_a_right_is_sent_to_the_owner() -> None:
     found = failure("commit", psycopg.errors.InsufficientPrivilege("denied"))
     assert found.remedy == "ask again as the owner of the tables"
-
-
-def commits(p50: float, p99: float, longest: float) -> Commits:
-    return Commits([*[p50] * 970, *[p99] * 29, longest], 3, 9_000.0)
-
-
-@pytest.mark.parametrize(
-    ("rising", "scattered", "verdict"),
-    [
-        ((0.050, 3.2, 21.0), (0.049, 0.08, 0.3), "warn"),
-        ((0.050, 0.3, 0.9), (0.049, 0.08, 0.3), "warn"),
-        ((0.050, 0.3, 21.0), (0.049, 0.11, 0.3), "ok"),  # within three times
-        ((0.001, 0.15, 0.2), (0.001, 0.002, 0.3), "ok"),  # nobody notices
-        ((0.050, 3.2, 21.0), (0.050, 3.1, 20.0), "ok"),  # slow wherever the keys are
-    ],
-)
-def test_a_tail_is_hot_if_only_rising_keys_have_slow_commits(
-    rising: tuple[float, float, float], scattered: tuple[float, float, float], verdict: str
-) -> None:
-    found = judge_tail({"rising": commits(*rising), "scattered": commits(*scattered)})
-    assert found.verdict == verdict
-    assert (found.remedy is None) == (verdict == "ok")
-    assert found.values["rising_p50"] == rising[0]
-    assert found.values["rising_p99"] == pytest.approx(rising[1])
-    assert found.values["scattered_max"] == scattered[2]
-    assert found.values["scattered_conflicts"] == 3
-
-
-@pytest.mark.parametrize("few", ["rising", "scattered"])
-def test_a_few_commits_say_nothing_of_a_tail(few: str) -> None:
-    enough = commits(0.05, 3.2, 21.0)
-    found = judge_tail({"rising": enough, "scattered": enough} | {few: Commits([9.0], 0, 1.0)})
-    assert (found.verdict, found.remedy) == ("unknown", "probe for longer")
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,6 @@ MEANING = re.compile(rf"[\"'](?:{STATES})[\"']|\berrors\.(?:{CLASSES})\b")
 EXCUSES = {
     "observability/metric_names.py": "the values that an attribute of a metric may have",
     "outbox/errors.py": "a docstring: what a caller may catch",
-    "src/dsql_outbox/cli/doctor/conflict_probes.py": "a probe that expects one state",
-    "src/dsql_outbox/cli/doctor/cost_probes.py": "a probe that expects one state",
     "src/dsql_outbox/testing/proxy/postgres_proxy.py": "the fault proxy raises conflicts",
 }
 

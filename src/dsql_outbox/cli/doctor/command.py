@@ -18,11 +18,10 @@ from dsql_outbox.publisher.sinks.registry import open_sink
 
 from .checks import CHECKS
 from .examined_database import ExaminedDatabase, findings, probed, unopened
-from .feature_probes import LARGE, PROBES
+from .feature_probes import PROBES
 from .finding import Finding, Report, show
 from .sink_check import SINK
 from .sink_check import sink as look_at_sink
-from .tail_probe import TAIL, hot_tail
 
 _Questions = Mapping[str, Callable[[ExaminedDatabase], Iterator[Finding]]]
 
@@ -50,19 +49,6 @@ database cannot be reached: the line `server` has the reason and what helps.""",
     show_default=False,
     help="Also try features, in a table doctor_scratch, which is dropped afterwards.",
 )
-@option(
-    "--probe-large",
-    is_flag=True,
-    show_default=False,
-    help="With --probe, also send a message of 11 MiB; the connection may break.",
-)
-@option(
-    "--probe-tail",
-    type=click.FloatRange(1, 600),
-    metavar="SECONDS",
-    help="With --probe, also insert into the table by 16 connections for so many seconds, at "
-    "rising and at scattered keys.",
-)
 @option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
 @interruptible("the database is unchanged; run the same command again")
 def doctor(
@@ -71,8 +57,6 @@ def doctor(
     schema: str,
     sink: str | None,
     probe: bool,
-    probe_large: bool,
-    probe_tail: float | None,
     as_json: bool,
 ) -> None:
     """Check a database before production, and suggest remedies.
@@ -80,10 +64,7 @@ def doctor(
     Prints one line per check: ok, warn, fail, or unknown if the check could not
     be made. Without --probe nothing is written.
     """
-    if not probe and (probe_large or probe_tail):
-        raise click.UsageError(f"--probe-{'large' if probe_large else 'tail'} needs --probe")
-    tail: _Questions = {TAIL: partial(hot_tail, seconds=probe_tail)} if probe_tail else {}
-    probes = {**(PROBES if probe else {}), **(LARGE if probe_large else {}), **tail}
+    probes = PROBES if probe else {}
     checks: _Questions = CHECKS
     if sink is not None:
         open_sink(sink)  # it connects to nothing yet; a malformed URL fails here

@@ -6,8 +6,6 @@ from typing import Final
 import msgspec
 import psycopg
 
-from .conflict_probes import first_inserts, first_upserts, updates
-from .cost_probes import async_index, commit, large_message, metering
 from .examined_database import ExaminedDatabase, run
 from .finding import Finding, refused
 from .statement_probes import arrays, burial_forms, read_forms, rows_read, write_forms
@@ -54,7 +52,6 @@ def _text(rows: Sequence[object]) -> str:
 
 
 PROBES: Final[Mapping[str, Probe]] = {
-    "commit": commit,
     "modifying CTE": write_forms,
     "pipeline": pipeline,
     "lateral read": read_forms,
@@ -62,13 +59,5 @@ PROBES: Final[Mapping[str, Probe]] = {
     "unnest": arrays,
     "burial": burial_forms,
     "json": json_exact,
-    "first inserts": first_inserts,
-    "first upserts": first_upserts,
-    "updates": updates,
-    "metering": metering,
-    "async index": async_index,
 }
 """In the order in which they are made and shown."""
-
-LARGE: Final[Mapping[str, Probe]] = {"large message": large_message}
-"""Only on demand."""

@@ -1,2 +1,0 @@
--- At the only isolation level of Aurora DSQL, so that PostgreSQL's answers compare.
-BEGIN ISOLATION LEVEL REPEATABLE READ

@@ -1,2 +1,0 @@
--- Wait until a job has ended.
-CALL sys.wait_for_job({job})

@@ -1,2 +1,0 @@
--- A message that is larger than Aurora DSQL accepts.
-SELECT octet_length(%(text)s::text)
