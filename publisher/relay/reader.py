@@ -80,13 +80,19 @@ Kind = Literal["key", "again", "back", "sweep", "tail"]
 
 
 class _Asked(NamedTuple):
-    """One range of a read, with its purpose."""
+    """One range of a read, with its purpose; of a sweep, with the number of its beginning."""
 
     kind: Kind
     shard: Shard
     range: Range
     subject: Subject | None = None
     row: RowId | None = None
+    beginning: int = 0
+
+    @property
+    def is_of_this_sweep(self) -> bool:
+        """Whether it belongs to a sweep that has not begun again since the range was asked for."""
+        return self.kind == "sweep" and self.beginning == self.shard.sweep.beginning
 
 
 class Reader:
@@ -343,7 +349,8 @@ class Reader:
         for shard in sweeps:
             sweep = shard.sweep
             each = self._range("sweep", shard, sweep, sweep.place, share["sweep"])
-            asked.append(each._replace(range=each.range._replace(until=sweep.stretch.until)))
+            stretch = each.range._replace(until=sweep.stretch.until)
+            asked.append(each._replace(range=stretch, beginning=sweep.beginning))
         for shard, tail in tails:
             rows = share["tail"] if tail.is_behind else resting
             asked.append(self._range("tail", shard, tail, tail.place, rows))
@@ -392,7 +399,7 @@ class Reader:
         for each in asked:
             if each.kind == "again":
                 each.shard.begin_again(None)
-            elif each.kind == "sweep":
+            elif each.is_of_this_sweep:
                 each.shard.sweep.note_outage(
                     self._state.clock(), seconds if seconds > _LATE else 0.0
                 )
@@ -442,7 +449,7 @@ class Reader:
                 shard.finish_again(wanted, found)
             case "back":
                 shard.back.note_read(found, rows, shard.sweep)
-            case "sweep":
+            case "sweep" if each.is_of_this_sweep:
                 shard.sweep.note_read(found, rows, now, clock=clock, seconds=reading.seconds)
                 if not shard.sweep.is_running:
                     shard.note_sweep()

@@ -89,6 +89,9 @@ class Sweep(Scan):
     def __init__(self) -> None:
         super().__init__(HEAD)
         self.is_running = False  # `is_due` begins it, and notes when
+        self.beginning = 0
+        """The number of the last beginning. The answer to a read that was asked before it says
+        nothing about the rows of this sweep: it may have passed over those that are looked for."""
         self._began = 0.0
         self._next_at = float("-inf")
         self._stretches = [Stretch(LAST.position, 0.0)]
@@ -123,9 +126,9 @@ class Sweep(Scan):
 
     def restart(self, now: float) -> None:
         """Begin at the head again."""
-        if not self.is_running or self.place > HEAD:
-            self.place, self.is_running, self._began = HEAD, True, now
-            self._seconds = [0.0]
+        self.place, self.is_running, self._began = HEAD, True, now
+        self._seconds = [0.0]
+        self.beginning += 1
 
     def note_read(
         self, found: RangeRead, rows: int, now: float, *, clock: int = 0, seconds: float = 0.0

@@ -361,6 +361,16 @@ KEPT: Final[dict[str, Schedule]] = {
         block=True,
         start=2.0,
     ),
+    "a sweep that begins again while its read is on its way": Schedule(
+        seed=7,
+        shards=4,
+        clocks=(Clock(),),
+        writes=(
+            Write(at=2.0, subject=4),
+            Write(at=1.7, subject=4, topic=1, fate="raises", times=1),
+            Write(at=3.0, subject=0, rows=4, topic=1),
+        ),
+    ),
 }
 """Schedules that broke a rule once."""
 
