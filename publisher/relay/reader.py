@@ -4,6 +4,7 @@ import logging
 import random
 from collections.abc import Collection, Mapping, Sequence
 from heapq import nlargest, nsmallest
+from itertools import islice
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
@@ -13,11 +14,11 @@ from anyio.lowlevel import checkpoint
 from dsql_outbox.outbox.failure import LASTING, FailureKind, kind_of, text_of
 from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.publisher.leases.keeper import Leases
-from dsql_outbox.publisher.relay.memory.queues import passed_over
-from dsql_outbox.publisher.relay.memory.scans import QUICK, Scan, Sweep, Tail
+from dsql_outbox.publisher.relay.memory.queues import MAX_PASSED, passed_over
+from dsql_outbox.publisher.relay.memory.scans import MAX_VISITS, QUICK, Scan, Sweep, Tail
 from dsql_outbox.publisher.relay.memory.shares import RETRIES
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
-from dsql_outbox.publisher.relay.memory.topics import MAX_NAMED
+from dsql_outbox.publisher.relay.memory.topics import MAX_NAMED, Trial
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
@@ -76,7 +77,10 @@ _WEIGHTS: Final = {"sweep": 2, "tail": 1, "again": 1, "back": 1}
 _DUE: Final = 4
 """A read asks for this part of its rows, at most, by their keys."""
 
-Kind = Literal["key", "again", "back", "sweep", "tail"]
+_TRIED: Final = 8
+"""The map is tried with this part of the rows of a read, at most, at a time."""
+
+Kind = Literal["key", "trial", "again", "back", "sweep", "tail"]
 
 
 class _Asked(NamedTuple):
@@ -88,6 +92,7 @@ class _Asked(NamedTuple):
     subject: Subject | None = None
     row: RowId | None = None
     beginning: int = 0
+    trial: Trial | None = None
 
     @property
     def is_of_this_sweep(self) -> bool:
@@ -289,21 +294,33 @@ class Reader:
         began = state.clock()
         full = state.rows.shares.full_topics
         keys = self._keys(began)
-        news = 0
-        if keys and full:
-            news, keys = await self._ask(keys), []
+        news = await self._try_map(began, full)
+        unmapped = state.topics.unmapped
+        if keys and (full or unmapped):
+            news, keys = news + await self._ask(keys, tried=unmapped), []
         news += await self._ask(self._ranges_in_turn([*keys, *self._ranges(began, full)]), full)
         return self._next_wait(state.clock(), news)
 
-    async def _ask(self, asked: Collection[_Asked], full: Collection[str] = ()) -> int:
-        """Read some ranges, passing over `full` topics. Returns how many rows were new."""
+    async def _ask(
+        self,
+        asked: Collection[_Asked],
+        full: Collection[str] = (),
+        *,
+        tried: Collection[str] = (),
+    ) -> int:
+        """Read some ranges, passing over `full` topics. Returns how many rows were new.
+
+        Rows of topics that are `tried` are returned, though the topics are paused.
+        """
         if not asked:
             return 0
         state = self._state
         began = state.clock()
-        passed = passed_over(state.shards.values(), {*state.topics.passed_over(began), *full})
+        topics = {*state.topics.passed_over(began, tried), *full}
+        passed = passed_over(state.shards.values(), topics)
         for each in asked:
-            if each.kind != "key":  # what was wanted of a subject may belong to such a topic, too
+            # What was wanted of a subject may belong to such a topic, too.
+            if each.kind not in {"key", "trial"}:
                 each.shard.pass_topics(full, each.range.after)
         state.rows.begin_read()
         try:
@@ -376,8 +393,6 @@ class Reader:
         is_full = RETRIES in state.rows.shares.full
         due = [] if is_full else state.retry_times.take_due(now, most, size)
         asked = [self._key(subject.shard, subject.holds[0].id, subject) for subject in due]
-        if state.topics.open_unmapped(now):
-            state.look_again(now)
         for row in state.topics.probes(now):
             shard = state.shards.get(row.shard)
             if shard is None:
@@ -386,6 +401,35 @@ class Reader:
             else:
                 asked.append(self._key(shard, row, None))
         return asked
+
+    async def _try_map(self, now: float, full: Collection[str]) -> int:
+        """Read the next rows of a topic that the map works for no message of, if it is time.
+
+        Rows of topics that are in memory are passed over: other scans return to them.
+        """
+        state = self._state
+        trial = state.topics.next_trial(now)
+        if trial is None:
+            return 0
+        if trial.topic in full or any(map(state.rows.known.get, trial.rows)):
+            state.topics.rest_trial(trial, now)  # the rows before are on their way yet
+            return 0
+        trial.rows.clear()
+        shards = [each for each in state.shards.values() if trial.scan(each.number).is_running]
+        most = max(1, self._rows // _TRIED // max(1, len(shards)))
+        asked = [self._trial(each, trial, most) for each in shards]
+        others = islice(state.rows.shares.uses.keys() - {RETRIES, trial.topic}, MAX_PASSED)
+        news = await self._ask(asked, {*full, *others}, tried=[trial.topic])
+        if not any(trial.scan(each).is_running for each in state.shards):
+            state.topics.end_trial(trial, state.clock())
+        elif trial.rows:
+            state.topics.rest_trial(trial, state.clock())
+        return news
+
+    def _trial(self, shard: Shard, trial: Trial, rows: int) -> _Asked:
+        scan = trial.scan(shard.number)
+        asked = self._range("trial", shard, scan, scan.place, rows)
+        return asked._replace(range=asked.range._replace(visits=MAX_VISITS), trial=trial)
 
     def _key(self, shard: Shard, row: RowId, subject: Subject | None) -> _Asked:
         return _Asked("key", shard, Range(shard.number, _place_before(row), 1, 1, 1), subject, row)
@@ -438,12 +482,15 @@ class Reader:
         since = looked.get(shard)
         clock = reading.now
         wanted = shard.begin_again(found.end) if each.kind == "again" else []
+        self._choose(each, found)
         news, others = queues.admit_pages(shard, found.rows, topics)
         news += queues.admit(shard, map(OutboxRow.read, others), now, topics, since)
         rows = each.range.rows
         match each.kind:
             case "key":
                 self._check_key(each, found, now)
+            case "trial" if each.trial is not None:
+                each.trial.scan(shard.number).note_range(found, rows)
             case "again":
                 shard.again.note_range(found, rows)
                 shard.finish_again(wanted, found)
@@ -459,6 +506,16 @@ class Reader:
                 if shard.tail is not None:
                     shard.tail.note_read(found, rows, clock, new=news > 0)
         return news
+
+    def _choose(self, each: _Asked, found: RangeRead) -> None:
+        """Try the map with rows of topics that it works for no message of."""
+        topics = self._state.topics
+        if each.trial is not None:
+            rows, topic = map(OutboxRow.read, found.rows), each.trial.topic
+            each.trial.rows.update(row.id for row in rows if row.topic == topic)
+        elif each.kind == "key" and topics.unmapped:
+            for row in map(OutboxRow.read, found.rows):
+                topics.try_with(row, max(1, self._rows // _TRIED))
 
     @property
     def _takeover(self) -> float:

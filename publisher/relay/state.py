@@ -130,17 +130,13 @@ class RelayState:
         )
 
     def resume_topics(self) -> None:
-        """Look again for the rows of a topic that takes messages again."""
-        self.stalled_since = None
-        self.look_again(self.clock())
-        self.to_read.set()
-
-    def look_again(self, now: float) -> None:
-        """Read all shards from the head, since rows of a topic were passed over.
+        """Read all shards from the head, since a topic takes messages again whose rows were passed.
 
         Failed rows that were put off are due, since the topic of a row is not known before it is
         read. Those of other topics are put off again.
         """
+        now, self.stalled_since = self.clock(), None
+        self.to_read.set()
         for shard in self.shards.values():
             shard.sweep.restart(now)
             for subject in shard.subjects.values():

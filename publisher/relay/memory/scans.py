@@ -40,7 +40,7 @@ _SHARE: Final = 20
 _LONGEST: Final = 60.0
 """The longest rest of a sweep in seconds."""
 
-_MAX_VISITS: Final = 1_000
+MAX_VISITS: Final = 1_000
 """The most rows that one range looks at; passing over 1,000 rows takes 2 ms, and new rows wait."""
 
 
@@ -70,7 +70,7 @@ class Scan:
         """Record the answer to a read of `rows` rows; few found mean that most are passed over."""
         self.place, self.is_running = found.end, found.is_cut
         is_sparse = found.is_cut and len(found.rows) * 4 < rows * 3
-        self._visits = min(_MAX_VISITS, 2 * self.visits(rows)) if is_sparse else 0
+        self._visits = min(MAX_VISITS, 2 * self.visits(rows)) if is_sparse else 0
 
 
 class Stretch(NamedTuple):

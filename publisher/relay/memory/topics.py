@@ -3,8 +3,8 @@
 The broker answered `Unavailable` for a topic, or defers its messages and takes none. Or the map of
 the publisher works for none of them, or an operator paused it. Its rows are passed over. A topic
 that the broker refused is tried with one message at a time, and with another one each time if its
-messages were deferred. One that cannot be mapped is tried with others than before, since a single
-message may be at fault.
+messages were deferred. One that cannot be mapped is tried with a few after each other, up to its
+last one and then from the first one on, since some messages may be at fault, however many.
 
 A writer chooses topics, so there may be any number that no broker takes. All that grows with them
 has a limit: the topics that are tried in a time, passed over in a read, kept in memory, named to
@@ -17,8 +17,11 @@ from heapq import nsmallest
 from itertools import islice
 from typing import Final, NamedTuple
 
+from dsql_outbox.publisher.relay.store import HEAD
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 from dsql_outbox.schema.refused_topics import RefusedTopic, RefusedTopics
+
+from .scans import Scan
 
 WHOLE: Final = ""
 """Stands among the topics that an operator paused for all of them: the target is paused."""
@@ -35,6 +38,9 @@ MAX_PAUSES: Final = 10_000
 MAX_NAMED: Final = 50
 """The most topics that are named to others, who learn the number of the rest."""
 
+_STEP: Final = 1 / 20
+"""The part of a pause after which the map is tried with the next rows of a topic."""
+
 _TELL: Final = 60.0
 """Seconds between two log lines about one topic."""
 
@@ -49,6 +55,28 @@ class NamedTopics(NamedTuple):
     more: int
 
 
+class Trial:
+    """How the map is tried with a topic, while it works for no message of it: a few rows at a time.
+
+    It remembers no row that the map failed for, but how far it came in each shard. So it comes to
+    every row, however many the map fails for.
+    """
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.rows: set[RowId] = set()
+        """Those that it is tried with now."""
+        self._scans: dict[int, Scan] = {}
+
+    def scan(self, shard: int) -> Scan:
+        """The way through the rows of a shard; it is not running if it has come to their end."""
+        return self._scans.setdefault(shard, Scan(HEAD))
+
+    def begin_again(self) -> None:
+        """Go on with the first row of each shard."""
+        self._scans.clear()
+
+
 class Pause:
     """A topic that the broker refuses, and the row that it is tried with after `retry_at`."""
 
@@ -58,22 +86,18 @@ class Pause:
         self.probe: RowId | None = None
         self.is_probing = False
         self.is_told = False
-        self.unmapped: set[RowId] | None = None
-        """The rows for which the map failed last, if that is the reason: others come first."""
-        self.is_open = False
-        """Whether its rows are tried, if that is the reason."""
+        self.trial: Trial | None = None
+        """If the map works for none of its messages, what is tried instead of `probe`."""
 
     def takes(self, row: RowId, now: float) -> bool:
         """Whether the topic may be tried with this row."""
-        if self.unmapped is not None:
-            return self.is_open and row not in self.unmapped
+        if self.trial is not None:
+            return row in self.trial.rows
         return self.probe in {None, row} and self.retry_at <= now
 
     def rests(self, now: float) -> bool:
-        """Whether no row shall be read."""
-        if self.unmapped is not None:
-            return not self.is_open
-        return self.is_probing or now < self.retry_at
+        """Whether no scan shall read its rows; a trial has scans of its own."""
+        return self.trial is not None or self.is_probing or now < self.retry_at
 
 
 class TopicPauses:
@@ -116,7 +140,7 @@ class TopicPauses:
         topics = [
             RefusedTopic(
                 topic,
-                "broker" if pause.unmapped is None else "map",
+                "broker" if pause.trial is None else "map",
                 round(now - pause.since, 3),
             )
             for topic, pause in named
@@ -137,12 +161,19 @@ class TopicPauses:
 
     def choose(self, row: OutboxRow) -> None:
         """Record that a row is admitted: if its topic is paused, it is the one to try it with."""
-        if (pause := self._pauses.get(row.topic)) and pause.unmapped is None:
+        if (pause := self._pauses.get(row.topic)) and pause.trial is None:
             self._set_probe(row.topic, pause, row.id)
 
-    def passed_over(self, now: float) -> Collection[str]:
-        """The topics whose rows no read shall return now, or the first of very many."""
-        resting = (topic for topic, pause in self._pauses.items() if pause.rests(now))
+    def passed_over(self, now: float, tried: Collection[str] = ()) -> Collection[str]:
+        """The topics whose rows no read shall return now, or the first of very many.
+
+        Those of topics that are `tried` it shall, if no operator paused them.
+        """
+        resting = (
+            topic
+            for topic, pause in self._pauses.items()
+            if topic not in tried and pause.rests(now)
+        )
         return {*self.by_operator, *islice(resting, MAX_PASSED)}
 
     def probes(self, now: float) -> list[RowId]:
@@ -157,7 +188,7 @@ class TopicPauses:
 
     def note_sent(self, row: OutboxRow) -> None:
         """Record that a row is sent: if its topic is paused, it is the one to try it with."""
-        if (pause := self._pauses.get(row.topic)) and pause.unmapped is None:
+        if (pause := self._pauses.get(row.topic)) and pause.trial is None:
             self._set_probe(row.topic, pause, row.id)
             pause.is_probing = True
 
@@ -167,7 +198,7 @@ class TopicPauses:
         Returns None, or that it is to be logged: how many topics were left out of the log.
         """
         pause = self._pauses.get(row.topic)
-        if pause is None or pause.unmapped is not None:
+        if pause is None or pause.trial is not None:
             pause = self._begin(row.topic, now)
             self._set_probe(row.topic, pause, row.id)
         if pause.probe == row.id:  # else it was sent before the topic was paused
@@ -196,32 +227,47 @@ class TopicPauses:
         Returns what `pause` returns.
         """
         pause = self._pauses.get(row.topic)
-        if pause is None or pause.unmapped is None:
+        if pause is None or pause.trial is None:
             pause = self._begin(row.topic, now)
-            pause.unmapped = set()
-        if len(pause.unmapped) >= MAX_TRIED:
-            pause.unmapped.clear()
-        pause.unmapped.add(row.id)
-        pause.is_open, pause.retry_at = False, now + self._length
+            pause.trial = Trial(row.topic)
+            pause.retry_at = now + self._length
         return self._left_out(row.topic, pause, now)
-
-    def open_unmapped(self, now: float) -> bool:
-        """Have the topics tried that could not be mapped, if their time has come.
-
-        Returns whether there are any. If others than the rows before are not found within the
-        time of a pause, any row will do.
-        """
-        due = [p for p in self._pauses.values() if p.unmapped is not None and p.retry_at <= now]
-        for pause in due:
-            if pause.is_open:
-                pause.unmapped = set()
-            pause.is_open, pause.retry_at = True, now + self._length
-        return bool(due)
 
     def is_unmapped(self, topic: str) -> bool:
         """Whether a topic is paused because it could not be mapped."""
         pause = self._pauses.get(topic)
-        return pause is not None and pause.unmapped is not None
+        return pause is not None and pause.trial is not None
+
+    @property
+    def unmapped(self) -> AbstractSet[str]:
+        """The topics that could not be mapped."""
+        return {topic for topic, pause in self._pauses.items() if pause.trial is not None}
+
+    def next_trial(self, now: float) -> Trial | None:
+        """The trial whose time came first, if any has come."""
+        due = [p for p in self._pauses.values() if p.trial is not None and p.retry_at <= now]
+        return min(due, key=lambda each: each.retry_at).trial if due else None
+
+    def rest_trial(self, trial: Trial, now: float) -> None:
+        """Let a trial go on a step later; with very many topics, as long as all of them need."""
+        step = max(_STEP, len(self._pauses) / MAX_TRIED)
+        self._put_off(trial, now + self.PAUSE * step)
+
+    def end_trial(self, trial: Trial, now: float) -> None:
+        """Let a trial begin again after a pause: it has come to the end of all shards."""
+        trial.begin_again()
+        self._put_off(trial, now + self._length)
+
+    def _put_off(self, trial: Trial, until: float) -> None:
+        pause = self._pauses.get(trial.topic)
+        if pause is not None and pause.trial is trial:
+            pause.retry_at = until
+
+    def try_with(self, row: OutboxRow, most: int) -> None:
+        """Try the map with a row that failed before, unless `most` rows are tried now."""
+        pause = self._pauses.get(row.topic)
+        if pause is not None and pause.trial is not None and len(pause.trial.rows) < most:
+            pause.trial.rows.add(row.id)
 
     @property
     def _length(self) -> float:
