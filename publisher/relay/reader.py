@@ -487,30 +487,37 @@ class Reader:
         news += queues.admit(shard, map(OutboxRow.read, others), now, topics, since)
         rows = each.range.rows
         match each.kind:
+            case "trial":
+                pass  # `_choose` has moved its scan
             case "key":
                 self._check_key(each, found, now)
-            case "trial" if each.trial is not None:
-                each.trial.scan(shard.number).note_range(found, rows)
             case "again":
                 shard.again.note_range(found, rows)
                 shard.finish_again(wanted, found)
             case "back":
                 shard.back.note_read(found, rows, shard.sweep)
-            case "sweep" if each.is_of_this_sweep:
-                shard.sweep.note_read(found, rows, now, clock=clock, seconds=reading.seconds)
-                if not shard.sweep.is_running:
-                    shard.note_sweep()
-                if shard.tail is None:
-                    shard.tail = Tail(clock - int(self._takeover * _MICROSECONDS))
+            case "sweep":
+                self._note_sweep(each, found, reading, now)
             case "tail":
                 if shard.tail is not None:
                     shard.tail.note_read(found, rows, clock, new=news > 0)
         return news
 
+    def _note_sweep(self, each: _Asked, found: RangeRead, reading: Reading, now: float) -> None:
+        shard, clock = each.shard, reading.now
+        if each.is_of_this_sweep:
+            rows, seconds = each.range.rows, reading.seconds
+            shard.sweep.note_read(found, rows, now, clock=clock, seconds=seconds)
+            if not shard.sweep.is_running:
+                shard.note_sweep()
+        if shard.tail is None:
+            shard.tail = Tail(clock - int(self._takeover * _MICROSECONDS))
+
     def _choose(self, each: _Asked, found: RangeRead) -> None:
         """Try the map with rows of topics that it works for no message of."""
         topics = self._state.topics
         if each.trial is not None:
+            each.trial.scan(each.shard.number).note_range(found, each.range.rows)
             rows, topic = map(OutboxRow.read, found.rows), each.trial.topic
             each.trial.rows.update(row.id for row in rows if row.topic == topic)
         elif each.kind == "key" and topics.unmapped:

@@ -35,7 +35,8 @@ _CALL: Final = 500
 """The most messages of one call of the sink."""
 
 _TURN: Final = 0.05
-"""Seconds that the map may take before leases, health checks and answers have their turn."""
+"""Seconds that the map may take before leases, health checks and answers have their turn. If one
+call of it takes longer, they have as long as it took beyond that."""
 
 _LIMIT: Final = 120.0
 """Seconds after which a call of the sink is given up; every sink has a shorter limit."""
@@ -62,6 +63,8 @@ class Sender:
         self._mapper = mapper
         self._failing_since: float | None = None
         self._began: list[float] = []
+        self._turn_at = float("-inf")
+        """When the map has its next turn."""
 
     @property
     def is_available(self) -> bool:
@@ -93,7 +96,7 @@ class Sender:
         """Start the calls that may start now. Returns the seconds until the next look."""
         state = self._state
         now = state.clock()
-        if wait := self._breaker.seconds_left(now):
+        if wait := max(self._breaker.seconds_left(now), self._turn_at - now, 0.0):
             return wait
         rest = state.queues.end_rests(now)
         if self._breaker.is_failing and state.rows.in_flight:
@@ -147,6 +150,7 @@ class Sender:
         until = self._state.clock() + _TURN
         messages = call.prepare_messages(lambda: self._state.clock() >= until)
         began = self._state.clock()
+        self._turn_at = began + (began - until)
         self._began.append(began)
         try:
             with move_on_after(_LIMIT), self._leases.lease_scope(call.epochs):

@@ -39,12 +39,22 @@ STATEMENT: Final = 0.002
 """Seconds that each statement takes."""
 
 
-def in_virtual_time(work: Coroutine[Any, Any, T], now: float = 0.0) -> T:
+class Clock:
+    """The virtual time. What blocks the loop puts it forward."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+
+def in_virtual_time(
+    work: Coroutine[Any, Any, T], now: float = 0.0, clock: Clock | None = None
+) -> T:
     """Run a coroutine to its end, from `now` on; a wait takes no time. Raises its error."""
-    loop = VirtualLoop(lambda: now)
+    time = clock or Clock(now)
+    loop = VirtualLoop(lambda: time.now)
     task = loop.create_task(work)
     while not task.done():
-        now = max(now, loop.due())
+        time.now = max(time.now, loop.due())
         loop.step()
     assert not loop.errors
     return task.result()

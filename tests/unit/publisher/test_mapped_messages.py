@@ -8,7 +8,12 @@ from collections.abc import Callable, Collection, Sequence
 import anyio
 import pytest
 from tests.support.publisher.given_rows import chain, row
-from tests.support.publisher.virtual_relay import MemoryOutbox, in_virtual_time, relay_until
+from tests.support.publisher.virtual_relay import (
+    Clock,
+    MemoryOutbox,
+    in_virtual_time,
+    relay_until,
+)
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import (
@@ -407,6 +412,51 @@ def test_a_map_that_returns_a_coroutine_fails_its_message() -> None:
     assert letter.error == (
         "the map returned a coroutine: it must be a plain function, and not async def"
     )
+
+
+# --- a map that takes long ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("subjects", "works"), [(1, True), (20, True), (20, False)])
+def test_others_wait_for_one_call_of_a_map_that_blocks(subjects: int, works: bool) -> None:
+    """An answer, a statement and a health check take several turns of the loop."""
+    clock, mapped = Clock(5e3), dict[int, float]()
+    longest = 0.0
+
+    def map_(message: Message) -> Message:
+        clock.now += 2
+        mapped[position_of(message)] = clock.now
+        if not works and position_of(message) % 2:
+            raise ValueError
+        return message
+
+    class Remote(Broker):
+        waited = 0.0
+
+        async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+            for _ in range(10):
+                await anyio.sleep(0.001)
+            for each in messages:
+                self.waited = max(self.waited, clock.now - mapped[position_of(each)])
+            await super().publish(messages, answer)
+
+    async def check_health(_: Relay) -> None:
+        nonlocal longest
+        while True:
+            began = clock.now
+            for _ in range(10):
+                await anyio.sleep(0.001)
+            longest = max(longest, clock.now - began)
+
+    rows = [row(f"s{n % subjects}", n + 1) for n in range(20)]
+    store, broker = outbox(*rows), Remote()
+    settings = PublisherSettings(attempts=1)
+    ends = relay_until(
+        store, broker, lambda: not store.rows, settings=settings, map=map_, beside=check_health
+    )
+    assert in_virtual_time(ends, clock=clock) < 20 * (2 + 2) + 2 * TopicPauses.PAUSE
+    assert max(longest, broker.waited) < 2.1
+    assert store.statements["delete"] >= 5
 
 
 # --- what the sink gets ----------------------------------------------------------------------
