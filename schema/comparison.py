@@ -11,7 +11,8 @@ from .drift import Drift
 from .migrator import MAX_SHARDS, Recorded, older_text, read_recorded
 from .named_statements import execute, statement
 from .ownership import owner_drifts
-from .roles import Roles, right_drifts
+from .right_drifts import right_drifts
+from .roles import Roles
 from .tables import Relation, Shape, expected_shape, migrations, read_shape
 
 

@@ -5,7 +5,7 @@ with the rights that a role has, and given to a role.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from functools import cache
 from typing import Final, Literal, LiteralString, cast, get_args
@@ -20,14 +20,16 @@ from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import SchemaError, SettingsError
 from dsql_outbox.outbox.failure import FailureKind, kind_of
 
-from .commands import apply_command, grant_command
-from .drift import Drift
+from .commands import apply_command
 from .named_statements import execute, read_sql, statement
-from .tables import Shape, expected_shape, read_shape
+from .tables import Shape, read_shape
 
 Duty = Literal["writer", "publisher", "operator", "archivist", "consumer", "reader"]
 
 DUTIES: Final[tuple[Duty, ...]] = get_args(Duty)
+
+Held = Mapping[str, AbstractSet[tuple[str | None, str]]]
+"""The rights of each role, as pairs of table and right. The table is None for the schema."""
 
 _GRANT: Final = re.compile(
     r"GRANT ([A-Z]+(?:, [A-Z]+)*) ON (?:SCHEMA \{schema\}|\{schema\}\.(\w+)) TO \{role\};"
@@ -77,30 +79,6 @@ def grants(duty: Duty) -> tuple[Grant, ...]:
     return tuple(_parse(line) for line in lines if not line.startswith("--"))
 
 
-def right_drifts(
-    connection: Connection, schema: str, shape: Shape, roles: Roles
-) -> Iterator[Drift]:
-    """Roles that do not exist or are superusers, and rights that are missing or needless."""
-    named = roles.by_name()
-    if not named:
-        return
-    superusers = present_roles(connection, schema, named)
-    held = _rights_held(connection, schema, named)
-    for role, duties in named.items():
-        if role not in superusers:
-            text = f"role {role} does not exist: run {create_role(role)}"
-            yield Drift("missing", "role", role, text)
-        elif superusers[role]:
-            remedy = f"ALTER ROLE {_quoted(role)} NOSUPERUSER"
-            text = (
-                f"role {role} is a superuser, which may do everything: "
-                f"name a role of its own, or run {remedy}"
-            )
-            yield Drift("different", "role", role, text)
-        else:
-            yield from _Rights(schema, shape, role, duties, held.get(role, set())).drifts()
-
-
 def lacking_rights(
     connection: Connection, schema: str, role: str
 ) -> dict[Duty, list[tuple[str, str | None]]] | None:
@@ -113,7 +91,7 @@ def lacking_rights(
     tables = {grant.name for duty in DUTIES for grant in grants(duty)} - {None}
     if shape is None or not all(name in shape for name in tables):
         return None
-    held = _rights_held(connection, schema, [role]).get(role, set())
+    held = read_held(connection, schema, [role])[role]
     return {
         duty: [
             (right, grant.name)
@@ -148,72 +126,16 @@ def is_dsql(connection: Connection) -> bool:
 
 def create_role(role: str) -> str:
     """The statement that creates a role."""
-    return f"CREATE ROLE {_quoted(role)} WITH LOGIN"
+    return f"CREATE ROLE {quoted(role)} WITH LOGIN"
 
 
-class _Rights:
-    """The rights of one role; `held` are pairs of table (None is the schema) and right."""
-
-    def __init__(
-        self,
-        schema: str,
-        shape: Shape,
-        role: str,
-        duties: Collection[Duty],
-        held: AbstractSet[tuple[str | None, str]],
-    ) -> None:
-        self._schema = schema
-        self._shape = shape
-        self._role = role
-        self._duties = duties
-        self._held = held
-
-    def drifts(self) -> Iterator[Drift]:
-        needed: dict[str | None, list[str]] = {}
-        for duty in self._duties:
-            for grant in grants(duty):
-                needed.setdefault(grant.name, []).extend(grant.rights)
-        for name, rights in needed.items():
-            lacking = [right for right in rights if (name, right) not in self._held]
-            if lacking and (name is None or name in self._shape):
-                yield self._missing(name, lacking)
-        for name in expected_shape():
-            held = sorted(right for found, right in self._held if found == name)
-            needless = [right for right in held if right not in needed.get(name, ())]
-            if needless:
-                yield self._needless(name, needless)
-
-    def _missing(self, name: str | None, rights: Collection[str]) -> Drift:
-        what = self._schema if name is None else f"{self._schema}.{name}"
-        remedy = grant_command(self._schema, dict.fromkeys(self._duties, self._role))
-        text = (
-            f"role {self._role} lacks {', '.join(dict.fromkeys(rights))} on {what}, "
-            f"which a {self._duty()} needs: run {remedy}"
-        )
-        return Drift("missing", "right", f"{self._role} {what}", text)
-
-    def _needless(self, name: str, rights: Collection[str]) -> Drift:
-        what = f"{self._schema}.{name}"
-        listed = ", ".join(rights)
-        remedy = f"REVOKE {listed} ON {_quoted(self._schema, name)} FROM {_quoted(self._role)}"
-        text = (
-            f"role {self._role} has {listed} on {what}, "
-            f"which a {self._duty()} does not need: run {remedy}"
-        )
-        return Drift("extra", "right", f"{self._role} {what}", text)
-
-    def _duty(self) -> str:
-        return " and ".join(self._duties)
-
-
-def _rights_held(
-    connection: Connection, schema: str, roles: Collection[str]
-) -> dict[str, set[tuple[str | None, str]]]:
+def read_held(connection: Connection, schema: str, roles: Collection[str]) -> Held:
+    """The rights that roles have in any way: by a grant, a membership or ownership."""
     query = statement("rights_present", schema)
     parameters = {"schema": schema, "roles": array_literal(roles)}
-    held: dict[str, set[tuple[str | None, str]]] = {}
+    held: dict[str, set[tuple[str | None, str]]] = {role: set() for role in roles}
     for role, name, right in execute(connection, query, parameters).fetchall():
-        held.setdefault(role, set()).add((name, right))
+        held[role].add((name, right))
     return held
 
 
@@ -224,7 +146,8 @@ def _parse(line: str) -> Grant:
     return Grant(line, tuple(found[1].split(", ")), found[2])
 
 
-def _quoted(*names: str) -> str:
+def quoted(*names: str) -> str:
+    """A name in SQL, as of a role or a table with its schema."""
     return sql.Identifier(*names).as_string(None)
 
 

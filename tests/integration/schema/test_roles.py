@@ -133,8 +133,8 @@ WHO_RUNS = {
         *("failure_page", "fill", "letter", "migrations_recorded", "outbox_bury"),
         *("archive_named_file", "archive_page", "archived_events", "event_lock", "job_row"),
         *("operation", "record_payload"),
-        *("replay", "rights_present", "roles_acting", "roles_present", "rows_estimate"),
-        *("roles_publishing", "subject_events"),
+        *("replay", "rights_granted", "rights_present", "roles_acting", "roles_present"),
+        *("roles_publishing", "roles_reached", "rows_estimate", "subject_events"),
         *(
             "schema_owners",
             "schema_shape",

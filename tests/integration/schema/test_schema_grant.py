@@ -200,7 +200,7 @@ def test_one_role_may_have_several_duties(url: str, roles: Roles) -> None:
         (
             "REVOKE ALL ON SCHEMA outbox FROM {publisher}",
             (
-                "role {publisher} lacks USAGE on outbox, which a publisher needs: run "
+                "role {publisher} lacks USAGE on schema outbox, which a publisher needs: run "
                 "dsql-outbox schema grant --publisher {publisher}"
             ),
         ),
