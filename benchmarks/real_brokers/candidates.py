@@ -104,6 +104,7 @@ CANDIDATES: Final = {
             "tests/contract/test_sinks.py",
             "tests/contract/test_rabbitmq.py",
             "tests/examples/test_celery.py",
+            "tests/examples/test_rabbitmq.py",
         ),
     ),
     "rabbitmq-kills": Candidate("RabbitMQ, killed", _rabbitmq_url, partial(_rabbitmq_place, kills)),

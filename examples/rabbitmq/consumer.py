@@ -1,39 +1,56 @@
 """Consumers of RabbitMQ that keep the order of each subject: ``consumer.py QUEUE..``
 
-All messages of a subject go to one of four queues. Each queue has one active consumer at a time;
-the other processes that read it wait, and one of them takes over when that one is gone.
+All messages of a subject go to one of the service's queues. Each queue has one active consumer at
+a time; the other processes that read it wait, and one of them takes over when that one is gone.
 """
 
 import asyncio
+import logging
 import os
 import sys
 from contextlib import suppress
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractQueue
+import yarl
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
 
+from dsql_outbox import UnreadableMessage
 from dsql_outbox.inbox import Received, from_rabbitmq
 
 URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+SERVICE = "billing"  # another service that reads the same events needs queues of its own
 QUEUES = 4
+WAIT = 5.0  # seconds until a message that could not be handled is tried again
+NEVER = 1_000_000  # -1 is "never" since RabbitMQ 4; 3.10 drops at the first redelivery then
+
+logger = logging.getLogger(SERVICE)
 
 
 async def declare(channel: AbstractChannel) -> list[AbstractQueue]:
     """Make the exchanges and the queues; what is there already stays as it is."""
     shop = await channel.declare_exchange("shop", "topic", durable=True)
     by_subject = await channel.declare_exchange(
-        "shop.by-subject",
+        f"{SERVICE}.by-subject",
         "x-consistent-hash",
         durable=True,
         arguments={"hash-header": "ce-subject"},
     )
     await by_subject.bind(shop, "events.#")
+    rejected = await channel.declare_queue(
+        f"{SERVICE}.rejected", durable=True, arguments={"x-queue-type": "quorum"}
+    )
     queues = []
     for number in range(QUEUES):
         queue = await channel.declare_queue(
-            f"shop.{number}",
+            f"{SERVICE}.{number}",
             durable=True,
-            arguments={"x-queue-type": "quorum", "x-single-active-consumer": True},
+            arguments={
+                "x-queue-type": "quorum",
+                "x-single-active-consumer": True,
+                "x-delivery-limit": NEVER,
+                "x-dead-letter-exchange": "",
+                "x-dead-letter-routing-key": rejected.name,
+            },
         )
         await queue.bind(by_subject, "1")  # its weight: how many of the subjects it gets
         queues.append(queue)
@@ -45,26 +62,38 @@ async def handle(message: Received) -> None:
     print(message.key, message.headers["sequence"], flush=True)
 
 
-async def consume(queue: AbstractQueue) -> None:
-    """Handle one message after the other.
+async def on_message(raw: AbstractIncomingMessage) -> None:
+    """Handle a message, and acknowledge it.
 
-    An error ends this process. RabbitMQ gives what it has not acknowledged to the next consumer,
-    in order. A message that is rejected with `requeue` would come behind later ones.
+    An error is tried again here, because a message that RabbitMQ gets back may come behind
+    later ones.
     """
-    async with queue.iterator() as messages:
-        async for raw in messages:
-            await handle(from_rabbitmq(raw))
-            await raw.ack()
+    try:
+        message = from_rabbitmq(raw)
+    except UnreadableMessage as error:
+        logger.warning("a message of another sender goes to %s.rejected: %s", SERVICE, error)
+        await raw.reject()
+        return
+    while True:
+        try:
+            await handle(message)
+            break
+        except Exception:
+            logger.exception("%s waits %s s for another try", message.key, WAIT)
+            await asyncio.sleep(WAIT)
+    await raw.ack()
 
 
 async def main(numbers: list[int]) -> None:
-    async with await aio_pika.connect(URL) as connection:
+    # A `connect_robust` that is cancelled leaves a task behind, for which Ctrl-C would wait.
+    async with aio_pika.RobustConnection(yarl.URL(URL)) as connection:
+        await connection.connect()
         channel = await connection.channel()
-        await channel.set_qos(prefetch_count=20)
+        await channel.set_qos(prefetch_count=1)  # one message of each queue at a time
         queues = await declare(channel)
-        async with asyncio.TaskGroup() as tasks:
-            for number in numbers:
-                tasks.create_task(consume(queues[number]))
+        for number in numbers:
+            await queues[number].consume(on_message)
+        await asyncio.Future()  # until Ctrl-C
 
 
 if __name__ == "__main__":

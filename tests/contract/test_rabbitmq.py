@@ -2,31 +2,24 @@
 
 import asyncio
 import logging
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
 
 import anyio
 import pytest
-from anyio import to_thread
 from tests.support.brokers.certificates import Authority
 from tests.support.brokers.rabbitmq_broker import RabbitMqBroker
 from tests.support.brokers.rabbitmq_server import RabbitMqServer
 from tests.support.brokers.running_broker import URL
-from tests.support.checkout import ROOT
-from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import Delivered, NotAttempted, Rejected, Retry, Unavailable, open_sink
 from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing import TcpProxy
-from dsql_outbox.testing.sink_contract import deliver, in_order, new_message, published
+from dsql_outbox.testing.sink_contract import deliver, new_message, published
 
 if urlsplit(URL).scheme != "rabbitmq":
     pytest.skip("RabbitMQ is no wheel: `make real-brokers` tests it", allow_module_level=True)
@@ -415,69 +408,3 @@ async def test_aiormq_logs_nothing_of_a_sink(
 
     assert "a secret" not in caplog.text
     assert not [record for record in caplog.records if record.exc_info]
-
-
-async def test_consumers_keep_the_order_of_each_subject_when_one_of_them_is_killed(
-    server: RabbitMqServer, tmp_path: Path
-) -> None:
-    """The example: four queues by subject, each with a single active consumer."""
-    server.start()
-    handled = tmp_path / "handled"
-    moves = [_move(f"Car/{n % 60}", 1 + n // 60) for n in range(1800)]
-    first, second = moves[:900], moves[900:]
-    with ExitStack() as consumers:
-        processes = [
-            consumers.enter_context(_consumer(server, handled, *numbers))
-            for numbers in (("0", "1"), ("2", "3"), ("0", "1", "2", "3"))
-        ]
-        async with open_sink(f"rabbitmq://{server.host}?exchange=shop&timeout=30") as sink:
-            sent = await in_order(sink, first)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(in_order, sink, second)
-                await to_thread.run_sync(wait_until, lambda: len(_lines(handled)) > 600)
-                processes[0].kill()
-        wanted = {f"Car/{n} {sequence}" for n in range(60) for sequence in range(1, 31)}
-        await to_thread.run_sync(wait_until, lambda: wanted <= set(_lines(handled)))
-
-    assert sent.outcomes == [Delivered()] * 900
-    assert [process.returncode for process in processes[1:]] == [0, 0]
-    firsts = dict.fromkeys(_lines(handled))
-    for n in range(60):
-        sequences = [int(line.split()[1]) for line in firsts if line.split()[0] == f"Car/{n}"]
-        assert sequences == list(range(1, 31))
-
-
-def _move(subject: str, sequence: int) -> Message:
-    places = {"position": str(sequence), "previousposition": str(sequence - 1)}
-    return new_message(subject, sequence=str(sequence), **places)
-
-
-@contextmanager
-def _consumer(
-    server: RabbitMqServer, handled: Path, *numbers: str
-) -> Generator[subprocess.Popen[bytes]]:
-    """A process of the example, from when it consumes."""
-    before = _consumers(server)
-    with handled.open("ab") as out:
-        process = subprocess.Popen(
-            [sys.executable, "examples/rabbitmq/consumer.py", *numbers],
-            cwd=ROOT,
-            # Unbuffered, a line would be several writes, between which others write.
-            env=os.environ
-            | {"AMQP_URL": f"amqp://guest:guest@{server.host}/", "PYTHONUNBUFFERED": ""},
-            stdout=out,
-        )
-    try:
-        wait_until(lambda: _consumers(server) == before + len(numbers))
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait()
-
-
-def _consumers(server: RabbitMqServer) -> int:
-    return len(server.ctl("list_consumers", "queue_name").split("shop.")) - 1
-
-
-def _lines(handled: Path) -> list[str]:
-    return handled.read_text().split("\n")[:-1]
