@@ -64,7 +64,7 @@ def doctor(
     Prints one line per check: ok, warn, fail, or unknown if the check could not
     be made. Without --probe nothing is written.
     """
-    probes = PROBES if probe else {}
+    probes: _Questions = PROBES if probe else {}
     checks: _Questions = CHECKS
     if sink is not None:
         open_sink(sink)  # it connects to nothing yet; a malformed URL fails here
