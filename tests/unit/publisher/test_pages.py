@@ -19,7 +19,7 @@ from tests.support.publisher.virtual_relay import (
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
 from dsql_outbox.publisher import Answer, PublisherSettings
-from dsql_outbox.publisher.relay.memory import shares
+from dsql_outbox.publisher.relay.memory import scans, shares
 from dsql_outbox.publisher.relay.memory.pages import Page, Part
 from dsql_outbox.publisher.relay.memory.paging import LONGEST, MOST, pages_of
 from dsql_outbox.publisher.relay.memory.queues import Queues
@@ -236,6 +236,12 @@ class Call:
     def note_answer(self, *, first: bool) -> None:
         """As the sender has one."""
 
+    def ready(self) -> list[int]:
+        """Take the runs of subjects that can be sent. Returns their first positions."""
+        queues = self.state.queues
+        owners = queues.take(500, free=9_999, of=100_000, may_send=lambda _: 256)
+        return [each.busy_row.position for each in owners if isinstance(each, Subject)]
+
 
 @pytest.mark.anyio
 async def test_a_run_that_leaves_its_page_before_the_call_begins_is_sent_by_that_call() -> None:
@@ -334,6 +340,33 @@ async def test_an_answer_of_another_thread_fails_there_and_the_message_is_sent_a
 
 
 @pytest.mark.anyio
+async def test_a_run_leaves_its_page_with_a_later_row_that_is_no_message() -> None:
+    """What is before that one is sent once, by its subject, and not by the page, too."""
+    rows = [*chain("x", [1, 2]), *(row(str(at), at) for at in range(3, 9))]
+    rows[1].headers = "no JSON"
+    one = Call(rows)
+    assert [message.key[4:] for message in one.messages] == [*"345678", "x"]
+    for index in range(len(one.messages)):
+        one.call.answer(index, Delivered())
+    one.call.end()
+    assert one.state.delivered == 7
+
+
+@pytest.mark.anyio
+async def test_a_subject_goes_on_behind_the_last_row_of_its_run_in_a_page() -> None:
+    one = Call([*chain("x", [1, 2, 3]), *(row(str(at), at) for at in range(4, 9))])
+    one.call.answer(0, Delivered())
+    await asyncio.sleep(0)
+    later = row("x", 20, previous=3)
+    one.state.queues.admit(one.shard, [later], 1.0, one.state.topics, None)
+    assert one.ready() == []
+    for index in (1, 2):
+        one.call.answer(index, Delivered())
+    assert one.ready() == [20]
+    one.call.end()
+
+
+@pytest.mark.anyio
 async def test_a_later_row_of_a_subject_waits_for_those_in_the_page() -> None:
     rows = [row(str(at), at) for at in range(1, 9)]
     one = Call(rows)
@@ -341,16 +374,10 @@ async def test_a_later_row_of_a_subject_waits_for_those_in_the_page() -> None:
     one.call.answer(1, Delivered())  # of subject 2, in this turn: the books do not know it yet
     for each in (later, row("2", 21, previous=2)):
         one.state.queues.admit(one.shard, [each], 1.0, one.state.topics, None)
-    queues = one.state.queues
-
-    def ready() -> list[int]:
-        owners = queues.take(500, free=9_999, of=100_000, may_send=lambda _: 256)
-        return [each.busy_row.position for each in owners if isinstance(each, Subject)]
-
-    assert ready() == [21]
+    assert one.ready() == [21]
     await asyncio.sleep(0)
     one.call.answer(2, Delivered())
-    assert ready() == [20]
+    assert one.ready() == [20]
     one.call.end()
     assert one.state.delivered == 2
 
@@ -403,17 +430,18 @@ def test_an_error_of_the_books_ends_the_relay(monkeypatch: pytest.MonkeyPatch) -
 
 
 class Lapsing(OneShard):
-    """The lease of a shard that allows no message for some time."""
+    """The lease of a shard that allows no message for longer than the tail looks back."""
 
     def may_send(self, _shard: int, _epoch: int) -> bool:
         """See `Leases`."""
-        return not 100 < asyncio.get_running_loop().time() < 101
+        return not 100 < asyncio.get_running_loop().time() < 103
 
 
 def test_rows_whose_lease_did_not_allow_them_are_sent_when_it_does(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tests.support.publisher.virtual_relay.OneShard", Lapsing)
+    monkeypatch.setattr(scans, "_REST", 30.0)
     store, sink = MemoryOutbox(), Told({}, 1)
     subjects = {f"Car/{at}": [100_000_000 + at, 100_005_000 + at] for at in range(1, 101)}
 
@@ -426,7 +454,7 @@ def test_rows_whose_lease_did_not_allow_them_are_sent_when_it_does(
 
     seconds = in_virtual_time(relay_until(store, sink, done, beside=write))
     assert sink.delivered == subjects
-    assert 101 < seconds < 101.5  # a scan returns to them; the next sweep would come later
+    assert 103 < seconds < 103.5  # a scan returns to them; the next sweep would come later
 
 
 class Deletes:

@@ -1,6 +1,9 @@
 """Deletes gather: a message at a time does not cost a transaction at a time."""
 
+from collections.abc import Collection
+
 import anyio
+import psycopg
 import pytest
 from tests.support.publisher.given_rows import chain, row
 from tests.support.publisher.virtual_relay import (
@@ -10,7 +13,9 @@ from tests.support.publisher.virtual_relay import (
     relay_until,
 )
 
+from dsql_outbox.publisher.relay import sender
 from dsql_outbox.publisher.relay.relay import Relay
+from dsql_outbox.schema.outbox_rows import RowId
 
 
 @pytest.mark.parametrize("seconds", [0.001, 0.005, 0.02])
@@ -48,3 +53,22 @@ def test_what_fills_the_memory_is_deleted_without_a_wait() -> None:
     store.insert([row(str(n), n) for n in range(1, 5_001)])
     assert in_virtual_time(relay_until(store, sink, lambda: not store.rows)) < 1.0
     assert store.statements["delete"] <= 5_000 / 100
+
+
+class Full(MemoryOutbox):
+    """Its disk is full: it takes no deletes."""
+
+    async def delete(self, rows: Collection[RowId]) -> int:
+        self.statements["delete"] += 1
+        raise psycopg.OperationalError(f"no space for {len(rows)} rows")
+
+
+def test_no_more_is_sent_while_the_database_takes_no_deletes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a crash, all that was sent since would be sent again."""
+    monkeypatch.setattr(sender, "MAX_IN_FLIGHT", 64)
+    store, sink = Full(), Answering(lambda _: 0.005)
+    store.insert([row(str(n), n, topic=f"t{n % 5}") for n in range(1, 501)])
+    in_virtual_time(relay_until(store, sink, lambda: store.statements["delete"] >= 50))
+    assert 64 <= len(sink.delivered) < 80, "a topic may have two on their way in any case"
