@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -68,6 +69,9 @@ def mapped(message: Message, made: object) -> Message:
         (Model(order_id="L-1", total=5), ORDER, JSON),
         ([Model(order_id="L-1", total=5)], b"[" + ORDER + b"]", JSON),
         ((), b"[]", JSON),
+        ({"rate": float("nan"), "limit": float("-inf")}, b'{"rate":null,"limit":null}', JSON),
+        ({"key": b"\x00\xff", "tags": {"new"}}, b'{"key":"AP8=","tags":["new"]}', JSON),
+        ({"price": Decimal("1.50"), "at": (1, 2)}, b'{"price":"1.50","at":[1,2]}', JSON),
         (WireForm({"a": 1}), b'{"a":1}', JSON),
         (WireForm(b"x"), b"x", OCTETS),
         (WireForm("x"), b"x", TEXT),
