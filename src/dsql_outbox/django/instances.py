@@ -7,10 +7,10 @@ run would go on from there. So a run saves only instances that it made or loaded
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, wraps
 from typing import Any, Final
 
-from django.db.models import signals
+from django.db.models import Model, signals
 
 from dsql_outbox.writer.transact.django_transaction import RunSession
 
@@ -33,10 +33,21 @@ def of_run(session: RunSession) -> Generator[None]:
 
 @cache
 def _connect() -> None:
-    """Connect the signals, once: a project without `transact` pays nothing for them."""
+    """Watch the instances, once: a project without `transact` pays nothing for it.
+
+    A receiver of `pre_delete` would make each delete of a query load its rows first. Those are rows
+    that the query has found itself, so only the method of an instance is watched.
+    """
     signals.post_init.connect(_mark)
     signals.pre_save.connect(_require_own)
-    signals.pre_delete.connect(_require_own)
+    delete: Any = Model.delete
+
+    @wraps(delete)  # with its attributes, such as that templates must not call it
+    def delete_own(self: Model, *args: Any, **options: Any) -> Any:
+        _require_own(type(self), self)
+        return delete(self, *args, **options)
+
+    Model.delete = delete_own  # type: ignore[method-assign]
 
 
 def _mark(instance: Any, **_: object) -> None:

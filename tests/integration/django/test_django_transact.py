@@ -15,7 +15,9 @@ import django.db
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
+from django.db.models import signals
 from django.test import Client, TestCase, override_settings
+from django.test.utils import CaptureQueriesContext
 from tests.support.checkout import ROOT
 from tests.support.database_roles import as_role
 from tests.support.django_shop.models import Order, Product
@@ -190,6 +192,63 @@ def test_an_instance_from_outside_is_refused(shop: Tables, act: str) -> None:
     with pytest.raises(TransactionMisused, match=r"instance of Order.*make or load the Order"):
         transact(run)
     assert (items(shop), ids(shop)) == (["book"], set())
+    assert_left_clean()
+
+
+def test_after_a_transact_a_query_deletes_its_rows_without_loading_them(shop: Tables) -> None:
+    transact(place)
+    Order.objects.bulk_create(Order(item=str(n)) for n in range(300))
+    with CaptureQueriesContext(connection) as queries:
+        Order.objects.filter(item__lt="9").delete()
+    assert [query["sql"].split()[0] for query in queries] == ["BEGIN", "DELETE", "COMMIT"]
+    assert "book" in items(shop)
+
+
+def test_an_instance_of_the_function_is_deleted_with_its_signals(shop: Tables) -> None:
+    Order.objects.create(item="book")
+    deleted: list[str] = []
+
+    def note(instance: Order, **_: object) -> None:
+        deleted.append(instance.item)
+        if instance.item == "kept":
+            raise KeyError(instance.item)
+
+    def run(item: str) -> None:
+        Order.objects.update(item=item)
+        Order.objects.get(item=item).delete()
+        place("another")
+
+    signals.pre_delete.connect(note, sender=Order)
+    try:
+        with pytest.raises(KeyError, match="kept"):
+            transact(partial(run, "kept"))
+        assert (items(shop), ids(shop)) == (["book"], set())
+        transact(partial(run, "deleted"))
+    finally:
+        signals.pre_delete.disconnect(note, sender=Order)
+    assert (items(shop), len(ids(shop)), deleted) == (["another"], 1, ["kept", "deleted"])
+
+
+def test_a_hook_that_raises_does_so_after_the_commit_and_leaves_the_connection(
+    shop: Tables,
+) -> None:
+    hooks: list[str] = []
+
+    def fail() -> None:
+        hooks.append(",".join(items(shop)))
+        raise ZeroDivisionError
+
+    def run() -> None:
+        place()
+        transaction.on_commit(fail)
+        transaction.on_commit(lambda: hooks.append("after"))
+
+    connection.ensure_connection()
+    driver = connection.connection
+    with pytest.raises(ZeroDivisionError):
+        transact(run)
+    assert (items(shop), len(ids(shop)), hooks) == (["book"], 1, ["book"])
+    assert connection.connection is driver, "as Django keeps it"
     assert_left_clean()
 
 
