@@ -4,7 +4,8 @@ None of these packages is imported before the caller gives one of its objects.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, Final, TypeVar
 
@@ -128,38 +129,47 @@ class PoolSessions(Sessions):
     ) -> Program[T]:
         del fresh, role_path
         require_time(deadline)
-        lent = yield Invoke(self._take, deadline)
+        taken: list[Any] = []  # an interrupt may come at any point from here on, and finds it there
         ours: Any = None
         try:
-            ours = self._kind.over(lent)
+            yield Invoke(partial(self._take, taken), deadline)
+            ours = self._kind.over(taken[0])
             ours.deadline, ours.takes_local_settings = deadline, self._takes_local_settings
             answer = yield from work(OwnTransaction(ours))
         except BaseException as error:
-            yield from self._give_back(lent, ours, error)
+            _leave(taken, ours, error)
             raise
-        yield from self._give_back(lent, ours, None)
+        else:
+            _leave(taken, ours, None)
+        finally:
+            # Called here, since a program that an interrupt has closed performs no primitive.
+            put = self._pool.putconn(taken[0]) if taken else None
+            if put is not None:
+                yield Invoke(shielded, put)
         return answer
 
-    def _take(self, deadline: float | None) -> Any:
+    def _take(self, taken: list[Any], deadline: float | None) -> Any:
         seconds: float = self._pool.timeout
         if deadline is not None:
             seconds = min(seconds, max(0.0, deadline - monotonic()))
-        return self._pool.getconn(timeout=seconds)
+        if self._kind is AsyncConnection:
+            return self._take_async(taken, seconds)
+        taken.append(self._pool.getconn(timeout=seconds))
+        return None
 
-    def _give_back(self, lent: Any, ours: Any, error: BaseException | None) -> Program[None]:
-        try:
-            if ours is None:  # an interrupt came first
-                lent.pgconn.finish()
-            else:
-                is_idle = ours.pgconn.transaction_status == TransactionStatus.IDLE
-                if not is_idle or (error is not None and ends_connection(error)):
-                    ours.drop()
-                ours.leave()
-        finally:
-            yield Invoke(self._put, lent)
+    async def _take_async(self, taken: list[Any], seconds: float) -> None:
+        taken.append(await self._pool.getconn(timeout=seconds))
 
-    def _put(self, lent: Any) -> Any:
-        return shielded(self._pool.putconn(lent))
+
+def _leave(taken: Sequence[Any], ours: Any, error: BaseException | None) -> None:
+    """Leave the connection to the pool, which replaces one that is closed."""
+    if ours is not None:
+        is_idle = ours.pgconn.transaction_status == TransactionStatus.IDLE
+        if not is_idle or (error is not None and ends_connection(error)):
+            ours.drop()
+        ours.leave()
+    elif taken:  # an interrupt came first
+        taken[0].pgconn.finish()
 
 
 def _sessions_of_engine(

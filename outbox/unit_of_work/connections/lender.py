@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic
 from typing import Generic, Literal, TypeVar
 
@@ -123,10 +124,8 @@ class Lender(ABC, Generic[C]):
         if self._keep_failed:  # it may have one that was used
             yield
             return
-        opening = self._shelf.foresee(role_path=wanted.role_path)
-        if opening is not None:
-            self._start(opening)
         try:
+            self._begin(partial(self._shelf.foresee, role_path=wanted.role_path))
             yield
         finally:
             self._shelf.end_wait(role_path=wanted.role_path)
@@ -149,10 +148,23 @@ class Lender(ABC, Generic[C]):
 
     def _serve(self) -> None:
         """Let each call have what it can have now. Begin the openings that are missing."""
-        for opening in self._shelf.serve():
-            self._start(opening)
+        self._begin(self._shelf.serve)
         for opening in self._shelf.surplus():
             self._abandon(opening)
+
+    def _begin(self, choose: Callable[[list[Opening]], None]) -> None:
+        """Begin the openings that the shelf chooses. One that an interrupt prevents does not count.
+
+        No call must wait for a connection that nobody opens.
+        """
+        chosen: list[Opening] = []
+        try:
+            choose(chosen)
+            for opening in chosen:
+                self._start(opening)
+        except BaseException:
+            self._shelf.forget(chosen)
+            raise
 
     @abstractmethod
     def _start(self, opening: Opening) -> None:

@@ -37,11 +37,13 @@ turn, connections would be opened all the time.
 class Opening:
     """A connection that is being opened. It belongs to the owner and outlives any call.
 
-    `abandoned` is set when no call will want the connection any more.
+    `abandoned` is set when no call will want the connection any more. `has_begun` is set by the
+    thread or task that opens it.
     """
 
     def __init__(self, *, role_path: bool) -> None:
         self.role_path = role_path
+        self.has_begun = False
         self.abandoned = threading.Event()
         self._began = time()
 
@@ -199,10 +201,9 @@ class Shelf(Generic[C]):
                 self._in_use.discard(connection)
                 self._shelve(connection)
 
-    def serve(self) -> Sequence[Opening]:
-        """Answer the calls that can have a connection now, and return the openings to start."""
+    def serve(self, begun: list[Opening]) -> None:
+        """Answer the calls that can have a connection now, and add the openings to start."""
         with self._lock:
-            begun: list[Opening] = []
             self.holds_back = False
             # First what is kept goes to calls that it fits. The rest makes room for the others.
             for others_first in (True, False):
@@ -212,10 +213,14 @@ class Shelf(Generic[C]):
                     waiter.wake()
             if self._is_closed:
                 self._drop_kept()
-        return begun
 
-    def foresee(self, *, role_path: bool) -> Opening | None:
-        """Note a call that asks after its wait. Begin an opening for it, if there is room.
+    def forget(self, openings: Sequence[Opening]) -> None:
+        """Let openings count no more that nobody has begun, after an interrupt of the call."""
+        with self._lock:
+            self._openings.difference_update([o for o in openings if not o.has_begun])
+
+    def foresee(self, begun: list[Opening], *, role_path: bool) -> None:
+        """Note a call that asks after its wait. Add an opening for it, if there is room.
 
         The connection goes to whichever call asks first, so none is thrown away, and none is
         opened if one that was never used is left over.
@@ -227,11 +232,8 @@ class Shelf(Generic[C]):
             asking = [w for w in self._waiting if w.role_path == role_path]
             left_over = len(coming) + len(unused) - len(asking)
             has_room = self.has_room(len(self._kept)) and not self._is_closed
-            if left_over >= self._foreseen[role_path] or not has_room:
-                return None
-            opening = Opening(role_path=role_path)
-            self._openings.add(opening)
-            return opening
+            if left_over < self._foreseen[role_path] and has_room:
+                self._begin(begun, role_path=role_path)
 
     def end_wait(self, *, role_path: bool) -> None:
         """Note the end of that wait."""
@@ -343,6 +345,10 @@ class Shelf(Generic[C]):
         """Keep no connection from now on that no call waits for."""
         self._is_closed = True
 
+    def _begin(self, begun: list[Opening], *, role_path: bool) -> None:
+        begun.append(Opening(role_path=role_path))  # first: an interrupt must find it there
+        self._openings.add(begun[-1])
+
     def _first_waiting(self, opening: Opening) -> Waiter[C] | None:
         """Return the call that an opening serves."""
         fitting = (w for w in self._waiting if w.role_path == opening.role_path)
@@ -372,9 +378,7 @@ class Shelf(Generic[C]):
             elif covering[waiter.role_path] > 0:
                 covering[waiter.role_path] -= 1
             elif self._has_made_room(waiter, others_first=others_first):
-                opening = Opening(role_path=waiter.role_path)
-                self._openings.add(opening)
-                begun.append(opening)
+                self._begin(begun, role_path=waiter.role_path)
             elif not self._kept or self._has_no_taker:
                 break
         else:

@@ -142,6 +142,7 @@ class AsyncConnections(Lender[AsyncConnection]):
         task.add_done_callback(lambda _: self._tasks.pop(opening, None))
 
     async def _open(self, shelf: Shelf[AsyncConnection], opening: Opening) -> None:
+        opening.has_begun = True
         try:
             connection = await self._database.connect_async(role_path=opening.role_path)
         except asyncio.CancelledError:

@@ -100,6 +100,7 @@ class Connections(Lender[Connection]):
             held_forks.thread_ends()
 
     def _open(self, shelf: Shelf[Connection], opening: Opening) -> None:
+        opening.has_begun = True
         try:
             connection = self._database.connect(
                 role_path=opening.role_path, abandoned=opening.abandoned

@@ -43,6 +43,19 @@ def test_after_an_interrupt_at_any_point_the_next_call_has_its_turn(
 
 
 @pytest.mark.parametrize(
+    "modules",
+    [("caller_sessions", "loops"), pytest.param((), marks=pytest.mark.slow)],
+    ids=["what lends it", "all modules"],
+)
+def test_an_interrupt_at_any_point_of_a_call_loses_no_connection_of_the_callers_pool(
+    url: str, modules: tuple[str, ...]
+) -> None:
+    told = after("pool", url, *modules)
+    assert told["points"] > 20
+    assert told["lost"] == []
+
+
+@pytest.mark.parametrize(
     ("kind", "modules"),
     [
         ("connection", ("writer", "joined", "joinable", "programs")),

@@ -1,6 +1,6 @@
 """A program: interrupts calls of a writer, and prints as JSON what that left behind.
 
-    python -m tests.support.writer.interrupted_calls points|signals|threads URL [MODULE ..]
+    python -m tests.support.writer.interrupted_calls points|pool|signals|threads URL [MODULE ..]
     python -m tests.support.writer.interrupted_calls appends URL WAY [MODULE ..]
 
 It is a process of its own, since it sets the profiler, signal handlers or the functions that start
@@ -26,7 +26,7 @@ from types import FrameType
 from typing import Any, Final, Self
 
 import psycopg
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
@@ -121,6 +121,29 @@ def points(url: str, modules: list[str]) -> dict[str, Any]:
     raise AssertionError
 
 
+def pool(url: str, modules: list[str]) -> dict[str, Any]:
+    """Interrupt a call on a pool of the caller at each point. Tell where it lost the connection."""
+    lost: list[str] = []
+    with (
+        Writer(Database(url), SETTINGS) as writer,
+        ConnectionPool(url, min_size=1, max_size=1) as its_pool,
+    ):
+        run = partial(transact, writer, its_pool, lambda connection: connection.execute("SELECT 1"))
+        run()
+        for point in count():
+            interrupted = Interrupted(point, modules)
+            with suppress(Interrupt), interrupted:
+                run()
+            try:
+                its_pool.putconn(its_pool.getconn(timeout=3))
+            except PoolTimeout:
+                lost.append(interrupted.place)
+                its_pool.resize(1, 1 + len(lost))
+            if not interrupted.place:
+                break
+    return {"points": interrupted.point, "lost": lost}
+
+
 def appends(url: str, given: list[str]) -> dict[str, Any]:
     """Interrupt an append at each point, swallow that, and commit. Tell what was torn apart."""
     way, *modules = given
@@ -128,11 +151,11 @@ def appends(url: str, given: list[str]) -> dict[str, Any]:
     with (
         psycopg.connect(url, autocommit=True) as watcher,
         Writer(Database(url), SETTINGS) as writer,
-        ConnectionPool(url, min_size=1, max_size=1) as pool,
+        ConnectionPool(url, min_size=1, max_size=1) as its_pool,
     ):
         watcher.execute("CREATE TABLE IF NOT EXISTS interrupted_rows (n int)")
         call(writer)
-        run = partial(WAYS[way], writer, {"url": url, "engine": engine, "pool": pool})
+        run = partial(WAYS[way], writer, {"url": url, "engine": engine, "pool": its_pool})
         for point in count():
             interrupted = Interrupted(point, modules)
 
@@ -248,7 +271,6 @@ def threads(url: str, _: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    way = {"points": points, "signals": signals, "threads": threads, "appends": appends}[
-        sys.argv[1]
-    ]
+    ways = {each.__name__: each for each in (points, pool, appends, signals, threads)}
+    way = ways[sys.argv[1]]
     sys.stdout.write(json.dumps(way(sys.argv[2], sys.argv[3:])))

@@ -41,6 +41,13 @@ def waiting(
     return Waiter(lambda: None, fresh=fresh, role_path=role_path, deadline=deadline)
 
 
+def served(kept: Shelf[Any]) -> list[Opening]:
+    """Answer the calls. Return the openings to start."""
+    begun: list[Opening] = []
+    kept.serve(begun)
+    return begun
+
+
 class Model:
     """A writer with its calls, driven by a random number generator."""
 
@@ -56,7 +63,7 @@ class Model:
 
     def serve(self) -> None:
         """Start the openings, and take what the calls got."""
-        self.openings += self.shelf.serve()
+        self.shelf.serve(self.openings)
         for waiter in list(self.waiting):
             if waiter.is_answered:
                 self.waiting.remove(waiter)
@@ -96,7 +103,7 @@ class Model:
         if self.waiting:
             late = self.random.choice(self.waiting)
             if self.random.random() < 0.3:
-                self.openings += self.shelf.serve()
+                self.shelf.serve(self.openings)
             self.waiting.remove(late)
             if late.error is None:
                 self.shelf.leave(late)
@@ -174,7 +181,7 @@ def test_calls_of_two_kinds_rarely_close_each_others_connections(
         kept.ask(waiter)
     openings, used = 0, list[Any]()
     for _ in range(40):
-        for opening in kept.serve():
+        for opening in served(kept):
             openings += 1
             kept.finish_opening(opening, Opened(role_path=opening.role_path))
         used += [each.connection for each in calls if each.is_answered]
@@ -234,7 +241,7 @@ class Callers:
         self._serve()
 
     def _serve(self) -> None:
-        for opening in self._shelf.serve():
+        for opening in served(self._shelf):
             self.openings += 1
             self._clock.at(0.02, partial(self._open, opening))
 
@@ -278,13 +285,13 @@ def test_a_call_that_has_little_time_left_is_served_after_the_others(
         monkeypatch.setattr(shelf, "monotonic", lambda now=now: float(now))
         calls.append(waiting(deadline=now + 10.0))
         kept.ask(calls[-1])
-    (opening,) = kept.serve()
+    (opening,) = served(kept)
     connection = Opened(role_path=False)
     kept.finish_opening(opening, connection)
     order = [n for n, each in enumerate(calls) if each.connection]
     while len(order) < len(calls):
         kept.keep(connection)
-        kept.serve()
+        served(kept)
         order += [n for n, each in enumerate(calls) if each.connection and n not in order]
     assert order == [4, 5, 6, 7, 8, 9, 3, 2, 1, 0]
 
@@ -308,10 +315,10 @@ def test_an_answer_costs_the_same_however_many_calls_are_late(
     kept: Shelf[Any] = Shelf(1, keep_failed=False, max_idle=None)
     for _ in range(1_000):
         kept.ask(Late(lambda: None, fresh=False, role_path=False, deadline=0.0))
-    (opening,) = kept.serve()
+    (opening,) = served(kept)
     connection = Opened(role_path=False)
     kept.finish_opening(opening, connection)
     for _ in range(100):
         kept.keep(connection)
-        kept.serve()
+        served(kept)
     assert Late.asked <= 1_000

@@ -1,5 +1,6 @@
 """The places of connections, however their holder is interrupted. No server is needed."""
 
+import gc
 import sys
 import threading
 from time import monotonic
@@ -89,6 +90,29 @@ def test_an_interrupt_at_any_point_keeps_the_place(connections: Connections) -> 
         wait_until(connections._shelf.has_room)  # an opening may go on for a moment
         if interrupt.left >= 0:
             break
+    assert 15 < point < 1_000
+
+
+def test_an_opening_that_an_interrupt_prevents_does_not_count(connections: Connections) -> None:
+    """The exception lives on, and with it what its frames have: it may be part of a cycle."""
+    for point in range(1_000):
+        interrupt = Interrupt(point)
+        sys.setprofile(interrupt.profile)
+        try:
+            use(connections)
+        except KeyboardInterrupt as error:
+            held = error
+            sys.setprofile(None)
+            wait_until(lambda: not connections._shelf._openings)
+            assert held.__traceback__ is not None
+            del held
+        finally:
+            sys.setprofile(None)
+        wait_until(connections._shelf.has_room)
+        if interrupt.left >= 0:
+            break
+        connections.take(fresh=False, deadline=None).drop()  # the next one is opened again
+        gc.collect()
     assert 15 < point < 1_000
 
 
