@@ -220,10 +220,14 @@ class FunctionRun:
         return self.misuse
 
     def record_own_end(self) -> TransactionMisused:
-        """Record that the transaction is not the one of the run, and return the misuse."""
+        """Record that the transaction has no mark of the run, and return the misuse.
+
+        It is another one, or RESET ALL has taken the mark away: the server does not tell which.
+        """
         return self.record_misuse(
-            "has ended the transaction itself and begun another one: what it committed is "
-            "stored, and nothing else"
+            "has ended the transaction itself and begun another one, or has reset its settings "
+            "(RESET ALL): what it committed itself is stored, and nothing else",
+            f"let {self._caller} begin, commit and roll back, and reset single settings by name",
         )
 
     def judge(self, raised: Exception | None) -> Verdict | None:

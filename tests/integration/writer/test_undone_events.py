@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import psycopg
 import pytest
+from psycopg_pool import ConnectionPool
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session, sessionmaker
 from tests.support.pairs import in_turn
@@ -324,6 +325,33 @@ def test_a_transaction_that_is_not_the_runs_fails_the_call(
         with pytest.raises(TransactionMisused, match=f"given to {body} has ended the transaction"):
             bodies[body]()
     assert (own_rows(own), ids(own)) == (0, set())
+
+
+@pytest.mark.parametrize("kind", ["transact", "pool", "engine"])
+def test_a_function_that_resets_all_settings_is_told_what_it_did(
+    url: str, own: Tables, kind: str
+) -> None:
+    """It has committed nothing, and no other transaction has begun."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+
+    def function(session: Any) -> None:
+        connection = session.connection if kind == "transact" else session
+        connection.execute(text("RESET ALL") if kind == "engine" else "RESET ALL")
+        writer.append_to(connection, workload_s.car_created())
+
+    with (
+        Writer(Database(url), formed(QUICK)) as writer,
+        ConnectionPool(url, min_size=1, max_size=1) as pool,
+    ):
+        calls: dict[str, Callable[[], object]] = {
+            "transact": lambda: writer.transact(function),
+            "pool": lambda: transact(writer, pool, function),
+            "engine": lambda: transact(writer, sessionmaker(engine), function),
+        }
+        with pytest.raises(TransactionMisused, match="RESET ALL"):
+            calls[kind]()
+    engine.dispose()
+    assert ids(own) == set()
 
 
 HONEST: Final = [
