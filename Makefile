@@ -37,7 +37,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help chaos cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers real-telemetry runs-kafka simulate simulate-sql storm upgrade-pair console-check zip
+.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers runs-kafka simulate simulate-sql storm upgrade-pair console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,9 +128,6 @@ bench-peers: $(VENV)/.dev $(VENV)/.peers ## writer and relay beside bare drivers
 fieldtest: $(VENV)/.dev $(VENV)/.peers ## six harms to the relay of each outbox library: lost, reordered, repeated (ONLY=txoutbox,..; SEEDS=2; OPTIONS="--harms kill --json")
 	@$(BIN)/python -m benchmarks.fieldtest $(if $(ONLY),--only "$(ONLY)") $(if $(SEEDS),--seeds $(SEEDS)) $(OPTIONS)
 
-chaos: $(VENV)/.dev ## the chaos and pressure scenarios of another project's harness (OPTIONS="--rate 300 --only crash_recovery")
-	@$(BIN)/python -m benchmarks.chaos $(OPTIONS)
-
 examples: $(VENV)/.dev ## start each example, send it work, kill it in the middle and check the outcome (ONLY=sqlalchemy)
 	$(BIN)/pytest tests/examples $(if $(ONLY),-k $(ONLY))
 
@@ -186,9 +183,6 @@ prose: $(VENV)/.dev ## list sentences that are too long or hard to read
 
 readme-check: $(VENV)/.dev ## run each command and each snippet of README as a reader does
 	$(BIN)/pytest tests/integration/project/test_readme.py
-
-real-telemetry: $(VENV)/.dev ## traces, dashboards and alerts on a real Jaeger and Prometheus (JAEGER=/path, PROMETHEUS=/path, PROCESSES=105)
-	@$(if $(JAEGER),JAEGER=$(JAEGER)) $(if $(PROMETHEUS),PROMETHEUS=$(PROMETHEUS)) $(BIN)/python -m benchmarks.real_telemetry $(if $(PROCESSES),--processes $(PROCESSES))
 
 upgrade-pair: $(VENV)/.dev ## make a wheel of this checkout and a dump of rows in every state, and upgrade from them; a release keeps the pair
 	@$(BIN)/python -m tests.support.upgrade.make_pair

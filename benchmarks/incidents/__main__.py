@@ -15,10 +15,9 @@ from tempfile import TemporaryDirectory
 from time import sleep
 from typing import Final
 
-from benchmarks.real_telemetry.prometheus import Prometheus, start_prometheus
-
 from .incidents import INCIDENTS, Incident
 from .look import look
+from .prometheus import Prometheus, start_prometheus
 from .shop import Shop
 
 _HOLD: Final = 75.0  # seconds: an alert of a minute has fired

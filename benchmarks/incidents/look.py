@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.real_telemetry.prometheus import Prometheus
 from tests.support.telemetry.scrapes import get
 
 from dsql_outbox.outbox import Event
 
 from .incidents import Incident
+from .prometheus import Prometheus
 from .shop import Shop, command
 
 _LINES: Final = 12

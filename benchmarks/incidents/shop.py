@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Final, LiteralString, Self
 
 import psycopg
-from benchmarks.real_telemetry.stage import MetricsServer
 from tests.support.telemetry.scrapes import get
 from tests.support.waiting import wait_until
 
@@ -29,6 +28,8 @@ from dsql_outbox.servers.nats_server import NatsServer
 from dsql_outbox.servers.postgres_server import EmbeddedPostgres
 from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.writer import Writer, WriterSettings
+
+from .metrics_server import MetricsServer
 
 _PASSWORD: Final = "rehearsal"
 _ORDERS: Final = 20  # subjects of the busy writer

@@ -128,7 +128,7 @@ CASES = [
 
 
 def promtool() -> str | None:
-    """On the PATH, or where `make real-telemetry` has unpacked it."""
+    """On the PATH, or where `make incidents` has unpacked it."""
     cached = OBSERVABILITY.parent / ".venv/.cache/prometheus/usr/bin/promtool"
     return shutil.which("promtool") or (str(cached) if cached.exists() else None)
 

@@ -29,16 +29,14 @@ _LOOK_BACK: Final = f"{300 // FASTER}s"
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME: Final = re.compile(r"(?P<before>\[|offset )(?P<number>\d+)(?P<unit>[smhd])")
 _MODULE: Final = "github.com/prometheus/prometheus@v0.316.0"
-_OTLP: Final = "web.enable-otlp-receiver"
 _ANSWER: Final = 10.0  # seconds
 
 
 class Prometheus:
-    """A Prometheus that runs; `takes_otlp` is whether it also receives metrics by OTLP."""
+    """A Prometheus that runs."""
 
-    def __init__(self, port: int, *, takes_otlp: bool) -> None:
+    def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
-        self.takes_otlp = takes_otlp
 
     def query(self, expression: str) -> list[float]:
         """The values of an instant query. Raises `HTTPError` for one that is wrong."""
@@ -77,12 +75,10 @@ def start_prometheus(folder: Path, targets: Sequence[str]) -> Generator[Promethe
     program = _program()
     (folder / "alerts.yml").write_text(yaml.safe_dump(faster_rules()))
     (folder / "prometheus.yml").write_text(yaml.safe_dump(_settings(targets)))
-    takes_otlp = _OTLP.encode() in run(program, "--help", cwd=folder)
-    found = Prometheus(port := free_port(), takes_otlp=takes_otlp)
+    found = Prometheus(port := free_port())
     words = [
         *(f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"),
         *(f"--web.listen-address=127.0.0.1:{port}", f"--query.lookback-delta={_LOOK_BACK}"),
-        *([f"--{_OTLP}"] if takes_otlp else []),
     ]
     process = ServerProcess("Prometheus", [program, *words], folder / "prometheus.log")
     try:
