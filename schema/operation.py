@@ -16,8 +16,6 @@ Verb = Literal[
     "schema apply",
     "targets add",
     "targets drop",
-    "targets pause",
-    "targets resume",
     "topics pause",
     "topics resume",
 ]

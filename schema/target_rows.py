@@ -1,7 +1,6 @@
 """The targets of the outbox, as a publisher and an operator see them."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from dsql_outbox.outbox.errors import SettingsError
@@ -39,10 +38,6 @@ class TargetRow(NamedTuple):
     first_shard: int
     types: str | None
     state: TargetState
-    reason: str | None = None
-    paused_by: str | None = None
-    paused_at: datetime | None = None
-    paused_seconds: float | None = None
     events: int | None = None
     messages: int | None = None
     bare: int | None = None

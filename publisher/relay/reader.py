@@ -636,6 +636,6 @@ def _tell_pauses(text: str, topics: Collection[str]) -> None:
     """Log what an operator did to topics since the last look, in one line."""
     if not topics:
         return
-    names = ", ".join(name or "the whole target" for name in nsmallest(MAX_NAMED, topics))
+    names = ", ".join(nsmallest(MAX_NAMED, topics))
     more = len(topics) - MAX_NAMED
     logger.info(text, names if more <= 0 else f"{names} and {more:,} more")

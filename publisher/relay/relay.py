@@ -174,9 +174,8 @@ class Relay:
 
     @property
     def paused_topics(self) -> NamedTopics:
-        """The topics that take no messages now; ``*`` if the whole target is paused."""
-        names, more = self._state.topics.names()
-        return NamedTopics([name or "*" for name in names], more)
+        """The topics that take no messages now."""
+        return self._state.topics.names()
 
     @property
     def refused_topics(self) -> RefusedTopics:

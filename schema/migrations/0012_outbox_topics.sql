@@ -1,5 +1,4 @@
--- What an operator has paused: a topic of a target, or the whole target if the topic is empty. The
--- messages wait until the row is deleted.
+-- The topics of a target that an operator has paused. Their messages wait until the row is deleted.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_topics (
   target varchar(64) NOT NULL,
   topic varchar(255) NOT NULL,

@@ -2,7 +2,7 @@
 -- in the outbox. seen and reached say how far the page reached; place is the key of a failure.
 -- retry_at null: blocked. behind: the
 -- previous message of its subject still waits; it is a count, as PostgreSQL would hash the
--- whole outbox for an EXISTS. paused: its topic or its target is paused.
+-- whole outbox for an EXISTS. paused: its topic is paused.
 WITH page AS (
   SELECT f.shard, f.position, f.event_id, f.attempts, f.last_error,
     nullif(f.retry_at, 'infinity') AS retry_at
@@ -29,7 +29,7 @@ WITH page AS (
         LIMIT 1) AS before) AS behind,
     EXISTS (
       SELECT FROM {schema}.outbox_topics t JOIN {schema}.outbox_targets g ON g.name = t.target
-      WHERE t.topic IN ('', o.topic)
+      WHERE t.topic = o.topic
         AND o.shard BETWEEN g.first_shard AND g.first_shard + 1023) AS paused
   FROM page
   JOIN {schema}.outbox o

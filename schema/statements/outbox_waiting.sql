@@ -1,5 +1,5 @@
 -- Read a page of the outbox by key, for the question whether a message waits for the relay.
--- A message does not wait for the relay if it waits for an operator: its topic or target is paused, it
+-- A message does not wait for the relay if it waits for an operator: its topic is paused, it
 -- is blocked, or it is behind such a message. The statement returns two kinds of messages:
 -- those that are blocked, and those that are the first of their subject and of a topic that
 -- is not paused. The caller leaves out the second kind behind the first. The first four
@@ -34,7 +34,7 @@ LEFT JOIN reached ON true
 LEFT JOIN found ON found.is_blocked
   OR NOT EXISTS (
     SELECT FROM {schema}.outbox_topics t JOIN {schema}.outbox_targets g ON g.name = t.target
-    WHERE t.topic IN ('', found.topic)
+    WHERE t.topic = found.topic
       AND found.shard BETWEEN g.first_shard AND g.first_shard + 1023)
   AND NOT (found.previous_position > 0 AND found.previous_position < found.position AND EXISTS (
     SELECT FROM {schema}.outbox p

@@ -1,7 +1,6 @@
 -- Return per target the numbers of its messages that wait, of those that failed, and of its dead
 -- letters, and the age in seconds of its oldest message. Each count stops one above {limit}.
--- reason, paused_by and paused_seconds: of the pause of the whole target, or null. events to
--- forgotten: how far its fill is.
+-- events to forgotten: how far its fill is.
 SELECT t.name, t.kind, t.state, t.first_shard,
   (SELECT count(*) FROM (SELECT 1 FROM {schema}.outbox_backlog o
     WHERE o.shard BETWEEN t.first_shard AND t.first_shard + 1023 LIMIT {limit} + 1) AS w) AS waiting,
@@ -15,12 +14,8 @@ SELECT t.name, t.kind, t.state, t.first_shard,
       SELECT o.created_at FROM {schema}.outbox_backlog o
       WHERE o.shard = l.shard ORDER BY o.position LIMIT 1) AS b
     WHERE l.shard BETWEEN t.first_shard AND t.first_shard + 1023) AS age,
-  p.reason, p.paused_by,
-  (extract(epoch FROM clock_timestamp()) - extract(epoch FROM p.paused_at))::float8
-    AS paused_seconds,
   f.events, f.messages, f.bare, f.forgotten
 FROM {schema}.outbox_targets t
-LEFT JOIN {schema}.outbox_topics p ON p.target = t.name AND p.topic = ''
 LEFT JOIN {schema}.outbox_fills f ON f.target = t.name
 WHERE t.state <> 'dropped'
 ORDER BY t.first_shard

@@ -27,7 +27,7 @@ SELECT found.state, found.place, found.event_id, found.subject_type, found.subje
       LIMIT 1) AS before) AS behind,
   EXISTS (
     SELECT FROM {schema}.outbox_topics t JOIN {schema}.outbox_targets g ON g.name = t.target
-    WHERE t.topic IN ('', found.topic)
+    WHERE t.topic = found.topic
       AND found.shard BETWEEN g.first_shard AND g.first_shard + 1023) AS paused,
   NULL::timestamptz AS died_at, NULL::int AS replays,
   CASE WHEN (SELECT count(*) FROM {schema}.outbox_targets) > 1 THEN found.target END AS target

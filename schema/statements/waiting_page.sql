@@ -26,7 +26,7 @@ WITH page AS (
         LIMIT 1) AS before) AS behind,
     EXISTS (
       SELECT FROM {schema}.outbox_topics t JOIN {schema}.outbox_targets g ON g.name = t.target
-      WHERE t.topic IN ('', page.topic)
+      WHERE t.topic = page.topic
         AND page.shard BETWEEN g.first_shard AND g.first_shard + 1023) AS paused
   FROM page
   LEFT JOIN {schema}.outbox_failures f

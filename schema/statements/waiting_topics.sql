@@ -7,7 +7,7 @@ WITH target AS (
 SELECT o.topic, count(*) AS messages,
   EXISTS (
     SELECT FROM {schema}.outbox_topics t
-    WHERE t.target = %(target)s AND t.topic IN ('', o.topic)) AS is_paused,
+    WHERE t.target = %(target)s AND t.topic = o.topic) AS is_paused,
   (SELECT count(*) FROM {schema}.outbox_failures f, target
    WHERE f.retry_at = 'infinity'
      AND f.shard BETWEEN target.first_shard AND target.first_shard + 1023) AS blocked

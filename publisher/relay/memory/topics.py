@@ -23,9 +23,6 @@ from dsql_outbox.schema.refused_topics import RefusedTopic, RefusedTopics
 
 from .scans import Scan
 
-WHOLE: Final = ""
-"""Stands among the topics that an operator paused for all of them: the target is paused."""
-
 MAX_TRIED: Final = 100
 """The most topics that are tried in the time of one pause; with more, each pause lasts longer."""
 
@@ -149,12 +146,11 @@ class TopicPauses:
 
     def is_paused(self, topic: str) -> bool:
         """Whether a topic takes no messages now, or one at a time."""
-        by_operator = self.by_operator
-        return topic in self._pauses or topic in by_operator or WHOLE in by_operator
+        return topic in self._pauses or topic in self.by_operator
 
     def takes(self, row: OutboxRow, now: float) -> bool:
         """Whether a row may be admitted: its topic is not paused, or it is tried with this row."""
-        if row.topic in self.by_operator or WHOLE in self.by_operator:
+        if row.topic in self.by_operator:
             return False
         pause = self._pauses.get(row.topic)
         return pause is None or pause.takes(row.id, now)

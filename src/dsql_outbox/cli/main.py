@@ -96,7 +96,7 @@ _COMMANDS: Final = {
     "event": Subcommand("event", "Say where an event or an entity's events are."),
     "messages": Subcommand("messages.command", "List, show, retry, drop or replay messages."),
     "topics": Subcommand("topics", "List, pause or resume topics."),
-    "targets": Subcommand("targets", "List, add, drop, pause or resume targets."),
+    "targets": Subcommand("targets", "List, add or drop targets."),
     "archive": Subcommand("archive", "Move the bytes of old events to files."),
     "forget": Subcommand("forget", "Remove old events for good."),
     "erase": Subcommand("erase", "Erase what is stored about an entity."),

@@ -1,31 +1,27 @@
-"""The command `targets`: list, add, drop, pause or resume targets."""
+"""The command `targets`: list, add or drop targets."""
 
-from typing import Final, Literal
+from typing import Literal
 
 import click
 
-from dsql_outbox.observability.shown_text import duration
 from dsql_outbox.operations.fills import FillProgress
 from dsql_outbox.operations.targets import AddRun, Target, Targets
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.settings import DEFAULT_SOURCE
 
 from .database_options import with_database
-from .exit_codes import FAILED
 from .filters import archive_option, confirm, json_option, rate_option, reason_option, yes_option
 from .job import drive
 from .logs import announce
 from .options import option
-from .output import aligned, counted, filled_state, json_line, lacking, of_about, one_line, say
+from .output import aligned, counted, filled_state, json_line, lacking, of_about, say
 from .signals import GO_ON, READ_ONLY
 from .tool_call import called
-
-_PERHAPS: Final = "dsql-outbox targets list shows whether it was done"
 
 
 @click.group()
 def targets() -> None:
-    """List, add, drop, pause or resume targets.
+    """List, add or drop targets.
 
     A target is a consumer of messages with its own progress, such as a second broker or
     a read model. Each event makes a message for each target. A new outbox has the target
@@ -43,15 +39,12 @@ def list_(*, as_json: bool, database: Database) -> None:
         for target in found:
             json_line(target)
         return
-    aligned([("target", "kind", "state", "types", "paused"), *map(_cells, found)])
+    aligned([("target", "kind", "state", "types"), *map(_cells, found)])
 
 
 def _cells(target: Target) -> tuple[str, ...]:
     types = "all" if target.types is None else ", ".join(target.types)
-    paused = "-"
-    if target.paused_by is not None:
-        paused = f"{duration(target.paused_seconds or 0.0)} {one_line(target.reason or '')}".strip()
-    return target.name, target.kind, filled_state(target.state, target.fill), types, paused
+    return target.name, target.kind, filled_state(target.state, target.fill), types
 
 
 @targets.command()
@@ -165,40 +158,3 @@ def drop(*, name: str, yes: bool, reason: str, as_json: bool, database: Database
     ]
     late = f", {done.late:,} of them stored by transactions that began before" if done.late else ""
     say(f"{name}  dropped, with {' and '.join(parts)}{late}")
-
-
-@targets.command()
-@click.argument("name")
-@reason_option
-@json_option
-@with_database(_PERHAPS, duty="operator")
-def pause(*, name: str, reason: str, as_json: bool, database: Database) -> None:
-    """Pause a target: its publishers stop sending within ten seconds, and its messages wait.
-
-    For one that is paused already, this replaces the reason.
-    """
-    called(Targets(database), lambda tool: tool.pause(name, reason))
-    _tell(name, is_paused=True, as_json=as_json)
-
-
-@targets.command()
-@click.argument("name")
-@reason_option
-@json_option
-@with_database(_PERHAPS, duty="operator")
-def resume(*, name: str, reason: str, as_json: bool, database: Database) -> None:
-    """Resume a target: its publishers send its messages again within ten seconds.
-
-    The exit code is 1 if no operator has paused it.
-    """
-    if not called(Targets(database), lambda tool: tool.resume(name, reason)):
-        say(f"{name}: no operator has paused it", err=True)
-        raise click.exceptions.Exit(FAILED)
-    _tell(name, is_paused=False, as_json=as_json)
-
-
-def _tell(name: str, *, is_paused: bool, as_json: bool) -> None:
-    if as_json:
-        json_line({"target": name, "paused": is_paused})
-    else:
-        say(f"{name}  {'paused' if is_paused else 'resumed'}")

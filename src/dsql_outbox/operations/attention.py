@@ -106,11 +106,7 @@ def _queues(status: Status) -> list[_Queue]:
     """The targets that are to be relayed now."""
     if not status.targets:
         return [_whole(status)]
-    return [
-        _queue(status, each)
-        for each in status.targets
-        if each.state == "running" and each.paused is None
-    ]
+    return [_queue(status, each) for each in status.targets if each.state == "running"]
 
 
 def _whole(status: Status) -> _Queue:
@@ -303,17 +299,7 @@ def _blocked(status: Status, commands: Commands) -> Iterator[Attention]:
 
 
 def _paused(status: Status, commands: Commands, said: str) -> Iterator[Attention]:
-    """Targets and topics that an operator has paused; `said` is what was said before."""
-    for each in status.targets:
-        if each.paused is not None:
-            paused = _paused_text(each.paused_seconds or 0.0, each.paused_by or "", each.paused)
-            own = publishers_of(status.publishers, each.name)
-            missing = unattended_text(own, " of it", status.obstacles)
-            also = f" {missing}." if missing else ""
-            yield Attention(
-                f"Target {each.name} {paused} {_meanwhile(status, each.name)}{also}",
-                commands.resume_target(each.name),
-            )
+    """Topics that an operator has paused; `said` is what was said before."""
     for topic in status.paused_topics:
         of = f" of target {topic.target}" if topic.target else ""
         paused = _paused_text(topic.paused_seconds, topic.paused_by, topic.reason)

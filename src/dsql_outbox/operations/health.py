@@ -21,8 +21,6 @@ OK: Final = "ok"
 SILENT: Final = 30.0
 """Seconds without a fact from the relay, after which it is not ready."""
 
-_WHOLE_TARGET: Final = "*"
-"""What a publisher names in place of a topic if an operator has paused its target."""
 _MORE: Final = "See dsql-outbox status, and the log."
 STUCK: Final = 60.0
 """Seconds without a fact, with database and broker in reach, after which it is not alive."""
@@ -72,8 +70,6 @@ def readiness(
     if faults:
         since = f" for {duration(seconds)}" if seconds >= 1 else ""
         summary = f"No messages are relayed{since}: {', '.join(faults)}. {_MORE}"
-    elif _WHOLE_TARGET in progress.paused:
-        summary = f"An operator has paused the whole target, so its messages wait. {_MORE}"
     elif progress.paused:
         refusing = unsent_text(progress.paused, progress.paused_more)
         summary = f"{refusing} {_MORE}"

@@ -59,10 +59,6 @@ class Commands:
         of = [] if target is None else [f"--target={target}"]
         return self._command("topics", "resume", *of, "--", topic)
 
-    def resume_target(self, name: str) -> str:
-        """Resume a paused target."""
-        return self._command("targets", "resume", "--", name)
-
     def event(self, event_id: UUID) -> str:
         """Say where an event is."""
         return self._command("event", str(event_id))

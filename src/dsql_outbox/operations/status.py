@@ -180,10 +180,9 @@ class Meter:
 
 
 class TargetStatus(msgspec.Struct, frozen=True, rename="camel"):
-    """The state of one target; `paused` is the reason of an operator, or None if it is not paused.
+    """The state of one target.
 
-    `paused_by` is the database role that paused it, `paused_seconds` ago. `first_shard` is the
-    first of its 1,024 shards. `fill` says how far it is filled with earlier
+    `first_shard` is the first of its 1,024 shards. `fill` says how far it is filled with earlier
     events; None: it gets none.
     """
 
@@ -195,10 +194,7 @@ class TargetStatus(msgspec.Struct, frozen=True, rename="camel"):
     oldest_seconds: float | None
     failing: Bounded
     dead_letters: Bounded
-    paused: str | None
     fill: FillProgress | None = None
-    paused_by: str | None = None
-    paused_seconds: float | None = None
 
 
 class ArchiveStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -284,7 +280,7 @@ class StatusReader(Operator):
         ((dead, dead_seconds, dead_error),) = await self._rows("status_dead", limit=_LIMIT)
         publishers = await read_publishers(self._session)
         # A user who has added no target reads nothing of targets.
-        is_plain = [row.name for row in targets] == [DEFAULT_TARGET] and targets[0].reason is None
+        is_plain = [row.name for row in targets] == [DEFAULT_TARGET]
         return Status(
             schema=self._session.schema,
             waiting=await self.read_waiting(),
@@ -427,9 +423,6 @@ class _TargetRow(NamedTuple):
     failing: int
     dead: int
     age: float | None
-    reason: str | None
-    paused_by: str | None
-    paused_seconds: float | None
     events: int | None
     messages: int
     bare: int
@@ -446,12 +439,9 @@ class _TargetRow(NamedTuple):
             _seconds(self.age),
             _bounded(self.failing),
             _bounded(self.dead),
-            self.reason,
             fill_progress(
                 self.state, (self.events, self.messages, self.bare, self.forgotten), total
             ),
-            self.paused_by,
-            _seconds(self.paused_seconds),
         )
 
 

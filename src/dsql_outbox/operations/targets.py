@@ -1,9 +1,8 @@
-"""The operator's tool for targets: list, add and fill, drop, pause and resume."""
+"""The operator's tool for targets: list, add and fill, drop."""
 
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, get_args
@@ -59,8 +58,7 @@ class Target(msgspec.Struct, frozen=True, rename="camel"):
     """A consumer of messages with its own progress.
 
     `types` are the types of the subjects whose messages it gets; None: all. Its shards begin at
-    `first_shard`. `paused_by` and the fields after it are those of a pause by an operator. `fill`
-    says how far it is filled with earlier events; None: it gets none.
+    `first_shard`. `fill` says how far it is filled with earlier events; None: it gets none.
     """
 
     name: str
@@ -68,10 +66,6 @@ class Target(msgspec.Struct, frozen=True, rename="camel"):
     state: TargetState
     types: tuple[str, ...] | None
     first_shard: int
-    paused_by: str | None = None
-    paused_at: datetime | None = None
-    paused_seconds: float | None = None
-    reason: str | None = None
     fill: FillProgress | None = None
 
 
@@ -167,21 +161,6 @@ class Targets(Operator):
         letters = await _until_none(self._session, "target_letters", {"first": row.first_shard})
         await self._session.execute("failure_sweep", {}, limit=1_000)
         return DroppedTarget(name, messages, late, letters)
-
-    async def pause(self, name: str, reason: str = "") -> None:
-        """Pause a target: within ten seconds, its publishers send nothing, and its messages wait.
-
-        For one that is paused already, replace the reason.
-        """
-        await _require(self._session, name)
-        entry = self._entry("targets pause", reason, name)
-        await entry.change("topic_pause", _whole(name) | {"reason": reason})
-
-    async def resume(self, name: str, reason: str = "") -> bool:
-        """Resume a target. Returns whether an operator had paused it."""
-        await _require(self._session, name)
-        entry = self._entry("targets resume", reason, name)
-        return await entry.change("topic_resume", _whole(name))
 
 
 class AddRun(Run[Target, Target]):
@@ -388,9 +367,7 @@ async def read_targets(session: Session) -> list[Target]:
 
 def _target(row: TargetRow, total: int | None = None) -> Target:
     types = None if row.types is None else _parsed(row.types)
-    pause = (row.paused_by, row.paused_at, row.paused_seconds, row.reason)
-    fill = _fill_of(row, total)
-    return Target(row.name, row.kind, row.state, types, row.first_shard, *pause, fill)
+    return Target(row.name, row.kind, row.state, types, row.first_shard, _fill_of(row, total))
 
 
 def _fill_of(row: TargetRow, total: int | None) -> FillProgress | None:
@@ -429,7 +406,3 @@ def _parsed(types: str) -> tuple[str, ...]:
 def _described(row: TargetRow) -> str:
     types = "all types" if row.types is None else f"the types {', '.join(_parsed(row.types))}"
     return f"a {row.kind} of {types}"
-
-
-def _whole(name: str) -> dict[str, str]:
-    return {"target": name, "topic": ""}

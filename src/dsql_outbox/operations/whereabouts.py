@@ -264,7 +264,7 @@ class _Report(NamedTuple):
             yield Finding(text, name, commands=tuple(commands))
 
     def _trouble(self, message: UndeliveredMessage, it: str = "It") -> Iterator[str]:
-        """What keeps a message in the outbox, unless it is another one or its whole target."""
+        """What keeps a message in the outbox, unless it is another one or its target."""
         times = counted(message.attempts, "time")
         if message.blocked:
             yield f"{it} failed {times} and is blocked: it waits for an operator."
@@ -276,7 +276,7 @@ class _Report(NamedTuple):
 
     def _pause(self, message: UndeliveredMessage, it: str, resume: str) -> Iterator[_Said]:
         """The pause of its topic by an operator, and the command that ends it."""
-        if message.paused and not (self._refusal(message) or self._target_pause(message)):
+        if message.paused and self._refusal(message) is None:
             text = f"{it} is paused, with topic {message.topic}{self._since(message)}."
             yield text, (resume, self.commands.resume(message.topic, message.target))
 
@@ -288,8 +288,6 @@ class _Report(NamedTuple):
             yield (f"Target {name} is {target.state}: its messages are sent when it runs.",)
             return
         yield from self._unattended(message, name, target)
-        if (pause := self._target_pause(message)) is not None:
-            yield pause, ("Resume its target", self.commands.resume_target(name))
 
     def _unattended(
         self, message: UndeliveredMessage, name: str, target: Target | None
@@ -317,15 +315,6 @@ class _Report(NamedTuple):
             return ""
         why = f": {found.reason}" if found.reason else ""
         return f", since {shown_time(found.paused_at)}, by {found.paused_by}{why}"
-
-    def _target_pause(self, message: UndeliveredMessage) -> str | None:
-        """The sentence about the pause of its whole target, if there is one."""
-        target = self.targets.get(message.target or DEFAULT_TARGET)
-        if target is None or target.paused_at is None:
-            return None
-        why = f": {target.reason}" if target.reason else ""
-        since = shown_time(target.paused_at)
-        return f"Target {target.name} is paused since {since}, by {target.paused_by}{why}."
 
     def _refusal(self, message: UndeliveredMessage) -> RefusedTopic | None:
         """That a publisher of its target has paused its topic by itself; the longest."""

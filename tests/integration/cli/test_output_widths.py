@@ -38,7 +38,6 @@ COMMANDS = [
 async def paused(database: Database) -> None:
     async with Targets(database) as targets:
         await targets.add("warehouse")
-        await targets.pause("warehouse", REASON)
     async with Topics(database) as topics:
         await topics.pause("events.LoanPaymentSubmitted", REASON)
 

@@ -24,18 +24,15 @@ def url(outbox_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return outbox_url
 
 
-def test_targets_are_added_listed_paused_resumed_and_dropped(url: str) -> None:
+def test_targets_are_added_listed_and_dropped(url: str) -> None:
     added = run(url, "targets", "add", "lake", "--type", "Loan", "--type", "Car")
     assert (added.exit_code, added.stdout) == (0, "lake  running\n")
-    paused = run(url, "targets", "pause", "lake", "--reason", "ticket 7")
-    assert paused.stdout == "lake  paused\n"
     listed = [line.split() for line in run(url, "targets", "list").stdout.splitlines()]
-    assert listed[0] == ["target", "kind", "state", "types", "paused"]
-    assert listed[1] == ["default", "sink", "running", "all", "-"]
-    assert listed[2][:5] == ["lake", "sink", "running", "Car,", "Loan"]
-    assert listed[2][-2:] == ["ticket", "7"]
-    assert run(url, "targets", "resume", "lake").exit_code == 0
-    assert run(url, "targets", "resume", "lake").exit_code == 1
+    assert listed == [
+        ["target", "kind", "state", "types"],
+        ["default", "sink", "running", "all"],
+        ["lake", "sink", "running", "Car,", "Loan"],
+    ]
     with Writer(Database(url)) as writer:
         writer.write(Event.new("Sold", [Entity("Car", "1")]))
     asked = run(url, "targets", "drop", "lake", "--json", "--yes")
@@ -70,11 +67,8 @@ def test_a_target_is_filled_from_the_start_and_says_what_it_lacks(url: str) -> N
     assert (refused.exit_code, "source" in refused.stderr) == (2, True)
 
 
-@pytest.mark.parametrize(
-    "words", [("pause", "lake"), ("resume", "lake"), ("drop", "lake", "--yes")]
-)
-def test_a_target_that_does_not_exist_is_named(url: str, words: tuple[str, ...]) -> None:
-    done = run(url, "targets", *words)
+def test_a_target_that_does_not_exist_is_named(url: str) -> None:
+    done = run(url, "targets", "drop", "lake", "--yes")
     assert done.exit_code == 2
     assert "there is no target 'lake', there is only default" in done.stderr
 

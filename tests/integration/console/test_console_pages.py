@@ -238,14 +238,9 @@ async def test_a_message_of_another_target_names_it_in_its_commands(
         words = ("messages", "show", written_later.id, "--database", url)
         shown = (await to_thread.run_sync(partial(run, *words))).out.decode()
         assert re.search(rf"^shard, position +{shard}, ", shown, re.MULTILINE)
-        async with Targets(database) as targets:
-            await targets.pause("lake", "repairs")
-        await browser.get("/")
     async with browsing(database) as browser:
         page = await text(browser, "/")
-        assert "targets resume -- lake" in page
         assert f'data-label="Shard">{shard}</th><td data-label="Target">lake</td>' in page
-        assert "targets resume -- lake" in await text(browser, f"/events/{written_later.id}")
 
 
 async def test_the_overview_begins_with_what_is_most_urgent_and_folds_what_is_idle(

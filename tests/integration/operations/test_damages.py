@@ -221,7 +221,6 @@ async def live(database: Database, on: psycopg.Connection[Any], folder: Path) ->
         writer.write_many([new(8, "Person/eve"), new(9, "Person/ida", "Car/9"), new(10, "Car/9")])
         async with Targets(database) as targets:
             await targets.add("cars", types=["Car"])
-            await targets.pause("cars", "for a while")
         await relay_all(database, MemorySink(), refused=[UUID(int=10 << 96)])
         async with Messages(database) as tool:
             for again in ((3, 6), (3, 4, 6, 7)):

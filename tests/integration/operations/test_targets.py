@@ -15,7 +15,7 @@ from anyio import to_thread
 from tests.support.publisher.running_relays import event, in_order, quick_settings, running, until
 
 from dsql_outbox.cli.status.tables import tables_of
-from dsql_outbox.operations import Messages, Selection, StatusReader, Targets
+from dsql_outbox.operations import Messages, Selection, StatusReader, Targets, Topics
 from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.operations.targets import DroppedTarget
 from dsql_outbox.outbox import Database, Entity, Event, Message, SettingsError, SinkUnavailable
@@ -24,6 +24,8 @@ from dsql_outbox.publisher.relay import reader
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
+
+CREATED = "events.CarCreated"
 
 pytestmark = pytest.mark.anyio
 
@@ -313,13 +315,12 @@ async def test_a_publisher_of_no_or_another_target_is_refused_at_its_start(
         assert str(error.value) == told
 
 
-async def test_a_paused_target_waits_and_another_does_not(
+async def test_a_topic_that_is_paused_for_a_target_waits_there_and_not_for_another(
     database: Database, writer: Writer, targets: Targets
 ) -> None:
     await targets.add("lake")
-    await targets.pause("lake", "ticket 7")
-    (_, paused) = await targets.list()
-    assert (paused.reason, paused.paused_by is not None) == ("ticket 7", True)
+    topics = Topics(database, target="lake")
+    await topics.pause(CREATED, "ticket 7")
     sink, other = MemorySink(), MemorySink()
     writer.write_many([event("a", n) for n in range(3)])
     with anyio.fail_after(60):
@@ -331,34 +332,35 @@ async def test_a_paused_target_waits_and_another_does_not(
     async with running(*publishers):
         await other.published(3)
         assert sink.messages == []
-        assert await targets.resume("lake")
+        assert await topics.resume(CREATED)
         await sink.published(3)
-        await targets.pause("lake")
+        await topics.pause(CREATED)
         await anyio.sleep(0.5)
         writer.write(event("a", 3))
         await other.published(4)
         await anyio.sleep(0.3)
         assert len(sink.messages) == 3
-        await targets.resume("lake")
+        await topics.resume(CREATED)
         await sink.published(4)
     assert in_order(sink.messages)
-    assert not await targets.resume("lake")
+    assert not await topics.resume(CREATED)
+    await topics.close()
 
 
-async def test_a_message_that_failed_keeps_its_attempts_while_its_target_is_paused(
-    database: Database, writer: Writer, targets: Targets, sql: psycopg.Connection
+async def test_a_message_that_failed_keeps_its_attempts_while_its_topic_is_paused(
+    database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:
     writer.write_many([event("bad"), event("good")])
     sink = Picky(Retry("not now"))
     settings = quick_settings(backoff_base=0.1, backoff_cap=0.1)
-    async with Publisher(database, sink, settings):
+    async with Publisher(database, sink, settings), Topics(database) as topics:
         await sink.published(1)
         await until(lambda: bool(sql.execute("SELECT FROM outbox.outbox_failures").fetchall()))
-        await targets.pause("default")
+        await topics.pause(CREATED)
         await until(lambda: sink.refused_since > 0.5)
         assert sql.execute("SELECT count(*) FROM outbox.outbox_failures").fetchall() == [(1,)]
         sink.mended = True
-        await targets.resume("default")
+        await topics.resume(CREATED)
         await sink.published(2)
 
 
@@ -434,16 +436,15 @@ async def test_the_status_tells_the_targets_apart(
     async with StatusReader(database) as status:
         assert (await status.read()).targets == ()
         await targets.add("lake", types=["Car"])
-        await targets.pause("lake", "ticket 7")
         await targets.add("orders", kind="model")
         writer.write_many([event(f"C-{n}") for n in range(4)])
         writer.write(Event.new("LoanCreated", [Entity("Loan", "1")]))
         async with Publisher(database, MemorySink(), quick_settings(), target="lake"):
             found = await status.read()
-    assert [(each.name, each.waiting.count, each.paused) for each in found.targets] == [
-        ("default", 5, None),
-        ("lake", 4, "ticket 7"),
-        ("orders", 5, None),
+    assert [(each.name, each.waiting.count) for each in found.targets] == [
+        ("default", 5),
+        ("lake", 4),
+        ("orders", 5),
     ]
     assert [seen.target for seen in found.publishers] == ["lake"]
     shown = "\n".join(" ".join(row) for table in tables_of(found) for row in table.rows)

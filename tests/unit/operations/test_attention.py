@@ -42,9 +42,8 @@ def lake(kind: Any = "sink", **given: Any) -> tuple[TargetStatus, ...]:
         "oldest_seconds": 90.0,
         "failing": NONE,
         "dead_letters": NONE,
-        "paused": None,
     }
-    plain = TargetStatus("default", "sink", "running", 0, NONE, None, NONE, NONE, None)
+    plain = TargetStatus("default", "sink", "running", 0, NONE, None, NONE, NONE)
     return plain, TargetStatus("lake", kind, "running", 1024, **facts | given)
 
 
@@ -178,12 +177,6 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
             {"targets": lake()},
             "No publisher of target lake is alive: 3 messages wait, the oldest for 1 min 30 s.",
             "dsql-outbox publish --sink URL --target=lake",
-        ),
-        (
-            {"targets": lake(paused="move", paused_by="ann", paused_seconds=7_200.0)},
-            ("Target lake has been paused for 2 h 0 min, by ann: move. Meanwhile 3 messages wait, "
-             "the oldest for 1 min 30 s. No publisher of it is alive."),
-            "dsql-outbox targets resume -- lake",
         ),
         (
             {"targets": lake("model")},

@@ -10,7 +10,7 @@ from dsql_outbox.operations.status import ArchiveStatus, Seen, Shard, Status, Ta
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 
 _COUNTS: Final = ("waiting", "oldest", "failing", "dead letters")
-_TARGET: Final = ("target", "kind", "state", *_COUNTS, "paused")
+_TARGET: Final = ("target", "kind", "state", *_COUNTS)
 
 
 class TextTable(NamedTuple):
@@ -98,7 +98,6 @@ def _target_row(target: TargetStatus) -> tuple[str, ...]:
         "-" if oldest is None else duration(oldest),
         count_of(target.failing.count, more=target.failing.more),
         count_of(target.dead_letters.count, more=target.dead_letters.more),
-        "-" if target.paused is None else " ".join(target.paused.split()) or "yes",
     )
 
 
