@@ -74,7 +74,8 @@ the function for each message. `Outcomes.skip_part` acknowledges the rows of a p
 out. In a run of a subject such a row keeps its place, and `Outcomes.skip` acknowledges it when it
 is the first one: at once, or in `SinkCall._act_on` after the answer for the message before it. A
 row that it fails for or refuses begins the next run, and then goes to `Outcomes.fail`, or with its
-topic to `Outcomes.refuse`.
+topic to `Outcomes.refuse`. From then on `Reader._try_map` reads the rows of that topic, a few at a
+time.
 
 **One row that ends**. `Outcomes` has a method for each end of a row on its way. It asks each part
 of the memory once, from top to bottom:
