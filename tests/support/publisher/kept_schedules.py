@@ -543,16 +543,16 @@ FINDS: Final[dict[str, Schedule]] = {
         writes=(Write(at=0.0, subject=0, retries=2),),
     ),
     "never_cut_a_call": Schedule(
-        seed=7,
+        seed=22,
         shards=1,
         clocks=(
             Clock(),
             Clock(),
         ),
-        writes=(Write(at=7.0, subject=0, fate="raises", times=1),),
+        writes=(Write(at=11.0, subject=0),),
         faults=(
-            Fault(kind="leases silent", at=4.0, length=15.0, of=0),
-            Fault(kind="call hangs", at=10.0, length=2.0, of=0),
+            Fault(kind="leases silent", at=6.0, length=15.0, of=0),
+            Fault(kind="call hangs", at=11.6, length=0.1, of=0),
         ),
     ),
     "reuse_a_dedupe_id": Schedule(
