@@ -1,13 +1,18 @@
 """The topics that a publisher has paused by itself, as its row in ``outbox_publishers`` has them.
 
-They are a JSON array of at most 50 objects, and if there are more topics, their number comes last.
-The comment of the table tells of names alone, which a version before wrote.
+They are a JSON array of at most `MAX_NAMED` objects, and if there are more topics, their number
+comes last. The comment of the table tells of names alone, which a version before wrote.
 """
 
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple
 
 import msgspec
+
+from dsql_outbox.outbox.settings import MAX_NAME
+
+MAX_NAMED: Final = 50
+"""How many topics a publisher names, and a reader takes from a row."""
 
 By = Literal["broker", "map"]
 
@@ -41,18 +46,25 @@ def parse_refused(text: str, age: float) -> RefusedTopics:
     """Parse what a publisher told `age` seconds ago.
 
     None if another program wrote it in another form. A publisher of a version before writes the
-    names alone.
+    names alone. What another program wrote may be longer than a page can show: names end at the
+    length of a topic, and topics beyond `MAX_NAMED` are counted.
     """
     try:
         found = _decode(text)
     except msgspec.MsgspecError:
         return RefusedTopics((), 0)
-    topics = [RefusedTopic(each) if isinstance(each, str) else each for each in found]
-    aged = [
-        each
-        if each.seconds is None
-        else msgspec.structs.replace(each, seconds=round(each.seconds + age, 3))
-        for each in topics
-        if isinstance(each, RefusedTopic)
+    more = sum(each for each in found if isinstance(each, int))
+    named = [
+        RefusedTopic(each) if isinstance(each, str) else each
+        for each in found
+        if not isinstance(each, int)
     ]
-    return RefusedTopics(tuple(aged), sum(each for each in topics if isinstance(each, int)))
+    topics = tuple(
+        RefusedTopic(
+            each.topic[:MAX_NAME],
+            each.by,
+            None if each.seconds is None else round(each.seconds + age, 3),
+        )
+        for each in named[:MAX_NAMED]
+    )
+    return RefusedTopics(topics, more + len(named) - len(topics))

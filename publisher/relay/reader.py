@@ -18,9 +18,10 @@ from dsql_outbox.publisher.relay.memory.queues import MAX_PASSED, passed_over
 from dsql_outbox.publisher.relay.memory.scans import MAX_VISITS, QUICK, Scan, Sweep, Tail
 from dsql_outbox.publisher.relay.memory.shares import RETRIES
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
-from dsql_outbox.publisher.relay.memory.topics import MAX_NAMED, Trial
+from dsql_outbox.publisher.relay.memory.topics import Trial
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
+from dsql_outbox.schema.refused_topics import MAX_NAMED
 
 from .state import RelayState, outage_wait
 from .store import (

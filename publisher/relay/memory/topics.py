@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from dsql_outbox.publisher.relay.store import HEAD
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
-from dsql_outbox.schema.refused_topics import RefusedTopic, RefusedTopics
+from dsql_outbox.schema.refused_topics import MAX_NAMED, RefusedTopic, RefusedTopics
 
 from .scans import Scan
 
@@ -31,9 +31,6 @@ MAX_PASSED: Final = 1_000
 
 MAX_PAUSES: Final = 10_000
 """The most refused topics that are kept in memory."""
-
-MAX_NAMED: Final = 50
-"""The most topics that are named to others, who learn the number of the rest."""
 
 _STEP: Final = 1 / 20
 """The part of a pause after which the map is tried with the next rows of a topic."""

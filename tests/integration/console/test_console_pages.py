@@ -379,6 +379,29 @@ async def test_hostile_text_stays_text(url: str) -> None:
     assert "# a name has control characters" in pages[0]
 
 
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ([{"topic": "orders", "by": "broker"}], "orders (broker)"),
+        ([{"topic": "orders", "seconds": 9}], "orders"),
+        ([{"topic": f"topic{n:05}"} for n in range(20_000)], " and 19,950 more"),
+        (["orders" * 50_000, 7], " and 7 more"),
+    ],
+    ids=["no seconds", "no cause", "topics", "name"],
+)
+async def test_what_another_program_tells_as_a_publisher_is_shown_in_bounds(
+    url: str, told: object, shown: str
+) -> None:
+    query = """INSERT INTO outbox.outbox_publishers (owner, seen_at, lease_seconds, paused, target)
+        VALUES ('another', now(), 60, %s, 'default')"""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(query, [json.dumps(told)])
+    async with browsing(Database(url)) as browser:
+        page = await text(browser, "/")
+        assert shown in page
+        assert len(page) < 20_000
+
+
 async def test_an_event_links_to_its_traces_in_jaeger(url: str) -> None:
     (made,) = written(url, event("a"))
     async with browsing(Database(url), jaeger="http://jaeger.example:16686/") as browser:
