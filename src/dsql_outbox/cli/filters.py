@@ -74,7 +74,7 @@ def require_choice(what: str, *, filtered: bool, every: bool) -> None:
     A forgotten filter must not act on every row.
     """
     if not filtered and not every:
-        raise click.UsageError(f"no filter is given: pass one, or --all for {what}")
+        raise click.UsageError(f"pass a filter (--state alone is none), or --all for {what}")
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -186,6 +186,11 @@ def test_an_event_that_died_twice_has_two_letters_to_show(
     ]
 
 
+def test_a_dry_run_that_finds_nothing_says_what_would_be_done(url: str) -> None:
+    dry = run(url, "messages", "retry", "--state", "dead", "--all", "--dry-run")
+    assert (dry.exit_code, dry.stderr) == (0, "0 messages would be retried\n")
+
+
 @pytest.mark.parametrize(
     ("words", "left"),
     [
@@ -209,7 +214,7 @@ def test_everything_is_touched_only_when_told_so(
     given_up(url, "b", policy="block")
     refused = run(url, "messages", *words)
     assert refused.exit_code == 2
-    assert "no filter is given: pass one, or --all" in refused.stderr
+    assert "pass a filter (--state alone is none), or --all" in refused.stderr
     assert [count(sql, table) for table in left] == [1, 1, 1]
     assert run(url, "messages", *words, "--all").exit_code == 0
     assert {table: count(sql, table) for table in left} == left

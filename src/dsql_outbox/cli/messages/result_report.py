@@ -35,6 +35,7 @@ class ResultReport:
         self._done = done
         self._as_json = as_json
         self._listed = listed
+        self._is_dry = dry_run
         self._summary = ReplaySummary() if dry_run and not listed else None
         self.ids: set[UUID] = set()
 
@@ -56,9 +57,10 @@ class ResultReport:
 
     def line(self, done: RequeueProgress) -> str:
         """The totals so far."""
-        parts = [f"{getattr(done, self._done):,} {self._done}"]
-        if done.planned:
+        if self._is_dry:
             parts = [f"{counted(done.planned, 'message')} would be {self._done}"]
+        else:
+            parts = [f"{getattr(done, self._done):,} {self._done}"]
         for status, why in _LEFT_ALONE.items():
             if count := getattr(done, status):
                 parts.append(f"{count:,} left alone: {why}")
