@@ -122,8 +122,13 @@ async def orders(
         connection.execute(table.encode())
     monkeypatch.setenv("DATABASE_URL", proxy.url)
     sink = f"jsonl:{tmp_path}/messages"
-    await ran(shop, program.replace("nats://localhost:4222?stream=EVENTS", sink))
-    await ran(shop, pool if "pool" in request.param else lifespan)
+    program = program.replace("nats://localhost:4222?stream=EVENTS", sink)
+    # A reader of the page answers from the stored row.
+    end, query = "    return Accepted(", "SELECT FROM orders WHERE amount > 0"
+    read = program.replace(end, f"    await session.execute(text({query!r}))\n{end}")
+    await ran(shop, read)
+    in_pool = pool.replace(end, f"    await connection.execute({query!r})\n{end}")
+    await ran(shop, in_pool if "pool" in request.param else lifespan)
     async with served(shop["app"]) as server:
         yield server.client
     await shop["engine"].dispose()
@@ -252,6 +257,10 @@ async def test_my_stack(
     async with served(shop["app"]) as server:
         answer = await server.client.post("/orders", json=order)
         assert (answer.status_code, answer.json()) == (201, {"order": order["id"]})
+        again = await server.client.post("/orders", json=order)
+        assert (again.status_code, again.json()) == (201, {"order": order["id"]})
+        other = await server.client.post("/orders", json=order | {"total": "12.51"})
+        assert other.status_code == 409
         await until(lambda: messages.exists() and messages.read_text().endswith("\n"))
     (line,) = messages.read_text().splitlines()
     body = {"what": "OrderPlaced", "order": order["id"], "total": "12.50"}
