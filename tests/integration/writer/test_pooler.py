@@ -9,7 +9,9 @@ import asyncpg
 import psycopg
 import pytest
 from anyio.from_thread import BlockingPortal
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
 from tests.support.driver_sessions import engine_url
 from tests.support.pgbouncer import PROGRAM, PgBouncer
 from tests.support.writer.callers import QUICK, make_caller, with_workers
@@ -235,3 +237,26 @@ async def test_the_doorbell_is_heard_past_the_pooler(
                 await writer.write(Event.new("CarCreated", [Entity("Car", f"CAR-{n}")]))
                 while len(sink.messages) <= n:  # noqa: ASYNC110 - as above
                     await anyio.sleep(0.01)
+
+
+def test_callers_on_psycopg_append_often_without_prepared_statements(
+    url: str, direct: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    """psycopg prepares at the sixth execution, in a session that the next call may not have."""
+    events = [Event.new("CarSold", [Entity("Car", f"C-{number}")]) for number in range(24)]
+    options = {"prepare_threshold": None}
+    engine = create_engine(engine_url(url, "psycopg"), connect_args=options)
+    with (
+        Writer(Database(url), QUICK) as writer,
+        Session(engine) as mine,
+        Session(engine) as other,
+    ):
+        for n, event in enumerate(events):
+            writer.append_to((mine, other)[n % 2], event)
+            if n % 3:
+                mine.commit()
+                other.commit()
+        mine.commit()
+        other.commit()
+    engine.dispose()
+    assert stored(direct, "outbox").keys() == {str(event.id) for event in events}
