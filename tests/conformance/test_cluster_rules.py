@@ -521,7 +521,10 @@ def test_who_lost_works_on_until_its_commit_and_leaves_nothing(
 
 @pytest.mark.usefixtures("row")
 @pytest.mark.parametrize("level", ["", " ISOLATION LEVEL READ COMMITTED"])
-def test_a_transaction_sees_one_snapshot(one: Session, two: Session, level: str) -> None:
+def test_a_transaction_sees_what_was_committed_at_its_begin(
+    one: Session, two: Session, level: str
+) -> None:
+    """PostgreSQL would take the snapshot at the first statement, after the UPDATE."""
     two.execute(f"BEGIN{level}".encode())
     one.execute("UPDATE pairs SET n = 1")
     assert two.execute("SELECT n FROM pairs").fetchall() == [(0,)]

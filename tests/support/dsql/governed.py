@@ -254,7 +254,7 @@ class _GovernedSession(ClientSession):
 
     async def _take_back(self) -> None:
         if self._written and self._is_written and self._state == _OPEN:
-            await self._ask("ROLLBACK TO SAVEPOINT written")
+            await self._ask("ROLLBACK TO SAVEPOINT written; {_CHANGED}")
             self._is_written = False
 
     async def _answered(self, pieces: Sequence[Step]) -> list[WireMessage]:
@@ -379,7 +379,7 @@ class _GovernedSession(ClientSession):
         if self._state == _IDLE:
             await asyncio.sleep(_PATIENCE / 1000)
         else:
-            await self._ask("ROLLBACK TO SAVEPOINT written")
+            await self._ask("ROLLBACK TO SAVEPOINT written; {_CHANGED}")
             self._is_written = not self._written
         is_lost = self._governed.both_lose > 0
         self._governed.both_lose -= is_lost
@@ -536,5 +536,6 @@ class _GovernedSession(ClientSession):
 
 
 def _opening() -> str:
+    """What follows each BEGIN. Its query takes the snapshot, which DSQL takes at BEGIN."""
     now = datetime.now(UTC).isoformat()
     return f"SET LOCAL endpoint.clock = '{now}'; SAVEPOINT written; {_CHANGED}"
