@@ -2,11 +2,13 @@
 
 import json
 import os
+import time
 from typing import Any
 
 import psycopg
 import tracing  # noqa: F401 - traces the worker
 from celery import Celery
+from celery.utils.log import get_task_logger
 
 from dsql_outbox import Database, Entity, Event, Message, Receipt, Transaction, Writer
 from dsql_outbox.inbox import Inbox
@@ -19,6 +21,8 @@ app.conf.worker_prefetch_multiplier = 1
 app.conf.task_ignore_result = True
 
 database = Database(os.environ["DATABASE_URL"])
+logger = get_task_logger("shop")
+WAIT = 5.0  # seconds until a task whose database refuses is tried again
 
 
 def make_tables() -> None:
@@ -55,7 +59,11 @@ def to_task(message: Message) -> object:
 
 @app.task(name="shop.bill", bind=True)
 def bill(self: Any, order: str, customer: str) -> None:
-    """Store a bill, once for each task id: a task may run twice."""
+    """Store a bill, once for each task id: a task may run twice.
+
+    An error is tried again here: Celery acknowledges a task that raises, so its bill would be
+    lost, and its own retry would put the task behind later ones.
+    """
 
     def run(connection: psycopg.Connection) -> None:
         connection.execute(
@@ -64,4 +72,11 @@ def bill(self: Any, order: str, customer: str) -> None:
         )
 
     with Inbox(database, "billing") as inbox:
-        inbox.once(self.request.id, run)
+        while True:
+            try:
+                inbox.once(self.request.id, run)
+            except Exception:
+                logger.exception("task %s waits %s s for another try", self.request.id, WAIT)
+                time.sleep(WAIT)
+            else:
+                return

@@ -98,6 +98,21 @@ async def test_a_payload_that_names_no_task_is_rejected_and_not_shown(
     assert second == Delivered()
 
 
+def test_a_task_whose_database_refuses_is_tried_until_its_bill_is_stored(
+    shop: Any, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shop, "WAIT", 0.05, raising=False)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE bills RENAME TO lost_bills")
+        running = threading.Thread(target=shop.bill.apply, args=(("O-1", "C-1"),))
+        running.start()
+        wait_until(lambda: "UndefinedTable" in caplog.text)
+        connection.execute("ALTER TABLE lost_bills RENAME TO bills")
+        running.join(30)
+
+    assert [bill[:2] for bill in bills(url)] == [("O-1", "C-1")]
+
+
 @pytest.mark.anyio
 async def test_a_broker_that_is_away_is_an_unavailable_sink(shop: Any) -> None:
     shop.app.conf.broker_url = f"amqp://127.0.0.1:{free_port()}"
