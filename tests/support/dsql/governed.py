@@ -254,7 +254,7 @@ class _GovernedSession(ClientSession):
 
     async def _take_back(self) -> None:
         if self._written and self._is_written and self._state == _OPEN:
-            await self._ask("ROLLBACK TO SAVEPOINT written; {_CHANGED}")
+            await self._ask("ROLLBACK TO SAVEPOINT written")
             self._is_written = False
 
     async def _answered(self, pieces: Sequence[Step]) -> list[WireMessage]:
@@ -379,7 +379,7 @@ class _GovernedSession(ClientSession):
         if self._state == _IDLE:
             await asyncio.sleep(_PATIENCE / 1000)
         else:
-            await self._ask("ROLLBACK TO SAVEPOINT written; {_CHANGED}")
+            await self._ask("ROLLBACK TO SAVEPOINT written")
             self._is_written = not self._written
         is_lost = self._governed.both_lose > 0
         self._governed.both_lose -= is_lost
