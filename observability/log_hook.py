@@ -39,6 +39,10 @@ _NEVER_REACHED: Final = (
 )
 
 
+_LONGEST: Final = 10_000
+"""The most characters of a value in a log line; a sink of a user chooses its texts."""
+
+
 def _show_controls(record: logging.LogRecord) -> bool:
     """Escape control characters in a record's values; return true, as a filter must.
 
@@ -50,7 +54,7 @@ def _show_controls(record: logging.LogRecord) -> bool:
 
 
 def _shown(value: object) -> object:
-    return visible(str(value)) if isinstance(value, str | BaseException) else value
+    return visible(str(value)[:_LONGEST]) if isinstance(value, str | BaseException) else value
 
 
 logger.addFilter(_show_controls)  # all modules of the library use this logger

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 import psycopg
 from psycopg import errors
 
-from .errors import SchemaError
+from .errors import OutboxError, SchemaError
 from .redaction import error_line
 
 
@@ -273,6 +273,11 @@ def accepts_no_writes() -> psycopg.Error:
 def text_of(error: Exception) -> str:
     """Return the text of an error for a log line; see `DatabaseFailure.text`."""
     return classify(error, sent=False).text
+
+
+def shown_error(error: Exception) -> str:
+    """Return what a log line may tell of any error: its text if it is ours, else `text_of`."""
+    return error_line(error) if isinstance(error, OutboxError) else text_of(error)
 
 
 def is_retryable(error: Exception) -> bool:

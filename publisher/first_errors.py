@@ -3,6 +3,8 @@
 import logging
 from typing import Final
 
+from dsql_outbox.outbox.redaction import without_text
+
 logger: Final = logging.getLogger("dsql_outbox")
 
 _KINDS: Final = 20
@@ -23,5 +25,4 @@ class FirstErrors:
         name = str(kind)
         if name not in self._told and len(self._told) < _KINDS:
             self._told.add(name)
-            place = type(kind), kind, error.__traceback__
-            logger.warning(text, *about, name, exc_info=place)
+            logger.warning(text, *about, name, exc_info=without_text(error, kind))

@@ -55,6 +55,9 @@ _RESERVED: Final = RESERVED_HEADERS - {"type"}
 _TOPICS: Final = 10_000
 """The most topics for which it is known that the map works."""
 
+_LONGEST: Final = 1_000
+"""The most characters of a reason that are kept."""
+
 _content_type_fault: Final = lru_cache(maxsize=256)(content_type_fault)
 """A map has few content types."""
 
@@ -84,6 +87,7 @@ class WireForm(msgspec.Struct, frozen=True):
 class Refuse(msgspec.Struct, frozen=True):
     """The map refuses a message: it is given up now. The text in `reason` has no payload.
 
+    Its first 1,000 characters are kept.
     It becomes a dead letter, or blocks its subject, as `PublisherSettings.on_dead_letter` says.
 
         >>> def to_message(message: Message) -> bytes | Refuse:
@@ -222,7 +226,8 @@ def _refusal(made: Refuse) -> Refuse:
     reason = cast("object", made.reason)  # a user may ignore the type
     if not isinstance(reason, str):
         raise MapFailed(f"refused it with a reason of type {type(reason).__name__}, not str")
-    return made
+    # A plain str: a subclass may have a text of its own.
+    return Refuse(str.__getitem__(reason, slice(_LONGEST)))
 
 
 def _encoded(value: object) -> tuple[bytes, str]:

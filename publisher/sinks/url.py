@@ -1,16 +1,17 @@
 """Parse the parts that the URLs of brokers have in common: hosts, login, parameters, TLS."""
 
+import errno
 import math
 import re
 import ssl
 from collections.abc import Collection, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from dsql_outbox.outbox.errors import SettingsError, SinkUnavailable
-from dsql_outbox.outbox.redaction import has_unclear_login
+from dsql_outbox.outbox.redaction import chain, has_unclear_login
 from dsql_outbox.outbox.settings import is_unicode
 
 _NAME: Final = re.compile(r"(?:\w(?:[\w-]{0,61}\w)?\.)*\w(?:[\w-]{0,61}\w)?\.?")
@@ -60,9 +61,21 @@ def parameters(kind: str, query: str, known: Collection[str]) -> dict[str, str]:
 def read_text(kind: str, name: str, file: str) -> str:
     """Read the file of the parameter `name`. Raises `SettingsError` if that is not possible."""
     try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{name} of {kind}: cannot read {file}") from error
+        return read_utf8(file)
+    except OSError as error:
+        text = f"{name} of {kind}: cannot read {file}: {error.strerror}"
+        raise SettingsError(text) from error
+
+
+def read_utf8(file: str | Path) -> str:
+    """Read a file that may hold a secret. Raises `OSError`, which holds none of it."""
+    content, fault = Path(file).read_bytes(), "it is not UTF-8"
+    with suppress(UnicodeDecodeError):  # which has the content in its `repr`
+        text = content.decode()
+        if not text.startswith("\ufeff"):
+            return text
+        fault = "it begins with a byte order mark: save it as UTF-8 without one"
+    raise OSError(errno.EILSEQ, fault, str(file))
 
 
 def password_file(kind: str, given: Mapping[str, str], password: str | None) -> Path | None:
@@ -127,10 +140,7 @@ def naming_the_authority() -> Generator[None]:
     try:
         yield
     except SinkUnavailable as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
-            cause = cause.__cause__ or cause.__context__  # redis-py names no cause
-        if cause is None:
+        if not any(isinstance(each, ssl.SSLCertVerificationError) for each in chain(error)):
             raise
         text = f"{error}; name the authority that signed its certificate by ca=FILE in the URL"
         raise SettingsError(text) from error

@@ -37,11 +37,11 @@ def answer(events: Any, *codes: str) -> None:
 async def test_entries_of_a_request_fail_each_for_itself(events: Any) -> None:
     expected = {
         "": Delivered(),
-        "InternalFailure": Retry("refused by EventBridge: because (InternalFailure)"),
-        "MalformedDetail": Rejected("refused by EventBridge: because (MalformedDetail)"),
-        "InvalidArgument": Rejected("refused by EventBridge: because (InvalidArgument)"),
+        "InternalFailure": Retry("refused by EventBridge: InternalFailure"),
+        "MalformedDetail": Rejected("refused by EventBridge: MalformedDetail"),
+        "InvalidArgument": Rejected("refused by EventBridge: InvalidArgument"),
     } | {
-        code: Unavailable(f"refused by EventBridge: because ({code})")
+        code: Unavailable(f"refused by EventBridge: {code}")
         for code in (
             "ThrottlingException",
             "AccessDeniedException",
@@ -67,7 +67,7 @@ async def test_a_refused_request_is_sent_again_entry_by_entry(events: Any) -> No
         outcomes = await published(sink, [new_message(key=f"Loan/{n}") for n in range(2)])
 
     assert outcomes == [
-        Rejected("refused by EventBridge: because (ValidationException)"),
+        Rejected("refused by EventBridge: ValidationException"),
         Delivered(),
     ]
 
@@ -78,7 +78,7 @@ async def test_throttling_of_a_request_makes_the_bus_unavailable(events: Any) ->
     async with open_sink(URL) as sink:
         outcomes = await published(sink, [new_message(key=f"Loan/{n}") for n in range(2)])
 
-    assert outcomes == [Unavailable("refused by EventBridge: because (ThrottlingException)")] * 2
+    assert outcomes == [Unavailable("refused by EventBridge: ThrottlingException")] * 2
 
 
 async def test_an_internal_failure_of_a_request_is_an_unavailable_sink(events: Any) -> None:

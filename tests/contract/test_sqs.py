@@ -106,9 +106,9 @@ async def test_entries_of_a_request_fail_each_for_itself(sqs: ScriptedSqs) -> No
 
     assert outcomes == [
         Delivered(),
-        Rejected("refused by SQS: because (InvalidMessageContents)"),
-        Retry("refused by SQS: because (InternalError)"),
-        Unavailable("refused by SQS: because (KmsThrottled)"),
+        Rejected("refused by SQS: InvalidMessageContents"),
+        Retry("refused by SQS: InternalError"),
+        Unavailable("refused by SQS: KmsThrottled"),
     ]
 
 
@@ -128,7 +128,7 @@ async def test_a_refused_request_is_sent_again_entry_by_entry(sqs: ScriptedSqs) 
         outcomes = await published(sink, [new_message(key=f"Loan/{n}") for n in range(3)])
 
     assert outcomes == [
-        Rejected("refused by SQS: because (InvalidParameterValue)"),
+        Rejected("refused by SQS: InvalidParameterValue"),
         Delivered(),
         Delivered(),
     ]
@@ -165,7 +165,7 @@ async def test_a_refusal_that_is_about_the_queue_makes_it_unavailable(sqs: Scrip
         for code, status in codes.items():
             sqs.script = [fail(code, status)]
             outcomes = await published(sink, [new_message(key=f"Loan/{n}") for n in range(2)])
-            assert outcomes == [Unavailable(f"refused by SQS: because ({code})")] * 2
+            assert outcomes == [Unavailable(f"refused by SQS: {code}")] * 2
 
 
 async def test_answers_come_while_other_requests_of_the_call_wait(sqs: ScriptedSqs) -> None:

@@ -13,8 +13,9 @@ from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.operations.health import Health, Ready
 from dsql_outbox.operations.health_probe import HealthProbe
 from dsql_outbox.outbox.database.database import Database
-from dsql_outbox.outbox.failure import PASSING, kind_of
-from dsql_outbox.outbox.redaction import error_line
+from dsql_outbox.outbox.errors import OutboxError
+from dsql_outbox.outbox.failure import PASSING, kind_of, shown_error
+from dsql_outbox.outbox.redaction import without_text
 from dsql_outbox.publisher.message_map import MessageMap
 from dsql_outbox.publisher.publisher import Publisher
 from dsql_outbox.publisher.relay.applier import Apply
@@ -140,7 +141,9 @@ class BackgroundPublisher:
 
     def _tell(self, error: Exception, *, passes: bool) -> None:
         self._failure = f"failed: {type(error).__name__}"
+        shown = shown_error(error)
         if passes:
-            logger.warning("Publisher starts again in %g s: %s", _WAIT, error_line(error))
+            logger.warning("Publisher starts again in %g s: %s", _WAIT, shown)
         else:
-            logger.error("Publisher failed, another starts in %g s", _WAIT, exc_info=error)
+            text = "Publisher failed, another starts in %g s: %s"
+            logger.error(text, _WAIT, shown, exc_info=without_text(error, OutboxError(shown)))

@@ -24,7 +24,8 @@ from typing import Any, Final
 
 import anyio
 
-from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.errors import OutboxError, SettingsError
+from dsql_outbox.outbox.redaction import without_text
 
 from .hosts import in_url
 from .request_head import Refused, RequestHead, request_head
@@ -217,7 +218,9 @@ class _Server:
         self._answering.pop(done, None)
         writer.transport.abort()
         if not done.cancelled() and (error := done.exception()) is not None:
-            logger.error("an HTTP connection ended with an error", exc_info=error)
+            shown = OutboxError(type(error).__name__)
+            text = "an HTTP connection ended with an error: %s"
+            logger.error(text, shown, exc_info=without_text(error, shown))
 
     def _report(self, error: OSError) -> None:
         if monotonic() - self._logged_at >= _LOGGED:

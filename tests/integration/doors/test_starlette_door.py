@@ -1,7 +1,7 @@
 """The door for Starlette: the lifespan, a publisher that fails, and wrong arguments."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,6 +22,7 @@ from dsql_outbox import (
     PublisherSettings,
     SchemaError,
     SettingsError,
+    Writer,
     WriterClosed,
 )
 from dsql_outbox.doors import background_publisher
@@ -29,6 +30,7 @@ from dsql_outbox.doors.starlette import Outbox, outbox_writer, readyz
 from dsql_outbox.operations import health_probe
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.database.connection import AsyncConnection
+from dsql_outbox.publisher import Answer
 from dsql_outbox.servers.nats_server import NatsServer
 from dsql_outbox.testing import MemorySink, PostgresProxy
 
@@ -148,12 +150,40 @@ async def test_a_publisher_that_fails_is_told_and_begins_again(
             told = await until(server, lambda ready: "failed" in ready["relay"], status=503)
             assert told["relay"] == "failed: SchemaError"
             (record, *_) = [r for r in caplog.records if r.levelno == logging.ERROR]
-            assert record.getMessage() == "Publisher failed, another starts in 0.05 s"
+            assert record.getMessage().startswith("Publisher failed, another starts in 0.05 s: ")
+            assert "schema apply" in record.getMessage()
             assert record.exc_info
             sql.execute("ALTER TABLE outbox.away RENAME TO outbox")
             await server.client.post("/")
             await sink.published(1)
             await until(server, lambda ready: ready["ready"], status=200)
+
+
+class Quoting:
+    """A sink that quotes the message in its error."""
+
+    system = "test"
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        del answer
+        for message in messages:
+            raise ValueError(message.payload.decode(), message.headers)
+
+
+async def test_a_sink_that_quotes_the_message_puts_no_payload_into_the_log(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0)
+    async with served(application(Outbox(database, sink=Quoting()))) as server:
+        await until(server, lambda ready: ready["ready"], status=200)
+        with Writer(database) as writer:
+            writer.write(Event.new("A", [Entity("Car", "1", {"owner": "canary"})]))
+        told = await until(server, lambda ready: "failed" in ready["relay"], status=503)
+    assert told["relay"] == "failed: ValueError"
+    failed = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert "another starts in 0.05 s: ValueError" in failed[0].getMessage()
+    assert "in publish" in caplog.text, "the places of the error"
+    assert "canary" not in caplog.text
 
 
 async def error_at_the_start(outbox: Outbox) -> Exception:

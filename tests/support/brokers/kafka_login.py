@@ -97,7 +97,7 @@ class _Login(socketserver.BaseRequestHandler):
         self.server.tokens.append(token)
         is_taken = self.server.takes is not None and self.server.takes(token)
         code = 0 if is_taken else AUTHENTICATION_FAILED
-        text = b"" if is_taken else b"the login is refused"
+        text = b"" if is_taken else f"no such login: {said}".encode()
         more = struct.pack(">h", len(text)) + text + struct.pack(">iq", 0, 0)
         _write(client, correlation, struct.pack(">h", code) + more)
         return is_taken

@@ -290,3 +290,21 @@ def test_a_function_of_one_argument_can_be_a_map(function: Callable[[Message], o
 def test_anything_else_is_refused(function: Any, text: str) -> None:
     with pytest.raises(TypeError, match=text):
         require_map("Publisher", function)
+
+
+class Reason(str):
+    """A text that cannot be shown."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise LookupError("secret")
+
+
+@pytest.mark.parametrize("reason", ["x" * 1_000_000, Reason("x" * 1_000_000)])
+def test_of_a_reason_the_first_thousand_characters_are_kept(message: Message, reason: str) -> None:
+    made = wire_message(lambda _: Refuse(reason), message)
+
+    assert isinstance(made, Refuse)
+    assert type(made.reason) is str
+    assert made.reason == "x" * 1_000

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 
 from dsql_outbox.outbox.errors import MissingExtra, SettingsError, SinkUnavailable
 from dsql_outbox.outbox.message import Message
+from dsql_outbox.outbox.redaction import error_text, known_text, system_error
 from dsql_outbox.publisher.sinks.port import Delivered, Outcome, Rejected, Retry, Unavailable
 from dsql_outbox.publisher.sinks.url import TIMEOUT, parameters, seconds
 
@@ -43,6 +44,23 @@ _TARGET: Final = (
 Other codes blame the service or the credentials. A service may report these ones for an
 entry as the sender's fault, but the message is not at fault.
 """
+
+
+_CODE: Final = re.compile(r"[A-Za-z0-9.:_-]{1,100}")
+_ARN: Final = r"[\w:/.*@+=,-]{1,300}"
+_SERVICE: Final = re.compile(
+    r"does not exist|Rate exceeded|security token included in the request is (?:invalid|expired)"
+    rf"|User: {_ARN} is not authorized to perform: [\w:]{{1,80}}(?: on resource: {_ARN})?"
+    r"|Message must be shorter than \d+ bytes|Message too long"
+)
+"""The parts of the texts of AWS that quote nothing of a message."""
+_CLIENT: Final = re.compile(
+    r"(?:Could not connect to|(?:Read|Connect) timeout on) (?:the )?endpoint URL(?:: \"https?://[^/\"?@]+)?"
+    r"|Unable to locate credentials|Partial credentials found"
+    r"|Error when retrieving (?:credentials|token) from [\w-]{1,40}"
+    r"|Connection was closed before we received a valid response"
+)
+"""The same of the SDK: the text of a parameter that it refuses quotes the parameter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +211,7 @@ class BatchClient(ABC):
         except (self._errors.InvalidRegionError, ValueError) as error:  # ValueError: the endpoint
             raise SettingsError(f"{self._target}: {error}") from error
         except (self._errors.BotoCoreError, self._errors.ClientError) as error:
-            raise self._unavailable(error) from error
+            raise self._unavailable(error) from system_error(error)
 
     def send(self, entries: Sequence[Entry]) -> Answers:
         """Send a request and return the outcome of each entry.
@@ -206,12 +224,12 @@ class BatchClient(ABC):
             return self._send(entries)
         except self._errors.ClientError as error:
             if error_code(error).endswith(_MESSAGES):
-                raise RequestRefused(_text(error)) from error
+                raise RequestRefused(self._text(error)) from None
             if blames_target(error_code(error)):
-                raise TargetUnavailable(_text(error)) from error
-            raise self._unavailable(error) from error
+                raise TargetUnavailable(self._text(error)) from None
+            raise self._unavailable(error) from None
         except self._errors.BotoCoreError as error:
-            raise self._unavailable(error) from error
+            raise self._unavailable(error) from system_error(error)
 
     def ask(self) -> None:
         """Ask the service for the target. Raises `SinkUnavailable` if it cannot be reached."""
@@ -219,9 +237,9 @@ class BatchClient(ABC):
             self._find()
         except self._errors.ClientError as error:
             if not self._is_answer(error_code(error)):
-                raise self._unavailable(error) from error
+                raise self._unavailable(error) from None
         except self._errors.BotoCoreError as error:
-            raise self._unavailable(error) from error
+            raise self._unavailable(error) from system_error(error)
 
     def close(self) -> None:
         """Close the connections."""
@@ -249,8 +267,12 @@ class BatchClient(ABC):
         """Send a request and return the outcome of each entry."""
 
     def _unavailable(self, error: Any) -> SinkUnavailable:
-        text = _text(error) if isinstance(error, self._errors.ClientError) else error
-        return SinkUnavailable(f"{self._target} cannot be used: {text}")
+        return SinkUnavailable(f"{self._target} cannot be used: {self._text(error)}")
+
+    def _text(self, error: Any) -> str:
+        if isinstance(error, self._errors.ClientError):
+            return _refusal(error.response["Error"].get("Message"), error_code(error))
+        return error_text(error, _CLIENT)
 
 
 def answers_by_id(service: str, response: dict[str, Any]) -> Answers:
@@ -263,7 +285,7 @@ def answers_by_id(service: str, response: dict[str, Any]) -> Answers:
 
 def refusal(service: str, message: str | None, code: str) -> str:
     """The text of an outcome that the service refused."""
-    return f"refused by {service}: {message or 'no reason given'} ({code})"
+    return f"refused by {service}: {_refusal(message, code)}"
 
 
 def _failure(service: str, failed: dict[str, Any]) -> Outcome:
@@ -278,5 +300,8 @@ def error_code(error: Any) -> str:
     return str(error.response["Error"].get("Code", ""))
 
 
-def _text(error: Any) -> str:
-    return f"{error.response['Error'].get('Message') or 'no reason given'} ({error_code(error)})"
+def _refusal(message: str | None, code: str) -> str:
+    """A code of AWS, and what is known of the text beside it, which may quote the message."""
+    known, name = known_text(message or "", _SERVICE), _CODE.fullmatch(code)
+    shown = name[0] if name else "error"
+    return f"{known} ({shown})" if known else shown

@@ -15,9 +15,11 @@ from anyio import CapacityLimiter, to_thread
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from dsql_outbox.outbox.errors import SettingsError, SinkUnavailable
+from dsql_outbox.outbox.redaction import system_error
 from dsql_outbox.publisher.sinks.port import Keeping
 
 from .keeping import topic_keepings
+from .refusal import error_text, shown
 from .tokens import TokenProvider
 from .url import KafkaSettings
 
@@ -184,7 +186,7 @@ class KafkaClient:
         """The error for a broker out of reach: the brokers, the reason, and librdkafka's own."""
         error, said = self._last_error, self._lines.failure
         if error is not None and not (said and error.name() == _ALL_DOWN):
-            said = error.str()
+            said = error_text(error)
         if "Disconnected" in said and self._producer is None:
             said += "; does the listener want TLS (tls=yes) or a login?"
         return SinkUnavailable(f"{self._settings}: {reason}" + (f" ({said})" if said else ""))
@@ -227,9 +229,9 @@ class KafkaClient:
         try:
             with anyio.fail_after(self._settings.timeout):
                 await to_thread.run_sync(token, abandon_on_cancel=True)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever the provider raises
             reason = f"no token for the login: {type(error).__name__}"
-            raise SinkUnavailable(f"{self._settings}: {reason}") from error
+            raise SinkUnavailable(f"{self._settings}: {reason}") from system_error(error)
 
     @staticmethod
     async def _answers(producer: Producer, seconds: float) -> bool:
@@ -301,7 +303,7 @@ class KafkaClient:
         # While a connection is opened, the exception of `_open` reports the error.
         is_news = self._producer is not None and self._last_error is None and not self._is_quiet
         if is_news and self._log_limit.passes():
-            logger.warning("%s: %s", self._settings, error.str())
+            logger.warning("%s: %s", self._settings, error_text(error))
             self._is_logged = True
         # "All brokers are down" says less than the error of the last broker.
         if self._last_error is None or error.name() != _ALL_DOWN:
@@ -329,7 +331,7 @@ def _fatal(error: BaseException) -> str:
     while error.__cause__ and not isinstance(error, KafkaException):
         error = error.__cause__
     found = error.args[0] if isinstance(error, KafkaException) else error
-    return found.str() if isinstance(found, KafkaError) else str(found)
+    return error_text(found) if isinstance(found, KafkaError) else type(found).__name__
 
 
 def _give_up(producer: Producer) -> None:
@@ -359,4 +361,4 @@ class _Lines:
         _, _, *parts = line
         kind, _, text = parts
         if kind == "FAIL":
-            self.failure = f"{text}".partition("]: ")[2]  # without the name of the thread
+            self.failure = shown(f"{text}".partition("]: ")[2])  # without the name of the thread

@@ -6,6 +6,8 @@ import msgspec
 
 from dsql_outbox.publisher.sinks.port import Delivered, NotAttempted, Outcome, Rejected, Unavailable
 
+from .refusal import jetstream_text
+
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
@@ -71,7 +73,7 @@ def outcome_of(answer: "Msg", read: Acknowledgement, topic: str) -> Outcome:
 def _refusal(error: _Error) -> Outcome:
     if error.err_code == _IN_PROCESS:
         return NotAttempted()
-    text = f"refused by JetStream: {error.description} ({error.err_code})"
+    text = f"refused by JetStream: {jetstream_text(error.description, error.err_code)}"
     return Rejected(text) if error.err_code in _TOO_LARGE else Unavailable(text)
 
 

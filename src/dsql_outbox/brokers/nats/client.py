@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -15,7 +15,9 @@ from nats.js.api import StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from dsql_outbox.outbox.errors import SettingsError, SinkUnavailable
+from dsql_outbox.outbox.redaction import system_error
 
+from .refusal import client_text, jetstream_text
 from .url import NatsSettings
 
 if TYPE_CHECKING:
@@ -81,13 +83,13 @@ class NatsConnection:
             async with limit:
                 await client.flush()
         except (NatsError, OSError, TimeoutError) as error:
-            raise self.unavailable(client.last_error or error) from error
+            raise self.unavailable(client.last_error or error) from system_error(error)
         finally:
             self._asking.discard(limit)
 
     def unavailable(self, reason: Exception | None) -> SinkUnavailable:
         """The error for a broker out of reach; it names the servers, without passwords."""
-        text = "connection lost" if reason is None else _text(reason)
+        text = "connection lost" if reason is None else client_text(reason)
         return SinkUnavailable(f"{self._settings} cannot be reached: {text}")
 
     async def close(self) -> None:
@@ -114,14 +116,15 @@ class NatsConnection:
             except (NatsError, OSError, TimeoutError) as error:
                 # nats-py retries until the time is over. Its last failure says more than a timeout.
                 failure = None if client.is_connected else client.last_error
-                raise self.unavailable(failure or error) from (failure or error)
+                raise self.unavailable(failure or error) from system_error(failure or error)
             undo.pop_all()
         return client
 
     async def _disconnect(self, client: Client) -> None:
         with anyio.move_on_after(self._settings.timeout, shield=True):
             if client.is_connected or client.is_connecting or client.is_reconnecting:
-                await client.close()
+                with suppress(NatsError, OSError):  # of a connection that is lost already
+                    await client.close()
 
     async def _connect(self, client: Client) -> None:
         settings = self._settings
@@ -162,9 +165,10 @@ class NatsConnection:
         except ServiceUnavailableError as error:
             raise SinkUnavailable(
                 f"{self._settings} has no JetStream, or it is not ready: nats-server -js has it"
-            ) from error
+            ) from system_error(error)
         except APIError as error:
-            raise SettingsError(f"cannot make stream {name}: {error.description}") from error
+            reason = jetstream_text(error.description, error.err_code)
+            raise SettingsError(f"cannot make stream {name}: {reason}") from None
 
     def _stream(self, name: str) -> StreamConfig:
         return StreamConfig(
@@ -182,7 +186,7 @@ class NatsConnection:
             return
         is_news = self._client is not None and self._client.is_connected
         level = logging.WARNING if is_news else logging.DEBUG
-        logger.log(level, "%s: %s", self._settings, _text(error))
+        logger.log(level, "%s: %s", self._settings, client_text(error))
 
     async def _note_loss(self) -> None:
         self._on_lost()
@@ -221,7 +225,3 @@ class _TlsClient(NatsClient):
         if not self._server_info.get("tls_required"):
             raise SecureConnWantedError
         return super()._connect_command()
-
-
-def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__

@@ -16,6 +16,7 @@ from uuid import uuid4
 from nats.errors import ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError
 
 from dsql_outbox.outbox.message import Message
+from dsql_outbox.outbox.redaction import system_error
 from dsql_outbox.publisher.sinks.port import Answer, Keeping, at_host
 from dsql_outbox.publisher.sinks.url import naming_the_authority
 
@@ -92,7 +93,7 @@ class JetStreamSink:
                 raise self._connection.unavailable(client.last_error)
             call.end(self._timeout)
         except (ConnectionClosedError, ConnectionDrainingError, OutboundBufferLimitError) as error:
-            raise self._connection.unavailable(error) from error
+            raise self._connection.unavailable(error) from system_error(error)
         finally:
             del self._calls[number]
             call.close()

@@ -12,6 +12,7 @@ from dsql_outbox.publisher.sinks.url import (
     TIMEOUT,
     parameters,
     read_text,
+    read_utf8,
     seconds,
     split_hosts,
     split_login,
@@ -123,7 +124,7 @@ def _token(file: str | None) -> Callable[[], str] | None:
         return None
 
     def read() -> str:
-        return Path(file).read_text(encoding="utf-8").strip()
+        return read_utf8(file).strip()
 
     read_text(_KIND, "token_file", file)  # so that a wrong name is reported now
     return read

@@ -13,6 +13,8 @@ from aiormq.exceptions import (
 
 from dsql_outbox.publisher.sinks.port import Outcome, Rejected, Retry, Unavailable
 
+from .refusal import client_text
+
 _CONTENT_TOO_LARGE: Final = 311
 
 
@@ -35,7 +37,7 @@ def is_for_all(error: ChannelClosed) -> bool:
 
 def outcome_of_closing(error: ChannelClosed) -> Outcome:
     """The outcome of the message for which RabbitMQ closed its channel."""
-    text = f"refused by RabbitMQ: {error.args[-1]}"
+    text = f"refused by RabbitMQ: {client_text(error)}"
     match error:
         case ChannelNotFoundEntity():
             return Unavailable(f"{text}; declare it, or name another one by exchange= in the URL")

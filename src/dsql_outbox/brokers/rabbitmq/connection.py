@@ -12,8 +12,10 @@ from aiormq.exceptions import AMQPError, InvalidFrameError
 from yarl import URL
 
 from dsql_outbox.outbox.errors import SinkUnavailable
+from dsql_outbox.outbox.redaction import system_error
 from dsql_outbox.publisher.sinks.port import Destination
 
+from .refusal import client_text
 from .transport import Transport, quiet_context
 from .url import RabbitMqSettings
 
@@ -65,12 +67,13 @@ class RabbitMqConnection:
             try:
                 client = RabbitMqClient(self._settings, hosts[place])
                 await client.connect(left)
-            except (AMQPError, OSError, TimeoutError, UnicodeDecodeError) as error:
-                failure, cause = error_text(error), error
+            except (AMQPError, OSError, TimeoutError) as error:
+                failure, cause = client_text(error), error
             else:
                 self._first = place
                 return client
-        raise SinkUnavailable(f"{self._settings} cannot be reached: {failure}") from cause
+        text = f"{self._settings} cannot be reached: {failure}"
+        raise SinkUnavailable(text) from system_error(cause)
 
 
 class _Connection(Connection):
@@ -218,7 +221,7 @@ class RabbitMqClient:
         """The error for a connection that is lost."""
         closing = self._connection.end if self._connection.is_closed else None
         cause = None if closing is None or closing.cancelled() else closing.exception()
-        return SinkUnavailable(f"{self._settings} cannot be reached: {error_text(cause)}")
+        return SinkUnavailable(f"{self._settings} cannot be reached: {client_text(cause)}")
 
     async def close(self) -> None:
         """Disconnect; takes twice the timeout of the settings at most."""
@@ -271,10 +274,3 @@ class RabbitMqClient:
 def _look_at(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()  # else asyncio would log it
-
-
-def error_text(error: BaseException | None) -> str:
-    """The reason in an error of aiormq or of a socket, which holds no password."""
-    if error is None or not error.args:
-        return "connection lost" if error is None else type(error).__name__
-    return str(error.args[-1])

@@ -8,12 +8,14 @@ from typing import Final
 from urllib.parse import unquote
 
 from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.redaction import has_unclear_login
 from dsql_outbox.outbox.settings import is_unicode
 from dsql_outbox.publisher.sinks.port import Destination, at_host
 from dsql_outbox.publisher.sinks.url import (
     TIMEOUT,
     parameters,
     password_file,
+    read_utf8,
     seconds,
     split_hosts,
     split_login,
@@ -52,10 +54,10 @@ class RabbitMqSettings:
 
     @property
     def password(self) -> str:
-        """The password of the next login. Raises `OSError` or `UnicodeDecodeError` for its file."""
+        """The password of the next login. Raises `OSError` for its file."""
         if self.password_file is None:
             return self.fixed_password
-        return self.password_file.read_text(encoding="utf-8").strip()
+        return read_utf8(self.password_file).strip()
 
     @property
     def place(self) -> str:
@@ -70,7 +72,7 @@ def parse_rabbitmq_url(url: str) -> RabbitMqSettings:
     """Parse a URL and read its files. Raises `SettingsError`, whose text contains no password."""
     place = _PLACE.fullmatch(url)
     try:
-        if place is None:
+        if place is None or has_unclear_login(url):  # before the virtual host is cut off
             raise ValueError(url)
         address, vhost, query = place[1], place[2] or "", place[3] or ""
         login, hosts, query = split_hosts(address + query, _PORTS[url.partition(":")[0]])
