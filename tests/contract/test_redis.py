@@ -21,7 +21,13 @@ from dsql_outbox import Database, Entity, Event, Writer
 from dsql_outbox.brokers.redis import sink as redis_sink
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome, Unavailable
+from dsql_outbox.publisher.sinks import (
+    Delivered,
+    NotAttempted,
+    Outcome,
+    Rejected,
+    Unavailable,
+)
 from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import Stored, deliver, in_order, new_message, published
 
@@ -142,18 +148,52 @@ async def test_a_run_that_the_server_has_no_memory_for_is_not_stored_at_all(
         assert await published(sink, run) == [Delivered()] * 20
 
 
-@pytest.mark.slow
-async def test_a_cluster_of_one_shard_takes_messages_and_one_without_its_slots_is_unavailable() -> (
-    None
-):
-    with RedisServer("--cluster-enabled", "yes") as server:
-        state = partial(server.client.execute_command, "CLUSTER INFO")
+async def test_a_slot_that_the_cluster_does_not_serve_concerns_its_topics_alone() -> None:
+    """As one whose shard is gone, with ``cluster-require-full-coverage no``."""
+    settings = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
+    with RedisServer(*settings) as server:
+        ask = server.client.execute_command
+        slot = partial(ask, "CLUSTER KEYSLOT")
+        lost = next(name for n in range(99) if slot(name := f"events.{n}") > 8191)
+        served = next(name for n in range(99) if slot(name := f"events.{n}") <= 8191)
+        ask("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
+        wait_until(lambda: ask("CLUSTER INFO")["cluster_state"] == "ok")
         async with open_sink(server.url) as sink:
-            with pytest.raises(SinkUnavailable, match="Hash slot not served"):
-                await published(sink, a_run(2))
-            server.client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            wait_until(lambda: state()["cluster_state"] == "ok")
-            assert await published(sink, a_run(2)) == [Delivered()] * 2
+            mixed = [*a_run(2, lost), *(new_message(f"Car/{n}", topic=served) for n in range(2))]
+            outcomes = await published(sink, [*mixed, new_message("Loan/2", topic=lost)])
+            assert outcomes[1:4] == [NotAttempted(), Delivered(), Delivered()]
+            for outcome in (outcomes[0], outcomes[4]):
+                assert isinstance(outcome, Unavailable)
+                assert "Hash slot not served" in outcome.error
+            ask("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
+            assert await published(sink, a_run(2, lost)) == [Delivered()] * 2
+
+
+@pytest.mark.parametrize("confirms", ["", "?fsync=yes"])
+@pytest.mark.parametrize("size", [1_100_000, 8_000_000])
+async def test_a_payload_over_the_servers_limit_is_rejected_and_the_others_are_delivered(
+    own_server: RedisServer, confirms: str, size: int
+) -> None:
+    own_server.client.config_set("proto-max-bulk-len", 1 << 20)
+    large = b'"' + b"x" * size + b'"'
+    first, last = ([new_message(f"{place}/{n}") for n in range(3)] for place in ("A", "Z"))
+    run = [*a_run(2), new_message(payload=large), *a_run(1)]
+    messages = [*first, new_message("L/1", large), *run, new_message("L/2", large), *last]
+
+    async with open_sink(f"{own_server.url}{confirms}") as sink:
+        outcomes = await published(sink, messages)
+        while missing := [n for n, each in enumerate(outcomes) if each == NotAttempted()]:
+            again = await published(sink, [messages[n] for n in missing])
+            assert set(again) != {NotAttempted()}
+            for n, outcome in zip(missing, again, strict=True):
+                outcomes[n] = outcome
+
+    rejected = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Rejected)]
+    assert [messages[n].payload for n in rejected] == [large] * 3
+    assert all("invalid bulk length" in str(outcomes[n]) for n in rejected)
+    assert len(outcomes) - outcomes.count(Delivered()) == 3
+    kept = {message.event_id for message in messages if message.payload != large}
+    assert set(ids(own_server.stored())) == kept
 
 
 # --- logins and rights -----------------------------------------------------------------

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import AskError, MovedError, OutOfMemoryError, ResponseError
 
-from dsql_outbox.brokers.redis.refusal import blames_server, topic_outcome
+from dsql_outbox.brokers.redis.refusal import blames_server, outcome_of
 from dsql_outbox.brokers.redis.url import parse_redis_url
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher.sinks import Destination
@@ -109,11 +109,11 @@ def test_a_redirection_blames_the_topic(kind: type[AskError]) -> None:
     moved = kind("3999 10.0.0.7:6381")
 
     assert not blames_server(moved)
-    assert topic_outcome("events.X", moved).error.startswith("events.X belongs to another node")
+    assert outcome_of("events.X", 2, moved).error.startswith("events.X belongs to another node")
 
 
 def test_an_error_without_a_known_code_blames_the_topic() -> None:
     refusal = ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
 
     assert not blames_server(refusal)
-    assert "WRONGTYPE" in topic_outcome("events.X", refusal).error
+    assert "WRONGTYPE" in outcome_of("events.X", 2, refusal).error

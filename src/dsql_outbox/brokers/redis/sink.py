@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 from redis.asyncio import Connection, ConnectionPool, SSLConnection
@@ -16,11 +17,12 @@ from redis.exceptions import RedisError, ResponseError
 
 from dsql_outbox.outbox.errors import SinkUnavailable
 from dsql_outbox.outbox.message import Message
+from dsql_outbox.outbox.redaction import error_text, system_error
 from dsql_outbox.publisher.sinks.cloudevents import binary_headers
 from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, key_runs
-from dsql_outbox.publisher.sinks.url import naming_the_authority
+from dsql_outbox.publisher.sinks.url import naming_the_authority, read_utf8
 
-from .refusal import blames_server, topic_outcome
+from .refusal import KNOWN, blames_server, closes_connection, outcome_of
 from .url import RedisSettings
 
 Command = tuple[str | bytes | int, ...]
@@ -65,7 +67,7 @@ class RedisSink:
         await self._pool.disconnect()
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
-        """Add messages to their streams, within the timeout; a run is one transaction.
+        """Add messages to their streams, within twice the timeout; a run is one transaction.
 
         Raises `SinkUnavailable` when the connection is lost, and when the server is silent, refuses
         every write or does not confirm. If it refuses after some messages of the call were
@@ -74,36 +76,42 @@ class RedisSink:
         if not messages:
             await self._ask()
             return
-        runs = list(key_runs(messages))
-        commands = [command for run in runs for command in self._commands(messages, run)]
+        call = _Call(messages, answer, list(key_runs(messages)))
+        ends = monotonic() + self._settings.timeout
+        while call.left and monotonic() < ends:
+            async with self._connection() as connection:
+                await self._exchange(connection, call)
+        if call.refused is not None:
+            # The host name may lead to another server by now, as after a failover.
+            await self._pool.disconnect(inuse_connections=False)
+            if not call.has_delivered:
+                raise self._unusable(call.refused)
+
+    async def _exchange(self, connection: Any, call: "_Call") -> None:
+        """Send what is left of a call, and act on the replies.
+
+        A command that is too large for the server ends the connection. What stands behind it is
+        left for the next exchange.
+        """
+        runs, call.left = call.left, []
+        commands = [command for run in runs for command in self._commands(call.messages, run)]
         unconfirmed: list[tuple[int, Outcome]] = []
-        refused: ResponseError | None = None
-        has_delivered = False
-        async with self._connection() as connection:
-            await _send(connection, [*commands, *self._confirm])
-            for run in runs:
-                for index, reply in zip(run, await _run_replies(connection, run), strict=False):
-                    is_refused = isinstance(reply, ResponseError)
-                    if is_refused and blames_server(reply):
-                        refused = reply
-                        break
-                    has_delivered |= not is_refused
-                    topic = messages[index].topic
-                    outcome: Outcome = topic_outcome(topic, reply) if is_refused else Delivered()
-                    if self._confirm:
-                        unconfirmed.append((index, outcome))
-                    else:
-                        answer(index, outcome)
-                    if is_refused:
-                        break  # nothing of the run is stored
+
+        def keep(index: int, outcome: Outcome) -> None:
+            unconfirmed.append((index, outcome))
+
+        answer = keep if self._confirm else call.answer
+        async with _sending(connection, [*commands, *self._confirm]):
+            for number, run in enumerate(runs):
+                try:
+                    call.take(run, await _run_replies(connection, run), answer)
+                except _Closed as closed:
+                    call.leave_behind(closed, runs[number:])
+                    await connection.disconnect(nowait=True)
+                    return
             await self._read_confirmation(connection)
-            for index, outcome in unconfirmed:
-                answer(index, outcome)
-            if refused is not None:
-                # The host name may lead to another server by now, as after a failover.
-                await self._pool.disconnect(inuse_connections=False)
-                if not has_delivered:
-                    raise refused
+        for told in unconfirmed:
+            call.answer(*told)
 
     def _commands(self, messages: Sequence[Message], run: range) -> Iterator[Command]:
         is_one = len(run) == 1
@@ -155,15 +163,90 @@ class RedisSink:
                     raise
                 finally:
                     await asyncio.shield(self._pool.release(connection))
-        except TimeoutError as error:
+        except TimeoutError:
             text = f"{self._settings} does not answer within {self._settings.timeout:g} s"
-            raise SinkUnavailable(text) from error
+            raise SinkUnavailable(text) from None
         except (RedisError, OSError) as error:
-            raise SinkUnavailable(f"{self._settings} cannot be used: {error}") from error
+            raise self._unusable(error) from system_error(error)
+
+    def _unusable(self, error: Exception) -> SinkUnavailable:
+        return SinkUnavailable(f"{self._settings} cannot be used: {error_text(error, KNOWN)}")
+
+
+class _Call:
+    """The messages of a call, and the runs that are left to send."""
+
+    def __init__(self, messages: Sequence[Message], answer: Answer, left: list[range]) -> None:
+        self.messages = messages
+        self.answer = answer
+        self.left = left
+        self.refused: ResponseError | None = None
+        """Why the server takes no message, if it said so."""
+        self.has_delivered = False
+
+    def take(self, run: range, replies: Sequence[Any], answer: Answer) -> None:
+        """Answer for a run, or for its first message, if the server refused all of it."""
+        for index, reply in zip(run, replies, strict=False):
+            if isinstance(reply, ResponseError):
+                if blames_server(reply):
+                    self.refused = reply
+                else:
+                    answer(index, self._outcome(index, reply))
+                return  # nothing of the run is stored
+            self.has_delivered = True
+            answer(index, Delivered())
+
+    def leave_behind(self, closed: "_Closed", runs: Sequence[range]) -> None:
+        """Reject the message for which the server closed the connection.
+
+        Nothing of its run is stored, so the messages before it are sent again, and it is the next.
+        """
+        run, at = runs[0], runs[0].start + closed.place
+        if at > run.start:
+            self.left = [range(run.start, at), range(at, at + 1), *runs[1:]]
+        else:
+            self.left = list(runs[1:])
+            self.answer(at, self._outcome(at, closed.refusal))
+
+    def _outcome(self, index: int, refusal: ResponseError) -> Outcome:
+        message = self.messages[index]
+        return outcome_of(message.topic, len(message.payload), refusal)
+
+
+class _Closed(Exception):
+    """The server closed the connection at the message with this place in its run."""
+
+    def __init__(self, place: int, refusal: ResponseError) -> None:
+        super().__init__(place)
+        self.place = place
+        self.refusal = refusal
 
 
 async def _send(connection: Any, commands: Sequence[Command]) -> None:
     await connection.send_packed_command(connection.pack_commands(commands))
+
+
+@asynccontextmanager
+async def _sending(connection: Any, commands: Sequence[Command]) -> AsyncGenerator[None]:
+    """Send commands while the block reads the replies.
+
+    A server that refuses a command may read no further, and its reply would be lost to a client
+    that first sends everything.
+    """
+    sending = asyncio.create_task(_send(connection, commands))
+    sending.add_done_callback(_look_at)
+    try:
+        yield
+    finally:
+        # Without the turn, a task that has sent everything would end the connection.
+        await asyncio.sleep(0)
+        sending.cancel()
+        await asyncio.wait([sending])
+
+
+def _look_at(sending: asyncio.Task[None]) -> None:
+    if not sending.cancelled():
+        sending.exception()  # else asyncio would log it; the reader has met its cause
 
 
 async def _reply(connection: Any) -> Any:
@@ -174,6 +257,14 @@ async def _reply(connection: Any) -> Any:
         return refusal
 
 
+async def _reply_at(connection: Any, place: int) -> Any:
+    """The reply to the message with this place in its run. Raises `_Closed` if it is too large."""
+    reply = await _reply(connection)
+    if isinstance(reply, ResponseError) and closes_connection(reply) and not blames_server(reply):
+        raise _Closed(place, reply)
+    return reply
+
+
 async def _run_replies(connection: Any, run: range) -> list[Any]:
     """The reply for each message of a run, or one error for all of it.
 
@@ -181,9 +272,9 @@ async def _run_replies(connection: Any, run: range) -> list[Any]:
     by one, so the run may have holes, and no message of it counts as delivered.
     """
     if len(run) == 1:
-        return [await _reply(connection)]
+        return [await _reply_at(connection, 0)]
     begun = await _reply(connection)
-    queued = [await _reply(connection) for _ in run]
+    queued = [await _reply_at(connection, place) for place in range(len(run))]
     stored = await _reply(connection)
     if isinstance(begun, ResponseError):
         raise begun
@@ -229,7 +320,7 @@ class _PasswordFile(CredentialProvider):
         self._file = file
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        password = self._file.read_text(encoding="utf-8").strip()
+        password = read_utf8(self._file).strip()
         return (password,) if self._user is None else (self._user, password)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
