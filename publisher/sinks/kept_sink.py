@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
@@ -21,6 +22,9 @@ from .port import Answer, Sink, keeps_prefix
 from .registry import open_sink
 
 logger: Final = logging.getLogger("dsql_outbox")
+
+_NETWORK: Final = (ConnectionError, TimeoutError, EOFError, socket.gaierror)
+"""Errors of a connection: the network or the broker is at fault, and no setting."""
 
 SinkFactory = Callable[[], Sink | AbstractAsyncContextManager[Sink]]
 """Makes a sink, or an asynchronous context manager that opens and closes one."""
@@ -81,8 +85,9 @@ class KeptSink:
     async def kept(self) -> AsyncGenerator[None]:
         """Open the sink, and close it after the block, which begins when one attempt has ended.
 
-        If the broker is out of reach, calls of `publish` try again. Any other error of an
-        opening ends the block and is raised in its place.
+        If the broker is out of reach, calls of `publish` try again. So they do after an error of
+        the network, and after one that is none of this library once the sink was open. Any other
+        error of an opening ends the block and is raised in its place.
         """
         async with in_background(self._keep, self._end):
             yield
@@ -176,7 +181,10 @@ class KeptSink:
         except SinkUnavailable as error:
             self._note_failure(error)
         except Exception as error:
-            if self._is_over or not is_open:
+            is_setting = isinstance(error, OutboxError) and not is_open
+            # A factory that has worked has no defect.
+            passes = self.has_opened or isinstance(error, _NETWORK)
+            if self._is_over or is_setting or not passes:
                 raise
             self._note_failure(raised_by_sink(error))
 

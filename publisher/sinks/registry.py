@@ -1,12 +1,13 @@
 """Open the sink of a URL: the scheme selects an entry point."""
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
 from typing import Final, Protocol, cast
 
-from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.errors import OutboxError, SettingsError, SinkUnavailable
+from dsql_outbox.outbox.redaction import error_text, redacted, system_error
 
 from .port import Sink
 
@@ -23,7 +24,8 @@ def open_sink(url: str) -> AbstractAsyncContextManager[Sink]:
     The scheme selects an entry point of the group ``dsql_outbox.sinks``, of this
     package or another. Raises `SettingsError` for an unknown scheme or a malformed
     URL, and `MissingExtra` if the client of the broker is not installed. On entry the
-    context manager raises `SettingsError` or `SinkUnavailable`.
+    context manager raises `SettingsError` or `SinkUnavailable`. The latter also stands for an
+    error of the client that the sink did not expect, as of an answer that is nonsense.
 
         >>> import asyncio
         >>> async def system() -> str:
@@ -41,7 +43,21 @@ def open_sink(url: str) -> AbstractAsyncContextManager[Sink]:
             f"no sink for {kind}, there are {known_schemes()}; docs/writing-a-sink.md says how to "
             "add one"
         )
-    return cast("SinkOpener", found[0].load())(url)
+    return _opened(cast("SinkOpener", found[0].load())(url), redacted(url))
+
+
+@asynccontextmanager
+async def _opened(sink: AbstractAsyncContextManager[Sink], place: str) -> AsyncGenerator[Sink]:
+    """Open a sink. An error that it did not expect says that the broker cannot be used now."""
+    async with AsyncExitStack() as opened:
+        try:
+            entered = await opened.enter_async_context(sink)
+        except OutboxError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the client makes of an answer
+            unusable = SinkUnavailable(f"{place} cannot be opened: {error_text(error)}")
+            raise unusable.with_traceback(error.__traceback__) from system_error(error)
+        yield entered
 
 
 class ConnectedSink(Sink, Protocol):
