@@ -232,3 +232,20 @@ def test_settings_do_not_show_the_login() -> None:
 
     assert "s3cret" not in repr(settings)
     assert str(settings) == "Kafka at a:9092"
+
+
+@pytest.mark.parametrize(
+    "line", ["stats_cb=x", "oauth_cb=x", "error_cb=x", "default.topic.config=x", "logger=x"]
+)
+def test_a_setting_of_the_file_whose_value_is_no_text_is_refused(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "client.properties"
+    file.write_text(f"linger.ms=5\n{line}\n")
+    with pytest.raises(SettingsError, match=r":2 sets [a-z_.]+, whose value is no text"):
+        parse_kafka_url(f"kafka://a?config={file}")
+
+
+def test_reports_of_errors_alone_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "client.properties"
+    file.write_text("delivery.report.only.error=true\n")
+    with pytest.raises(SettingsError, match="which is fixed"):
+        parse_kafka_url(f"kafka://a?config={file}")

@@ -1,5 +1,6 @@
 """Parse a ``kafka://`` URL into settings of librdkafka."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -49,6 +50,7 @@ _DEFAULTS: Final = {
 _OWN: Final = (
     "acks",
     "bootstrap.servers",
+    "delivery.report.only.error",
     "enable.gapless.guarantee",
     "enable.idempotence",
     "max.in.flight",
@@ -64,6 +66,9 @@ _OWN: Final = (
 
 Order and at-least-once delivery depend on them, or the URL sets them.
 """
+
+_OBJECTS: Final = re.compile(r".*_cb|default\.topic\.config|logger|on_delivery")
+"""Settings of confluent-kafka whose values are functions and other objects of Python."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,5 +235,8 @@ def _file(path: str | None) -> dict[str, str]:
             raise SettingsError(f"config of {_KIND}: {path}:{number} is not name=value")
         if name in _OWN:
             raise SettingsError(f"config of {_KIND}: {path}:{number} sets {name}, which is fixed")
+        if _OBJECTS.fullmatch(name):
+            rule = f"sets {name}, whose value is no text"
+            raise SettingsError(f"config of {_KIND}: {path}:{number} {rule}")
         found[_MECHANISM if name == "sasl.mechanisms" else name] = value  # an alias of librdkafka
     return found
