@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from dsql_outbox.testing.proxy.tcp_proxy import Link, Streams, TcpProxy
+from tests.support.proxy.tcp_proxy import Link, Streams, TcpProxy
 
 
 class _FarLink(Link):

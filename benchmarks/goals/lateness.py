@@ -7,10 +7,10 @@ from time import perf_counter
 import psycopg
 from benchmarks.relay.doorbell import hold
 from benchmarks.relay.rows import Rows, arrive, new_database
+from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox.observability.facts import Fact, ShardsChanged
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.testing import PostgresProxy
 
 from .conditions import Conditions
 from .trial import TrialSink, publishing

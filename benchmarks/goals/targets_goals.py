@@ -12,6 +12,7 @@ from benchmarks.relay.rows import Rows, fill, new_database
 from benchmarks.sample_event import event
 from benchmarks.telemetry import metered
 from benchmarks.writer.statement_parameters import SHARDS
+from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox.operations import Targets
 from dsql_outbox.outbox import Database, Message, SinkUnavailable
@@ -20,7 +21,6 @@ from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.settings import TARGET_SHARDS
 from dsql_outbox.publisher import Answer, Publisher
 from dsql_outbox.schema.named_statements import statement
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
 from .conditions import Conditions

@@ -10,12 +10,12 @@ import psycopg
 from benchmarks.relay.drain import ON_OUTBOX
 from benchmarks.relay.rows import NullSink, Rows, fill, new_database
 from benchmarks.writer.statement_parameters import SHARDS
+from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Delivered, Publisher, PublisherSettings, Retry
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range
-from dsql_outbox.testing import PostgresProxy
 
 from .conditions import Conditions
 

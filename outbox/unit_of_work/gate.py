@@ -13,6 +13,8 @@ from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 
+from . import faults
+
 LONGEST_HOUSEKEEPING: Final = 1.0
 """Seconds that work after a settled call may take. Then the connection is closed."""
 
@@ -97,6 +99,8 @@ class Gate:
         self.sent = True
         for member in members:
             member.is_sent = True
+        if faults.active is not None:
+            faults.active.before_sending()
         return True
 
     def admit_commit(self) -> None:
@@ -106,6 +110,8 @@ class Gate:
         """
         self._require_time("COMMIT", monotonic())
         self.sent = True
+        if faults.active is not None:
+            faults.active.before_sending()
 
     def _require_time(self, what: str, now: float) -> None:
         if self.deadline is not None and now >= self.deadline:

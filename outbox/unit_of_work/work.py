@@ -19,6 +19,7 @@ from dsql_outbox.outbox.failure import RACES, DatabaseFailure, classify
 from dsql_outbox.outbox.interrupt import is_interrupt
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 
+from . import faults
 from .function_run import RunFailed
 from .gate import Gate
 from .primitives import Open, Program, Sleep
@@ -150,11 +151,12 @@ def on_connection(  # noqa: PLR0913 - the parts of an attempt
     """
     gate.sent = False  # an earlier attempt may have been sent, and its body knows
     try:
-        return (
-            yield from connections.lend(
-                act, fresh=fresh, role_path=role_path, deadline=gate.deadline
-            )
+        result = yield from connections.lend(
+            act, fresh=fresh, role_path=role_path, deadline=gate.deadline
         )
+        if faults.active is not None and gate.sent:
+            faults.active.after_answer()
+        return result  # noqa: TRY300 - an injected fault is classified as the others
     except RunFailed as error:
         # A run has two errors: one decides whether it is tried again, one is for the caller.
         failure = classify(translate(error.verdict.error), sent=False)

@@ -12,9 +12,8 @@ from tests.support.dsql import cluster_rules
 from tests.support.dsql.cluster_rules import BURST, CROWD, MAX_BYTES, RATE, kind_of
 from tests.support.dsql.governed import GovernedPostgres
 from tests.support.dsql.refusals import UNCACHED_IDENTITY, UNCACHED_SEQUENCE
+from tests.support.proxy import wire_protocol as wire
 from tests.support.writer.checked_tables import Tables
-
-from dsql_outbox.testing.proxy import wire_protocol as wire
 
 Session = psycopg.Connection[Any]
 BULK = "INSERT INTO baseline_bulk SELECT generate_series(1, %s)"

@@ -30,9 +30,9 @@ from tests.support.brokers.running_broker import (
     running_nats,
 )
 from tests.support.brokers.sqs_server import CREDENTIALS, SqsServer
+from tests.support.proxy.tcp_proxy import TcpProxy
 
 from dsql_outbox.publisher.sinks.port import at_host
-from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import ReadableBroker
 
 

@@ -12,12 +12,12 @@ import psycopg
 import pytest
 from tests.support.brokers.readable_brokers import NatsBroker
 from tests.support.brokers.redis_server import RedisBroker
+from tests.support.proxy.tcp_proxy import TcpProxy
 from tests.support.publisher.running_relays import count, event, quick_settings, until
 from tests.support.stand_ins import StandIn
 
 from dsql_outbox.outbox import Database, SinkUnavailable
 from dsql_outbox.publisher import Publisher, open_sink
-from dsql_outbox.testing import TcpProxy
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio

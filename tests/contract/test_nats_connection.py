@@ -11,13 +11,14 @@ import anyio.to_thread
 import pytest
 from tests.support.brokers.nats_cluster import custom_server
 from tests.support.brokers.readable_brokers import NatsBroker
+from tests.support.proxy.tcp_proxy import TcpProxy
 
 from dsql_outbox.brokers.nats import client as nats_client
 from dsql_outbox.brokers.nats import open_nats
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted
-from dsql_outbox.testing import NatsServer, TcpProxy
+from dsql_outbox.testing import NatsServer
 from dsql_outbox.testing.sink_contract import Before, deliver, in_order, new_message, published
 
 pytestmark = pytest.mark.anyio

@@ -9,12 +9,12 @@ import nats
 import pytest
 from tests.support.brokers.nats_listener import subscribed
 from tests.support.brokers.readable_brokers import NatsBroker
+from tests.support.proxy.tcp_proxy import Cut, Link, Streams, TcpProxy
 
 from dsql_outbox.outbox import Message, SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import MAX_RUN, Delivered, Rejected, Unavailable
-from dsql_outbox.testing import NatsServer, TcpProxy
-from dsql_outbox.testing.proxy.tcp_proxy import Cut, Link, Streams
+from dsql_outbox.testing import NatsServer
 from dsql_outbox.testing.sink_contract import new_message, published
 from dsql_outbox.testing.sink_contract.sent_messages import deliver_runs
 

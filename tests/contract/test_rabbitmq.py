@@ -14,11 +14,11 @@ from tests.support.brokers.certificates import Authority
 from tests.support.brokers.rabbitmq_broker import RabbitMqBroker
 from tests.support.brokers.rabbitmq_server import RabbitMqServer
 from tests.support.brokers.running_broker import URL
+from tests.support.proxy.tcp_proxy import TcpProxy
 
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
 from dsql_outbox.publisher import Delivered, NotAttempted, Rejected, Retry, Unavailable, open_sink
 from dsql_outbox.servers.server_process import free_port
-from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import deliver, new_message, published
 
 if urlsplit(URL).scheme != "rabbitmq":

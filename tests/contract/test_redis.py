@@ -15,6 +15,7 @@ from redis import Redis
 from tests.support.brokers.certificates import Authority
 from tests.support.brokers.redis_server import RedisBroker, RedisServer, read_streams
 from tests.support.commands import Command, run
+from tests.support.proxy.tcp_proxy import TcpProxy
 from tests.support.waiting import wait_until
 
 from dsql_outbox import Database, Entity, Event, Writer
@@ -28,7 +29,6 @@ from dsql_outbox.publisher.sinks import (
     Rejected,
     Unavailable,
 )
-from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import Stored, deliver, in_order, new_message, published
 
 pytestmark = pytest.mark.anyio

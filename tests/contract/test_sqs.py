@@ -16,11 +16,11 @@ from tests.support.brokers.sqs_server import (
     scripted_sqs,
     take_all,
 )
+from tests.support.proxy.tcp_proxy import TcpProxy
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Retry, Unavailable
-from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import (
     Answers,
     Before,

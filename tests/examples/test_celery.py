@@ -17,13 +17,14 @@ from opentelemetry.sdk.trace import TracerProvider
 from tests.support.brokers.rabbitmq_server import RabbitMqServer
 from tests.support.brokers.running_broker import URL
 from tests.support.checkout import ROOT
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 
 from dsql_outbox import Database, Message, SinkUnavailable, Writer
 from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.publisher.sinks import Delivered, Rejected, Retry, Unavailable
 from dsql_outbox.servers.server_process import free_port
-from dsql_outbox.testing import OtlpReceiver, PostgresProxy
+from dsql_outbox.testing import OtlpReceiver
 from dsql_outbox.testing.sink_contract import deliver, new_message, published
 
 FOLDER = ROOT / "examples/celery"

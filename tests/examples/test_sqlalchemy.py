@@ -12,10 +12,9 @@ from uuid import uuid4
 
 import pytest
 from tests.support.checkout import ROOT
+from tests.support.proxy.postgres_proxy import OutboxProxy
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids
-
-from dsql_outbox.testing import OutboxProxy
 
 pytestmark = pytest.mark.slow
 

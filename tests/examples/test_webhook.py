@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from tests.support.brokers.broker_faults import losing_answers
 from tests.support.checkout import ROOT
+from tests.support.proxy.tcp_proxy import TcpProxy
 from tests.support.stand_ins import StandIn
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import Rejected, Sink, Unavailable
 from dsql_outbox.publisher.sinks import attributes
-from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import (
     OpenStage,
     ReadableBroker,

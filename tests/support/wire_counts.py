@@ -6,11 +6,11 @@ transaction, is a read-only transaction by itself.
 
 from typing import Any, NamedTuple
 
-from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.testing.proxy import wire_protocol as wire
-from dsql_outbox.testing.proxy.client_session import ClientSession
-from dsql_outbox.testing.proxy.tcp_proxy import Link, Streams
-from dsql_outbox.testing.proxy.wire_protocol import WireMessage
+from tests.support.proxy import wire_protocol as wire
+from tests.support.proxy.client_session import ClientSession
+from tests.support.proxy.postgres_proxy import PostgresProxy
+from tests.support.proxy.tcp_proxy import Link, Streams
+from tests.support.proxy.wire_protocol import WireMessage
 
 _IDLE = b"I"  # ReadyForQuery: not in a transaction
 

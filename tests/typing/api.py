@@ -48,7 +48,7 @@ from dsql_outbox import (
     transact,
 )
 from dsql_outbox.publisher import Retry
-from dsql_outbox.testing import EmbeddedPostgres, Held, MemorySink, OutboxProxy
+from dsql_outbox.testing import EmbeddedPostgres, Faults, MemorySink
 
 URL = "postgresql://localhost/loans"
 
@@ -219,13 +219,11 @@ async def with_async_pool(pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]
 
 
 async def tests_of_a_user() -> None:
-    with EmbeddedPostgres() as server, OutboxProxy(server.url, schema="loans") as proxy:
-        assert_type(proxy.database, Database)
-        proxy.conflicts(2)
-        proxy.lost_commit()
-        proxy.refuse(None, at="commit", matching="UPDATE")
-        assert_type(proxy.hold(matching="COMMIT"), Held)
-        assert_type((proxy.round_trips, proxy.statements), tuple[int, list[str]])
+    with EmbeddedPostgres() as server, Faults() as faults:
+        assert_type(server.url, str)
+        faults.conflicts(2)
+        faults.lost_commit()
+        faults.refuse(3, sqlstate="23514")
     sink = MemorySink()
     sink.fail(new_event().id, Retry("not yet"), stored=True)
     await Publisher(Database(URL), sink).run(until_empty=True)

@@ -23,19 +23,23 @@ _LOCK: Final = 20.0  # seconds to wait for the server of a killed process in the
 class NatsServer(EmbeddedServer):
     """NATS with JetStream on 127.0.0.1, as a context manager.
 
-    Clients need the random token that is in `url`. Streams are stored in `folder`, which only one
-    server can use at a time; without one, in a temporary folder that is removed at the end. The
-    port is a free one.
+    Clients need the token that is in `url`; it is random if none is given. Streams are stored in
+    `folder`, which only one server can use at a time; without one, in a temporary folder that is
+    removed at the end. `port` is the port to listen on, if nothing else does; by default, and if
+    something does, it is a free one.
 
     Starting raises `MissingExtra` when no ``nats-server`` is installed, `SettingsError` for a
     folder that cannot be used, and `OutboxError` when another server runs in it, or this one is
     not ready within 30 s.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, *, port: int = 0, token: str | None = None
+    ) -> None:
         super().__init__("NATS", folder, signal.SIGTERM)
+        self._preferred_port = port
         self._port = 0
-        self._token = secrets.token_hex(16)
+        self._token = token or secrets.token_hex(16)
 
     @property
     def url(self) -> str:
@@ -48,7 +52,7 @@ class NatsServer(EmbeddedServer):
             return self._start_in(folder, handle, scratch)
 
     def _start_in(self, folder: Path, handle: int, scratch: Path) -> ServerProcess:
-        self._port = self._port or free_port()
+        self._port = self._port or free_port(self._preferred_port)
         place = ["-a", "127.0.0.1", "-p", str(self._port), "-sd", str(folder)]
         # The token is in a file, because every user can read a command line.
         settings = scratch / "nats.conf"

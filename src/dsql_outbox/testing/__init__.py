@@ -1,31 +1,25 @@
 """Public helpers for the tests of applications.
 
 `memory_sink` is a broker in memory, `otlp_receiver` a collector in memory. `mapped_event` maps an
-event without either. The
-proxies in `proxy/` cause faults between a client and PostgreSQL. `plugin` is a
+event without either. `faults` makes the writes of this process fail. `plugin` is a
 pytest plugin with fixtures for them, `sink_contract` the suite that every sink must
 pass. The servers come from `dsql_outbox.servers`.
 """
 
 from dsql_outbox.servers.nats_server import NatsServer
 from dsql_outbox.servers.postgres_server import EmbeddedPostgres
-from dsql_outbox.testing.proxy.faults import Held
-from dsql_outbox.testing.proxy.postgres_proxy import OutboxProxy, PostgresProxy
-from dsql_outbox.testing.proxy.tcp_proxy import TcpProxy
 
+from .faults import Faults
 from .mapped_event import mapped, message_of
 from .memory_sink import MemorySink
 from .otlp_receiver import OtlpReceiver
 
 __all__ = [
     "EmbeddedPostgres",
-    "Held",
+    "Faults",
     "MemorySink",
     "NatsServer",
     "OtlpReceiver",
-    "OutboxProxy",
-    "PostgresProxy",
-    "TcpProxy",
     "mapped",
     "message_of",
 ]

@@ -14,9 +14,10 @@ from psycopg import sql
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.schema.migrator import apply
 from dsql_outbox.servers.postgres_server import EmbeddedPostgres
-from dsql_outbox.testing.proxy.postgres_proxy import OutboxProxy
 
-__all__ = ["outbox_database", "outbox_proxy", "outbox_server", "outbox_url"]
+from .faults import Faults
+
+__all__ = ["outbox_database", "outbox_faults", "outbox_server", "outbox_url"]
 
 _COPY = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
 
@@ -57,7 +58,7 @@ def outbox_database(outbox_url: str) -> Database:
 
 
 @pytest.fixture
-def outbox_proxy(outbox_url: str) -> Iterator[OutboxProxy]:
-    """A proxy in front of `outbox_database`; write to the proxy's `database` to meet its faults."""
-    with OutboxProxy(outbox_url) as proxy:
-        yield proxy
+def outbox_faults() -> Iterator[Faults]:
+    """The faults of the writes of this process."""
+    with Faults() as faults:
+        yield faults

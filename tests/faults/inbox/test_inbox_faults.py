@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from tests.support.commands import Command
 from tests.support.inboxes import OpenInbox, effects_in, new_received, remembered
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 
 from dsql_outbox.inbox import Handled
-from dsql_outbox.testing import PostgresProxy
 
 
 @pytest.mark.parametrize("where", ["before", "after_sent", "after_commit", "mid_answer"])

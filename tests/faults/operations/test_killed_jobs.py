@@ -18,11 +18,12 @@ from tests.support.operations.archived_events import texts
 from tests.support.operations.jobs import EVENTS, JOBS, SECRET, Job, JobRun
 from tests.support.operations.small_jobs import DIES_AT, DIES_IN, PAGE, PROGRAM
 from tests.support.outbox_databases import OutboxDatabases
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.given_up_messages import relay_all
 from tests.support.verified import findings_in
 
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import StoredEvent, Writer
 
 pytestmark = pytest.mark.postgres_only("a proxy is between the jobs and the server")

@@ -9,6 +9,7 @@ import anyio
 import psycopg
 import pytest
 from tests.support.commands import Command, run
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.given_up_messages import event, gathered, relay_all
 from tests.support.publisher.running_relays import running, until
 from tests.support.waiting import wait_until
@@ -19,7 +20,7 @@ from dsql_outbox.operations.requeue import MessageResult
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.database.address import Isolation
 from dsql_outbox.publisher import Publisher, Rejected
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.proxy_clients import SyncClient
 
-from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
+from dsql_outbox.testing import EmbeddedPostgres
 
 
 @pytest.fixture(scope="session")

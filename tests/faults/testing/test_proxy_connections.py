@@ -9,12 +9,13 @@ from contextlib import nullcontext
 import psycopg
 import pytest
 from psycopg.errors import OperationalError
+from tests.support.proxy.postgres_proxy import PostgresProxy
+from tests.support.proxy.tcp_proxy import TcpProxy
 from tests.support.proxy_clients import INSERT, SyncClient, own_socket
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.servers import server_process
 from dsql_outbox.servers.server_process import free_port
-from dsql_outbox.testing import PostgresProxy, TcpProxy
 
 
 def test_connections_can_be_refused_a_number_of_times(proxy: PostgresProxy) -> None:

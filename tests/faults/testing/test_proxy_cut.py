@@ -5,6 +5,8 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.errors import OperationalError
+from tests.support.proxy import wire_protocol as wire
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.proxy_clients import (
     KINDS,
     SyncClient,
@@ -14,9 +16,6 @@ from tests.support.proxy_clients import (
     wait_for_row,
     wait_in_database,
 )
-
-from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.testing.proxy import wire_protocol as wire
 
 in_every_way = pytest.mark.parametrize("kind", KINDS)
 

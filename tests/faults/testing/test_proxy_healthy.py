@@ -7,9 +7,8 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.proxy_clients import INSERT, SyncClient, inserting, rows, wait_in_database
-
-from dsql_outbox.testing import PostgresProxy
 
 
 def test_a_healthy_proxy_changes_nothing(proxy: PostgresProxy, url: str) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from psycopg.errors import OperationalError, UniqueViolation
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.proxy_clients import (
     INSERT,
     KINDS,
@@ -13,8 +14,6 @@ from tests.support.proxy_clients import (
     inserting,
     rows,
 )
-
-from dsql_outbox.testing import PostgresProxy
 
 in_every_way = pytest.mark.parametrize("kind", KINDS)
 

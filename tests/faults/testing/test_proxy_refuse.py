@@ -4,6 +4,7 @@ import psycopg
 import pytest
 from psycopg import pq
 from psycopg.errors import SerializationFailure, UniqueViolation
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.proxy_clients import (
     CONFLICT,
     INSERT,
@@ -13,8 +14,6 @@ from tests.support.proxy_clients import (
     inserting,
     rows,
 )
-
-from dsql_outbox.testing import PostgresProxy
 
 in_every_way = pytest.mark.parametrize("kind", KINDS)
 

@@ -5,13 +5,13 @@ from functools import partial
 from random import Random
 
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of, with_workers
 from tests.support.writer.checked_tables import Outcome, Tables
 
 from dsql_outbox.observability.facts import AttemptEnded
 from dsql_outbox.outbox import Database, Event, OutcomeUnknown, Receipt
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import WriterSettings
 
 LOOK_UP = "WHERE id = "

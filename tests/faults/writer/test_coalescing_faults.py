@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer.callers import QUICK, Facts, formed
 from tests.support.writer.checked_tables import Outcome, Tables
@@ -19,7 +20,6 @@ from dsql_outbox.observability.facts import AttemptEnded, BatchEnded, WriteEnded
 from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt
 from dsql_outbox.outbox.unit_of_work.gate import Gate
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 from dsql_outbox.writer.coalesce import coalescer
 

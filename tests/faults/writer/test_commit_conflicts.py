@@ -10,13 +10,13 @@ from functools import partial
 import psycopg
 import pytest
 from psycopg import errors
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of
 from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability.facts import AttemptEnded
 from dsql_outbox.outbox import Database, Event
-from dsql_outbox.testing import PostgresProxy
 
 EVENTS = [workload_s.car_created(), workload_s.three_entities()]
 ISOLATIONS = ["repeatable read", "read committed"]

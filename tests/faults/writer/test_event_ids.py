@@ -5,6 +5,7 @@ from contextvars import copy_context
 from uuid import UUID
 
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK
 from tests.support.writer.checked_tables import Tables
@@ -18,7 +19,6 @@ from tests.support.writer.transacts import (
 )
 
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter
 
 __all__ = ["open_transactor", "own"]

@@ -12,6 +12,7 @@ from typing import Literal
 import psycopg
 import pytest
 from psycopg import errors
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import (
@@ -28,7 +29,6 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability.facts import AttemptEnded, RetryScheduled, WriteEnded, WriteExhausted
 from dsql_outbox.outbox import Database, DuplicateEvent, Event, OutcomeUnknown, Receipt
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer, http_status
 from dsql_outbox.writer.http_status import HttpAnswer
 

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Self
 
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import (
@@ -24,7 +25,6 @@ from tests.support.writer.callers import (
 from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database, Receipt
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer, WriterSettings
 
 pytestmark = pytest.mark.client

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 from psycopg import errors
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import (
     QUICK,
@@ -20,7 +21,6 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability.facts import AttemptEnded
 from dsql_outbox.outbox import Database, OutcomeUnknown, Receipt
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
 
 PLAIN = replace(QUICK, form="plain")

@@ -7,6 +7,7 @@ from time import monotonic
 import psycopg
 import pytest
 from psycopg import errors
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import (
@@ -23,7 +24,6 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability.facts import AttemptEnded, RetryScheduled, WriteExhausted
 from dsql_outbox.outbox import Event, InvalidEvent, Receipt
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import WriterSettings, http_status
 from dsql_outbox.writer.http_status import HttpAnswer
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, formed, only_single, outcome_of
 
 from dsql_outbox.observability.facts import AttemptEnded, RetryScheduled
 from dsql_outbox.outbox import Database, Event, Receipt
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Transaction, Writer
 from dsql_outbox.writer.attempt.journal import NAMED
 

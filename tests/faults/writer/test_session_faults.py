@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import Facts
 from tests.support.writer.checked_tables import Tables
@@ -19,7 +20,6 @@ from tests.support.writer.transacts import ids, own, own_rows
 
 from dsql_outbox import Database, DuplicateEvent, Receipt, Writer, is_retryable
 from dsql_outbox.observability.facts import AttemptEnded
-from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["driver", "open_door", "own"]
 

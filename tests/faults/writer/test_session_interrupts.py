@@ -14,6 +14,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 from tests.support.driver_sessions import engine_url
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer.callers import QUICK
 from tests.support.writer.checked_tables import Tables
@@ -21,7 +22,6 @@ from tests.support.writer.session_transacts import Own, new_event
 from tests.support.writer.transacts import ids, own, own_rows
 
 from dsql_outbox import AsyncWriter, Database, Writer, transact
-from dsql_outbox.testing import PostgresProxy
 
 pytestmark = [
     pytest.mark.client,

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.session_transacts import Own, driver, open_door
 from tests.support.writer.transacts import own
 
 from dsql_outbox import Entity, Event, OutcomeUnknown
-from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["driver", "open_door", "own"]
 

@@ -8,12 +8,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 import psycopg
 import pytest
 from psycopg import errors
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, TIMEOUT, Facts, in_background, on_retry, outcome_of
@@ -29,8 +30,10 @@ from tests.support.writer.transacts import (
 
 from dsql_outbox.observability.facts import AttemptEnded, WriteEnded
 from dsql_outbox.outbox import Database, DuplicateEvent, OutcomeUnknown, Receipt, StaleVersion
-from dsql_outbox.testing import Held, PostgresProxy
 from dsql_outbox.writer import Writer
+
+if TYPE_CHECKING:
+    from tests.support.proxy.faults import Held
 
 __all__ = ["open_transactor", "own"]
 

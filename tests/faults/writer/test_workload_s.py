@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 from psycopg import errors
 from tests.support.dsql.server import ON_DSQL
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import (
@@ -29,7 +30,6 @@ from tests.support.writer.checked_tables import Outcome, Tables
 
 from dsql_outbox.observability.facts import AttemptEnded, WriteEnded
 from dsql_outbox.outbox import Database, Event, Receipt
-from dsql_outbox.testing import PostgresProxy
 
 CONFLICTS = 3  # of 20: the rate once seen in production
 NO_RETRY = replace(QUICK, max_retries=0)

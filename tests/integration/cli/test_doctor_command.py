@@ -15,6 +15,7 @@ from tests.support.checkout import ROOT
 from tests.support.database_roles import creation
 from tests.support.doctor_runs import found, run, verdicts
 from tests.support.dsql.server import ON_DSQL
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.pty_terminal import Terminal
 
 from dsql_outbox.cli.doctor import verdicts as doctor_verdicts
@@ -24,7 +25,7 @@ from dsql_outbox.cli.doctor.feature_probes import PROBES
 from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.testing import NatsServer, PostgresProxy
+from dsql_outbox.testing import NatsServer
 from dsql_outbox.writer import Writer
 
 KIND = "Aurora DSQL" if ON_DSQL else "PostgreSQL"

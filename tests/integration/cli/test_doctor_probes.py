@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from tests.support.commands import Command
 from tests.support.doctor_runs import found, run, scratch_tables
+from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox.cli.doctor.checks import CHECKS
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase, findings
@@ -14,7 +15,6 @@ from dsql_outbox.cli.doctor.feature_probes import PROBES
 from dsql_outbox.cli.doctor.finding import Finding
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema.comparison import check
-from dsql_outbox.testing import PostgresProxy
 
 INSERT = 'INSERT INTO "outbox".doctor_scratch'
 

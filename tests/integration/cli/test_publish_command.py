@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from tests.support.commands import Command, run
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 
 from dsql_outbox.cli.main import main
@@ -22,7 +23,7 @@ from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.outbox.redaction import redacted
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay.memory import breaker
-from dsql_outbox.testing import NatsServer, OtlpReceiver, PostgresProxy
+from dsql_outbox.testing import NatsServer, OtlpReceiver
 from dsql_outbox.writer import Writer, WriterSettings
 
 

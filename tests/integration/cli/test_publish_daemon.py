@@ -14,12 +14,13 @@ from click.testing import CliRunner
 from tests.support.brokers.slow_broker import SlowBroker
 from tests.support.commands import Command, run
 from tests.support.outbox_databases import KEEPER
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.telemetry.scrapes import base_url, get, get_json
 from tests.support.waiting import wait_until
 
 from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.testing import NatsServer, OtlpReceiver, PostgresProxy
+from dsql_outbox.testing import NatsServer, OtlpReceiver
 from dsql_outbox.writer import Writer, WriterSettings
 
 LISTEN = ("--listen", "127.0.0.1:0")

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tests.support.commands import run as run_process
 from tests.support.database_roles import as_role, made_roles
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.pty_terminal import Terminal
 
 from dsql_outbox.cli.main import main
@@ -18,7 +19,6 @@ from dsql_outbox.observability.shown_text import duration
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.schema.roles import grant
-from dsql_outbox.testing import PostgresProxy
 
 
 def run(url: str, *words: str) -> Result:

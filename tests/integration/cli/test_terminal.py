@@ -8,10 +8,10 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.support.commands import run
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.pty_terminal import Terminal, squeezed
 
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer, WriterSettings
 
 WIDTHS = (40, 60, 80, 200)

@@ -7,10 +7,10 @@ from typing import Any
 import psycopg
 import pytest
 from tests.support.commands import Command, invoke, lines
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer.written_events import event, failures, ids, receipts, summary
 
 from dsql_outbox.cli.write import command
-from dsql_outbox.testing import PostgresProxy
 
 AsFile = Callable[[Sequence[bytes]], Path]
 

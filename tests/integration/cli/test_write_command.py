@@ -13,12 +13,13 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 from tests.support.commands import invoke, lines
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer.written_events import SUMMARY, event, failures, ids, receipts, summary
 
 from dsql_outbox.cli.main import main
 from dsql_outbox.cli.write import command
 from dsql_outbox.cli.write.inputs import MAX_LINE_BYTES
-from dsql_outbox.testing import OtlpReceiver, PostgresProxy
+from dsql_outbox.testing import OtlpReceiver
 
 SCRIPTS = Path(sys.executable).parent
 

@@ -5,12 +5,12 @@ from time import monotonic
 
 import pytest
 from tests.support.commands import Command, invoke, lines
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer.written_events import event
 
 from dsql_outbox.cli.write import command
 from dsql_outbox.observability.log_hook import log_facts
 from dsql_outbox.servers.server_process import free_port
-from dsql_outbox.testing import PostgresProxy
 
 
 def test_a_first_connection_that_is_refused_is_told_at_once_and_ends_in_69() -> None:

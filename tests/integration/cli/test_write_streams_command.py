@@ -12,10 +12,9 @@ from typing import Any
 import psycopg
 import pytest
 from tests.support.commands import Command, lines
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer.written_events import event, receipts, summary
-
-from dsql_outbox.testing import PostgresProxy
 
 
 def test_a_receipt_comes_as_soon_as_it_is_known(url: str) -> None:

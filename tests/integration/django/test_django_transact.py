@@ -22,6 +22,7 @@ from tests.support.checkout import ROOT
 from tests.support.database_roles import as_role
 from tests.support.django_shop.models import Order, Product
 from tests.support.django_shop.orders import place
+from tests.support.proxy.postgres_proxy import OutboxProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.checked_tables import Tables
@@ -39,7 +40,6 @@ from dsql_outbox import (
 )
 from dsql_outbox.django import append, captured_events, transact, writer
 from dsql_outbox.schema.roles import Roles
-from dsql_outbox.testing import OutboxProxy
 
 pytestmark = pytest.mark.client
 

@@ -14,12 +14,13 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 from tests.support.driver_sessions import engine_url
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.served_app import served
 
 from dsql_outbox import AsyncTransaction, Database, Entity, Event, Receipt, WriterSettings
 from dsql_outbox.doors.fastapi import PROBLEMS, OutboxWriter
 from dsql_outbox.doors.starlette import Outbox, install_error_handlers
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 
 pytestmark = pytest.mark.anyio
 

@@ -9,12 +9,13 @@ import anyio
 import pytest
 from tests.support.checkout import ROOT
 from tests.support.lambda_functions import Context
+from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox import Database, Publisher
 from dsql_outbox.doors.aws_lambda import relay_handler
 from dsql_outbox.outbox.settings import DEFAULT_SHARDS
 from dsql_outbox.publisher import Sink
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 
 PAGE: Final = " ".join((ROOT / "docs/lambda.md").read_text().split())
 COST: Final = (ROOT / "docs/cost.md").read_text()

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import only_model
 from tests.support.served_app import Served, served
 
@@ -32,7 +33,7 @@ from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher import Answer
 from dsql_outbox.servers.nats_server import NatsServer
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 
 pytestmark = pytest.mark.anyio
 

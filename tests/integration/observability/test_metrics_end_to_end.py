@@ -9,6 +9,7 @@ from threading import Barrier, BrokenBarrierError
 
 import pytest
 from tests.support.commands import Command, run
+from tests.support.proxy.postgres_proxy import OutboxProxy
 from tests.support.stand_ins import StandIn
 from tests.support.telemetry.scrapes import base_url, get, samples
 from tests.support.waiting import wait_until
@@ -17,7 +18,7 @@ from tests.support.writer import workload_s
 from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.metering import measure
 from dsql_outbox.outbox import Database, Entity, Event, MissingExtra
-from dsql_outbox.testing import NatsServer, OtlpReceiver, OutboxProxy
+from dsql_outbox.testing import NatsServer, OtlpReceiver
 from dsql_outbox.writer import Writer, WriterSettings
 
 

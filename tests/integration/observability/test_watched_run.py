@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from tests.support.proxy.postgres_proxy import OutboxProxy
 from tests.support.telemetry.dashboards import alerts, panels
 from tests.support.telemetry.event_trace import checks
 from tests.support.telemetry.promql import asked, evaluate
@@ -17,7 +18,7 @@ from tests.support.writer import workload_s
 from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import apply
-from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OtlpReceiver, OutboxProxy
+from dsql_outbox.testing import EmbeddedPostgres, NatsServer, OtlpReceiver
 from dsql_outbox.writer import AsyncWriter, WriterSettings
 
 CALLERS = 64

@@ -15,6 +15,7 @@ from anyio import to_thread
 from tests.support.database_roles import as_role, made_roles
 from tests.support.operations.archive_files import files
 from tests.support.operations.archived_events import archive, texts
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.given_up_messages import gathered, relay_all
 from tests.support.verified import findings_in
 
@@ -30,7 +31,7 @@ from dsql_outbox.outbox.database.address import Isolation
 from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.publisher import Rejected
 from dsql_outbox.schema.roles import grant
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer, WriterSettings
 
 pytestmark = pytest.mark.anyio

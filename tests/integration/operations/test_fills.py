@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from anyio import to_thread
 from tests.support.dsql.server import ON_DSQL
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import event, in_order, quick_settings, until
 
 from dsql_outbox.cli.status.tables import tables_of
@@ -20,7 +21,7 @@ from dsql_outbox.operations.targets import AddRun
 from dsql_outbox.outbox import Database, Entity, Event, SettingsError
 from dsql_outbox.publisher import Publisher
 from dsql_outbox.schema.named_statements import statement
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio

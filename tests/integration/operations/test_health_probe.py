@@ -6,13 +6,14 @@ import anyio
 import anyio.to_thread
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox.observability.facts import BacklogAge, BrokerProbed, Fact, LifeJobs, StuckCounts
 from dsql_outbox.operations import Health, HealthProbe, health_probe
 from dsql_outbox.operations.health import OK
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.testing import MemorySink, NatsServer, PostgresProxy
+from dsql_outbox.testing import MemorySink, NatsServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
 

@@ -11,6 +11,7 @@ import pytest
 from anyio import to_thread
 from tests.support.database_roles import as_role, made_roles
 from tests.support.operations.archived_events import archive, forget
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.given_up_messages import event, gathered, relay_all
 from tests.support.publisher.running_relays import count, running
 from tests.support.verified import findings_in
@@ -32,7 +33,7 @@ from dsql_outbox.outbox import (
 from dsql_outbox.outbox.database.address import Isolation
 from dsql_outbox.publisher import Publisher, Retry
 from dsql_outbox.schema.roles import grant
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import anyio
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer.callers import QUICK
 from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.outbox.database.exchange import numbered
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Transaction, Writer, WriterSettings
 
 pytestmark = pytest.mark.client

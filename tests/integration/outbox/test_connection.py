@@ -11,12 +11,12 @@ import anyio
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
+from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.database.address import Isolation
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.database.dsql_address import DsqlAddress
-from dsql_outbox.testing import PostgresProxy
 
 pytestmark = pytest.mark.anyio
 

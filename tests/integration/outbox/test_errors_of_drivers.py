@@ -27,6 +27,7 @@ from tests.support.driver_sessions import (
     engine_url,
     without_options,
 )
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer.checked_tables import Tables
 
@@ -43,7 +44,6 @@ from dsql_outbox.outbox.failure import (
     sqlstate_of,
     text_of,
 )
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import http_status
 from dsql_outbox.writer.statement.answers import stale_version
 

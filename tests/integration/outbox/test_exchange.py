@@ -7,6 +7,7 @@ import anyio
 import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
+from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.database.connection import Connection
@@ -17,7 +18,6 @@ from dsql_outbox.outbox.database.exchange import (
     numbered,
     rows_of,
 )
-from dsql_outbox.testing import PostgresProxy
 
 ECHO = numbered("echo", b"SELECT %(b)s::text, %(a)s::int, %(b)s::text || '%%' -- $3")
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-
-from dsql_outbox.testing import OutboxProxy
+from tests.support.proxy.postgres_proxy import OutboxProxy
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Final, LiteralString
 import anyio
 import pytest
 from tests.support.checkout import ROOT
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import patient_beats
 from tests.support.waiting import wait_until
 from tests.support.writer.checked_tables import Tables
@@ -25,7 +26,7 @@ from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.reader import _REFRESH as REFRESH
 from dsql_outbox.publisher.settings import DSQL_IDLE_MAX, IDLE_MAX
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
 __all__ = ["patient_beats"]

@@ -21,13 +21,13 @@ from tests.support.lambda_functions import (
     LoadFunction,
     load_function,
 )
+from tests.support.proxy.postgres_proxy import OutboxProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.written_events import event
 
 from dsql_outbox.outbox.settings import MAX_EVENT_BYTES
-from dsql_outbox.testing import OutboxProxy
 
 __all__ = ["load_function"]
 

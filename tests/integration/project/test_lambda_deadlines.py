@@ -18,12 +18,13 @@ from tests.support.lambda_functions import (
     LoadFunction,
     load_function,
 )
+from tests.support.proxy.postgres_proxy import OutboxProxy
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.written_events import event
 
 from dsql_outbox import WriterSettings
 from dsql_outbox.outbox.unit_of_work.connections import shelf
-from dsql_outbox.testing import OtlpReceiver, OutboxProxy
+from dsql_outbox.testing import OtlpReceiver
 
 if TYPE_CHECKING:
     from opentelemetry.proto.trace.v1.trace_pb2 import Span

@@ -15,10 +15,9 @@ from urllib.request import urlopen
 
 import pytest
 from tests.support.lambda_functions import EVENTS, FOLDER
+from tests.support.proxy.postgres_proxy import OutboxProxy
 from tests.support.waiting import wait_until
 from tests.support.writer.checked_tables import Tables
-
-from dsql_outbox.testing import OutboxProxy
 
 pytestmark = pytest.mark.slow
 

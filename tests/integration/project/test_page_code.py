@@ -22,6 +22,7 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer
 from tests.support.brokers.schema_registry import schema_registry
 from tests.support.checkout import ROOT
 from tests.support.driver_sessions import engine_url
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.served_app import served
 from tests.support.waiting import wait_until
 
@@ -29,7 +30,7 @@ from dsql_outbox import AsyncWriter, Database, Entity, Event, Publisher, Writer
 from dsql_outbox.inbox import AsyncInbox
 from dsql_outbox.operations import Targets
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.testing import NatsServer, PostgresProxy, mapped
+from dsql_outbox.testing import NatsServer, mapped
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
 

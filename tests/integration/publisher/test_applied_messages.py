@@ -11,6 +11,7 @@ import anyio
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.applying_process import count_move
 from tests.support.publisher.running_relays import count, event, only_model, running, until
 
@@ -20,7 +21,7 @@ from dsql_outbox.outbox.database.exchange import command
 from dsql_outbox.publisher import Answer, Apply, Publisher, PublisherSettings
 from dsql_outbox.publisher import publisher as publisher_module
 from dsql_outbox.schema import session
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio

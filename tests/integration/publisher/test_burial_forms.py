@@ -1,6 +1,7 @@
 """A dead letter is made in the form that the database takes, and both are the same."""
 
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.given_up_messages import gathered
 from tests.support.publisher.running_relays import relayed
 from tests.support.writer.checked_tables import Row, Tables
@@ -11,7 +12,7 @@ from dsql_outbox.publisher import Publisher, Rejected, Retry
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import RowId
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio

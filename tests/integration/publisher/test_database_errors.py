@@ -10,6 +10,7 @@ import anyio
 import psycopg
 import pytest
 from psycopg import sql as text
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import count, event, until
 
 from dsql_outbox.observability.hooks import Hook
@@ -18,7 +19,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.schema.session import Session
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]

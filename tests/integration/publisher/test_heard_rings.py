@@ -8,12 +8,13 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import event, sql, until
 
 from dsql_outbox.outbox import Database, SettingsError
 from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.publisher.relay import reader
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
 __all__ = ["sql"]

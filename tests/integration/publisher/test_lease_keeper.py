@@ -8,13 +8,13 @@ from functools import partial
 import anyio
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import count, until
 
 from dsql_outbox.outbox import Database, OutboxError, SchemaError
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.schema.liveness import Snapshot
-from dsql_outbox.testing import PostgresProxy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
 

@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator
 
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.leases.protocol import Beats
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
-from dsql_outbox.testing import PostgresProxy
 
 pytestmark = pytest.mark.anyio
 

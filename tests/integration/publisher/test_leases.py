@@ -6,13 +6,14 @@ from functools import partial
 import anyio
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import count, event, relayed, running, until
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Retry
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.memory import breaker
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio

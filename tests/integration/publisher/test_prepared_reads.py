@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.sql import SQL, Literal
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.sql.plans import nodes
 
 from dsql_outbox.outbox import Database
@@ -18,7 +19,6 @@ from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.publisher.relay.sql_store import SqlStore, read_parameters
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, Reading, SubjectName
 from dsql_outbox.schema.named_statements import numbered_statement
-from dsql_outbox.testing import PostgresProxy
 
 pytestmark = [
     pytest.mark.anyio,

@@ -10,6 +10,7 @@ import anyio.lowlevel
 import psycopg
 import pytest
 from tests.support.database_roles import as_role
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import (
     count,
     event,
@@ -27,7 +28,7 @@ from dsql_outbox.publisher import publisher as publisher_module
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.schema import apply
 from dsql_outbox.schema.roles import Roles
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import AsyncWriter, Writer
 
 pytestmark = pytest.mark.anyio

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.given_rows import rows_in
 
 from dsql_outbox.outbox import Database, Entity, Event
@@ -20,7 +21,7 @@ from dsql_outbox.publisher.relay.store import (
     RowPlace,
     SubjectName,
 )
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer, WriterSettings
 
 pytestmark = pytest.mark.anyio

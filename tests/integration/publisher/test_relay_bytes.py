@@ -4,13 +4,14 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.given_rows import rows_in
 from tests.support.publisher.running_relays import relayed
 
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RowPlace
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import AsyncWriter
 
 pytestmark = pytest.mark.anyio

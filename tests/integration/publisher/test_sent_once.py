@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping, Sequence
 import anyio
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import count, event, in_order, quick_settings
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Rejected, Retry
 from dsql_outbox.publisher.relay.memory import scans
 from dsql_outbox.schema.outbox_rows import RowId
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio

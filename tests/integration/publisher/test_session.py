@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox.outbox import Database
 from dsql_outbox.schema import session
 from dsql_outbox.schema.session import Session, SessionTransaction
-from dsql_outbox.testing import PostgresProxy
 
 pytestmark = pytest.mark.anyio
 

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg.adapt import AdaptersMap, Dumper, Loader
 from psycopg.types.string import StrBinaryDumper, StrBinaryDumperVarchar, StrDumper
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import refusing_server, workload_s
 from tests.support.writer.callers import QUICK
 from tests.support.writer.checked_tables import Tables
@@ -16,7 +17,6 @@ from tests.support.writer.transacts import ids
 
 from dsql_outbox.inbox import Inbox
 from dsql_outbox.outbox import Database, Event, Receipt
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Transaction, Writer, WriterSettings
 
 pytestmark = pytest.mark.client

@@ -10,6 +10,7 @@ from anyio import to_thread
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, formed
 from tests.support.writer.checked_tables import Tables
@@ -29,7 +30,6 @@ from dsql_outbox.outbox import (
     StaleVersion,
     TransactionMisused,
 )
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
 
 __all__ = ["open_transactor", "own"]

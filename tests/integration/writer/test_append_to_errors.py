@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 from tests.support.driver_sessions import engine_url, without_options
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, formed
@@ -40,7 +41,6 @@ from dsql_outbox.outbox import (
     TransactionMisused,
     WriterClosed,
 )
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer, async_writer, transact
 
 __all__ = ["django_connection", "own"]

@@ -7,13 +7,13 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.support.driver_sessions import without_options
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, formed
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids, own, own_rows
 
 from dsql_outbox.outbox import Database, Entity, Event, TransactionMisused
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter
 from dsql_outbox.writer.sessions import driver_sessions
 

@@ -4,6 +4,7 @@ import logging
 from time import monotonic
 
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import Facts, OpenWriter
 from tests.support.writer.checked_tables import Tables
@@ -11,7 +12,6 @@ from tests.support.writer.checked_tables import Tables
 from dsql_outbox.observability.facts import AttemptEnded, BacklogAge, BacklogUnread
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.unit_of_work import gate
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer, WriterSettings, backlog_alarm
 
 pytestmark = pytest.mark.client

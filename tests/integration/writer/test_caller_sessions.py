@@ -19,6 +19,8 @@ from sqlalchemy import event as hooks
 from sqlalchemy.exc import StatementError
 from tests.support.dsql.server import ON_DSQL
 from tests.support.pairs import in_turn
+from tests.support.proxy.faults import Held
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import refusing_server, workload_s
 from tests.support.writer.caller_sessions import (
     ALL,
@@ -49,7 +51,6 @@ from dsql_outbox.outbox import (
     WriterClosed,
     is_retryable,
 )
-from dsql_outbox.testing import Held, PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
 
 __all__ = ["open_caller", "own"]

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import (
@@ -26,7 +27,6 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability.facts import WriteEnded
 from dsql_outbox.outbox import Database, OutboxError, Receipt, WriterClosed
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
 from dsql_outbox.writer.coalesce import coalescer
 

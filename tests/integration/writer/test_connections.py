@@ -5,6 +5,7 @@ from time import time
 
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import (
@@ -20,7 +21,6 @@ from tests.support.writer.checked_tables import Tables
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.outbox.database import database
 from dsql_outbox.outbox.unit_of_work.connections import shelf
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Transaction, Writer
 
 pytestmark = pytest.mark.client

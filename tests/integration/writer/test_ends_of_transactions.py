@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from tests.support.dsql.server import ON_DSQL
 from tests.support.inboxes import OpenInbox, effects, effects_in, open_inbox
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, formed
 from tests.support.writer.checked_tables import Tables
@@ -17,7 +18,6 @@ from tests.support.writer.transacts import OpenTransactor, Work, ids, open_trans
 
 from dsql_outbox.inbox import Inbox
 from dsql_outbox.outbox import Database, StaleVersion
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Transaction, Writer
 
 __all__ = ["effects", "open_inbox", "open_transactor", "own"]

@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer.callers import QUICK
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import OpenTransactor, Work, open_transactor
@@ -17,7 +18,6 @@ from dsql_outbox.outbox import (
     TransactionMisused,
     WriterClosed,
 )
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import StoredEntity, Writer
 
 pytestmark = pytest.mark.client

@@ -5,12 +5,12 @@ from functools import partial
 from uuid import uuid4
 
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, outcome_of, with_workers
 from tests.support.writer.checked_tables import Outcome, Tables
 
 from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, Receipt, StaleVersion
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer, http_status
 from dsql_outbox.writer.attempt.pending import OnDuplicate
 from dsql_outbox.writer.http_status import HttpAnswer

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from psycopg import errors
 from psycopg.pq.abc import PGresult
 from tests.support.dsql.server import ON_DSQL
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, OpenWriter, only_single, with_workers
 from tests.support.writer.checked_tables import Row, Tables
@@ -29,7 +30,6 @@ from dsql_outbox.outbox.database.exchange import (
 )
 from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.schema.named_statements import statement
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
 from dsql_outbox.writer.statement.parameters import PreparedEvent, batch_parameters, prepare
 from dsql_outbox.writer.statement.plain import Plain

@@ -12,6 +12,7 @@ from anyio.from_thread import BlockingPortal
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from tests.support.dsql.server import KINDS
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer.callers import QUICK, Facts, formed
 from tests.support.writer.checked_tables import Tables
@@ -31,7 +32,6 @@ from dsql_outbox import (
 )
 from dsql_outbox.observability.facts import AttemptEnded
 from dsql_outbox.outbox.database.connection import Connection
-from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["own"]
 

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import Session, sessionmaker
 from tests.support.database_roles import as_role
 from tests.support.driver_sessions import engine_url
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer.django_connections import django_connection
 from tests.support.writer.written_events import event
@@ -20,7 +21,6 @@ from tests.support.writer.written_events import event
 from dsql_outbox import transact
 from dsql_outbox.outbox import Database, SettingsError
 from dsql_outbox.schema.roles import Roles
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 from dsql_outbox.writer.doorbell import JOINED
 

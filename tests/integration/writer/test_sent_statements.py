@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.sql import lint
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK
@@ -16,7 +17,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry
 from dsql_outbox.schema import apply
 from dsql_outbox.schema.comparison import check
-from dsql_outbox.testing import MemorySink, PostgresProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import AsyncWriter, Transaction, Writer, WriterSettings
 
 pytestmark = pytest.mark.anyio

@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 from tests.support.driver_sessions import engine_url
 from tests.support.pairs import in_turn
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.session_transacts import (
     DRIVERS,
@@ -32,7 +33,6 @@ from tests.support.writer.session_transacts import (
 from tests.support.writer.transacts import ids, own, own_rows
 
 from dsql_outbox import Receipt, TransactionMisused, transact
-from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["driver", "open_door", "own"]
 

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool, StaticPool
 from tests.support.driver_sessions import engine_url
 from tests.support.pairs import in_turn
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Running
 from tests.support.writer.checked_tables import Tables
@@ -45,7 +46,6 @@ from dsql_outbox import (
     Writer,
     transact,
 )
-from dsql_outbox.testing import PostgresProxy
 
 __all__ = ["driver", "open_door", "own"]
 

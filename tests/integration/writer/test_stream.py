@@ -3,12 +3,12 @@
 from itertools import islice
 
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import OpenTransactor, open_transactor
 
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
 
 __all__ = ["open_transactor"]

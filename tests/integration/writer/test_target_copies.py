@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from tests.support.dsql.server import CHOSEN
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer.callers import QUICK
 from tests.support.writer.checked_tables import Tables
 
@@ -17,7 +18,6 @@ from dsql_outbox.outbox import (
     Receipt,
     SchemaError,
 )
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
 
 RANGE = 1_024

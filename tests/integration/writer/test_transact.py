@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pytest
 from psycopg import errors
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import FORM, QUICK, TIMEOUT, Facts, Running, formed
 from tests.support.writer.checked_tables import Tables
@@ -32,7 +33,6 @@ from dsql_outbox.outbox import (
     TransactionMisused,
     is_retryable,
 )
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Transaction, Writer, http_status
 from dsql_outbox.writer.http_status import HttpAnswer
 

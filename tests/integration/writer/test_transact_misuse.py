@@ -15,6 +15,7 @@ from uuid import UUID
 import anyio
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, OpenWriter, Running
@@ -23,7 +24,6 @@ from tests.support.writer.transacts import OpenTransactor, Work, ids, open_trans
 
 from dsql_outbox.observability.facts import Fact, TransactionStarted
 from dsql_outbox.outbox import Database, Receipt, TransactionMisused
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
 
 pytestmark = pytest.mark.client

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import OutboxProxy, PostgresProxy
 from tests.support.publisher.running_relays import until
 from tests.support.waiting import wait_until
 from tests.support.writer.callers import TIMEOUT, Facts, formed, in_background
@@ -18,7 +19,6 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability.facts import WriteEnded
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
-from dsql_outbox.testing import OutboxProxy, PostgresProxy
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
 
 pytestmark = pytest.mark.client

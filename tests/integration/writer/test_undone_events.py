@@ -11,6 +11,7 @@ from psycopg_pool import ConnectionPool
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session, sessionmaker
 from tests.support.pairs import in_turn
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, formed
 from tests.support.writer.checked_tables import Tables
@@ -18,7 +19,6 @@ from tests.support.writer.transacts import ids, own, own_rows
 
 from dsql_outbox.inbox import Inbox
 from dsql_outbox.outbox import Database, Event, OutcomeUnknown, TransactionMisused
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, transact
 
 __all__ = ["own"]

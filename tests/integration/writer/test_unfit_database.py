@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of
@@ -16,7 +17,7 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability.facts import AttemptEnded
 from dsql_outbox.outbox import SchemaError
-from dsql_outbox.testing import EmbeddedPostgres, PostgresProxy
+from dsql_outbox.testing import EmbeddedPostgres
 from dsql_outbox.writer import WriterSettings, http_status
 from dsql_outbox.writer.http_status import HttpAnswer
 

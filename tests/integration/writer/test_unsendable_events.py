@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, Facts, OpenWriter, outcome_of
 from tests.support.writer.checked_tables import Tables
@@ -12,7 +13,6 @@ from tests.support.writer.checked_tables import Tables
 from dsql_outbox.observability.facts import AttemptEnded, Fact, WriteStarted
 from dsql_outbox.observability.hooks import Scope
 from dsql_outbox.outbox import Database, EventTooLarge, InvalidEvent
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.client

@@ -14,6 +14,7 @@ import pytest
 from anyio.from_thread import BlockingPortal
 from psycopg import errors
 from tests.support.dsql.server import KINDS
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer.callers import QUICK, Facts
 from tests.support.writer.checked_tables import Outcome, Tables
 
@@ -29,7 +30,6 @@ from dsql_outbox.outbox import (
     Receipt,
 )
 from dsql_outbox.outbox.event.event_parser import EventSource
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import AsyncWriter, Writer
 
 WriteMany = Callable[..., list[Outcome]]

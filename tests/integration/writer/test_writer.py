@@ -6,6 +6,7 @@ from functools import partial
 from uuid import UUID, uuid4
 
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.telemetry.skipping_hook import SkippingHook
 from tests.support.writer import workload_s
 from tests.support.writer.callers import TIMEOUT, Facts, OpenWriter, in_background, outcome_of
@@ -24,7 +25,6 @@ from dsql_outbox.observability.facts import (
 from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, Receipt, Touched
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.schema import apply
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer, WriterSettings, http_status
 from dsql_outbox.writer.http_status import HttpAnswer
 

@@ -11,10 +11,10 @@ from typing import Any, Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from tests.support.proxy.tcp_proxy import TcpProxy
 
 from dsql_outbox.outbox import OutboxError
 from dsql_outbox.servers.server_process import ServerProcess, free_port
-from dsql_outbox.testing.proxy.tcp_proxy import TcpProxy
 
 from .java_servers import java
 

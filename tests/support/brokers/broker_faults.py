@@ -5,11 +5,11 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError
+from tests.support.proxy.tcp_proxy import TcpProxy
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import Retry, open_sink
 from dsql_outbox.publisher.sinks.json_lines import json_line
-from dsql_outbox.testing import TcpProxy
 from dsql_outbox.testing.sink_contract import Before, ReadableBroker, Stage, Stored
 
 from .kafka_mock import MockKafka

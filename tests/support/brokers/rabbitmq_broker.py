@@ -8,15 +8,16 @@ from uuid import uuid4
 import aio_pika
 import anyio
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from tests.support.brokers.proxied_broker import ProxiedBroker
+from tests.support.proxy.tcp_proxy import TcpProxy
 
 from dsql_outbox.publisher.sinks.port import at_host
-from dsql_outbox.testing import TcpProxy
-from dsql_outbox.testing.sink_contract import ReadableBroker, Stored
+from dsql_outbox.testing.sink_contract import Stored
 
 SUBJECTS: Final = "events.#"
 
 
-class RabbitMqBroker(ReadableBroker):
+class RabbitMqBroker(ProxiedBroker):
     """A topic exchange and one queue, which the sink reaches through a proxy if there is one.
 
     The queue gets what matches ``events.#``. It has `arguments`.

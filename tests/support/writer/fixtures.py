@@ -7,8 +7,7 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from tests.support.dsql.server import KINDS
 from tests.support.outbox_databases import OutboxDatabases
-
-from dsql_outbox.testing import PostgresProxy
+from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from .callers import Caller, Facts, OpenWriter, make_caller
 from .checked_tables import Tables

@@ -16,6 +16,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from psycopg import sql
+from tests.support.proxy.faults import Held
+from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import (
@@ -26,7 +28,6 @@ from dsql_outbox.outbox import (
     Receipt,
     StaleVersion,
 )
-from dsql_outbox.testing import Held, PostgresProxy
 
 from .checked_tables import HANG_UP, Outcome, Tables
 from .poison_events import refuse_poison

@@ -3,8 +3,8 @@
 import asyncio
 import math
 
-from dsql_outbox.testing import PostgresProxy
-from dsql_outbox.testing.proxy.tcp_proxy import Streams
+from tests.support.proxy.postgres_proxy import PostgresProxy
+from tests.support.proxy.tcp_proxy import Streams
 
 
 class SlowOpenings(PostgresProxy):

@@ -22,7 +22,7 @@ MEANING = re.compile(rf"[\"'](?:{STATES})[\"']|\berrors\.(?:{CLASSES})\b")
 EXCUSES = {
     "observability/metric_names.py": "the values that an attribute of a metric may have",
     "outbox/errors.py": "a docstring: what a caller may catch",
-    "src/dsql_outbox/testing/proxy/postgres_proxy.py": "the fault proxy raises conflicts",
+    "src/dsql_outbox/testing/faults.py": "the test kit raises conflicts",
 }
 
 

@@ -1,10 +1,10 @@
 """Faults are set by the code of a statement, not by its comments."""
 
 import pytest
+from tests.support.proxy.faults import holds, is_commit
+from tests.support.proxy.wire_protocol import statements, without_comments
 
 from dsql_outbox.schema.named_statements import names, read_sql
-from dsql_outbox.testing.proxy.faults import holds, is_commit
-from dsql_outbox.testing.proxy.wire_protocol import statements, without_comments
 
 
 @pytest.mark.parametrize(

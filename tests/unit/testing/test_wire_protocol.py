@@ -5,9 +5,8 @@ from struct import pack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from dsql_outbox.testing.proxy import wire_protocol as wire
-from dsql_outbox.testing.proxy.wire_protocol import Splitter, WireMessage
+from tests.support.proxy import wire_protocol as wire
+from tests.support.proxy.wire_protocol import Splitter, WireMessage
 
 STARTUP = WireMessage(b"", pack("!I", 196608) + b"user\0postgres\0\0")
 SSL = WireMessage(b"", pack("!I", wire.SSL_REQUEST))

@@ -12,7 +12,7 @@ import pytest
 
 pytest.register_assert_rewrite(f"{__name__}.sink_checks", f"{__name__}.sent_messages")
 
-from .readable_broker import Before, OpenStage, ReadableBroker, Stage, Stored, cut_off  # noqa: E402
+from .readable_broker import Before, OpenStage, ReadableBroker, Stage, Stored  # noqa: E402
 from .sent_messages import Answers, Sent, deliver, in_order, new_message, published  # noqa: E402
 from .sink_checks import SinkContract  # noqa: E402 - pytest rewrites its assertions
 
@@ -25,7 +25,6 @@ __all__ = [
     "SinkContract",
     "Stage",
     "Stored",
-    "cut_off",
     "deliver",
     "in_order",
     "new_message",

@@ -1,15 +1,14 @@
 """A broker as the contract suite sees it: it opens the sink and reads back what arrived."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from uuid import UUID
 
 from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.sinks.port import Answer, Sink, keeps_prefix
 from dsql_outbox.publisher.sinks.registry import open_sink
-from dsql_outbox.testing.proxy.tcp_proxy import TcpProxy
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,6 @@ class ReadableBroker(ABC):
     """The bytes of a payload that must arrive; the message with its headers may be larger."""
     many: int = 600
     """How many messages one call gets; fewer for a slow stand-in."""
-    proxy: TcpProxy | None = None
-    """The way of the sink to the broker, if the suite may cut it off."""
 
     @property
     @abstractmethod
@@ -56,20 +53,11 @@ class ReadableBroker(ABC):
 
     def outage(self) -> AbstractContextManager[None] | None:
         """A block in which the sink cannot reach the broker; None if there is no way to do so."""
-        return cut_off(self.proxy) if self.proxy else None
+        return None
 
     @abstractmethod
     async def stored(self) -> list[Stored]:
         """Every message that is there, in the order in which it came."""
-
-
-@contextmanager
-def cut_off(proxy: TcpProxy) -> Generator[None]:
-    """Cut all connections through the proxy, and refuse new ones inside the block."""
-    proxy.pause_listening()
-    proxy.cut_all()
-    yield
-    proxy.resume_listening()
 
 
 @dataclass
