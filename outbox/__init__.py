@@ -5,8 +5,8 @@ The chapter `event` is the event as a producer makes it, and its check.
 `errors` defines every exception of the library. `failure` decides what an error of
 the database means, and `interrupt` whether an error came from outside of the call.
 The chapter `database` is the way to the database. `settings` holds its limits.
-`unit_of_work` is a transaction from its connection to the answer to COMMIT. `archive` is
-the files that archived events are in.
+`unit_of_work` is a transaction from its connection to the answer to COMMIT. `sessions` has the
+sessions of callers. `archive` is the files that archived events are in.
 `arguments` checks what users give, and `redaction` keeps secrets out of texts.
 
 The names below are for users. Other code imports a name from the module that defines it.

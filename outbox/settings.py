@@ -16,6 +16,9 @@ MAX_TRANSACTION_ROWS: Final = 3_000
 MAX_TRANSACTION_BYTES: Final = 10 << 20
 """10 MiB, the largest amount that one DSQL transaction may write (AWS, Aurora DSQL quotas)."""
 
+MAX_MESSAGE_BYTES: Final = 8 << 20
+"""8 MiB. DSQL drops a connection, without an error, for a protocol message over 10 MiB."""
+
 MAX_ENTITY_TYPE: Final = 64
 MAX_ENTITY_ID: Final = 128
 """Characters. At 4 bytes each, (type, id, version) stays under DSQL's limit of 1 KiB per key."""

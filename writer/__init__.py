@@ -3,8 +3,7 @@
 `writer_base` says what both writers promise. `writer` and `async_writer` have each `program`
 performed, in a thread and on an event loop: all decisions are in the programs. `core` is what all
 calls of a writer share. `attempt` decides about retries, `statement` turns events into SQL,
-`transact` runs the caller's SQL and events in one transaction, `sessions` has the sessions of
-callers that `append_to` takes, and `coalesce` is group commit.
+`transact` runs the caller's SQL and events in one transaction, and `coalesce` is group commit.
 `budgets` has the retries of the settings, and `backlog_alarm` reports old messages.
 
 **One write**, ``writer.write(event)``:
@@ -95,9 +94,9 @@ the connections only:
 
 **One append_to**, ``writer.append_to(session, event)``:
 
-1. `session_of` (`sessions.joinable`) recognises the object and returns its `CallerSession`: of a
-   driver, of SQLAlchemy or of Django. `CallerSession.join` finds the caller's transaction, and
-   refuses a session that has none.
+1. `session_of` (`outbox.sessions.joinable`) recognises the object and returns its `CallerSession`:
+   of a driver, of SQLAlchemy or of Django. `CallerSession.join` finds the caller's transaction,
+   and refuses a session that has none.
 2. At the first use of a writer, `learn_layout` runs on a connection of the writer.
 3. `CallerSession.run` sends the statement of a write in the caller's transaction, in one round
    trip. Nothing is retried, and the caller commits.

@@ -13,6 +13,7 @@ from dsql_outbox.outbox.database.database import Database, require_database, use
 from dsql_outbox.outbox.database.fork import call_in_children
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.sessions.joinable import AsyncJoinable, async_session_of
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 from dsql_outbox.outbox.unit_of_work.run_transaction import Sessions
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey
@@ -25,8 +26,8 @@ from dsql_outbox.writer.program.call_arguments import (
 )
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
-from dsql_outbox.writer.sessions.joinable import AsyncJoinable, async_session_of
 from dsql_outbox.writer.statement.answers import StoredEntity
+from dsql_outbox.writer.transact.append import APPEND
 from dsql_outbox.writer.transact.call import Call, Run, innermost
 from dsql_outbox.writer.transact.joined import joined, refuse_commit, transaction_of
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
@@ -178,7 +179,7 @@ class AsyncWriter(WriterBase):
         self, connection: AsyncJoinable, event: EventSource, expected_version: int | None
     ) -> Receipt:
         try:
-            session = async_session_of(connection)
+            session = async_session_of(connection, APPEND)
             return await self._perform(self._programs.append_to(session, event, expected_version))
         except BaseException as error:
             # Shielded: the scope of a cancelled call would cancel this as well.
@@ -263,7 +264,7 @@ class AsyncWriter(WriterBase):
 
     def _transaction(self, run: Run[Any], connection: Any) -> AsyncTransaction:
         async def append(event: EventSource, expected_version: int | None) -> Receipt:
-            session = async_session_of(connection)
+            session = async_session_of(connection, APPEND)
             return await self._perform(self._programs.append(run, session, event, expected_version))
 
         async def entity(entity_type: str, entity_id: str) -> StoredEntity | None:

@@ -11,6 +11,7 @@ from dsql_outbox.outbox.database.database import Database, require_database, use
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.sessions.joinable import Joinable, session_of
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
 from dsql_outbox.outbox.unit_of_work.run_transaction import Sessions
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey
@@ -22,8 +23,8 @@ from dsql_outbox.writer.program.call_arguments import (
 )
 from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
-from dsql_outbox.writer.sessions.joinable import Joinable, session_of
 from dsql_outbox.writer.statement.answers import StoredEntity
+from dsql_outbox.writer.transact.append import APPEND
 from dsql_outbox.writer.transact.call import Call, Run, innermost, require_sync
 from dsql_outbox.writer.transact.joined import joined, refuse_commit, transaction_of
 from dsql_outbox.writer.transact.transaction import Transaction, invoke
@@ -157,7 +158,7 @@ class Writer(WriterBase):
             if (transaction := transaction_of(self._core, connection)) is not None:
                 receipt: Receipt = transaction.append(event, expected_version=expected_version)
                 return receipt
-            session = session_of(connection)
+            session = session_of(connection, APPEND)
             return self._perform(self._programs.append_to(session, event, expected_version))
         except BaseException as error:
             self._perform(refuse_commit(connection, error, session_of))
@@ -212,7 +213,7 @@ class Writer(WriterBase):
 
     def _transaction(self, run: Run[Any], connection: Any) -> Transaction:
         def append(event: EventSource, expected_version: int | None) -> Receipt:
-            session = session_of(connection)
+            session = session_of(connection, APPEND)
             return self._perform(self._programs.append(run, session, event, expected_version))
 
         def entity(entity_type: str, entity_id: str) -> StoredEntity | None:

@@ -73,6 +73,13 @@ class NumberedQuery(msgspec.Struct, frozen=True):
         return [None if value is None else value.encode(encoding) for value in given]
 
 
+Statements = Sequence[tuple[NumberedQuery, Mapping[str, str | None]]]
+"""Statements with their parameters, in the order in which they are sent."""
+
+Row = Sequence[Any]
+"""A row of an answer, with the values as the driver reads them."""
+
+
 def numbered(name: str, query: bytes) -> NumberedQuery:
     """Replace psycopg's ``%(name)s`` by the server's ``$1``, ``$2`` and so on."""
     names = list(dict.fromkeys(found.decode() for found in _PARAMETER.findall(query)))

@@ -14,7 +14,9 @@ from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.database.exchange import (
     NumberedQuery,
+    Row,
     Rows,
+    Statements,
     Values,
     exchange,
     pipeline,
@@ -29,8 +31,7 @@ from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program, Query
 from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Sessions
 from dsql_outbox.outbox.unit_of_work.work import on_connection
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.statement.answers import Found, Row, Stored, found_events
-from dsql_outbox.writer.statement.plain import Statements
+from dsql_outbox.writer.statement.answers import Found, Stored, found_events
 from dsql_outbox.writer.statement.write_statements import WriteStatements
 
 from .pending import Pending, still_open

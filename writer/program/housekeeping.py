@@ -6,12 +6,12 @@ No I/O. It is short work on a connection, and its error does not reach the calle
 from collections.abc import Sequence
 from typing import Any
 
+from dsql_outbox.outbox.database.exchange import Row
 from dsql_outbox.outbox.interrupt import is_interrupt
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.primitives import Program, Query
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.statement.answers import Row
 
 
 class Housekeeping:

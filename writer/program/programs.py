@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 import psycopg
 
 from dsql_outbox.outbox.arguments import require_seconds
+from dsql_outbox.outbox.database.exchange import Row
 from dsql_outbox.outbox.database.fork import call_in_children
 from dsql_outbox.outbox.errors import StaleVersion, WriterClosed
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.failure import FailureKind, kind_of, refuses_form
 from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.sessions.caller_session import CallerSession
 from dsql_outbox.outbox.unit_of_work.budget import Spending, retry
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.gate import Gate
@@ -26,8 +28,7 @@ from dsql_outbox.writer.attempt.entity_turn import EntityTurn, no_turn
 from dsql_outbox.writer.attempt.event_write import EventWrite
 from dsql_outbox.writer.attempt.pending import OnDuplicate, Pending, WriteOutcome, pend
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.sessions.caller_session import CallerSession
-from dsql_outbox.writer.statement.answers import Row, Stored, StoredEntity, entity_of
+from dsql_outbox.writer.statement.answers import Stored, StoredEntity, entity_of
 from dsql_outbox.writer.statement.parameters import PreparedEvent
 from dsql_outbox.writer.transact.append import Joined, translate_errors
 from dsql_outbox.writer.transact.call import Call, Run, require_outermost

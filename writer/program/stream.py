@@ -8,10 +8,10 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.outbox.database.array_literals import array_literal
+from dsql_outbox.outbox.database.exchange import Row
 from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.receipt import JsonStruct
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.statement.answers import Row
 
 from .call_arguments import entity_key
 

@@ -3,18 +3,17 @@
 import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from dsql_outbox.outbox.database.exchange import Row
 from dsql_outbox.outbox.failure import driver_error, sqlstate_of
 from dsql_outbox.outbox.receipt import Touched
 
 from .chunks import TargetCounts
 from .parameters import PreparedEvent
-
-Row = Sequence[Any]
 
 _COLUMNS_OF_ONE: Final = 4
 """``event_write_one`` returns a version, a position and the two numbers of `TargetCounts`.

@@ -8,15 +8,16 @@ import msgspec
 
 from dsql_outbox.outbox.errors import EventTooLarge, InvalidEvent
 from dsql_outbox.outbox.event.event_parser import ParsedEvent
-from dsql_outbox.outbox.settings import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_ROWS
+from dsql_outbox.outbox.settings import (
+    MAX_MESSAGE_BYTES,
+    MAX_TRANSACTION_BYTES,
+    MAX_TRANSACTION_ROWS,
+)
 
 from .parameters import PreparedEvent, prepare
 
 if TYPE_CHECKING:
     from uuid import UUID
-
-MAX_MESSAGE_BYTES: Final = 8 << 20
-"""8 MiB. DSQL drops a connection, without an error, for a protocol message over 10 MiB."""
 
 _SURELY_SENT: Final = MAX_MESSAGE_BYTES // 16
 """An event whose stored copies take no more bytes than this is never too large to send.

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from uuid import uuid4
 
-from dsql_outbox.outbox.database.exchange import numbered
+from dsql_outbox.outbox.database.exchange import Statements, numbered
 from dsql_outbox.outbox.event.event import Entity, Event
 from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.outbox.settings import DEFAULT_SOURCE
 from dsql_outbox.schema.named_statements import statement
 
-from .parameters import Parameters, PreparedEvent, batch_parameters, one_parameters, prepare
-from .plain import Plain, Statements
+from .parameters import PreparedEvent, batch_parameters, one_parameters, prepare
+from .plain import Plain
 
-Proof = Sequence[tuple[bytes, Parameters]]
+Proof = Sequence[tuple[bytes, Mapping[str, str | None]]]
 """Statements with their parameters, in the order in which they are sent."""
 
 

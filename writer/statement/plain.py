@@ -7,13 +7,10 @@ statements read the versions that the first one assigned. `pipeline` sends all o
 from collections.abc import Sequence
 from typing import Final
 
-from dsql_outbox.outbox.database.exchange import NumberedQuery, numbered
+from dsql_outbox.outbox.database.exchange import Statements, numbered
 from dsql_outbox.schema.named_statements import statement
 
-from .parameters import Parameters, PreparedEvent, batch_parameters
-
-Statements = Sequence[tuple[NumberedQuery, Parameters]]
-"""Statements with their parameters, in the order in which they are sent."""
+from .parameters import PreparedEvent, batch_parameters
 
 _NAMES: Final = ("entities", "events", "headers", "outbox", "receipt")
 

@@ -3,15 +3,21 @@
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from dsql_outbox.outbox.database.exchange import NumberedQuery, numbered, unprepared
+from dsql_outbox.outbox.database.exchange import (
+    NumberedQuery,
+    Row,
+    Statements,
+    numbered,
+    unprepared,
+)
 from dsql_outbox.outbox.errors import SchemaError
 from dsql_outbox.schema.named_statements import statement
 
-from .answers import Row, Stored, stored_events, target_counts_of
+from .answers import Stored, stored_events, target_counts_of
 from .chunks import ONE_TARGET
 from .form_probe import single_proof, write_probe
 from .parameters import Parameters, PreparedEvent, batch_parameters, one_parameters
-from .plain import Plain, Statements
+from .plain import Plain
 
 _COMMIT: Final[tuple[NumberedQuery, Parameters]] = (unprepared(b"COMMIT"), {})
 _ROLLBACK: Final[tuple[NumberedQuery, Parameters]] = (unprepared(b"ROLLBACK"), {})

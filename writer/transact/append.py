@@ -2,15 +2,21 @@
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from typing import Final
 from uuid import UUID, uuid4
 
 from dsql_outbox.outbox.errors import DuplicateEvent, StaleVersion
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.sessions.caller_session import CallerSession, Joining
+from dsql_outbox.schema.named_statements import read_sql
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.sessions.caller_session import CallerSession
 from dsql_outbox.writer.statement.answers import Found, Stored, stale_version, touched_entities
 from dsql_outbox.writer.statement.parameters import PreparedEvent
+
+APPEND: Final = Joining(
+    "Writer", "append_to", "event", "stored", read_sql("statements", "append_failed")
+)
 
 
 def receipt_in_transaction(

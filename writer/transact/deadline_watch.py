@@ -7,7 +7,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from dsql_outbox.writer.sessions.driver_sessions import end_now
+from dsql_outbox.outbox.sessions.driver_sessions import end_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,20 +14,19 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.database.connection import Connection
-from dsql_outbox.outbox.database.exchange import commands
+from dsql_outbox.outbox.database.exchange import Row, Statements, commands
 from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.outbox.failure import driver_error
 from dsql_outbox.outbox.interrupt import is_interrupt
+from dsql_outbox.outbox.sessions.django_session import DjangoSession
+from dsql_outbox.outbox.sessions.driver_sessions import role_of
+from dsql_outbox.outbox.sessions.joinable import session_of
 from dsql_outbox.outbox.unit_of_work.commit import Guards, begin, commit, roll_back
 from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
 from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Watcher
-from dsql_outbox.writer.sessions.django_session import DjangoSession
-from dsql_outbox.writer.sessions.driver_sessions import role_of
-from dsql_outbox.writer.sessions.joinable import session_of
-from dsql_outbox.writer.statement.answers import Row
-from dsql_outbox.writer.statement.plain import Statements
 
+from .append import APPEND
 from .deadline_watch import DeadlineWatch
 from .session_transaction import TOO_LATE, ends_connection
 
@@ -41,7 +40,7 @@ class RunSession(DjangoSession):
     """Django's connection during a run, which tells the run about errors."""
 
     def __init__(self, transaction: "DjangoTransaction", given: Any, run: Watcher) -> None:
-        super().__init__(given, session_of)
+        super().__init__(given, APPEND, session_of)
         self._transaction = transaction
         self._run = run
         self.run_id = transaction.run_id

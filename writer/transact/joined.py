@@ -8,10 +8,11 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from dsql_outbox.outbox.event.event import event_ids
+from dsql_outbox.outbox.sessions.caller_session import CallerSession, Joining
 from dsql_outbox.outbox.unit_of_work.primitives import Program
 from dsql_outbox.writer.core import Core
-from dsql_outbox.writer.sessions.caller_session import CallerSession
 
+from .append import APPEND
 from .call import Run
 
 _joined: Final[dict[int, tuple[Run[Any], Any]]] = {}
@@ -41,7 +42,7 @@ def transaction_of(core: Core, session: Any) -> Any | None:
 
 
 def refuse_commit(
-    given: Any, error: BaseException, session_of: Callable[[Any], CallerSession]
+    given: Any, error: BaseException, session_of: Callable[[Any, Joining], CallerSession]
 ) -> Program[None]:
     """Keep the run or the transaction of this session from its COMMIT: an append ended in an error.
 
@@ -52,7 +53,7 @@ def refuse_commit(
         run.note_refused(error)
         return
     with suppress(TypeError):  # it is no session at all, as the caller is told
-        yield from session_of(given).fail()
+        yield from session_of(given, APPEND).fail()
 
 
 def _run_of(session: Any) -> tuple[Run[Any] | None, Any]:

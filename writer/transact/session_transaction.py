@@ -18,7 +18,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.database.connection import is_commit
-from dsql_outbox.outbox.database.exchange import NumberedQuery, numbered, unprepared
+from dsql_outbox.outbox.database.exchange import NumberedQuery, Statements, numbered, unprepared
 from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.outbox.failure import (
     RETRIED,
@@ -28,19 +28,19 @@ from dsql_outbox.outbox.failure import (
     sqlstate_of,
 )
 from dsql_outbox.outbox.interrupt import is_interrupt
+from dsql_outbox.outbox.sessions.driver_sessions import role_of
+from dsql_outbox.outbox.sessions.sqlalchemy_session import (
+    connection_to_join,
+    fail_connections,
+    run_statements,
+)
 from dsql_outbox.outbox.unit_of_work.commit import GuardFailed, Guards
 from dsql_outbox.outbox.unit_of_work.function_run import RunFailed
 from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
 from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Watcher
-from dsql_outbox.writer.sessions.driver_sessions import role_of
-from dsql_outbox.writer.sessions.sqlalchemy_session import (
-    connection_to_join,
-    fail_connections,
-    run_statements,
-)
-from dsql_outbox.writer.statement.plain import Statements
 
+from .append import APPEND
 from .deadline_watch import DeadlineWatch
 
 T = TypeVar("T")
@@ -192,7 +192,7 @@ class SessionTransaction(RunTransaction):
             )
         if not session.in_transaction():
             session.begin()
-        self._connection = connection = connection_to_join(session)
+        self._connection = connection = connection_to_join(APPEND, session)
         self._root = connection.get_transaction()
         lent = connection.connection
         self._driver = lent.driver_connection
@@ -330,7 +330,7 @@ class SessionTransaction(RunTransaction):
 
     def _refuse_another(self, _session: Any, _transaction: object, connection: Any) -> None:
         if self._run is not None and connection is not self._connection:
-            fail_connections([self._connection, connection])
+            fail_connections(APPEND, [self._connection, connection])
             self._refuse(_ANOTHER)
 
     def _refuse_changed(self, session: Any, instance: object) -> None:

@@ -12,12 +12,12 @@ from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import SettingsError, TransactionMisused
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.sessions.joinable import session_of
 from dsql_outbox.outbox.unit_of_work.function_run import require_eager
 from dsql_outbox.outbox.unit_of_work.loops import do, perform
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey
 from dsql_outbox.writer.attempt.pending import OnDuplicate
 from dsql_outbox.writer.program.call_arguments import require_function
-from dsql_outbox.writer.sessions.joinable import session_of
 from dsql_outbox.writer.settings import WriterSettings
 from dsql_outbox.writer.transact.call import require_sync
 from dsql_outbox.writer.transact.caller_sessions import DjangoSessions

@@ -14,8 +14,8 @@ from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids, own, own_rows
 
 from dsql_outbox.outbox import Database, Entity, Event, TransactionMisused
+from dsql_outbox.outbox.sessions import driver_sessions
 from dsql_outbox.writer import AsyncWriter
-from dsql_outbox.writer.sessions import driver_sessions
 
 __all__ = ["own"]
 

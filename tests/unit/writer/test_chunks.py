@@ -12,11 +12,10 @@ from tests.support.writer.database_model import pend
 
 from dsql_outbox.outbox import Entity, Event, EventTooLarge
 from dsql_outbox.outbox.event.event_parser import parse_event
-from dsql_outbox.outbox.settings import MAX_TRANSACTION_BYTES
+from dsql_outbox.outbox.settings import MAX_MESSAGE_BYTES, MAX_TRANSACTION_BYTES
 from dsql_outbox.writer.attempt.pending import Pending
 from dsql_outbox.writer.statement import chunks as chunks_module
 from dsql_outbox.writer.statement.chunks import (
-    MAX_MESSAGE_BYTES,
     ONE_TARGET,
     Size,
     TargetCounts,

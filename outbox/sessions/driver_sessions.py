@@ -13,22 +13,21 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from dsql_outbox.outbox.database.exchange import (
     NumberedQuery,
+    Row,
+    Statements,
     encoding_of,
     pipeline_inside,
     rows_of,
 )
 from dsql_outbox.outbox.errors import EventTooLarge, TransactionMisused
 from dsql_outbox.outbox.failure import sqlstate_of
+from dsql_outbox.outbox.settings import MAX_MESSAGE_BYTES
 from dsql_outbox.outbox.unit_of_work.commit import require_transaction
 from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Invoke, Program, Query
-from dsql_outbox.writer.statement.answers import Row
-from dsql_outbox.writer.statement.chunks import MAX_MESSAGE_BYTES
-from dsql_outbox.writer.statement.plain import Statements
 
 from .caller_session import (
-    APPEND_FAILED,
     CallerSession,
-    alone,
+    Joining,
     named_parameters,
     numbered_parameters,
     text_of,
@@ -41,11 +40,12 @@ _BUSY_SECONDS: Final = 0.01
 class PsycopgSession(CallerSession):
     """A connection of psycopg 3, for threads or for tasks."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, joining: Joining) -> None:
+        super().__init__(joining)
         self._connection = connection
 
     def join(self) -> Program[None]:
-        require_transaction(self._connection, "append_to", "the event would be stored")
+        require_transaction(self._connection, self.joining.method, self.joining.consequence)
         yield from ()
 
     def run(self, statements: Statements) -> Program[Sequence[Row]]:
@@ -74,11 +74,11 @@ class PsycopgSession(CallerSession):
         if connection.closed or connection.info.transaction_status is TransactionStatus.INERROR:
             return True
         try:
-            require_transaction(connection, "append_to", "nothing would fail")
+            require_transaction(connection, self.joining.method, "nothing would fail")
         except TransactionMisused:
             return True
         try:
-            yield Query(connection, APPEND_FAILED.encode())
+            yield Query(connection, self.joining.failing.encode())
         except psycopg.Error as error:
             # A pipeline that an earlier statement has aborted sends no more of the transaction.
             return bool(error.sqlstate) or isinstance(error, psycopg.errors.PipelineAborted)
@@ -99,12 +99,14 @@ class AsyncpgSession(CallerSession):
     type, which `int` accepts.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, joining: Joining) -> None:
+        super().__init__(joining)
         self._connection = connection
 
     def join(self) -> Program[None]:
         if not self._connection.is_in_transaction():
-            raise alone("this connection has none", "`async with connection.transaction():`")
+            instead = "`async with connection.transaction():`"
+            raise self.joining.alone("this connection has none", instead)
         yield from ()
 
     def run(self, statements: Statements) -> Program[Sequence[Row]]:
@@ -115,7 +117,8 @@ class AsyncpgSession(CallerSession):
         return rows
 
     def send_failing(self) -> Program[bool]:
-        has_failed: bool = yield Invoke(_fail_asyncpg, self._connection)
+        fail = partial(_fail_asyncpg, self.joining.failing)
+        has_failed: bool = yield Invoke(fail, self._connection)
         return has_failed
 
     def cut(self) -> None:
@@ -132,12 +135,14 @@ class Psycopg2Session(CallerSession):
     The cursor is psycopg2's own, whatever cursor factory the connection has.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, joining: Joining) -> None:
+        super().__init__(joining)
         self._connection = connection
 
     def join(self) -> Program[None]:
         if self._commits_alone:
-            raise alone("this connection is in autocommit mode", "`connection.autocommit = False`")
+            why = "this connection is in autocommit mode"
+            raise self.joining.alone(why, "`connection.autocommit = False`")
         yield from ()
 
     def run(self, statements: Statements) -> Program[Sequence[Row]]:
@@ -147,7 +152,8 @@ class Psycopg2Session(CallerSession):
     def send_failing(self) -> Program[bool]:
         if self._connection.closed or self._commits_alone:
             return True
-        has_failed: bool = yield Invoke(_fail_psycopg2, self._connection)
+        fail = partial(_fail_psycopg2, self.joining.failing)
+        has_failed: bool = yield Invoke(fail, self._connection)
         return has_failed
 
     def cut(self) -> None:
@@ -190,15 +196,15 @@ def end_now(driver: Any) -> None:
         found.shutdown(socket.SHUT_RDWR)
 
 
-async def _fail_asyncpg(connection: Any) -> bool:
+async def _fail_asyncpg(failing: str, connection: Any) -> bool:
     """Send the statement that fails, after the statement of another task that runs there now.
 
     asyncpg does not wait for that one: it refuses ours, which the server has not seen then.
     """
     while connection.is_in_transaction() and not connection.is_closed():
         try:
-            await connection.execute(APPEND_FAILED)
-        except Exception as error:  # noqa: BLE001 - the caller gets that of `append_to`
+            await connection.execute(failing)
+        except Exception as error:  # noqa: BLE001 - the caller gets that of the method
             if sqlstate_of(error) is not None:
                 return True
             await sleep(_BUSY_SECONDS)
@@ -227,10 +233,10 @@ def psycopg2_message(
     return sent
 
 
-def _fail_psycopg2(connection: Any) -> bool:
+def _fail_psycopg2(failing: str, connection: Any) -> bool:
     with _cursor_of(connection) as cursor:
         try:
-            cursor.execute(APPEND_FAILED)
+            cursor.execute(failing)
         except Exception as error:  # noqa: BLE001 - as above
             return sqlstate_of(error) is not None
     return False

@@ -1,4 +1,4 @@
-"""The objects that `append_to` takes, and the session of each.
+"""The objects that `append_to` and `remember` take, and the session of each.
 
 Objects of drivers are recognised by the module of their class, those of SQLAlchemy and Django by
 their methods. The protocols say the same to type checkers, without an import of a driver.
@@ -10,31 +10,29 @@ import psycopg
 
 from dsql_outbox.outbox.arguments import wrong_type
 
-from .caller_session import CallerSession
+from .caller_session import CallerSession, Joining
 from .django_session import DjangoSession
 from .driver_sessions import AsyncpgSession, Psycopg2Session, PsycopgSession
 from .sqlalchemy_session import SqlAlchemySession
 
-_TAKES: Final = (
-    "append_to of this writer takes a psycopg.Connection, a connection of psycopg2, a Session or "
-    "Connection of SQLAlchemy, or Django's connection"
+_TAKEN: Final = (
+    "a psycopg.Connection, a connection of psycopg2, a Session or Connection of SQLAlchemy, or "
+    "Django's connection"
 )
 _INSTEAD: Final = 'psycopg.connect(..), or create_engine("postgresql+psycopg://..")'
-_OTHER_WRITER: Final = "this connection is for AsyncWriter"
 
 _NO_ASYNC: Final = (
-    "append_to takes no asynchronous connection of psycopg2: connect without async_=True, "
-    "or use AsyncWriter with a connection of asyncpg or psycopg 3"
+    "{0.method} takes no asynchronous connection of psycopg2: connect without async_=True, "
+    "or use Async{0.owner} with a connection of asyncpg or psycopg 3"
 )
 
-_ASYNC_TAKES: Final = (
-    "append_to of this writer takes a psycopg.AsyncConnection, a connection of asyncpg, "
-    "or an AsyncSession or AsyncConnection of SQLAlchemy"
+_ASYNC_TAKEN: Final = (
+    "a psycopg.AsyncConnection, a connection of asyncpg, or an AsyncSession or AsyncConnection of "
+    "SQLAlchemy"
 )
 _ASYNC_INSTEAD: Final = (
     'psycopg.AsyncConnection.connect(..), or create_async_engine("postgresql+asyncpg://..")'
 )
-_OTHER_ASYNC_WRITER: Final = "this connection is for Writer"
 
 
 class Psycopg2Protocol(Protocol):
@@ -139,52 +137,58 @@ AsyncJoinable = (
 )
 
 
-def session_of(given: Any) -> CallerSession:
+def session_of(given: Any, joining: Joining) -> CallerSession:
     """Return the session of one of `Joinable`. Raises `TypeError` for any other object."""
-    found = _sync_session(given)
+    found = _sync_session(given, joining)
     if found is None:
-        is_other = _async_session(given) is not None
-        raise wrong_type(_TAKES, given, _OTHER_WRITER if is_other else _INSTEAD)
+        is_other = _async_session(given, joining) is not None
+        instead = f"this connection is for Async{joining.owner}" if is_other else _INSTEAD
+        raise wrong_type(f"{_method_of(joining)} takes {_TAKEN}", given, instead)
     return found
 
 
-def async_session_of(given: Any) -> CallerSession:
+def async_session_of(given: Any, joining: Joining) -> CallerSession:
     """Return the session of one of `AsyncJoinable`. Raises `TypeError` for any other object."""
-    found = _async_session(given)
+    found = _async_session(given, joining)
     if found is None:
-        is_other = _sync_session(given) is not None
-        raise wrong_type(_ASYNC_TAKES, given, _OTHER_ASYNC_WRITER if is_other else _ASYNC_INSTEAD)
+        is_other = _sync_session(given, joining) is not None
+        instead = f"this connection is for {joining.owner}" if is_other else _ASYNC_INSTEAD
+        raise wrong_type(f"{_method_of(joining)} takes {_ASYNC_TAKEN}", given, instead)
     return found
 
 
-def _sync_session(given: Any) -> CallerSession | None:
+def _method_of(joining: Joining) -> str:
+    return f"{joining.method} of this {joining.owner.lower()}"
+
+
+def _sync_session(given: Any, joining: Joining) -> CallerSession | None:
     if isinstance(given, CallerSession):  # of a run that has one already
         return given
     if isinstance(given, psycopg.Connection):
-        return PsycopgSession(given)
+        return PsycopgSession(given, joining)
     if isinstance(given, type):
         return None
     if hasattr(given, "in_atomic_block"):
-        return DjangoSession(given, session_of)
+        return DjangoSession(given, joining, session_of)
     if _is_of("psycopg2", given) and hasattr(given, "get_transaction_status"):
         if given.async_:
-            raise TypeError(_NO_ASYNC)
-        return Psycopg2Session(given)
+            raise TypeError(_NO_ASYNC.format(joining))
+        return Psycopg2Session(given, joining)
     found = _of_registry(given)
     is_sync = _is_of_sqlalchemy(found) and not hasattr(found, "run_sync")
-    return SqlAlchemySession(found) if is_sync else None
+    return SqlAlchemySession(found, joining) if is_sync else None
 
 
-def _async_session(given: Any) -> CallerSession | None:
+def _async_session(given: Any, joining: Joining) -> CallerSession | None:
     if isinstance(given, psycopg.AsyncConnection):
-        return PsycopgSession(given)
+        return PsycopgSession(given, joining)
     if isinstance(given, type):
         return None
     if _is_of("asyncpg", given) and hasattr(given, "is_in_transaction"):
-        return AsyncpgSession(given)
+        return AsyncpgSession(given, joining)
     found = _of_registry(given)
     is_async = _is_of_sqlalchemy(found) and hasattr(found, "run_sync")
-    return SqlAlchemySession(found) if is_async else None
+    return SqlAlchemySession(found, joining) if is_async else None
 
 
 def _is_of(package: str, given: object) -> bool:

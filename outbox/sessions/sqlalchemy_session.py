@@ -10,16 +10,14 @@ from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from dsql_outbox.outbox.database.exchange import Row, Statements
 from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.outbox.failure import sqlstate_of
 from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
-from dsql_outbox.writer.statement.answers import Row
-from dsql_outbox.writer.statement.plain import Statements
 
 from .caller_session import (
-    APPEND_FAILED,
     CallerSession,
-    alone,
+    Joining,
     named_parameters,
     numbered_parameters,
     text_of,
@@ -37,38 +35,39 @@ _OWN_CURSOR: Final = {"stream_results": False, "yield_per": None}
 """The options of our statements, whatever those of the engine: no cursor of the server."""
 
 _ANOTHER: Final = (
-    "append_to: the session uses another connection than that of the event, and the two would not "
-    "commit together: give append_to the connection of the rows, such as "
-    'session.connection(bind_arguments={"mapper": ..})'
+    "{0.method}: the session uses another connection than that of the {0.what}, and the two would "
+    "not commit together: give {0.method} the connection of the rows, such as "
+    'session.connection(bind_arguments={{"mapper": ..}})'
 )
 
 
 _FAILED: Final = (
-    "append_to has failed in this session, and its event is missing: roll the session back before "
-    "its next statement"
+    "{0.method} has failed in this session, and its {0.what} is not {0.stored}: roll the session "
+    "back before its next statement"
 )
 
 
 class SqlAlchemySession(CallerSession):
     """A Session or Connection of SQLAlchemy, or the asynchronous kind of it."""
 
-    def __init__(self, given: Any) -> None:
+    def __init__(self, given: Any, joining: Joining) -> None:
+        super().__init__(joining)
         self._given = given
         self._connection: Any = None
 
     def join(self) -> Program[None]:
-        self._connection = yield from self._call(connection_to_join)
+        self._connection = yield from self._call(partial(connection_to_join, self.joining))
 
     def run(self, statements: Statements) -> Program[Sequence[Row]]:
         return (yield from self._call(partial(run_statements, self._connection, statements)))
 
     def send_failing(self) -> Program[bool]:
-        return (yield from self._call(_fail_all))
+        return (yield from self._call(partial(_fail_all, self.joining)))
 
     def cut(self) -> None:
         given = self._given
         given = getattr(given, "sync_session", None) or getattr(given, "sync_connection", given)
-        for connection in _connections_to_fail(given):
+        for connection in _connections_to_fail(self.joining, given):
             with suppress(Exception):  # such as of one that is invalidated
                 end_now(connection.connection.driver_connection)
 
@@ -94,26 +93,26 @@ def _is_session(given: object) -> bool:
     return callable(getattr(type(given), "connection", None))
 
 
-def connection_to_join(given: Any) -> Any:
-    """Return the connection whose transaction holds the event, of a Session or a Connection.
+def connection_to_join(joining: Joining, given: Any) -> Any:
+    """Return the connection whose transaction a method joins, of a Session or a Connection.
 
-    Raises `TransactionMisused` if it would not commit the event with all rows of the session.
+    Raises `TransactionMisused` if it would not commit all rows of the session together.
     """
-    connection = _only_connection_of(given) if _is_session(given) else given
+    connection = _only_connection_of(joining, given) if _is_session(given) else given
     driver = connection.dialect.driver
     if driver not in _DRIVERS:
         raise TypeError(
-            f"append_to takes a session on psycopg, asyncpg or psycopg2, not on {driver}: "
+            f"{joining.method} takes a session on psycopg, asyncpg or psycopg2, not on {driver}: "
             'create_engine("postgresql+psycopg://..")'
         )
     if connection.connection.dbapi_connection.autocommit:
-        raise alone(
+        raise joining.alone(
             "this connection is in autocommit mode",
             'with SQLAlchemy an engine without isolation_level="AUTOCOMMIT"',
         )
     if driver == "asyncpg" and _has_ended(connection.connection.dbapi_connection):
         why = "a statement such as COMMIT or ROLLBACK has ended that of this session"
-        raise alone(why, "commit() and rollback() of the session for it")
+        raise joining.alone(why, "commit() and rollback() of the session for it")
     return connection
 
 
@@ -144,11 +143,14 @@ def run_statements(connection: Any, statements: Statements, _: object = None) ->
     return rows
 
 
-_alone: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-"""The connection of each transaction of a session that holds an event. None: `append_to` failed."""
+_alone: WeakKeyDictionary[Any, tuple[Any, Joining]] = WeakKeyDictionary()
+"""The only connection of each transaction of a session that a method has joined, and that method.
+
+Without a connection the method has failed.
+"""
 
 
-def _only_connection_of(session: Any) -> Any:
+def _only_connection_of(joining: Joining, session: Any) -> Any:
     """Return the connection of a session.
 
     Raises `TransactionMisused` if the session has another connection, now or later: a session
@@ -159,8 +161,8 @@ def _only_connection_of(session: Any) -> Any:
     connection = session.connection()
     transaction = session.get_transaction()
     if _connections_of(transaction) != {connection}:
-        raise TransactionMisused(_ANOTHER)
-    _alone[transaction] = connection
+        raise TransactionMisused(_ANOTHER.format(joining))
+    _alone[transaction] = connection, joining
     if not event.contains(session, "after_begin", _refuse_another):
         event.listen(session, "after_begin", _refuse_another)
     return connection
@@ -189,10 +191,10 @@ def _ring_all(session: Any) -> None:
 
 def _refuse_another(session: Any, _transaction: object, connection: Any) -> None:
     """Fail the statement that begins another connection, beside an event or after an error."""
-    own = _alone.get(session.get_transaction(), connection)
-    if own is not connection:
-        fail_connections([connection] if own is None else [own, connection])
-        raise TransactionMisused(_FAILED if own is None else _ANOTHER)
+    own, joining = _alone.get(session.get_transaction(), (connection, None))
+    if joining is not None and own is not connection:
+        fail_connections(joining, [connection] if own is None else [own, connection])
+        raise TransactionMisused((_FAILED if own is None else _ANOTHER).format(joining))
 
 
 def _connections_of(transaction: Any) -> Collection[Any]:
@@ -206,7 +208,7 @@ def _connections_of(transaction: Any) -> Collection[Any]:
     return {connection for connection, *_ in entries}
 
 
-def _connections_to_fail(given: Any) -> Collection[Any]:
+def _connections_to_fail(joining: Joining, given: Any) -> Collection[Any]:
     """Return the connections of a Session, which begins no other one from now on, or the one."""
     if not _is_session(given):
         return [given]
@@ -214,32 +216,33 @@ def _connections_to_fail(given: Any) -> Collection[Any]:
 
     transaction = given.get_transaction() or given.begin()
     connections = _connections_of(transaction)
-    _alone[transaction] = None
+    _alone[transaction] = None, joining
     if not event.contains(given, "after_begin", _refuse_another):
         event.listen(given, "after_begin", _refuse_another)
     return connections
 
 
-def _fail_all(given: Any) -> bool:
+def _fail_all(joining: Joining, given: Any) -> bool:
     """Fail the transactions of all connections of a Session, or that of a Connection."""
     if _is_session(given):
         with suppress(Exception):  # such as of `binds` without an engine for what is no mapper
             given.connection()  # in a session that has none yet, a later statement has to fail
-    return fail_connections(_connections_to_fail(given))
+    return fail_connections(joining, _connections_to_fail(joining, given))
 
 
-def fail_connections(connections: Collection[Any]) -> bool:
+def fail_connections(joining: Joining, connections: Collection[Any]) -> bool:
     """Fail the transactions of SQLAlchemy's connections. Each statement after that fails too.
 
     Return whether none of them can be committed now.
     """
-    have_failed = [_has_failed(connection) for connection in connections]  # each, in any case
+    # Each of them, also after one that has not failed.
+    have_failed = [_has_failed(joining, connection) for connection in connections]
     return all(have_failed)
 
 
-def _has_failed(connection: Any) -> bool:
+def _has_failed(joining: Joining, connection: Any) -> bool:
     try:
-        connection.exec_driver_sql(APPEND_FAILED, None, _OWN_CURSOR)
+        connection.exec_driver_sql(joining.failing, None, _OWN_CURSOR)
     except Exception as error:  # noqa: BLE001 - SQLAlchemy's, or the driver's without a wrapper
         is_gone = connection.closed or connection.invalidated
         return sqlstate_of(error) is not None or is_gone or not connection.in_transaction()

@@ -4,30 +4,55 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Final
 
-from dsql_outbox.outbox.database.exchange import NumberedQuery
+import msgspec
+
+from dsql_outbox.outbox.database.exchange import NumberedQuery, Row, Statements
 from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.outbox.unit_of_work.primitives import Program
-from dsql_outbox.schema.named_statements import read_sql
-from dsql_outbox.writer.statement.answers import Row
-from dsql_outbox.writer.statement.plain import Statements
 
-APPEND_FAILED: Final = read_sql("statements", "append_failed")
-"""Fails the transaction in which it runs."""
+
+class Joining(msgspec.Struct, frozen=True):
+    """A method that joins the transaction of a caller, in the words of its errors.
+
+    `owner` is the class that has it; the one for asyncio has the same name behind ``Async``.
+    The method stores `what`, which is `stored` then. `failing` is a statement that fails the
+    transaction in which it runs.
+    """
+
+    owner: str
+    method: str
+    what: str
+    stored: str
+    failing: str
+
+    @property
+    def consequence(self) -> str:
+        """What would happen in a session that commits each statement."""
+        return f"the {self.what} would be {self.stored}"
+
+    def alone(self, why: str, instead: str) -> TransactionMisused:
+        """Return the error for a session that would commit a statement on its own."""
+        return TransactionMisused(
+            f"{self.method} needs an open transaction: {why}, so {self.consequence} on its own; "
+            f"use {instead}"
+        )
 
 
 class CallerSession(ABC):
-    """A connection or session of a caller, with the transaction that `append_to` joins.
+    """A connection or session of a caller, with the transaction that a method joins.
 
     Its methods are programs, so one class serves threads and tasks.
     """
+
+    def __init__(self, joining: Joining) -> None:
+        self.joining = joining
 
     @abstractmethod
     def join(self) -> Program[None]:
         """Find the caller's transaction. SQLAlchemy begins one, as for any statement.
 
-        Raises `TransactionMisused` if the session would commit the event on its own.
+        Raises `TransactionMisused` if the session would commit a statement on its own.
         """
 
     @abstractmethod
@@ -35,16 +60,17 @@ class CallerSession(ABC):
         """Run statements in the transaction. Return the rows of the last one."""
 
     def fail(self) -> Program[None]:
-        """Keep the transaction from any COMMIT, after an error of `append_to`.
+        """Keep the transaction from any COMMIT, after an error of the method.
 
-        A caller who swallows the error would otherwise commit the rows without their event.
+        A caller who swallows the error would otherwise commit the rows without their event, or
+        the effect of a message without its memory.
         A ROLLBACK would not do: what the caller writes next would be committed alone. Without an
         answer to the statement that fails, as if another task has the connection or this one is
         cancelled again, the connection is ended: no COMMIT can follow then.
         """
         has_failed = False
         try:
-            with suppress(Exception):  # the error of `append_to` is the one that is raised
+            with suppress(Exception):  # the error of the method is the one that is raised
                 has_failed = yield from self.send_failing()
         finally:
             if not has_failed:
@@ -100,11 +126,3 @@ def numbered_parameters(query: NumberedQuery, values: Mapping[str, str | None]) 
 def text_of(statement: bytes) -> str:
     """Return the text of a statement, the same object each time: caches of drivers hash it."""
     return statement.decode()
-
-
-def alone(why: str, instead: str) -> TransactionMisused:
-    """Return the error for a session that would commit the event on its own."""
-    return TransactionMisused(
-        f"append_to needs an open transaction: {why}, so the event would be stored on its own; "
-        f"use {instead}"
-    )
