@@ -6,7 +6,7 @@ FROM base AS build
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 RUN pip install --no-cache-dir "uv==0.13.9"
 WORKDIR /app
-ARG EXTRAS="--extra binary --extra cli --extra archive --extra console --extra dsql --extra eventbridge --extra kafka --extra msk --extra nats --extra otlp --extra prometheus --extra rabbitmq --extra redis --extra s3 --extra sns --extra sqs --extra uvloop"
+ARG EXTRAS="--extra binary --extra cli --extra console --extra dsql --extra eventbridge --extra kafka --extra msk --extra nats --extra otlp --extra prometheus --extra rabbitmq --extra redis --extra sns --extra sqs --extra uvloop"
 # The dependencies make a layer of their own: it changes with the lock file only.
 COPY pyproject.toml setup.py uv.lock README.md LICENSE ./
 RUN uv sync --frozen --no-dev --no-install-project $EXTRAS

@@ -143,7 +143,7 @@ pressure: $(VENV)/.dev $(VENV)/.peers ## 800 events/s beside analytic queries of
 storm: $(VENV)/.dev ## writers of one entity, without lock waits: the share that each policy of retries stores (OPTIONS=--help)
 	@$(BIN)/python -m benchmarks.writer.storm $(OPTIONS)
 
-life-kills: $(VENV)/.dev ## kill archive, forget and erase jobs N times each in the middle of work, with SEED; then check all
+life-kills: $(VENV)/.dev ## kill forget and erase jobs N times each in the middle of work, with SEED; then check all
 	@$(BIN)/python -m benchmarks.life_kills $(if $(N),--kills $(N)) $(if $(SEED),--seed $(SEED))
 
 nemesis: $(VENV)/.dev ## kill and stop PUBLISHERS while they relay EVENTS, with SEED; then check all

@@ -223,15 +223,13 @@ class StuckCounts(msgspec.Struct, frozen=True):
 class LifeJobs(msgspec.Struct, frozen=True):
     """What the jobs that change stored events have done, as a publisher read it in the database.
 
-    `archived` and `erased` are numbers of events. `complete_s` is the time since the last complete
-    archive job, and `oldest_s` the age of the oldest event whose bytes it left in the database;
-    None: there is none.
+    `erased` and `forgotten` are numbers of events. `forgotten_s` is the time since the last
+    complete forget job; None: there is none.
     """
 
-    archived: int
     erased: int
-    complete_s: float | None
-    oldest_s: float | None
+    forgotten: int
+    forgotten_s: float | None
 
 
 class BrokerProbed(msgspec.Struct, frozen=True):

@@ -106,13 +106,8 @@ FAILURES_NOW: Final = Metric(
     "Messages that wait after a failed attempt now; the count stops at 1000.",
 )
 
-ARCHIVE_AGE: Final = Metric("outbox.archive.age", "s", "Time since the last complete archive job.")
-ARCHIVE_OLDEST_AGE: Final = Metric(
-    "outbox.archive.oldest.age",
-    "s",
-    "Age of the oldest event whose bytes the last complete archive job left in the database.",
-)
-ARCHIVED_EVENTS: Final = Metric("outbox.events.archived", "{event}", "Events ever archived.")
+FORGET_AGE: Final = Metric("outbox.forget.age", "s", "Time since the last complete forget job.")
+FORGOTTEN_EVENTS: Final = Metric("outbox.events.forgotten", "{event}", "Events ever forgotten.")
 ERASED_EVENTS: Final = Metric(
     "outbox.events.erased", "{event}", "Events in which content was ever erased."
 )

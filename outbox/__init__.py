@@ -6,7 +6,7 @@ The chapter `event` is the event as a producer makes it, and its check.
 the database means, and `interrupt` whether an error came from outside of the call.
 The chapter `database` is the way to the database. `settings` holds its limits.
 `unit_of_work` is a transaction from its connection to the answer to COMMIT. `sessions` has the
-sessions of callers. `archive` is the files that archived events are in.
+sessions of callers.
 `arguments` checks what users give, and `redaction` keeps secrets out of texts.
 
 The names below are for users. Other code imports a name from the module that defines it.
@@ -21,9 +21,7 @@ from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.event.event import Entity, Event, JsonEvent
 
 from .errors import (
-    ArchiveError,
     DuplicateEvent,
-    EventArchived,
     EventTooLarge,
     InvalidEvent,
     JobRefused,
@@ -45,12 +43,10 @@ from .message import Message
 from .receipt import Receipt, Touched
 
 __all__ = [
-    "ArchiveError",
     "Database",
     "DuplicateEvent",
     "Entity",
     "Event",
-    "EventArchived",
     "EventTooLarge",
     "InvalidEvent",
     "JobRefused",

@@ -336,45 +336,6 @@ class MessageGap(OutboxError):
         self.actual = actual
 
 
-class ArchiveError(OutboxError):
-    """A file of an archive cannot be written, or is missing, torn or another one.
-
-    In the database: nothing of this file has changed. Call again: when the cause is gone.
-    `file` is the name of the file, and `place` the folder or the s3:// prefix.
-
-        >>> ArchiveError("00000001-5f0c6a1e.jsonl.zst", "/archive", "No such file").file
-        '00000001-5f0c6a1e.jsonl.zst'
-    """
-
-    def __init__(self, file: str, place: str, reason: str) -> None:
-        super().__init__(
-            f"archive file {file} in {place}: {reason}" if file else f"{place}: {reason}"
-        )
-        self.file = file
-        self.place = place
-
-
-class EventArchived(OutboxError):
-    """The bytes of an event are in an archive, and no archive to read was given.
-
-    In the database: the event without its bytes. Call again: with ``archive=place``, or the
-    option ``--archive``. `archive` is the number of the file in ``outbox_archives``.
-
-        >>> EventArchived(event.id, 1, "00000001-5f0c6a1e.jsonl.zst", "/archive").place
-        '/archive'
-    """
-
-    def __init__(self, event_id: UUID, archive: int, file: str, place: str) -> None:
-        super().__init__(
-            f"event {event_id} is archived: its bytes are in file {file} of {place}; "
-            "name that archive to read them"
-        )
-        self.event_id = event_id
-        self.archive = archive
-        self.file = file
-        self.place = place
-
-
 class JobRefused(OutboxError, RuntimeError):
     """A job that changes stored events cannot run now, as another one or a target does.
 

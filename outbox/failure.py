@@ -184,7 +184,6 @@ TABLES: Final = frozenset(
         "inbox",
         "inbox_subjects",
         "outbox",
-        "outbox_archives",
         "outbox_erasures",
         "outbox_failures",
         "outbox_fills",

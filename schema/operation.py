@@ -7,7 +7,6 @@ from typing import Literal
 from dsql_outbox.outbox.errors import SettingsError
 
 Verb = Literal[
-    "archive",
     "erase",
     "forget",
     "messages drop",

@@ -180,7 +180,7 @@ def messages_of(
             yield Fault(fault)
             continue
         if payload is None:
-            # The row names its event, whose bytes are gone, or which is gone itself.
+            # The row names its event, which is gone.
             yield Fault(f"the bytes of event {event_id} are not stored any more")
             continue
         dedupe_id = dedupe_id_of(shard, event_id, headers.get(REPLAY_HEADER))

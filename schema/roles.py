@@ -1,4 +1,4 @@
-"""The rights of the database roles: writer, publisher, operator, archivist, consumer, reader.
+"""The rights of the database roles: writer, publisher, operator, keeper, consumer, reader.
 
 ``schema/grants/`` holds the rights of each duty, one file per duty. They are parsed, compared
 with the rights that a role has, and given to a role.
@@ -24,7 +24,7 @@ from .commands import apply_command
 from .named_statements import execute, read_sql, statement
 from .tables import Shape, read_shape
 
-Duty = Literal["writer", "publisher", "operator", "archivist", "consumer", "reader"]
+Duty = Literal["writer", "publisher", "operator", "keeper", "consumer", "reader"]
 
 DUTIES: Final[tuple[Duty, ...]] = get_args(Duty)
 
@@ -42,7 +42,7 @@ class Roles(msgspec.Struct, frozen=True):
     writer: str | None = None
     publisher: str | None = None
     operator: str | None = None
-    archivist: str | None = None
+    keeper: str | None = None
     consumer: str | None = None
     reader: str | None = None
 

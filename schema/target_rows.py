@@ -40,7 +40,6 @@ class TargetRow(NamedTuple):
     state: TargetState
     events: int | None = None
     messages: int | None = None
-    bare: int | None = None
     forgotten: int | None = None
 
 

@@ -98,7 +98,7 @@ def quick_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def tmp_path(quick_folder: Path) -> Iterator[Path]:
-    """As pytest's own, in memory: each file of an archive waits for the disk."""
+    """As pytest's own, in memory."""
     with TemporaryDirectory(dir=quick_folder) as name:
         yield Path(name)
 

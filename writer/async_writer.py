@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from functools import partial
 from typing import Any, Final, Literal, Self, TypeVar, overload
 
-from anyio import move_on_after, to_thread
+from anyio import move_on_after
 
 from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.outbox.arguments import given_hooks, given_settings
@@ -188,25 +188,12 @@ class AsyncWriter(WriterBase):
             raise
 
     async def stream(
-        self,
-        entity_type: str,
-        entity_id: str,
-        *,
-        after: int = 0,
-        archive: str | Iterable[str] | None = None,
+        self, entity_type: str, entity_id: str, *, after: int = 0
     ) -> AsyncIterator[StoredEvent]:
-        # Here, since few writers read an archive.
-        from dsql_outbox.outbox.archive.archive_reader import ArchiveReader  # noqa: PLC0415
-
         require_version(after, "after")
-        reader = ArchiveReader(archive)
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
             await self._perform(self._programs.read_page(stream))
-            if stream.archived:
-                await to_thread.run_sync(stream.complete, reader)
-            else:
-                stream.complete(reader)
             for event in stream.events:
                 yield event
 

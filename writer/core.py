@@ -40,7 +40,6 @@ class Core:
         self.find = statement("event_find", database.schema)
         self.entity = statement("entity_state", database.schema)
         self.stream = statement("event_stream", database.schema)
-        self.archived = statement("archived_events", database.schema)
         self.guards = guards(database.schema, "event_guard")
         self.budgets = budgets_of(settings)
 

@@ -164,23 +164,11 @@ class Writer(WriterBase):
             self._perform(refuse_commit(connection, error, session_of))
             raise
 
-    def stream(
-        self,
-        entity_type: str,
-        entity_id: str,
-        *,
-        after: int = 0,
-        archive: str | Iterable[str] | None = None,
-    ) -> Iterator[StoredEvent]:
-        # Here, since few writers read an archive.
-        from dsql_outbox.outbox.archive.archive_reader import ArchiveReader  # noqa: PLC0415
-
+    def stream(self, entity_type: str, entity_id: str, *, after: int = 0) -> Iterator[StoredEvent]:
         require_version(after, "after")
-        reader = ArchiveReader(archive)
         stream = EntityStream(self._core, entity_type, entity_id, after)
         while not stream.is_at_end:
             self._perform(self._programs.read_page(stream))
-            stream.complete(reader)
             yield from stream.events
 
     def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:

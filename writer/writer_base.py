@@ -134,22 +134,13 @@ class WriterBase(ABC):
 
     @abstractmethod
     def stream(
-        self,
-        entity_type: str,
-        entity_id: str,
-        *,
-        after: int = 0,
-        archive: str | Iterable[str] | None = None,
+        self, entity_type: str, entity_id: str, *, after: int = 0
     ) -> Iterator[StoredEvent] | AsyncIterator[StoredEvent]:
         """Read the events of an entity with a version above `after`, in version order.
 
         Events are read in pages, so memory is bounded and no connection is held between
         two pages. Events that are stored during the reading are read too. A failed page
         is retried as a write is. After that, raises the driver's exception.
-
-        `archive` are the places to read archived events from, a folder or
-        ``s3://BUCKET/PREFIX`` each. Raises `EventArchived` for an archived event if there are
-        none, and `ArchiveError` for a file that cannot be read.
         """
 
     @abstractmethod

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from benchmarks.measure import machine
 
-from .archive_goals import ARCHIVE
 from .conditions import FULL, Conditions, Sizes
 from .fills import FILLS
 from .goal import Result, UnknownGoals, results, select
@@ -26,7 +25,7 @@ GROUPS = {
     "hot": HOT,
     "runs": RUNS,
     "targets": TARGETS + FILLS,
-    "life": ARCHIVE + LIFE,
+    "life": LIFE,
 }
 
 

@@ -1,9 +1,19 @@
 """The goals of the jobs on stored events."""
 
-from . import verification
+from . import forgetting, verification
 from .goal import Goal, Line
 
 LIFE = [
+    Line(
+        "forget",
+        [
+            Goal("forget: the p99 of 500 writes a second to that of alone", 1.3, most=True),
+            Goal("forget beside them: events", 500, unit=" /s"),
+            Goal("the same with a rate out of reach", 5_000, unit=" /s"),
+            Goal("forget: peak of memory", 120, most=True, unit=" MiB"),
+        ],
+        forgetting.forget,
+    ),
     Line(
         "verify",
         [

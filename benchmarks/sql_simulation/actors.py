@@ -10,21 +10,12 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from math import inf
-from pathlib import Path
 from random import Random
 from typing import Any, Final
 from uuid import UUID
 
 from dsql_outbox.operations import Messages, Retention, Selection, Targets
-from dsql_outbox.outbox import (
-    ArchiveError,
-    Database,
-    Entity,
-    Event,
-    EventArchived,
-    JobRefused,
-    SettingsError,
-)
+from dsql_outbox.outbox import Database, Entity, Event, JobRefused, SettingsError
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import (
@@ -55,9 +46,8 @@ _FAR: Final = 1 << 20  # bytes, or rows: no limit
 class World:
     """What the actors share: the tables, and all rows that there ever were."""
 
-    def __init__(self, database: Database, folder: Path, before: Snapshot) -> None:
+    def __init__(self, database: Database, before: Snapshot) -> None:
         self.database = database
-        self.folder = folder
         self.before = before
         self.history: list[Snapshot] = []
         """The tables before each turn so far."""
@@ -212,23 +202,21 @@ async def operate(world: World, random: Random) -> None:
         for _ in range(_STEPS // 2):
             events = sorted(world.before.events)
             ids = tuple(UUID(each) for each in random.sample(events, min(4, len(events))))
-            place = str(world.folder)
             acts: dict[str, AsyncIterable[Any]] = {
-                "retry": tool.retry(Selection(ids=ids), archive=place),
-                "replay": tool.replay(Selection(ids=ids), archive=place),
+                "retry": tool.retry(Selection(ids=ids)),
+                "replay": tool.replay(Selection(ids=ids)),
                 "drop": tool.drop(Selection(state="failing", ids=ids)),
                 "drop dead": tool.drop(Selection(state="dead", ids=ids[:1])),
             }
-            with suppress(EventArchived, ArchiveError):  # a file may be on its way
-                async for _ in acts[random.choice([*acts])]:
-                    pass
+            async for _ in acts[random.choice([*acts])]:
+                pass
 
 
 async def fill(world: World, _: Random) -> None:
     """Add a target and fill it, as another actor does at the same time."""
     with suppress(SettingsError):  # it was dropped
         async with Targets(world.database) as targets:
-            await targets.add("lake", from_start=True, archive=[str(world.folder)])
+            await targets.add("lake", from_start=True)
 
 
 async def drop(world: World, random: Random) -> None:
@@ -244,10 +232,10 @@ async def drop(world: World, random: Random) -> None:
 
 
 async def forget(world: World, _: Random) -> None:
-    """Forget what was delivered, archived or not, as another job may do at the same time."""
+    """Forget what was delivered, as another job may do at the same time."""
     with suppress(JobRefused):
         async with Retention(world.database) as tool:
-            await tool.forget(datetime.now(UTC) + timedelta(1), archive=str(world.folder))
+            await tool.forget(datetime.now(UTC) + timedelta(1))
 
 
 async def lapse(world: World, random: Random) -> None:

@@ -89,7 +89,7 @@ DEFECTS: Final = {
         "fill_insert", "SELECT %(first)s + b.shard", "SELECT %(first)s + 1 - b.shard"
     ),
     "forget_what_a_replay_names": Defect(
-        "archive_named",
+        "forget_named",
         "SELECT r.position FROM {schema}.outbox_replays r WHERE r.event_id = b.id",
         "SELECT 0",
     ),

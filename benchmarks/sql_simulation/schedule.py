@@ -3,18 +3,15 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
 import psycopg
-from tests.support.operations.archived_events import archive, texts
 
 from dsql_outbox.operations import fills
 from dsql_outbox.operations import targets as operator_targets
-from dsql_outbox.outbox import ArchiveError, Database
+from dsql_outbox.outbox import Database
 from dsql_outbox.schema import session
 from dsql_outbox.writer import Writer
 
@@ -48,7 +45,6 @@ def verdict(seed: int, url: str) -> Verdict:
     """Run the schedule of a seed in a database with empty tables."""
     random = Random(seed)
     with ExitStack() as stack:
-        folder = stack.enter_context(TemporaryDirectory())
         monitor = stack.enter_context(psycopg.connect(url, autocommit=True))
         for of, name, value in (
             (operator_targets, "_LOOK", _LOOK),
@@ -60,8 +56,7 @@ def verdict(seed: int, url: str) -> Verdict:
         database = Database(url, opens_per_second=10_000)
         _begin(random, monitor, database)
         actors = [*ACTORS.values()][seed % len(ACTORS)]
-        place = Path(folder) / "archive"
-        return asyncio.run(_Schedule(random, monitor, database, place, actors).run())
+        return asyncio.run(_Schedule(random, monitor, database, actors).run())
 
 
 def _begin(random: Random, sql: psycopg.Connection[Any], database: Database) -> None:
@@ -84,14 +79,12 @@ class _Schedule:
         random: Random,
         monitor: psycopg.Connection[Any],
         database: Database,
-        folder: Path,
         actors: Sequence[tuple[str, Act]],
     ) -> None:
         self._random = random
         self._monitor = monitor
-        self._folder = folder
         self._actors = actors
-        self._world = World(database, folder, snapshot(monitor))
+        self._world = World(database, snapshot(monitor))
         self._world.move(self._world.before)
         self._broken: list[str] = []
         self._turns: list[str] = []
@@ -99,8 +92,6 @@ class _Schedule:
     async def run(self) -> Verdict:
         """Let all act."""
         random, world = self._random, self._world
-        if random.random() < 0.7:
-            await archive(world.database, self._folder)
         turns = Turns(random, self._monitor)
         for name in sorted(PUBLISHERS):
             turns.add(name, Publisher(world, name, Random(random.random())).act())
@@ -115,12 +106,6 @@ class _Schedule:
             self._broken += [f"{a.name} failed: {a.error!r}" for a in turns.actors if a.error]
         if not self._broken:
             self._broken += broken_at_the_end(self._world.before)
-            # A replay of an archived event may be dead, which `texts` does not know.
-            self._monitor.execute("DELETE FROM outbox.dead_letters")
-            try:
-                texts(self._monitor, self._folder)
-            except (AssertionError, ArchiveError) as error:
-                self._broken.append(f"the bytes of the events are not all there: {error!r}")
         return Verdict(self._broken, self._turns)
 
     def _judge(self, acted: set[str]) -> bool:

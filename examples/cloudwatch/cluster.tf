@@ -37,7 +37,7 @@ locals {
       threshold   = 8 * 1024 * 1024 * 1024 * 1024 # bytes: 80 % of the default quota
       period      = 3600
       periods     = 1
-      description = "8 of 10 TiB are used. Archive or forget events, or ask AWS for a higher quota."
+      description = "8 of 10 TiB are used. Forget events, or ask AWS for a higher quota."
     }
     cost = {
       metric      = "TotalDPU"

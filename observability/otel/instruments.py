@@ -129,19 +129,16 @@ class LifeInstruments:
     """The instruments of the jobs that change stored events, which no target has to itself."""
 
     def __init__(self, meter: Meter) -> None:
-        self._age = gauge(meter, names.ARCHIVE_AGE)
-        self._oldest_age = gauge(meter, names.ARCHIVE_OLDEST_AGE)
-        self._archived = gauge(meter, names.ARCHIVED_EVENTS)
+        self._age = gauge(meter, names.FORGET_AGE)
+        self._forgotten = gauge(meter, names.FORGOTTEN_EVENTS)
         self._erased = gauge(meter, names.ERASED_EVENTS)
 
     def take(self, fact: LifeJobs) -> None:
         """Record what the jobs have done. What there never was has no series."""
-        self._archived.set(fact.archived)
+        self._forgotten.set(fact.forgotten)
         self._erased.set(fact.erased)
-        if fact.complete_s is not None:
-            self._age.set(fact.complete_s)
-        if fact.oldest_s is not None:
-            self._oldest_age.set(fact.oldest_s)
+        if fact.forgotten_s is not None:
+            self._age.set(fact.forgotten_s)
 
 
 class RelayInstruments:

@@ -2,7 +2,7 @@
 -- is not the event's, and the id `told` of an entity, if it tells of an erasure while the event has the
 -- pseudonym.
 LEFT JOIN LATERAL (
-  SELECT id, event_type, created_date, event_data, event_size, fingerprint, subject_type, subject_id,
+  SELECT id, event_type, created_date, event_data, event_size, subject_type, subject_id,
     subject_version, shard, position, previous_position, topic, touches, headers
   FROM {schema}.business_events
   WHERE id = m.event_id

@@ -12,14 +12,13 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_topics TO {role};
 GRANT SELECT, DELETE ON {schema}.outbox_failures TO {role};
 GRANT SELECT, INSERT, DELETE ON {schema}.dead_letters TO {role};
 -- A replay sends stored events again, at new positions of their subjects.
--- UPDATE is for the lock of FOR UPDATE, which keeps the event from being archived meanwhile.
+-- UPDATE is for the lock of FOR UPDATE, which keeps the event from being forgotten meanwhile.
 GRANT SELECT, UPDATE ON {schema}.business_events TO {role};
 GRANT SELECT ON {schema}.event_headers TO {role};
 GRANT SELECT ON {schema}.entities TO {role};
 GRANT SELECT, INSERT, DELETE ON {schema}.outbox TO {role};
 GRANT SELECT, INSERT ON {schema}.outbox_replays TO {role};
--- The files of archived events, what was erased, and the last archive job.
-GRANT SELECT ON {schema}.outbox_archives TO {role};
+-- What was erased, and the last job.
 GRANT SELECT ON {schema}.outbox_erasures TO {role};
 GRANT SELECT ON {schema}.outbox_jobs TO {role};
 -- What operators did. A row is never changed.

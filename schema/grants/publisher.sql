@@ -15,5 +15,5 @@ GRANT SELECT ON {schema}.outbox_topics TO {role};
 GRANT INSERT ON {schema}.dead_letters TO {role};
 -- The number of dead letters, for its metrics.
 GRANT SELECT ON {schema}.dead_letter_times TO {role};
--- When the last archive job was complete, for its metrics.
+-- When old events were last forgotten, for its metrics.
 GRANT SELECT ON {schema}.outbox_jobs TO {role};

@@ -14,6 +14,5 @@ GRANT SELECT ON {schema}.entities TO {role};
 GRANT SELECT ON {schema}.outbox TO {role};
 GRANT SELECT ON {schema}.outbox_replays TO {role};
 GRANT SELECT ON {schema}.outbox_operations TO {role};
-GRANT SELECT ON {schema}.outbox_archives TO {role};
 GRANT SELECT ON {schema}.outbox_erasures TO {role};
 GRANT SELECT ON {schema}.outbox_jobs TO {role};

@@ -12,5 +12,3 @@ GRANT SELECT ON {schema}.outbox_backlog TO {role};
 GRANT SELECT ON {schema}.outbox_leases TO {role};
 -- Which targets get a message of each event.
 GRANT SELECT ON {schema}.outbox_targets TO {role};
--- The files of archived events: stream().
-GRANT SELECT ON {schema}.outbox_archives TO {role};

@@ -1,8 +1,7 @@
 -- Every event, byte for byte as it was received. One row is enough to rebuild its receipt or its
 -- message.
--- - event_data: the bytes. NULL if they are in an archive file.
+-- - event_data: the bytes.
 -- - event_size: the number of bytes received.
--- - archive: the number of that file in outbox_archives. NULL if the bytes are here.
 -- - erased_at: when content of the event was erased. NULL if it never was.
 -- - position, previous_position: those of its message.
 -- - fingerprint: SHA-256 of the event without its savedDate.
@@ -15,7 +14,7 @@ CREATE TABLE IF NOT EXISTS {schema}.business_events (
   event_type varchar(255) NOT NULL,
   created_date timestamptz,
   saved_date timestamptz NOT NULL,
-  event_data json,
+  event_data json NOT NULL,
   event_size int NOT NULL,
   fingerprint bytea NOT NULL,
   write_id uuid NOT NULL,
@@ -28,6 +27,5 @@ CREATE TABLE IF NOT EXISTS {schema}.business_events (
   topic varchar(255) NOT NULL,
   touches json NOT NULL,
   headers json,
-  archive int,
   erased_at timestamptz
 )

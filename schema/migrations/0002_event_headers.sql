@@ -1,6 +1,5 @@
 -- One row for each entity that an event touches. The events of an entity, in the order of its
 -- versions, are one range of keys.
--- - header_data: NULL if it is in the archive file of the event.
 -- - header_size: bytes.
 CREATE TABLE IF NOT EXISTS {schema}.event_headers (
   entity_type varchar(64) NOT NULL,
@@ -11,7 +10,7 @@ CREATE TABLE IF NOT EXISTS {schema}.event_headers (
   event_type varchar(255) NOT NULL,
   created_date timestamptz,
   saved_date timestamptz NOT NULL,
-  header_data json,
+  header_data json NOT NULL,
   header_size int NOT NULL,
   PRIMARY KEY (entity_type, entity_id, entity_version)
 )

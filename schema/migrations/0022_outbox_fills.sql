@@ -4,7 +4,6 @@
 -- - source: of the headers, since it is not stored with an event.
 -- - epoch: rises with each worker. Only the last worker can store a page.
 -- - event_id: the last event that was read.
--- - bare: the number of events without bytes, which were left out.
 -- - forgotten: the number of events that had been forgotten before it began, of any type. Nothing is
 --   forgotten while a fill runs.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_fills (
@@ -16,6 +15,5 @@ CREATE TABLE IF NOT EXISTS {schema}.outbox_fills (
   event_id uuid NOT NULL,
   events bigint NOT NULL,
   messages bigint NOT NULL,
-  bare bigint NOT NULL,
   forgotten bigint NOT NULL
 )

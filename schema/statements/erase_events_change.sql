@@ -13,4 +13,4 @@ FROM unnest(
     (SELECT %(data)s::text::text[]), (SELECT %(fingerprints)s::text::text[]),
     (SELECT %(headers)s::text::text[]), (SELECT %(touches)s::text::text[]))
   AS k(id, before, data, fingerprint, headers, touches)
-WHERE b.id = k.id AND b.fingerprint = decode(k.before, 'hex') AND b.event_data IS NOT NULL
+WHERE b.id = k.id AND b.fingerprint = decode(k.before, 'hex')

@@ -1,16 +1,15 @@
 -- Let messages in the outbox have the bytes that their events have now. Their keys stay, so their
--- order does. payloads: the bytes, for events that have them in an archive.
+-- order does.
 -- The arrays are in subqueries: their lengths would make PostgreSQL read a table of up to some
 -- 100,000 rows as a whole, for each call.
 UPDATE {schema}.outbox o
-SET payload = CASE WHEN o.payload IS NULL THEN NULL ELSE coalesce(b.event_data::text, k.payload) END,
+SET payload = CASE WHEN o.payload IS NULL THEN NULL ELSE b.event_data::text END,
   payload_size = b.event_size, headers = k.headers::json,
   subject_id = CASE WHEN o.subject_type = %(entity_type)s AND o.subject_id = %(entity_id)s
     THEN %(new_id)s ELSE o.subject_id END
 FROM unnest(
     (SELECT %(shards)s::text::int[]), (SELECT %(positions)s::text::bigint[]),
-    (SELECT %(event_ids)s::text::uuid[]), (SELECT %(headers)s::text::text[]),
-    (SELECT %(payloads)s::text::text[]))
-  AS k(shard, position, event_id, headers, payload)
+    (SELECT %(event_ids)s::text::uuid[]), (SELECT %(headers)s::text::text[]))
+  AS k(shard, position, event_id, headers)
 JOIN {schema}.business_events b ON b.id = k.event_id
 WHERE o.shard = k.shard AND o.position = k.position AND o.event_id = k.event_id

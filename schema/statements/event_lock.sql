@@ -1,5 +1,5 @@
--- Lock events until the end of the transaction, in one order, so that no archive takes their
--- bytes meanwhile. On DSQL the lock is a conflict at COMMIT.
+-- Lock events until the end of the transaction, in one order, so that they are not forgotten
+-- meanwhile. On DSQL the lock is a conflict at COMMIT.
 -- The array is in a subquery: PostgreSQL would cast it again for each row of a table that it
 -- reads as a whole.
 SELECT id FROM {schema}.business_events

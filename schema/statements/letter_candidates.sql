@@ -1,5 +1,4 @@
--- Return the columns that the replay of dead letters needs: all but the payload. A letter whose
--- event has no bytes is left out, unless they are in an archive.
+-- Return the columns that the replay of dead letters needs: all but the payload.
 -- last_position: the highest position of the subject's events and of this event's
 -- replays. The next replay is above it, so it cannot get the key of an earlier row, which
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
@@ -7,7 +6,7 @@
 -- The arrays are in subqueries: their lengths would make PostgreSQL read a table of up to some
 -- 100,000 rows as a whole, for each call.
 SELECT d.event_id, d.died_at::text AS key, d.died_at, d.topic, d.shard, d.subject_type, d.subject_id,
-  b.event_size AS bytes, b.archive, d.headers::text AS headers,
+  b.event_size AS bytes, d.headers::text AS headers,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
   coalesce(before.number, 0) AS replays,
   EXISTS (SELECT FROM {event_messages} AS m WHERE m.shard = d.shard) AS waiting,
@@ -16,7 +15,7 @@ FROM unnest(
     (SELECT %(event_ids)s::text::uuid[]), (SELECT %(died_ats)s::text::timestamptz[]))
   AS k(event_id, died_at)
 JOIN {schema}.dead_letters d ON d.event_id = k.event_id AND d.died_at = k.died_at
-JOIN {schema}.business_events b ON b.id = d.event_id AND (b.event_data IS NOT NULL OR b.archive IS NOT NULL)
+JOIN {schema}.business_events b ON b.id = d.event_id
 LEFT JOIN {schema}.entities e
   ON e.entity_type = d.subject_type AND e.entity_id = d.subject_id
 LEFT JOIN LATERAL (

@@ -1,9 +1,7 @@
--- Return one stored event, without its payload. place, file: those of the archive that has its
--- bytes; NULL: they are here.
+-- Return one stored event, without its payload.
 SELECT b.id, b.event_name, b.event_type, b.subject_type, b.subject_id, b.subject_version, b.topic,
   b.shard, b.position, b.created_date, b.saved_date, b.event_size AS bytes,
   b.headers::text AS headers, b.touches::text AS touches,
-  b.write_id, b.erased_at, a.place, a.file
+  b.write_id, b.erased_at
 FROM {schema}.business_events b
-LEFT JOIN {schema}.outbox_archives a ON a.number = b.archive
 WHERE b.id = %(event_id)s

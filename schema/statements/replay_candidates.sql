@@ -1,5 +1,4 @@
 -- Return the columns that the replay of stored events into a target needs: all but the payload.
--- An event without bytes is left out, but for one in an archive.
 -- last_position: the highest position of the subject's events and of this event's
 -- replays. The next replay is above it, so it cannot get the key of an earlier row, which
 -- a delayed DELETE may name. replays: of this event so far. waiting: the event is in the
@@ -7,7 +6,7 @@
 -- The array is in a subquery: PostgreSQL would cast it again for each row of a table that it
 -- reads as a whole.
 SELECT b.id, b.event_type, b.topic, g.first_shard::bigint + b.shard AS shard, b.created_date, b.saved_date, b.subject_type,
-  b.subject_id, b.event_size AS bytes, b.archive,
+  b.subject_id, b.event_size AS bytes,
   b.touches::text AS touches, b.headers::text AS headers,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
   coalesce(before.number, 0) AS replays,
@@ -22,4 +21,4 @@ LEFT JOIN LATERAL (
   SELECT max(r.number) AS number, max(r.position) AS position
   FROM {schema}.outbox_replays r WHERE r.event_id = b.id
 ) AS before ON true
-WHERE b.id = ANY((SELECT %(event_ids)s::text::uuid[])::uuid[]) AND (b.event_data IS NOT NULL OR b.archive IS NOT NULL)
+WHERE b.id = ANY((SELECT %(event_ids)s::text::uuid[])::uuid[])

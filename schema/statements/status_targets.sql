@@ -14,7 +14,7 @@ SELECT t.name, t.kind, t.state, t.first_shard,
       SELECT o.created_at FROM {schema}.outbox_backlog o
       WHERE o.shard = l.shard ORDER BY o.position LIMIT 1) AS b
     WHERE l.shard BETWEEN t.first_shard AND t.first_shard + 1023) AS age,
-  f.events, f.messages, f.bare, f.forgotten
+  f.events, f.messages, f.forgotten
 FROM {schema}.outbox_targets t
 LEFT JOIN {schema}.outbox_fills f ON f.target = t.name
 WHERE t.state <> 'dropped'

@@ -2,7 +2,7 @@
 -- last_position, moved_version: of the entity, in its last row and behind a gap alone, since looking
 -- it up for every header would take a third of the time; a key that is NULL is not looked up.
 -- touches: of an event that has another entity as its subject. is_alike: name, type and date are those
--- of the event. is_doubled: it has bytes that are in a file. forgotten: the time up to which events may
+-- of the event. forgotten: the time up to which events may
 -- be forgotten, and is_old: saved before it. Row by row, since a join would read a whole table for
 -- each page.
 SELECT h.entity_type, h.entity_id, h.entity_version, h.event_id, b.id IS NOT NULL AS is_stored,
@@ -12,7 +12,6 @@ SELECT h.entity_type, h.entity_id, h.entity_version, h.event_id, b.id IS NOT NUL
     THEN b.touches::text END AS touches,
   h.event_name = b.event_name AND h.event_type = b.event_type
     AND h.created_date IS NOT DISTINCT FROM b.created_date AS is_alike,
-  b.archive IS NOT NULL AND h.has_bytes AS is_doubled,
   e.version, e.position AS last_position, e.moved_version, j.forgotten_before::text AS forgotten,
   h.saved_date < j.forgotten_before AS is_old
 FROM (
@@ -24,7 +23,7 @@ FROM (
         AND entity_version > 1 AS is_looked_up
   FROM (
     SELECT entity_type, entity_id, entity_version, event_id, event_name, event_type, created_date,
-      saved_date, header_data IS NOT NULL AS has_bytes
+      saved_date
     FROM {schema}.event_headers
     WHERE entity_type >= %(entity_type)s::text AND (entity_type, entity_id, entity_version)
       > (%(entity_type)s::text, %(entity_id)s::text, %(version)s::bigint)
@@ -33,7 +32,7 @@ FROM (
   WINDOW ordered AS (ORDER BY entity_type, entity_id, entity_version)) AS h
 LEFT JOIN LATERAL (
   SELECT id, event_name, event_type, created_date, subject_type, subject_id, subject_version,
-    position, previous_position, touches, archive
+    position, previous_position, touches
   FROM {schema}.business_events
   WHERE id = h.event_id
   LIMIT 1) AS b ON true

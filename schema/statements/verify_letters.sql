@@ -16,7 +16,7 @@ SELECT m.shard, m.position, m.event_id, m.died_at::text AS died_at,
     CASE WHEN m.replays <> coalesce(r.number, 0) THEN 'replays' END) AS faults,
   r.number, m.headers::text AS headers, b.event_type, b.created_date AS created,
   b.touches::text AS touches, b.headers::text AS own, told.id AS told_id,
-  NULL::text AS payload, NULL::bytea AS fingerprint, NULL::text AS data
+  NULL::text AS payload, NULL::text AS data
 FROM page
 CROSS JOIN LATERAL (
   SELECT *

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .outbox import (
-        ArchiveError,
         Database,
         DuplicateEvent,
         Entity,
         Event,
-        EventArchived,
         EventTooLarge,
         InvalidEvent,
         JobRefused,
@@ -62,14 +60,12 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "ArchiveError",
     "AsyncTransaction",
     "AsyncWriter",
     "Database",
     "DuplicateEvent",
     "Entity",
     "Event",
-    "EventArchived",
     "EventTooLarge",
     "InvalidEvent",
     "JobRefused",

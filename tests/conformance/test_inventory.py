@@ -53,7 +53,7 @@ def test_a_statement_with_a_changed_word_is_not_known() -> None:
         assert known(f"{entry.example}; DELETE FROM t") is None
 
 
-@pytest.mark.parametrize("duty", ["writer", "publisher", "operator", "archivist", "consumer"])
+@pytest.mark.parametrize("duty", ["writer", "publisher", "operator", "keeper", "consumer"])
 def test_every_grant_is_in_the_inventory(duty: str) -> None:
     for grant in grants(duty):  # type: ignore[arg-type]
         assert (known(grant.statement("mine", 'a "role"').decode()) or "").startswith("GRANT ")

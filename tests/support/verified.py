@@ -7,11 +7,8 @@ from dsql_outbox.operations.verification.finding import Finding
 from dsql_outbox.outbox import Database
 
 
-async def findings_in(database: Database | str, *archives: object) -> list[Finding]:
-    """All findings in the tables of a database, and in the files of its archives."""
+async def findings_in(database: Database | str) -> list[Finding]:
+    """All findings in the tables of a database."""
     known = Database(database) if isinstance(database, str) else database
-    async with (
-        Verifier(known) as tool,
-        aclosing(tool.verify(archive=map(str, archives))) as run,
-    ):
+    async with Verifier(known) as tool, aclosing(tool.verify()) as run:
         return [finding async for finding in run]

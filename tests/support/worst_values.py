@@ -78,15 +78,12 @@ def write_worst_rows(url: str, roles: Roles) -> list[Row]:
                 if "INSERT" not in each.rights and not is_changed:
                     continue
                 # An erasure writes its event as a writer does, with keys that are taken here.
-                if duty == "archivist" and each.name == "business_events":
+                if duty == "keeper" and each.name == "business_events":
                     continue
                 # A target that the tool did not make may end all writes: no command shows it then.
                 if duty == "operator" and each.name in {"outbox_targets", "outbox_leases"}:
                     continue
                 for column in columns.get(each.name or "", ()):
-                    # Each command that needs the bytes names that file, and ends, as it should.
-                    if (column.table, column.name) == ("business_events", "archive"):
-                        continue
                     for value in column.worst():
                         write(duty, role, column, value)
         return writer.rows
@@ -211,7 +208,6 @@ def _row(table: str, n: int) -> dict[str, Any]:
             "topic": "events.CarMoved",
             "touches": '[{"entityType": "Car", "entityId": "c", "version": 1}]',
             "headers": None,
-            "archive": None,
             "erased_at": None,
         },
         "event_headers": entity
@@ -268,21 +264,6 @@ def _row(table: str, n: int) -> dict[str, Any]:
             "database_role": "me",
             "user_name": "ann",
         },
-        "outbox_archives": {
-            "number": n,
-            "place": "/archive",
-            "file": f"{n}.jsonl.zst",
-            "events": 1,
-            "first_id": event_id,
-            "last_id": event_id,
-            "oldest_at": now,
-            "newest_at": now,
-            "file_size": 1,
-            "sha256": "0" * 64,
-            "content_sha256": "0" * 64,
-            "made_at": now,
-            "rewritten_at": None,
-        },
         "outbox_erasures": {
             "erased_at": now,
             "id": uuid4(),
@@ -304,23 +285,17 @@ def _row(table: str, n: int) -> dict[str, Any]:
             "event_id": event_id,
             "events": n,
             "messages": n,
-            "bare": 0,
             "forgotten": 0,
         },
         "outbox_jobs": {
             "name": f"job-{n}",
-            "store": uuid4(),
             "owner": None,
             "epoch": 1,
             "expires_at": now,
-            "verb": "archive",
-            "pending_place": None,
-            "pending": None,
-            "archived": 0,
+            "verb": "forget",
             "erased": 0,
             "forgotten": 0,
-            "archived_at": None,
-            "oldest_at": None,
+            "forgotten_at": None,
             "forgotten_before": None,
         },
         "inbox": {

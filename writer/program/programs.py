@@ -222,9 +222,7 @@ class Programs:
     def read_page(self, stream: EntityStream) -> Program[None]:
         """Read the next page of a stream."""
         self.require_open()
-        archived = stream.take((yield from self._read(*stream.query)))
-        if archived is not None:
-            stream.take_archived((yield from self._read(*archived)))
+        stream.take((yield from self._read(*stream.query)))
 
     def entity(self, entity_type: str, entity_id: str) -> Program[StoredEntity | None]:
         """Perform `Writer.entity`."""

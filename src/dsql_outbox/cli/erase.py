@@ -1,7 +1,5 @@
 """The command `erase`: erase what is stored of an entity."""
 
-from collections.abc import Sequence
-
 import click
 
 from dsql_outbox.operations.life.erase import EraseRun
@@ -12,7 +10,6 @@ from dsql_outbox.writer.settings import WriterSettings
 
 from .database_options import with_database
 from .filters import (
-    archive_option,
     confirm,
     dry_run_option,
     json_option,
@@ -39,7 +36,6 @@ Examples:
 \b
 Exit codes:
   0    erased, or there was nothing to erase
-  1    an archive file cannot be read
   2    wrong usage, or an unknown entity without --ids
   69   the database cannot be reached
   75   another job runs, or a target opens or fills: try again later
@@ -59,7 +55,6 @@ Exit codes:
     metavar="TEXT",
     help="Free text, recorded with the erasure. It stays, so name no person in it.",
 )
-@archive_option
 @option(
     "--source",
     default=DEFAULT_SOURCE,
@@ -76,14 +71,13 @@ Exit codes:
 @dry_run_option
 @json_option
 @yes_option
-@with_database(duty="archivist", logs=True)
+@with_database(duty="keeper", logs=True)
 def erase(
     *,
     entity: str,
     fields: str | None,
     ids: bool,
     reason: str,
-    archive: Sequence[str],
     source: str,
     topic: str,
     rate: float | None,
@@ -96,7 +90,7 @@ def erase(
 
     The command first writes the event "TYPE Erased", which every target gets. Then it erases
     the entity's part from its state, from each older event, and from waiting messages, dead
-    letters, error texts and archive files. Versions, positions and types stay. An event of
+    letters and error texts. Versions, positions and types stay. An event of
     several entities keeps the parts of the others. Members that belong to no entity are
     erased with the first one.
 
@@ -108,9 +102,7 @@ def erase(
     names = None if fields is None else [name.strip() for name in fields.split(",")]
 
     async def run(tool: Erasures) -> None:
-        told = tool.erase(
-            entity, names, reason=reason, ids=ids, archive=archive, rate=rate, dry_run=dry_run
-        )
+        told = tool.erase(entity, names, reason=reason, ids=ids, rate=rate, dry_run=dry_run)
         if not dry_run:
             what = "all content" if names is None else f"the fields {', '.join(names)}"
             confirm(f"This erases {what} of {entity}, for good. Continue?", yes=yes)
@@ -136,7 +128,6 @@ def _line(run: EraseRun, *, dry_run: bool) -> str:
         for what, count in (
             ("messages", done.messages),
             ("dead letters", done.dead_letters),
-            ("archive files", done.files),
         )
         if count
     ]

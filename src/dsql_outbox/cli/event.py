@@ -177,8 +177,6 @@ def _facts(about: EventRecord) -> Iterable[tuple[str, str]]:
                 f"{subject_key(entity.entity_type, entity.entity_id)} at version "
                 + str(entity.version),
             )
-    if about.archive is not None:
-        yield "archived", f"in file {about.archive[1]} of {about.archive[0]}"
     if about.erased_at is not None:
         yield "erased", f"in part, at {shown_time(about.erased_at)}"
 

@@ -1,13 +1,17 @@
 """Options that several commands share, and the confirmation prompt."""
 
+import re
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import click
 
 from dsql_outbox.operations.selection import Selection
 from dsql_outbox.outbox.errors import SettingsError
+
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_AGE: Final = re.compile(r"([0-9]{1,6})([smhd])")
 
 all_option: Final = click.option(
     "--all", "every", is_flag=True, help="Select all; no filter is needed."
@@ -37,15 +41,6 @@ reason_option: Final = click.option(
     help="Free text, recorded with the operation; `dsql-outbox operations` lists it.",
 )
 
-archive_option: Final = click.option(
-    "--archive",
-    multiple=True,
-    envvar="DSQL_OUTBOX_ARCHIVE",
-    show_envvar=True,
-    metavar="PLACE",
-    help="Read archived events from this folder or s3://BUCKET/PREFIX; may be repeated.",
-)
-
 
 def time_or_age(
     context: click.Context, parameter: click.Parameter, text: str | None
@@ -59,13 +54,15 @@ def time_or_age(
     return found and found.astimezone(UTC)
 
 
-before_option: Final = click.option(
-    "--before",
-    required=True,
-    metavar="TIME",
-    callback=time_or_age,
-    help="Events that were saved before this time in ISO 8601, or an age such as 90d.",
-)
+def age(context: click.Context, parameter: click.Parameter, text: str | None) -> timedelta | None:
+    """Callback of an option that takes an age such as 30d."""
+    del context, parameter
+    if text is None:
+        return None
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is not an age, a number and s, m, h or d, such as 30d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def require_choice(what: str, *, filtered: bool, every: bool) -> None:

@@ -1,8 +1,6 @@
 """The commands of `inbox`: their options and their output."""
 
-import re
 from datetime import timedelta
-from typing import Final
 
 import click
 import msgspec
@@ -11,21 +9,10 @@ from dsql_outbox.inbox.async_inbox import AsyncInbox
 from dsql_outbox.outbox.database.database import Database
 
 from .database_options import with_database
-from .filters import json_option, rate_option
+from .filters import age, json_option, rate_option
 from .job import drive
 from .output import counted
 from .tool_call import called
-
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_AGE: Final = re.compile(r"([0-9]{1,6})([smhd])")
-
-
-def _age(context: click.Context, parameter: click.Parameter, text: str) -> timedelta:
-    del context, parameter
-    found = _AGE.fullmatch(text)
-    if found is None:
-        raise click.BadParameter(f"{text!r} is not an age, a number and s, m, h or d, such as 30d")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 @click.group()
@@ -39,7 +26,7 @@ def inbox() -> None:
     "--older-than",
     required=True,
     metavar="AGE",
-    callback=_age,
+    callback=age,
     help="Forget messages handled longer ago: a number and s, m, h or d, as in 30d.",
 )
 @rate_option

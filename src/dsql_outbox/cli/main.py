@@ -97,7 +97,6 @@ _COMMANDS: Final = {
     "messages": Subcommand("messages.command", "List, show, retry, drop or replay messages."),
     "topics": Subcommand("topics", "List, pause or resume topics."),
     "targets": Subcommand("targets", "List, add or drop targets."),
-    "archive": Subcommand("archive", "Move the bytes of old events to files."),
     "forget": Subcommand("forget", "Remove old events for good."),
     "erase": Subcommand("erase", "Erase what is stored about an entity."),
     "verify": Subcommand("verify", "Compare the stored events with each other."),

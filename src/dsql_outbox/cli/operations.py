@@ -29,7 +29,7 @@ def operations(*, limit: int, as_json: bool, database: Database) -> None:
     """List what operators did, the newest first: who, when, what and why.
 
     These commands record themselves, also if a program calls them: messages retry, drop and
-    replay; topics pause and resume; targets add and drop; archive; erase; and schema
+    replay; topics pause and resume; targets add and drop; forget; erase; and schema
     apply with more shards. The reason is the text of their --reason.
     """
     anyio.run(_list, database, limit, as_json)

@@ -205,6 +205,6 @@ def filled_state(state: str, fill: "FillProgress | None") -> str:
 
 def lacking(fill: "FillProgress") -> str:
     """What a target lacks of the events from the start, after a comma; empty if nothing."""
-    bare = f", lacks {counted(fill.without_bytes, 'event')}" if fill.without_bytes else ""
-    forgotten = f", incomplete: {counted(fill.forgotten, 'event')} of any type had been forgotten"
-    return bare + forgotten if fill.forgotten else bare
+    if not fill.forgotten:
+        return ""
+    return f", incomplete: {counted(fill.forgotten, 'event')} of any type had been forgotten"

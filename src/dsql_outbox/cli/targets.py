@@ -10,7 +10,7 @@ from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.settings import DEFAULT_SOURCE
 
 from .database_options import with_database
-from .filters import archive_option, confirm, json_option, rate_option, reason_option, yes_option
+from .filters import confirm, json_option, rate_option, reason_option, yes_option
 from .job import drive
 from .logs import announce
 from .options import option
@@ -75,7 +75,6 @@ def _cells(target: Target) -> tuple[str, ...]:
     help="With --from-start, the CloudEvents source. It is not stored, so repeat the one of the "
     "writers' settings.",
 )
-@archive_option
 @rate_option
 @reason_option
 @json_option
@@ -87,7 +86,6 @@ def add(
     types: tuple[str, ...],
     from_start: bool,
     source: str,
-    archive: tuple[str, ...],
     rate: float | None,
     reason: str,
     as_json: bool,
@@ -109,7 +107,6 @@ def add(
             types=types or None,
             from_start=from_start,
             source=source,
-            archive=archive,
             reason=reason,
             rate=rate,
         )

@@ -11,7 +11,7 @@ from dsql_outbox.outbox.database.database import Database
 
 from .database_options import with_database
 from .exit_codes import FAILED
-from .filters import archive_option, json_option, rate_option, time_or_age
+from .filters import json_option, rate_option, time_or_age
 from .job import drive
 from .output import json_line, of_about, say_folded
 from .tool_call import called
@@ -23,7 +23,6 @@ from .tool_call import called
 Examples:
   dsql-outbox verify
   dsql-outbox verify --since 2d --json
-  dsql-outbox verify --archive s3://shop-archive/outbox
 
 \b
 Exit codes:
@@ -40,14 +39,12 @@ Exit codes:
     callback=time_or_age,
     help="Read only the bytes of events saved since: a time in ISO 8601, or an age such as 2d.",
 )
-@archive_option
 @json_option
 @rate_option
 @with_database(duty="reader", logs=True)
 def verify(
     *,
     since: datetime | None,
-    archive: tuple[str, ...],
     as_json: bool,
     rate: float | None,
     database: Database,
@@ -58,9 +55,7 @@ def verify(
     versions of each entity must have no gap, and the positions of each subject must rise.
     Headers, events and entities must agree. Each message in the outbox and each dead letter
     must be what its event or a replay made of it: in the shard, at the position and behind
-    the message that order asks for. With --archive, the files must be those that were
-    written, and hold the events that their rows name, and entities must have the state that
-    an archived event gave them.
+    the message that order asks for.
 
     The command only reads, page by page, and may run beside writers and publishers. Each line
     names what is wrong, the table, and the key of the row. With --json, the last line holds
@@ -68,7 +63,7 @@ def verify(
     """
 
     async def run(verifier: Verifier) -> VerifyProgress:
-        verification = verifier.verify(since=since, rate=rate, archive=archive)
+        verification = verifier.verify(since=since, rate=rate)
         await drive(
             verification,
             lambda: _line(verification),
@@ -99,7 +94,6 @@ def _line(run: Verification) -> str:
                 ("entities", done.entities),
                 ("messages", done.messages),
                 ("dead letters", done.dead_letters),
-                ("files", done.files),
                 ("findings", done.findings),
             )
             if count

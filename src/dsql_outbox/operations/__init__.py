@@ -8,8 +8,7 @@
   counts the dead ones by error.
 - `topic_pauses`: topics whose messages wait until an operator resumes them.
 - `targets` opens and drops targets, and `fills` gives a new one the stored events.
-- `replay`: stored events that are to be sent again; `event_pages` selects and reads them, and
-  `archived_texts` reads those whose bytes are in an archive.
+- `replay`: stored events that are to be sent again; `event_pages` selects and reads them.
 - `retry`: failing messages forget their failure, and dead ones are sent again; `letters` reads
   these by key. `drop` gives messages up.
 - `requeue` puts messages into the outbox again, for a retry of dead messages and for a replay.
@@ -18,12 +17,11 @@
   operator first; `records` reads stored events by
   key, and `whereabouts` says where their messages are.
 - `operator_commands` are the commands to copy, and `jaeger_page` the links to traces.
-- `life/` archives, forgets and erases stored events, and `verification/` compares them.
+- `life/` forgets and erases stored events, and `verification/` compares them.
 
 Nothing here imports the relay: operators and publishers share the tables.
 """
 
-from dsql_outbox.operations.life.archives import Archives
 from dsql_outbox.operations.life.erasures import Erasures
 from dsql_outbox.operations.life.retention import Retention
 from dsql_outbox.operations.verification.verifier import Verifier
@@ -39,7 +37,6 @@ from .targets import Targets
 from .topic_pauses import Topics
 
 __all__ = [
-    "Archives",
     "Erasures",
     "Health",
     "HealthProbe",

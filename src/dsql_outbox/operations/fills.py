@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import anyio
@@ -21,13 +21,9 @@ from dsql_outbox.schema.outbox_rows import Headers, read_headers
 from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetRow, TargetState
 
-from .archived_texts import ArchivedTexts
 from .pace import Pace
 from .pages import LEAVE
 from .replay import stored_headers
-
-if TYPE_CHECKING:
-    from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 
 PAGE_ROWS: Final = 2_500
 """Most events of one transaction. Aurora DSQL allows 3,000 changed rows."""
@@ -50,29 +46,27 @@ class FillProgress(msgspec.Struct, frozen=True, rename="camel"):
 
     `read` is the number of stored events that were read, out of about `total` (None: not known, or
     the fill has ended). `messages` is the number of messages that were inserted; events that were
-    stored meanwhile have theirs already. `without_bytes` are events of the target's types that
-    were left out, because their bytes are no longer stored: the target lacks them. `forgotten` is
-    the number of events, of any type, that had been forgotten for good: it lacks those as well.
+    stored meanwhile have theirs already. `forgotten` is the number of events, of any type, that had
+    been forgotten for good: the target lacks them.
     """
 
     read: int
     messages: int
-    without_bytes: int
     forgotten: int = 0
     total: int | None = None
 
 
-FillCounts = tuple[int | None, int | None, int | None, int | None]
-"""The columns ``events``, ``messages``, ``bare`` and ``forgotten`` of a fill: NULL without one."""
+FillCounts = tuple[int | None, int | None, int | None]
+"""The columns ``events``, ``messages`` and ``forgotten`` of a fill: NULL without one."""
 
 
 def fill_progress(state: TargetState, counts: FillCounts, total: int | None) -> FillProgress | None:
     """How far the fill of a target is, of about `total` stored events; None if it has none."""
-    events, messages, bare, forgotten = counts
+    events, messages, forgotten = counts
     if events is None:
         return None
     known = total if state == "filling" else None
-    return FillProgress(events, messages or 0, bare or 0, forgotten or 0, known)
+    return FillProgress(events, messages or 0, forgotten or 0, known)
 
 
 class FillLost(Exception):
@@ -87,7 +81,6 @@ class _Taken(NamedTuple):
     event_id: UUID
     events: int
     messages: int
-    bare: int
     forgotten: int
 
 
@@ -96,27 +89,22 @@ class _EventRow(NamedTuple):
 
     seen: int
     reached: UUID | None
-    bare: int
     id: UUID | None
     event_type: str
     created_date: datetime | None
     touches: str
     headers: str | None
-    archive: int | None
 
 
 class FillPage(NamedTuple):
-    """A page of stored events: the last one, and how many there are, without bytes among them.
+    """A page of stored events: the last one, and how many there are.
 
-    `headers` are those of the messages to insert, by the ids of their events, and `archived` the
-    events whose bytes and headers are in an archive.
+    `headers` are those of the messages to insert, by the ids of their events.
     """
 
     reached: UUID
     seen: int
-    bare: int
     headers: Mapping[UUID, str]
-    archived: Mapping[UUID, _EventRow]
 
 
 async def run_target(name: str, transaction: SessionTransaction) -> None:
@@ -126,12 +114,10 @@ async def run_target(name: str, transaction: SessionTransaction) -> None:
         await transaction.execute("target_lease", {"name": name})
 
 
-async def take_fill(
-    session: Session, target: TargetRow, archived: ArchivedTexts, total: int | None
-) -> "Fill | None":
+async def take_fill(session: Session, target: TargetRow, total: int | None) -> "Fill | None":
     """Become the worker of a target's fill; None while another one works, or after its end."""
     found = await session.fetch_rows("fill_take", {"target": target.name, "lease": LEASE})
-    return Fill(session, target, archived, _Taken(*found[0]), total) if found else None
+    return Fill(session, target, _Taken(*found[0]), total) if found else None
 
 
 class Fill:
@@ -144,12 +130,10 @@ class Fill:
         self,
         session: Session,
         target: TargetRow,
-        archived: ArchivedTexts,
         taken: _Taken,
         total: int | None,
     ) -> None:
         self._session = session
-        self._archived = archived
         self._target = target
         self._source = taken.source
         self._mine = {"target": target.name, "epoch": taken.epoch}
@@ -164,7 +148,7 @@ class Fill:
 
     async def renew(self) -> None:
         """Keep the fill."""
-        nothing = {"reached": self._place, "events": 0, "messages": 0, "bare": 0, "lease": LEASE}
+        nothing = {"reached": self._place, "events": 0, "messages": 0, "lease": LEASE}
         if not await self._session.execute("fill_advance", self._mine | nothing):
             raise FillLost
 
@@ -198,7 +182,6 @@ class Fill:
             done,
             read=done.read + page.seen,
             messages=done.messages + inserted,
-            without_bytes=done.without_bytes + page.bare,
         )
 
     async def end(self) -> None:
@@ -219,57 +202,39 @@ class Fill:
         end = rows[0]
         if end.reached is None:
             return None
-        events = {row.id: row for row in rows if row.id is not None}
-        headers = {
-            event_id: self._headers(event_id, row, row.headers)
-            for event_id, row in events.items()
-            if row.archive is None
-        }
-        archived = {event_id: row for event_id, row in events.items() if row.archive is not None}
-        return FillPage(end.reached, end.seen, end.bare, headers, archived)
+        headers = {row.id: self._headers(row.id, row) for row in rows if row.id is not None}
+        return FillPage(end.reached, end.seen, headers)
 
     async def _store(self, page: FillPage, transaction: SessionTransaction) -> int:
         """Insert the messages of a page. Returns how many were not there.
 
-        On PostgreSQL the next worker waits for this transaction, so nothing is computed in it but
-        the messages of archived events. Those are locked, so that nothing of them is erased
-        between the read of a file and the row with its bytes.
+        On PostgreSQL the next worker waits for this transaction, so nothing is computed in it.
         """
-        headers = dict(page.headers)
-        texts: Mapping[UUID, ArchivedEvent] = {}
-        if page.archived:
-            await transaction.fetch_rows("event_lock", {"event_ids": array_literal(page.archived)})
-            texts = await self._archived.read(transaction, page.archived)
-            for event_id, text in texts.items():
-                headers[event_id] = self._headers(event_id, page.archived[event_id], text.headers)
-        payloads = (texts[each].event if each in texts else None for each in headers)
         inserted = await transaction.execute(
             "fill_insert",
             {
                 "first": self._target.first_shard,
-                "event_ids": array_literal(headers),
-                "headers": array_literal(headers.values()),
-                "payloads": array_literal(payloads),
+                "event_ids": array_literal(page.headers),
+                "headers": array_literal(page.headers.values()),
             },
         )
         advanced = {
             "reached": page.reached,
             "events": page.seen,
             "messages": inserted,
-            "bare": page.bare,
             "lease": LEASE,
         }
         if not await transaction.execute("fill_advance", self._mine | advanced):
             raise FillLost
         return inserted
 
-    def _headers(self, event_id: UUID, row: _EventRow, own_headers: str | None) -> str:
+    def _headers(self, event_id: UUID, row: _EventRow) -> str:
         """The headers of a message as the writer made them.
 
         Invalid ones are replaced by the fault, which is no object: the relay makes a dead letter of
         such a row, while leaving it out would be a hole that nobody sees.
         """
-        own = Headers({}) if own_headers is None else read_headers(own_headers)
+        own = Headers({}) if row.headers is None else read_headers(row.headers)
         ours = stored_headers(event_id, row.event_type, row.created_date, row.touches, self._source)
         fault = own.fault or ours.fault
         return _encode(fault or own.by_name | ours.by_name).decode()

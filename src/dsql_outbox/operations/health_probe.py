@@ -26,7 +26,7 @@ from dsql_outbox.schema.oldest_look import HEAD_POSITION, OldestLook
 from dsql_outbox.schema.target_rows import metric_name
 
 from .health import OK, Health
-from .status import ArchiveStatus
+from .status import JobsStatus
 
 if TYPE_CHECKING:
     from dsql_outbox.publisher.sinks.port import Outcome, Sink
@@ -181,7 +181,7 @@ class HealthProbe:
             return
         self._count_at = monotonic() + COUNT_EVERY
         await self._tell("stuck_counts", StuckCounts, limit=_COUNTED)
-        await self._tell("status_archive", _life_jobs)
+        await self._tell("status_jobs", _life_jobs)
 
     async def _tell(self, name: str, fact: Callable[..., Fact], **literals: int) -> None:
         """Give the hooks a row of a statement as a fact; its failures say nothing of health."""
@@ -203,8 +203,8 @@ class HealthProbe:
 
 
 def _life_jobs(*row: Any) -> LifeJobs:
-    found = ArchiveStatus(*row)
-    return LifeJobs(found.archived, found.erased, found.complete_seconds, found.oldest_seconds)
+    found = JobsStatus(*row)
+    return LifeJobs(found.erased, found.forgotten, found.forgotten_seconds)
 
 
 async def _state_of(sink: "Sink | None") -> str:

@@ -5,13 +5,11 @@ from datetime import datetime
 from typing import NamedTuple, Self
 from uuid import UUID
 
-from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.schema.outbox_rows import read_headers
 from dsql_outbox.schema.session import SessionTransaction
 
-from .archived_texts import ArchivedTexts
 from .replay_positions import Candidate, Placed
 from .requeue import ResultStatus
 from .undelivered import Keyed
@@ -48,7 +46,6 @@ class _CandidateRow(NamedTuple):
     subject_type: str
     subject_id: str
     bytes: int
-    archive: int | None
     headers: str
     last_position: int
     replays: int
@@ -61,21 +58,12 @@ class Letters:
 
     done: ResultStatus = "retried"
 
-    def __init__(self, archived: ArchivedTexts) -> None:
-        self._archived = archived
-
     async def candidates(
         self, transaction: SessionTransaction, keys: Sequence[LetterKey], /
     ) -> tuple[list[Candidate | UUID], int]:
         """The candidates of these letters, and the time of the database (see `requeue.Source`)."""
         rows = await transaction.fetch("letter_candidates", _CandidateRow, letter_columns(keys))
-        archived = await self._archived.read(
-            transaction, [row.event_id for row in rows if row.archive is not None]
-        )
-        found = {
-            LetterKey(row.event_id, row.key): _candidate(row, archived.get(row.event_id))
-            for row in rows
-        }
+        found = {LetterKey(row.event_id, row.key): _candidate(row) for row in rows}
         return [found.get(key, key.event_id) for key in keys], rows[-1].now_us if rows else 0
 
     async def put(
@@ -88,7 +76,7 @@ class Letters:
         await transaction.change("letter_delete", columns, len(placed))
 
 
-def _candidate(row: _CandidateRow, archived: ArchivedEvent | None) -> Candidate:
+def _candidate(row: _CandidateRow) -> Candidate:
     stored = read_headers(row.headers)
     return Candidate(
         event_id=row.event_id,
@@ -104,5 +92,4 @@ def _candidate(row: _CandidateRow, archived: ArchivedEvent | None) -> Candidate:
         last_position=row.last_position,
         replays=row.replays,
         waiting=row.waiting,
-        payload=None if archived is None else archived.event,
     )

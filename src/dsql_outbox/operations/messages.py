@@ -1,7 +1,8 @@
 """The operator's tool for messages that were not delivered, and for sending events again."""
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -17,7 +18,6 @@ from dsql_outbox.outbox.settings import (
 from dsql_outbox.schema.backlog import has_backlog
 from dsql_outbox.schema.target_rows import TargetRow, require_target
 
-from .archived_texts import ArchivedTexts
 from .drop import Drop
 from .letter_groups import GROUPED, LetterGroups, read_groups
 from .pace import Pace
@@ -25,6 +25,7 @@ from .replay import Replay, StoredEvents, rows_estimate, selected_pages
 from .requeue import Requeue
 from .retry import MAX_RETRIED, Retry
 from .selection import Selection
+from .status import JobsStatus
 from .tool import Operator
 from .undelivered import Keyed, Page, UndeliveredMessage, message_pages, read_page
 
@@ -86,7 +87,7 @@ class Messages(Operator):
         first = require_target(rows, target, None).first_shard
         return await has_backlog(self._session, first=first, last=first + TARGET_SHARDS - 1)
 
-    def retry(  # noqa: PLR0913 - one argument per option
+    def retry(
         self,
         which: Selection = _ALL,
         *,
@@ -94,7 +95,6 @@ class Messages(Operator):
         rate: float | None = None,
         limit: int = MAX_RETRIED,
         dry_run: bool = False,
-        archive: str | Iterable[str] | None = None,
     ) -> Retry:
         """Let a publisher try the selected failing and dead messages again; at most `limit`.
 
@@ -102,11 +102,10 @@ class Messages(Operator):
         behind another one still waits for that one. A dead message is a new row of the outbox: one
         transaction inserts it and deletes the dead letter. Those of one subject are sent in the
         order of its versions. `rate` is the limit in events per second (None is no limit). `reason`
-        is recorded. `archive` are the places to read archived events from.
+        is recorded.
 
         Yields the result for each message after its transaction. With `dry_run` nothing is
-        changed. Raises `SettingsError` for a rate that is not above 0, and for waiting messages,
-        and `EventArchived` and `ArchiveError` for an archived event that cannot be read.
+        changed. Raises `SettingsError` for a rate that is not above 0, and for waiting messages.
         """
         if which.state == "waiting":
             raise SettingsError("a waiting message needs no retry: a publisher sends it")
@@ -117,7 +116,6 @@ class Messages(Operator):
             pace=Pace(rate),
             limit=limit,
             dry_run=dry_run,
-            archived=ArchivedTexts(archive),
         )
 
     def drop(
@@ -164,7 +162,6 @@ class Messages(Operator):
         source: str = DEFAULT_SOURCE,
         target: str = DEFAULT_TARGET,
         dry_run: bool = False,
-        archive: str | Iterable[str] | None = None,
     ) -> Replay:
         """Send stored events again, whether or not they were delivered before, to one target.
 
@@ -179,8 +176,7 @@ class Messages(Operator):
         Each message gets a new position in the outbox, after all messages of its subject, and its
         own dedupe id. `reason` is recorded. `rate` is the limit in events per second (None is no
         limit). With `dry_run` nothing is changed. `source` must equal the writers' setting,
-        because the database does not store it. `archive` are the places to read archived events
-        from; the replay raises `EventArchived` for one without a place, and `ArchiveError`.
+        because the database does not store it.
 
         Raises `SettingsError` for a rate that is not above 0, a malformed place or entity, and
         fields that an event does not have; the replay for an entity that no event has touched, and
@@ -190,11 +186,16 @@ class Messages(Operator):
         pages, table = selected_pages(self._session, which, entity, after)
         requeue = Requeue(
             self._session,
-            StoredEvents(source, target, ArchivedTexts(archive)),
+            StoredEvents(source, target),
             self._entry("messages replay", reason),
             dry_run=dry_run,
         )
         return Replay(self._session, requeue, pages, target, table=table, pace=Pace(rate))
+
+    async def forgotten_before(self) -> datetime | None:
+        """The time before which stored events may be forgotten; None if none ever was."""
+        rows = await self._session.fetch("status_jobs", JobsStatus, {})
+        return rows[0].forgotten_before if rows else None
 
     async def events_stored(self) -> int | None:
         """The estimated number of events, from the database's statistics; None if it has none."""

@@ -39,15 +39,9 @@ class Commands:
         """Try a retry of the dead letters of a group; it prints a summary only."""
         return self.messages("retry", of_group(group), "--dry-run")
 
-    def replay(
-        self, event_id: UUID, target: str | None = None, *, archive: str | None = None
-    ) -> str:
-        """Send a stored event again, to a target; None: to the default one.
-
-        `archive` is the place of its archive file, if it has one.
-        """
+    def replay(self, event_id: UUID, target: str | None = None) -> str:
+        """Send a stored event again, to a target; None: to the default one."""
         of = [] if target is None else [f"--target={target}"]
-        of += [] if archive is None else [f"--archive={archive}"]
         return self._command("messages", "replay", str(event_id), *of)
 
     def replay_entity(self, key: str) -> str:

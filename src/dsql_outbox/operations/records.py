@@ -29,8 +29,7 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     `subject` is the type and the id of its subject. `position` is in microseconds, and
     `payload_bytes` the size of the payload. `touches` are the entities with the versions
-    that the event gave them. `archive` are the place and the file of an archived event, whose
-    bytes and headers are not in the database. `erased_at` is when something in it was erased. The
+    that the event gave them. `erased_at` is when something in it was erased. The
     call of a writer that stored it has `write_id`.
     """
 
@@ -48,7 +47,6 @@ class EventRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     headers: Mapping[str, str]
     touches: tuple[Touched, ...]
     write_id: UUID
-    archive: tuple[str, str] | None = None
     erased_at: datetime | None = None
 
 
@@ -175,7 +173,6 @@ class Records(Operator):
             self._session,
             event_id,
             stored=None if record is None else StoredEvent(record.subject[0], record.saved_date),
-            archive=None if record is None or record.archive is None else record.archive[0],
             links_trace=links_trace,
         )
 
@@ -239,8 +236,6 @@ class _EventRow(NamedTuple):
     touches: str
     write_id: UUID
     erased_at: datetime | None
-    place: str | None
-    file: str | None
 
     def record(self) -> EventRecord:
         """The event of this row."""
@@ -260,7 +255,6 @@ class _EventRow(NamedTuple):
             touches=_parsed_touches(self.touches),
             write_id=self.write_id,
             erased_at=self.erased_at,
-            archive=(self.place, self.file) if self.place and self.file else None,
         )
 
 

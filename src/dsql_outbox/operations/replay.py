@@ -9,7 +9,6 @@ from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.message import listed_key, message_headers, parse_subject_key, subject_key
@@ -18,7 +17,6 @@ from dsql_outbox.schema.outbox_rows import Headers, read_headers
 from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetRow, require_running
 
-from .archived_texts import ArchivedTexts
 from .event_pages import START, EntityVersion, EventPage, StoredKey, all_pages, entity_pages
 from .pace import Pace
 from .pages import Step, change_pages
@@ -138,8 +136,7 @@ class StoredEvents:
 
     done: ResultStatus = "replayed"
 
-    def __init__(self, source: str, target: str, archived: ArchivedTexts) -> None:
-        self._archived = archived
+    def __init__(self, source: str, target: str) -> None:
         self._source = source
         self._target = {"target": target}
 
@@ -149,10 +146,7 @@ class StoredEvents:
         """The candidates of these events, and the time of the database (see `requeue.Source`)."""
         ids = {"event_ids": array_literal(key.event_id for key in keys)}
         rows = await transaction.fetch("replay_candidates", _EventRow, ids | self._target)
-        archived = await self._archived.read(
-            transaction, [row.id for row in rows if row.archive is not None]
-        )
-        found = {row.id: self._candidate(row, archived.get(row.id)) for row in rows}
+        found = {row.id: self._candidate(row) for row in rows}
         now_us = rows[-1].now_us if rows else 0
         return [found.get(key.event_id, key.event_id) for key in keys], now_us
 
@@ -162,9 +156,8 @@ class StoredEvents:
         """Insert the outbox rows."""
         await transaction.change("replay_requeue", columns | self._target, len(placed))
 
-    def _candidate(self, row: "_EventRow", archived: ArchivedEvent | None) -> Candidate:
-        own = row.headers if archived is None else archived.headers
-        stored = Headers({}) if own is None else read_headers(own)
+    def _candidate(self, row: "_EventRow") -> Candidate:
+        stored = Headers({}) if row.headers is None else read_headers(row.headers)
         ours = stored_headers(row.id, row.event_type, row.created_date, row.touches, self._source)
         return Candidate(
             event_id=row.id,
@@ -180,7 +173,6 @@ class StoredEvents:
             waiting=row.waiting,
             is_taken=row.is_taken,
             fault=stored.fault or ours.fault,
-            payload=None if archived is None else archived.event,
         )
 
 
@@ -196,7 +188,6 @@ class _EventRow(NamedTuple):
     subject_type: str
     subject_id: str
     bytes: int
-    archive: int | None
     touches: str
     headers: str | None
     last_position: int

@@ -28,7 +28,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     saved, or when its message was given up. `fault` says why the
     headers are invalid, or is None.
     `is_taken`: the target takes the type of the subject. `died_at` is the part of a dead
-    letter's key. `payload` is the text of an archived event.
+    letter's key.
     """
 
     event_id: UUID
@@ -45,7 +45,6 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     is_taken: bool = True
     fault: str | None = None
     died_at: str | None = None
-    payload: str | None = None
 
     @property
     def can_be_sent(self) -> bool:

@@ -141,7 +141,7 @@ class Requeue(Generic[K]):
             transaction: SessionTransaction,
         ) -> tuple[int, Sequence[Placed], Sequence[MessageResult]]:
             if not self._dry_run:
-                # No archive takes the bytes of an event between the read and the row that names it.
+                # No event is forgotten between the read and the row that names it.
                 await transaction.fetch_rows("event_lock", ids)
             asked, now_us = await self._source.candidates(transaction, keys)
             found = _within_bytes(asked)
@@ -176,7 +176,6 @@ class Requeue(Generic[K]):
             "positions": positions,
             "previous_positions": array_literal(each.previous_position for each in placed),
             "headers": array_literal(map(_headers, placed)),
-            "payloads": array_literal(each.candidate.payload for each in placed),
         }
         await self._source.put(transaction, placed, columns)
 

@@ -24,7 +24,6 @@ from typing import Final
 from dsql_outbox.schema.outbox_rows import RowId, row_keys
 from dsql_outbox.schema.session import Session
 
-from .archived_texts import ArchivedTexts
 from .letters import LetterKey, Letters
 from .pace import Pace
 from .pages import Step, change_pages
@@ -56,14 +55,13 @@ class Retry(Run[RetryProgress, MessageResult]):
         pace: Pace,
         limit: int,
         dry_run: bool,
-        archived: ArchivedTexts,
     ) -> None:
         self._session = session
         self._which = which
         self._entry = entry
         self._left = min(limit, MAX_RETRIED)
         self._dry_run = dry_run
-        self._requeue = Requeue(session, Letters(archived), entry, dry_run=dry_run)
+        self._requeue = Requeue(session, Letters(), entry, dry_run=dry_run)
         super().__init__(RetryProgress(), pace)
 
     async def _work(self) -> AsyncGenerator[MessageResult]:

@@ -1,4 +1,4 @@
-"""A run of a verb: what `archive`, `erase`, `replay`, `verify` and the others return.
+"""A run of a verb: what `forget`, `erase`, `replay`, `verify` and the others return.
 
 A run says how far it is, keeps to a rate, stops when it is asked to, and says how another one goes
 on. `pages` has the loop of those that change rows: read a page, take of it as much as fits one

@@ -197,20 +197,17 @@ class TargetStatus(msgspec.Struct, frozen=True, rename="camel"):
     fill: FillProgress | None = None
 
 
-class ArchiveStatus(msgspec.Struct, frozen=True, rename="camel"):
+class JobsStatus(msgspec.Struct, frozen=True, rename="camel"):
     """What the jobs that change stored events have done, in events.
 
-    The last complete archive job ended `complete_seconds` ago (None: there was none), and
-    `oldest_at` is the saved date of the oldest event whose bytes it left in the database, which is
-    `oldest_seconds` old now (None: there was none). `running` is the verb of the job that runs.
+    Those saved before `forgotten_before` may be forgotten (None: nothing ever was). The last
+    complete forget job ended `forgotten_seconds` ago. `running` is the verb of the job that runs.
     """
 
-    archived: int
     erased: int
     forgotten: int
-    complete_seconds: float | None
-    oldest_at: datetime | None
-    oldest_seconds: float | None
+    forgotten_before: datetime | None
+    forgotten_seconds: float | None
     running: str | None
 
 
@@ -218,8 +215,8 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """The state of the outbox. All times are seconds, by the database's clock.
 
     `paused_topics` are those that an operator has paused, the first 100 by name of each target.
-    `targets` are all that are not dropped; empty if there is none but the default one. `archive`
-    is None if no job has changed stored events. The first dead letter died `dead_seconds` ago,
+    `targets` are all that are not dropped; empty if there is none but the default one. `jobs`
+    is None if none has changed stored events. The first dead letter died `dead_seconds` ago,
     of `dead_error`.
     `obstacles` are looked for while a target lacks a living publisher, and `hot_subject` while the
     oldest message waits for longer than a minute.
@@ -235,7 +232,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     stranded: tuple[Stranded, ...]
     paused_topics: tuple[PausedTopic, ...]
     targets: tuple[TargetStatus, ...] = ()
-    archive: ArchiveStatus | None = None
+    jobs: JobsStatus | None = None
     dead_seconds: float | None = None
     dead_error: str | None = None
     obstacles: Obstacles = NONE
@@ -276,7 +273,7 @@ class StatusReader(Operator):
             topics += await read_paused(self._session, None, _TOPICS, target.name)
         is_filling = any(target.state == "filling" for target in targets)
         total = await rows_estimate(self._session, "business_events") if is_filling else None
-        archive = await self._read("status_archive", ArchiveStatus)
+        jobs = await self._read("status_jobs", JobsStatus)
         ((dead, dead_seconds, dead_error),) = await self._rows("status_dead", limit=_LIMIT)
         publishers = await read_publishers(self._session)
         # A user who has added no target reads nothing of targets.
@@ -303,7 +300,7 @@ class StatusReader(Operator):
             ),
             paused_topics=tuple(topics),
             targets=() if is_plain else tuple(row.status(total) for row in targets),
-            archive=archive[0] if archive else None,
+            jobs=jobs[0] if jobs else None,
             obstacles=await find_obstacles(
                 self._session,
                 publishers,
@@ -425,7 +422,6 @@ class _TargetRow(NamedTuple):
     age: float | None
     events: int | None
     messages: int
-    bare: int
     forgotten: int
 
     def status(self, total: int | None) -> TargetStatus:
@@ -439,9 +435,7 @@ class _TargetRow(NamedTuple):
             _seconds(self.age),
             _bounded(self.failing),
             _bounded(self.dead),
-            fill_progress(
-                self.state, (self.events, self.messages, self.bare, self.forgotten), total
-            ),
+            fill_progress(self.state, (self.events, self.messages, self.forgotten), total),
         )
 
 

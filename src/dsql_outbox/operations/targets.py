@@ -27,7 +27,6 @@ from dsql_outbox.schema.roles import is_dsql
 from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetKind, TargetRow, TargetState, require_target
 
-from .archived_texts import ArchivedTexts
 from .fills import (
     Fill,
     FillPage,
@@ -111,7 +110,6 @@ class Targets(Operator):
         types: Iterable[str] | None = None,
         from_start: bool = False,
         source: str = DEFAULT_SOURCE,
-        archive: str | Iterable[str] | None = None,
         reason: str = "",
         rate: float | None = None,
     ) -> "AddRun":
@@ -121,9 +119,7 @@ class Targets(Operator):
         that are stored from some moment of the run on. With
         `from_start`, it gets those of all events: it is filled with the earlier ones, beside the
         writers and the other targets. `source` must then equal the writers' setting, because the
-        database does not store it. `archive` are the places to read archived events from; the run
-        raises `EventArchived` for one without a place, and `ArchiveError`, and goes on when it is
-        repeated. `rate` is the limit in events per second (None is no limit).
+        database does not store it. `rate` is the limit in events per second (None is no limit).
 
         `types` are the types of the subjects that it takes, which never change; None: all.
         The run waits for the transactions that are open, as they do not know the target: on
@@ -137,8 +133,7 @@ class Targets(Operator):
             raise SettingsError(f"the kind of a target is sink or model, got {kind!r}")
         added = _Added(name, kind, _listed(types), source if from_start else None)
         entry = self._entry("targets add", reason, name)
-        archived = ArchivedTexts(archive)
-        return AddRun(self._session, self._database, added, entry, archived=archived, rate=rate)
+        return AddRun(self._session, self._database, added, entry, rate=rate)
 
     async def drop(
         self, name: str, *, reason: str = "", told: TargetTold = lambda _: None
@@ -166,21 +161,19 @@ class Targets(Operator):
 class AddRun(Run[Target, Target]):
     """A run of `Targets.add`. Its progress is the target, with how far it is filled."""
 
-    def __init__(  # noqa: PLR0913 - what is added, and how it is filled
+    def __init__(
         self,
         session: Session,
         database: Database,
         added: "_Added",
         entry: OperationEntry,
         *,
-        archived: ArchivedTexts,
         rate: float | None,
     ) -> None:
         self._session = session
         self._database = database
         self._added = added
         self._entry = entry
-        self._archived = archived
         self.waits_for = ""
         """What the run waits for now; empty: for nothing."""
         super().__init__(added.target, Pace(rate))
@@ -196,7 +189,7 @@ class AddRun(Run[Target, Target]):
         is_filling = row.state == "filling"
         total = await rows_estimate(self._session, "business_events") if is_filling else None
         while row.state == "filling" and not self.is_stopping:
-            fill = await take_fill(self._session, row, self._archived, total)
+            fill = await take_fill(self._session, row, total)
             if fill is None:
                 self._wait_for("another process, which fills the target, or filled it before")
                 self.progress = _target(row, total)
@@ -371,7 +364,7 @@ def _target(row: TargetRow, total: int | None = None) -> Target:
 
 
 def _fill_of(row: TargetRow, total: int | None) -> FillProgress | None:
-    return fill_progress(row.state, (row.events, row.messages, row.bare, row.forgotten), total)
+    return fill_progress(row.state, (row.events, row.messages, row.forgotten), total)
 
 
 def _require_name(name: str) -> None:

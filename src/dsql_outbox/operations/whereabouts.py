@@ -79,13 +79,11 @@ async def read_findings(
     event_id: UUID,
     *,
     stored: StoredEvent | None,
-    archive: str | None = None,
     links_trace: bool = False,
 ) -> tuple[Finding, ...]:
     """The findings of an event; `stored` is None if the event is not stored.
 
-    `archive` is the place of its archive file, if it has one. With `links_trace`, the caller shows
-    where its trace is, so that no command finds it.
+    With `links_trace`, the caller shows where its trace is, so that no command finds it.
     """
     messages = await _found(session, event_id)
     if stored is None and not messages:
@@ -117,7 +115,7 @@ async def read_findings(
             name: await last_operation(session, "targets add", name)
             for name in report.may_have_come_later(kept)
         }
-        found = report.of_others(event_id, stored, kept, added, archive)
+        found = report.of_others(event_id, stored, kept, added)
         findings += [each.without(FIND_TRACE) if links_trace else each for each in found]
     order = [None, *report.targets]
     return tuple(sorted(findings, key=lambda each: order.index(each.target)))
@@ -228,7 +226,6 @@ class _Report(NamedTuple):
         stored: StoredEvent,
         kept: Collection[str],
         added: Mapping[str, datetime | None],
-        archive: str | None,
     ) -> Iterator[Finding]:
         """The findings of the targets that have no message of a stored event.
 
@@ -243,7 +240,7 @@ class _Report(NamedTuple):
                 text = f"Target {target.name} takes no events of {stored.subject_type}."
                 yield Finding(text, name)
                 continue
-            again = self.commands.replay(event_id, name, archive=archive)
+            again = self.commands.replay(event_id, name)
             commands = [
                 (FIND_TRACE, self.commands.trace(event_id)),
                 ("Send it again", again),

@@ -1,11 +1,10 @@
-"""Jobs that are killed before each of their steps, and archives that meet each other."""
+"""Jobs that are killed before each of their steps, and jobs that meet each other."""
 
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,10 +12,9 @@ import anyio
 import psycopg
 import pytest
 from tests.support.commands import Command, run
-from tests.support.operations.archive_files import files
-from tests.support.operations.archived_events import texts
+from tests.support.operations.forgotten_events import texts
 from tests.support.operations.jobs import EVENTS, JOBS, SECRET, Job, JobRun
-from tests.support.operations.small_jobs import DIES_AT, DIES_IN, PAGE, PROGRAM
+from tests.support.operations.small_jobs import PAGE
 from tests.support.outbox_databases import OutboxDatabases
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.given_up_messages import relay_all
@@ -31,20 +29,8 @@ pytestmark = pytest.mark.postgres_only("a proxy is between the jobs and the serv
 Sql = psycopg.Connection[Any]
 
 BY_NAME: Final = {job.name: job for job in JOBS}
-ARCHIVE, FORGET, ERASE = (BY_NAME[name] for name in ("archive", "forget", "erase"))
-FORGET_STORED: Final = BY_NAME["forget stored"]
-ERASE_ARCHIVED: Final = replace(
-    ERASE,
-    name="erase archived",
-    words=(*ERASE.words, "--archive", "FOLDER"),
-    prepare=FORGET.prepare,
-    done="SELECT count(*) FROM outbox.business_events"
-    " WHERE erased_at IS NOT NULL AND event_type = 'Moved'",
-)
-ERASE_IDS, ERASE_IDS_ARCHIVED = (
-    replace(job, name=f"{job.name} ids", words=(*job.words, "--ids"))
-    for job in (ERASE, ERASE_ARCHIVED)
-)
+FORGET, ERASE = (BY_NAME[name] for name in ("forget", "erase"))
+ERASE_IDS: Final = replace(ERASE, name="erase ids", words=(*ERASE.words, "--ids"))
 
 SOME: Final = range(2, 100, 9)
 MORE: Final = range(1, 100, 5)
@@ -82,48 +68,29 @@ def before_statement(job_run: JobRun, number: int) -> int:
             return command.wait().code
 
 
-def before_action(job_run: JobRun, number: int) -> int:
-    """Kill a job before it opens, renames or removes a file for the time of a number."""
-    with job_run.start(env={DIES_AT: str(number), DIES_IN: str(job_run.folder)}) as command:
-        return command.wait().code
-
-
 @pytest.mark.parametrize(
-    ("job", "killed", "steps"),
+    ("job", "steps"),
     [
-        pytest.param(ARCHIVE, before_statement, SOME, id="archive-some_statements"),
-        pytest.param(ARCHIVE, before_action, SOME, id="archive-some_actions"),
-        pytest.param(FORGET_STORED, before_statement, SOME, id="forget-some_statements"),
-        pytest.param(ERASE_IDS, before_statement, SOME, id="erase_ids-some_statements"),
+        pytest.param(FORGET, SOME, id="forget-some"),
+        pytest.param(ERASE_IDS, SOME, id="erase_ids-some"),
         *(
-            pytest.param(
-                job,
-                killed,
-                _steps(job),
-                id=f"{job.name}-{killed.__name__}",
-                marks=pytest.mark.slow,
-            )
-            for job in (*JOBS, ERASE_ARCHIVED, ERASE_IDS, ERASE_IDS_ARCHIVED)
-            for killed in (before_statement, before_action)
-            if job.changes_rows and (killed is before_statement or "FOLDER" in job.words)
+            pytest.param(job, _steps(job), id=job.name, marks=pytest.mark.slow)
+            for job in (*JOBS, ERASE_IDS)
+            if job.changes_rows
         ),
     ],
 )
 def test_a_job_goes_on_wherever_it_was_killed(
-    outbox_databases: OutboxDatabases,
-    tmp_path: Path,
-    job: Job,
-    killed: Callable[[JobRun, int], int],
-    steps: Iterable[int],
+    outbox_databases: OutboxDatabases, job: Job, steps: Iterable[int]
 ) -> None:
     kills = 0
     for number in steps:
         with outbox_databases.lent(3) as url, psycopg.connect(url, autocommit=True) as sql:
-            job_run = JobRun(job, url, sql, tmp_path / str(number))
-            before = texts(sql, job_run.folder)
-            code = killed(job_run, number)
+            job_run = JobRun(job, url, sql)
+            before = texts(sql)
+            code = before_statement(job_run, number)
             assert code in (0, -signal.SIGKILL)
-            assert_each_event_is_in_one_place(job_run, sql, before)
+            assert_no_event_is_lost(job_run, sql, before)
             job_run.end_leases()
             later = written_after_the_id_was_closed(job_run, sql)
             done = job_run.run()
@@ -131,8 +98,7 @@ def test_a_job_goes_on_wherever_it_was_killed(
             job_run.assert_complete()
             if job.name.endswith("ids"):
                 assert stream(job_run) == later
-            assert_each_event_is_in_one_place(job_run, sql, before)
-            assert_only_named_files(job_run, sql)
+            assert_no_event_is_lost(job_run, sql, before)
             assert_counted_once(job_run, sql)
         if code == 0:
             break
@@ -142,11 +108,9 @@ def test_a_job_goes_on_wherever_it_was_killed(
     assert kills > 2
 
 
-def assert_each_event_is_in_one_place(
-    job_run: JobRun, sql: Sql, before: Mapping[UUID, str]
-) -> None:
+def assert_no_event_is_lost(job_run: JobRun, sql: Sql, before: Mapping[UUID, str]) -> None:
     """Fail if an event is lost or changed that the job does not delete or erase."""
-    found = texts(sql, job_run.folder)
+    found = texts(sql)
     match job_run.job.name.split()[0]:
         case "forget":
             assert found.items() <= before.items()
@@ -166,8 +130,7 @@ def written_after_the_id_was_closed(job_run: JobRun, sql: Sql) -> list[StoredEve
     if not job_run.job.name.endswith("ids"):
         return []
     erasures = sql.execute("SELECT finished_at IS NULL FROM outbox.outbox_erasures").fetchall()
-    places = [job_run.folder] if job_run.folder.exists() else []
-    found = [each.fault for each in anyio.run(findings_in, job_run.url, *places)]
+    found = [each.fault for each in anyio.run(findings_in, job_run.url)]
     if erasures != [(True,)]:
         assert found == []
         assert len(stream(job_run)) == (0 if erasures else EVENTS)
@@ -184,19 +147,12 @@ def written_after_the_id_was_closed(job_run: JobRun, sql: Sql) -> list[StoredEve
 def stream(job_run: JobRun) -> list[StoredEvent]:
     """The events of the entity that a job erases, under its old id."""
     with Writer(Database(job_run.url)) as writer:
-        return [*writer.stream("Car", "a", archive=str(job_run.folder))]
-
-
-def assert_only_named_files(job_run: JobRun, sql: Sql) -> None:
-    """Fail unless the files in the folder are those that rows name."""
-    named = {row[0] for row in sql.execute("SELECT file FROM outbox.outbox_archives")}
-    there = files(str(job_run.folder)) if job_run.folder.exists() else []
-    assert {name for name in there if ".jsonl" in name} == named
+        return [*writer.stream("Car", "a")]
 
 
 def assert_counted_once(job_run: JobRun, sql: Sql) -> None:
     """Fail unless the jobs counted each event once."""
-    counted = {"archive": "archived", "forget": "forgotten", "erase": "erased"}
+    counted = {"forget": "forgotten", "erase": "erased"}
     column = counted.get(job_run.job.name.split()[0])
     if column is not None:
         rows = sql.execute(f"SELECT {column} FROM outbox.outbox_jobs").fetchall()  # type: ignore[arg-type]
@@ -209,15 +165,12 @@ def assert_counted_once(job_run: JobRun, sql: Sql) -> None:
 REPLAY: Final = BY_NAME["replay"]
 
 
-def _replayed_once(url: str, sql: Sql, folder: Path) -> None:
-    """Six archived events, each of which was sent once as a replay."""
-    REPLAY.prepare(url, sql, folder)
+def _replayed_once(url: str, sql: Sql) -> None:
+    """Six events, each of which was sent once as a replay."""
+    REPLAY.prepare(url, sql)
     replayed = run(*REPLAY.words, "--database", url)
     assert replayed.code == 0, replayed.err
     assert len(sent(url)) == EVENTS
-    words = ("archive", "--before", "0s", "--to", folder, "--rate", 100_000, "--database", url)
-    archived = run(*words, program=PROGRAM)
-    assert archived.code == 0, archived.err
 
 
 FORGET_REPLAYED: Final = replace(FORGET, prepare=_replayed_once)
@@ -231,43 +184,33 @@ def sent(url: str) -> Sequence[str]:
     return [message.dedupe_id for message in sink.messages]
 
 
-@pytest.mark.parametrize(
-    ("killed", "steps"),
-    [
-        (before_statement, range(5, 100, 12)),
-        pytest.param(before_statement, MORE, marks=pytest.mark.slow),
-        pytest.param(before_action, MORE, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("steps", [range(5, 100, 12), pytest.param(MORE, marks=pytest.mark.slow)])
 def test_a_replay_after_a_killed_forget_gets_a_number_that_no_broker_has_seen(
-    outbox_databases: OutboxDatabases,
-    tmp_path: Path,
-    killed: Callable[[JobRun, int], int],
-    steps: Iterable[int],
+    outbox_databases: OutboxDatabases, steps: Iterable[int]
 ) -> None:
     in_the_middle = 0
     for number in steps:
         with outbox_databases.lent(3) as url, psycopg.connect(url, autocommit=True) as sql:
-            job_run = JobRun(FORGET_REPLAYED, url, sql, tmp_path / str(number))
-            if killed(job_run, number) == 0:
+            job_run = JobRun(FORGET_REPLAYED, url, sql)
+            if before_statement(job_run, number) == 0:
                 break
             left = {str(row[0]) for row in sql.execute("SELECT id FROM outbox.business_events")}
-            replayed = run(*REPLAY.words, "--archive", job_run.folder, "--database", url)
+            replayed = run(*REPLAY.words, "--database", url)
             assert replayed.code == 0, replayed.err
             assert sorted(sent(url)) == sorted(f"{event_id}/r2" for event_id in left)
             job_run.end_leases()
-            assert anyio.run(findings_in, url, job_run.folder) == []
+            assert anyio.run(findings_in, url) == []
             in_the_middle += 0 < len(left) < EVENTS
     else:
         pytest.fail("there are more steps")
     assert in_the_middle > 1
 
 
-# --- two archives ----------------------------------------------------------------------
+# --- two jobs --------------------------------------------------------------------------
 
-READ: Final = "encode(fingerprint"
+READ: Final = "SELECT event_id, count(*)"
 BEGIN: Final = "BEGIN"
-"""Of the transaction that takes the bytes, when the file is written."""
+"""Of the transaction that deletes."""
 
 
 @pytest.fixture
@@ -277,55 +220,50 @@ def sql(outbox_url: str) -> Iterator[Sql]:
 
 
 @pytest.fixture
-def archive(outbox_url: str, sql: Sql, tmp_path: Path) -> JobRun:
-    """An archive of six events, in three files."""
-    return JobRun(ARCHIVE, outbox_url, sql, tmp_path)
+def forget(outbox_url: str, sql: Sql) -> JobRun:
+    """A job that forgets six events, in three transactions."""
+    return JobRun(FORGET, outbox_url, sql)
 
 
-def test_an_archive_beside_another_is_refused_and_the_other_goes_on(
-    archive: JobRun, sql: Sql
-) -> None:
-    with PostgresProxy(archive.url) as proxy:
+def test_a_job_beside_another_is_refused_and_the_other_goes_on(forget: JobRun, sql: Sql) -> None:
+    with PostgresProxy(forget.url) as proxy:
         held = proxy.hold(matching=BEGIN)
-        with archive.start(url=proxy.url) as first:
+        with forget.start(url=proxy.url) as first:
             held.arrived()
-            second = archive.run()
+            second = forget.run()
             held.release()
             assert first.wait().code == 0
     assert second.code == 75
-    assert "the job archive of " in second.err
-    archive.assert_complete()
-    assert_only_named_files(archive, sql)
-    assert_counted_once(archive, sql)
+    assert "the job forget of " in second.err
+    forget.assert_complete()
+    assert_counted_once(forget, sql)
 
 
 @pytest.mark.parametrize(("statement", "page"), [(READ, 3), (BEGIN, 1)])
-def test_an_archive_that_lost_its_lease_in_a_page_changes_nothing_more(
-    archive: JobRun, sql: Sql, statement: str, page: int
+def test_a_job_that_lost_its_lease_in_a_page_changes_nothing_more(
+    forget: JobRun, sql: Sql, statement: str, page: int
 ) -> None:
     before = texts(sql)
-    with PostgresProxy(archive.url) as proxy, PostgresProxy(archive.url) as other:
+    with PostgresProxy(forget.url) as proxy, PostgresProxy(forget.url) as other:
         held = proxy.hold(matching=statement)
-        with archive.start(url=proxy.url) as slow:
+        with forget.start(url=proxy.url) as slow:
             for _ in range(page - 1):
                 held.arrived()
                 following = proxy.hold(matching=statement)
                 held.release()
                 held = following
             held.arrived()
-            archive.end_leases()
+            forget.end_leases()
             begun = other.hold(matching=READ)
-            with archive.start(url=other.url) as quick:
+            with forget.start(url=other.url) as quick:
                 begun.arrived()
                 held.release()
                 ended = slow.wait()
-                assert archive.done == PAGE * (page - 1)
-                assert_only_named_files(archive, sql)
+                assert forget.done == PAGE * (page - 1)
                 begun.release()
                 assert quick.wait().code == 0
     assert ended.code == 75
     assert "another job has begun" in ended.err
-    archive.assert_complete()
-    assert_each_event_is_in_one_place(archive, sql, before)
-    assert_only_named_files(archive, sql)
-    assert_counted_once(archive, sql)
+    forget.assert_complete()
+    assert_no_event_is_lost(forget, sql, before)
+    assert_counted_once(forget, sql)

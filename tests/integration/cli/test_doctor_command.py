@@ -67,7 +67,6 @@ def writer_url(sql: psycopg.Connection[Any], url: str) -> Iterator[str]:
         "SELECT, INSERT, UPDATE ON outbox.entities",
         "INSERT ON outbox.outbox",
         "SELECT ON outbox.outbox_backlog, outbox.outbox_leases, outbox.outbox_targets",
-        "SELECT ON outbox.outbox_archives",
     )
 
 

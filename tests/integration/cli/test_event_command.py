@@ -1,9 +1,7 @@
 """``dsql-outbox event``: where an event is, in each of its states, without a trace."""
 
 import json
-import shlex
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,7 +12,6 @@ from click.testing import CliRunner, Result
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import format_trace_id
 from psycopg.conninfo import conninfo_to_dict
-from tests.support.operations.archived_events import archive
 from tests.support.publisher.given_up_messages import event, relay_all
 from tests.support.publisher.running_relays import relayed
 from tests.support.waiting import wait_until
@@ -175,18 +172,6 @@ def test_a_target_that_was_added_after_an_event_says_so(
     assert "If the target was added after the event, it got none; else it was sent" in asked(
         url, early
     )
-
-
-def test_an_archived_event_names_its_file(url: str, tmp_path: Path) -> None:
-    (event_id,) = written(url, event("a"))
-    anyio.run(partial(relay_all, Database(url), MemorySink()))
-    anyio.run(archive, Database(url), tmp_path / "archive")
-    (file,) = (tmp_path / "archive").glob("*.zst")
-    found = asked(url, event_id)
-    assert f"archived in file {file.name} of {file.parent}" in found
-    again = run(url, *shlex.split(found.partition("Send it again: dsql-outbox ")[2]))
-    assert again.exit_code == 0, again.output
-    assert "1 replayed" in again.output
 
 
 def test_an_erased_event_says_so_and_an_unknown_one_is_an_error(url: str) -> None:

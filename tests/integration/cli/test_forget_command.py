@@ -4,13 +4,15 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from tests.support.commands import Command
+from tests.support.pty_terminal import Terminal
 
 from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
@@ -43,13 +45,7 @@ def test_delivered_events_are_forgotten_and_reported(url: str) -> None:
     assert run(url, *words, "--dry-run").stdout == told
     done = run(url, *words, "--yes", "--json", "--rate", 100, "--reason", "90 days")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout) == {
-        "read": 4,
-        "total": None,
-        "events": 3,
-        "kept": 1,
-        "files": 0,
-    }
+    assert json.loads(done.stdout) == {"read": 4, "total": None, "events": 3, "kept": 1}
     assert stored(url) == 1
     told = "0 events forgotten, 1 kept: a message names them, read 1 events\n"
     assert run(url, *words, "--yes").stdout == told
@@ -58,9 +54,9 @@ def test_delivered_events_are_forgotten_and_reported(url: str) -> None:
 
 
 def test_without_a_terminal_it_asks_nobody_and_does_nothing(url: str) -> None:
-    asked = run(url, "forget", "--before", "2026-01-02T03:00+01:00", "--archive", "/a")
+    asked = run(url, "forget", "--before", "2026-01-02T03:00+01:00")
     assert asked.exit_code == 2
-    told = "all delivered events from before 2026-01-02 02:00 UTC, also in /a, for good?"
+    told = "all delivered events from before 2026-01-02 02:00 UTC, for good?"
     assert told in asked.stderr
     assert "There is no terminal to ask: pass --yes" in asked.stderr
     assert stored(url) == 4
@@ -87,15 +83,26 @@ def test_what_ends_is_said_before_anything_is_done(
     assert (process.returncode, stored(url)) == (code, left)
 
 
-def test_archived_events_need_their_archive(url: str, tmp_path: Path) -> None:
-    assert run(url, "archive", "--before", "0s", "--to", tmp_path).exit_code == 0
-    refused = run(url, "forget", "--before", "0s", "--yes")
-    assert refused.exit_code == 2
-    assert f"archived in {tmp_path}" in refused.stderr
-    assert stored(url) == 4
-    done = run(url, "forget", "--before", "0s", "--yes", "--archive", tmp_path)
-    told = "3 events forgotten, 1 file removed or written anew, 1 kept: a message names them"
-    assert done.stdout == f"{told}, read 1 events\n"
+def test_another_job_is_named_with_the_exit_code_to_try_again(url: str) -> None:
+    assert run(url, "forget", "--before", "1d", "--yes").exit_code == 0
+    with psycopg.connect(url, autocommit=True) as sql:
+        sql.execute(
+            "UPDATE outbox.outbox_jobs SET owner = 'host:7', expires_at = now() + interval '1 h'"
+        )
+    done = run(url, "forget", "--before", "1d", "--yes")
+    assert done.exit_code == 75
+    assert "the job forget of host:7 runs" in done.stderr
+
+
+@pytest.mark.postgres_only("DSQL analyzes by itself")
+def test_an_estimate_that_was_too_low_is_not_shown(url: str) -> None:
+    words = ("forget", "--before", "0s", "--dry-run")
+    with psycopg.connect(url, autocommit=True) as sql:
+        sql.execute("ANALYZE outbox.business_events")
+    assert run(url, *words).stdout.endswith("read 4 of about 4 events\n")
+    with Writer(Database(url)) as writer:
+        writer.write(Event.new("Sold", [Entity("Car", "4")]))
+    assert run(url, *words).stdout.endswith("read 5 events\n")
 
 
 @pytest.mark.parametrize(
@@ -103,11 +110,63 @@ def test_archived_events_need_their_archive(url: str, tmp_path: Path) -> None:
     [
         ("", "Missing option '--before'"),
         ("--before soon", "Invalid value for '--before': 'soon' is no time"),
-        ("--before 1d --archive ftp://a", "an archive is FOLDER or s3://BUCKET/PREFIX"),
         ("--before 1d --rate 0", "Invalid value for '--rate'"),
     ],
 )
 def test_what_cannot_be_is_refused(url: str, words: str, text: str) -> None:
+    done = run(url, "forget", *words.split(), "--yes")
+    assert done.exit_code == 2, done.output
+    assert text in done.stderr
+
+
+KEEPING = ("forget", "--before", "0s", "--every", "1s", "--yes")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_every_goes_on_until_a_signal_and_prints_a_line_per_pass(
+    url: str, number: signal.Signals
+) -> None:
+    with Command(*KEEPING, "--database", url) as command:
+        first = command.line().decode()
+        assert re.search(r"before \S+ \S+ UTC: 3 events forgotten, 1 kept", first)
+        with psycopg.connect(url, autocommit=True) as sql:
+            sql.execute("DELETE FROM outbox.outbox")
+        while "1 event forgotten" not in (line := command.line().decode()):
+            assert "0 events forgotten" in line
+        command.signal(number)
+        ended = command.wait()
+    assert ended.code == 0, ended.err
+    assert "\x1b" not in ended.err
+    assert stored(url) == 0
+
+
+def test_every_prints_json_of_each_pass(url: str) -> None:
+    with Command(*KEEPING, "--json", "--database", url) as command:
+        told = json.loads(command.line())
+        command.signal(signal.SIGTERM)
+        assert command.wait().code == 0
+    assert told["done"]["events"] == 3
+    assert told["error"] is None
+
+
+@pytest.mark.postgres_only("it is watched on a terminal")
+def test_a_terminal_shows_when_the_next_pass_begins(url: str) -> None:
+    with Terminal(100, *KEEPING[:4], "1h", "--yes", "--database", url) as terminal:
+        terminal.until(lambda lines: "the next pass begins at" in lines[-1])
+        assert any("3 events forgotten" in line for line in terminal.lines)
+        terminal.press_ctrl_c()
+        assert terminal.finish() == 0, terminal.lines
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("--before 2020-01-01 --every 1h", "--every takes an age as --before"),
+        ("--before 90d --every 1h --dry-run", "--every takes no --dry-run"),
+        ("--before 90d --every soon", "'soon' is not an age"),
+    ],
+)
+def test_every_takes_an_age_and_no_dry_run(url: str, words: str, text: str) -> None:
     done = run(url, "forget", *words.split(), "--yes")
     assert done.exit_code == 2, done.output
     assert text in done.stderr

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
@@ -37,8 +36,8 @@ every_job: Final = jobs()
 
 
 @pytest.fixture
-def job_run(job: Job, url: str, sql: psycopg.Connection[Any], tmp_path: Path) -> JobRun:
-    return JobRun(job, url, sql, tmp_path)
+def job_run(job: Job, url: str, sql: psycopg.Connection[Any]) -> JobRun:
+    return JobRun(job, url, sql)
 
 
 # --- Ctrl-C ----------------------------------------------------------------------------

@@ -22,7 +22,7 @@ EVENT = Event.new("Moved", [Entity("Car", "C-1")])
         ("publisher", [*PUBLISH, "--log-format", "json"], "outbox_publishers"),
         ("reader", ["status"], "outbox_backlog"),
         ("operator", ["topics", "pause", "events.Moved", "--reason", "x"], "outbox_topics"),
-        ("archivist", ["archive", "--before", "10d", "--to", "/dev/null/x"], "outbox_jobs"),
+        ("keeper", ["forget", "--before", "10d", "--yes"], "outbox_jobs"),
         ("writer", ["write"], "business_events"),
     ],
 )

@@ -68,7 +68,7 @@ def test_an_event_that_is_left_alone_fails_the_command(url: str, ids: list[UUID]
     told = [f"{ids[0]}  waiting  Car/a", f"{stranger}  missing  -"]
     assert sorted(done.stdout.splitlines()) == sorted(told)
     assert done.stderr == (
-        "0 replayed; 1 left alone: they wait in the outbox; 1 left alone: they do not exist\n"
+        "0 replayed; 1 left alone: they wait in the outbox; 1 left alone: they are not stored\n"
     )
 
 
@@ -241,3 +241,20 @@ def test_the_whole_way_as_a_process(url: str, ids: list[UUID]) -> None:
         (message,) = [json.loads(line) for line in sent.out.splitlines()]
         assert message["headers"]["ce-replay"] == str(number)
         assert message["headers"]["ce-id"] == str(ids[0])
+
+
+def test_a_replay_says_that_events_were_forgotten(
+    url: str, sql: psycopg.Connection, ids: list[UUID]
+) -> None:
+    sql.execute(
+        "UPDATE outbox.business_events SET saved_date = '2025-01-01Z' WHERE subject_id = 'b'"
+    )
+    forget = ["forget", "--before", "2025-02-01", "--yes", "--database", url]
+    assert CliRunner().invoke(main, forget).exit_code == 0
+    told = "events saved before 2025-02-01 00:00:00 UTC may have been forgotten"
+    gone = run(url, ids[2])
+    assert (gone.exit_code, f"{ids[2]}  missing  -" in gone.stdout) == (1, True)
+    assert told in gone.stderr
+    assert told in run(url, "--entity", "Car/a", "--dry-run").stderr
+    assert told not in run(url, ids[0]).stderr
+    assert told not in run(url, "--type", "CarSold", "--since", "2025-02-01", "--yes").stderr

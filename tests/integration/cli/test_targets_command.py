@@ -48,15 +48,10 @@ def test_a_target_is_filled_from_the_start_and_says_what_it_lacks(url: str) -> N
         writer.write_many([Event.new("Sold", [Entity("Car", f"{n}")]) for n in range(9)])
     added = run(url, "targets", "add", "lake", "--from-start")
     assert added.stdout == "lake  running, filled with 9 messages, read 9 events\n"
-    with psycopg.connect(url, autocommit=True) as connection:
-        query = "UPDATE outbox.business_events SET event_data = NULL WHERE subject_id < '2'"
-        connection.execute(query)
     added = run(url, "targets", "add", "orders", "--from-start", "--json")
     assert json.loads(added.stdout)["fill"] == {
-        "read": 9, "messages": 7, "withoutBytes": 2, "forgotten": 0, "total": None
+        "read": 9, "messages": 9, "forgotten": 0, "total": None
     }  # fmt: skip
-    listed = run(url, "targets", "list").stdout.splitlines()
-    assert "running, lacks 2 events" in listed[-1]
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("UPDATE outbox.outbox_fills SET forgotten = 1200")
     for words in (("targets", "list"), ("status",)):

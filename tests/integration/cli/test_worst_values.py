@@ -119,7 +119,7 @@ def test_each_role_has_written_its_rows(worst: Worst) -> None:
         "writer",
         "publisher",
         "operator",
-        "archivist",
+        "keeper",
         "consumer",
     }
     assert {table for _, table in duties} >= {"dead_letters", "outbox", "outbox_leases", "inbox"}

@@ -4,7 +4,6 @@ import json
 import re
 from functools import partial
 from html import unescape
-from pathlib import Path
 from shlex import split
 from urllib.parse import parse_qs, quote
 
@@ -17,7 +16,6 @@ from httpx import AsyncClient
 from tests.support.commands import run
 from tests.support.console_clients import browsing
 from tests.support.database_roles import as_role
-from tests.support.operations.archived_events import archive
 from tests.support.publisher.given_up_messages import event, relay_all
 from tests.support.publisher.running_relays import relayed
 
@@ -106,18 +104,6 @@ async def test_an_event_says_where_it_is(url: str) -> None:
         await text(browser, "/messages?until=yesterday", 400)
         await text(browser, f"/events/{'0' * 32}", 404)
         await text(browser, "/nowhere", 404)
-
-
-async def test_an_archived_event_names_its_file(url: str, tmp_path: Path) -> None:
-    (old,) = written(url, event("a"))
-    await relay_all(Database(url), MemorySink())
-    done = await archive(Database(url), tmp_path / "archive")
-    assert done.files == 1
-    (file,) = (tmp_path / "archive").glob("*.zst")
-    async with browsing(Database(url)) as browser:
-        page = await text(browser, f"/events/{old.id}")
-    where = f"in file <code>{file.name}</code> of <code>{file.parent}</code>"
-    assert f"bytes are {where}" in page
 
 
 async def test_an_entity_has_its_state_and_its_history_page_by_page(url: str) -> None:

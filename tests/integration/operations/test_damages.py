@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
@@ -11,13 +10,12 @@ import anyio
 import psycopg
 import pytest
 from psycopg import sql
-from tests.support.operations.archived_events import archive, forget
+from tests.support.operations.forgotten_events import forget
 from tests.support.outbox_databases import OutboxDatabases
 from tests.support.publisher.given_up_messages import gathered, relay_all
 
 from dsql_outbox.operations import Erasures, Messages, Selection, Targets, Verifier
 from dsql_outbox.operations import fills as fills_module
-from dsql_outbox.operations.life import archive as archive_module
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.schema.named_statements import names, read_sql
 from dsql_outbox.testing import MemorySink
@@ -41,12 +39,10 @@ TABLES: Final = [
 
 KINDS: Final[dict[str, LiteralString]] = {
     # SQL of a row `t`: what it is, if `verify` knows more of some rows than of others.
-    "business_events": """concat_ws(' ', CASE WHEN archive IS NULL THEN 'here' ELSE 'archived' END,
-        CASE WHEN EXISTS (SELECT FROM outbox.outbox o WHERE o.event_id = t.id) THEN 'waiting'
-          WHEN EXISTS (SELECT FROM outbox.dead_letters d WHERE d.event_id = t.id) THEN 'dead'
-          ELSE 'sent' END)""",
-    "event_headers": """(SELECT CASE WHEN b.archive IS NULL THEN 'here' ELSE 'archived' END
-        FROM outbox.business_events b WHERE b.id = t.event_id)""",
+    "business_events": """CASE WHEN EXISTS (
+          SELECT FROM outbox.outbox o WHERE o.event_id = t.id) THEN 'waiting'
+        WHEN EXISTS (SELECT FROM outbox.dead_letters d WHERE d.event_id = t.id) THEN 'dead'
+        ELSE 'sent' END""",
     "entities": """CASE WHEN position = 0 THEN 'never a subject' WHEN EXISTS (
           SELECT FROM outbox.event_headers h WHERE h.entity_type = t.entity_type
             AND h.entity_id = t.entity_id AND h.entity_version = 1)
@@ -75,9 +71,9 @@ _FILL = "how far a fill is; the messages that it has inserted are compared"
 _REPLAY = "who has replayed it, when and why"
 
 NOT_NAMED: Final[dict[str, str]] = {
-    "business_events.saved_date here": "no bytes have it; the file has, once it is archived",
+    "business_events.saved_date": "no bytes have it",
     "business_events.topic sent": _SENT,
-    "business_events.headers here sent": _SENT,
+    "business_events.headers sent": _SENT,
     "business_events.write_id": "random: it tells the event of one call from that of another",
     "dead_letters.attempts": _SEEN,
     "dead_letters.created_at": _DATE,
@@ -89,7 +85,6 @@ NOT_NAMED: Final[dict[str, str]] = {
     "entities.previous_position": "the next write replaces it by `position`, and nothing reads it",
     "entities.shard never a subject": "it has no message yet, and any shard is right",
     "entities.updated_at": "by the clock; it says whether its last event may be forgotten",
-    "event_headers.header_size archived": "nobody reads it; an erasure in a file leaves it",
     "event_headers.saved_date": "by the clock; it says whether the next event may be forgotten",
     "inbox.consumer": _CONSUMER,
     "inbox.dedupe_id": _CONSUMER,
@@ -104,9 +99,6 @@ NOT_NAMED: Final[dict[str, str]] = {
     "inbox_subjects.subject_id": _CONSUMER,
     "inbox_subjects.subject_type": _CONSUMER,
     "outbox.created_at": _DATE,
-    "outbox_archives.made_at": _DATE,
-    "outbox_archives.place": "where a file was written; it may have been moved since",
-    "outbox_archives.rewritten_at": _DATE,
     "outbox_erasures.database_role": _RECORD,
     "outbox_erasures.finished_at": _DATE,
     "outbox_erasures.id": "a hash of what was erased, which is not stored",
@@ -118,7 +110,6 @@ NOT_NAMED: Final[dict[str, str]] = {
     "outbox_failures.position": "as event_id",
     "outbox_failures.retry_at": "says when a message is tried again; later ones wait for it",
     "outbox_failures.shard": "as event_id",
-    "outbox_fills.bare": _SEEN,
     "outbox_fills.epoch": _FILL,
     "outbox_fills.event_id": _FILL,
     "outbox_fills.events": _FILL,
@@ -128,17 +119,13 @@ NOT_NAMED: Final[dict[str, str]] = {
     "outbox_fills.source": "the source of the writers is stored nowhere else",
     "outbox_fills.state": _FILL,
     "outbox_fills.target": _FILL,
-    "outbox_jobs.archived": _SEEN,
-    "outbox_jobs.archived_at": _SEEN,
     "outbox_jobs.epoch": _JOB,
     "outbox_jobs.erased": _SEEN,
     "outbox_jobs.expires_at": _JOB,
     "outbox_jobs.forgotten": _SEEN,
+    "outbox_jobs.forgotten_at": _SEEN,
     "outbox_jobs.forgotten_before": "an operator's date, up to which events may be missing",
-    "outbox_jobs.oldest_at": _SEEN,
     "outbox_jobs.owner": _JOB,
-    "outbox_jobs.pending": _JOB,
-    "outbox_jobs.pending_place": _JOB,
     "outbox_jobs.verb": _JOB,
     "outbox_leases.epoch": _RELAY,
     "outbox_leases.expires_at": _RELAY,
@@ -204,19 +191,17 @@ def now(on: psycopg.Connection[Any]) -> Any:
     return time
 
 
-async def live(database: Database, on: psycopg.Connection[Any], folder: Path) -> None:
-    """Write, relay, archive, forget, replay, erase and fill, so that every kind of row is there."""
+async def live(database: Database, on: psycopg.Connection[Any]) -> None:
+    """Write, relay, forget, replay, erase and fill, so that every kind of row is there."""
     with Writer(database) as writer:
         writer.write(new(1, "Car/1"))
         writer.write(new(2, "Car/1"))
         await relay_all(database, MemorySink())
         first = now(on)
-        await archive(database, folder, first)
-        await forget(database, folder, before=first)
+        await forget(database, before=first)
         writer.write(new(3, "Car/1", "Person/ann"))
         writer.write_many([new(4, "Car/1"), new(5, "Car/5", "Person/ann", headers={"a": "b"})])
         await relay_all(database, MemorySink())
-        await archive(database, folder)
         writer.write_many([new(6, "Car/1"), new(7, "Car/1", headers={"a": "b"}, topic="t")])
         writer.write_many([new(8, "Person/eve"), new(9, "Person/ida", "Car/9"), new(10, "Car/9")])
         async with Targets(database) as targets:
@@ -226,14 +211,14 @@ async def live(database: Database, on: psycopg.Connection[Any], folder: Path) ->
             for again in ((3, 6), (3, 4, 6, 7)):
                 ids = Selection(ids=tuple(UUID(int=n << 96) for n in again))
                 await relay_all(database, MemorySink())
-                await gathered(tool.replay(ids, archive=str(folder)))
+                await gathered(tool.replay(ids))
         writer.write(new(11, "Car/1", "Person/ann", headers={"a": "b"}, topic="t"))
         writer.write_many([new(12, "Car/9"), new(13, "Car/9")])
     async with Erasures(database) as erasures:
-        await erasures.erase("Person/eve", reason="for a test", archive=str(folder))
-        await erasures.erase("Person/ida", ids=True, reason="for a test", archive=str(folder))
+        await erasures.erase("Person/eve", reason="for a test")
+        await erasures.erase("Person/ida", ids=True, reason="for a test")
     async with Targets(database) as targets:
-        run = targets.add("lake", from_start=True, archive=str(folder))
+        run = targets.add("lake", from_start=True)
         async for each in run:
             if each.fill is not None and each.fill.read:
                 run.stop()
@@ -251,28 +236,23 @@ ROWS: Final[list[LiteralString]] = [
 
 
 class Lived(NamedTuple):
-    """A database as `live` leaves it, and the folder of its archive."""
+    """A database as `live` leaves it."""
 
     database: Database
     sql: psycopg.Connection[Any]
-    folder: Path
 
 
 @pytest.fixture(scope="module")
-def lived(
-    outbox_databases: OutboxDatabases, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Lived]:
+def lived(outbox_databases: OutboxDatabases) -> Iterator[Lived]:
     """A database with every kind of row. A test that changes a row restores it."""
-    folder = tmp_path_factory.mktemp("archive")
     with (
         outbox_databases.lent(4) as url,
         psycopg.connect(url, autocommit=True) as on,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr(archive_module, "MAX_ROWS", 6)
         patch.setattr(fills_module, "PAGE_ROWS", 6)
-        anyio.run(live, Database(url), on, folder)
-        yield Lived(Database(url), on, folder)
+        anyio.run(live, Database(url), on)
+        yield Lived(Database(url), on)
 
 
 def columns_of(on: psycopg.Connection[Any], table: str) -> dict[str, LiteralString]:
@@ -303,8 +283,8 @@ def changed(value: str | None, kind: str) -> str:
             return f"{'y' if value and value[0] == 'x' else 'x'}{(value or '')[1:]}"
 
 
-async def findings_of(lived: Lived, tool: Verifier) -> list[Any]:
-    async with aclosing(tool.verify(archive=str(lived.folder))) as run:
+async def findings_of(tool: Verifier) -> list[Any]:
+    async with aclosing(tool.verify()) as run:
         return [each async for each in run]
 
 
@@ -334,7 +314,7 @@ async def damages(lived: Lived, tool: Verifier, table: str, *, every_kind: bool)
                 ((moved,),) = on.execute(put, (other, place))
             except psycopg.errors.UniqueViolation:  # of a row that is there
                 ((moved,),) = on.execute(put, (str(int(other) + 1_000), place))
-            faults = tuple(sorted({each.fault for each in await findings_of(lived, tool)}))
+            faults = tuple(sorted({each.fault for each in await findings_of(tool)}))
             on.execute(put, (value, moved))
             found.append(Damage(column, kind, faults))
     return found
@@ -342,7 +322,7 @@ async def damages(lived: Lived, tool: Verifier, table: str, *, every_kind: bool)
 
 async def test_what_was_done_has_no_fault(lived: Lived) -> None:
     async with Verifier(lived.database) as tool:
-        assert await findings_of(lived, tool) == []
+        assert await findings_of(tool) == []
 
 
 @pytest.mark.parametrize("table", TABLES)

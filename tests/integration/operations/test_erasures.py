@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,8 +12,7 @@ import psycopg
 import pytest
 from anyio import to_thread
 from tests.support.database_roles import as_role, made_roles
-from tests.support.operations.archive_files import files
-from tests.support.operations.archived_events import archive, texts
+from tests.support.operations.forgotten_events import texts
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.given_up_messages import gathered, relay_all
 from tests.support.verified import findings_in
@@ -26,7 +24,6 @@ from dsql_outbox.operations.life import erased_rows
 from dsql_outbox.operations.life.erase import EraseProgress
 from dsql_outbox.operations.targets import AddRun
 from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, JobRefused, SettingsError
-from dsql_outbox.outbox.archive.compression import zstd
 from dsql_outbox.outbox.database.address import Isolation
 from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.publisher import Rejected
@@ -97,24 +94,22 @@ class Given:
     """What `fill` has stored."""
 
     def __init__(self) -> None:
-        self.archived: list[Event] = []
+        self.sent: list[Event] = []
         self.waiting: list[Event] = []
         self.dead = new("Person/ann", name=MARK, city="Bonn", headers=HEADERS)
         self.failing = uuid4()
         self.others: list[Event] = []
 
 
-async def fill(database: Database, folder: Path | None) -> Given:
-    """Events of one person that are archived, dead, failing, replayed and waiting, and others."""
+async def fill(database: Database) -> Given:
+    """Events of one person that are sent, dead, failing, replayed and waiting, and others."""
     given = Given()
     given.others += [new("Person/bob", name=f"not {n}", city="Köln") for n in range(5)]
     with Writer(database, WriterSettings(form="single")) as writer:
         writer.write_many(given.others[:2])
-        given.archived += [new("Person/ann", name=MARK, city="Bonn", headers=HEADERS), shared()]
-        writer.write_many(given.archived)
+        given.sent += [new("Person/ann", name=MARK, city="Bonn", headers=HEADERS), shared()]
+        writer.write_many(given.sent)
     await relay_all(database, MemorySink())
-    if folder is not None:
-        await archive(database, folder)
     with Writer(database) as writer:
         writer.write(given.dead)
     sink = MemorySink()
@@ -127,7 +122,7 @@ async def fill(database: Database, folder: Path | None) -> Given:
     async with Messages(database) as tool:
         await gathered(tool.replay(Selection(ids=(replayed.id,))))
     async with Targets(database) as targets:
-        await targets.add("lake", from_start=True, archive=folder and str(folder))
+        await targets.add("lake", from_start=True)
     given.waiting += [shared(), with_bob()]
     with Writer(database) as writer:
         writer.write_many([noted(given.failing), *given.waiting, *given.others[2:]])
@@ -146,17 +141,12 @@ async def erase(database: Database, entity: str = "Person/ann", *fields: str, **
         return run.progress
 
 
-def everything(sql: psycopg.Connection[Any], *folders: Path) -> dict[str, str]:
-    """All rows of all tables and all files as text, by the name of each."""
+def everything(sql: psycopg.Connection[Any]) -> dict[str, str]:
+    """All rows of all tables as text, by the name of each."""
     found: dict[str, str] = {}
     for (table,) in sql.execute(TABLES).fetchall():
         rows = sql.execute(f"SELECT t::text FROM outbox.{table} AS t".encode()).fetchall()
         found |= {f"{table} {n}": row[0] for n, row in enumerate(rows)}
-    for folder in folders:
-        for name in files(str(folder)):
-            data = (folder / name).read_bytes()
-            text = zstd().decompress(data) if name.endswith(".zst") else data
-            found[name] = text.decode()
     return found
 
 
@@ -193,10 +183,9 @@ async def test_a_record_of_a_replay_that_repeats_a_position_is_no_second_message
 
 
 @pytest.mark.parametrize(("events", "rows"), [(400, erased_rows.MAX_ROWS), (30, 20)])
-async def test_the_events_of_an_archive_file_have_more_rows_than_a_transaction_may_change(
+async def test_events_that_have_more_rows_than_a_transaction_may_change_go_in_several(
     database: Database,
     sql: psycopg.Connection[Any],
-    tmp_path: Path,
     events: int,
     rows: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -206,38 +195,31 @@ async def test_the_events_of_an_archive_file_have_more_rows_than_a_transaction_m
     with Writer(database) as writer:
         writer.write_many([new("Person/ann", name=MARK, street=str(n)) for n in range(events)])
     await relay_all(database, MemorySink())
-    await archive(database, tmp_path)
     progress = await erase(database, ids=True)
-    assert (progress.files, progress.events) == (1, events + 1)
-    assert not [name for name, text in everything(sql, tmp_path).items() if MARK in text]
-    assert await findings_in(database, tmp_path) == []
+    assert progress.events == events + 1
+    assert not [name for name, text in everything(sql).items() if MARK in text]
+    assert await findings_in(database) == []
 
 
 @pytest.mark.parametrize("size", [1, 300])
-@pytest.mark.parametrize("is_archived", [True, False])
 async def test_no_copy_is_left_and_nothing_else_is_changed(
     database: Database,
     sql: psycopg.Connection[Any],
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     size: int,
-    *,
-    is_archived: bool,
 ) -> None:
     monkeypatch.setattr(erase_module, "_EVENTS", size)
-    folder = tmp_path / "archive"
-    given = await fill(database, folder if is_archived else None)
+    given = await fill(database)
     sql.execute(
         "INSERT INTO outbox.outbox_failures SELECT shard, position, event_id, 1, %s, 'infinity'"
         " FROM outbox.outbox WHERE event_id = %s", (f"no {MARK}", given.failing),
     )  # fmt: skip
-    folders = [folder] if is_archived else []
     before = of_others(sql, given)
     keys = sql.execute(
         "SELECT shard, position, event_id FROM outbox.outbox ORDER BY 1, 2"
     ).fetchall()
-    places = [name for name, text in everything(sql, *folders).items() if MARK in text]
+    places = [name for name, text in everything(sql).items() if MARK in text]
     wanted = {"business_events", "dead_letters", "entities", "event_headers", "outbox"}
     assert {name.split()[0] for name in places} >= wanted | {"outbox_failures"}
     caplog.clear()
@@ -245,9 +227,8 @@ async def test_no_copy_is_left_and_nothing_else_is_changed(
     done = await erase(database)
 
     assert done.events >= 6
-    assert (done.files, done.dead_letters) == (1 if is_archived else 0, 1)
-    assert [name for name, text in everything(sql, *folders).items() if MARK in text] == []
-    assert not [path for each in folders for path in each.iterdir() if path.stat().st_mode & 0o77]
+    assert done.dead_letters == 1
+    assert [name for name, text in everything(sql).items() if MARK in text] == []
     assert MARK not in caplog.text
     assert of_others(sql, given) == before
     now = sql.execute(
@@ -255,17 +236,17 @@ async def test_no_copy_is_left_and_nothing_else_is_changed(
     ).fetchall()
     assert set(now) > set(keys)
     assert len(now) == len(keys) + 2, "the notice goes to both targets"
-    assert await findings_in(database, *folders) == []
+    assert await findings_in(database) == []
     # An event of two entities keeps all of the other one.
-    stored = texts(sql, *folders)
+    stored = texts(sql)
     cars = [text for text in stored.values() if '"eventName":"Car Sold"' in text]
     assert len(cars) == 2
     assert all('"owner":"somebody","km":1.5}' in text for text in cars)
 
     # A second run finds nothing, and writes nothing.
-    rows = everything(sql, *folders)
+    rows = everything(sql)
     assert (await erase(database)).version is None
-    again = everything(sql, *folders)
+    again = everything(sql)
     assert {n: t for n, t in again.items() if not n.startswith("outbox_jobs")} == {
         n: t for n, t in rows.items() if not n.startswith("outbox_jobs")
     }
@@ -273,7 +254,7 @@ async def test_no_copy_is_left_and_nothing_else_is_changed(
     # A repeat of an erased event is a duplicate, whatever its content; of another one it is not.
     for form in ("single", "plain"):
         with Writer(database, WriterSettings(form=form)) as writer:  # type: ignore[arg-type]
-            for event in (given.dead, given.waiting[0], given.archived[0]):
+            for event in (given.dead, given.waiting[0], given.sent[0]):
                 assert writer.write(event, on_duplicate="return").status == "duplicate"
                 changed = parse_event(event).data.replace(MARK, "else")
                 with pytest.raises(DuplicateEvent) as raised:
@@ -303,7 +284,7 @@ async def test_no_copy_is_left_and_nothing_else_is_changed(
 async def test_named_fields_go_and_the_rest_of_the_state_stays(
     database: Database, sql: psycopg.Connection[Any]
 ) -> None:
-    await fill(database, None)
+    await fill(database)
     with Writer(database) as writer:
         writer.write(new("Person/ann", name=MARK, city="Bonn", amount=1))
     done = await erase(database, "Person/ann", "name", "$.note.x", "actor", "by")
@@ -324,21 +305,20 @@ async def test_named_fields_go_and_the_rest_of_the_state_stays(
 async def test_a_dry_run_counts_and_changes_nothing(
     database: Database, sql: psycopg.Connection[Any]
 ) -> None:
-    await fill(database, None)
+    await fill(database)
     rows = everything(sql)
     done = await erase(database, dry_run=True)
     assert (done.events > 5, done.version, everything(sql)) == (True, None, rows)
 
 
 async def test_an_id_that_is_personal_gets_a_pseudonym_everywhere(
-    database: Database, sql: psycopg.Connection[Any], tmp_path: Path
+    database: Database, sql: psycopg.Connection[Any]
 ) -> None:
     person = "ann@example.com"
     with Writer(database) as writer:
         writer.write(new(f"Person/{person}", name=MARK))
         writer.write(new("Car/7", f"Person/{person}", km=1))
     await relay_all(database, MemorySink())
-    await archive(database, tmp_path)
     with Writer(database) as writer:
         writer.write(new(f"Person/{person}", name=MARK))
         writer.write(new("Car/7", f"Person/{person}", km=2))
@@ -347,20 +327,20 @@ async def test_an_id_that_is_personal_gets_a_pseudonym_everywhere(
     done = await erase(database, f"Person/{person}", ids=True)
     assert done.entity_id is not None
     # The messages of the notice keep the id until they are sent, since they tell whom.
-    left = {name for name, text in everything(sql, tmp_path).items() if person in text}
+    left = {name for name, text in everything(sql).items() if person in text}
     assert {name.split()[0] for name in left} == {"outbox"}
     rows = sql.execute(
         "SELECT DISTINCT event_id FROM outbox.outbox WHERE payload LIKE %s", (f"%{person}%",)
     ).fetchall()
     assert len(rows) == 1
     assert len(left) == 2
-    assert await findings_in(database, tmp_path) == []
+    assert await findings_in(database) == []
     sink = MemorySink()
     await relay_all(database, sink)
     (notice,) = [m for m in sink.messages if b"Person Erased" in m.payload]
     assert notice.key == f"Person/{person}"
     sql.execute("DELETE FROM outbox.outbox")
-    assert not any(person in text for text in everything(sql, tmp_path).values())
+    assert not any(person in text for text in everything(sql).values())
     versions = sql.execute(
         "SELECT entity_version FROM outbox.event_headers WHERE entity_id = %s", (done.entity_id,)
     ).fetchall()
@@ -368,7 +348,7 @@ async def test_an_id_that_is_personal_gets_a_pseudonym_everywhere(
     with Writer(database) as writer:
         assert writer.entity("Person", person) is None
         assert writer.write(new(f"Person/{person}", name="new")).entities[0].version == 1
-    assert await findings_in(database, tmp_path) == []
+    assert await findings_in(database) == []
 
 
 async def test_beside_writers_of_the_entity_what_is_older_than_the_notice_goes(
@@ -443,7 +423,7 @@ async def test_a_page_of_a_fill_that_was_read_before_an_erasure_is_read_again(
 async def test_what_verify_accepts_was_erased(
     database: Database, sql: psycopg.Connection[Any]
 ) -> None:
-    await fill(database, None)
+    await fill(database)
     await erase(database)
     sql.execute("UPDATE outbox.outbox_erasures SET finished_at = NULL")
     assert [each.fault for each in await findings_in(database)] == ["unfinished-erasure"]
@@ -467,7 +447,7 @@ async def test_an_erasure_is_finished_by_the_same_one_alone(
     database: Database, monkeypatch: pytest.MonkeyPatch, again: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(erase_module, "_EVENTS", 2)
-    await fill(database, None)
+    await fill(database)
     await interrupted(database, 2, "name")
     assert {each.fault for each in await findings_in(database)} == {"unfinished-erasure"}
     await erase(database, "Person/ann", *again)
@@ -486,7 +466,7 @@ async def test_an_interrupted_pseudonym_stays_the_same(
 ) -> None:
     """Another erasure of the id takes it, too, and erases what was written meanwhile."""
     monkeypatch.setattr(erase_module, "_EVENTS", 2)
-    await fill(database, None)
+    await fill(database)
     await interrupted(database, 2, ids=True)
     with Writer(database) as writer:
         writer.write(new("Person/ann", name=MARK))
@@ -503,7 +483,7 @@ async def test_erasures_of_an_id_that_were_interrupted_end_in_any_order(
     database: Database, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(erase_module, "_EVENTS", 2)
-    await fill(database, None)
+    await fill(database)
     for fields in ((), ("name",)):
         await interrupted(database, 2, *fields, ids=True)
         with Writer(database) as writer:
@@ -691,23 +671,23 @@ async def test_a_replay_that_commits_since_the_erasure_began_is_erased(
     assert await findings_in(database) == []
 
 
-async def test_an_archivist_may_erase_and_a_reader_may_verify(
-    database: Database, outbox_url: str, tmp_path: Path
+async def test_a_keeper_may_erase_and_a_reader_may_verify(
+    database: Database, outbox_url: str
 ) -> None:
-    await fill(database, tmp_path)
+    await fill(database)
     with made_roles(outbox_url) as roles:
         grant(database, roles)
-        archivist = Database(as_role(outbox_url, str(roles.archivist)))
-        assert (await erase(archivist)).events > 5
-        assert (await erase(archivist, ids=True)).entity_id is not None
+        keeper = Database(as_role(outbox_url, str(roles.keeper)))
+        assert (await erase(keeper)).events > 5
+        assert (await erase(keeper, ids=True)).entity_id is not None
         reader = Database(as_role(outbox_url, str(roles.reader)))
-        assert await findings_in(reader, tmp_path) == []
+        assert await findings_in(reader) == []
 
 
 async def test_a_job_at_work_and_an_unknown_entity_are_refused(database: Database) -> None:
     with pytest.raises(SettingsError, match="no event has touched entity Person/eve"):
         await erase(database, "Person/eve")
-    await fill(database, None)
+    await fill(database)
     async with Erasures(database) as first:
         run = first.erase("Person/ann", reason="")
         await anext(run)

@@ -174,10 +174,9 @@ async def test_what_jobs_have_done_is_told_although_messages_may_not_be_counted(
     proxy.refuse(None, sqlstate="42501", message="no", matching="dead_letter_times")
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(
-            """INSERT INTO outbox.outbox_jobs (name, store, epoch, expires_at, verb, archived,
-               erased, forgotten, archived_at, oldest_at) VALUES ('life', gen_random_uuid(), 3,
-               clock_timestamp(), 'archive', 70, 5, 0, clock_timestamp() - interval '90 s',
-               clock_timestamp() - interval '2 days')"""
+            """INSERT INTO outbox.outbox_jobs (name, epoch, expires_at, verb, erased, forgotten,
+               forgotten_at) VALUES ('life', 3,
+               clock_timestamp(), 'forget', 5, 70, clock_timestamp() - interval '90 s')"""
         )
 
     def told() -> list[LifeJobs]:
@@ -185,9 +184,8 @@ async def test_what_jobs_have_done_is_told_although_messages_may_not_be_counted(
 
     await until(lambda: told() != [])
     seen = told()[0]
-    assert (seen.archived, seen.erased) == (70, 5)
-    assert 90 <= (seen.complete_s or 0) < 120
-    assert 172_800 <= (seen.oldest_s or 0) < 172_900
+    assert (seen.forgotten, seen.erased) == (70, 5)
+    assert 90 <= (seen.forgotten_s or 0) < 120
 
 
 async def test_the_global_meter_provider_gets_the_facts_too(

@@ -1,8 +1,8 @@
-"""Events that are forgotten without an archive: which ones go, which stay, and what ends then."""
+"""Events that are forgotten: which ones go, which stay, and what ends then."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import anyio
@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from anyio import to_thread
 from tests.support.database_roles import as_role, made_roles
-from tests.support.operations.archived_events import archive, forget
+from tests.support.operations.forgotten_events import forget, later
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.given_up_messages import event, gathered, relay_all
 from tests.support.publisher.running_relays import count, running
@@ -20,6 +20,7 @@ from dsql_outbox.operations import Erasures, Messages, Operations, Retention, Se
 from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.operations.life import forget as forget_module
 from dsql_outbox.operations.life import old_events
+from dsql_outbox.operations.replay import StoredEvents
 from dsql_outbox.outbox import (
     Database,
     DuplicateEvent,
@@ -113,7 +114,7 @@ async def test_delivered_events_go_with_their_rows_and_what_a_row_names_stays(
     assert count(sql, "outbox_jobs") == 0
     done = await forget(database, before=CUT, reason="90 days")
 
-    assert (done.events, done.kept, done.files) == (6, 4, 0)
+    assert (done.events, done.kept) == (6, 4)
     assert stored(sql) == {replayed, dead, young, paused, behind}
     assert count(sql, "outbox_replays") == 1
     assert sql.execute("SELECT * FROM outbox.entities ORDER BY entity_id").fetchall() == states
@@ -131,7 +132,6 @@ async def test_no_id_is_left_out(
     database: Database,
     writer: Writer,
     sql: psycopg.Connection,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first and the last id that there can be, each on a page of its own."""
@@ -140,7 +140,7 @@ async def test_no_id_is_left_out(
     for each in ids:
         writer.write(Event.new("Moved", [Entity("Car", "a")], id=each))
     await relay_all(database, MemorySink())
-    assert (await archive(database, tmp_path, dry_run=True)).events == 3
+    assert (await forget(database, dry_run=True)).events == 3
     assert (await forget(database)).read == 3
     assert stored(sql) == set()
 
@@ -237,24 +237,62 @@ async def test_nothing_is_forgotten_while_a_target_opens_or_fills(
     assert count(sql, "business_events") == 1
 
 
-async def test_archived_events_are_not_left_out_unsaid(
-    database: Database, writer: Writer, sql: psycopg.Connection, tmp_path: Path
+async def test_no_event_is_forgotten_between_the_row_of_a_replay_and_its_commit(
+    database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old, young = (writer.write(event(c)).event_id for c in "ab")
+    one = writer.write(event()).event_id
     await relay_all(database, MemorySink())
-    age(sql, old)
-    await archive(database, tmp_path, CUT)
-    for dry_run in (True, False):
-        with pytest.raises(SettingsError, match=f"are archived in {tmp_path}: name all archives"):
-            await forget(database, dry_run=dry_run)
-    assert stored(sql) == {old, young}
-    assert count(sql, "outbox_operations") == 1
+    put, forgotten = StoredEvents.put, anyio.Event()
 
-    assert (await forget(database, before=OLD)).events == 0, "nothing as old is archived"
-    done = await forget(database, tmp_path)
-    assert (done.events, done.files, done.read) == (2, 1, 1)
-    assert stored(sql) == set()
-    assert await findings_in(database, tmp_path) == []
+    async def forget_all() -> None:
+        await forget(database)
+        forgotten.set()
+
+    async with anyio.create_task_group() as group:
+
+        async def put_slowly(*arguments: Any) -> None:
+            await put(*arguments)
+            group.start_soon(forget_all)
+            with anyio.move_on_after(1):  # it waits for us, and on DSQL one of us tries again
+                await forgotten.wait()
+
+        monkeypatch.setattr(StoredEvents, "put", put_slowly)
+        told = await replay(database, one)
+        await forgotten.wait()
+    assert stored(sql) == ({one} if told == [1] else set())
+    assert count(sql, "outbox") == len(stored(sql))
+
+
+async def test_two_jobs_exclude_each_other_and_the_slow_one_changes_nothing(
+    database: Database,
+    database_proxy: PostgresProxy,
+    writer: Writer,
+    sql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dsql_outbox.operations.life.job.LEASE", 1e6)
+    for name in "ab":
+        writer.write(event(name))
+    await relay_all(database, MemorySink())
+    monkeypatch.setattr(forget_module, "MAX_ROWS", 2)
+    async with Retention(Database(database_proxy.url)) as one, Retention(database) as two:
+        held, quick = database_proxy.hold(matching=BEFORE), two.forget(later())
+
+        async def slow() -> None:
+            with pytest.raises(JobRefused, match="another job has begun"):
+                await one.forget(later())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(slow)
+            await to_thread.run_sync(held.arrived)
+            sql.execute("UPDATE outbox.outbox_jobs SET expires_at = now() - interval '1 s'")
+            await anext(quick)
+            await to_thread.run_sync(held.release)
+        with pytest.raises(JobRefused, match=r"forget of .* runs; its lease ends in \d+ s"):
+            await forget(database)
+        await quick.aclose()
+    assert len(stored(sql)) == 1
+    assert sql.execute("SELECT forgotten FROM outbox.outbox_jobs").fetchall() == [(1,)]
 
 
 async def test_a_time_without_a_zone_and_missing_tables_are_refused(
@@ -303,7 +341,7 @@ async def test_what_a_forgotten_event_was_part_of_begins_later(
     async with Targets(database) as targets:
         fill = (await targets.add("lake", from_start=True)).fill
     assert fill is not None
-    assert (fill.messages, fill.without_bytes, fill.forgotten) == (3, 0, 4)
+    assert (fill.messages, fill.forgotten) == (3, 4)
     assert await findings_in(database) == []
 
 
@@ -320,7 +358,7 @@ async def test_erased_events_are_forgotten_with_the_notice_that_says_so(
     assert await findings_in(database) == []
 
 
-async def test_an_archivist_may_forget_and_an_operator_may_not(
+async def test_a_keeper_may_forget_and_an_operator_may_not(
     database: Database, outbox_url: str, writer: Writer, sql: psycopg.Connection
 ) -> None:
     one = writer.write(event()).event_id
@@ -332,7 +370,7 @@ async def test_an_archivist_may_forget_and_an_operator_may_not(
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             await forget(Database(as_role(outbox_url, str(roles.operator))))
         assert stored(sql) == {one}
-        assert (await forget(Database(as_role(outbox_url, str(roles.archivist))))).events == 1
+        assert (await forget(Database(as_role(outbox_url, str(roles.keeper))))).events == 1
 
 
 # --- beside everything else ------------------------------------------------------------

@@ -1,33 +1,25 @@
 """`Verifier` on a real database: what it accepts, and each fault that it names."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from random import Random
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import anyio
-import msgspec
 import psycopg
 import pytest
 from anyio import to_thread
-from tests.support.operations.archived_events import archive, forget
+from tests.support.operations.forgotten_events import forget
 from tests.support.outbox_databases import OutboxDatabases
 from tests.support.publisher.given_up_messages import gathered, relay_all
 
 from dsql_outbox.operations import Messages, Selection, Verifier
-from dsql_outbox.operations.life import archive as archive_module
 from dsql_outbox.operations.verification import verifier
 from dsql_outbox.operations.verification.finding import Finding
 from dsql_outbox.operations.verification.verifier import VerifyProgress
-from dsql_outbox.outbox import ArchiveError, Database, Entity, Event, JsonEvent
-from dsql_outbox.outbox.archive.archive_file import ArchiveFile
-from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
-from dsql_outbox.outbox.archive.place import open_place
+from dsql_outbox.outbox import Database, Entity, Event, JsonEvent
 from dsql_outbox.publisher import Rejected
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer, WriterSettings
@@ -133,32 +125,6 @@ def stored(filled: Stored) -> Iterator[Stored]:
     filled.put_back()
 
 
-@pytest.fixture(scope="module")
-def once_archived(
-    outbox_databases: OutboxDatabases, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Stored, Path]]:
-    """A database whose events are archived in four files, and their folder."""
-    folder = tmp_path_factory.mktemp("archive")
-    with (
-        outbox_databases.lent(16) as url,
-        psycopg.connect(url, autocommit=True) as sql,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        anyio.run(fill, Database(url), sql)
-        patch.setattr(archive_module, "MAX_ROWS", 8)
-        done = anyio.run(archive, Database(url), folder)
-        assert (done.events, done.files) == (8, 4)
-        yield Stored(url, sql), folder
-
-
-@pytest.fixture
-def archived(once_archived: tuple[Stored, Path], tmp_path: Path) -> Iterator[tuple[Stored, Path]]:
-    """The same, which a test may change."""
-    stored, folder = once_archived
-    yield stored, Path(shutil.copytree(folder, tmp_path, dirs_exist_ok=True))
-    stored.put_back()
-
-
 async def test_what_the_library_writes_has_no_fault(
     stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,12 +138,6 @@ async def test_what_the_library_writes_has_no_fault(
     )
 
 
-async def test_what_was_archived_has_no_fault(archived: tuple[Stored, Path]) -> None:
-    stored, folder = archived
-    findings, read = await found(stored.database, archive=str(folder))
-    assert (findings, read.files) == ([], 4)
-
-
 FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
     "a changed byte": (
         (
@@ -189,17 +149,6 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
     "bytes that are no event": (
         "UPDATE {s}.business_events SET event_data = '[]' WHERE id = '{4}'",
         {("unreadable", "business_events", "{4}")},
-    ),
-    "no bytes": (
-        (
-            "UPDATE {s}.business_events SET event_data = NULL WHERE id IN ('{4}', '{12}');"
-            "UPDATE {s}.outbox SET payload = NULL WHERE event_id IN ('{11}', '{12}')"
-        ),
-        {
-            ("missing-bytes", "business_events", "{4}"),
-            ("missing-bytes", "business_events", "{12}"),
-            ("other-payload", "outbox", "{12}"),
-        },
     ),
     "bytes of another event": (
         (
@@ -277,10 +226,6 @@ FAULTS: dict[str, tuple[str, set[tuple[str, str, str]]]] = {
     "another size of a header": (
         "UPDATE {s}.event_headers SET header_size = header_size + 1 WHERE entity_id = '3'",
         {("other-content", "event_headers", "Car/3@1")},
-    ),
-    "a header without bytes": (
-        "UPDATE {s}.event_headers SET header_data = NULL WHERE entity_id = '3'",
-        {("missing-bytes", "event_headers", "Car/3@1")},
     ),
     "a gap": (
         (
@@ -503,228 +448,6 @@ async def test_a_fault_is_named_and_nothing_else(stored: Stored, name: str) -> N
     assert not any('"km"' in each.text for each in findings)
 
 
-def _cut(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    del sql
-    os.truncate(folder / facts.file, facts.file_size - 7)
-
-
-def _change_byte(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    del sql
-    data = bytearray((folder / facts.file).read_bytes())
-    data[facts.file_size // 2] ^= 1
-    (folder / facts.file).write_bytes(data)
-
-
-def _lose(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    del sql
-    (folder / facts.file).unlink()
-
-
-def _change_manifest(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    del sql
-    text = (folder / facts.manifest).read_text()
-    (folder / facts.manifest).write_text(text.replace(str(facts.first_id), str(facts.last_id)))
-
-
-def _flip_manifest(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    del sql
-    data = bytearray((folder / facts.manifest).read_bytes())
-    data[data.index(b".jsonl")] ^= 0x80
-    (folder / facts.manifest).write_bytes(data)
-
-
-def _other_store(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    ((store,),) = sql.execute("SELECT store FROM outbox.outbox_jobs")
-    text = (folder / facts.manifest).read_text()
-    (folder / facts.manifest).write_text(text.replace(str(store), str(uuid4())))
-
-
-def _lose_row(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    del folder
-    sql.execute("DELETE FROM outbox.event_headers WHERE event_id = %s", (facts.first_id,))
-    sql.execute("DELETE FROM outbox.business_events WHERE id = %s", (facts.first_id,))
-
-
-def _change_event(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    _change_first(folder, facts, sql, lambda it: {"event": it.event.replace('"km":', '"km":1')})
-
-
-def _change_fingerprints(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    """Of the first event in the file, and of the last one in its row."""
-    _change_first(folder, facts, sql, lambda it: {"fingerprint": it.fingerprint[::-1]})
-    sql.execute(
-        "UPDATE outbox.business_events SET fingerprint = '' WHERE id = %s", (facts.last_id,)
-    )
-
-
-def _change_id(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    """Let the bytes of the first event be those of the last one, in the file and in its row."""
-    last = facts.read(open_place(str(folder)))[-1]
-    others = ("event", "fingerprint", "header_data")
-    _change_first(folder, facts, sql, lambda _: {name: getattr(last, name) for name in others})
-    sql.execute(
-        "UPDATE outbox.business_events SET fingerprint = decode(%s, 'hex') WHERE id = %s",
-        (last.fingerprint, facts.first_id),
-    )
-
-
-def _ruin_event(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    _change_first(folder, facts, sql, lambda _: {"event": "[]"})
-
-
-def _change_header(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    _change_first(folder, facts, sql, lambda it: {"header_data": ("{}", *it.header_data[1:])})
-
-
-def _change_touches(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    _change_first(folder, facts, sql, lambda it: {"touches": it.touches + " "})
-
-
-def _change_first(
-    folder: Path,
-    facts: ArchiveFile,
-    sql: psycopg.Connection[Any],
-    changes: Callable[[ArchivedEvent], dict[str, Any]],
-) -> None:
-    """As a program that knows the form of a file and its row."""
-    place = open_place(str(folder))
-    first, *others = facts.read(place)
-    first = msgspec.structs.replace(first, **changes(first))
-    new, data = ArchiveFile.of(facts.number, facts.file, [first, *others])
-    ((store,),) = sql.execute("SELECT store FROM outbox.outbox_jobs")
-    new.write(place, store, data)
-    sql.execute(
-        "UPDATE outbox.outbox_archives SET file_size = %s, sha256 = %s, content_sha256 = %s"
-        " WHERE number = %s",
-        (new.file_size, new.sha256, new.content_sha256, new.number),
-    )
-
-
-def _forget_file(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    del folder
-    sql.execute("DELETE FROM outbox.outbox_archives WHERE number = %s", (facts.number,))
-
-
-def _exchange(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    """Let an event name another file, and one of that file this one."""
-    del folder
-    sql.execute(
-        "UPDATE outbox.business_events b SET archive = CASE archive WHEN %(number)s THEN"
-        " (SELECT min(number) FROM outbox.outbox_archives WHERE number <> %(number)s)"
-        " ELSE %(number)s END WHERE id IN (SELECT first_id FROM outbox.outbox_archives"
-        " WHERE number = %(number)s OR number ="
-        " (SELECT min(number) FROM outbox.outbox_archives WHERE number <> %(number)s))",
-        {"number": facts.number},
-    )
-
-
-def _change_state(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    del folder, facts
-    sql.execute(
-        "UPDATE outbox.entities SET entity_data = '{\"v\": 999}'"
-        " WHERE entity_id = 'ann' AND entity_type = 'Person'"
-    )
-
-
-def _change_columns(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    """Columns that only the file knows, of the last event in it."""
-    del folder
-    sql.execute(
-        "UPDATE outbox.business_events SET event_size = 7, saved_date = '2020-01-01' WHERE id = %s",
-        (facts.last_id,),
-    )
-
-
-def _put_back(folder: Path, facts: ArchiveFile, sql: psycopg.Connection[Any]) -> None:
-    """Bytes of events that are in the file."""
-    del folder
-    sql.execute(
-        "UPDATE outbox.event_headers SET header_data = '{}'"
-        " WHERE event_id = %s AND entity_id = '1'",
-        (facts.first_id,),
-    )
-    sql.execute("UPDATE outbox.business_events SET headers = '{}' WHERE id = %s", (facts.last_id,))
-
-
-IN_ROWS = {"a missing row", "an unknown file", "bytes that are in the file, too"}
-"""The faults that are seen without the files, too."""
-ARCHIVE_FAULTS = {
-    "a cut file": (_cut, {("missing-file", "outbox_archives", "FILE")}),
-    "a changed byte": (_change_byte, {("missing-file", "outbox_archives", "FILE")}),
-    "a missing file": (_lose, {("missing-file", "outbox_archives", "FILE")}),
-    "another manifest": (_change_manifest, {("other-file", "outbox_archives", "FILE")}),
-    "a flipped bit": (_flip_manifest, {("missing-file", "outbox_archives", "FILE")}),
-    "another outbox": (_other_store, {("other-file", "outbox_archives", "FILE")}),
-    "exchanged events": (
-        _exchange,
-        {
-            ("other-file", "outbox_archives", "FILE"),
-            ("other-file", "outbox_archives", "OTHER"),
-        },
-    ),
-    "no event": (_ruin_event, {("unreadable", "business_events", str(IDS[1]))}),
-    "another header": (_change_header, {("other-content", "event_headers", "Car/1@2")}),
-    "other touches": (_change_touches, {("other-content", "business_events", str(IDS[1]))}),
-    "a missing row": (
-        _lose_row,
-        {
-            ("other-file", "outbox_archives", "FILE"),
-            ("gap", "event_headers", "Car/1@3"),
-            ("gap", "event_headers", "Person/ann@2"),
-            ("gap", "event_headers", "Person/bob@2"),
-        },
-    ),
-    "other fingerprints": (
-        _change_fingerprints,
-        {
-            ("changed-bytes", "business_events", str(IDS[1])),
-            ("changed-bytes", "business_events", str(IDS[2])),
-        },
-    ),
-    "bytes of another event": (_change_id, {("other-content", "business_events", str(IDS[1]))}),
-    "another content": (_change_event, {("changed-bytes", "business_events", str(IDS[1]))}),
-    "another state": (_change_state, {("other-state", "entities", "Person/ann")}),
-    "other columns": (
-        _change_columns,
-        {("other-content", "business_events", str(IDS[2]))},
-    ),
-    "bytes that are in the file, too": (
-        _put_back,
-        {
-            ("other-content", "business_events", str(IDS[2])),
-            ("other-content", "event_headers", "Car/1@2"),
-        },
-    ),
-    "an unknown file": (_forget_file, {("missing-file", "business_events", "NUMBER")}),
-}
-
-
-@pytest.mark.client
-@pytest.mark.parametrize("name", ARCHIVE_FAULTS)
-async def test_a_fault_of_an_archive_is_named_and_nothing_else(
-    archived: tuple[Stored, Path], name: str
-) -> None:
-    plant, wanted = ARCHIVE_FAULTS[name]
-    stored, folder = archived
-    columns = ", ".join(ArchiveFile.__struct_fields__)
-    rows = stored.sql.execute(
-        f"SELECT {columns} FROM outbox.outbox_archives ORDER BY number".encode()
-    )
-    files = [ArchiveFile.from_columns(row) for row in rows]
-    (facts,) = (each for each in files if each.first_id == IDS[1])
-    other = next(each.file for each in files if each is not facts)
-    plant(folder, facts, stored.sql)
-    findings, _ = await found(stored.database, archive=str(folder))
-    in_rows, _ = await found(stored.database)
-    names = {"FILE": facts.file, "NUMBER": str(facts.number), "OTHER": other}
-    wanted = {(fault, table, names.get(key, key)) for fault, table, key in wanted}
-    assert {(each.fault, each.table, each.key) for each in findings} == wanted
-    assert {(each.fault, each.table, each.key) for each in in_rows} == (
-        wanted if name in IN_ROWS else set()
-    )
-    assert not any('"km"' in each.text for each in findings)
-
-
 def _key(finding: Finding) -> str:
     """The key; of a message, a letter or a replay only the event, as the rest varies."""
     if finding.table == "outbox":
@@ -749,62 +472,22 @@ async def test_bytes_of_events_that_were_saved_earlier_are_not_read(stored: Stor
     assert [each.fault for each in findings] == ["unreadable"]
 
 
-@pytest.mark.parametrize("act", ["begins", "ends", "has moved events", None])
-async def test_the_events_of_a_file_are_counted_if_no_job_runs_meanwhile(
-    archived: tuple[Stored, Path], act: str | None
-) -> None:
-    stored, _ = archived
-    jobs = "UPDATE outbox.outbox_jobs SET "
-    if act == "ends":
-        stored.sql.execute(jobs + "owner = 'a'")
-    stored.sql.execute("UPDATE outbox.business_events SET archive = 77 WHERE id = %s", (IDS[1],))
-    stored.sql.execute("DELETE FROM outbox.entities WHERE entity_id = '1'")
-    seen: list[str] = []
-    async with Verifier(stored.database) as tool, aclosing(tool.verify()) as run:
-        async for finding in run:
-            seen.append(finding.fault)
-            if finding.fault == "missing-entity" and act is not None:
-                does = {"begins": "owner = 'a'", "ends": "owner = NULL"}
-                stored.sql.execute((jobs + does.get(act, "archived = archived + 1")).encode())
-    counted = [] if act else ["other-file", "missing-file"]
-    assert seen == ["missing-entity", *counted]
-
-
-@pytest.mark.parametrize("is_gone", [True, False])
-async def test_a_file_that_a_job_replaces_meanwhile_is_none_of_the_files(
-    archived: tuple[Stored, Path], monkeypatch: pytest.MonkeyPatch, *, is_gone: bool
-) -> None:
-    stored, folder = archived
-
-    def read_manifest(place: Any, file: str) -> Any:
-        stored.sql.execute(
-            "UPDATE outbox.outbox_archives SET file = file || '.new' WHERE file = %s", (file,)
-        )
-        if is_gone:
-            raise ArchiveError(file, place.name, "it is not there")
-        return uuid4(), None
-
-    monkeypatch.setattr(verifier, "read_manifest", read_manifest)
-    findings, read = await found(stored.database, archive=str(folder))
-    assert (findings, read.files) == ([], 4)
-
-
 @pytest.mark.parametrize(
     ("verb", "owner", "seconds", "is_named"),
     [
         ("erase", "a", 60, False),
         ("erase", "a", -60, True),
         ("erase", None, 60, True),
-        ("archive", "a", 60, True),
+        ("forget", "a", 60, True),
     ],
 )
 async def test_an_erasure_is_unfinished_unless_its_job_runs(
-    archived: tuple[Stored, Path], verb: str, owner: str | None, seconds: int, *, is_named: bool
+    stored: Stored, verb: str, owner: str | None, seconds: int, *, is_named: bool
 ) -> None:
-    stored, _ = archived
     stored.sql.execute("UPDATE outbox.outbox_erasures SET finished_at = NULL")
     stored.sql.execute(
-        "UPDATE outbox.outbox_jobs SET verb = %s, owner = %s, expires_at = now() + %s",
+        "INSERT INTO outbox.outbox_jobs (name, verb, owner, expires_at, epoch, erased, forgotten)"
+        " VALUES ('life', %s, %s, now() + %s, 1, 0, 0)",
         (verb, owner, timedelta(seconds=seconds)),
     )
     findings, _ = await found(stored.database)
@@ -812,9 +495,7 @@ async def test_an_erasure_is_unfinished_unless_its_job_runs(
 
 
 @pytest.mark.client
-async def test_events_that_were_forgotten_are_not_missed_and_others_are(
-    stored: Stored, tmp_path: Path
-) -> None:
+async def test_events_that_were_forgotten_are_not_missed_and_others_are(stored: Stored) -> None:
     """Of some entities the first events are forgotten, or some in between, or the last."""
     old = [*IDS[:6], *IDS[7:10]]
     for change in (
@@ -824,10 +505,9 @@ async def test_events_that_were_forgotten_are_not_missed_and_others_are(
     ):
         stored.sql.execute(f"UPDATE outbox.{change} = ANY(%s)".encode(), (old,))
     before = datetime(2021, 1, 1, tzinfo=UTC)
-    await archive(stored.database, tmp_path)
-    done = await forget(stored.database, tmp_path, before=before)
+    done = await forget(stored.database, before=before)
     assert (done.events, done.kept) == (7, 2)
-    findings, read = await found(stored.database, archive=str(tmp_path))
+    findings, read = await found(stored.database)
     assert (findings, read.events) == ([], 6)
 
     stored.sql.execute(

@@ -1,6 +1,5 @@
 """`Verifier` beside everything that changes rows: what is right is never reported."""
 
-from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -9,14 +8,14 @@ import anyio
 import psycopg
 import pytest
 from anyio import to_thread
-from tests.support.operations.archived_events import archive, forget
+from tests.support.operations.forgotten_events import forget
 from tests.support.publisher.given_up_messages import gathered, relay_all
 from tests.support.verified import findings_in
 
 from dsql_outbox.operations import Erasures, Messages, Selection, Targets
 from dsql_outbox.operations import fills as fills_module
-from dsql_outbox.operations.life import archive as archive_module
 from dsql_outbox.operations.life import erase as erase_module
+from dsql_outbox.operations.life import forget as forget_module
 from dsql_outbox.operations.verification import verifier
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.outbox.errors import JobRefused, SettingsError
@@ -35,11 +34,10 @@ TURNS = 25
 class Life:
     """What changes rows, in an order that a seed chooses, beside a run of `verify`."""
 
-    def __init__(self, database: Database, sql: psycopg.Connection[Any], folder: Path) -> None:
+    def __init__(self, database: Database, sql: psycopg.Connection[Any], seed: int) -> None:
         self.database = database
         self.sql = sql
-        self.folder = str(folder)
-        self.random = Random(folder.name)
+        self.random = Random(seed)
         self.ids: list[UUID] = []
         self.targets = 0
 
@@ -71,17 +69,14 @@ class Life:
     async def replay(self) -> None:
         ids = Selection(ids=tuple(self.random.sample(self.ids, min(9, len(self.ids)))))
         async with Messages(self.database) as tool:
-            await gathered(tool.replay(ids, archive=self.folder))
+            await gathered(tool.replay(ids))
 
     async def retry(self) -> None:
         async with Messages(self.database) as tool:
-            await gathered(tool.retry(archive=self.folder))
-
-    async def archive(self) -> None:
-        await archive(self.database, self.folder, self.some_time())
+            await gathered(tool.retry())
 
     async def forget(self) -> None:
-        await forget(self.database, self.folder, before=self.some_time())
+        await forget(self.database, before=self.some_time())
 
     async def erase(self) -> None:
         await self.erased(ids=False)
@@ -93,14 +88,14 @@ class Life:
         entity = f"{self.random.choice(('Car', 'Person'))}/{self.random.randrange(4)}"
         fields = None if self.random.random() < 0.5 else ["name"]
         async with Erasures(self.database) as tool:
-            await tool.erase(entity, fields, ids=ids, reason="r", archive=self.folder)
+            await tool.erase(entity, fields, ids=ids, reason="r")
 
     async def fill(self) -> None:
         self.targets += 1
         types = ["Car"] if self.targets % 2 else None
         async with Targets(self.database) as tool:
             name = f"t{self.targets}"
-            await tool.add(name, types=types, from_start=True, archive=self.folder)
+            await tool.add(name, types=types, from_start=True)
             if self.targets > 2:
                 await tool.drop(f"t{self.targets - 2}")
 
@@ -115,7 +110,7 @@ class Life:
     async def live(self, turns: int) -> None:
         """Do `turns` things one after the other."""
         verbs = [self.write, self.write, self.write]
-        verbs += [self.relay, self.relay, self.replay, self.retry, self.archive, self.forget]
+        verbs += [self.relay, self.relay, self.replay, self.retry, self.forget]
         verbs += [self.erase, self.rename, self.fill]
         for _ in range(turns):
             try:
@@ -129,7 +124,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of few rows, so that much happens between two of them."""
     for name, rows in (("EVENT", 7), ("TOUCH", 5), ("HEADER", 11), ("OTHER", 3)):
         monkeypatch.setattr(verifier, f"{name}_ROWS", rows)
-    monkeypatch.setattr(archive_module, "MAX_ROWS", 40)
+    monkeypatch.setattr(forget_module, "MAX_ROWS", 40)
     monkeypatch.setattr(erase_module, "_EVENTS", 2)
     monkeypatch.setattr(fills_module, "PAGE_ROWS", 7)
 
@@ -139,17 +134,14 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.usefixtures("small_pages")
 async def test_beside_everything_nothing_is_reported(
-    database: Database, outbox_url: str, tmp_path: Path, seed: int
+    database: Database, outbox_url: str, seed: int
 ) -> None:
-    folder = tmp_path / f"archive{seed}"
     with psycopg.connect(outbox_url, autocommit=True) as sql:
-        lives = [Life(database, sql, folder) for _ in range(2)]
-        lives[1].random.seed(seed)
+        lives = [Life(database, sql, 100 + seed), Life(database, sql, seed)]
         await lives[0].write()
         await lives[1].write()
-        await lives[0].archive()
         living = len(lives)
-        runs = [await findings_in(database, folder)]
+        runs = [await findings_in(database)]
 
         async def live(life: Life) -> None:
             nonlocal living
@@ -160,7 +152,7 @@ async def test_beside_everything_nothing_is_reported(
             for life in lives:
                 group.start_soon(live, life)
             while living:
-                runs.append(await findings_in(database, folder))
-        runs.append(await findings_in(database, folder))
+                runs.append(await findings_in(database))
+        runs.append(await findings_in(database))
     assert [found for found in runs if found] == []
     assert len(runs) > 2

@@ -41,8 +41,6 @@ INSERT INTO outbox.event_headers SELECT 'Person', 'P-1', n, {ID}, '', '', now(),
 FROM generate_series(1, {ROWS}) AS n;
 INSERT INTO outbox.outbox_replays SELECT {ID}, 1, n, '', '', now()
 FROM generate_series(1, {ROWS}) AS n;
-INSERT INTO outbox.outbox_archives SELECT 1, '', '', 1, {ID}, {ID}, now(), now(), 1, '', '', now()
-FROM generate_series(1, 1) AS n;
 ANALYZE
 """
 
@@ -72,7 +70,6 @@ OF_EVENTS: Mapping[str, object] = {
     **PERSON,
     "event_ids": IDS,
     "before": EMPTY,
-    "sizes": VERSIONS,
     "data": OBJECTS,
     "headers": OBJECTS,
     "touches": OBJECTS,
@@ -85,27 +82,20 @@ REQUEUED = {
     "positions": plain_array(n + ROWS for n in NUMBERS),
     "previous_positions": plain_array([0] * KEYS),
     "headers": OBJECTS,
-    "payloads": EMPTY,
 }
 ALL_SHARDS = {"first_shard": 0, "last_shard": 1023}
 FIRST = "00000000-0000-0000-0000-000000000000"
 PAGE: Mapping[str, object] = {"rows": KEYS, "forgotten_before": None}
 ASKED: dict[str, Mapping[str, object]] = {
-    "archive_events": {"event_ids": IDS},
-    "archived_events": {"event_ids": IDS},
-    "archive_headers": {**KEYS_OF_HEADERS, "numbers": plain_array(NUMBERS)},
-    "archive_take": {"event_ids": IDS, "fingerprints": array_literal([""] * KEYS), "number": 1},
-    "archive_strip": KEYS_OF_HEADERS,
     "erase_stream": {**PERSON, "after": ROWS // 2, "before": ROWS, "rows": KEYS},
     "erase_events": {"event_ids": IDS},
     "erase_messages": {"event_ids": IDS},
     "erase_letters": {"event_ids": IDS},
     "erase_events_change": OF_EVENTS,
-    "erase_archived_change": OF_EVENTS,
     "erase_headers_change": {**KEYS_OF_HEADERS, "data": OBJECTS},
     "erase_headers_move": OF_PERSON,
     "erase_headers_delete": OF_PERSON,
-    "erase_messages_change": {**PERSON, **MESSAGES, "headers": OBJECTS, "payloads": EMPTY},
+    "erase_messages_change": {**PERSON, **MESSAGES, "headers": OBJECTS},
     "erase_notice_keep": {**MESSAGES, "data": ""},
     "erase_errors_change": {**MESSAGES, "error": ""},
     "erase_letters_change": {
@@ -126,16 +116,15 @@ ASKED: dict[str, Mapping[str, object]] = {
     "events_present": {"ids": IDS},
     "replay_candidates": {"event_ids": IDS, "target": "default"},
     "letter_find": {**Selection().parameters(), **ALL_SHARDS, "event_ids": IDS},
-    "fill_insert": {"event_ids": IDS, "headers": OBJECTS, "payloads": EMPTY, "first": 1024},
+    "fill_insert": {"event_ids": IDS, "headers": OBJECTS, "first": 1024},
     "letter_requeue": {**REQUEUED, "died_ats": DIED_AT},
     "replay_requeue": {**REQUEUED, "target": "default"},
     "failure_find": MESSAGES,
     "waiting_find": {**Selection().parameters(), **ALL_SHARDS, "event_ids": IDS},
-    "archive_named": {"event_ids": IDS},
-    "forget_events": {"event_ids": IDS, "number": 1},
+    "forget_named": {"event_ids": IDS},
+    "forget_events": {"event_ids": IDS},
     "forget_headers": KEYS_OF_HEADERS,
     "forget_replays": {"event_ids": IDS},
-    "verify_archived": {"event_ids": IDS},
     "verify_touches": {
         "numbers": plain_array(NUMBERS),
         "entity_types": TYPES,
@@ -143,7 +132,7 @@ ASKED: dict[str, Mapping[str, object]] = {
         "versions": VERSIONS,
         "event_ids": IDS,
     },
-    "archive_scan": {"first": FIRST, "before": datetime.now(UTC), "rows": KEYS},
+    "forget_scan": {"first": FIRST, "before": datetime.now(UTC), "rows": KEYS},
     "verify_letters": {"event_id": FIRST, "died_at": "epoch", "rows": KEYS},
     "verify_replays": {"event_id": FIRST, "number": 0, "rows": KEYS},
     "verify_events": {"first": FIRST, "rows": KEYS, "bytes": 1 << 20, "since": None},

@@ -41,7 +41,6 @@ ALLOWED = {
         "outbox_backlog": "SELECT",
         "outbox_leases": "SELECT",
         "outbox_targets": "SELECT",
-        "outbox_archives": "SELECT",
     },
     "publisher": {
         "outbox": "SELECT DELETE",
@@ -72,11 +71,10 @@ ALLOWED = {
         "dead_letters": "SELECT INSERT DELETE",
         "outbox_replays": "SELECT INSERT",
         "outbox_operations": "SELECT INSERT",
-        "outbox_archives": "SELECT",
         "outbox_erasures": "SELECT",
         "outbox_jobs": "SELECT",
     },
-    "archivist": {
+    "keeper": {
         "business_events": "SELECT INSERT UPDATE DELETE",
         "event_headers": "SELECT INSERT UPDATE DELETE",
         "entities": "SELECT INSERT UPDATE DELETE",
@@ -88,7 +86,6 @@ ALLOWED = {
         "dead_letters": "SELECT UPDATE",
         "outbox_replays": "SELECT DELETE",
         "outbox_operations": "INSERT",
-        "outbox_archives": "SELECT INSERT UPDATE DELETE",
         "outbox_erasures": "SELECT INSERT UPDATE",
         "outbox_jobs": "SELECT INSERT UPDATE",
     },
@@ -111,7 +108,6 @@ ALLOWED = {
         "dead_letters": "SELECT",
         "outbox_replays": "SELECT",
         "outbox_operations": "SELECT",
-        "outbox_archives": "SELECT",
         "outbox_erasures": "SELECT",
         "outbox_jobs": "SELECT",
     },
@@ -121,18 +117,17 @@ ALLOWED = {
 WHO_RUNS = {
     "writer": (
         *("backlog_age", "entity_state", "event_find"),
-        *("archived_events", "event_guard", "event_stream", "event_write", "plain"),
+        *("event_guard", "event_stream", "event_write", "plain"),
         *("doorbell_ring", "write_layout"),
     ),
     "publisher": (
         *("failure", "lease", "outbox", "publisher", "shard_count", "shard_list"),
-        *("status_archive", "stuck_counts", "target_known", "topic_list"),
+        *("status_jobs", "stuck_counts", "target_known", "topic_list"),
     ),
     "operator": (
         *("dead", "entity_version", "failure_behind", "failure_forget"),
         *("failure_page", "fill", "letter", "migrations_recorded", "outbox_bury"),
-        *("archive_named_file", "archive_page", "archived_events", "event_lock", "job_row"),
-        *("operation", "record_payload"),
+        *("event_lock", "operation", "record_payload"),
         *("replay", "rights_granted", "rights_present", "roles_acting", "roles_present"),
         *("roles_publishing", "roles_reached", "rows_estimate", "subject_events"),
         *(
@@ -145,13 +140,13 @@ WHO_RUNS = {
         ),
         *("target_", "topic", "transactions", "verify", "waiting"),
     ),
-    "archivist": (
-        *("archive", "entity_state", "eras", "event_find", "event_lock", "event_write", "forget"),
+    "keeper": (
+        *("entity_state", "eras", "event_find", "event_lock", "event_write", "forget"),
         *("job", "operation_record", "plain", "rows_estimate", "verify", "write_layout"),
     ),
     "consumer": ("inbox",),
     "reader": (
-        *("archive_named_file", "archive_page", "failure_page", "job_row"),
+        "failure_page",
         *("events_newest", "letter_find", "letter_groups", "letter_page", "waiting_newest"),
         *("operation_page", "record", "rights_present", "roles_publishing"),
         *("shards_orphaned", "status", "subject_events"),

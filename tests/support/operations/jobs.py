@@ -2,10 +2,9 @@
 
 import re
 import signal
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, LiteralString
 from uuid import UUID
 
@@ -28,7 +27,7 @@ _FIRST: Final = 101
 _HELD: LiteralString = "'00000000-0000-0000-0000-000000000067'"  # the third, of the second page
 _GOING_ON: Final = re.compile(r"the same command(?: with (?P<more>--\S+ \S+))?")
 
-Prepare = Callable[[str, psycopg.Connection[Any], Path], None]
+Prepare = Callable[[str, psycopg.Connection[Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,29 +79,21 @@ def _write(url: str, *numbers: int) -> None:
             writer.write(each)
 
 
-def _waiting(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
+def _waiting(url: str, sql: psycopg.Connection[Any]) -> None:
     """Six events of one entity, whose messages wait."""
-    del sql, folder
+    del sql
     _write(url, *range(_FIRST, _FIRST + EVENTS))
 
 
-def _sent(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
-    _waiting(url, sql, folder)
+def _sent(url: str, sql: psycopg.Connection[Any]) -> None:
+    _waiting(url, sql)
     sql.execute("DELETE FROM outbox.outbox")
 
 
-def _archived(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
-    """In three files."""
-    _sent(url, sql, folder)
-    words = ("archive", "--before", "0s", "--to", folder, *_WITHOUT_RESTS, "--database", url)
-    done = run(*words, program=PROGRAM)
-    assert done.code == 0, done.err
-
-
-def _filling(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
+def _filling(url: str, sql: psycopg.Connection[Any]) -> None:
     """A target that has got two earlier events, whose fill was left then."""
     _write(url, 1, 2)
-    _waiting(url, sql, folder)
+    _waiting(url, sql)
 
     async def begin() -> None:
         async with Targets(Database(url)) as targets:
@@ -115,16 +106,16 @@ def _filling(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
         anyio.run(begin)
 
 
-def _failing(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
-    _waiting(url, sql, folder)
+def _failing(url: str, sql: psycopg.Connection[Any]) -> None:
+    _waiting(url, sql)
     sql.execute(
         "INSERT INTO outbox.outbox_failures"
         " SELECT shard, position, event_id, 1, 'no', 'infinity' FROM outbox.outbox"
     )
 
 
-def _dead(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
-    _waiting(url, sql, folder)
+def _dead(url: str, sql: psycopg.Connection[Any]) -> None:
+    _waiting(url, sql)
     sql.execute(
         "INSERT INTO outbox.dead_letters"
         " SELECT event_id, now() - subject_version * '1 s'::interval, shard, position,"
@@ -134,18 +125,18 @@ def _dead(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
     sql.execute("DELETE FROM outbox.outbox")
 
 
-def _replayed(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
+def _replayed(url: str, sql: psycopg.Connection[Any]) -> None:
     """Dead letters, and replays in the table that is verified after them."""
-    _dead(url, sql, folder)
+    _dead(url, sql)
     sql.execute(
         "INSERT INTO outbox.outbox_replays"
         " SELECT id, 1, position + 1, '', 'me', now() FROM outbox.business_events"
     )
 
 
-def _handled(url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
+def _handled(url: str, sql: psycopg.Connection[Any]) -> None:
     """Six messages in the inbox of a consumer."""
-    del url, folder
+    del url
     sql.execute(
         "INSERT INTO outbox.inbox SELECT 'mailer', '', 'm' || n, gen_random_uuid(),"
         " now() - interval '60 d' FROM generate_series(1, 6) AS n"
@@ -160,31 +151,9 @@ _LETTERS_DONE: LiteralString = "SELECT 6 - count(*) FROM outbox.dead_letters"
 
 JOBS: Final = [
     Job(
-        name="archive",
-        words=("archive", "--before", "0s", "--to", "FOLDER", *_WITHOUT_RESTS),
-        prepare=_sent,
-        hold=_HOLD_EVENT,
-        done="SELECT count(*) FROM outbox.business_events WHERE archive IS NOT NULL",
-        text_when_held="2 events of .* archived in 1 file",
-        text_when_stopped="4 events of .* archived in 2 files",
-        count_when_held=("events", 2),
-        count_when_stopped=("events", 4),
-    ),
-    Job(
-        name="forget stored",
+        name="forget",
         words=("forget", "--before", "0s", "--yes", *_WITHOUT_RESTS),
         prepare=_sent,
-        hold=_HOLD_EVENT,
-        done="SELECT 6 - count(*) FROM outbox.business_events",
-        text_when_held="2 events forgotten",
-        text_when_stopped="4 events forgotten",
-        count_when_held=("events", 2),
-        count_when_stopped=("events", 4),
-    ),
-    Job(
-        name="forget",
-        words=("forget", "--before", "0s", "--archive", "FOLDER", "--yes", *_WITHOUT_RESTS),
-        prepare=_archived,
         hold=_HOLD_EVENT,
         done="SELECT 6 - count(*) FROM outbox.business_events",
         text_when_held="2 events forgotten",
@@ -306,23 +275,19 @@ _LEASES_END: LiteralString = (
 class JobRun:
     """A job with its six events in a database; `sql` is the test's session there."""
 
-    def __init__(self, job: Job, url: str, sql: psycopg.Connection[Any], folder: Path) -> None:
+    def __init__(self, job: Job, url: str, sql: psycopg.Connection[Any]) -> None:
         self.job = job
         self.url = url
         self._sql = sql
-        self.folder = folder / "archive"
-        job.prepare(url, sql, self.folder)
+        job.prepare(url, sql)
 
     def words(self, *more: str, url: str | None = None) -> Sequence[str]:
         """The words of the command, with more of them."""
-        words = [str(self.folder) if word == "FOLDER" else word for word in self.job.words]
-        return [*words, *more, "--database", url or self.url]
+        return [*self.job.words, *more, "--database", url or self.url]
 
-    def start(
-        self, *more: str, url: str | None = None, env: Mapping[str, str] | None = None
-    ) -> Command:
+    def start(self, *more: str, url: str | None = None) -> Command:
         """The command, at work."""
-        return Command(*self.words(*more, url=url), program=PROGRAM, env=env)
+        return Command(*self.words(*more, url=url), program=PROGRAM)
 
     def run(self, *more: str) -> Finished:
         """The command, at its end."""
@@ -371,10 +336,9 @@ class JobRun:
         return int(row[0])
 
     def assert_complete(self) -> None:
-        """Fail unless all is done, and all tables and files agree."""
+        """Fail unless all is done, and all tables agree."""
         assert self.done == self.job.done_in_the_end
-        places = [self.folder] if self.folder.exists() else []
-        found = anyio.run(findings_in, self.url, *places)
+        found = anyio.run(findings_in, self.url)
         assert found == [], found
 
 

@@ -4,13 +4,9 @@ Where standard error is no terminal, it shows the progress of a job at once, and
 seconds.
 """
 
-import os
-import signal
-import sys
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from inspect import unwrap
-from itertools import count
 from typing import Final
 from unittest.mock import patch
 
@@ -23,15 +19,8 @@ PROGRAM: Final = ("-m", "tests.support.operations.small_jobs")
 PAGE: Final = 2
 """Events of one transaction."""
 
-DIES_AT: Final = "SMALL_JOBS_DIES_AT"
-"""In the environment: the number of the action on a file before which it kills itself."""
-
-DIES_IN: Final = "SMALL_JOBS_DIES_IN"
-"""In the environment: the folder of these files."""
-
 _EVENT: Final = 2  # rows that a job changes for an event of one entity
 _SIZES: Final[Mapping[str, int]] = {
-    "operations.life.archive.MAX_ROWS": PAGE * _EVENT,
     "operations.life.old_events._PAGE": 2 * PAGE,
     "operations.life.erase._EVENTS": PAGE,
     "operations.life.forget.MAX_ROWS": PAGE * _EVENT,
@@ -49,7 +38,6 @@ _SIZES: Final[Mapping[str, int]] = {
     "inbox.pruning.PAGE": PAGE,
 }
 _MOMENT: Final = 0.02  # seconds
-_ACTIONS: Final = ("open", "os.rename", "os.remove")
 
 
 @contextmanager
@@ -62,19 +50,6 @@ def small_pages() -> Generator[None]:
         yield
 
 
-def _die_at(number: int, folder: str) -> None:
-    """Kill this process before its action of that number on the files of a folder."""
-    actions = count(1)
-
-    def die(action: str, words: tuple[object, ...]) -> None:
-        if action in _ACTIONS and str(words[0]).startswith(folder) and next(actions) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(die)
-
-
 if __name__ == "__main__":
-    if DIES_AT in os.environ:
-        _die_at(int(os.environ[DIES_AT]), os.environ[DIES_IN])
     with small_pages():
         main()

@@ -44,7 +44,7 @@ _READ_COMMITTED: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 EXCUSES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
     _READ_COMMITTED: (_POSTGRES, frozenset({"isolation", "dsql-lint transaction_isolation"})),
     "event_lock": (
-        "what names an event locks it, so that no archive takes its bytes meanwhile",
+        "what names an event locks it, so that it is not forgotten meanwhile",
         frozenset({"row lock"}),
     ),
     "doorbell_listen": (_POSTGRES, frozenset({"notify", "dsql-lint unsupported_listen"})),

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
-from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -25,7 +24,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 from tests.support.commands import Command
-from tests.support.operations.archived_events import archive
+from tests.support.operations.forgotten_events import forget
 from tests.support.proxy.postgres_proxy import OutboxProxy
 from tests.support.telemetry.received_spans import view_received
 from tests.support.waiting import wait_until
@@ -84,9 +83,8 @@ def spans_to(receiver: OtlpReceiver, service: str) -> Iterator[TracerProvider]:
 
 
 def run(url: str, broker: str, receiver: OtlpReceiver) -> Watched:
-    """Archive, write, conflict, relay and consume on a database with tables and an empty NATS."""
-    with TemporaryDirectory() as folder:
-        asyncio.run(archive(Database(url), folder))
+    """Forget, write, conflict, relay and consume on a database with tables and an empty NATS."""
+    asyncio.run(forget(Database(url)))
     env = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{receiver.endpoint}/v1/traces"}
     words = ("--database", url, "--sink", f"{broker}?stream=EVENTS", "--listen", "127.0.0.1:0")
     with (
@@ -98,7 +96,7 @@ def run(url: str, broker: str, receiver: OtlpReceiver) -> Watched:
         assert meters.exposition is not None
         metrics = f"{base_url(publisher)}/metrics"
         wait_until(partial(_has, metrics, "outbox_relay_sink_available", 1), timeout=20)
-        wait_until(partial(_has, metrics, "outbox_archive_age_seconds", 0), timeout=20)
+        wait_until(partial(_has, metrics, "outbox_forget_age_seconds", 0), timeout=20)
         first = scrape(monotonic(), meters.exposition(), get(metrics)[1])
         event_id, slowest = _write(url, TraceFacts(spans), *meters.hooks)
         delivered = "outbox_publish_messages_total{delivered}"

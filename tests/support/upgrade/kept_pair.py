@@ -13,7 +13,6 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from shutil import copytree
 from typing import Any, Final
 from zipfile import ZipFile
 
@@ -25,9 +24,6 @@ from dsql_outbox.schema.tables import migrations
 
 FOLDER: Final = ROOT / "tests" / "data" / "upgrade"
 DUMP: Final = FOLDER / "outbox.sql"
-ARCHIVE: Final = FOLDER / "archive"
-PLACE: Final = "/place/of/the/archive"
-"""Stands in the dump for the folder of the archive files."""
 
 _RECORDS: Final = r"^INSERT INTO outbox\.schema_migrations .*'(\w+)', '(\w{64})'"
 _TIMEOUT: Final = 60.0  # seconds; a safety net
@@ -39,8 +35,8 @@ _CHANGED: Final = (
 )
 
 
-def load(url: str, archive: Path) -> None:
-    """Make the tables and rows of the dump in an empty database, with its archive in a folder.
+def load(url: str) -> None:
+    """Make the tables and rows of the dump in an empty database.
 
     The test fails if a file of `schema/migrations` has changed since the dump.
     """
@@ -49,9 +45,8 @@ def load(url: str, archive: Path) -> None:
     then: list[tuple[str, str]] = re.findall(_RECORDS, text, re.MULTILINE)
     if changed := [name for name, checksum in then if now.get(name) != checksum]:
         pytest.fail(_CHANGED.format(names=", ".join(changed)), pytrace=False)
-    copytree(ARCHIVE, archive)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(text.replace(PLACE, str(archive)).encode())
+        connection.execute(text.encode())
 
 
 def rows(url: str, columns: Mapping[str, Sequence[str]] | None = None) -> dict[str, list[Any]]:

@@ -5,12 +5,11 @@ A subject is named after the state of its messages.
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final, LiteralString
 from uuid import UUID
 
 import psycopg
-from tests.support.operations.archived_events import archive, forget
+from tests.support.operations.forgotten_events import forget
 from tests.support.operations.small_jobs import small_pages
 from tests.support.publisher.given_up_messages import gathered
 from tests.support.publisher.running_relays import relayed, until
@@ -54,9 +53,8 @@ _OWNED: LiteralString = "SELECT count(owner) FROM outbox.outbox_leases WHERE sha
 
 
 class _Given:
-    def __init__(self, database: Database, folder: Path) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
-        self.folder = folder
         self.sink = MemorySink()
         self._ids: dict[tuple[str, int], UUID] = {}
 
@@ -75,9 +73,9 @@ class _Given:
 
 
 @asynccontextmanager
-async def left_rows(url: str, folder: Path) -> AsyncGenerator[None]:
+async def left_rows(url: str) -> AsyncGenerator[None]:
     """Leave the rows. In the block a publisher runs, and its broker is out of reach."""
-    given = _Given(Database(url), folder)
+    given = _Given(Database(url))
     await _old_events(given)
     await _targets(given)
     await _erased(given)
@@ -95,10 +93,8 @@ async def _old_events(given: _Given) -> None:
     given.cars("forgotten", 1, 1)
     await given.relay()
     await forget(given.database)
-    given.cars("archived", 1, 2)
     given.write(person("erased", 1))
     await given.relay()
-    await archive(given.database, given.folder)
 
 
 async def _targets(given: _Given) -> None:
@@ -114,13 +110,13 @@ async def _targets(given: _Given) -> None:
 
 
 async def _erased(given: _Given) -> None:
-    """One person wholly, in the archive too, and one whose erasure has only begun."""
+    """One person wholly, and one whose erasure has only begun."""
     given.write(person("erased", 2), *(person("half", n) for n in range(1, 6)))
     await given.relay()
     async with Erasures(given.database) as tool:
-        await tool.erase("Person/erased", reason="ticket 7", ids=True, archive=str(given.folder))
+        await tool.erase("Person/erased", reason="ticket 7", ids=True)
         with small_pages():
-            run = tool.erase("Person/half", reason="ticket 8", archive=str(given.folder))
+            run = tool.erase("Person/half", reason="ticket 8")
             async for done in run:
                 if done.events:
                     run.stop()
@@ -166,17 +162,15 @@ async def _failed(given: _Given) -> UUID:
 
 async def _waiting(given: _Given, replaying: UUID, retried: UUID) -> None:
     """What nobody has tried to send yet, and a read model whose fill has only begun."""
-    folder = str(given.folder)
     async with Messages(given.database) as tool:
         await gathered(tool.retry(Selection(state="dead", ids=(retried,)), reason="ticket 10"))
         await gathered(tool.replay(Selection(ids=(replaying,)), reason="ticket 11"))
-        await gathered(tool.replay(entity="Car/archived", reason="ticket 12", archive=folder))
     async with Topics(given.database) as topics:
         await topics.pause(PAUSED_TOPIC, "the ledger is closed")
     given.write(loan(2), loan(3, "LoanNoted"))
     async with Targets(given.database) as targets:
         with small_pages():
-            run = targets.add("moves", kind="model", from_start=True, archive=folder)
+            run = targets.add("moves", kind="model", from_start=True)
             async for each in run:
                 if each.fill is not None and each.fill.read:
                     run.stop()

@@ -19,7 +19,7 @@ from zipfile import ZipFile, ZipInfo
 import anyio
 import psycopg
 from tests.support.checkout import ROOT, copy_checkout
-from tests.support.upgrade.kept_pair import ARCHIVE, DUMP, FOLDER, PLACE, table_columns
+from tests.support.upgrade.kept_pair import DUMP, FOLDER, table_columns
 from tests.support.upgrade.left_rows import SHARDS, left_rows
 from uv import find_uv_bin
 
@@ -37,7 +37,7 @@ def main() -> None:
         made = Path(work, "pair")
         made.mkdir()
         make_wheel(Path(work), made)
-        anyio.run(make_dump, Path(work), made)
+        anyio.run(make_dump, made)
         shutil.rmtree(FOLDER, ignore_errors=True)
         shutil.copytree(made, FOLDER)
 
@@ -77,17 +77,15 @@ def _git(*words: str) -> str:
     ).stdout
 
 
-async def make_dump(work: Path, made: Path) -> None:
+async def make_dump(made: Path) -> None:
     """Leave rows in every state, and write them down while a publisher runs."""
-    folder = work / "archive"
     with EmbeddedPostgres() as server:
         url = server.create_database("shop")
         apply(Database(url), shards=SHARDS)
-        async with left_rows(url, folder):
+        async with left_rows(url):
             with psycopg.connect(url, autocommit=True) as connection:
                 text = "".join(_dumped(connection))
-    shutil.copytree(folder, made / ARCHIVE.name)
-    (made / DUMP.name).write_text(text.replace(str(folder), PLACE), encoding="utf-8")
+    (made / DUMP.name).write_text(text, encoding="utf-8")
 
 
 def _dumped(connection: psycopg.Connection[Any]) -> Iterator[str]:

@@ -16,7 +16,7 @@ HEALTHY = {
     'outbox_relay_shards_owned{job="dsql-outbox", instance="p"}': "16x99",
     'outbox_relay_topics_paused{job="dsql-outbox", instance="p"}': "0x99",
     'outbox_dead_letters{job="dsql-outbox", instance="p"}': "0x99",
-    'outbox_archive_age_seconds{job="dsql-outbox", instance="p"}': "900000+60x99",
+    'outbox_forget_age_seconds{job="dsql-outbox", instance="p"}': "900000+60x99",
     'outbox_write_calls_total{instance="w", outbox_write_status="committed"}': "0+100x99",
     'outbox_write_attempts_total{instance="w", outbox_attempt_outcome="committed"}': "0+100x99",
 }
@@ -73,8 +73,8 @@ CASES = [
     ),
     # Two weeks and a day, and then a job is complete.
     Case(
-        "OutboxArchiveLate",
-        {f"outbox_archive_age_seconds{{{P}}}": "1295700+60x20 0+60x50"},
+        "OutboxForgetLate",
+        {f"outbox_forget_age_seconds{{{P}}}": "1295700+60x20 0+60x50"},
         [15, 20],
         [4, 9, 22],
     ),

@@ -110,7 +110,7 @@ def everything(measured: Measured) -> None:
         TransactionStarted(3),
         BacklogAge(7.5, 1, 60),
         StuckCounts(4, 2),
-        LifeJobs(18_240, 3, 259_200.0, 7_776_000.0),
+        LifeJobs(3, 18_240, 259_200.0),
         PROGRESS,
         OUTAGE,
         ShardsChanged([1, 2, 3], [3], []),
@@ -247,7 +247,7 @@ def test_shards_transactions_and_the_backlog_are_measured(measured: Measured) ->
     measured.hook(TransactionStarted(40))
     measured.hook(BacklogAge(12.5, 3, 60.0))
     measured.hook(StuckCounts(dead_letters=4, failures=2))
-    measured.hook(LifeJobs(archived=9, erased=3, complete_s=None, oldest_s=None))
+    measured.hook(LifeJobs(erased=3, forgotten=9, forgotten_s=None))
     assert measured.values() == {
         ("outbox.relay.shards.owned", ""): 1,
         ("outbox.relay.shards.changes", "gained"): 2,
@@ -255,7 +255,7 @@ def test_shards_transactions_and_the_backlog_are_measured(measured: Measured) ->
         ("outbox.backlog.age", ""): 12.5,
         ("outbox.dead_letters", ""): 4,
         ("outbox.failures", ""): 2,
-        ("outbox.events.archived", ""): 9,
+        ("outbox.events.forgotten", ""): 9,
         ("outbox.events.erased", ""): 3,
     }
     assert measured.points()["outbox.write.transaction.events", ""].sum == 40
@@ -327,7 +327,7 @@ def kind_of(point: Any, name: str) -> str:
         ".paused",
         ".available",
         ".owned",
-        ".archived",
+        ".forgotten",
         ".erased",
     )
     return "gauge" if name.endswith(gauges) else "counter"

@@ -9,9 +9,7 @@ from uuid import UUID
 import pytest
 
 from dsql_outbox.outbox import (
-    ArchiveError,
     DuplicateEvent,
-    EventArchived,
     EventTooLarge,
     InvalidEvent,
     JobRefused,
@@ -41,7 +39,7 @@ def test_every_error_has_one_base_and_says_what_it_means() -> None:
         for _, c in inspect.getmembers(module, inspect.isclass)
         if c.__module__.endswith(".errors")
     ]
-    assert len(found) == 18
+    assert len(found) == 16
     assert all(issubclass(c, OutboxError) and c.__doc__ for c in found)
 
 
@@ -104,17 +102,6 @@ def test_an_error_is_also_what_python_calls_it(error: type, python: type) -> Non
                 "behind a publisher whose map skips messages"
             ),
         ),
-        (
-            ArchiveError(FILE, "/archive", "No such file or directory"),
-            f"archive file {FILE} in /archive: No such file or directory",
-        ),
-        (
-            EventArchived(ID, 7, FILE, "/archive"),
-            (
-                f"event {ID} is archived: its bytes are in file {FILE} of /archive; name that "
-                "archive to read them"
-            ),
-        ),
         (JobRefused("target lake is filling"), "target lake is filling: try again later"),
         (SchemaError("no tables"), "no tables"),
         (SinkUnavailable("no broker"), "no broker"),
@@ -149,8 +136,6 @@ ERRORS = [
     SinkUnavailable("text"),
     UnreadableMessage("position", "it is not a number"),
     MessageGap("Car/CAR-1", expected=7, actual=5),
-    ArchiveError(FILE, "/archive", "No such file"),
-    EventArchived(ID, 7, FILE, "/archive"),
     JobRefused("the job erase of a runs"),
 ]
 """One of each class."""

@@ -25,6 +25,8 @@ from dsql_outbox.operations.health_probe import EVERY
 
 UNIT = (ROOT / "examples/systemd/dsql-outbox.service").read_text()
 MANIFEST = yaml.safe_load((ROOT / "examples/kubernetes/publisher.yaml").read_text())
+FORGET_UNIT = (ROOT / "examples/systemd/dsql-outbox-forget.service").read_text()
+FORGET = yaml.safe_load((ROOT / "examples/kubernetes/forget.yaml").read_text())
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCS = (ROOT / "docs/production.md").read_text()
 POD = MANIFEST["spec"]["template"]["spec"]
@@ -34,8 +36,8 @@ MARGIN = parse_nats_url("nats://localhost").timeout + FLUSH_SECONDS
 """Seconds that may pass after the drain: the sink closes, spans and metrics are sent."""
 
 
-def unit(key: str) -> str:
-    (value,) = re.findall(rf"^{key}=(.*)$", UNIT, re.MULTILINE)
+def unit(key: str, text: str = UNIT) -> str:
+    (value,) = re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)
     return str(value)
 
 
@@ -120,11 +122,28 @@ def test_kubernetes_runs_it_as_the_user_of_the_image_and_with_no_rights() -> Non
     assert set(CONTAINER["resources"]["limits"]) == {"memory"}
 
 
-def test_the_selector_finds_the_pods() -> None:
+@pytest.mark.parametrize("manifest", [MANIFEST, FORGET], ids=["publisher", "forget"])
+def test_the_selector_finds_the_pods(manifest: dict[str, Any]) -> None:
     assert (
-        MANIFEST["spec"]["selector"]["matchLabels"]
-        == MANIFEST["spec"]["template"]["metadata"]["labels"]
+        manifest["spec"]["selector"]["matchLabels"]
+        == manifest["spec"]["template"]["metadata"]["labels"]
     )
+
+
+def test_what_forgets_differs_from_the_publisher_in_what_it_runs_alone() -> None:
+    pod = FORGET["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    words = [shlex.split(unit("ExecStart", FORGET_UNIT))[1:], container["args"]]
+    for found in words:
+        given = params(found)
+        assert {"every", "before", "yes"} <= {name for name, value in given.items() if value}
+    for key in ("securityContext", "automountServiceAccountToken"):
+        assert pod[key] == POD[key]
+    assert container["image"] == CONTAINER["image"]
+    assert container["securityContext"] == CONTAINER["securityContext"]
+    assert "://" not in unit("ExecStart", FORGET_UNIT)
+    for key in ("Restart", "RestartPreventExitStatus", "DynamicUser", "ProtectSystem"):
+        assert unit(key, FORGET_UNIT) == unit(key)
 
 
 def test_the_docs_have_every_exit_code_and_so_has_the_help() -> None:

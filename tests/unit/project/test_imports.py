@@ -39,7 +39,7 @@ def test_a_writer_loads_nothing_that_only_some_of_its_calls_use() -> None:
     after = modules_after("from dsql_outbox import Database, Event, Writer")
     after -= modules_after("import asyncio, psycopg")
     rooms = {".".join(name.split(".")[:3]) for name in after if name.startswith("dsql_outbox.")}
-    seldom = {"dsql_outbox.outbox.archive", "dsql_outbox.schema.migrator"}
+    seldom = {"dsql_outbox.schema.migrator"}
     seldom |= {f"dsql_outbox.schema.{name}" for name in ("session", "tables", "roles", "ownership")}
     assert rooms.intersection(seldom) == set()
     assert after.intersection({"opentelemetry.propagate", "secrets", "shlex", "getpass"}) == set()

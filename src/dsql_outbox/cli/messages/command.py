@@ -162,7 +162,6 @@ def retry(
     reason: str,
     rate: float | None,
     dry_run: bool,
-    archive: tuple[str, ...],
     listed: bool,
     as_json: bool,
     database: Database,
@@ -183,9 +182,7 @@ def retry(
     report = ResultReport("retried", as_json=as_json, listed=listed or not dry_run, dry_run=dry_run)
 
     async def run(tool: Messages) -> RetryProgress:
-        retry = tool.retry(
-            which, reason=reason, rate=rate, limit=limit, dry_run=dry_run, archive=archive
-        )
+        retry = tool.retry(which, reason=reason, rate=rate, limit=limit, dry_run=dry_run)
         return await report.drive(retry, lambda: report.line(retry.progress))
 
     done = called(Messages(database), run)

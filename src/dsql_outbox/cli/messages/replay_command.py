@@ -1,5 +1,6 @@
 """The command `messages replay`: send stored events again."""
 
+from datetime import datetime
 from uuid import UUID
 
 import click
@@ -9,11 +10,12 @@ from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.filters import all_option, confirm, yes_option
 from dsql_outbox.cli.options import option
-from dsql_outbox.cli.output import counted, of_about
+from dsql_outbox.cli.output import counted, of_about, say
 from dsql_outbox.cli.tool_call import called
 from dsql_outbox.operations.messages import Messages
 from dsql_outbox.operations.replay import Replay, ReplayProgress
 from dsql_outbox.operations.selection import Selection
+from dsql_outbox.operations.whereabouts import shown_time
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.settings import DEFAULT_SOURCE, DEFAULT_TARGET
 
@@ -74,7 +76,6 @@ def replay(
     reason: str,
     rate: float | None,
     dry_run: bool,
-    archive: tuple[str, ...],
     listed: bool,
     as_json: bool,
     yes: bool,
@@ -113,15 +114,24 @@ def replay(
             source=source,
             target=target,
             dry_run=dry_run,
-            archive=archive,
         )
         if not event_ids and entity is None:
             confirm(_question(await tool.events_stored()), yes=yes)
-        return await report.drive(replay, lambda: _line(replay, report))
+        done = await report.drive(replay, lambda: _line(replay, report))
+        if (done.missing or not event_ids) and (before := await tool.forgotten_before()):
+            _tell_forgotten(before, which)
+        return done
 
     done = called(Messages(database), run)
     if event_ids and done.left_alone:
         raise click.exceptions.Exit(FAILED)
+
+
+def _tell_forgotten(before: datetime, which: Selection) -> None:
+    """Say that events are gone for good, unless none of them was selected."""
+    if which.since is None or which.since < before:
+        text = f"events saved before {shown_time(before)} may have been forgotten: none is replayed"
+        say(text, err=True)
 
 
 def _question(stored: int | None) -> str:

@@ -17,7 +17,7 @@ P = TypeVar("P", bound=RequeueProgress)
 
 _LEFT_ALONE: Final = {
     "waiting": "they wait in the outbox",
-    "missing": "they do not exist",
+    "missing": "they are not stored",
     "unreadable": "their headers are not valid for a message; replay these events by their ids",
     "untaken": "the target does not take the types of their subjects",
 }

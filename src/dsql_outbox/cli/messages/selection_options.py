@@ -7,7 +7,6 @@ from typing import Any, Final
 import click
 
 from dsql_outbox.cli.filters import (
-    archive_option,
     dry_run_option,
     json_option,
     rate_option,
@@ -80,7 +79,7 @@ def limit_option(default: int | None, most: int | None = None) -> Callable[[Comm
 
 
 def requeue_options(command: Command) -> Command:
-    """Add --reason, --rate, --dry-run, --archive, --list and --json.
+    """Add --reason, --rate, --dry-run, --list and --json.
 
     The last two are the parameters `listed` and `as_json`.
     """
@@ -88,7 +87,6 @@ def requeue_options(command: Command) -> Command:
         reason_option,
         rate_option,
         dry_run_option,
-        archive_option,
         click.option("--list", "listed", is_flag=True, help="In a dry run: a line per message."),
         json_option,
     )

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from dsql_outbox.cli.output import columns, filled_state, shown_width, with_first_place
 from dsql_outbox.observability.shown_text import duration
 from dsql_outbox.operations.attention import refusal_reason
-from dsql_outbox.operations.status import ArchiveStatus, Seen, Shard, Status, TargetStatus
+from dsql_outbox.operations.status import JobsStatus, Seen, Shard, Status, TargetStatus
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 
 _COUNTS: Final = ("waiting", "oldest", "failing", "dead letters")
@@ -67,24 +67,20 @@ def _summary(now: Status) -> Iterator[tuple[str, str]]:
     alive = f"{sum(seen.relays for seen in now.publishers)} alive"
     away = sum(seen.alive and not seen.relays for seen in now.publishers)
     yield "publishers", alive + (f", {away} waiting for the broker" if away else "")
-    if now.archive is not None:
-        yield "archive", _archive_text(now.archive)
+    if now.jobs is not None:
+        yield "old events", _jobs_text(now.jobs)
 
 
-def _archive_text(archive: ArchiveStatus) -> str:
-    """What was archived, and when the last job was complete."""
-    counts = {
-        "archived": archive.archived,
-        "erased": archive.erased,
-        "forgotten": archive.forgotten,
-    }
+def _jobs_text(jobs: JobsStatus) -> str:
+    """What was forgotten and erased, and when old events were last looked for."""
+    counts = {"forgotten": jobs.forgotten, "erased": jobs.erased}
     parts = [f"{number:,} {verb}" for verb, number in counts.items() if number]
-    if archive.complete_seconds is not None:
-        parts.append(f"complete {duration(archive.complete_seconds)} ago")
-    if archive.oldest_at is not None:
-        parts.append(f"the oldest event here is of {archive.oldest_at:%Y-%m-%d}")
-    if archive.running is not None:
-        parts.append(f"{archive.running} runs")
+    if jobs.forgotten_before is not None:
+        parts.append(f"kept since {jobs.forgotten_before:%Y-%m-%d}")
+    if jobs.forgotten_seconds is not None:
+        parts.append(f"complete {duration(jobs.forgotten_seconds)} ago")
+    if jobs.running is not None:
+        parts.append(f"{jobs.running} runs")
     return ", ".join(parts) or "never complete"
 
 

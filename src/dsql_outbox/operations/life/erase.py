@@ -1,4 +1,4 @@
-"""Erase what is stored of one entity: in its events, their messages, and the archive files."""
+"""Erase what is stored of one entity: in its events and their messages."""
 
 import re
 from collections.abc import AsyncGenerator, Sequence
@@ -9,23 +9,19 @@ from typing import Final, Protocol
 from uuid import UUID
 
 import msgspec
-from anyio import to_thread
 
 from dsql_outbox.operations.pace import Pace
 from dsql_outbox.operations.pages import Step, change_pages, pack
 from dsql_outbox.operations.run import Fence, RowFence, Run
 from dsql_outbox.operations.tool import OperationEntry
-from dsql_outbox.outbox.archive.place import ArchivePlace, open_recorded
 from dsql_outbox.outbox.database.array_literals import plain_array
 from dsql_outbox.outbox.errors import JobRefused, SettingsError
 from dsql_outbox.outbox.event.erasure import EntityErasure
 from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.schema.session import Session, SessionTransaction
 
-from .erased_event import ChangedLine, changed_lines
 from .erased_rows import EraseBatch, Notice, StreamRow
-from .job import JobRow, LifeJob
-from .rewrite import ArchiveRow, OpenFile, archive_rows, place_of, rewrite
+from .job import LifeJob
 
 _EVENTS: Final = 300
 _EVENT_BYTES: Final = 2 << 20
@@ -52,7 +48,7 @@ class EraseProgress(msgspec.Struct, frozen=True, rename="camel"):
     """How far an erasure is.
 
     `read` events of the entity were looked at, of `total`. `events` of them were changed, with
-    `messages` in the outbox and `dead_letters`, and `files` of the archive were written anew.
+    `messages` in the outbox and `dead_letters`.
     `version` is that of the event that says so; None if nothing was to be erased. `entity_id` is
     the pseudonym, if there is one.
     """
@@ -62,7 +58,6 @@ class EraseProgress(msgspec.Struct, frozen=True, rename="camel"):
     events: int = 0
     messages: int = 0
     dead_letters: int = 0
-    files: int = 0
     version: int | None = None
     entity_id: str | None = None
 
@@ -88,7 +83,6 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         announce: Announce,
         *,
         ids: bool,
-        archive: Sequence[ArchivePlace],
         rate: float | None,
         dry_run: bool,
     ) -> None:
@@ -98,7 +92,6 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         self._announce = announce
         self._ids = ids
         self._renames = ids
-        self._archive = archive
         self._dry_run = dry_run
         super().__init__(EraseProgress(), Pace(None if dry_run else rate))
 
@@ -109,7 +102,7 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
                 async for each in steps:
                     yield each
             return
-        async with LifeJob.running(self._session, "erase", self._archive) as job:
+        async with LifeJob.running(self._session, "erase") as job:
             if self._ids:
                 await self._refuse_unfinished_pseudonym()
             self._renames = self._ids and not await self._is_renamed()
@@ -215,34 +208,25 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
     ) -> AsyncGenerator[EraseProgress]:
         """Erase in all events before a version. Without a job, only count what would be."""
         self._count(total=before - 1 - self.progress.total)
-        files = set[int]()
         fence = job or RowFence()
         change = partial(self._change, job, notice)
-        change_lines = partial(self._change_lines, job, notice)
         most = self.pace.most(_EVENTS)
-        rows = self._stream(fence, before, files)
+        rows = self._stream(fence, before)
         events = pack(self, rows, StreamRow.changes, rows=most, bytes_=_EVENT_BYTES)
         async with aclosing(change_pages(self, fence, events, change, most)) as steps:
             async for each in steps:
                 yield each
-        lines = self._lines(files)
-        async with aclosing(change_pages(self, fence, lines, change_lines, _EVENTS)) as steps:
-            async for each in steps:
-                yield each
 
-    async def _stream(
-        self, fence: Fence, before: int, files: set[int]
-    ) -> AsyncGenerator[Sequence[StreamRow]]:
-        """The events before a version. Those that are archived are not read: adds their `files`."""
+    async def _stream(self, fence: Fence, before: int) -> AsyncGenerator[Sequence[StreamRow]]:
+        """The events before a version."""
         after = 0
         while True:
             asked = {**self._key(), "after": after, "before": before, "rows": _EVENTS}
             found = await self._session.fetch("erase_stream", StreamRow, asked)
             if not found:
                 return
-            files.update(row.archive for row in found if row.archive is not None)
             await fence.renew()
-            yield [row for row in found if row.archive is None]
+            yield found
             after = found[-1].entity_version
             self._count(read=len(found))
 
@@ -257,43 +241,11 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
                 await batch.look(transaction)
             else:
                 await batch.change(transaction)
-                await job.step_in(transaction, pending=None, erased=batch.events)
+                await job.step_in(transaction, erased=batch.events)
 
         await self._session.transaction(work)
         self._count(events=batch.events, messages=batch.messages, dead_letters=batch.dead_letters)
         return Step(len(rows), batch.events, [self.progress])
-
-    async def _lines(self, numbers: set[int]) -> AsyncGenerator[Sequence[ChangedLine]]:
-        """The lines to change in each of these files."""
-        if not numbers:
-            return
-        # An event is archived by a job, so the row of the jobs exists.
-        store = (await self._session.fetch("job_row", JobRow, {}))[0].store
-        async for row in archive_rows(self._session):
-            if row.facts.number in numbers:
-                place = await to_thread.run_sync(_place_of, self._archive, row, store)
-                events = await to_thread.run_sync(row.facts.read, place)
-                found = await to_thread.run_sync(partial(changed_lines, self._erasure, events))
-                self._file = OpenFile(place, row.facts, events)
-                yield [*found.values()]
-
-    async def _change_lines(
-        self, job: LifeJob | None, notice: Notice | None, lines: Sequence[ChangedLine]
-    ) -> Step[EraseProgress]:
-        """Write a file anew, several times if its events have many rows: each time it is whole."""
-        file = self._file
-        if job is not None:
-            new = {each.line.id: each.line for each in lines}
-            events = [new.get(each.id, each) for each in file.events]
-            work = partial(EraseBatch(self._erasure, (), notice).change_archived, changed=lines)
-            facts = await rewrite(
-                self._session, job, file.place, file.facts, events, work=work, erased=len(lines)
-            )
-            assert facts is not None  # noqa: S101 - a file without events is not written anew here
-            file = file._replace(facts=facts, events=events)
-        self._count(events=len(lines), files=not file.is_counted)
-        self._file = file._replace(is_counted=True)
-        return Step(len(lines), len(lines), [self.progress])
 
     async def _finish(self, job: LifeJob, notice: Notice) -> None:
         key = self._key()
@@ -301,7 +253,7 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         row = {**key, "new_id": self._erasure.pseudonym, "version": notice.version}
 
         async def finish(transaction: SessionTransaction) -> None:
-            await job.step_in(transaction, pending=None)
+            await job.step_in(transaction)
             is_moved = self._renames and await transaction.execute("erase_entity_open", row)
             if is_moved:
                 await transaction.execute("erase_entity_delete", row)
@@ -322,9 +274,3 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         self.progress = msgspec.structs.replace(
             self.progress, **sums, entity_id=entity_id or self.progress.entity_id
         )
-
-
-def _place_of(given: Sequence[ArchivePlace], row: ArchiveRow, store: UUID) -> ArchivePlace:
-    """The place of a file, among those that were given or, without any, where it was written."""
-    written_to = None if given else open_recorded(row.place, row.facts.file, (), store)
-    return place_of(given if written_to is None else [written_to], row)

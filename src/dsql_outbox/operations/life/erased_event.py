@@ -6,7 +6,6 @@ from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.event.erasure import EntityErasure
 from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.outbox.message import RESERVED_HEADERS, listed_key
@@ -112,41 +111,3 @@ def headers_without(erasure: EntityErasure, headers: str, hides: Callable[[str],
             new + each.removeprefix(old) if each.startswith(old) else each for each in listed
         )
     return headers if left == found else _encode(left).decode()
-
-
-class ChangedLine(NamedTuple):
-    """An archived event in which something is erased."""
-
-    changed: ChangedEvent
-    version: int
-    line: ArchivedEvent
-
-
-def changed_lines(
-    erasure: EntityErasure, events: Sequence[ArchivedEvent]
-) -> dict[UUID, ChangedLine]:
-    """The events of a file that change, by their ids."""
-    found: dict[UUID, ChangedLine] = {}
-    for event in events:
-        touches = [each.touched for each in touches_of(event.id, event.touches)]
-        version = next((each.version for each in touches if _is_of(erasure, each)), None)
-        row = EventRow(
-            event.id, event.event, event.fingerprint, event.headers, event.touches, is_erased=False
-        )
-        changed = None if version is None else changed_event(erasure, row)
-        if changed is None or version is None:
-            continue
-        new = dict(changed.header_data)
-        line = msgspec.structs.replace(
-            event,
-            event=changed.data,
-            fingerprint=changed.fingerprint,
-            headers=changed.headers,
-            touches=changed.touches,
-            header_data=tuple(
-                None if old is None else new.get(touch, old)
-                for touch, old in zip(touches, event.header_data, strict=True)
-            ),
-        )
-        found[event.id] = ChangedLine(changed, version, line)
-    return found

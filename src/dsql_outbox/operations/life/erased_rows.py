@@ -9,15 +9,14 @@ from dsql_outbox.outbox.database.array_literals import array_literal, plain_arra
 from dsql_outbox.outbox.event.erasure import EntityErasure
 from dsql_outbox.schema.session import SessionTransaction
 
-from .archive import MAX_BYTES, MAX_ROWS
 from .erased_event import (
     ChangedEvent,
-    ChangedLine,
     EventRow,
     changed_event,
     headers_without,
     hides_nothing,
 )
+from .job import MAX_BYTES, MAX_ROWS
 
 ERASED: Final = "erased"
 """The text that replaces an error text."""
@@ -39,7 +38,6 @@ class StreamRow(NamedTuple):
     entity_version: int
     event_id: UUID
     event_size: int
-    archive: int | None
 
     def changes(self) -> Size:
         """What it is known to change: the rest is seen in the transaction (see `TooLarge`)."""
@@ -114,28 +112,6 @@ class EraseBatch:
             await self._change_headers(transaction, changed)
         await self._change_named(transaction, concerned, by_id)
         self._require_room(len(self.rows))
-
-    async def change_archived(
-        self, transaction: SessionTransaction, changed: Sequence[ChangedLine]
-    ) -> None:
-        """Change the rows of archived events as their lines were, and what names them."""
-        assert self._notice is not None  # noqa: S101 - there is one before anything is changed
-        self._begin()
-        columns = {
-            "event_ids": plain_array(each.line.id for each in changed),
-            "before": plain_array(each.changed.before.fingerprint for each in changed),
-            "sizes": plain_array(len(each.line.event.encode()) for each in changed),
-            "fingerprints": plain_array(each.line.fingerprint for each in changed),
-            "touches": array_literal(each.line.touches for each in changed),
-            "erased_at": self._notice.erased_at,
-        }
-        names = columns | self._names()
-        await transaction.change("erase_archived_change", names, len(changed))
-        self._add(len(changed), 0)
-        await self._move_headers(transaction, [each.version for each in changed])
-        by_id = {each.line.id: each.changed for each in changed}
-        await self._change_named(transaction, [*by_id], by_id)
-        self._require_room(len(changed))
 
     def _require_room(self, events: int) -> None:
         """Raise `TooLarge` if the transaction has changed more than one may, but not for one event.
@@ -231,14 +207,7 @@ class EraseBatch:
         self._add(len(found), sum(row.bytes + len(headers) for row, headers in found))
         if found:
             keys = _message_keys([row for row, _ in found])
-            # The bytes of an archived event are here only.
-            payloads = (
-                changed[row.event_id].data if row.event_id in changed else None for row, _ in found
-            )
-            columns = keys | {
-                "headers": array_literal(headers for _, headers in found),
-                "payloads": array_literal(payloads),
-            }
+            columns = keys | {"headers": array_literal(headers for _, headers in found)}
             # Fewer rows: a publisher has settled one meanwhile, perhaps as a dead letter.
             await transaction.change("erase_messages_change", columns | self._names(), len(found))
         self._add(len(errors), 0)

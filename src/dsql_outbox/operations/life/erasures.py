@@ -9,7 +9,6 @@ from uuid import uuid4
 import msgspec
 
 from dsql_outbox.operations.tool import Operator
-from dsql_outbox.outbox.archive.place import open_place
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import StaleVersion
 from dsql_outbox.outbox.event.erasure import EntityErasure, Fields
@@ -41,7 +40,7 @@ class Erasures(Operator):
     ) -> None:
         super().__init__(database, user=user)
         self._database = database
-        # Neither the backlog nor conflicts concern it, and an archivist may not read them.
+        # Neither the backlog nor conflicts concern it, and a keeper may not read them.
         given = settings or WriterSettings()
         self._settings = replace(given, backlog_check=None)
 
@@ -52,7 +51,6 @@ class Erasures(Operator):
         *,
         reason: str,
         ids: bool = False,
-        archive: str | Iterable[str] = (),
         rate: float | None = None,
         dry_run: bool = False,
     ) -> EraseRun:
@@ -62,18 +60,15 @@ class Erasures(Operator):
         as ``$.address.street``; None erases all. First the event "TYPE Erased" is written, with
         what is left of the entity's state. With `ids`, a pseudonym takes the place of the id, and
         that event closes it: a later one with the old id is not erased.
-        `archive` are the places of the archive files. Without any, each is looked for where it
-        was written, if that place has the marker of this outbox; one in a server with the API of
-        S3 must be given. `rate` is the limit in events per second (None is no limit).
+        `rate` is the limit in events per second (None is no limit).
         If nothing is to be erased, nothing is written. A run that was killed is continued by
         the same call.
 
-        Raises `SettingsError` for a malformed entity, field or place, and, when it runs without
-        `ids`, for an entity that no event has touched; then `JobRefused`, `ArchiveError`,
-        `SchemaError` and the driver's errors, too.
+        Raises `SettingsError` for a malformed entity or field, and, when it runs without `ids`, for
+        an entity that no event has touched; then `JobRefused`, `SchemaError` and the driver's
+        errors, too.
         """
         chosen = None if fields is None else Fields(fields)
-        names = [archive] if isinstance(archive, str) else [*archive]
         erasure = EntityErasure(*parse_subject_key(entity), chosen)
         return EraseRun(
             self._session,
@@ -81,7 +76,6 @@ class Erasures(Operator):
             self._entry("erase", reason),
             partial(self._announce, reason, erasure, ids=ids),
             ids=ids,
-            archive=[open_place(name) for name in names],
             rate=rate,
             dry_run=dry_run,
         )

@@ -6,7 +6,6 @@ from uuid import UUID
 
 import msgspec
 
-from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
 from dsql_outbox.outbox.errors import EventTooLarge, InvalidEvent
 from dsql_outbox.outbox.event.event_parser import ParsedEvent, ParsedTouch, parse_event
 from dsql_outbox.outbox.receipt import Touched
@@ -17,10 +16,7 @@ _decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
 
 
 class EventRow(NamedTuple):
-    """A row of ``verify_events`` or ``verify_archived``. The dates are texts, as in headers.
-
-    `data` is None if the bytes are in a file.
-    """
+    """A row of ``verify_events``; `data` is None if it is not due. The date is as in headers."""
 
     id: UUID
     is_due: bool
@@ -35,10 +31,7 @@ class EventRow(NamedTuple):
     subject_version: int
     shard: int
     touches: str
-    archive: int | None
-    is_doubled: bool
     is_unlisted: bool
-    saved: str | None = None
 
 
 class TouchRow(NamedTuple):
@@ -67,11 +60,6 @@ def event_findings(
     if row.is_unlisted:
         text = "content of it was erased, and no erasure of that time is recorded"
         yield event_finding("unlisted-erasure", row.id, text)
-    if row.is_doubled:
-        text = "its bytes or headers are in the table and in an archive file"
-        yield event_finding("other-content", row.id, text)
-    if row.data is None and row.archive is None:
-        yield event_finding("missing-bytes", row.id, "the event has no bytes")
     if other := [*_other_keys(row, touches)]:
         text = f"other than the touches say: {', '.join(other)}"
         yield event_finding("other-content", row.id, text)
@@ -85,36 +73,30 @@ def event_findings(
         text = f"the event is in shard {row.shard}, its subject in shard {stored[0].shard}"
         yield event_finding("other-content", row.id, text)
     if row.data is not None:
-        yield from byte_findings(row, row.data, touches, stored)
+        yield from _byte_findings(row, row.data, touches, stored)
 
 
-def byte_findings(
-    row: EventRow,
-    data: str,
-    touches: Sequence[Touched],
-    stored: Sequence[TouchRow],
-    archived: ArchivedEvent | None = None,
+def _byte_findings(
+    row: EventRow, data: str, touches: Sequence[Touched], stored: Sequence[TouchRow]
 ) -> Iterator[Finding]:
-    """What is wrong with an event by its bytes `data`, which are those of `archived` in a file."""
-    where = "" if archived is None else " in the archive file"
+    """What is wrong with an event by its bytes."""
     try:
         parsed = parse_event(data)
     except (InvalidEvent, EventTooLarge):  # its text may quote the event
-        yield event_finding("unreadable", row.id, f"the bytes{where} are no event")
+        yield event_finding("unreadable", row.id, "the bytes are no event")
         return
     if parsed.fingerprint != row.fingerprint:
-        text = f"the fingerprint of the bytes{where} is another one"
+        text = "the fingerprint of the bytes is another one"
         yield event_finding("changed-bytes", row.id, text)
         return
     fits = _fit(touches, parsed.touches)
     if other := [*_other_columns(row, data, parsed, fits=fits or not touches)]:
-        text = f"other than the bytes{where} say: {', '.join(other)}"
+        text = f"other than the bytes say: {', '.join(other)}"
         yield event_finding("other-content", row.id, text)
     if not fits:
         return
-    headers = [each.header for each in stored] if archived is None else archived.header_data
-    for touch, found, part, header in zip(touches, stored, parsed.touches, headers, strict=True):
-        yield from _touch_findings(row, touch, found, part, header)
+    for touch, found, part in zip(touches, stored, parsed.touches, strict=True):
+        yield from _touch_findings(row, touch, found, part)
 
 
 def _other_keys(row: EventRow, touches: Sequence[Touched]) -> Iterator[str]:
@@ -146,21 +128,14 @@ def _fit(touches: Sequence[Touched], parts: Iterable[ParsedTouch]) -> bool:
 
 
 def _touch_findings(
-    row: EventRow, touch: Touched, stored: TouchRow, part: ParsedTouch, header: str | None
+    row: EventRow, touch: Touched, stored: TouchRow, part: ParsedTouch
 ) -> Iterator[Finding]:
-    """What is wrong with one touch; `header` is the text in the row or in the file.
-
-    A version above the entity's is found with its header.
-    """
-    if stored.event_id == row.id:
-        if header is None:
-            yield header_finding("missing-bytes", touch, f"the header of event {row.id} is empty")
-        elif header != part.header or not (
-            # An erasure in a file leaves the size in the row, which nobody reads any more.
-            row.archive is not None or stored.header_size == len(part.header.encode())
-        ):
-            text = f"the header is not that of event {row.id}"
-            yield header_finding("other-content", touch, text)
+    """What is wrong with one touch. A version above the entity's is found with its header."""
+    if stored.event_id == row.id and (
+        (stored.header, stored.header_size) != (part.header, len(part.header.encode()))
+    ):
+        text = f"the header is not that of event {row.id}"
+        yield header_finding("other-content", touch, text)
     if stored.state not in (part.attributes, None):
         text = f"the state is not that of its last event {row.id}"
         yield entity_finding("other-state", touch_pair(touch), text)

@@ -15,15 +15,12 @@ Fault = Literal[
     "entity-ahead",
     "entity-behind",
     "gap",
-    "missing-bytes",
     "missing-entity",
     "missing-event",
-    "missing-file",
     "missing-header",
     "other-content",
     "other-entity",
     "other-event",
-    "other-file",
     "other-payload",
     "other-position",
     "other-state",
@@ -38,8 +35,8 @@ class Finding(msgspec.Struct, frozen=True, rename="camel"):
     """A row that is wrong. `text` says why; no content of an event is in it.
 
     `key` is the id of an event, ``TYPE/ID`` of an entity, ``TYPE/ID@VERSION`` of a header,
-    ``SHARD/POSITION/EVENT_ID`` of a message, ``EVENT_ID/DIED_AT`` of a dead letter,
-    ``EVENT_ID/NUMBER`` of a replay, or the name of an archive file.
+    ``SHARD/POSITION/EVENT_ID`` of a message, ``EVENT_ID/DIED_AT`` of a dead letter, or
+    ``EVENT_ID/NUMBER`` of a replay.
     """
 
     fault: Fault

@@ -12,8 +12,6 @@ from uuid import UUID
 import msgspec
 
 from dsql_outbox.operations.replay import stored_headers
-from dsql_outbox.outbox.errors import EventTooLarge, InvalidEvent
-from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.outbox.receipt import Touched
 from dsql_outbox.schema.outbox_rows import REPLAY_HEADER
 
@@ -29,8 +27,8 @@ class MessageRow(NamedTuple):
 
     `faults` are words for what the statement has compared. `number` is that of the replay, and
     `told_id` the id in the message that tells of an erasure, while its event has the pseudonym.
-    `payload` is None if it is the text of the event's bytes; else `fingerprint` or, of such a
-    message, `data` says what it should be. `died_at` is that of a letter.
+    `payload` is None if it is the text of the event's bytes; of such a message, `data` says what it
+    should be. `died_at` is that of a letter.
     """
 
     shard: int
@@ -46,7 +44,6 @@ class MessageRow(NamedTuple):
     own: str | None
     told_id: str | None
     payload: str | None
-    fingerprint: bytes | None
     data: str | None
 
     @property
@@ -66,7 +63,6 @@ _TEXTS: Final[Mapping[str, tuple[Fault, str]]] = {
     ),
     "position": ("other-position", "the position is neither that of the event nor of a replay"),
     "previous": ("other-position", "the previous position is not that of the message before it"),
-    "bytes": ("other-payload", "it names its event, whose bytes are gone"),
 }
 _CONTENT: Final = ("topic", "headers", "payload_size", "replays")
 
@@ -99,12 +95,9 @@ def _finding(row: MessageRow, fault: Fault, text: str) -> Finding:
 def _has_payload(row: MessageRow) -> bool:
     if row.payload is None:
         return True
-    if row.told_id is not None and row.data is not None:
-        return _tells_of(row.told_id, row.payload, row.data)
-    try:
-        return parse_event(row.payload).fingerprint == row.fingerprint
-    except (InvalidEvent, EventTooLarge):
+    if row.told_id is None or row.data is None:
         return False
+    return _tells_of(row.told_id, row.payload, row.data)
 
 
 def _tells_of(told_id: str, payload: str, data: str) -> bool:

@@ -31,7 +31,6 @@ class HeaderRow(NamedTuple):
     previous_position: int | None
     touches: str | None
     is_alike: bool | None
-    is_doubled: bool
     version: int | None
     last_position: int | None
     moved_version: int | None
@@ -105,9 +104,6 @@ class StreamCheck:
             return
         if not row.is_alike:
             text = f"the name, the type or the date is not that of event {row.event_id}"
-            yield header_finding("other-content", row.touch, text)
-        if row.is_doubled:
-            text = f"it has bytes, which are in the archive file of event {row.event_id}"
             yield header_finding("other-content", row.touch, text)
 
     def _may_be_forgotten(self, row: HeaderRow) -> bool:

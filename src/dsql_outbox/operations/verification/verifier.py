@@ -1,12 +1,10 @@
 """Read the tables page by page, each page in one snapshot."""
 
 import asyncio
-from collections import Counter
 from collections.abc import (
     AsyncGenerator,
     Callable,
     Coroutine,
-    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -22,22 +20,15 @@ from uuid import UUID
 import msgspec
 from anyio import CancelScope, to_thread
 
-from dsql_outbox.operations.life.job import JobRow
-from dsql_outbox.operations.life.rewrite import ArchiveRow, archive_rows, place_of
 from dsql_outbox.operations.pace import Pace
 from dsql_outbox.operations.replay import rows_estimate
 from dsql_outbox.operations.run import RowFence, Run
 from dsql_outbox.operations.tool import Operator
-from dsql_outbox.outbox.archive.archive_file import ArchiveFile, read_manifest
-from dsql_outbox.outbox.archive.archived_event import ArchivedEvent
-from dsql_outbox.outbox.archive.place import ArchivePlace, open_place
 from dsql_outbox.outbox.database.array_literals import plain_array, text_array
 from dsql_outbox.outbox.database.database import Database
-from dsql_outbox.outbox.errors import ArchiveError
 from dsql_outbox.outbox.receipt import Touched
 from dsql_outbox.schema.session import Session, SessionTransaction
 
-from .archive_check import archived_findings, file_finding, missing_finding
 from .event_check import EventRow, TouchRow, event_findings, touch_pair, touches_of
 from .finding import Fault, Finding, entity_finding
 from .message_check import MessageRow, message_findings
@@ -71,7 +62,6 @@ class VerifyProgress(msgspec.Struct, frozen=True, rename="camel"):
     messages: int = 0
     dead_letters: int = 0
     replays: int = 0
-    files: int = 0
     findings: int = 0
 
 
@@ -96,24 +86,15 @@ class Verifier(Operator):
         await super().close()
         await self._beside.close()
 
-    def verify(
-        self,
-        *,
-        since: datetime | None = None,
-        rate: float | None = None,
-        archive: str | Iterable[str] = (),
-    ) -> "Verification":
+    def verify(self, *, since: datetime | None = None, rate: float | None = None) -> "Verification":
         """Begin to verify. With `since`, the bytes of events that were saved earlier are not read.
 
-        `rate` is the limit in rows per second, of all tables together; None is no limit. `archive`
-        are the places of the archive files, folders or ``s3://BUCKET/PREFIX``; without one, the
-        files are not read. A time without a zone is in UTC. Raises `SettingsError` for the name of
-        a place and a rate that is not above 0, and `SchemaError` if the tables are missing, and the
-        driver's errors, when the run is iterated over.
+        `rate` is the limit in rows per second, of all tables together; None is no limit. A time
+        without a zone is in UTC. Raises `SettingsError` for a rate that is not above 0, and
+        `SchemaError` if the tables are missing, and the driver's errors, when the run is iterated
+        over.
         """
-        names = [archive] if isinstance(archive, str) else [*archive]
-        places = [open_place(name) for name in names]
-        return Verification(self._session, self._beside, since, places, Pace(rate))
+        return Verification(self._session, self._beside, since, Pace(rate))
 
 
 class Verification(Run[VerifyProgress, Finding]):
@@ -125,24 +106,15 @@ class Verification(Run[VerifyProgress, Finding]):
     """
 
     def __init__(
-        self,
-        session: Session,
-        beside: Session,
-        since: datetime | None,
-        places: Sequence[ArchivePlace],
-        pace: Pace,
+        self, session: Session, beside: Session, since: datetime | None, pace: Pace
     ) -> None:
         self._session = session
         self._beside = beside
-        self._places = places
-        self._archived: Counter[int] = Counter()
-        self._job: JobRow | None = None
         self._since = None if since is None else _text_of(since)
         super().__init__(VerifyProgress(), pace)
 
     async def _work(self) -> AsyncGenerator[Finding]:
         self._count(total=await rows_estimate(self._session, "business_events"))
-        self._job = await self._job_row()
         # The client works for the events, and the server for the others: at the same time, both
         # take the time of one.
         others = self._one_by_one(
@@ -152,7 +124,7 @@ class Verification(Run[VerifyProgress, Finding]):
             self._messages("verify_letters", "dead_letters", _FIRST_LETTER),
         )
         tables = _side_by_side(self._events(), others)
-        every = self._one_by_one(tables, self._archives(), self._erasures())
+        every = self._one_by_one(tables, self._erasures())
         async with aclosing(every) as found:
             async for finding in found:
                 self._count(findings=1)
@@ -185,17 +157,19 @@ class Verification(Run[VerifyProgress, Finding]):
                     return
                 for finding in await to_thread.run_sync(page.findings):
                     yield finding
-                self._archived.update(row.archive for row in page.rows if row.archive is not None)
                 skipped = sum(not row.is_due for row in page.rows)
                 self._count_page(len(page.rows), events=len(page.rows), skipped=skipped)
 
     async def _event_page(self, first: UUID) -> "_EventPage":
-        asked = {"rows": EVENT_ROWS, "bytes": EVENT_BYTES, "since": self._since}
-        return await self._read_events("verify_events", asked | {"first": str(first)})
+        asked = {
+            "rows": EVENT_ROWS,
+            "bytes": EVENT_BYTES,
+            "since": self._since,
+            "first": str(first),
+        }
 
-    async def _read_events(self, statement: str, asked: Mapping[str, object]) -> "_EventPage":
         async def read(transaction: SessionTransaction) -> _EventPage:
-            found = await transaction.fetch_rows(statement, asked)
+            found = await transaction.fetch_rows("verify_events", asked)
             page = _EventPage([EventRow(*row) for row in found])
             for some in page.touches_in_parts():
                 rows = await transaction.fetch_rows("verify_touches", some)
@@ -257,49 +231,6 @@ class Verification(Run[VerifyProgress, Finding]):
         found = await self._beside.fetch_rows(statement, asked)
         return _MessagePage([MessageRow(*row) for row in found])
 
-    async def _archives(self) -> AsyncGenerator[Finding]:
-        async with aclosing(archive_rows(self._session)) as rows:
-            async for row in rows:
-                if self.is_stopping:
-                    return
-                if row.facts.events != self._archived.pop(row.facts.number, 0) and (
-                    await self._is_at_rest()
-                ):
-                    text = f"it has {row.facts.events} events, and other rows name it"
-                    yield file_finding(row.facts, text)
-                if self._places:
-                    for finding in await self._file(row):
-                        yield finding
-                    self._count(files=1)
-        if self._archived and await self._is_at_rest():
-            for number, events in self._archived.items():
-                text = f"{events} events name a file that is not known"
-                yield Finding("missing-file", "business_events", str(number), text)
-
-    async def _file(self, row: ArchiveRow) -> list[Finding]:
-        """What is wrong with a file; nothing if a job has put another one in its place."""
-        facts = row.facts
-        try:
-            place = await to_thread.run_sync(place_of, self._places, row)
-            events = await to_thread.run_sync(facts.read, place)
-            store, told = await to_thread.run_sync(read_manifest, place, facts.file)
-        except ArchiveError as error:
-            if await self._is_replaced(row):
-                return []
-            return [Finding("missing-file", "outbox_archives", facts.file, str(error))]
-        found = [file_finding(facts, "the manifest differs")] if told != facts else []
-        if self._job is not None and store != self._job.store:
-            found.append(file_finding(facts, f"the manifest is of another outbox, {store}"))
-        ids = {"event_ids": plain_array(event.id for event in events)}
-        page = await self._read_events("verify_archived", ids)
-        found += await to_thread.run_sync(page.findings_in_file, facts, events)
-        return [] if found and await self._is_replaced(row) else found
-
-    async def _is_replaced(self, row: ArchiveRow) -> bool:
-        asked = {"file": row.facts.file}
-        ((is_named,),) = await self._session.fetch_rows("archive_named_file", asked)
-        return not is_named
-
     async def _erasures(self) -> AsyncGenerator[Finding]:
         rows = await self._session.fetch_rows("verify_erasures", {})
         for erased_at, erasure_id, is_finished, is_stored in rows:
@@ -310,17 +241,6 @@ class Verification(Run[VerifyProgress, Finding]):
             elif is_stored:
                 fault, text = "other-event", "its event is of another entity or version"
             yield Finding(fault, "outbox_erasures", f"{erased_at}/{erasure_id}", text)
-
-    async def _job_row(self) -> JobRow | None:
-        rows = await self._session.fetch("job_row", JobRow, {})
-        return rows[0] if rows else None
-
-    async def _is_at_rest(self) -> bool:
-        """Whether no job has moved an event since the beginning of the run."""
-        now = await self._job_row()
-        if now is None or self._job is None:
-            return now is self._job
-        return now.owner is None and now.moved == self._job.moved and self._job.owner is None
 
     def _count(self, **more: int | None) -> None:
         found = msgspec.structs.asdict(self.progress)
@@ -445,21 +365,6 @@ class _EventPage:
             for row, touches, stored in self._with_stored()
             if row.is_due
             for finding in event_findings(row, touches, stored)
-        ]
-
-    def findings_in_file(
-        self, facts: ArchiveFile, events: Sequence[ArchivedEvent]
-    ) -> list[Finding]:
-        """What is wrong with the events in a file, of which these are the rows."""
-        found = {each[0].id: each for each in self._with_stored()}
-        return [
-            finding
-            for event in events
-            for finding in (
-                archived_findings(event, *found[event.id])
-                if event.id in found and found[event.id][0].archive == facts.number
-                else [missing_finding(facts, event)]
-            )
         ]
 
     def _with_stored(self) -> Iterator[tuple[EventRow, Sequence[Touched], Sequence[TouchRow]]]:

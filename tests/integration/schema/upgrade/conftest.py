@@ -1,7 +1,6 @@
 """The rows that the kept version left. Without a kept pair no test of this folder is collected."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,15 +11,9 @@ collect_ignore_glob = [] if DUMP.exists() else ["test_*.py"]
 
 
 @pytest.fixture
-def archive(folder: Path) -> Path:
-    """The folder of their archive files."""
-    return folder / "archive"
-
-
-@pytest.fixture
-def dumped(database_url: str, archive: Path) -> str:
+def dumped(database_url: str) -> str:
     """The URL of a database with these rows, as the kept version left them."""
-    load(database_url, archive)
+    load(database_url)
     return database_url
 
 

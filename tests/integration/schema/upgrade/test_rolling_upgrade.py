@@ -37,7 +37,6 @@ pytestmark = [
 LEASE = 2.0
 CARS = 6
 LEFT = {
-    "Car/archived": [1, 2],
     "Car/failing": [2, 3],
     "Car/new": [1],
     "Car/replaying": [1],

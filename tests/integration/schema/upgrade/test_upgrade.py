@@ -6,12 +6,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from tests.support.operations.archived_events import texts
 from tests.support.publisher.given_up_messages import gathered
 from tests.support.publisher.running_relays import relayed
 from tests.support.upgrade.kept_pair import rows, table_columns
@@ -52,9 +50,9 @@ def versions(messages: Iterable[Message]) -> dict[str, list[int]]:
     return found
 
 
-async def faults(database: Database | str, *archives: object) -> list[str]:
-    """What `Verifier` finds in the tables and in the archive."""
-    return [each.fault for each in await findings_in(database, *archives)]
+async def faults(database: Database | str) -> list[str]:
+    """What `Verifier` finds in the tables."""
+    return [each.fault for each in await findings_in(database)]
 
 
 async def undelivered(database: Database, state: State) -> dict[str, UndeliveredMessage]:
@@ -85,7 +83,6 @@ async def test_what_waited_is_relayed_once_and_in_order(database: Database) -> N
     sink = MemorySink()
     await relayed(database, sink)
     assert versions(sink.messages) == {
-        "Car/archived": [1, 2],
         "Car/failing": [2, 3],
         "Car/new": [1],
         "Car/replaying": [1],
@@ -93,7 +90,7 @@ async def test_what_waited_is_relayed_once_and_in_order(database: Database) -> N
         "Car/waiting": [2, 3],
     }
     replays = {each.key for each in sink.messages if each.dedupe_id != str(each.event_id)}
-    assert replays == {"Car/archived", "Car/replaying", "Car/retried"}
+    assert replays == {"Car/replaying", "Car/retried"}
     assert {each.headers.get("tenant") for each in sink.messages} == {"7"}
     waiting = await undelivered(database, "waiting")
     assert [*waiting] == ["Loan/paused 2", "Loan/paused 3", "Car/blocked 3"]
@@ -180,7 +177,7 @@ async def test_a_paused_target_waits_until_it_is_resumed(
 
 
 async def test_a_fill_goes_on_where_it_was(
-    database: Database, sql: psycopg.Connection[Any], archive: Path
+    database: Database, sql: psycopg.Connection[Any]
 ) -> None:
     ((begun,),) = sql.execute("SELECT events FROM outbox.outbox_fills").fetchall()
     stored = dict(
@@ -192,7 +189,7 @@ async def test_a_fill_goes_on_where_it_was(
     total = sum(map(len, stored.values()))
     assert 0 < begun < total
     async with Targets(database) as targets:
-        run = targets.add("moves", kind="model", from_start=True, archive=str(archive))
+        run = targets.add("moves", kind="model", from_start=True)
         read = [each.fill.read async for each in run if each.fill is not None]
     assert (read[0], read[-1]) == (begun, total)
     assert run.progress.state == "running"
@@ -205,43 +202,24 @@ async def test_a_fill_goes_on_where_it_was(
     assert versions(applied) == stored
 
 
-async def test_archived_events_are_read_and_replayed(
-    database: Database, sql: psycopg.Connection[Any], archive: Path
-) -> None:
-    await relayed(database, MemorySink())
-    assert len(texts(sql, archive)) > 2
-    with Writer(database) as writer:
-        found = [*writer.stream("Car", "archived", archive=str(archive))]
-    assert [each.version for each in found] == [1, 2]
-    async with Messages(database) as tool:
-        await gathered(tool.replay(entity="Car/archived", archive=str(archive)))
-    sink = MemorySink()
-    await relayed(database, sink)
-    assert [each.payload for each in sink.messages] == [each.data.encode() for each in found]
-    assert [each.dedupe_id[-3:] for each in sink.messages] == ["/r2", "/r2"]
-    async with Erasures(database) as tool:  # it finds the file by the row and the marker
-        assert (await tool.erase("Car/archived", reason="ticket 13")).files == 1
-    assert await faults(database, archive) == ["unfinished-erasure"]
-
-
 async def test_an_erased_person_stays_erased_and_a_begun_erasure_is_completed(
-    database: Database, dumped: str, sql: psycopg.Connection[Any], archive: Path
+    database: Database, dumped: str, sql: psycopg.Connection[Any]
 ) -> None:
     begun = "SELECT finished_at IS NULL FROM outbox.outbox_erasures ORDER BY erased_at"
     assert sql.execute(begun).fetchall() == [(False,), (True,)]
     assert f"{SECRET}" in str(rows(dumped))
     async with Erasures(database) as tool:
-        done = await tool.erase("Person/half", reason="ticket 8", archive=str(archive))
+        done = await tool.erase("Person/half", reason="ticket 8")
     assert 0 < done.events < done.total
     assert sql.execute(begun).fetchall() == [(False,), (False,)]
     sink = MemorySink()
     await Publisher(database, sink).run(until_empty=True, max_wait=0)
-    found = str([rows(dumped), sink.messages, *texts(sql, archive).values()])
+    found = str([rows(dumped), sink.messages])
     assert SECRET not in found
     assert "Person/erased'" not in found
     with Writer(database) as writer:
         assert writer.write(person("erased", 1)).entities[0].version == 1
-    assert await faults(database, archive) == []
+    assert await faults(database) == []
 
 
 async def test_writers_go_on_with_the_versions_positions_and_ids(
@@ -252,7 +230,7 @@ async def test_writers_go_on_with_the_versions_positions_and_ids(
     with Writer(database) as writer:
         again = writer.write(car("waiting", 2, by_version[2]), on_duplicate="return")
         assert (again.status, again.entities[0].version) == ("duplicate", 2)
-        for state in ("waiting", "failing", "dead", "archived", "forgotten"):
+        for state in ("waiting", "failing", "dead", "forgotten"):
             event = car(state, 9)
             assert writer.write(event).status == "committed"
     sink = MemorySink()
@@ -261,7 +239,6 @@ async def test_writers_go_on_with_the_versions_positions_and_ids(
     assert found["Car/waiting"] == [2, 3, 4]
     assert found["Car/failing"] == [2, 3, 4]
     assert found["Car/dead"] == [4]
-    assert found["Car/archived"] == [1, 2, 3]
     assert found["Car/forgotten"] == [2]
     assert await faults(database) == ["unfinished-erasure"]
 

@@ -1,19 +1,17 @@
-"""A dump and the files of an archive, put back into an empty database and another folder."""
+"""A dump, put back into an empty database."""
 
 import os
-import shutil
 import subprocess
-from contextlib import aclosing
 from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
 
 import psycopg
 import pytest
-from tests.support.operations.archived_events import archive, texts
+from tests.support.operations.forgotten_events import texts
 from tests.support.publisher.given_up_messages import event
+from tests.support.verified import findings_in
 
-from dsql_outbox.operations import Verifier
 from dsql_outbox.outbox import Database
 from dsql_outbox.testing import EmbeddedPostgres
 from dsql_outbox.writer import Writer
@@ -35,19 +33,14 @@ def dumped(url: str, version: int) -> str:
 
 
 async def test_every_event_reads_back_byte_for_byte(
-    outbox_url: str, postgres: EmbeddedPostgres, tmp_path: Path
+    outbox_url: str, postgres: EmbeddedPostgres
 ) -> None:
-    database, folder, moved = Database(outbox_url), tmp_path / "archive", tmp_path / "moved"
-    with Writer(database) as writer:
+    with Writer(Database(outbox_url)) as writer:
         writer.write_many([event(f"c-{n % 7}", n, "d") for n in range(60)])
+        receipt = writer.write(young := event("c-1", 99))
     with psycopg.connect(outbox_url, autocommit=True) as sql:
-        sql.execute("DELETE FROM outbox.outbox")
-        await archive(database, folder)
-        with Writer(database) as writer:
-            receipt = writer.write(young := event("c-1", 99))
-        before = texts(sql, folder)
+        before = texts(sql)
         dump = dumped(outbox_url, sql.info.server_version)
-    shutil.move(folder, moved)
 
     name = f"restored_{uuid4().hex}"
     url = postgres.create_database(name)
@@ -56,16 +49,11 @@ async def test_every_event_reads_back_byte_for_byte(
             sql.execute(dump.encode())
         restored = Database(url)
         with psycopg.connect(url, autocommit=True) as sql:
-            assert texts(sql, moved) == before
+            assert texts(sql) == before
         with Writer(restored) as writer:
-            found = [each.data for each in writer.stream("Car", "c-1", archive=str(moved))]
+            found = [each.data for each in writer.stream("Car", "c-1")]
             assert found[-1].encode() == young.to_json()
             assert writer.write(young, on_duplicate="return").position == receipt.position
-        async with (
-            Verifier(restored) as verifier,
-            aclosing(verifier.verify(archive=str(moved))) as run,
-        ):
-            assert [finding async for finding in run] == []
-            assert (run.progress.events, run.progress.files) == (61, 1)
+        assert await findings_in(restored) == []
     finally:
         postgres.drop_database(name)

@@ -1,12 +1,12 @@
--- Archivist: Archives, Retention, Erasures.
+-- Keeper: Retention, Erasures.
 GRANT USAGE ON SCHEMA {schema} TO {role};
--- Archived events lose their bytes, forgotten ones their rows, and erased ones a part. The event
--- that says that an entity was erased is written as by a writer.
+-- Forgotten events lose their rows, and erased ones a part. The event that says that an entity was
+-- erased is written as by a writer.
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.business_events TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.event_headers TO {role};
 -- DELETE is for an entity that gets a pseudonym.
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.entities TO {role};
--- What names an event: it is not archived then, and an erased one changes there too.
+-- What names an event: it is not forgotten then, and an erased one changes there too.
 GRANT SELECT, INSERT, UPDATE ON {schema}.outbox TO {role};
 GRANT SELECT ON {schema}.outbox_targets TO {role};
 -- A fill reads again what is erased.
@@ -16,7 +16,6 @@ GRANT SELECT, UPDATE ON {schema}.outbox_failures TO {role};
 GRANT SELECT, UPDATE ON {schema}.dead_letters TO {role};
 -- The replays of a forgotten event are forgotten too.
 GRANT SELECT, DELETE ON {schema}.outbox_replays TO {role};
-GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.outbox_archives TO {role};
 GRANT SELECT, INSERT, UPDATE ON {schema}.outbox_erasures TO {role};
 -- The lease, and the counts of the jobs.
 GRANT SELECT, INSERT, UPDATE ON {schema}.outbox_jobs TO {role};
