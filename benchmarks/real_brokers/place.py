@@ -24,13 +24,11 @@ class Fault:
     harm: Callable[[], AbstractContextManager[None]]
     pauses: str = ""
     """The topic that publishers must pause meanwhile; none by default."""
-    blames: bool = False
-    """Whether vans count attempts, because the broker refuses them one by one."""
 
     @property
     def harms_vans(self) -> bool:
         """Whether vans are to be written while it lasts."""
-        return self.blames or self.pauses == VANS
+        return self.pauses == VANS
 
 
 class Place(Protocol):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from threading import Timer
 from typing import Any, Final
@@ -89,6 +89,10 @@ class RabbitMqPlace:
         yield
         self.server.ctl("clear_policy", "full")
 
+    def silent_queue(self) -> AbstractContextManager[None]:
+        """The queue of the vans has no leader that answers, as without a majority."""
+        return self.server.silent_queue(_QUEUES[VANS])
+
     @contextmanager
     def killed(self) -> Generator[None]:
         """The server dies while messages are on their way."""
@@ -117,7 +121,8 @@ def all_faults(place: RabbitMqPlace) -> Sequence[Fault]:
         Fault("unroutable", place.unroutable, VANS),
         Fault("missing exchange", place.missing_exchange, CARS),
         Fault("no right", place.no_right, VANS),
-        Fault("full queue", place.full_queue, blames=True),
+        Fault("full queue", place.full_queue, VANS),
+        Fault("silent queue", place.silent_queue, VANS),
         Fault("killed", place.killed),
         Fault("stopped", place.server.app_stopped),
         Fault("hangs", place.server.frozen),

@@ -17,7 +17,15 @@ from tests.support.brokers.running_broker import URL
 from tests.support.proxy.tcp_proxy import TcpProxy
 
 from dsql_outbox.outbox import Message, SettingsError, SinkUnavailable
-from dsql_outbox.publisher import Delivered, NotAttempted, Rejected, Retry, Unavailable, open_sink
+from dsql_outbox.publisher import (
+    Deferred,
+    Delivered,
+    NotAttempted,
+    Outcome,
+    Rejected,
+    Unavailable,
+    open_sink,
+)
 from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing.sink_contract import deliver, new_message, published
 
@@ -103,7 +111,7 @@ async def test_without_its_exchange_all_is_unavailable_until_it_is_there(
     assert later == [Delivered()] * 200
 
 
-async def test_a_full_queue_that_rejects_is_a_retry_for_its_messages_alone(
+async def test_a_full_queue_that_rejects_defers_its_messages_alone(
     server: RabbitMqServer, broker: RabbitMqBroker
 ) -> None:
     full = RabbitMqBroker(server.host, broker.proxy, x_max_length=10, x_overflow="reject-publish")
@@ -117,7 +125,7 @@ async def test_a_full_queue_that_rejects_is_a_retry_for_its_messages_alone(
     refused = [outcome for outcome in outcomes if outcome != Delivered()]
     assert outcomes[:20] == [Delivered()] * 20
     assert len(refused) >= 150
-    assert all(isinstance(each, Retry) and "events.Full" in each.error for each in refused)
+    assert all(isinstance(each, Deferred) and "events.Full" in each.error for each in refused)
 
 
 async def test_a_full_queue_takes_messages_when_its_limit_is_gone(
@@ -286,7 +294,7 @@ async def test_a_stopped_broker_says_so(server: RabbitMqServer, broker: RabbitMq
         await deliver(sink, cars(1))
 
 
-async def test_a_topic_whose_queue_is_silent_is_unavailable_and_the_others_go_on(
+async def test_messages_of_a_silent_queue_are_deferred_and_the_others_go_on(
     server: RabbitMqServer, broker: RabbitMqBroker
 ) -> None:
     silent = RabbitMqBroker(server.host, broker.proxy)
@@ -300,9 +308,85 @@ async def test_a_topic_whose_queue_is_silent_is_unavailable_and_the_others_go_on
         await deliver(sink, cars(2, "late.X"))
 
     quiet = outcomes[-1]
-    assert isinstance(quiet, Unavailable)
+    assert isinstance(quiet, Deferred)
     assert "late.X" in quiet.error
     assert outcomes == [Delivered()] * 5 + [quiet] * 2
+
+
+async def test_a_queue_without_a_majority_stops_no_other_topic(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    """A channel hangs at its first message for that queue, and RabbitMQ does not close it."""
+    sick = await _another_queue(server, broker, "sick.X")
+    healthy: list[float] = []
+    outcomes: list[Outcome] = []
+    async with broker.open() as sink:
+        assert await published(sink, [*cars(1), *cars(1, "sick.X")]) == [Delivered()] * 2
+        server.take_majority(sick)
+
+        async def send_sick_ones() -> None:
+            for n in range(4):
+                messages = [new_message(f"Car/{n}-{k}", topic="sick.X") for k in range(3)]
+                outcomes.extend(await published(sink, messages))
+            finished.set()
+
+        finished = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send_sick_ones)
+            while not finished.is_set():
+                began = monotonic()
+                assert await published(sink, cars(3)) == [Delivered()] * 3
+                healthy.append(monotonic() - began)
+                await anyio.sleep(0.05)
+
+    silent = [each for each in outcomes if each != NotAttempted()]
+    assert len(silent) >= 4
+    assert all(isinstance(each, Deferred) and "sick.X" in each.error for each in silent)
+    assert max(healthy) < 1, "it waited for the other topic"
+    assert broker.proxy is not None
+    assert broker.proxy.opened == 1, "no connection was cut"
+
+
+async def test_messages_beside_one_that_hangs_go_on_in_other_channels(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    sick = await _another_queue(server, broker, "sick.X")
+    healthy = cars(300)
+    async with broker.open() as sink:
+        server.take_majority(sick)
+        first = await published(sink, [*healthy[:50], *cars(1, "sick.X"), *healthy[50:]])
+        left = [
+            message
+            for message, outcome in zip(healthy, [*first[:50], *first[51:]], strict=True)
+            if outcome != Delivered()
+        ]
+        await deliver(sink, left)
+        alone = await published(sink, cars(1, "sick.X"))
+        began = monotonic()
+        again = await published(sink, cars(1, "sick.X"))
+        took = monotonic() - began
+
+    assert {type(each) for each in first} <= {Delivered, NotAttempted}
+    assert isinstance(alone[0], Deferred)
+    assert isinstance(again[0], Deferred)
+    assert took < 0.9, "the same message blocked another channel"
+
+
+async def test_a_topic_without_a_majority_blocks_few_channels_and_is_back_soon(
+    server: RabbitMqServer, broker: RabbitMqBroker
+) -> None:
+    sick = await _another_queue(server, broker, "sick.X")
+    async with broker.open() as sink:
+        with server.silent_queue(sick):
+            for n in range(12):
+                outcomes = await published(sink, [new_message(f"Car/{n}", topic="sick.X")])
+                assert isinstance(outcomes[0], Deferred)
+            channels = sum(map(int, server.ctl("list_connections", "channels").split()[1:]))
+        began = monotonic()
+        await deliver(sink, [new_message("Car/0", topic="sick.X")])
+
+    assert 4 <= channels <= 8
+    assert monotonic() - began < 15
 
 
 async def test_a_topic_of_which_one_queue_is_silent_goes_on(
@@ -325,7 +409,7 @@ async def test_a_topic_of_which_one_queue_is_silent_goes_on(
         with server.silent_queue(silent.name), anyio.fail_after(4):
             outcomes = await published(sink, cars(1000, "late.X"))
 
-    assert set(outcomes) == {Delivered(), NotAttempted()}
+    assert {type(outcome) for outcome in outcomes} == {Delivered, Deferred, NotAttempted}
 
 
 async def test_the_next_host_is_tried(broker: RabbitMqBroker) -> None:
@@ -408,3 +492,13 @@ async def test_aiormq_logs_nothing_of_a_sink(
 
     assert "a secret" not in caplog.text
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def _another_queue(server: RabbitMqServer, broker: RabbitMqBroker, topic: str) -> str:
+    """Make a quorum queue that gets the messages of a topic; returns its name."""
+    other = RabbitMqBroker(server.host, broker.proxy, x_queue_type="quorum")
+    await other.prepare()
+    async with broker.channel() as channel:
+        queue = await channel.get_queue(other.name, ensure=False)
+        await queue.bind(broker.name, topic)
+    return other.name

@@ -93,6 +93,14 @@ class RabbitMqServer(EmbeddedServer):
         finally:
             self._ask_queue(name, "resume")
 
+    def take_majority(self, name: str) -> None:
+        """Take the majority from a quorum queue, by a member that does not exist."""
+        queue = f"'%2F_{name}'"
+        text = self.ctl(
+            "eval", f"ra:add_member({{{queue}, node()}}, {{{queue}, 'gone@localhost'}})."
+        )
+        assert text.startswith("{ok,"), text
+
     def _ask_queue(self, name: str, what: str) -> None:
         resource = f'rabbit_misc:r(<<"/">>, queue, <<"{name}">>)'
         found = f"{{ok, Queue}} = rabbit_amqqueue:lookup({resource})"

@@ -3,7 +3,8 @@
 The routing key of a message is its topic. Each message is published with `mandatory`, and is
 delivered when RabbitMQ confirmed it. `sink` publishes. `call` has the messages of one call, and
 `confirmation` says what RabbitMQ's answers mean. `connection` keeps the connection and its
-channels, `transport` is the socket below it, and `url` parses the URL. Its parameters are:
+channels, `doubts` says which messages go alone, `transport` is the socket below it, and `url`
+parses the URL. Its parameters are:
 
 | parameter | default | meaning |
 | --- | --- | --- |

@@ -13,6 +13,7 @@ from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, Rejecte
 
 from .confirmation import is_for_all, outcome_of, outcome_of_closing, silence
 from .connection import RabbitMqClient
+from .doubts import Doubts
 from .envelope import Unfit, envelope
 from .url import RabbitMqSettings
 
@@ -22,25 +23,27 @@ _WINDOW: Final = 128
 So many may be stored twice if RabbitMQ closes the channel for one of them.
 """
 
-_MOST_DOUBTS: Final = 10_000
-"""The most topics whose refusal is kept; a writer may use any number of them."""
+_ALONE: Final = 8
+"""The most messages that go alone at a time."""
 
 _DELIVERED: Final = Delivered()
 
 
 class RabbitMqCall:
-    """Sends messages on a channel, and reads each answer.
+    """Sends messages on channels, and reads each answer.
 
     RabbitMQ closes a channel for one message that it refuses, and answers for no other message
     that is on its way there. These are sent again one by one, so that the next closing is that of
-    one message. The messages of topics in `doubts` go one by one from the beginning.
+    one message. RabbitMQ may also be stuck in a message, and then answers for none behind it. So
+    the messages of topics in `doubts` go alone from the beginning: some at a time, each on a
+    channel of its own.
     """
 
     def __init__(
         self,
         client: RabbitMqClient,
         settings: RabbitMqSettings,
-        doubts: set[str],
+        doubts: Doubts,
         messages: Sequence[Message],
         answer: Answer,
     ) -> None:
@@ -50,7 +53,6 @@ class RabbitMqCall:
         self._messages = messages
         self._answer = answer
         self._unanswered = set(range(len(messages)))
-        self._heard: set[str] = set()
         self._has_nacks = False
 
     async def run(self) -> None:
@@ -59,17 +61,40 @@ class RabbitMqCall:
         Raises `SinkUnavailable` when the connection is lost, blocked, or silent.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.timeout
-        alone = [n for n, message in enumerate(self._messages) if message.topic in self._doubts]
+        alone = [n for n, message in enumerate(self._messages) if self._doubts.has(message.topic)]
         together = sorted(self._unanswered.difference(alone))
         windows = [together[n : n + _WINDOW] for n in range(0, len(together), _WINDOW)]
-        steps = deque([*windows, *([index] for index in alone)])
+        singles = [[index] for index in alone]
+        # A step has messages for several channels.
+        steps = deque[Sequence[Sequence[int]]]([window] for window in windows)
+        steps.extend(singles[n : n + _ALONE] for n in range(0, len(singles), _ALONE))
         try:
             while steps and asyncio.get_running_loop().time() < deadline:
-                step = [index for index in steps.popleft() if index in self._unanswered]
-                if step and (closing := await self._send(step)):
-                    steps.extendleft([index] for index in self._left_by(closing, step))
+                step = [left for each in steps.popleft() if (left := self._to_send(each))]
+                for sent, closing in zip(step, await self._send_all(step), strict=True):
+                    if closing is not None:
+                        steps.extendleft([[index]] for index in self._left_by(closing, sent))
         finally:
             self._unanswered.clear()  # an answer that comes later is ignored
+
+    def _to_send(self, indexes: Iterable[int]) -> list[int]:
+        """Those without an answer, which may be sent. Answers for those that may not."""
+        left = [index for index in indexes if index in self._unanswered]
+        forbidden = [index for index in left if self._doubts.forbids(self._messages[index])]
+        self._note_silence(forbidden)
+        return [index for index in left if index in self._unanswered]
+
+    async def _send_all(self, step: Sequence[Sequence[int]]) -> list[ChannelClosed | None]:
+        """Send messages on a channel for each sequence; returns what `_send` does for each."""
+        if len(step) == 1:
+            return [await self._send(step[0])]
+        ends = await asyncio.gather(*map(self._send, step), return_exceptions=True)
+        closings: list[ChannelClosed | None] = []
+        for end in ends:
+            if end is not None and not isinstance(end, ChannelClosed):
+                raise end
+            closings.append(end)
+        return closings
 
     def _left_by(self, closing: ChannelClosed, step: Sequence[int]) -> list[int]:
         """Answer for those of a step that RabbitMQ refused. Returns those that must go alone."""
@@ -79,7 +104,7 @@ class RabbitMqCall:
         self._refuse(left, closing)
         return []
 
-    async def _send(self, indexes: Collection[int]) -> ChannelClosed | None:
+    async def _send(self, indexes: Sequence[int]) -> ChannelClosed | None:
         """Send messages on one channel. Returns why RabbitMQ closed it, if it did."""
         client, channel = self._client, await self._client.take()
         sent = {client.spawn(self._publish(channel, index)): index for index in indexes}
@@ -91,8 +116,14 @@ class RabbitMqCall:
         if client.is_lost and not self._unanswered.isdisjoint(indexes):
             raise client.lost()
         if waiting:
-            await client.end(channel, sent)
-            self._blame_topics(sent[task] for task in waiting)
+            ending = await client.end(channel, sent)
+            silent = [index for index in indexes if index in self._unanswered]
+            self._doubts.add(self._messages[index].topic for index in silent)
+            if ending is not None and len(indexes) > 1:
+                return None  # it is stuck in one of them, and nothing is known of the others
+            if ending is not None:
+                self._doubts.note_stuck(self._messages[indexes[0]], ending)
+            self._note_silence(silent)
             return None
         if self._has_nacks:
             # For a channel, a quorum queue that was full is full until it is read, even if an
@@ -125,10 +156,8 @@ class RabbitMqCall:
         if index not in self._unanswered:
             return
         self._unanswered.discard(index)
-        topic = self._messages[index].topic
-        self._heard.add(topic)
         if outcome is _DELIVERED:
-            self._doubts.discard(topic)
+            self._doubts.note_taken(self._messages[index].topic)
         self._answer(index, outcome)
 
     def _refuse(self, indexes: Collection[int], closing: ChannelClosed) -> None:
@@ -139,19 +168,16 @@ class RabbitMqCall:
         if not isinstance(outcome, Unavailable) or is_for_all(closing):
             return
         topics = {self._messages[index].topic for index in indexes}
-        if len(self._doubts) < _MOST_DOUBTS:
-            self._doubts |= topics
+        self._doubts.add(topics)
         for index in sorted(self._unanswered):
             if self._messages[index].topic in topics:
                 self._settle(index, outcome)
 
-    def _blame_topics(self, indexes: Iterable[int]) -> None:
-        """Answer for the topics of which no message was answered in time."""
-        heard = frozenset(self._heard)
+    def _note_silence(self, indexes: Iterable[int]) -> None:
+        """Answer for messages that RabbitMQ does not confirm, although it answers."""
         for index in indexes:
             topic = self._messages[index].topic
-            if topic not in heard:
-                self._settle(index, silence(topic, self._settings.timeout))
+            self._settle(index, silence(topic, self._settings.timeout))
 
 
 def _closing(sent: Iterable[asyncio.Task[None]]) -> ChannelClosed | None:

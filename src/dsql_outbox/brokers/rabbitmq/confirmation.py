@@ -11,22 +11,25 @@ from aiormq.exceptions import (
     PublishError,
 )
 
-from dsql_outbox.publisher.sinks.port import Outcome, Rejected, Retry, Unavailable
+from dsql_outbox.publisher.sinks.port import Deferred, Outcome, Rejected, Retry, Unavailable
 
 from .refusal import client_text
 
 _CONTENT_TOO_LARGE: Final = 311
 
 
-def outcome_of(error: DeliveryError, topic: str, place: str) -> Unavailable | Retry:
-    """The outcome of a message that was returned, or that a queue refused."""
+def outcome_of(error: DeliveryError, topic: str, place: str) -> Unavailable | Deferred:
+    """The outcome of a message that was returned, or that a queue refused.
+
+    A refusal (nack) names no queue. The topic may have others that take messages.
+    """
     if isinstance(error, PublishError):
         return Unavailable(
             f"unroutable: {place} routes {topic} to no queue; bind a queue to it by this routing "
             "key, or by a pattern"
         )
-    return Retry(
-        f"refused by RabbitMQ (nack): a queue of {topic} is full and rejects, or it has failed"
+    return Deferred(
+        f"refused by RabbitMQ (nack): a queue of {topic} is full and rejects, or it has no leader"
     )
 
 
@@ -49,9 +52,9 @@ def outcome_of_closing(error: ChannelClosed) -> Outcome:
             return Rejected(text) if error.args[0] == _CONTENT_TOO_LARGE else Retry(text)
 
 
-def silence(topic: str, seconds: float) -> Unavailable:
-    """The outcome of a message without an answer, when no message of its topic has one."""
-    return Unavailable(
+def silence(topic: str, seconds: float) -> Deferred:
+    """The outcome of a message without an answer from a server that lives."""
+    return Deferred(
         f"no confirmation for {topic} within {seconds:g} s, although RabbitMQ answers: a queue of "
-        "it has no quorum, or is overloaded"
+        "it has no majority, or is overloaded"
     )

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _HEARTBEAT: Final = 15  # seconds; RabbitMQ misses a client that is silent for twice as long
 _MOST_IDLE: Final = 8  # channels; RabbitMQ has a process for each
+_GRACE: Final = 1.0  # seconds in which a channel is closed that is not stuck
 
 
 class RabbitMqConnection:
@@ -207,15 +208,20 @@ class RabbitMqClient:
         ending.add_done_callback(self._ending.discard)
         return ending
 
-    async def end(self, channel: Channel, sent: Collection[asyncio.Task[None]]) -> None:
+    async def end(
+        self, channel: Channel, sent: Collection[asyncio.Task[None]]
+    ) -> asyncio.Task[None] | None:
         """Close a channel whose messages `sent` have no answers in time.
 
-        This also asks RabbitMQ. Raises `SinkUnavailable` if it is silent for the timeout.
+        Returns None when it is closed. If it is stuck, it is left to end by itself, and the task
+        is returned that waits for this. Another channel shows whether RabbitMQ answers: raises
+        `SinkUnavailable` if it is silent there for the timeout, and while an alarm blocks all.
         """
         ending = self.end_soon(channel, sent)
-        await asyncio.wait([ending], timeout=self._settings.timeout)
-        if not ending.done():
-            raise await self._silent()
+        await self.check()
+        await self.ask()
+        await asyncio.wait([ending], timeout=min(_GRACE, self._settings.timeout))
+        return None if ending.done() else ending
 
     def lost(self) -> SinkUnavailable:
         """The error for a connection that is lost."""

@@ -10,6 +10,7 @@ from dsql_outbox.publisher.sinks.url import naming_the_authority
 
 from .call import RabbitMqCall
 from .connection import RabbitMqConnection
+from .doubts import Doubts
 from .url import RabbitMqSettings
 
 _CALLS: Final = 8
@@ -29,7 +30,7 @@ class RabbitMqSink:
         self._settings = settings
         self._connection = RabbitMqConnection(settings)
         self._turns = asyncio.Semaphore(_CALLS)
-        self._doubts: set[str] = set()
+        self._doubts = Doubts()
 
     async def connect(self) -> None:
         """Connect.
@@ -48,10 +49,9 @@ class RabbitMqSink:
         """Publish messages; answers each as its confirmation comes.
 
         Takes up to four times the timeout: to wait for other calls or for a connection, for the
-        confirmations, for those of messages that go alone, and to ask a silent server. A topic
-        without a confirmation in its time is `Unavailable`, if the server answers. When some
-        came, the other messages of the topic get no answer, and may be stored. Raises
-        `SinkUnavailable` when the connection is lost or blocked, or cannot be opened.
+        confirmations, for those of messages that go alone, and to ask a silent server. A message
+        without a confirmation in its time is `Deferred` if the server answers, and may be stored.
+        Raises `SinkUnavailable` when the connection is lost or blocked, or cannot be opened.
         """
         deadline = self._deadline()
         if not messages:
