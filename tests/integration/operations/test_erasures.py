@@ -671,6 +671,22 @@ async def test_a_replay_that_commits_since_the_erasure_began_is_erased(
     assert await findings_in(database) == []
 
 
+async def test_an_erasure_that_lost_its_lease_before_a_transaction_changes_nothing(
+    database: Database, database_proxy: PostgresProxy, sql: psycopg.Connection[Any]
+) -> None:
+    with Writer(database) as writer:
+        writer.write(new("Person/ann", name=MARK))
+
+    def begin_another() -> None:
+        sql.execute("UPDATE outbox.outbox_jobs SET owner = 'another', epoch = epoch + 1")
+
+    database_proxy.before(begin_another, matching='UPDATE "outbox".business_events')
+    with pytest.raises(JobRefused, match="another job has begun"):
+        await erase(Database(database_proxy.url))
+    events = [text for name, text in everything(sql).items() if name.startswith("business_events")]
+    assert sum(MARK in text for text in events) == 1
+
+
 async def test_a_keeper_may_erase_and_a_reader_may_verify(
     database: Database, outbox_url: str
 ) -> None:

@@ -17,6 +17,7 @@ from dsql_outbox.operations import (
     Selection,
     Targets,
 )
+from dsql_outbox.operations import run as run_module
 from dsql_outbox.operations.pace import Pace
 from dsql_outbox.operations.pages import Step, TooLarge, change_pages, pack
 from dsql_outbox.operations.run import RowFence, Run
@@ -138,6 +139,38 @@ def test_a_run_of_a_schedule_gives_way() -> None:
     run = Retention(DATABASE).forget(datetime.now(UTC))
     run.pace.spend(1, 100.0, 103.0)
     assert run.pace.wait(103.0) == 45.0
+
+
+class Lease:
+    """A fence that notes when it was renewed."""
+
+    lease = 30.0
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self.renewed: list[float] = []
+
+    async def renew(self) -> None:
+        self.renewed.append(self._now())
+
+
+@pytest.mark.anyio
+async def test_a_run_that_rests_for_longer_than_its_lease_keeps_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    run = Retention(DATABASE).forget(datetime.now(UTC))
+    run.pace.spend(1, 40.0, now)  # it rests for a minute
+    fence = Lease(lambda: now)
+
+    async def pause(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(run_module, "monotonic", lambda: now)
+    monkeypatch.setattr(run, "pause", pause)
+    assert await run.rest(fence)
+    assert fence.renewed == [110.0, 120.0, 130.0, 140.0, 150.0, 160.0]
 
 
 class Paged(Run[int, Sequence[Item]]):
