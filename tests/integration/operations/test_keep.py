@@ -84,6 +84,7 @@ async def test_it_is_stopped_between_two_passes_at_once_and_in_a_pass_after_a_tr
                 group.start_soon(stop)
                 passes = [each async for each in run]
             assert [each.error for each in passes] == [None]
+            assert 0 < passes[0].done.events < 6
             assert count(sql, "business_events") == 6 - passes[0].done.events
 
             run = tool.keep(DAY, HOUR)
