@@ -17,9 +17,10 @@ from yarl import URL
 
 from dsql_outbox import Database, Message, Publisher, SinkUnavailable
 from dsql_outbox.publisher import Answer, Delivered, Destination, Rejected, Unavailable
-from dsql_outbox.publisher.sinks import binary_headers
+from dsql_outbox.publisher.sinks import Deferred, Outcome, binary_headers, broken_header
 
-REJECTED = {400, 413, 415, 422}
+REJECTED = {400, 413, 415, 422}  # the message is at fault
+DEFERRED = {408, 425, 429, 500, 502, 503, 504}  # this request: another may succeed
 LONGEST_PAUSE = 3600.0  # seconds, whatever Retry-After says
 
 
@@ -58,6 +59,10 @@ class WebhookSink:
                 answered.append(got.status)
 
     async def _post(self, n: int, message: Message, answer: Answer, answered: list[int]) -> None:
+        if fault := broken_header(message.headers):
+            answer(n, Rejected(fault))
+            answered.append(n)  # nobody was asked, so nobody is away
+            return
         body, headers = message.payload, self._headers(message)
         post = self._session.post(self._url, data=body, headers=headers, allow_redirects=False)
         with suppress(ClientError):
@@ -65,9 +70,7 @@ class WebhookSink:
                 answered.append(got.status)
             if not got.ok and "retry-after" in got.headers:
                 self._not_before = time.monotonic() + _seconds(got.headers["retry-after"])
-            refused = f"the endpoint answered {got.status}"
-            failure = Rejected if got.status in REJECTED else Unavailable
-            answer(n, Delivered() if got.status in range(200, 300) else failure(refused))
+            answer(n, Delivered() if got.status in range(200, 300) else _failure(got.status))
 
     def _headers(self, message: Message) -> dict[str, str]:
         name, now = message.dedupe_id, str(int(time.time()))
@@ -78,6 +81,14 @@ class WebhookSink:
         attributes = binary_headers(message, "ce-")
         attributes.pop("ce-datacontenttype", None)  # HTTP has a header of its own for it
         return attributes | own
+
+
+def _failure(status: int) -> Outcome:
+    """Blame the message, this request, or else the endpoint, as for a wrong secret or URL."""
+    text = f"the endpoint answered {status}"
+    if status in REJECTED:
+        return Rejected(text)
+    return Deferred(text) if status in DEFERRED else Unavailable(text)
 
 
 def _seconds(retry_after: str) -> float:

@@ -11,6 +11,8 @@ after the scheme of its URLs. The names of this package are for such sinks, too
 (docs/writing-a-sink.md).
 """
 
+from dsql_outbox.outbox.message import broken_header
+
 from .cloudevents import attributes, binary_headers, decode_value, encode_value, text_or_base64
 from .kept_sink import KeptSink, SinkFactory, SinkSource, raised_by_sink, sink_factory
 from .port import (
@@ -53,6 +55,7 @@ __all__ = [
     "WrongAnswer",
     "attributes",
     "binary_headers",
+    "broken_header",
     "decode_value",
     "encode_value",
     "keeps_prefix",

@@ -11,29 +11,31 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import anyio
 import pytest
 from tests.support.brokers.broker_faults import losing_answers
+from tests.support.brokers.proxied_broker import ProxiedBroker
 from tests.support.checkout import ROOT
 from tests.support.proxy.tcp_proxy import TcpProxy
 from tests.support.stand_ins import StandIn
 
-from dsql_outbox.outbox import SinkUnavailable
-from dsql_outbox.publisher import Rejected, Sink, Unavailable
-from dsql_outbox.publisher.sinks import attributes
+from dsql_outbox.outbox import Database, Entity, Event, SinkUnavailable
+from dsql_outbox.publisher import Delivered, Publisher, Rejected, Sink, Unavailable
+from dsql_outbox.publisher.sinks import Deferred, attributes
 from dsql_outbox.testing.sink_contract import (
     OpenStage,
-    ReadableBroker,
     SinkContract,
     Stored,
     new_message,
     published,
 )
+from dsql_outbox.writer import Writer
 
 KEY = b"a key of twenty-four byt"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
 
-class Endpoint(ReadableBroker):
+class Endpoint(ProxiedBroker):
     """A partner: it verifies each request, and answers as it is told."""
 
     url = ""
@@ -128,7 +130,7 @@ async def test_a_fault_of_the_message_rejects_it(broker: Endpoint, status: int) 
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("status", [301, 401, 404, 410, 500])
+@pytest.mark.parametrize("status", [301, 401, 404, 410])
 async def test_any_other_answer_pauses_its_topic(broker: Endpoint, status: int) -> None:
     broker.answers = [(status, {"location": "/elsewhere"})]
     async with broker.open() as sink:
@@ -136,6 +138,32 @@ async def test_any_other_answer_pauses_its_topic(broker: Endpoint, status: int) 
             Unavailable(f"the endpoint answered {status}")
         ]
     assert broker.arrived == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+async def test_a_status_that_may_be_about_one_request_defers_its_message_alone(
+    broker: Endpoint, status: int
+) -> None:
+    broker.answers = [(status, {})]
+    async with broker.open() as sink:
+        outcomes = await published(sink, [new_message("Loan/1"), new_message("Loan/2")])
+    assert sorted(outcomes, key=str) == [Deferred(f"the endpoint answered {status}"), Delivered()]
+    assert len(broker.arrived) == 1
+
+
+@pytest.mark.anyio
+async def test_an_endpoint_that_is_busy_now_and_then_gets_all(
+    broker: Endpoint, outbox_url: str
+) -> None:
+    """An answer for the topic would pause it at each of them."""
+    database = Database(outbox_url)
+    with Writer(database) as writer:
+        ids = {writer.write(Event.new("Sold", [Entity("Car", f"{n}")])).event_id for n in range(90)}
+    broker.answers = [(503 if n % 30 == 7 else 204, {}) for n in range(90)]
+    with anyio.fail_after(30):
+        await Publisher(database, broker.open).run(until_empty=True)
+    assert {stored.event_id for stored in broker.arrived} == ids
 
 
 @pytest.mark.anyio

@@ -41,12 +41,16 @@ class Answers:
         self.outcomes: list[Outcome] = [NOT_ATTEMPTED] * size
         self.order: list[int] = []
         """The messages that were answered, in the order of their answers."""
+        self.late: list[int] = []
+        """The messages that were answered after the call."""
         self._came = anyio.Event()
         self._missing = set(range(size))
         self._is_over = False
 
     def __call__(self, index: int, outcome: Outcome) -> None:
         """Take an answer: at most one per message, and none after the call."""
+        if self._is_over:
+            self.late.append(index)  # the sink may swallow the error
         assert not self._is_over, f"an answer for {index} after the call"
         self._missing.remove(index)
         self.outcomes[index] = outcome
