@@ -294,8 +294,8 @@ class Reader:
         state = self._state
         began = state.clock()
         full = state.rows.shares.full_topics
-        keys = self._keys(began)
         news = await self._try_map(began, full)
+        keys = self._keys(state.clock())  # asked at once, since meanwhile a hold may end
         unmapped = state.topics.unmapped
         if keys and (full or unmapped):
             news, keys = news + await self._ask(keys, tried=unmapped), []
@@ -412,10 +412,10 @@ class Reader:
         trial = state.topics.next_trial(now)
         if trial is None:
             return 0
-        if trial.topic in full or any(map(state.rows.known.get, trial.rows)):
+        if trial.topic in full or any(map(state.rows.known.get, trial.tried)):
             state.topics.rest_trial(trial, now)  # the rows before are on their way yet
             return 0
-        trial.rows.clear()
+        trial.begin_step()
         shards = [each for each in state.shards.values() if trial.scan(each.number).is_running]
         most = max(1, self._rows // _TRIED // max(1, len(shards)))
         asked = [self._trial(each, trial, most) for each in shards]

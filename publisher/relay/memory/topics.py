@@ -59,12 +59,25 @@ class Trial:
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.rows: set[RowId] = set()
-        """Those that it is tried with now."""
+        """Those that it is tried with now, as a scan has found them."""
+        self.failed: set[RowId] = set()
+        """Those that failed before, which are read by their keys. A scan finds them, too, whether
+        their time has come or not, so these have room of their own."""
         self._scans: dict[int, Scan] = {}
 
     def scan(self, shard: int) -> Scan:
         """The way through the rows of a shard; it is not running if it has come to their end."""
         return self._scans.setdefault(shard, Scan(HEAD))
+
+    @property
+    def tried(self) -> AbstractSet[RowId]:
+        """All rows that it is tried with now."""
+        return self.rows | self.failed
+
+    def begin_step(self) -> None:
+        """Go on with other rows."""
+        self.rows.clear()
+        self.failed.clear()
 
     def begin_again(self) -> None:
         """Go on with the first row of each shard."""
@@ -86,7 +99,7 @@ class Pause:
     def takes(self, row: RowId, now: float) -> bool:
         """Whether the topic may be tried with this row."""
         if self.trial is not None:
-            return row in self.trial.rows
+            return row in self.trial.rows or row in self.trial.failed
         return self.probe in {None, row} and self.retry_at <= now
 
     def rests(self, now: float) -> bool:
@@ -259,8 +272,8 @@ class TopicPauses:
     def try_with(self, row: OutboxRow, most: int) -> None:
         """Try the map with a row that failed before, unless `most` rows are tried now."""
         pause = self._pauses.get(row.topic)
-        if pause is not None and pause.trial is not None and len(pause.trial.rows) < most:
-            pause.trial.rows.add(row.id)
+        if pause is not None and pause.trial is not None and len(pause.trial.failed) < most:
+            pause.trial.failed.add(row.id)
 
     @property
     def _length(self) -> float:

@@ -371,6 +371,20 @@ KEPT: Final[dict[str, Schedule]] = {
             Write(at=3.0, subject=0, rows=4, topic=1),
         ),
     ),
+    "a failed row of a topic that the map fails for, behind blocked ones": Schedule(
+        seed=660003612,
+        shards=1,
+        clocks=(Clock(),),
+        writes=(
+            Write(at=0.0, subject=0, rejected=True),
+            Write(at=3.0, subject=1, rejected=True),
+            Write(at=6.0, subject=2),
+            Write(at=5.0, subject=2, late=1.0, fate="raises", times=4),
+            Write(at=0.0, subject=3, fate="raises", times=3),
+        ),
+        faults=(Fault(kind="stop", at=8.0, length=0.0, of=0),),
+        block=True,
+    ),
 }
 """Schedules that broke a rule once."""
 

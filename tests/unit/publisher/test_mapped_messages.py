@@ -9,6 +9,7 @@ import anyio
 import pytest
 from tests.support.publisher.given_rows import chain, row
 from tests.support.publisher.virtual_relay import (
+    Answering,
     Clock,
     MemoryOutbox,
     in_virtual_time,
@@ -29,7 +30,7 @@ from dsql_outbox.publisher import (
 )
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.relay import Relay
-from dsql_outbox.publisher.relay.store import StoredFailure, SubjectName
+from dsql_outbox.publisher.relay.store import Failure, StoredFailure, SubjectName
 from dsql_outbox.publisher.sinks import MAX_RUN_BYTES
 from dsql_outbox.schema.outbox_rows import OutboxRow
 
@@ -321,16 +322,19 @@ def test_however_many_messages_a_map_fails_for_it_comes_to_the_others(
     assert in_virtual_time(ends, now=5e3) < within
 
 
+class Held(MemoryOutbox):
+    """Its first row failed once, before the start."""
+
+    async def stored_failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
+        await super().stored_failures(shards)
+        failed = next(iter(self.rows))
+        self.failures_of[failed] = Failure(failed, "not now", 1, 0.0)
+        return [StoredFailure(failed, SubjectName("Car", "a"), 1, 0.0)]
+
+
 def test_a_message_that_failed_before_the_start_is_tried_though_the_map_fails() -> None:
     """Its topic is paused at once, and it is the only message of it."""
     map_ = Mendable()
-
-    class Held(MemoryOutbox):
-        async def stored_failures(self, shards: Collection[int]) -> Sequence[StoredFailure]:
-            await super().stored_failures(shards)
-            failed = next(iter(self.rows))
-            return [StoredFailure(failed, SubjectName("Car", "a"), 1, 0.5)]
-
     store, broker = Held(), Broker()
     store.insert([row("a", 1, topic="bad"), row("a", 2, previous=1, topic="bad")])
 
@@ -343,6 +347,19 @@ def test_a_message_that_failed_before_the_start_is_tried_though_the_map_fails() 
     assert in_virtual_time(ends, now=5e3) < 60 + 3 * TopicPauses.PAUSE
     assert broker.positions == [1, 2]
     assert not store.statements["record"]
+
+
+def test_a_failed_row_may_be_delivered_by_a_try_of_the_map_when_its_own_time_comes() -> None:
+    map_ = Mendable()
+    store, sink = Held(), Answering(lambda _: 0.0)
+    store.insert([row("a", 1, topic="bad")])
+
+    async def mend(_: Relay) -> None:
+        await anyio.sleep(TopicPauses.PAUSE / 2)
+        map_.works = True
+
+    ends = relay_until(store, sink, lambda: not store.rows, map=map_, beside=mend)
+    assert in_virtual_time(ends, now=5e3) < TopicPauses.PAUSE + 1
 
 
 @pytest.mark.parametrize(
