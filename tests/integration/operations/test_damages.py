@@ -230,6 +230,7 @@ ROWS: Final[list[LiteralString]] = [
     """outbox_failures SELECT shard, position, event_id, 1, 'no', 'infinity' FROM outbox.outbox
         ORDER BY position DESC LIMIT 1""",
     "outbox_publishers VALUES ('one', now(), 5, '[]', 'default', NULL)",
+    "outbox_topics VALUES ('default', 't', '', 'me', now())",
     "inbox VALUES ('one', '', 'a', '00000000-0000-0000-0000-000000000001', now())",
     "inbox_subjects VALUES ('one', '', 'Car', '1', 2, 1, now())",
 ]
