@@ -51,7 +51,7 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
 8. If no attempt follows, because the budget or the deadline is over or no budget has this
    failure, `Pending.give_up` ends the call with the driver's error, or with `OutcomeUnknown` if
    the event is in doubt. Otherwise the loop begins again. The write then has a connection that
-   was never used, unless ``connections="pool"`` keeps healthy ones.
+   was never used.
 
 **One transact**, ``writer.transact(function)``:
 

@@ -8,6 +8,7 @@ from dsql_outbox.outbox.failure import OUTAGES, RACES, FailureKind
 from dsql_outbox.outbox.unit_of_work.budget import Budget
 
 from .settings import WriterSettings
+from .tuned_settings import TunedSettings
 
 REASONS: Final[Sequence[RetryReason]] = ("schema change", "conflict", "outage")
 SCHEMA_CHANGE, CONFLICT = 0, 1
@@ -19,7 +20,8 @@ each change once, so one migration seldom takes as many."""
 
 def budgets_of(settings: WriterSettings) -> Sequence[Budget]:
     """Return the budgets of a writer's calls, in the order of `REASONS`."""
-    base, cap, jitter = settings.base, settings.cap, settings.jitter
+    tuned = TunedSettings.of(settings)
+    base, cap, jitter = tuned.base, tuned.cap, tuned.random_share
     changes = _MOST_CHANGES if settings.timeout is None else None
     return (
         Budget({FailureKind.SCHEMA_CHANGED}, changes, base, cap, jitter),

@@ -22,6 +22,7 @@ from .backlog_alarm import Alarm
 from .budgets import budgets_of
 from .settings import WriterSettings
 from .topic_template import topic_of
+from .tuned_settings import TunedSettings
 
 
 class Core:
@@ -30,9 +31,8 @@ class Core:
     def __init__(self, database: Database, settings: WriterSettings, hooks: Iterable[Hook]) -> None:
         if settings.doorbell and database.is_dsql:
             raise SettingsError(NO_DOORBELL.format("WriterSettings"))
-        self.settings = settings
+        settings = self.settings = TunedSettings.of(settings)
         self.database = database
-        self.fresh_retries = settings.connections == "new"
         self.hooks: tuple[Hook, ...] = (log_facts, trace_facts, metric_facts, *hooks)
         self.alarm = Alarm(database, settings, self.hooks)
         self.server = _server_of(database)
@@ -49,7 +49,7 @@ class Core:
         Raises `InvalidEvent`, before any hook receives a fact.
         """
         event = parse_event(source)
-        topic = topic_of(event, self.settings.topic, any_topic=self.settings.any_topic)
+        topic = topic_of(event, self.settings.topic)
         refuse_unsendable(event, topic, self.settings.source, self.statements.target_counts)
         return event, topic
 

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.settings import (
@@ -29,8 +29,9 @@ class WriterSettings:
     """Settings of `Writer` and `AsyncWriter`.
 
     The retries of a call: conflicts, changes of the schema (OC001) and an outage share its
-    `timeout`. Each also counts against its own budget, and has its own waits. `origin` makes
-    other settings. Raises `SettingsError` for an invalid value.
+    `timeout`. Each also counts against its own budget, and has its own waits: 0.1 s, doubled for
+    each later one up to 2 s, with a random share of up to as much again within these 2 s. `origin`
+    makes other settings. Raises `SettingsError` for an invalid value.
 
         >>> settings = WriterSettings(max_retries=5, topic="cars.{event_type}")
         >>> with Writer(database, settings) as writer:
@@ -40,46 +41,22 @@ class WriterSettings:
 
     timeout: float | None = 30.0
     """Seconds that a call may take, unless it has its own `timeout=`. In `write_many` it is the
-    limit of each transaction. None: no limit; then `max_retries` needs a number, and changes of
-    the schema (OC001) are retried ten times. Lower it if your callers wait for less."""
+    limit of each transaction. None: no limit; then `max_retries` needs a number, changes of the
+    schema (OC001) are retried ten times, and the waits have no random share, so that the longest
+    time of a call is known. Lower it if your callers wait for less."""
 
     max_retries: int | None = None
     """Retries of a conflict with data. None: until the time of the call is over. Set it if a call
     should rather fail early."""
 
-    base: float = 0.1
-    """Seconds of the wait after a first failure, doubled for each later one."""
-
-    cap: float = 2.0
-    """The longest wait in seconds, `jitter` included."""
-
-    jitter: float = 1.0
-    """The random share of up to this that is added to each wait, so that the losers of a conflict
-    do not retry in lockstep. 0: exact waits."""
-
     max_outage: float = _MAX_OUTAGE
     """Seconds during which attempts continue while the database cannot be reached. Raise it, and
     `timeout` with it, for longer failovers."""
-
-    connections: Literal["new", "pool"] = "new"
-    """``new`` closes a failed connection, and the retry uses a new one. With ``pool``, a retry
-    reuses a healthy connection. Choose it if conflicts are common and connecting is slow, or if
-    the cluster answers "rate exceeded"."""
 
     max_connections: int = 10
     """The most connections that are open or being opened. The `timeout` of a call ends its wait,
     not the opening, which serves the next call. Raise it if calls wait for a connection. The
     database must allow the sum of all processes."""
-
-    max_idle: float | None = None
-    """Seconds after which an idle connection is replaced before use, which does not count as an
-    attempt. None: no limit. 0: each connection is closed after its use. Set it for a process that
-    is frozen between calls."""
-
-    form: Literal["auto", "single", "plain"] = "auto"
-    """``single`` writes with one statement. ``plain`` writes with one transaction of statements
-    without data-modifying CTEs, sent together. ``auto`` asks the database at the writer's first
-    use whether it supports the single form."""
 
     coalesce: int = 0
     """Group commit: the number of lanes of `AsyncWriter.write`. Calls made while a transaction of
@@ -93,10 +70,6 @@ class WriterSettings:
     ``{event_type}``, ``{event_name}`` and ``{entity_type}`` (of the subject). A topic has 1 to
     249 of ``A-Z a-z 0-9 . _ -`` and no empty part between dots, and does not begin with
     ``_INBOX``, ``_R_`` or ``_GR_``, which NATS uses itself."""
-
-    any_topic: bool = False
-    """Whether a topic may be any text of up to 255 characters. Set it for a broker with other
-    rules."""
 
     source: str = DEFAULT_SOURCE
     """The CloudEvents source of every message: 1 to 128 visible characters of ASCII. Consumers
@@ -124,30 +97,21 @@ class WriterSettings:
         settings by `dataclasses.replace`.
 
             >>> settings = WriterSettings.origin()
-            >>> settings.max_retries, settings.jitter, settings.timeout
-            (3, 0.0, None)
+            >>> settings.max_retries, settings.timeout
+            (3, None)
         """
-        return cls(timeout=None, max_retries=3, jitter=0.0)
+        return cls(timeout=None, max_retries=3)
 
     def __post_init__(self) -> None:
         """Raise `SettingsError` for an invalid value."""
         owner = "WriterSettings"
-        require_positive(
-            owner, {"base": self.base, "cap": self.cap, "max_connections": self.max_connections}
-        )
+        require_positive(owner, {"max_connections": self.max_connections})
         counts = {"max_connections": self.max_connections, "coalesce": self.coalesce}
         if self.max_retries is not None:
             counts["max_retries"] = self.max_retries
-        idle = {} if self.max_idle is None else {"max_idle": self.max_idle}
         require_not_negative(
             owner,
-            {
-                **counts,
-                **idle,
-                "jitter": self.jitter,
-                "max_outage": self.max_outage,
-                "backlog_warn": self.backlog_warn,
-            },
+            {**counts, "max_outage": self.max_outage, "backlog_warn": self.backlog_warn},
         )
         require_whole(owner, counts)
         optional = {
@@ -166,10 +130,6 @@ class WriterSettings:
                 f"{owner}.max_outage={self.max_outage:g} is over timeout={self.timeout:g}, which "
                 "ends each call before: give a timeout of at least that, or None"
             )
-        if self.connections not in ("new", "pool"):
-            raise SettingsError(f"{owner}.connections must be new or pool, got {self.connections}")
-        if self.form not in ("auto", "single", "plain"):
-            raise SettingsError(f"{owner}.form must be auto, single or plain, got {self.form}")
         require_text(owner, {"topic": self.topic})
         require_source(owner, self.source)
-        require_template(self.topic, any_topic=self.any_topic)
+        require_template(self.topic)

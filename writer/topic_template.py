@@ -6,7 +6,6 @@ from typing import Final
 from dsql_outbox.outbox.errors import InvalidEvent, SettingsError
 from dsql_outbox.outbox.event.event_parser import ParsedEvent
 from dsql_outbox.outbox.message import topic_fault
-from dsql_outbox.outbox.settings import MAX_NAME
 
 _PATHS: Final = {
     "event_type": "eventHeader.eventType",
@@ -15,14 +14,13 @@ _PATHS: Final = {
 }
 """The fields that a template may have, each with its path in an event."""
 
-_ANY: Final = "WriterSettings(any_topic=True) takes any text"
 _REMEDY: Final = (
     "is it the name of the event (Event.new(type, entities, name=..))? "
-    f"An event may also have a topic of its own, and {_ANY}"
+    "An event may also have a topic of its own"
 )
 
 
-def require_template(template: str, *, any_topic: bool) -> None:
+def require_template(template: str) -> None:
     """Raise `SettingsError` unless `template` makes a topic of every event with good names."""
     setting = f"WriterSettings.topic {template!r}"
     try:
@@ -35,22 +33,22 @@ def require_template(template: str, *, any_topic: bool) -> None:
             f"WriterSettings.topic has no field {', '.join(sorted(unknown)) or '{}'} "
             f"(known: {', '.join(sorted(_PATHS))})"
         )
-    if not any_topic and (fault := topic_fault(sample)):
-        raise SettingsError(f"{setting} {fault}; {_ANY}")
+    if fault := topic_fault(sample):
+        raise SettingsError(f"{setting} {fault}")
 
 
-def topic_of(event: ParsedEvent, template: str, *, any_topic: bool) -> str:
+def topic_of(event: ParsedEvent, template: str) -> str:
     """Return the topic of an event: its own, or that of the template.
 
     Raises `InvalidEvent`, with the path of the field that is to blame, for a text that is
-    not a topic. With `any_topic` only more than 255 characters are refused.
+    not a topic.
     """
     topic = event.topic or template.format_map(_values(event))
-    fault = _too_long(topic) if any_topic else topic_fault(topic)
+    fault = topic_fault(topic)
     if fault is None:
         return topic
     if event.topic is not None:
-        raise InvalidEvent("topic", f"{fault}; {_ANY}")
+        raise InvalidEvent("topic", fault)
     raise InvalidEvent(_blamed(event, template), f"makes a topic that {fault}; {_REMEDY}")
 
 
@@ -73,7 +71,3 @@ def _blamed(event: ParsedEvent, template: str) -> str:
     fields = _fields(template)
     longest = max(fields, key=lambda field: len(values[field]))
     return _PATHS[next((field for field in fields if topic_fault(values[field])), longest)]
-
-
-def _too_long(topic: str) -> str | None:
-    return None if len(topic) <= MAX_NAME else f"has {len(topic)} characters, over {MAX_NAME}"

@@ -70,8 +70,8 @@ class Writer(WriterBase):
             "writer",
             database,
             settings.max_connections,
-            keep_failed=not self._core.fresh_retries,
-            max_idle=settings.max_idle,
+            keep_failed=False,
+            max_idle=self._core.settings.max_idle,
         )
         self._perform = self._connections.perform
         self._doorbell = ThreadDoorbell(self._connections, database.schema, is_on=settings.doorbell)

@@ -31,7 +31,7 @@ from dsql_outbox.publisher.sinks.port import Answer
 from dsql_outbox.schema import apply
 from dsql_outbox.schema.roles import Roles, grant
 from dsql_outbox.testing import EmbeddedPostgres, MemorySink
-from dsql_outbox.writer import AsyncWriter, WriterSettings
+from dsql_outbox.writer import AsyncWriter
 
 COME: Final = """
 INSERT INTO outbox.outbox
@@ -114,7 +114,7 @@ async def healthy_outbox(server: EmbeddedPostgres) -> AsyncGenerator[Database]:
 
 
 async def _write_events(database: Database) -> None:
-    async with AsyncWriter(database, WriterSettings(any_topic=True)) as writer:
+    async with AsyncWriter(database) as writer:
         for turn in count():
             loan = Entity("Loan", f"LOAN-{turn % 40}", {"balance": str(turn)})
             await writer.write(Event.new("LoanPaymentSubmitted", [loan]))

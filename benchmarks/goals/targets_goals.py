@@ -95,7 +95,7 @@ def write(conditions: Conditions) -> list[float]:
     asyncio.run(_add(url, "lake"))
     with (
         PostgresProxy(url) as proxy,
-        Writer(Database(proxy.url), WriterSettings(connections="pool")) as writer,
+        Writer(Database(proxy.url), WriterSettings()) as writer,
     ):
         writer.write(event("CAR-1", 0))
         proxy.reset_counts()

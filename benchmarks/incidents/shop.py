@@ -174,7 +174,7 @@ class Shop:
                 self.written.append(event)
 
     def _writer(self, hooks: Sequence[Hook] = ()) -> Writer:
-        settings = WriterSettings(any_topic=True, timeout=5)
+        settings = WriterSettings(timeout=5)
         return Writer(Database(self._url("shop_writer")), settings, hooks=hooks)
 
     def _url(self, role: str) -> str:

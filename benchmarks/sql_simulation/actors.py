@@ -28,7 +28,8 @@ from dsql_outbox.publisher.relay.store import (
 )
 from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import RowId
-from dsql_outbox.writer import AsyncWriter, WriterSettings
+from dsql_outbox.writer import AsyncWriter
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 from .expected import SETTINGS, WAITS, Done
 from .snapshot import Snapshot, ours
@@ -188,7 +189,7 @@ class Publisher:
 async def write(world: World, random: Random) -> None:
     """Write events, one by one or several at once."""
     form = random.choice(["single", "plain"])
-    async with AsyncWriter(world.database, WriterSettings(form=form)) as writer:  # type: ignore[arg-type]
+    async with AsyncWriter(world.database, TunedSettings(form=form)) as writer:  # type: ignore[arg-type]
         for _ in range(_STEPS // 2):
             if random.random() < 0.7:
                 await writer.write(new_event(random))

@@ -30,14 +30,15 @@ from dsql_outbox import (
 from dsql_outbox.observability.facts import Fact, RetryScheduled
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 from .simulated_storm import simulated_storm
 
 
 def _policy(
     retries: int, base: float = 0.1, cap: float = 2.0, jitter: float = 0.25
-) -> WriterSettings:
-    return WriterSettings(
+) -> TunedSettings:
+    return TunedSettings(
         timeout=None,
         max_retries=retries,
         base=base,

@@ -35,9 +35,6 @@ MARGIN = 1.0
 LONGEST_RING = 0.5
 """Seconds that the answer waits for the doorbell."""
 
-MAX_IDLE = 30.0
-"""Seconds after which a kept connection is replaced; it may not have survived a freeze."""
-
 Request = dict[str, Any]
 
 spans.set_up()
@@ -70,7 +67,7 @@ def handler(request: Request, context: Context) -> dict[str, Any]:
 @cache
 def writer() -> Writer:
     """The only writer, made when the first event comes; its connection outlives the invocation."""
-    settings = replace(WriterSettings.origin(), max_connections=1, max_idle=MAX_IDLE)
+    settings = replace(WriterSettings.origin(), max_connections=1)
     return Writer(environment.database(), settings, hooks=bells)
 
 

@@ -33,9 +33,7 @@ LARGE = {"text": "x" * (700 << 10)}  # bytes; times three copies
 
 @pytest.fixture(params=FORMS)
 def writer(request: pytest.FixtureRequest, governed: GovernedPostgres) -> Any:
-    settings = replace(
-        QUICK, form=request.param, connections="pool", max_retries=50, backlog_check=None
-    )
+    settings = replace(QUICK, form=request.param, max_retries=50, backlog_check=None)
     with Writer(Database(governed.url), settings) as writer:
         yield writer
 
@@ -208,7 +206,7 @@ def test_a_refusal_that_the_function_swallows_is_not_taken_for_a_commit(
 def test_a_write_to_more_targets_than_the_writer_knew_is_halved_until_it_fits(
     governed: GovernedPostgres, tables: Tables, form: str
 ) -> None:
-    settings = replace(QUICK, form=form, connections="pool", max_retries=50, backlog_check=None)
+    settings = replace(QUICK, form=form, max_retries=50, backlog_check=None)
     for column in ("outbox ALTER payload", "business_events ALTER event_data"):
         tables.connection.execute(f"ALTER TABLE outbox.{column} SET STORAGE EXTERNAL".encode())
     with Writer(Database(governed.url), settings) as writer:

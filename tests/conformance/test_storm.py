@@ -17,10 +17,11 @@ from tests.support.writer.checked_tables import Outcome, Tables
 
 from dsql_outbox.outbox import Database, Entity, Event, Receipt
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 Method = Literal["write", "transact"]
 
-FEW = replace(WriterSettings.origin(), base=0.02, cap=0.4, backlog_check=None)
+FEW = replace(TunedSettings.origin(), base=0.02, cap=0.4, backlog_check=None)
 """The origin's schedule, and the default, five times as fast."""
 
 UNTIL_THE_END = replace(WriterSettings(), base=FEW.base, cap=FEW.cap, backlog_check=None)

@@ -84,7 +84,7 @@ def answers(receipt: Receipt, error: OutboxError) -> tuple[dict[str, Any], dict[
 
 
 async def async_producer(data: bytes, wire: Mapping[str, Any]) -> None:
-    settings = WriterSettings(max_retries=5, connections="pool")
+    settings = WriterSettings(max_retries=5)
     async with AsyncWriter(Database(URL), settings) as writer:
         receipt = await writer.write(new_event(), timeout=2.5)
         assert_type(receipt, Receipt)
@@ -116,7 +116,7 @@ def sync_producer(text: str) -> int:
 
 
 async def coalescing_producer(data: bytes) -> None:
-    settings = WriterSettings(coalesce=4, form="plain")
+    settings = WriterSettings(coalesce=4)
     async with AsyncWriter(Database(URL), settings) as writer:
         assert_type(await writer.write(data, expected_version=3), Receipt)
         outcomes = await writer.write_many([data, new_event()], expected_versions=[0, None])

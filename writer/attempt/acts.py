@@ -77,7 +77,7 @@ class Acts:
             self._connections,
             partial(self._write, batch),
             self.gate,
-            fresh=fresh and self._core.fresh_retries,
+            fresh=fresh,
             translate=self._core.translate,
         )
 
@@ -98,7 +98,7 @@ class Acts:
             self._connections,
             transaction,
             self.gate,
-            fresh=fresh and self._core.fresh_retries,
+            fresh=fresh,
             role_path=True,
             translate=self._core.translate,
         )

@@ -240,7 +240,7 @@ class Programs:
 
     def _read(self, query: bytes, parameters: Mapping[str, object]) -> Program[Sequence[Row]]:
         """Return the rows of a query, which is retried as a write is. It is never in doubt."""
-        is_fresh = chain([False], repeat(self._core.fresh_retries))  # of each attempt
+        is_fresh = chain([False], repeat(True))  # of each attempt
         deadline = Gate(self._core.settings.timeout).deadline
 
         def ask(connection: OwnConnection) -> Program[Sequence[Row]]:

@@ -42,8 +42,8 @@ def writer(using: str = DEFAULT_DB_ALIAS) -> Writer:
     """Return the writer of a database, for `Writer.write`, `stream` and `entity`.
 
     It connects to the database as Django does, on connections of its own. Each is closed after
-    its use, unless ``DSQL_OUTBOX["WRITER"]`` has another ``max_idle``. Don't close it: the
-    process has one for each database.
+    its use, because it would keep a test database from being dropped. Don't close the writer:
+    the process has one for each database.
 
     Raises `SettingsError` if the app is not installed, and for invalid settings.
     """

@@ -11,11 +11,12 @@ from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.schema.migrator import require_shards
 from dsql_outbox.writer.settings import WriterSettings
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 _NAME: Final = "DSQL_OUTBOX"
 _KEYS: Final = ("DATABASES", "SCHEMA", "SHARDS", "WRITER")
 
-_IDLE: Final = WriterSettings(max_idle=0)
+_IDLE: Final = TunedSettings(max_idle=0)
 """Django has the connections. One of the writer's would keep a test database from being dropped."""
 
 
@@ -88,4 +89,6 @@ def _writer_settings(given: Any) -> WriterSettings:
     if unknown := found.keys() - known:
         names = ", ".join(sorted(map(str, unknown)))
         raise SettingsError(f'{_NAME}["WRITER"]: WriterSettings has no {names}')
-    return replace(_IDLE, **found)
+    made = replace(_IDLE, **found)
+    # A ring uses a connection that is kept.
+    return replace(made, max_idle=None) if made.doorbell else made

@@ -20,7 +20,7 @@ def message_of(event: EventSource, settings: WriterSettings | None = None) -> Me
     """
     chosen = settings or WriterSettings()
     parsed = parse_event(event)
-    topic = topic_of(parsed, chosen.topic, any_topic=chosen.any_topic)
+    topic = topic_of(parsed, chosen.topic)
     prepared = prepare(parsed, uuid4().hex, topic, chosen.source, {})
     subject = parsed.touches[0]
     listed = ",".join(

@@ -41,8 +41,8 @@ def set_faults(proxy: PostgresProxy, random: Random) -> None:
 )
 @pytest.mark.parametrize(
     "settings",
-    [QUICK, replace(QUICK, connections="pool"), replace(QUICK, max_outage=0.004)],
-    ids=["new", "pool", "impatient"],
+    [QUICK, replace(QUICK, max_outage=0.004)],
+    ids=["patient", "impatient"],
 )
 def test_whatever_happens_the_callers_know_what_is_stored(
     open_writer: OpenWriter,

@@ -4,7 +4,6 @@ A deferred constraint trigger stands in for it: the statement has run and has
 sent its rows when the commit fails.
 """
 
-from dataclasses import replace
 from functools import partial
 
 import psycopg
@@ -93,15 +92,11 @@ def test_conflicts_at_every_commit_leave_no_row_in_any_table(
     assert tables.events() == tables.headers() == tables.entities() == tables.messages() == []
 
 
-@pytest.mark.parametrize("connections", ["new", "pool"])
 def test_many_events_over_a_conflicting_commit_stay_complete(
-    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, connections: str
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
 ) -> None:
     """Fact 15: the statement is prepared by then, and its connection may be reused."""
-    caller = open_writer(
-        Database(proxy.url),
-        replace(QUICK, connections=connections),  # type: ignore[arg-type]
-    )
+    caller = open_writer(Database(proxy.url), QUICK)
     receipts = [caller.write(workload_s.car_created()) for _ in range(8)]
     fail_at_commit(tables, times=2)
     receipts += [caller.write(workload_s.car_created()) for _ in range(3)]

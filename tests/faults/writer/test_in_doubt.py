@@ -32,7 +32,6 @@ from dsql_outbox.outbox import Database, DuplicateEvent, Event, OutcomeUnknown, 
 from dsql_outbox.writer import Writer, http_status
 from dsql_outbox.writer.http_status import HttpAnswer
 
-Connections = Literal["new", "pool"]
 SHORT_OUTAGE = replace(QUICK, base=0.02, cap=0.05, max_outage=0.5)
 EVENTS = [workload_s.car_created(), workload_s.three_entities()]
 
@@ -298,12 +297,11 @@ def test_an_attempt_that_arrives_between_look_and_insert_is_found_by_the_collisi
     tables.assert_true_to({event.id: receipt})
 
 
-@pytest.mark.parametrize("connections", ["new", "pool"])
 def test_connections_that_died_unnoticed_cost_no_attempt_each(
-    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, connections: Connections
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
 ) -> None:
     """A server restart kills all that a writer keeps; one call must not meet them all."""
-    caller = open_writer(proxy.url, replace(QUICK, connections=connections))
+    caller = open_writer(proxy.url)
     events = workload_s.distinct()
     holds = [proxy.hold() for _ in range(4)]
     pending = [in_background(partial(caller.write, event)) for event in events[:4]]
@@ -322,13 +320,12 @@ def test_connections_that_died_unnoticed_cost_no_attempt_each(
 
 
 @pytest.mark.postgres_only("the endpoint loses the server's last words")
-@pytest.mark.parametrize("connections", ["new", "pool"])
 def test_a_kept_connection_that_the_server_timed_out_is_not_used_again(
-    open_writer: OpenWriter, tables: Tables, url: str, connections: Connections
+    open_writer: OpenWriter, tables: Tables, url: str
 ) -> None:
     """57P05: the server's idle_session_timeout."""
     timing_out = f"{url}?options=-c%20idle_session_timeout%3D1s"
-    caller = open_writer(timing_out, replace(QUICK, connections=connections))
+    caller = open_writer(timing_out)
     receipts = [caller.write(workload_s.car_created())]
     wait_until(lambda: tables.others() == 0)
     receipts.append(caller.write(workload_s.car_created()))

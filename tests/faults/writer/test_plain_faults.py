@@ -43,7 +43,6 @@ def silent_driver(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.mark.pairs
-@pytest.mark.parametrize("connections", ["new", "pool"])
 @pytest.mark.parametrize("matching", PARTS)
 def test_a_conflict_at_any_statement_is_retried(
     open_writer: OpenWriter,
@@ -51,16 +50,14 @@ def test_a_conflict_at_any_statement_is_retried(
     tables: Tables,
     facts: Facts,
     matching: str,
-    connections: str,
 ) -> None:
-    settings = replace(PLAIN, connections=connections)  # type: ignore[arg-type]
-    caller = open_writer(proxy.url, settings, [facts])
+    caller = open_writer(proxy.url, PLAIN, [facts])
     receipts = [caller.write(workload_s.three_entities())]
     proxy.refuse(2, matching=matching)
     receipts += [caller.write(workload_s.three_entities()) for _ in range(2)]
     assert [(r.attempts, r.conflicts) for r in receipts] == [(1, 0), (3, 2), (1, 0)]
     assert [fact.sqlstate for fact in facts.of(AttemptEnded)][1:3] == ["40001", "40001"]
-    assert proxy.opened == (1 if connections == "pool" else 3)
+    assert proxy.opened == 3
     tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
 
 

@@ -26,6 +26,7 @@ from dsql_outbox.observability.facts import AttemptEnded, RetryScheduled, WriteE
 from dsql_outbox.outbox import Event, InvalidEvent, Receipt
 from dsql_outbox.writer import WriterSettings, http_status
 from dsql_outbox.writer.http_status import HttpAnswer
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 OBSERVED = "change conflicts with another transaction, please retry: (OC000)"
 EVENTS = [workload_s.car_created(), workload_s.three_entities()]
@@ -112,7 +113,7 @@ def test_jitter_only_adds_to_the_waits_of_100_200_and_400_ms(
     """Facts 6 and 22."""
     proxy.refuse(3)
     began = monotonic()
-    settings = replace(WriterSettings.origin(), jitter=0.25)
+    settings = replace(TunedSettings.origin(), jitter=0.25)
     receipt = open_writer(proxy.url, settings, [facts]).write(workload_s.car_created())
     took = monotonic() - began
     waits = facts.waits()

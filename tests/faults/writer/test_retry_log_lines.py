@@ -110,7 +110,6 @@ def test_a_transact_names_the_first_of_its_events_and_no_event_before_it_has_one
 
 @pytest.mark.pairs
 @only_single("preparing takes no round trip of its own")
-@pytest.mark.parametrize("connections", ["new", "pool"])
 @pytest.mark.parametrize("max_retries", [0, 3])
 @pytest.mark.parametrize(
     "event", [workload_s.car_created, workload_s.three_entities], ids=["1 entity", "3 entities"]
@@ -121,7 +120,6 @@ def test_a_write_without_conflict_is_one_round_trip(
     facts: Facts,
     event: Callable[[], Event],
     max_retries: int,
-    connections: str,
 ) -> None:
     """Fact 18: the same with retry and without.
 
@@ -129,7 +127,7 @@ def test_a_write_without_conflict_is_one_round_trip(
     psycopg's: it prepares a statement when it is executed for the sixth time on
     a connection.
     """
-    settings = replace(QUICK, max_retries=max_retries, connections=connections)  # type: ignore[arg-type]
+    settings = replace(QUICK, max_retries=max_retries)
     caller = open_writer(proxy.url, settings, [facts])
     trips = []
     for _ in range(12):

@@ -98,21 +98,19 @@ def assert_once(own: Tables, receipt: Receipt) -> None:
 
 @pytest.mark.pairs
 @pytest.mark.parametrize("at", ["commit", "statement"])
-@pytest.mark.parametrize("connections", ["new", "pool"])
 def test_a_conflict_runs_the_function_again(
     open_transactor: OpenTransactor,
     proxy: PostgresProxy,
     own: Tables,
     facts: Facts,
     at: Literal["commit", "statement"],
-    connections: Literal["new", "pool"],
 ) -> None:
     proxy.refuse(2, at=at)
     function = Both()
-    writer = open_transactor(proxy.url, replace(QUICK, connections=connections), [facts])
+    writer = open_transactor(proxy.url, QUICK, [facts])
     receipt = writer.transact(function)
     assert (function.runs, receipt.attempts, receipt.conflicts) == (3, 3, 2)
-    assert proxy.opened == (3 if connections == "new" else 1)
+    assert proxy.opened == 3
     assert outcomes(facts) == ["conflict", "conflict", "committed"]
     assert facts.of(WriteEnded)[-1].status == "committed"
     assert_once(own, receipt)

@@ -8,13 +8,13 @@ import anyio
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
+from tests.support.writer.refused_topics import writer_of_any_topic
 
 from dsql_outbox.cli.demo.span_tree import SpanView, render_tree
 from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import Publisher, Rejected, Retry
 from dsql_outbox.testing import MemorySink
-from dsql_outbox.writer import Writer, WriterSettings
 
 HOSTILE = "Moved\x1b]52;c;ZXZpbA==\x07\r\n2026-01-01 ERROR forged\x9b2J\u202e\x7f"
 DANGEROUS = set("\x1b\x07\r\x9b\u202e\x7f\u2028")
@@ -26,7 +26,7 @@ def event(entity_id: str) -> Event:
 
 async def relayed(url: str) -> None:
     """One message is a dead letter, another one waits; both for a reason that is hostile, too."""
-    with Writer(Database(url), WriterSettings(any_topic=True)) as writer:
+    with writer_of_any_topic(Database(url)) as writer:
         dead_id = writer.write(event(f"dead {HOSTILE}")).event_id
         waits_id = writer.write(event(f"waits {HOSTILE}")).event_id
     sink = MemorySink()
@@ -71,7 +71,7 @@ def test_a_dead_letter_is_shown_without_control_characters(url: str) -> None:
 
 
 def test_the_log_of_publish_has_no_forged_line(url: str, nats_url: str) -> None:
-    with Writer(Database(url), WriterSettings(any_topic=True)) as writer:
+    with writer_of_any_topic(Database(url)) as writer:
         writer.write(event("a"))
     words = ("--database", url, "--sink", nats_url, "--until-empty")
     # No stream takes this subject, or NATS refuses the name: either is told with the topic.

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from tests.support.commands import Command, run
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
+from tests.support.writer.refused_topics import writer_of_any_topic
 
 from dsql_outbox.cli.main import main
 from dsql_outbox.cli.relay.relay_run import RelayRun
@@ -24,12 +25,12 @@ from dsql_outbox.outbox.redaction import redacted
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay.memory import breaker
 from dsql_outbox.testing import NatsServer, OtlpReceiver
-from dsql_outbox.writer import Writer, WriterSettings
+from dsql_outbox.writer import Writer
 
 
 @pytest.fixture
 def writer(url: str) -> Iterator[Writer]:
-    with Writer(Database(url), WriterSettings(any_topic=True)) as writer:
+    with writer_of_any_topic(Database(url)) as writer:
         yield writer
 
 

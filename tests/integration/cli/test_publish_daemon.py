@@ -17,11 +17,11 @@ from tests.support.outbox_databases import KEEPER
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.telemetry.scrapes import base_url, get, get_json
 from tests.support.waiting import wait_until
+from tests.support.writer.refused_topics import writer_of_any_topic
 
 from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.testing import NatsServer, OtlpReceiver
-from dsql_outbox.writer import Writer, WriterSettings
 
 LISTEN = ("--listen", "127.0.0.1:0")
 
@@ -34,7 +34,7 @@ def broker(nats_server: NatsServer) -> Iterator[SlowBroker]:
 
 def write(url: str, *types: str) -> list[Event]:
     events = [Event.new(name, [Entity("Car", f"car-{name}")]) for name in types]
-    with Writer(Database(url), WriterSettings(any_topic=True)) as writer:
+    with writer_of_any_topic(Database(url)) as writer:
         for event in events:
             writer.write(event)
     return events

@@ -10,9 +10,9 @@ import pytest
 from tests.support.commands import run
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.pty_terminal import Terminal, squeezed
+from tests.support.writer.refused_topics import writer_of_any_topic
 
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.writer import Writer, WriterSettings
 
 WIDTHS = (40, 60, 80, 200)
 
@@ -24,7 +24,7 @@ def events(url: str) -> list[Event]:
         Event.new(name, [Entity("Car", f"car-{n}-{'x' * 40}", {"n": n})])
         for n, name in enumerate(("CarMoved", "CarSold", "CarMoved", "CarMoved"))
     ]
-    with Writer(Database(url), WriterSettings(any_topic=True)) as writer:
+    with writer_of_any_topic(Database(url)) as writer:
         for each in made:
             writer.write(each)
     return made

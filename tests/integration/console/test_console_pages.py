@@ -18,6 +18,7 @@ from tests.support.console_clients import browsing
 from tests.support.database_roles import as_role
 from tests.support.publisher.given_up_messages import event, relay_all
 from tests.support.publisher.running_relays import relayed
+from tests.support.writer.refused_topics import writer_of_any_topic
 
 from dsql_outbox.cli.main import main
 from dsql_outbox.operations import Messages, Selection, Targets, Topics, records
@@ -28,7 +29,7 @@ from dsql_outbox.publisher import Publisher, Rejected
 from dsql_outbox.schema import apply
 from dsql_outbox.schema.roles import Roles, grant
 from dsql_outbox.testing import MemorySink
-from dsql_outbox.writer import Writer, WriterSettings
+from dsql_outbox.writer import Writer
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +43,7 @@ async def text(browser: AsyncClient, path: str, code: int = 200) -> str:
 
 
 def written(url: str, *events: Event) -> list[Event]:
-    with Writer(Database(url), WriterSettings(any_topic=True)) as writer:
+    with writer_of_any_topic(Database(url)) as writer:
         for each in events:
             writer.write(each)
     return [*events]

@@ -21,6 +21,7 @@ from dsql_outbox import AsyncTransaction, Database, Entity, Event, Receipt, Writ
 from dsql_outbox.doors.fastapi import PROBLEMS, OutboxWriter
 from dsql_outbox.doors.starlette import Outbox, install_error_handlers
 from dsql_outbox.testing import MemorySink
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -161,7 +162,7 @@ async def test_an_exhausted_conflict_says_what_it_is_and_when_to_come_back(
 ) -> None:
     options = {} if status == 503 else {"exhausted": status}
     with PostgresProxy(outbox_url) as proxy:
-        outbox = Outbox(Database(proxy.url), WriterSettings(max_retries=1, base=0.001))
+        outbox = Outbox(Database(proxy.url), TunedSettings(max_retries=1, base=0.001))
         async with served(api(outbox, **options)) as server:
             proxy.refuse(None)
             answers = [await server.client.post("/cars", json=car()) for _ in range(12)]

@@ -14,12 +14,14 @@ from tests.support.stand_ins import StandIn
 from tests.support.telemetry.scrapes import base_url, get, samples
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
+from tests.support.writer.refused_topics import writer_of_any_topic
 
 from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.metering import measure
 from dsql_outbox.outbox import Database, Entity, Event, MissingExtra
 from dsql_outbox.testing import NatsServer, OtlpReceiver
-from dsql_outbox.writer import Writer, WriterSettings
+from dsql_outbox.writer import Writer
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def named(found: dict[str, float], prefix: str) -> dict[str, float]:
 
 
 def test_the_writers_metrics_are_what_its_writes_met(url: str) -> None:
-    quick = WriterSettings(base=0.01, cap=0.02, max_retries=3)
+    quick = TunedSettings(base=0.01, cap=0.02, max_retries=3)
     with exporting() as exports, OutboxProxy(url) as proxy, ExitStack() as stack:
         meters = measure(exports, "test", prometheus=True)
         writer = stack.enter_context(Writer(proxy.database, quick, hooks=meters.hooks))
@@ -85,7 +87,7 @@ def test_the_relays_metrics_are_what_became_of_the_messages(
 ) -> None:
     setup = f"{nats_server.url}?stream=GOOD&subjects=events.Good"
     run("publish", "--database", url, "--sink", setup, "--until-empty")
-    with Writer(Database(url), WriterSettings(any_topic=True)) as writer:
+    with writer_of_any_topic(Database(url)) as writer:
         writer.write_many([event("Good", n) for n in range(30)])
         writer.write(event("a b", 0))  # no subject of NATS: rejected
         writer.write(event("Unwanted", 0))  # no stream takes it: its topic is paused

@@ -29,7 +29,8 @@ from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.publisher import Rejected
 from dsql_outbox.schema.roles import grant
 from dsql_outbox.testing import MemorySink
-from dsql_outbox.writer import Writer, WriterSettings
+from dsql_outbox.writer import Writer
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -105,7 +106,7 @@ async def fill(database: Database) -> Given:
     """Events of one person that are sent, dead, failing, replayed and waiting, and others."""
     given = Given()
     given.others += [new("Person/bob", name=f"not {n}", city="Köln") for n in range(5)]
-    with Writer(database, WriterSettings(form="single")) as writer:
+    with Writer(database, TunedSettings(form="single")) as writer:
         writer.write_many(given.others[:2])
         given.sent += [new("Person/ann", name=MARK, city="Bonn", headers=HEADERS), shared()]
         writer.write_many(given.sent)
@@ -116,7 +117,7 @@ async def fill(database: Database) -> Given:
     sink.fail(given.dead.id, Rejected(f"the name {MARK} is too long"))
     await relay_all(database, sink)
     replayed = new("Person/ann", name=MARK, street="Main St")
-    with Writer(database, WriterSettings(form="plain")) as writer:
+    with Writer(database, TunedSettings(form="plain")) as writer:
         writer.write(replayed)
     await relay_all(database, MemorySink())
     async with Messages(database) as tool:
@@ -253,7 +254,7 @@ async def test_no_copy_is_left_and_nothing_else_is_changed(
 
     # A repeat of an erased event is a duplicate, whatever its content; of another one it is not.
     for form in ("single", "plain"):
-        with Writer(database, WriterSettings(form=form)) as writer:  # type: ignore[arg-type]
+        with Writer(database, TunedSettings(form=form)) as writer:  # type: ignore[arg-type]
             for event in (given.dead, given.waiting[0], given.sent[0]):
                 assert writer.write(event, on_duplicate="return").status == "duplicate"
                 changed = parse_event(event).data.replace(MARK, "else")

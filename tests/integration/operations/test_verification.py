@@ -22,7 +22,8 @@ from dsql_outbox.operations.verification.verifier import VerifyProgress
 from dsql_outbox.outbox import Database, Entity, Event, JsonEvent
 from dsql_outbox.publisher import Rejected
 from dsql_outbox.testing import MemorySink
-from dsql_outbox.writer import Writer, WriterSettings
+from dsql_outbox.writer import Writer
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -58,13 +59,13 @@ async def fill(database: Database, sql: psycopg.Connection[Any]) -> None:
 
     There are replays, a dead letter and an erasure, too.
     """
-    with Writer(database, WriterSettings(form="single")) as writer:
+    with Writer(database, TunedSettings(form="single")) as writer:
         writer.write(new(IDS[0], "Car/1", km=1))
         writer.write(new(IDS[1], "Car/1", "Person/ann", "Person/bob", km=2))
         writer.write_many([new(each, "Car/1", "Person/ann", km=3) for each in IDS[2:6]])
         writer.write(JsonEvent(OLDER % str(IDS[6]).encode(), headers={"tenant": "7"}))
         writer.transact(lambda work: [work.append(new(each, "Car/2")) for each in IDS[7:9]])
-    with Writer(database, WriterSettings(form="plain")) as writer:
+    with Writer(database, TunedSettings(form="plain")) as writer:
         writer.write_many(
             [
                 new(IDS[9], "Car/2", "Car/1"),
@@ -531,7 +532,7 @@ async def test_beside_writers_and_a_publisher_nothing_is_reported(
     writing = {"single", "plain"}
 
     def write(form: Any) -> None:
-        with Writer(database, WriterSettings(form=form)) as writer:
+        with Writer(database, TunedSettings(form=form)) as writer:
             for n in range(60):
                 keys = random.sample([f"Car/{car}" for car in range(6)], 3)
                 some = [UUID(int=random.getrandbits(128)) for _ in range(9)]

@@ -54,15 +54,13 @@ def test_events_outside_the_encoding_of_the_environment_are_stored(
     assert len(tables.events()) == 20
 
 
-@pytest.mark.parametrize("connections", ["new", "pool"])
 def test_a_session_whose_encoding_a_function_changed_is_not_used_again(
-    proxy: PostgresProxy, tables: Tables, connections: str
+    proxy: PostgresProxy, tables: Tables
 ) -> None:
     def change(transaction: Transaction) -> None:
         transaction.connection.execute("SET client_encoding TO latin1")
 
-    settings = WriterSettings(connections=connections)  # type: ignore[arg-type]
-    with Writer(Database(proxy.url), settings) as writer:
+    with Writer(Database(proxy.url)) as writer:
         writer.transact(change)
         writer.transact(lambda tx: tx.append(Event.new("A", [Entity("Łódź", "1")])))
     assert proxy.opened == 2

@@ -16,7 +16,8 @@ from dsql_outbox.publisher import Answer, Delivered, Publisher, Rejected
 from dsql_outbox.schema import apply
 from dsql_outbox.schema.comparison import check
 from dsql_outbox.schema.roles import Roles, grant
-from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
+from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 pytestmark = pytest.mark.postgres_only("on DSQL nobody but admin can create in public")
 
@@ -77,7 +78,7 @@ class Rejecting:
 def test_writer_publisher_operator_and_migrator_run_nothing_of_others(
     url: str, roles: Roles, trap: psycopg.Connection[Any], form: Literal["single", "plain"]
 ) -> None:
-    settings = WriterSettings(form=form)
+    settings = TunedSettings(form=form)
     with Writer(Database(as_role(url, roles.writer)), settings) as writer:
         writer.write(event("a"))
         writer.write_many([event("a"), event("b")])

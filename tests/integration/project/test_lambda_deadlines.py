@@ -147,6 +147,7 @@ def test_the_connection_is_kept_for_the_next_invocation(
 def test_after_a_long_freeze_the_connection_is_replaced_before_use(
     load_function: LoadFunction, faulty: OutboxProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "events")
     function = load_function(faulty.url)
     function(event())
     monkeypatch.setattr(shelf, "time", lambda: time() + 31)

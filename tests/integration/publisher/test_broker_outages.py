@@ -8,6 +8,7 @@ import anyio
 import psycopg
 import pytest
 from tests.support.publisher.running_relays import count, event, quick_settings, relayed, until
+from tests.support.writer.refused_topics import writer_of_any_topic
 
 from dsql_outbox.observability.facts import Fact, RelayProgress, WriteEnded
 from dsql_outbox.operations import Health, StatusReader
@@ -16,7 +17,7 @@ from dsql_outbox.publisher import Answer, Publisher, Retry, Unavailable
 from dsql_outbox.publisher.relay.memory import breaker
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.testing import MemorySink
-from dsql_outbox.writer import Writer, WriterSettings
+from dsql_outbox.writer import Writer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
@@ -161,7 +162,7 @@ async def test_topics_that_nobody_takes_lengthen_no_row_no_answer_and_no_status(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     topics = [f"{'bad.' * 30}{n}" for n in range(700)]
-    with Writer(database, WriterSettings(any_topic=True)) as writer:
+    with writer_of_any_topic(database) as writer:
         writer.write_many(
             [Event.new("CarCreated", [Entity("Car", topic)], topic=topic) for topic in topics]
         )

@@ -18,6 +18,7 @@ from dsql_outbox.inbox import Inbox
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.testing import Faults
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 __all__ = ["driver", "open_door", "own"]
 
@@ -37,7 +38,7 @@ def one_event(tables: Tables) -> None:
 def test_a_write_meets_conflicts_and_a_lost_answer_and_is_stored_once(
     url: str, tables: Tables, faults: Faults, form: Any
 ) -> None:
-    with Writer(Database(url), WriterSettings(form=form)) as writer:
+    with Writer(Database(url), TunedSettings(form=form)) as writer:
         faults.conflicts(2)
         faults.lost_commit()
         receipt = writer.write(workload_s.car_created())

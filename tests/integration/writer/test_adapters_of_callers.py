@@ -17,11 +17,12 @@ from tests.support.writer.transacts import ids
 
 from dsql_outbox.inbox import Inbox
 from dsql_outbox.outbox import Database, Event, Receipt
-from dsql_outbox.writer import Transaction, Writer, WriterSettings
+from dsql_outbox.writer import Transaction, Writer
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 pytestmark = pytest.mark.client
 
-AUTO: WriterSettings = replace(QUICK, form="auto", coalesce=0, backlog_check=None)
+AUTO: TunedSettings = replace(QUICK, form="auto", coalesce=0, backlog_check=None)
 
 DUMPERS = [StrDumper, StrBinaryDumper, StrBinaryDumperVarchar]
 """Those that say of which type a text is. psycopg's own dumper leaves it to the statement."""

@@ -101,13 +101,11 @@ async def test_every_call_of_a_closed_async_writer_is_refused(
     assert proxy.opened == 0
 
 
-@pytest.mark.parametrize("connections", ["new", "pool"])
 def test_a_call_in_flight_ends_normally_and_its_connection_is_closed(
-    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, connections: str
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
 ) -> None:
     """It conflicts after the close, so it even opens another connection."""
-    settings = replace(QUICK, connections=connections)  # type: ignore[arg-type]
-    caller = open_writer(proxy.url, settings, [on_retry(lambda _: caller_closed.set())])
+    caller = open_writer(proxy.url, QUICK, [on_retry(lambda _: caller_closed.set())])
     caller_closed = threading.Event()
     proxy.before(caller.close, matching="INSERT")
     proxy.refuse(1, matching="INSERT")
@@ -258,14 +256,12 @@ def interrupt() -> None:
 @pytest.mark.pairs
 @pytest.mark.parametrize("error", [OutOfTimeError, HardLimit, ZeroDivisionError])
 @pytest.mark.parametrize("matching", ["INSERT", "outbox_leases"])
-@pytest.mark.parametrize("connections", ["new", "pool"])
 def test_what_a_signal_handler_raises_during_a_write_reaches_the_caller(
     proxy: PostgresProxy,
     tables: Tables,
     facts: Facts,
     error: type[BaseException],
     matching: str,
-    connections: str,
 ) -> None:
     held = threading.Event()
 
@@ -273,7 +269,7 @@ def test_what_a_signal_handler_raises_during_a_write_reaches_the_caller(
         interrupt()
         held.wait(TIMEOUT)
 
-    settings = replace(FORMED, max_connections=1, connections=connections)  # type: ignore[arg-type]
+    settings = replace(FORMED, max_connections=1)
     proxy.before(hold, matching=matching)
     with Writer(Database(proxy.url), settings, hooks=[facts]) as writer, handling(error):
         with pytest.raises(error):

@@ -13,7 +13,6 @@ from tests.support.writer.callers import (
     Facts,
     OpenWriter,
     formed,
-    on_retry,
     with_workers,
 )
 from tests.support.writer.checked_tables import Tables
@@ -24,8 +23,6 @@ from dsql_outbox.outbox.unit_of_work.connections import shelf
 from dsql_outbox.writer import Transaction, Writer
 
 pytestmark = pytest.mark.client
-
-POOL = replace(QUICK, connections="pool")
 
 
 def test_making_a_writer_connects_to_nothing(open_writer: OpenWriter, proxy: PostgresProxy) -> None:
@@ -42,37 +39,9 @@ def test_a_connection_that_did_well_is_used_again(
     assert (proxy.opened, proxy.closed) == (1, 0)
 
 
-@pytest.mark.parametrize("matching", ["INSERT", "outbox_leases"])
-def test_in_a_pool_a_healthy_connection_outlives_a_conflict(
-    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, matching: str
-) -> None:
-    seen: list[tuple[int, int]] = []
-    hook = on_retry(lambda _: seen.append((proxy.opened, proxy.closed)))
-    proxy.refuse(3, matching=matching)
-    receipt = open_writer(proxy.url, POOL, [hook]).write(workload_s.car_created())
-    assert (receipt.attempts, receipt.conflicts) == (4, 3)
-    assert seen == [(1, 0)] * 3
-    assert (proxy.opened, proxy.closed) == (1, 0)
-    tables.assert_true_to({receipt.event_id: receipt})
-
-
-def test_in_a_pool_a_lost_connection_is_replaced(
-    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables
-) -> None:
-    proxy.cut("after_commit")
-    caller = open_writer(proxy.url, POOL)
-    receipt = caller.write(workload_s.car_created())
-    assert receipt.attempts == proxy.opened == 2
-    proxy.wait_until_closed(1)
-    caller.write(workload_s.car_created())
-    assert proxy.opened == 2
-    tables.assert_consistent()
-
-
 @pytest.mark.postgres_only("Aurora DSQL has no default_transaction_read_only")
-@pytest.mark.parametrize("connections", ["new", "pool"])
 def test_no_connection_to_a_server_that_became_read_only_is_used_again(
-    proxy: PostgresProxy, tables: Tables, connections: str
+    proxy: PostgresProxy, tables: Tables
 ) -> None:
     """Two are kept, for events and for transactions; both lead to the same server."""
 
@@ -82,8 +51,7 @@ def test_no_connection_to_a_server_that_became_read_only_is_used_again(
     def append(transaction: Transaction) -> Receipt:
         return transaction.append(workload_s.car_created())
 
-    settings = replace(POOL, connections=connections)  # type: ignore[arg-type]
-    with Writer(Database(proxy.url), formed(settings)) as writer:
+    with Writer(Database(proxy.url), formed(QUICK)) as writer:
         writer.write(workload_s.car_created())
         writer.transact(make_read_only)
         assert (proxy.opened, proxy.closed) == (2, 0)
@@ -96,9 +64,8 @@ def test_no_connection_to_a_server_that_became_read_only_is_used_again(
         assert (receipt.attempts, len(tables.events(receipt.event_id))) == (1, 1)
 
 
-@pytest.mark.parametrize("connections", ["new", "pool"])
 def test_never_more_connections_are_open_than_allowed(
-    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, facts: Facts, connections: str
+    open_writer: OpenWriter, proxy: PostgresProxy, tables: Tables, facts: Facts
 ) -> None:
     """Looked at while a statement is held up; what was closed may be seen a moment later."""
 
@@ -107,11 +74,10 @@ def test_never_more_connections_are_open_than_allowed(
 
     proxy.before(look, times=None)
     proxy.refuse(8)
-    settings = replace(QUICK, connections=connections, max_connections=2)  # type: ignore[arg-type]
+    settings = replace(QUICK, max_connections=2)
     caller = open_writer(proxy.url, settings, [facts])
     receipts = with_workers(8, caller.write, workload_s.distinct())
     assert len(facts.waits()) == 8
-    assert connections == "new" or proxy.opened == 2
     tables.assert_true_to({receipt.event_id: receipt for receipt in receipts})
 
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
-from uuid import uuid4
 
 import anyio
 import psycopg
@@ -158,13 +157,6 @@ def test_many_events_are_refused_one_by_one(url: str, tables: Tables) -> None:
     assert wrong.path == "headers.a"
     assert not isinstance(good, Exception)
     assert messages(tables) == [WITH]
-
-
-def test_any_topic_is_stored_if_the_settings_say_so(open_writer: OpenWriter, url: str) -> None:
-    writer = open_writer(url, replace(QUICK, any_topic=True))
-    writer.write(Event.new("Car Söld", [Entity("Car", str(uuid4()))]))
-    with Tables(url) as tables:
-        assert tables.messages()[0]["topic"] == "events.Car Söld"
 
 
 @pytest.mark.parametrize("headers", [{f"h{n}": '"' * 1024 for n in range(20)}])

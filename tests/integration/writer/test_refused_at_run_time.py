@@ -13,9 +13,10 @@ from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Receipt
-from dsql_outbox.writer import Writer, WriterSettings
+from dsql_outbox.writer import Writer
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
-AUTO: WriterSettings = replace(QUICK, form="auto", coalesce=0, backlog_check=None)
+AUTO: TunedSettings = replace(QUICK, form="auto", coalesce=0, backlog_check=None)
 NUMBER = 7
 
 

@@ -18,7 +18,7 @@ from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry
 from dsql_outbox.schema import apply
 from dsql_outbox.schema.comparison import check
 from dsql_outbox.testing import MemorySink
-from dsql_outbox.writer import AsyncWriter, Transaction, Writer, WriterSettings
+from dsql_outbox.writer import AsyncWriter, Transaction, Writer
 
 pytestmark = pytest.mark.anyio
 
@@ -32,11 +32,8 @@ def refused(statements: Iterable[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["single", "plain"])
-@pytest.mark.parametrize("connections", ["new", "pool"])
-def test_a_writer_sends_nothing_that_dsql_refuses(
-    proxy: PostgresProxy, form: str, connections: str
-) -> None:
-    settings: WriterSettings = replace(QUICK, form=form, connections=connections)  # type: ignore[arg-type]
+def test_a_writer_sends_nothing_that_dsql_refuses(proxy: PostgresProxy, form: str) -> None:
+    settings = replace(QUICK, form=form)  # type: ignore[arg-type]
 
     def work(transaction: Transaction) -> None:
         transaction.connection.execute("SELECT 1")

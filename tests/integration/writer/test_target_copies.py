@@ -43,7 +43,7 @@ def add(tables: Tables, *targets: tuple[str, str | None], kind: str = "sink") ->
 
 @pytest.fixture(params=["single", "plain"])
 def writer(request: pytest.FixtureRequest, proxy: PostgresProxy) -> Iterator[Writer]:
-    settings = replace(QUICK, form=request.param, connections="pool")
+    settings = replace(QUICK, form=request.param)
     with Writer(Database(proxy.url), settings) as writer:
         writer.write(event("Warm", 0))
         proxy.reset_counts()

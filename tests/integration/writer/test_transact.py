@@ -2,10 +2,9 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from itertools import count
 from threading import Barrier
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from psycopg import errors
@@ -301,10 +300,7 @@ def test_append_names_missing_tables_and_leaves_the_callers_own_alone(
         writer.transact(lambda work: work.append(work.new_event()))
 
 
-@pytest.mark.parametrize("connections", ["new", "pool"])
-def test_writing_goes_on_after_a_function_that_deallocates(
-    proxy: PostgresProxy, connections: Literal["new", "pool"]
-) -> None:
+def test_writing_goes_on_after_a_function_that_deallocates(proxy: PostgresProxy) -> None:
     """It drops what the writer has prepared."""
 
     def function(transaction: Transaction) -> None:
@@ -312,7 +308,7 @@ def test_writing_goes_on_after_a_function_that_deallocates(
         transaction.append(workload_s.loan_created(0))
         raise KeyError
 
-    with Writer(Database(proxy.url), formed(replace(QUICK, connections=connections))) as writer:
+    with Writer(Database(proxy.url), formed(QUICK)) as writer:
         for n in range(1, 9):
             writer.write(workload_s.loan_created(n))
         for n in range(10, 12):

@@ -18,6 +18,7 @@ from dsql_outbox.observability.hooks import Hook
 from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 A = TypeVar("A")
 F = TypeVar("F", bound=Fact)
@@ -37,13 +38,14 @@ def only_single(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(FORM == "plain", reason=reason)
 
 
-QUICK = replace(WriterSettings.origin(), base=0.002, cap=0.05)
+QUICK = replace(TunedSettings.origin(), base=0.002, cap=0.05)
 """The budgets of the origin, fifty times as fast."""
 
 
-def formed(settings: WriterSettings) -> WriterSettings:
+def formed(settings: WriterSettings) -> TunedSettings:
     """The settings, with the form of this run of the tests if they leave it open."""
-    return replace(settings, form=FORM) if settings.form == "auto" else settings  # type: ignore[arg-type]
+    tuned = TunedSettings.of(settings)
+    return replace(tuned, form=FORM) if tuned.form == "auto" else tuned  # type: ignore[arg-type]
 
 
 class Caller(Protocol):

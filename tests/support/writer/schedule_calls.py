@@ -15,6 +15,7 @@ from tests.support.waiting import wait_until
 from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt
 from dsql_outbox.outbox.event.event import EventHeader
 from dsql_outbox.writer import AsyncTransaction, AsyncWriter, Transaction, Writer, WriterSettings
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 from .callers import outcome_of
 from .checked_tables import Outcome
@@ -83,13 +84,13 @@ def _call(number: int, ids: Sequence[UUID], random: Random) -> Call:
         expected=[None if is_transact else random.choice(EXPECTED) for _ in events],
         on_duplicate=random.choice(["error", "return"]),
         timeout=random.choice([None, None, 0.03, 0.2]),
-        settings=WriterSettings(
+        settings=TunedSettings(
             timeout=None,
             base=0.001,
             cap=0.01,
+            jitter=1.0,
             max_outage=0.2,
             max_retries=random.choice([1, 3, 3]),
-            connections=random.choice(["new", "pool"]),
             form=random.choice(["single", "plain"]),
             max_connections=lanes.choice([1, 2, 10]),
             coalesce=lanes.choice([0, 1, 2]) if (is_async := random.random() < 0.5) else 0,

@@ -234,7 +234,7 @@ def test_append_to_names_the_connection_that_it_takes(writer: Any, text: str) ->
         (lambda: Database("host=h", connect_timeout=math.inf), SettingsError, "a finite number"),
         (lambda: Database("host=h", connect_timeout="5"), SettingsError, "must be a number, got"),
         (lambda: Database("host=h", opens_per_second=10**5_000), SettingsError, "of 16610 bits"),
-        (lambda: WriterSettings(cap=-(10**400)), SettingsError, "an int of 1329 bits"),
+        (lambda: WriterSettings(max_outage=-(10**400)), SettingsError, "an int of 1329 bits"),
         (lambda: Database("host=h", opens_per_second=True), SettingsError, "must be a number"),
     ],
 )
@@ -267,14 +267,10 @@ def test_what_a_publisher_takes(call: Any, kind: type[Exception], text: str) -> 
 @pytest.mark.parametrize(
     "settings",
     [
-        lambda: WriterSettings(base=math.inf),
-        lambda: WriterSettings(cap=math.nan),
         lambda: WriterSettings(max_outage=math.inf),
-        lambda: WriterSettings(jitter="0.1"),  # type: ignore[arg-type]
         lambda: WriterSettings(max_retries=2.5),  # type: ignore[arg-type]
         lambda: WriterSettings(max_retries=True),
         lambda: WriterSettings(max_connections=1.0),  # type: ignore[arg-type]
-        lambda: WriterSettings(connections=["new"]),  # type: ignore[arg-type]
         lambda: WriterSettings(topic=None),  # type: ignore[arg-type]
         lambda: WriterSettings(topic="events.\ud800"),
         lambda: WriterSettings(source="/a\0b"),

@@ -38,8 +38,8 @@ from dsql_outbox.observability.facts import (
 )
 from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt, StaleVersion
 from dsql_outbox.outbox.unit_of_work.primitives import Open
-from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.statement.answers import Stored
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 EVENT = UUID(int=1)
 SYNTAX = Failed(errors.SyntaxError("SELEC"), sent=True)
@@ -131,7 +131,7 @@ def test_an_outage_that_outlasts_its_budget_ends_in_the_truth(
     first: Callable[[], Failed], kind: type[Exception]
 ) -> None:
     facts: list[Fact] = []
-    pending = pend(settings=WriterSettings(jitter=0.0, max_outage=0.0), facts=facts)
+    pending = pend(settings=TunedSettings(jitter=0.0, max_outage=0.0), facts=facts)
     answer(write_steps([pending], never), first())
     assert isinstance(pending.outcome, kind)
     assert sum(isinstance(fact, WriteExhausted) for fact in facts) == 1

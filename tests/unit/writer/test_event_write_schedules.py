@@ -23,6 +23,7 @@ from dsql_outbox.observability.facts import AttemptEnded, Fact, RetryScheduled, 
 from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt, StaleVersion
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.pending import Pending
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 A_MISFORTUNE = st.sampled_from(
     [
@@ -78,7 +79,7 @@ def test_whatever_happens_nobody_is_told_a_lie(
             name=name,
             expected=expected,
             on_duplicate=on_duplicate,  # type: ignore[arg-type]
-            settings=WriterSettings(jitter=0.0, max_outage=2.0, max_retries=max_retries),
+            settings=TunedSettings(jitter=0.0, max_outage=2.0, max_retries=max_retries),
             deadline=timeout,
             facts=facts,
         )

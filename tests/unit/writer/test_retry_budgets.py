@@ -23,7 +23,7 @@ from dsql_outbox.observability.facts import (
     WriteExhausted,
 )
 from dsql_outbox.outbox import Receipt
-from dsql_outbox.writer import WriterSettings
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 
 def test_a_schema_change_does_not_split_a_batch() -> None:
@@ -36,7 +36,7 @@ def test_a_schema_change_does_not_split_a_batch() -> None:
 
 def test_a_transaction_tells_its_retry_and_its_end_once_however_many_events_it_has() -> None:
     facts: list[Fact] = []
-    settings = WriterSettings(jitter=0.0, max_outage=0.2)
+    settings = TunedSettings(jitter=0.0, max_outage=0.2)
     batch = [pend(facts=facts, settings=settings) for _ in range(100)]
     run(batch, *["unreachable"] * 10)
     retries = [fact for fact in facts if isinstance(fact, RetryScheduled)]

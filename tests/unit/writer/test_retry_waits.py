@@ -15,6 +15,7 @@ from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind
 from dsql_outbox.writer import WriterSettings
 from dsql_outbox.writer.attempt.journal import Journal
 from dsql_outbox.writer.budgets import budgets_of
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 NO_JITTER = 0.0
 DATABASE = Database("postgresql://writer:secret@db.example/shop")
@@ -97,7 +98,7 @@ def test_without_a_count_the_time_of_the_call_ends_the_retries_of_a_conflict() -
 @given(random=st.floats(0, 1), cap=st.floats(0.5, 10), jitter=st.floats(0, 3))
 def test_the_longest_waits_are_spread_too(random: float, cap: float, jitter: float) -> None:
     """Else all losers of a storm come back together, after exactly the cap."""
-    pause = retries(WriterSettings(cap=cap, jitter=jitter), random=random)
+    pause = retries(TunedSettings(cap=cap, jitter=jitter), random=random)
     waits = [pause.next_wait(failure(FailureKind.CONFLICT), now=0.0) for _ in range(50)]
     assert waits[-1] == pytest.approx(cap * (1 + jitter * random) / (1 + jitter))
 
@@ -119,7 +120,7 @@ def test_no_retry_means_no_wait() -> None:
 @given(random=st.floats(0, 1), jitter=st.floats(0, 3), base=st.floats(1e-6, 1))
 def test_jitter_only_adds_and_at_most_its_share(random: float, jitter: float, base: float) -> None:
     """Fact 6."""
-    settings = WriterSettings(base=base, cap=1e9, jitter=jitter, max_retries=5)
+    settings = TunedSettings(base=base, cap=1e9, jitter=jitter, max_retries=5)
     pause = retries(settings, random=random)
     for n in range(5):
         wait = pause.next_wait(failure(FailureKind.CONFLICT), now=0.0)
@@ -138,7 +139,7 @@ def test_no_wait_exceeds_the_cap_whatever_the_attempts_number(
     random: float, base: float, cap: float, jitter: float
 ) -> None:
     """Fact 7: no float overflows on the way, however many attempts."""
-    settings = WriterSettings(base=base, cap=cap, jitter=jitter, max_retries=1_100)
+    settings = TunedSettings(base=base, cap=cap, jitter=jitter, max_retries=1_100)
     pause = retries(settings, random=random)
     waits = [pause.next_wait(failure(FailureKind.CONFLICT), now=0.0) for _ in range(1_100)]
     assert all(wait is not None and 0 < wait <= cap for wait in waits)
@@ -148,7 +149,7 @@ def test_no_wait_exceeds_the_cap_whatever_the_attempts_number(
 
 def test_the_default_cap_is_two_seconds() -> None:
     """Fact 7."""
-    pause = retries(replace(WriterSettings.origin(), max_retries=10, jitter=0.25), random=1.0)
+    pause = retries(replace(TunedSettings.origin(), max_retries=10, jitter=0.25), random=1.0)
     waits = [pause.next_wait(failure(FailureKind.CONFLICT), now=0.0) for _ in range(10)]
     assert waits == [0.125, 0.25, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0]
 

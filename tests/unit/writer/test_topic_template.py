@@ -17,20 +17,20 @@ def event(
     )
 
 
-def refused(found: ParsedEvent, template: str, *, any_topic: bool = False) -> InvalidEvent:
+def refused(found: ParsedEvent, template: str) -> InvalidEvent:
     with pytest.raises(InvalidEvent) as raised:
-        topic_of(found, template, any_topic=any_topic)
+        topic_of(found, template)
     return raised.value
 
 
 def test_a_topic_is_made_of_the_event() -> None:
     template = "{entity_type}.{event_type}.{event_name}"
-    assert topic_of(event("Sold"), template, any_topic=False) == "Car.CarSold.Sold"
+    assert topic_of(event("Sold"), template) == "Car.CarSold.Sold"
 
 
 def test_an_event_may_have_a_topic_of_its_own() -> None:
     found = event(name="$ ", kind="$ ", topic="loans.v2_x-1")
-    assert topic_of(found, "events.{event_type}", any_topic=False) == "loans.v2_x-1"
+    assert topic_of(found, "events.{event_type}") == "loans.v2_x-1"
 
 
 def test_a_name_in_place_of_the_type_names_the_field_the_character_and_the_remedy() -> None:
@@ -38,7 +38,6 @@ def test_a_name_in_place_of_the_type_names_the_field_the_character_and_the_remed
     assert error.path == "eventHeader.eventType"
     assert "the character ' ' (U+0020)" in error.rule
     assert "Event.new(type, entities, name=..)" in error.rule
-    assert "any_topic=True" in error.rule
 
 
 @pytest.mark.parametrize(
@@ -78,20 +77,8 @@ def test_an_own_topic_that_some_broker_refuses_is_refused_first(topic: str, rule
     error = refused(event(topic=topic), "events.{event_type}")
     assert error.path == "topic"
     assert re.search(rule, error.rule)
-    assert "WriterSettings(any_topic=True) takes any text" in error.rule
 
 
 @pytest.mark.parametrize("topic", ["_", "_loans.x", "loans._INBOX.x", "_inbox.x", "_R.x"])
 def test_a_topic_with_a_low_line_is_a_topic_like_any_other(topic: str) -> None:
-    assert topic_of(event(topic=topic), "events.{event_type}", any_topic=False) == topic
-
-
-@pytest.mark.parametrize("topic", ["a b", "..", "Zoë", "_INBOX.x", "x" * 255])
-def test_any_topic_takes_what_the_database_can_store(topic: str) -> None:
-    assert topic_of(event(topic=topic), "events.{event_type}", any_topic=True) == topic
-
-
-def test_any_topic_takes_255_characters_at_most() -> None:
-    error = refused(event(kind="x" * 255), "events.{event_type}", any_topic=True)
-    assert error.path == "eventHeader.eventType"
-    assert "has 262 characters, over 255" in error.rule
+    assert topic_of(event(topic=topic), "events.{event_type}") == topic

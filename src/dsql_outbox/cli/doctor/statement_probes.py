@@ -80,12 +80,10 @@ def judge_forms(name: str, refusals: Forms, works: str, user: str, lost: str) ->
         return refused(name, "fail", text, plain, "use another database")
     if single:
         text = f"refused with {single.sqlstate}, and the plain form works: {user} take it"
-        remedy = 'WriterSettings(form="plain") saves their question' if user == "writers" else None
-        return refused(name, "fail", text, single, remedy)
+        return refused(name, "fail", text, single)
     if plain:
         text = f"works: {works}; the plain form is refused with {plain.sqlstate}"
-        remedy = 'leave WriterSettings(form="plain")' if user == "writers" else None
-        return refused(name, "fail", text, plain, remedy)
+        return refused(name, "fail", text, plain)
     return Finding(name, "ok", f"works: {works}")
 
 
