@@ -1,6 +1,7 @@
 """The contract suite finds sinks that break the promises."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -136,3 +137,37 @@ async def test_a_sink_that_raises_at_a_header_name_is_found() -> None:
     check = SinkContract().test_a_malformed_header_name_harms_no_other_message
     with pytest.raises(ValueError, match="line feed"):
         await check(MemoryBroker(_RaisesAtNames()))
+
+
+class _DropsNames(MemorySink):
+    """Says of messages with an odd name that they were stored, and loses them."""
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        kept = [message for message in messages if all(map(str.isalnum, message.headers))]
+        await super().publish(kept, lambda _, __: None)
+        for index in range(len(messages)):
+            answer(index, Delivered())
+
+
+async def test_a_sink_that_loses_what_it_says_it_stored_is_found() -> None:
+    check = SinkContract().test_a_malformed_header_name_harms_no_other_message
+    with pytest.raises(AssertionError):
+        await check(MemoryBroker(_DropsNames()))
+
+
+class _Talks(MemorySink):
+    """A server in this process that logs each request."""
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        logging.getLogger("acme.server").info("a request")
+        await super().publish(messages, answer)
+
+
+async def test_a_log_line_of_a_request_is_no_late_answer_and_the_loop_stays_as_it_was(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = asyncio.get_running_loop().get_exception_handler()
+    caplog.set_level(logging.INFO)
+    await SinkContract().test_a_call_that_was_cancelled_answers_nothing_more(MemoryBroker(_Talks()))
+    assert "a request" in caplog.messages
+    assert asyncio.get_running_loop().get_exception_handler() == before
