@@ -16,11 +16,23 @@ from aiohttp import ClientError, ClientSession, TCPConnector
 from yarl import URL
 
 from dsql_outbox import Database, Message, Publisher, SinkUnavailable
-from dsql_outbox.publisher import Answer, Delivered, Destination, Rejected, Unavailable
-from dsql_outbox.publisher.sinks import Deferred, Outcome, binary_headers, broken_header
+from dsql_outbox.publisher import (
+    Answer,
+    Deferred,
+    Delivered,
+    Destination,
+    Outcome,
+    Rejected,
+    Retry,
+    Unavailable,
+)
+from dsql_outbox.publisher.sinks import binary_headers, broken_header
 
-REJECTED = {400, 413, 415, 422}  # the message is at fault
-DEFERRED = {408, 425, 429, 500, 502, 503, 504}  # this request: another may succeed
+REJECTED = {400, 413, 415, 422}
+DEFERRED = {408, 425, 429, 502, 503, 504}
+"""Not now: each may be about one request, so other messages are posted meanwhile."""
+SERVER_ERRORS = range(500, 600)
+"""The others of these may be a fault that one message makes in the endpoint."""
 LONGEST_PAUSE = 3600.0  # seconds, whatever Retry-After says
 
 
@@ -42,35 +54,45 @@ class WebhookSink:
         pause = self._not_before - time.monotonic()
         if pause > 0:
             raise SinkUnavailable(f"{self._url.host} asked to come back in {pause:.0f} s")
-        answered: list[int] = []
-        with suppress(TimeoutError):
+        if not messages:
+            await self._ask()
+            return
+        waiting = set(range(len(messages)))
+
+        def tell(n: int, outcome: Outcome) -> None:
+            waiting.remove(n)
+            answer(n, outcome)
+
+        try:
             async with asyncio.timeout(self._timeout), asyncio.TaskGroup() as tasks:
-                for index, message in enumerate(messages):
-                    tasks.create_task(self._post(index, message, answer, answered))
-                if not messages:
-                    tasks.create_task(self._ask(answered))
-        # A post without an answer may have arrived, so it counts against no message.
-        if not answered:
-            raise SinkUnavailable(f"{self._url.host} answers no request")
+                for n, message in enumerate(messages):
+                    tasks.create_task(self._post(n, message, tell))
+        except TimeoutError:
+            for n in sorted(waiting):
+                tell(n, Deferred(f"the endpoint gave no answer in {self._timeout:g} s"))
+        # A post whose connection was lost may have arrived, so it counts against no message.
+        if len(waiting) == len(messages):
+            raise SinkUnavailable(f"{self._url.host} cannot be reached")
 
-    async def _ask(self, answered: list[int]) -> None:
-        with suppress(ClientError):
-            async with self._session.head(self._url) as got:
-                answered.append(got.status)
+    async def _ask(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout), self._session.head(self._url):
+                return
+        except (ClientError, TimeoutError) as error:
+            raise SinkUnavailable(f"{self._url.host} answers no request") from error
 
-    async def _post(self, n: int, message: Message, answer: Answer, answered: list[int]) -> None:
-        if fault := broken_header(message.headers):
-            answer(n, Rejected(fault))
-            answered.append(n)  # nobody was asked, so nobody is away
+    async def _post(self, n: int, message: Message, tell: Answer) -> None:
+        if fault := broken_header(message.headers):  # aiohttp would raise, for all messages
+            tell(n, Rejected(fault))
             return
         body, headers = message.payload, self._headers(message)
         post = self._session.post(self._url, data=body, headers=headers, allow_redirects=False)
         with suppress(ClientError):
             async with post as got:
-                answered.append(got.status)
-            if not got.ok and "retry-after" in got.headers:
-                self._not_before = time.monotonic() + _seconds(got.headers["retry-after"])
-            answer(n, Delivered() if got.status in range(200, 300) else _failure(got.status))
+                status, pause = got.status, got.headers.get("retry-after")
+            if status in DEFERRED and pause is not None:
+                self._not_before = time.monotonic() + _seconds(pause)
+            tell(n, _outcome(status))
 
     def _headers(self, message: Message) -> dict[str, str]:
         name, now = message.dedupe_id, str(int(time.time()))
@@ -83,12 +105,16 @@ class WebhookSink:
         return attributes | own
 
 
-def _failure(status: int) -> Outcome:
-    """Blame the message, this request, or else the endpoint, as for a wrong secret or URL."""
-    text = f"the endpoint answered {status}"
+def _outcome(status: int) -> Outcome:
+    if status in range(200, 300):
+        return Delivered()
+    refused = f"the endpoint answered {status}"
     if status in REJECTED:
-        return Rejected(text)
-    return Deferred(text) if status in DEFERRED else Unavailable(text)
+        return Rejected(refused)
+    if status in DEFERRED:
+        return Deferred(refused)
+    # What is left, as 401 and 404, is about the endpoint and so about every message.
+    return Retry(refused) if status in SERVER_ERRORS else Unavailable(refused)
 
 
 def _seconds(retry_after: str) -> float:

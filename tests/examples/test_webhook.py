@@ -11,17 +11,25 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-import anyio
 import pytest
 from tests.support.brokers.broker_faults import losing_answers
 from tests.support.brokers.proxied_broker import ProxiedBroker
 from tests.support.checkout import ROOT
 from tests.support.proxy.tcp_proxy import TcpProxy
+from tests.support.publisher.running_relays import event, running, until
 from tests.support.stand_ins import StandIn
 
-from dsql_outbox.outbox import Database, Entity, Event, SinkUnavailable
-from dsql_outbox.publisher import Delivered, Publisher, Rejected, Sink, Unavailable
-from dsql_outbox.publisher.sinks import Deferred, attributes
+from dsql_outbox.outbox import Database, SinkUnavailable
+from dsql_outbox.publisher import (
+    Deferred,
+    Delivered,
+    Publisher,
+    Rejected,
+    Retry,
+    Sink,
+    Unavailable,
+)
+from dsql_outbox.publisher.sinks import attributes
 from dsql_outbox.testing.sink_contract import (
     OpenStage,
     SinkContract,
@@ -45,14 +53,17 @@ class Endpoint(ProxiedBroker):
         self.proxy = proxy
         self.arrived: list[Stored] = []
         self.answers: list[tuple[int, dict[str, str]]] = []
+        self.busy: set[str] = set()
+        """The subjects whose messages are answered 503."""
+        self.turned_away: set[str] = set()
         server.RequestHandlerClass.endpoint = self  # type: ignore[attr-defined]
 
-    def open(self) -> AbstractAsyncContextManager[Sink]:
+    def open(self, timeout: float = 3.0) -> AbstractAsyncContextManager[Sink]:
         from webhook_sink import open_webhook  # noqa: PLC0415 - its folder is put on the path
 
         assert self.proxy is not None
         found: AbstractAsyncContextManager[Sink] = open_webhook(
-            f"http://127.0.0.1:{self.proxy.port}/events", SECRET, 3.0
+            f"http://127.0.0.1:{self.proxy.port}/events", SECRET, timeout
         )
         return found
 
@@ -67,9 +78,12 @@ class Endpoint(ProxiedBroker):
             return 401, {}
         if abs(time.time() - int(headers["webhook-timestamp"])) > 300:
             return 401, {}
+        own = attributes(dict(headers.items()), "ce-")
+        if own["subject"] in self.busy:
+            self.turned_away.add(own["subject"])
+            return 503, {}
         status, more = self.answers.pop(0) if self.answers else (204, {})
         if status < 300:
-            own = attributes(dict(headers.items()), "ce-")
             own["datacontenttype"] = headers["content-type"]
             self.arrived.append(Stored(headers["topic"], own, body))
         return status, more
@@ -130,6 +144,53 @@ async def test_a_fault_of_the_message_rejects_it(broker: Endpoint, status: int) 
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("status", [408, 425, 429, 502, 503, 504])
+async def test_an_answer_that_may_be_about_one_request_defers_it_alone(
+    broker: Endpoint, status: int
+) -> None:
+    broker.answers = [(status, {})]
+    async with broker.open() as sink:
+        outcomes = await published(sink, [new_message(f"Loan/{n}") for n in range(2)])
+    assert sorted(outcomes, key=repr) == [Deferred(f"the endpoint answered {status}"), Delivered()]
+
+
+@pytest.mark.anyio
+async def test_a_failure_in_the_endpoint_is_tried_again_and_counts(broker: Endpoint) -> None:
+    broker.answers = [(500, {})]
+    async with broker.open() as sink:
+        assert await published(sink, [new_message()]) == [Retry("the endpoint answered 500")]
+
+
+@pytest.mark.anyio
+async def test_no_answer_in_time_defers_the_message(broker: Endpoint) -> None:
+    assert broker.proxy is not None
+    async with broker.open(timeout=0.5) as sink:
+        with broker.proxy.swallow_server():
+            outcomes = await published(sink, [new_message()])
+    assert outcomes == [Deferred("the endpoint gave no answer in 0.5 s")]
+
+
+@pytest.mark.anyio
+async def test_3_percent_that_are_answered_503_hold_up_no_other_message(
+    broker: Endpoint, outbox_url: str
+) -> None:
+    """The three come first, so that a pause of their topic would stop the 97 for good."""
+    database = Database(outbox_url)
+    events = [event(f"car-{n}") for n in range(100)]
+    busy = {f"Car/car-{n}" for n in range(3)}
+    broker.busy |= busy
+    with Writer(database) as writer:
+        writer.write_many(events[:3])
+        async with running(Publisher(database, broker.open)):
+            await until(lambda: broker.turned_away == busy)
+            writer.write_many(events[3:])
+            await until(lambda: len(broker.arrived) == 97, 30.0)
+            broker.busy.clear()
+            await until(lambda: len(broker.arrived) == 100)
+    assert {each.event_id for each in broker.arrived} == {each.id for each in events}
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("status", [301, 401, 404, 410])
 async def test_any_other_answer_pauses_its_topic(broker: Endpoint, status: int) -> None:
     broker.answers = [(status, {"location": "/elsewhere"})]
@@ -138,32 +199,6 @@ async def test_any_other_answer_pauses_its_topic(broker: Endpoint, status: int) 
             Unavailable(f"the endpoint answered {status}")
         ]
     assert broker.arrived == []
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("status", [408, 429, 500, 503])
-async def test_a_status_that_may_be_about_one_request_defers_its_message_alone(
-    broker: Endpoint, status: int
-) -> None:
-    broker.answers = [(status, {})]
-    async with broker.open() as sink:
-        outcomes = await published(sink, [new_message("Loan/1"), new_message("Loan/2")])
-    assert sorted(outcomes, key=str) == [Deferred(f"the endpoint answered {status}"), Delivered()]
-    assert len(broker.arrived) == 1
-
-
-@pytest.mark.anyio
-async def test_an_endpoint_that_is_busy_now_and_then_gets_all(
-    broker: Endpoint, outbox_url: str
-) -> None:
-    """An answer for the topic would pause it at each of them."""
-    database = Database(outbox_url)
-    with Writer(database) as writer:
-        ids = {writer.write(Event.new("Sold", [Entity("Car", f"{n}")])).event_id for n in range(90)}
-    broker.answers = [(503 if n % 30 == 7 else 204, {}) for n in range(90)]
-    with anyio.fail_after(30):
-        await Publisher(database, broker.open).run(until_empty=True)
-    assert {stored.event_id for stored in broker.arrived} == ids
 
 
 @pytest.mark.anyio
