@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any, Final, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 from anyio import move_on_after
 
@@ -13,6 +13,7 @@ from dsql_outbox.outbox.database.database import Database, require_database, use
 from dsql_outbox.outbox.database.fork import call_in_children
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.sessions.caller_session import FAIL_SECONDS
 from dsql_outbox.outbox.sessions.joinable import AsyncJoinable, async_session_of
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 from dsql_outbox.outbox.unit_of_work.run_transaction import Sessions
@@ -38,12 +39,6 @@ from .settings import WriterSettings
 from .writer_base import WriterBase
 
 T = TypeVar("T")
-
-_FAIL_SECONDS: Final = 5.0
-"""How long `append_to` waits for the answer to the statement that fails its transaction.
-
-Then it ends the connection.
-"""
 
 
 class AsyncWriter(WriterBase):
@@ -183,7 +178,7 @@ class AsyncWriter(WriterBase):
             return await self._perform(self._programs.append_to(session, event, expected_version))
         except BaseException as error:
             # Shielded: the scope of a cancelled call would cancel this as well.
-            with move_on_after(_FAIL_SECONDS, shield=True):
+            with move_on_after(FAIL_SECONDS, shield=True):
                 await self._perform(refuse_commit(connection, error, async_session_of))
             raise
 

@@ -4,12 +4,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from typing import Final
 
 import msgspec
 
 from dsql_outbox.outbox.database.exchange import NumberedQuery, Row, Statements
 from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.outbox.unit_of_work.primitives import Program
+
+FAIL_SECONDS: Final = 5.0
+"""How long a task waits for the answer to the statement that fails a transaction.
+
+Then it ends the connection.
+"""
 
 
 class Joining(msgspec.Struct, frozen=True):

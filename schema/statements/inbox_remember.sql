@@ -1,6 +1,2 @@
--- Remember a message; no row comes back if it was remembered before.
-INSERT INTO {schema}.inbox (consumer, source, dedupe_id, run_id, seen_at)
-VALUES (%(consumer)s::text, %(source)s::text, %(dedupe_id)s::text, %(run_id)s::text::uuid,
-  clock_timestamp())
-ON CONFLICT (consumer, source, dedupe_id) DO NOTHING
-RETURNING run_id
+-- Remember a message that has no place in a subject; no row comes back if it was remembered before.
+{inbox_entry}

@@ -47,6 +47,8 @@ from dsql_outbox import (
     open_sink,
     transact,
 )
+from dsql_outbox.inbox import AsyncInbox, Inbox
+from dsql_outbox.inbox.memory import Order
 from dsql_outbox.publisher import Retry
 from dsql_outbox.testing import EmbeddedPostgres, Faults, MemorySink
 
@@ -169,6 +171,7 @@ async def with_async_sqlalchemy(
         assert_type(await transact(writer, sessions, pay, timeout=2.5), int)
         assert_type(await writer.append_to(session, new_event()), Receipt)
         assert_type(await writer.append_to(connection, new_event()), Receipt)
+        assert_type(await AsyncInbox(Database(URL), "mailer").remember(session, "a"), Order | None)
         await writer.append_to(Session(), new_event())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
@@ -185,6 +188,8 @@ def with_sqlalchemy(
         assert_type(writer.append_to(session, new_event()), Receipt)
         assert_type(writer.append_to(connection, new_event()), Receipt)
         assert_type(writer.append_to(scoped, new_event()), Receipt)
+        assert_type(Inbox(Database(URL), "mailer").remember(session, "a"), Order | None)
+        Inbox(Database(URL), "mailer").remember(AsyncSession(), "a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
         writer.append_to(AsyncSession(), new_event())  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
@@ -193,6 +198,9 @@ async def with_asyncpg(
 ) -> None:
     async with AsyncWriter(Database(URL)) as writer:
         assert_type(await writer.append_to(connection, new_event()), Receipt)
+        assert_type(
+            await AsyncInbox(Database(URL), "mailer").remember(connection, "a"), Order | None
+        )
         assert_type(await writer.append_to(lent, new_event()), Receipt)
 
 

@@ -7,13 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import psycopg
-from psycopg.rows import tuple_row
+from anyio import move_on_after
 
 from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.database.database import Database, used_by
+from dsql_outbox.outbox.sessions.caller_session import FAIL_SECONDS
+from dsql_outbox.outbox.sessions.joinable import AsyncJoinable, async_session_of
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
+from dsql_outbox.outbox.unit_of_work.loops import do_async, perform_async
 
-from .inbox import TIMEOUT, Remembered, once_call, open_statements, remember_parameters
+from .inbox import TIMEOUT, once_call, open_statements
+from .memory import Order, Remembered, refuse_commit, remember
 from .once import Handled, OnGap
 from .pruning import Pruning
 
@@ -46,12 +50,16 @@ class AsyncInbox:
         call = once_call(given, message, partial(_invoke, function), on_gap, timeout)
         return await self._connections.perform(call.program())
 
-    async def remember(self, connection: psycopg.AsyncConnection[Any], message: Remembered) -> bool:
+    async def remember(self, connection: AsyncJoinable, message: Remembered) -> Order | None:
         """Remember a message in your own transaction, as `Inbox.remember` does."""
-        query = self._statements.remember.query
-        parameters = remember_parameters(self._statements, connection, message)
-        cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
-        return bool(await (await cursor.execute(query, parameters)).fetchall())
+        program = remember(connection, async_session_of, self._statements, message)
+        try:
+            return await perform_async(program, do_async)
+        except BaseException:
+            # Shielded: the scope of a cancelled call would cancel this as well.
+            with move_on_after(FAIL_SECONDS, shield=True):
+                await perform_async(refuse_commit(connection, async_session_of), do_async)
+            raise
 
     def prune(self, older_than: timedelta, *, rate: float | None = None) -> "PruneRun":
         """Forget the messages that were handled longer ago, as `Inbox.prune` does.

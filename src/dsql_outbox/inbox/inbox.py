@@ -6,35 +6,28 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Self, TypeVar
-from uuid import UUID, uuid4
 
 import psycopg
-from psycopg.rows import tuple_row
 
 from dsql_outbox.outbox.arguments import require_seconds, wrong_type
 from dsql_outbox.outbox.database.database import Database, require_database, used_by
 from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.sessions.joinable import Joinable, session_of
 from dsql_outbox.outbox.settings import require_positive, require_whole
-from dsql_outbox.outbox.unit_of_work.commit import require_transaction
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
+from dsql_outbox.outbox.unit_of_work.loops import do, perform
 
-from .once import Handled, OnceCall, OnGap, Statements
+from .memory import Order, Remembered, Statements, refuse_commit, remember
+from .once import Handled, OnceCall, OnGap
 from .pruning import Pruned, Pruning
-from .received import MAX_ID, Received, is_id
 
 T = TypeVar("T")
-
-Remembered = Received | UUID | str
-"""A message, or the id by which it is remembered."""
 
 TIMEOUT: Final = 30.0
 """Seconds. SQS and NATS deliver a message again when it is not acknowledged for so long."""
 
 _CONSUMER: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-_NO_SOURCE: Final = ""
-"""The source of an id that is given as such: whoever gives it says which outbox it is of."""
 
 
 class Inbox:
@@ -84,16 +77,30 @@ class Inbox:
         call = once_call(given, message, partial(_invoke, function), on_gap, timeout)
         return self._connections.perform(call.program())
 
-    def remember(self, connection: psycopg.Connection[Any], message: Remembered) -> bool:
-        """Remember a message in your own transaction. False if it was handled before.
+    def remember(self, connection: Joinable, message: Remembered) -> Order | None:
+        """Remember a message in your own transaction, which you commit and retry.
 
-        Then leave out its effect. You commit and retry. Raises `TransactionMisused` for
-        a connection in autocommit mode without an open transaction.
+        Returns None if the message was handled before: then leave out its effect. Otherwise
+        returns its order in its subject, as in `Handled`, or ``new`` for an id.
+
+        `connection` is a connection of psycopg 3 or psycopg2, a Session or Connection of
+        SQLAlchemy 2 on one of these, or Django's connection inside `atomic`. `AsyncInbox` takes
+        an AsyncConnection of psycopg 3, a connection of asyncpg, or an AsyncSession or
+        AsyncConnection of SQLAlchemy on one of these. The call is one statement in your
+        transaction. With `Writer.append_to` in the same one, the message, its effect and what
+        follows from it are one COMMIT.
+
+        Raises `SchemaError`, `MissingRight`, or the driver's exceptions, unchanged. After any
+        error your transaction has failed: it can only be rolled back, so that no effect is stored
+        without the memory of its message. Raises `TransactionMisused` if no transaction is open
+        and the connection would commit the memory on its own, or if the session uses several
+        connections, and `TypeError` for another driver.
         """
-        query = self._statements.remember.query
-        parameters = remember_parameters(self._statements, connection, message)
-        cursor = psycopg.Cursor(connection, row_factory=tuple_row)
-        return bool(cursor.execute(query, parameters).fetchall())
+        try:
+            return perform(remember(connection, session_of, self._statements, message), do)
+        except BaseException:
+            perform(refuse_commit(connection, session_of), do)
+            raise
 
     def prune(self, older_than: timedelta) -> Pruned:
         """Forget the messages that were handled longer ago, by the database's clock.
@@ -145,35 +152,8 @@ def once_call(
     require_seconds("timeout", timeout)
     if on_gap not in ("run", "raise"):
         raise ValueError(f'on_gap must be "run" or "raise", got {on_gap!r}')
-    received = message if isinstance(message, Received) else None
-    key = remembered_key(given[0], message)
-    return OnceCall(*given, key, received, work, on_gap=on_gap, timeout=timeout)
-
-
-def remember_parameters(
-    statements: Statements, connection: psycopg.BaseConnection[Any], message: Remembered
-) -> dict[str, str]:
-    """Return the parameters of ``inbox_remember``. Raises without a transaction of the caller."""
-    require_transaction(connection, "remember", "the message would be remembered")
-    return remembered_key(statements, message) | {"run_id": uuid4().hex}
-
-
-def remembered_key(statements: Statements, message: Remembered) -> dict[str, str]:
-    """Return the key by which a message is remembered. Raises if it has no valid id."""
-    source = message.source if isinstance(message, Received) else _NO_SOURCE
-    dedupe_id = _dedupe_id_of(message)
-    return {"consumer": statements.consumer, "source": source, "dedupe_id": dedupe_id}
-
-
-def _dedupe_id_of(message: Remembered) -> str:
-    found: Any = message.id if isinstance(message, Received) else message
-    if not isinstance(found, (str, UUID)):
-        raise wrong_type("once takes an id or a Received message", found, "once(from_nats(m), ..)")
-    text = str(found)
-    if not is_id(text):
-        rule = f"an id must have 1 to {MAX_ID} characters, no NUL and no half of a surrogate pair"
-        raise ValueError(f"{rule}, got {len(text)} characters")
-    return text
+    key = given[0].key(message, "once")
+    return OnceCall(*given, key, message, work, on_gap=on_gap, timeout=timeout)
 
 
 def require_plain(function: object) -> None:

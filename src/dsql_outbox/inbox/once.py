@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.database.exchange import (
-    NumberedQuery,
-    numbered,
     pipeline,
     rows_of,
     unprepared,
 )
 from dsql_outbox.outbox.errors import MessageGap
-from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind, schema_error
+from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind
 from dsql_outbox.outbox.unit_of_work.budget import INBOX, BudgetedWork, Spending
 from dsql_outbox.outbox.unit_of_work.commit import begin, roll_back
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
@@ -32,9 +29,8 @@ from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
 from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program
 from dsql_outbox.outbox.unit_of_work.work import on_connection
-from dsql_outbox.schema.missing_rights import missing_right
-from dsql_outbox.schema.named_statements import guards, statement
 
+from .memory import Order, Remembered, Statements, last_position, order_of
 from .received import Received
 
 if TYPE_CHECKING:
@@ -42,14 +38,6 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
 T = TypeVar("T")
-
-Order = Literal["first", "next", "gap", "late", "replay"]
-"""How a message relates to those of its subject that this consumer has handled.
-
-``first``: none was handled, and the message is not the subject's first. ``next``: its
-predecessor is the last one that was handled. ``gap``: messages between were not handled.
-``late``: a later one was handled. ``replay``: sent again by an operator, outside the order.
-"""
 
 OnGap = Literal["run", "raise"]
 
@@ -63,37 +51,12 @@ class Handled(msgspec.Struct, Generic[T], frozen=True):
     """The result of `once`.
 
     `ran` is whether the function ran in this call and was committed; `value` is what it
-    returned. Without, the message was handled before. `order` is None for a call without
-    a `Received` message, and for one that was handled before.
+    returned. Without, the message was handled before, and has no `order`.
     """
 
     ran: bool
     value: T | None = None
     order: Order | None = None
-
-
-class Statements:
-    """The statements of one consumer's inbox."""
-
-    def __init__(self, database: Database, consumer: str) -> None:
-        self._database = database
-        self.consumer = consumer
-        self.guards = guards(database.schema, "inbox_guard")
-        self.remember, self.find, self.advance, self.page, self.forget = (
-            numbered(name, statement(name, database.schema))
-            for name in (
-                "inbox_remember",
-                "inbox_find",
-                "inbox_advance",
-                "inbox_page",
-                "inbox_forget",
-            )
-        )
-
-    def translate(self, error: Exception) -> Exception:
-        """Return `SchemaError` or `MissingRight` for an error that is one, others unchanged."""
-        named = schema_error(error, self._database.schema)
-        return named or missing_right(error, self._database, "consumer") or error
 
 
 class _Run(FunctionRun):
@@ -117,7 +80,7 @@ class OnceCall(BudgetedWork[Handled[T]]):
         statements: Statements,
         connections: Lender[Any],
         key: Mapping[str, str],
-        message: Received | None,
+        message: Remembered,
         function: Callable[[Any], Any],
         *,
         on_gap: OnGap,
@@ -181,16 +144,16 @@ class OnceCall(BudgetedWork[Handled[T]]):
         failure = yield from self._run.complete(transaction, self._function, self._gate, guards)
         return failure or self._result
 
-    def _begin(self, connection: Any) -> Program[Order | Handled[T] | DatabaseFailure | None]:
+    def _begin(self, connection: Any) -> Program[Order | Handled[T] | DatabaseFailure]:
         """Begin and remember the message, in one round trip. Return its order.
 
         If it was remembered before, return the result of the call.
         """
-        opening = self._opening_statements()
-        sent = [(query, query.encode(values)) for query, values in opening]
+        query, values = self._statements.remembering(self._message, self._run.own)
+        sent = query, query.encode(values)
 
         def send(texts: Sequence[bytes]) -> "PQGen[list[PGresult]]":
-            return pipeline(connection, [*((unprepared(text), ()) for text in texts), *sent])
+            return pipeline(connection, [*((unprepared(text), ()) for text in texts), sent])
 
         try:
             results = yield from begin(connection, self._statements.guards, self._run.id, send)
@@ -198,40 +161,19 @@ class OnceCall(BudgetedWork[Handled[T]]):
             # An inbox keeps connections that are healthy. One in a failed transaction is not.
             yield from roll_back(connection)
             raise
-        remembered, *others = results[-len(sent) :]
-        if not remembered.ntuples:
+        rows = rows_of(results[-1])
+        order = order_of(self._message, rows)
+        if order is None:
             return (yield from self._earlier_result(connection))
-        return self._place(others)
-
-    def _opening_statements(self) -> list[tuple[NumberedQuery, Mapping[str, str]]]:
-        remember = self._statements.remember, self._run.own
-        if not self._follows:
-            return [remember]
-        assert self._message is not None  # noqa: S101 - only a message follows another
-        subject = {
-            "consumer": self._statements.consumer,
-            "source": self._message.source,
-            "subject_type": self._message.subject_type,
-            "subject_id": self._message.subject_id,
-            "position": str(self._message.position),
-        }
-        return [remember, (self._statements.advance, subject)]
-
-    @property
-    def _follows(self) -> bool:
-        """Whether the message has a place among the messages of its subject."""
-        return self._message is not None and self._message.replay is None
-
-    def _place(self, results: Sequence[Any]) -> Order | DatabaseFailure | None:
-        message = self._message
-        if message is None or not results:
-            return None if message is None else "replay"
-        last = int(rows_of(results[0])[0][0] or 0)
-        order = order_of(message, last)
         if order == "gap" and self._on_gap == "raise":
-            gap = MessageGap(message.key, expected=message.previous_position, actual=last)
-            return DatabaseFailure(FailureKind.FATAL, gap, None, None)
+            return self._gap(last_position(rows))
         return order
+
+    def _gap(self, last: int) -> DatabaseFailure:
+        message = self._message
+        assert isinstance(message, Received)  # noqa: S101 - only a message follows another
+        gap = MessageGap(message.key, expected=message.previous_position, actual=last)
+        return DatabaseFailure(FailureKind.FATAL, gap, None, None)
 
     def _earlier_result(self, connection: Any) -> Program[Handled[T]]:
         """Return whether an earlier run of this call, or another call, has handled the message."""
@@ -244,12 +186,3 @@ class OnceCall(BudgetedWork[Handled[T]]):
                 if found is not None:
                     return found
         return Handled(ran=False)
-
-
-def order_of(message: Received, last: int) -> Order:
-    """Return the order of a message after the highest position that was handled, or 0."""
-    if message.position <= last:
-        return "late"
-    if message.previous_position == last:
-        return "next"
-    return "gap" if last else "first"

@@ -16,7 +16,7 @@ from dsql_outbox.outbox.unit_of_work.budget import INBOX, Spending, retry
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program
 
-from .once import Statements
+from .memory import Statements
 
 PAGE: Final = MAX_TRANSACTION_ROWS
 

@@ -153,7 +153,14 @@ WHO_RUNS = {
         *("target_known", "target_list", "topic_page", "waiting_find"),
         *("verify", "waiting_first", "waiting_page", "waiting_payload"),
     ),
-    "anybody": ("append_failed", "doctor", "plan_by_index", "run_guard", "run_mark"),
+    "anybody": (
+        "append_failed",
+        "remember_failed",
+        "doctor",
+        "plan_by_index",
+        "run_guard",
+        "run_mark",
+    ),
     "owner": (
         *("dsql_jobs", "events_first", "events_present", "migration_record", "operation_record"),
         "schema_create",

@@ -10,6 +10,8 @@ import psycopg
 import psycopg2
 import pytest
 from anyio.from_thread import BlockingPortal
+from django.db import Error as DjangoError
+from django.db.backends.base.base import BaseDatabaseWrapper
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, create_async_engine
@@ -22,9 +24,16 @@ from dsql_outbox.outbox import Database, Receipt
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
 from .callers import QUICK, formed
+from .django_connections import new_django_connection
 
-DRIVERS_ERRORS: Final = (psycopg.Error, psycopg2.Error, asyncpg.PostgresError, SQLAlchemyError)
-"""The errors of all drivers, also in SQLAlchemy's wrapper."""
+DRIVERS_ERRORS: Final = (
+    psycopg.Error,
+    psycopg2.Error,
+    asyncpg.PostgresError,
+    SQLAlchemyError,
+    DjangoError,
+)
+"""The errors of all drivers, also in the wrappers of SQLAlchemy and Django."""
 
 COMMON: Final = ["psycopg", "psycopg2 Session", "asyncpg AsyncSession"]
 """The commonest session of each driver."""
@@ -84,7 +93,7 @@ class Caller:
 
     def execute(self, sql: str) -> None:
         """Run a statement of the caller's own."""
-        if isinstance(self.given, psycopg2.extensions.connection):
+        if isinstance(self.given, (psycopg2.extensions.connection, BaseDatabaseWrapper)):
             with self.given.cursor() as cursor:
                 cursor.execute(sql)
         elif _is_of_sqlalchemy(self.given):
@@ -163,7 +172,7 @@ class OpenCaller(Protocol):
         isolation: str | None = ...,
         **options: Any,
     ) -> Any:
-        """A session of a kind of `ALL`. `options` are of SQLAlchemy's engine."""
+        """A session of a kind of `ALL`, or of Django. `options` are of SQLAlchemy's engine."""
         ...
 
 
@@ -201,6 +210,10 @@ def open_caller(portal: BlockingPortal) -> Iterator[OpenCaller]:
 
 
 def _given(driver: str, what: str, url: str, isolation: str | None, options: dict[str, Any]) -> Any:
+    if driver == "django":
+        django = new_django_connection(url)
+        django.set_autocommit(False)
+        return django
     if what:
         options = {"connect_args": GOVERNED, **options}
         if driver == "psycopg":
