@@ -6,12 +6,10 @@ no entity: other members of the event and of its header. All else keeps its byte
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
-
-from dsql_outbox.outbox.errors import SettingsError
 
 _Members = dict[str, msgspec.Raw]
 
@@ -26,41 +24,6 @@ _SHORTEST: Final = 3
 """Characters of the shortest value that is searched in headers: a shorter one is in too many."""
 
 
-class Fields:
-    """The fields to erase.
-
-    A name is erased at any depth. A path such as ``$.address.street`` is one place in the
-    attributes; it goes through arrays. Raises `SettingsError` for a malformed one.
-    """
-
-    def __init__(self, texts: Iterable[str]) -> None:
-        self.names: set[str] = set()
-        self._paths: set[tuple[str, ...]] = set()
-        for text in texts:
-            parts = tuple(text.removeprefix("$.").split("."))
-            if not all(parts) or text.startswith("$") is not text.startswith("$."):
-                raise SettingsError(
-                    f"{text!r} is no field: give a name, or a path as $.address.city"
-                )
-            if text.startswith("$."):
-                self._paths.add(parts)
-            elif len(parts) == 1:
-                self.names.add(text)
-            else:
-                raise SettingsError(f"{text!r} is no field: write the path as $.{text}")
-        if not self.names and not self._paths:
-            raise SettingsError("no field is named")
-
-    @property
-    def texts(self) -> list[str]:
-        """The names and the paths, sorted."""
-        return sorted([*self.names, *("$." + ".".join(path) for path in self._paths)])
-
-    def has(self, path: tuple[str, ...]) -> bool:
-        """Whether the member with this path is to be erased."""
-        return path[-1] in self.names or path in self._paths
-
-
 class Erased(NamedTuple):
     """An event without what was erased; `values` are the erased texts and numbers, as text."""
 
@@ -73,15 +36,10 @@ class Erased(NamedTuple):
 
 
 class EntityErasure(NamedTuple):
-    """What is erased of an entity: the `fields`, or all if None.
-
-    With `pseudonym`, the id of the entity becomes that.
-    """
+    """The entity that is erased."""
 
     entity_type: str
     entity_id: str
-    fields: Fields | None = None
-    pseudonym: str | None = None
 
     def of_event(self, data: str, *, is_subject: bool) -> Erased | None:
         """The event without the entity's part; None if nothing is to be erased in it."""
@@ -131,34 +89,25 @@ class _Work:
         members = _members(raw)
         header = members if older else _members(members["entityHeader"])
         key = _value(header["entityType"]), _value(header["entityId"])
-        if key != self._erasure[:2]:
+        if key != self._erasure:
             return raw
         before, self.is_changed = self.is_changed, _has_doubles(_pairs(raw))
-        self.recodes = self.is_changed
         if older:
             attributes = _members(members.pop("updatedAttributes", msgspec.Raw(b"{}")))
             left = self.own(members, _ENTITY_HEADER) or members
-            self._rename(left, "entityId")
             left["updatedAttributes"] = _raw(self.attributes(attributes))
         else:
             del members["entityHeader"]
             header = self.own(header, _ENTITY_HEADER) or header
-            self._rename(header, "entityId")
             left = {"entityHeader": _raw(header)} | self.attributes(members)
         found = _raw(left) if self.is_changed else raw
         self.is_changed = self.is_changed or before
-        self.recodes = False
         return found
 
     def attributes(self, members: _Members) -> _Members:
         """The attributes; the id of the entity among them is none of its content."""
-        fields = self._erasure.fields
-        if fields is None:
-            left = {name: raw for name, raw in members.items() if self._is_id(name, raw)}
-            self._note(raw for name, raw in members.items() if name not in left)
-        else:
-            left = self._without(members, fields, ())
-        self._rename(left, "id")
+        left = {name: raw for name, raw in members.items() if self._is_id(name, raw)}
+        self._note(raw for name, raw in members.items() if name not in left)
         return left
 
     def begin_own(self, has_doubles: bool) -> None:
@@ -168,52 +117,14 @@ class _Work:
 
     def own(self, members: _Members, kept: Collection[str]) -> _Members | None:
         """Members beside the known ones, which are `kept`; None if nothing is erased."""
-        fields = self._erasure.fields
-        others = {name: raw for name, raw in members.items() if name not in kept}
-        if fields is None:
-            left: Mapping[str, msgspec.Raw] = {}
-            self._note(others.values())
-        else:
-            left = self._without(others, fields, ("",))  # a path is one in the attributes
-        if left == others:
+        others = [raw for name, raw in members.items() if name not in kept]
+        if not others:
             return None
-        return {name: left.get(name, raw) for name, raw in members.items()
-                if name in kept or name in left}  # fmt: skip
+        self._note(others)
+        return {name: raw for name, raw in members.items() if name in kept}
 
     def _is_id(self, name: str, raw: msgspec.Raw) -> bool:
-        return name == "id" and _value(raw) in (self._erasure.entity_id, self._erasure.pseudonym)
-
-    def _rename(self, members: _Members, name: str) -> None:
-        pseudonym = self._erasure.pseudonym
-        if pseudonym is None or name not in members:
-            return
-        if _value(members[name]) == self._erasure.entity_id:
-            members[name] = _raw(pseudonym)
-            self.is_changed = True
-
-    def _without(self, members: _Members, fields: Fields, path: tuple[str, ...]) -> _Members:
-        left: _Members = {}
-        for name, raw in members.items():
-            if fields.has((*path, name)):
-                self._note([raw])
-            else:
-                left[name] = self._inside(raw, fields, (*path, name))
-        return left
-
-    def _inside(self, raw: msgspec.Raw, fields: Fields, path: tuple[str, ...]) -> msgspec.Raw:
-        """A value without the fields in it; the same object if it has none of them."""
-        start = bytes(raw)[:1]
-        if start == b"{":
-            members = _members(raw)
-            left = self._without(members, fields, path)
-            same = all(left.get(name) is each for name, each in members.items())
-            return raw if same and not self.recodes else _raw(left)
-        if start == b"[":
-            elements = _elements(raw)
-            found = [self._inside(each, fields, path) for each in elements]
-            same = all(one is other for one, other in zip(found, elements, strict=True))
-            return raw if same and not self.recodes else _raw(found)
-        return raw
+        return name == "id" and _value(raw) == self._erasure.entity_id
 
     def _note(self, erased: Iterable[msgspec.Raw]) -> None:
         for raw in erased:

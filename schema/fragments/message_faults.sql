@@ -1,11 +1,11 @@
 -- Words for what a message or a dead letter m has that its event b does not say, with the number r of its
--- replay, and the id that it tells of (see message_event). shard: it is that of the event in no target
+-- replay (see message_event). shard: it is that of the event in no target
 -- that takes its subject. position: it is neither the event's nor a replay's. previous: the message before
 -- is not that before the event; before a replay is none, or another replay of its subject, which may be
--- forgotten or not be renamed yet.
+-- forgotten.
 CASE WHEN b.id IS NULL THEN 'event' END,
 CASE WHEN m.subject_type <> b.subject_type OR m.subject_version <> b.subject_version
-  OR m.subject_id <> b.subject_id AND told.id IS NULL THEN 'subject' END,
+  OR m.subject_id <> b.subject_id THEN 'subject' END,
 CASE WHEN NOT EXISTS (
   SELECT FROM {schema}.outbox_targets g
   WHERE m.shard = g.first_shard::bigint + b.shard
@@ -26,6 +26,5 @@ CASE WHEN m.position <> b.position AND r.number IS NULL THEN 'position'
       LIMIT 1) AS before
     WHERE h.entity_type = b.subject_type AND h.entity_id = b.subject_id) THEN NULL
   WHEN EXISTS (SELECT FROM {schema}.outbox_jobs WHERE forgotten_before IS NOT NULL) THEN NULL
-  WHEN EXISTS (SELECT FROM {schema}.outbox_erasures WHERE finished_at IS NULL) THEN NULL
   ELSE 'previous' END,
 CASE WHEN m.topic <> b.topic THEN 'topic' END

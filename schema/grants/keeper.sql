@@ -4,8 +4,7 @@ GRANT USAGE ON SCHEMA {schema} TO {role};
 -- erased is written as by a writer.
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.business_events TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.event_headers TO {role};
--- DELETE is for an entity that gets a pseudonym.
-GRANT SELECT, INSERT, UPDATE, DELETE ON {schema}.entities TO {role};
+GRANT SELECT, INSERT, UPDATE ON {schema}.entities TO {role};
 -- What names an event: it is not forgotten then, and an erased one changes there too.
 GRANT SELECT, INSERT, UPDATE ON {schema}.outbox TO {role};
 GRANT SELECT ON {schema}.outbox_targets TO {role};

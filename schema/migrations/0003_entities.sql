@@ -3,8 +3,6 @@
 -- - shard: given with the first event and kept, so the number of shards can grow.
 -- - position: of the last event whose subject it is, in microseconds.
 -- - previous_position: the same before the last transaction that moved it. 0 if there was none.
--- - moved_version: an erasure moves the headers up to this version to another id, or from one. They
---   are not part of the entity, and may be missing. NULL without such an erasure.
 CREATE TABLE IF NOT EXISTS {schema}.entities (
   entity_type varchar(64) NOT NULL,
   entity_id varchar(128) NOT NULL,
@@ -16,6 +14,5 @@ CREATE TABLE IF NOT EXISTS {schema}.entities (
   event_id uuid NOT NULL,
   created_at timestamptz NOT NULL,
   updated_at timestamptz NOT NULL,
-  moved_version bigint,
   PRIMARY KEY (entity_type, entity_id)
 )

@@ -1,10 +1,8 @@
 -- Requests to erase an entity: who asked, when and why, but not what was erased.
--- - entity_id: the pseudonym, if ids were erased too.
 -- - event_id, version: of the event that announces the erasure. Everything older is erased.
 -- - finished_at: NULL if some of it is not erased yet.
 CREATE TABLE IF NOT EXISTS {schema}.outbox_erasures (
   erased_at timestamptz NOT NULL,
-  id uuid NOT NULL,
   entity_type varchar(64) NOT NULL,
   entity_id varchar(128) NOT NULL,
   event_id uuid NOT NULL,
@@ -13,5 +11,5 @@ CREATE TABLE IF NOT EXISTS {schema}.outbox_erasures (
   database_role varchar(128) NOT NULL,
   user_name varchar(128) NOT NULL,
   finished_at timestamptz,
-  PRIMARY KEY (erased_at, id)
+  PRIMARY KEY (erased_at, event_id)
 )

@@ -4,13 +4,11 @@
 -- 100,000 rows as a whole, for each call.
 UPDATE {schema}.business_events b
 SET event_data = k.data::json, event_size = octet_length(k.data),
-  fingerprint = decode(k.fingerprint, 'hex'), headers = k.headers::json, touches = k.touches::json,
-  subject_id = CASE WHEN b.subject_type = %(entity_type)s AND b.subject_id = %(entity_id)s
-    THEN %(new_id)s ELSE b.subject_id END,
+  fingerprint = decode(k.fingerprint, 'hex'), headers = k.headers::json,
   erased_at = %(erased_at)s::text::timestamptz
 FROM unnest(
     (SELECT %(event_ids)s::text::uuid[]), (SELECT %(before)s::text::text[]),
     (SELECT %(data)s::text::text[]), (SELECT %(fingerprints)s::text::text[]),
-    (SELECT %(headers)s::text::text[]), (SELECT %(touches)s::text::text[]))
-  AS k(id, before, data, fingerprint, headers, touches)
+    (SELECT %(headers)s::text::text[]))
+  AS k(id, before, data, fingerprint, headers)
 WHERE b.id = k.id AND b.fingerprint = decode(k.before, 'hex')

@@ -2,9 +2,7 @@
 -- The arrays are in subqueries: their lengths would make PostgreSQL read a table of up to some
 -- 100,000 rows as a whole, for each call.
 UPDATE {schema}.dead_letters d
-SET headers = k.headers::json, error = %(error)s, error_pattern = %(error)s, payload_size = b.event_size,
-  subject_id = CASE WHEN d.subject_type = %(entity_type)s AND d.subject_id = %(entity_id)s
-    THEN %(new_id)s ELSE d.subject_id END
+SET headers = k.headers::json, error = %(error)s, error_pattern = %(error)s, payload_size = b.event_size
 FROM unnest(
     (SELECT %(event_ids)s::text::uuid[]), (SELECT %(died_at)s::text::timestamptz[]),
     (SELECT %(headers)s::text::text[]))

@@ -4,9 +4,7 @@
 -- 100,000 rows as a whole, for each call.
 UPDATE {schema}.outbox o
 SET payload = CASE WHEN o.payload IS NULL THEN NULL ELSE b.event_data::text END,
-  payload_size = b.event_size, headers = k.headers::json,
-  subject_id = CASE WHEN o.subject_type = %(entity_type)s AND o.subject_id = %(entity_id)s
-    THEN %(new_id)s ELSE o.subject_id END
+  payload_size = b.event_size, headers = k.headers::json
 FROM unnest(
     (SELECT %(shards)s::text::int[]), (SELECT %(positions)s::text::bigint[]),
     (SELECT %(event_ids)s::text::uuid[]), (SELECT %(headers)s::text::text[]))

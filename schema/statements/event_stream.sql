@@ -1,7 +1,6 @@
 -- Return the next events of one entity in version order, from one key range of headers.
 -- Limited by rows and by bytes; the first row is always returned.
--- seen: rows before the limit by bytes, so that the reader knows whether more follow. Those that
--- an erasure moves to another id are left out.
+-- seen: rows before the limit by bytes, so that the reader knows whether more follow.
 SELECT version, event_id, event_name, event_type, created_date, saved_date, data, seen
 FROM (
   SELECT page.*, count(*) OVER () AS seen,
@@ -12,9 +11,7 @@ FROM (
     FROM {schema}.event_headers h
     JOIN {schema}.business_events b ON b.id = h.event_id
     WHERE h.entity_type = %(entity_type)s AND h.entity_id = %(entity_id)s
-      AND h.entity_version > greatest(%(after)s, (
-        SELECT e.moved_version FROM {schema}.entities e
-        WHERE e.entity_type = %(entity_type)s AND e.entity_id = %(entity_id)s))
+      AND h.entity_version > %(after)s
     ORDER BY h.entity_version
     LIMIT %(rows)s) AS page) AS counted
 WHERE bytes_before < %(bytes)s

@@ -1,7 +1,6 @@
 -- Return the erasures that are not finished, unless an erase job runs, and those that are not what their
 -- events say. An event that was saved before the time up to which events may be forgotten may be missing.
--- The id of an entity that is being renamed is not compared.
-SELECT r.erased_at::text AS erased_at, r.id, r.finished_at IS NOT NULL AS is_finished, b.id IS NOT NULL AS is_stored
+SELECT r.erased_at::text AS erased_at, r.event_id, r.finished_at IS NOT NULL AS is_finished, b.id IS NOT NULL AS is_stored
 FROM {schema}.outbox_erasures r
 LEFT JOIN LATERAL (
   SELECT id, subject_type, subject_id, subject_version
@@ -14,7 +13,5 @@ WHERE r.finished_at IS NULL
   OR r.finished_at IS NOT NULL AND CASE
     WHEN b.id IS NULL THEN (r.erased_at < j.forgotten_before) IS NOT TRUE
     ELSE r.entity_type <> b.subject_type OR r.version <> b.subject_version
-      OR r.entity_id <> b.subject_id AND NOT EXISTS (
-        SELECT FROM {schema}.outbox_erasures o
-        WHERE o.entity_type = r.entity_type AND o.finished_at IS NULL) END
-ORDER BY r.erased_at, r.id
+      OR r.entity_id <> b.subject_id END
+ORDER BY r.erased_at, r.event_id

@@ -1,5 +1,5 @@
 -- Return a page of headers in the order of their key, each with its event. version,
--- last_position, moved_version: of the entity, in its last row and behind a gap alone, since looking
+-- last_position: of the entity, in its last row and behind a gap alone, since looking
 -- it up for every header would take a third of the time; a key that is NULL is not looked up.
 -- touches: of an event that has another entity as its subject. is_alike: name, type and date are those
 -- of the event. forgotten: the time up to which events may
@@ -12,7 +12,7 @@ SELECT h.entity_type, h.entity_id, h.entity_version, h.event_id, b.id IS NOT NUL
     THEN b.touches::text END AS touches,
   h.event_name = b.event_name AND h.event_type = b.event_type
     AND h.created_date IS NOT DISTINCT FROM b.created_date AS is_alike,
-  e.version, e.position AS last_position, e.moved_version, j.forgotten_before::text AS forgotten,
+  e.version, e.position AS last_position, j.forgotten_before::text AS forgotten,
   h.saved_date < j.forgotten_before AS is_old
 FROM (
   SELECT page.*,
@@ -37,7 +37,7 @@ LEFT JOIN LATERAL (
   WHERE id = h.event_id
   LIMIT 1) AS b ON true
 LEFT JOIN LATERAL (
-  SELECT version, position, moved_version
+  SELECT version, position
   FROM {schema}.entities
   WHERE entity_type = CASE WHEN h.is_looked_up THEN h.entity_type END AND entity_id = h.entity_id
   LIMIT 1) AS e ON true

@@ -12,11 +12,10 @@ WITH page AS (
 SELECT m.shard, m.position, m.event_id, m.died_at::text AS died_at,
   concat_ws(' ',
     {message_faults},
-    CASE WHEN m.payload_size <> b.event_size AND told.id IS NULL THEN 'payload_size' END,
+    CASE WHEN m.payload_size <> b.event_size THEN 'payload_size' END,
     CASE WHEN m.replays <> coalesce(r.number, 0) THEN 'replays' END) AS faults,
   r.number, m.headers::text AS headers, b.event_type, b.created_date AS created,
-  b.touches::text AS touches, b.headers::text AS own, told.id AS told_id,
-  NULL::text AS payload, NULL::text AS data
+  b.touches::text AS touches, b.headers::text AS own, NULL::text AS payload
 FROM page
 CROSS JOIN LATERAL (
   SELECT *

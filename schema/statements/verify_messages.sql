@@ -2,7 +2,7 @@
 -- It ends before the payloads exceed a limit, but has one message at least. Row by row, since a join
 -- would read a whole table for each page.
 -- faults: words for what is not as the event says. own: the headers of the event. payload: if it is not
--- the text of the event's bytes. data: that text, if the message tells of an erasure.
+-- the text of the event's bytes.
 WITH page AS (
   SELECT shard, position, event_id, row_number() OVER ordered AS number,
     sum(coalesce(octet_length(payload), 0)) OVER ordered AS taken
@@ -18,12 +18,9 @@ WITH page AS (
 SELECT m.shard, m.position, m.event_id, NULL::text AS died_at,
   concat_ws(' ',
     {message_faults},
-    CASE WHEN m.payload_size <> CASE WHEN told.id IS NULL OR m.payload IS NULL THEN b.event_size
-      ELSE octet_length(m.payload) END THEN 'payload_size' END) AS faults,
+    CASE WHEN m.payload_size <> b.event_size THEN 'payload_size' END) AS faults,
   r.number, m.headers::text AS headers, b.event_type, b.created_date AS created,
-  b.touches::text AS touches, b.headers::text AS own, told.id AS told_id,
-  other.payload,
-  CASE WHEN other.payload IS NOT NULL AND told.id IS NOT NULL THEN b.event_data::text END AS data
+  b.touches::text AS touches, b.headers::text AS own, other.payload
 FROM page
 CROSS JOIN LATERAL (
   SELECT *

@@ -266,7 +266,6 @@ def _row(table: str, n: int) -> dict[str, Any]:
         },
         "outbox_erasures": {
             "erased_at": now,
-            "id": uuid4(),
             "entity_type": "Car",
             "entity_id": f"c-{n}",
             "event_id": event_id,

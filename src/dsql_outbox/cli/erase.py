@@ -22,7 +22,7 @@ from .output import say
 from .tool_call import called
 
 _NOT_OURS = "not erased: copies in your brokers, consumers, read models, backups and logs"
-_KEEPS_ID = "the id stays in every key; if it is personal, run this again with --ids"
+_KEEPS_ID = "the id stays in every key, so use no personal id (docs/events.md)"
 
 
 @click.command(
@@ -30,25 +30,18 @@ _KEEPS_ID = "the id stays in every key; if it is personal, run this again with -
     epilog="""\b
 Examples:
   dsql-outbox erase Person/4711 --reason "request 77" --dry-run
-  dsql-outbox erase Person/4711 --fields name,address --reason "request 77"
-  dsql-outbox erase Person/ann@example.com --ids --reason "request 78"
+  dsql-outbox erase Person/4711 --reason "request 77"
 
 \b
 Exit codes:
   0    erased, or there was nothing to erase
-  2    wrong usage, or an unknown entity without --ids
+  2    wrong usage, or an unknown entity
   69   the database cannot be reached
   75   another job runs, or a target opens or fills: try again later
   78   the tables are missing or older: run `dsql-outbox schema apply`
   130  ended by Ctrl-C (143: by SIGTERM); run it again to continue""",
 )
 @click.argument("entity", metavar="TYPE/ID")
-@click.option(
-    "--fields",
-    metavar="NAME,..",
-    help="Erase only these fields: names, at any depth, or paths such as $.address.street.",
-)
-@click.option("--ids", is_flag=True, help="Replace the id by a pseudonym.")
 @click.option(
     "--reason",
     required=True,
@@ -75,8 +68,6 @@ Exit codes:
 def erase(
     *,
     entity: str,
-    fields: str | None,
-    ids: bool,
     reason: str,
     source: str,
     topic: str,
@@ -96,24 +87,19 @@ def erase(
 
     You may run it beside writers and publishers. It erases neither events that are written
     after it began, nor messages that a broker has, or gets meanwhile. A second run finds
-    nothing. With --ids, it knows the entity by its pseudonym alone.
+    nothing.
     """
     settings = WriterSettings(source=source, topic=topic)
-    names = None if fields is None else [name.strip() for name in fields.split(",")]
 
     async def run(tool: Erasures) -> None:
-        told = tool.erase(entity, names, reason=reason, ids=ids, rate=rate, dry_run=dry_run)
+        told = tool.erase(entity, reason=reason, rate=rate, dry_run=dry_run)
         if not dry_run:
-            what = "all content" if names is None else f"the fields {', '.join(names)}"
-            confirm(f"This erases {what} of {entity}, for good. Continue?", yes=yes)
+            confirm(f"This erases all content of {entity}, for good. Continue?", yes=yes)
         await drive(told, lambda: _line(told, dry_run=dry_run), as_json=as_json)
         done = told.progress
         if as_json or done.version is None:
             return
-        if done.entity_id is not None:
-            say(f"the id is {done.entity_id} now")
-        elif not ids:
-            say(_KEEPS_ID)
+        say(_KEEPS_ID)
         say(_NOT_OURS)
 
     called(Erasures(database, settings), run)
@@ -122,7 +108,7 @@ def erase(
 def _line(run: EraseRun, *, dry_run: bool) -> str:
     done = run.progress
     if done.version is None and run.again is None and not dry_run:
-        return "nothing to erase" if done.total else "nothing to erase: no event has touched it"
+        return "nothing to erase"
     parts = [
         f"{what}: {count:,}"
         for what, count in (

@@ -20,9 +20,8 @@ from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.given_up_messages import relay_all
 from tests.support.verified import findings_in
 
-from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.outbox import Database
 from dsql_outbox.testing import MemorySink
-from dsql_outbox.writer import StoredEvent, Writer
 
 pytestmark = pytest.mark.postgres_only("a proxy is between the jobs and the server")
 
@@ -30,7 +29,6 @@ Sql = psycopg.Connection[Any]
 
 BY_NAME: Final = {job.name: job for job in JOBS}
 FORGET, ERASE = (BY_NAME[name] for name in ("forget", "erase"))
-ERASE_IDS: Final = replace(ERASE, name="erase ids", words=(*ERASE.words, "--ids"))
 
 SOME: Final = range(2, 100, 9)
 MORE: Final = range(1, 100, 5)
@@ -72,10 +70,10 @@ def before_statement(job_run: JobRun, number: int) -> int:
     ("job", "steps"),
     [
         pytest.param(FORGET, SOME, id="forget-some"),
-        pytest.param(ERASE_IDS, SOME, id="erase_ids-some"),
+        pytest.param(ERASE, SOME, id="erase-some"),
         *(
             pytest.param(job, _steps(job), id=job.name, marks=pytest.mark.slow)
-            for job in (*JOBS, ERASE_IDS)
+            for job in JOBS
             if job.changes_rows
         ),
     ],
@@ -92,12 +90,9 @@ def test_a_job_goes_on_wherever_it_was_killed(
             assert code in (0, -signal.SIGKILL)
             assert_no_event_is_lost(job_run, sql, before)
             job_run.end_leases()
-            later = written_after_the_id_was_closed(job_run, sql)
             done = job_run.run()
             assert done.code == 0, done.err
             job_run.assert_complete()
-            if job.name.endswith("ids"):
-                assert stream(job_run) == later
             assert_no_event_is_lost(job_run, sql, before)
             assert_counted_once(job_run, sql)
         if code == 0:
@@ -122,42 +117,13 @@ def assert_no_event_is_lost(job_run: JobRun, sql: Sql, before: Mapping[UUID, str
             assert found == before
 
 
-def written_after_the_id_was_closed(job_run: JobRun, sql: Sql) -> list[StoredEvent]:
-    """Write an event with the id that a killed job was replacing, and return it as it is stored.
-
-    Fails unless the id is as before until it is closed, and without events then.
-    """
-    if not job_run.job.name.endswith("ids"):
-        return []
-    erasures = sql.execute("SELECT finished_at IS NULL FROM outbox.outbox_erasures").fetchall()
-    found = [each.fault for each in anyio.run(findings_in, job_run.url)]
-    if erasures != [(True,)]:
-        assert found == []
-        assert len(stream(job_run)) == (0 if erasures else EVENTS)
-        return []
-    assert found == ["unfinished-erasure"]
-    assert stream(job_run) == []
-    with Writer(Database(job_run.url)) as writer:
-        writer.write(Event.new("Moved", [Entity("Car", "a", {"owner": "another"})]))
-    written = stream(job_run)
-    assert [each.version for each in written] == [EVENTS + 2]
-    return written
-
-
-def stream(job_run: JobRun) -> list[StoredEvent]:
-    """The events of the entity that a job erases, under its old id."""
-    with Writer(Database(job_run.url)) as writer:
-        return [*writer.stream("Car", "a")]
-
-
 def assert_counted_once(job_run: JobRun, sql: Sql) -> None:
     """Fail unless the jobs counted each event once."""
     counted = {"forget": "forgotten", "erase": "erased"}
     column = counted.get(job_run.job.name.split()[0])
     if column is not None:
         rows = sql.execute(f"SELECT {column} FROM outbox.outbox_jobs").fetchall()  # type: ignore[arg-type]
-        # With the event that says so, which gets the pseudonym, too.
-        assert rows == [(EVENTS + job_run.job.name.endswith("ids"),)]
+        assert rows == [(EVENTS,)]
 
 
 # --- the numbers of replays ------------------------------------------------------------

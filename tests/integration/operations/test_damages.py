@@ -55,7 +55,6 @@ KINDS: Final[dict[str, LiteralString]] = {
     "outbox_replays": """CASE WHEN EXISTS (SELECT FROM outbox.outbox o
         WHERE o.event_id = t.event_id AND o.position = t.position)
         THEN 'waiting' ELSE 'sent' END""",
-    "outbox_erasures": "CASE WHEN entity_id LIKE 'erased-%' THEN 'of an id' ELSE 'of content' END",
     "outbox_targets": "state",
 }
 
@@ -81,7 +80,6 @@ NOT_NAMED: Final[dict[str, str]] = {
     "dead_letters.error": _SEEN,
     "dead_letters.error_pattern": _SEEN,
     "entities.created_at": _DATE,
-    "entities.moved_version subject of forgotten": "no header is left that it passes over",
     "entities.previous_position": "the next write replaces it by `position`, and nothing reads it",
     "entities.shard never a subject": "it has no message yet, and any shard is right",
     "entities.updated_at": "by the clock; it says whether its last event may be forgotten",
@@ -101,7 +99,6 @@ NOT_NAMED: Final[dict[str, str]] = {
     "outbox.created_at": _DATE,
     "outbox_erasures.database_role": _RECORD,
     "outbox_erasures.finished_at": _DATE,
-    "outbox_erasures.id": "a hash of what was erased, which is not stored",
     "outbox_erasures.reason": _RECORD,
     "outbox_erasures.user_name": _RECORD,
     "outbox_failures.attempts": "says when a message is given up, not what or in which order",
@@ -216,7 +213,7 @@ async def live(database: Database, on: psycopg.Connection[Any]) -> None:
         writer.write_many([new(12, "Car/9"), new(13, "Car/9")])
     async with Erasures(database) as erasures:
         await erasures.erase("Person/eve", reason="for a test")
-        await erasures.erase("Person/ida", ids=True, reason="for a test")
+        await erasures.erase("Person/ida", reason="for a test")
     async with Targets(database) as targets:
         run = targets.add("lake", from_start=True)
         async for each in run:

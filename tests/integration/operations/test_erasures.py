@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from functools import partial
-from itertools import product
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -134,9 +133,9 @@ async def completed(run: AddRun) -> None:
     await run
 
 
-async def erase(database: Database, entity: str = "Person/ann", *fields: str, **given: Any) -> Any:
+async def erase(database: Database, entity: str = "Person/ann", **given: Any) -> Any:
     async with Erasures(database) as tool:
-        run = tool.erase(entity, fields or None, reason="ticket 77", **given)
+        run = tool.erase(entity, reason="ticket 77", **given)
         async for _ in run:
             pass
         return run.progress
@@ -191,13 +190,13 @@ async def test_events_that_have_more_rows_than_a_transaction_may_change_go_in_se
     rows: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each has three: its own, and its header under both ids."""
+    """Each has two: its own, and its header."""
     monkeypatch.setattr(erased_rows, "MAX_ROWS", rows)
     with Writer(database) as writer:
         writer.write_many([new("Person/ann", name=MARK, street=str(n)) for n in range(events)])
     await relay_all(database, MemorySink())
-    progress = await erase(database, ids=True)
-    assert progress.events == events + 1
+    progress = await erase(database)
+    assert progress.events == events
     assert not [name for name, text in everything(sql).items() if MARK in text]
     assert await findings_in(database) == []
 
@@ -282,27 +281,6 @@ async def test_no_copy_is_left_and_nothing_else_is_changed(
     assert who == [("ticket 77", True)]
 
 
-async def test_named_fields_go_and_the_rest_of_the_state_stays(
-    database: Database, sql: psycopg.Connection[Any]
-) -> None:
-    await fill(database)
-    with Writer(database) as writer:
-        writer.write(new("Person/ann", name=MARK, city="Bonn", amount=1))
-    done = await erase(database, "Person/ann", "name", "$.note.x", "actor", "by")
-    assert [name for name, text in everything(sql).items() if MARK in text] == []
-    with Writer(database) as writer:
-        entity = writer.entity("Person", "ann")
-        assert entity is not None
-        assert json.loads(entity.data) == {"id": "ann", "city": "Bonn", "amount": 1}
-        assert entity.version == done.version
-        cities = [
-            json.loads(e.data)["entities"][-1].get("city") for e in writer.stream("Person", "ann")
-        ]
-    assert cities.count("Bonn") == 6  # with the notice
-    assert await findings_in(database) == []
-    assert (await erase(database, "Person/ann", "name", "$.note.x", "actor", "by")).version is None
-
-
 async def test_a_dry_run_counts_and_changes_nothing(
     database: Database, sql: psycopg.Connection[Any]
 ) -> None:
@@ -310,46 +288,6 @@ async def test_a_dry_run_counts_and_changes_nothing(
     rows = everything(sql)
     done = await erase(database, dry_run=True)
     assert (done.events > 5, done.version, everything(sql)) == (True, None, rows)
-
-
-async def test_an_id_that_is_personal_gets_a_pseudonym_everywhere(
-    database: Database, sql: psycopg.Connection[Any]
-) -> None:
-    person = "ann@example.com"
-    with Writer(database) as writer:
-        writer.write(new(f"Person/{person}", name=MARK))
-        writer.write(new("Car/7", f"Person/{person}", km=1))
-    await relay_all(database, MemorySink())
-    with Writer(database) as writer:
-        writer.write(new(f"Person/{person}", name=MARK))
-        writer.write(new("Car/7", f"Person/{person}", km=2))
-    async with Targets(database) as targets:
-        await targets.add("model", kind="model")
-    done = await erase(database, f"Person/{person}", ids=True)
-    assert done.entity_id is not None
-    # The messages of the notice keep the id until they are sent, since they tell whom.
-    left = {name for name, text in everything(sql).items() if person in text}
-    assert {name.split()[0] for name in left} == {"outbox"}
-    rows = sql.execute(
-        "SELECT DISTINCT event_id FROM outbox.outbox WHERE payload LIKE %s", (f"%{person}%",)
-    ).fetchall()
-    assert len(rows) == 1
-    assert len(left) == 2
-    assert await findings_in(database) == []
-    sink = MemorySink()
-    await relay_all(database, sink)
-    (notice,) = [m for m in sink.messages if b"Person Erased" in m.payload]
-    assert notice.key == f"Person/{person}"
-    sql.execute("DELETE FROM outbox.outbox")
-    assert not any(person in text for text in everything(sql).values())
-    versions = sql.execute(
-        "SELECT entity_version FROM outbox.event_headers WHERE entity_id = %s", (done.entity_id,)
-    ).fetchall()
-    assert sorted(versions) == [(n,) for n in range(1, 6)]
-    with Writer(database) as writer:
-        assert writer.entity("Person", person) is None
-        assert writer.write(new(f"Person/{person}", name="new")).entities[0].version == 1
-    assert await findings_in(database) == []
 
 
 async def test_beside_writers_of_the_entity_what_is_older_than_the_notice_goes(
@@ -393,9 +331,8 @@ async def test_beside_writers_of_the_entity_what_is_older_than_the_notice_goes(
     assert await findings_in(database) == []
 
 
-@pytest.mark.parametrize("ids", [False, True])
 async def test_a_page_of_a_fill_that_was_read_before_an_erasure_is_read_again(
-    outbox_url: str, database: Database, sql: psycopg.Connection[Any], *, ids: bool
+    outbox_url: str, database: Database, sql: psycopg.Connection[Any]
 ) -> None:
     """The page was made of the old headers, and is stored while or after the events change."""
     given = [new("Person/ann", name=MARK, headers=HEADERS) for _ in range(3)]
@@ -410,14 +347,11 @@ async def test_a_page_of_a_fill_that_was_read_before_an_erasure_is_read_again(
         ):
             group.start_soon(completed, targets.add("lake", from_start=True))
             await to_thread.run_sync(held.arrived)
-            await erase(database, ids=ids)
+            await erase(database)
             await to_thread.run_sync(held.release)
     rows = sql.execute("SELECT count(*) FROM outbox.outbox WHERE shard >= 1024").fetchall()
     assert rows == [(5,)], "the notice is one of them"
-    marks = ("/ann", MARK) if ids else (MARK,)
-    # The messages of the notice keep the id until they are sent.
-    left = [text for text in everything(sql).values() if any(mark in text for mark in marks)]
-    assert [text for text in left if "Person Erased" not in text] == []
+    assert [text for text in everything(sql).values() if MARK in text] == []
     assert await findings_in(database) == []
 
 
@@ -433,102 +367,37 @@ async def test_what_verify_accepts_was_erased(
     assert found == {"unfinished-erasure", "unlisted-erasure"}
 
 
-async def interrupted(database: Database, left: int, *fields: str, **given: Any) -> None:
+async def interrupted(database: Database, left: int) -> None:
     """Begin an erasure and leave it when so many of its events are changed."""
     async with Erasures(database) as tool:
-        run = tool.erase("Person/ann", fields or None, reason="", **given)
+        run = tool.erase("Person/ann", reason="")
         async for done in run:
             if done.events >= left:
                 break
         await run.aclose()
 
 
-@pytest.mark.parametrize("again", [(), ("name",), ("city",)])
-async def test_an_erasure_is_finished_by_the_same_one_alone(
-    database: Database, monkeypatch: pytest.MonkeyPatch, again: tuple[str, ...]
-) -> None:
-    monkeypatch.setattr(erase_module, "_EVENTS", 2)
-    await fill(database)
-    await interrupted(database, 2, "name")
-    assert {each.fault for each in await findings_in(database)} == {"unfinished-erasure"}
-    await erase(database, "Person/ann", *again)
-    found = {each.fault for each in await findings_in(database)}
-    assert found == (set() if again == ("name",) else {"unfinished-erasure"})
-    await erase(database, "Person/ann", "name")
-    assert await findings_in(database) == []
-
-
-@pytest.mark.parametrize("again", [(), ("name",)])
-async def test_an_interrupted_pseudonym_stays_the_same(
+@pytest.mark.parametrize("has_written", [False, True])
+async def test_an_interrupted_erasure_is_finished_by_the_next_one(
     database: Database,
     sql: psycopg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
-    again: tuple[str, ...],
+    *,
+    has_written: bool,
 ) -> None:
-    """Another erasure of the id takes it, too, and erases what was written meanwhile."""
+    """With what was written meanwhile, for which the entity is erased a second time."""
     monkeypatch.setattr(erase_module, "_EVENTS", 2)
     await fill(database)
-    await interrupted(database, 2, ids=True)
-    with Writer(database) as writer:
-        writer.write(new("Person/ann", name=MARK))
-    done = await erase(database, "Person/ann", *again, ids=True)
-    if again:
-        await erase(database, f"Person/{done.entity_id}", ids=True)
-    names = "SELECT DISTINCT entity_id FROM outbox.event_headers WHERE entity_type = 'Person'"
-    left = {"bob", done.entity_id} if again else {"ann", "bob", done.entity_id}
-    assert {name for (name,) in sql.execute(names)} == left
-    assert await findings_in(database) == []
-
-
-async def test_erasures_of_an_id_that_were_interrupted_end_in_any_order(
-    database: Database, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(erase_module, "_EVENTS", 2)
-    await fill(database)
-    for fields in ((), ("name",)):
-        await interrupted(database, 2, *fields, ids=True)
+    await interrupted(database, 2)
+    assert {each.fault for each in await findings_in(database)} == {"unfinished-erasure"}
+    if has_written:
         with Writer(database) as writer:
             writer.write(new("Person/ann", name=MARK))
-    for fields in ((), ("name",)):
-        await erase(database, "Person/ann", *fields, ids=True)
-    rows = sql.execute(
-        "SELECT DISTINCT entity_id FROM outbox.event_headers"
-        " WHERE entity_type = 'Person' ORDER BY 1"
-    ).fetchall()
-    assert rows[:2] == [("ann",), ("bob",)]
-    assert len(rows) == 3
+    await erase(database)
+    assert [name for name, text in everything(sql).items() if MARK in text] == []
     assert await findings_in(database) == []
-
-
-class Meanwhile:
-    """A write with an id that is erased, and what is stored of it."""
-
-    def __init__(self, database: Database, sql: psycopg.Connection[Any]) -> None:
-        self._sql = sql
-        event = new("Person/ann", name=MARK, written="meanwhile")
-        with Writer(database) as writer:
-            self.version = writer.write(event).entities[0].version
-        self.id = event.id
-        self._rows = self._read()
-
-    def _read(self) -> list[Any]:
-        found: list[Any] = []
-        for table, key in (("business_events", "id"), ("event_headers", "event_id"),
-                           ("outbox", "event_id")):  # fmt: skip
-            query = f"SELECT t::text FROM outbox.{table} AS t WHERE {key} = %s".encode()
-            found += self._sql.execute(query, (self.id,)).fetchall()
-        assert len(found) == 3
-        return found
-
-    def assert_kept(self, database: Database) -> None:
-        """Fail unless all of it is as it was written, and it alone is the stream of the id."""
-        assert self._read() == self._rows
-        with Writer(database) as writer:
-            assert [each.event_id for each in writer.stream("Person", "ann")] == [self.id]
-            entity = writer.entity("Person", "ann")
-        assert entity is not None
-        assert entity.version == self.version
-        assert json.loads(entity.data) == {"id": "ann", "name": MARK, "written": "meanwhile"}
+    notices = sql.execute("SELECT count(*) FROM outbox.outbox_erasures").fetchall()
+    assert notices == [(1 + has_written,)]
 
 
 async def written(database: Database, events: int) -> None:
@@ -540,122 +409,13 @@ async def written(database: Database, events: int) -> None:
             )
 
 
-@pytest.mark.parametrize(
-    ("events", "page", "is_killed"),
-    [(930, 170, True), *product([7], [2, 300], [False, True])],
-)
-async def test_a_write_after_an_id_was_closed_is_none_of_the_erased_entity(
-    database: Database,
-    sql: psycopg.Connection[Any],
-    monkeypatch: pytest.MonkeyPatch,
-    events: int,
-    page: int,
-    *,
-    is_killed: bool,
-) -> None:
-    monkeypatch.setattr(erase_module, "_EVENTS", page)
-    await written(database, events)
-    async with Erasures(database) as tool:
-        run = tool.erase("Person/ann", reason="", ids=True)
-        first = await anext(run)
-        assert first.events < events or page > events
-        with Writer(database) as writer:
-            assert [*writer.stream("Person", "ann")] == []
-        later = Meanwhile(database, sql)
-        if is_killed:
-            await run.aclose()
-        wanted: set[str] = {"unfinished-erasure"} if is_killed else set()
-        assert {each.fault for each in await findings_in(database)} == wanted
-        later.assert_kept(database)
-        async for _ in run:
-            assert {each.fault for each in await findings_in(database)} == wanted
-            later.assert_kept(database)
-    done = await erase(database, ids=True) if is_killed else run.progress
-    assert (done.version, later.version) == (events + 1, events + 2)
-    later.assert_kept(database)
-    assert await findings_in(database) == []
-    with Writer(database) as writer:
-        stream = [*writer.stream("Person", str(done.entity_id))]
-    assert [each.version for each in stream] == [*range(1, events + 2)]
-    assert not any(MARK in each.data or "ann" in each.data for each in stream)
-
-    sink = MemorySink()
-    await relay_all(database, sink)
-    told = [json.loads(m.payload)["eventHeader"] for m in sink.messages if m.key == "Person/ann"]
-    assert [each["eventName"] for each in told] == ["Person Erased", "Person Moved"]
-    assert told[-1]["uuid"] == str(later.id)
-
-    # It is another person's, who is erased in turn.
-    again = await erase(database, ids=True)
-    assert again.version == events + 3
-    await relay_all(database, MemorySink())
-    assert [name for name, text in everything(sql).items() if MARK in text or "ann" in text] == []
-    assert await findings_in(database) == []
-    with Writer(database) as writer:
-        assert writer.entity("Person", "ann") is None
-        assert writer.write(new("Person/ann")).entities[0].version == 1
-    assert await findings_in(database) == []
-
-
-@pytest.mark.parametrize("events", [1, 4])
-async def test_a_second_erasure_of_an_id_finds_nothing(
-    database: Database, sql: psycopg.Connection[Any], events: int
-) -> None:
-    await written(database, events)
-    await erase(database, ids=True)
-    rows = everything(sql)
-    for dry_run in (False, True):
-        done = await erase(database, ids=True, dry_run=dry_run)
-        assert (done.version, done.total) == (None, 0)
-    jobs = {name for name, text in everything(sql).items() if rows.get(name) != text}
-    assert {name.split()[0] for name in jobs} <= {"outbox_jobs"}
-    with pytest.raises(SettingsError, match="no event has touched entity Person/ann"):
-        await erase(database)
-
-
-async def test_a_pseudonym_may_be_erased_again_under_another_one(
-    database: Database, sql: psycopg.Connection[Any]
-) -> None:
-    await written(database, 3)
-    first = (await erase(database, ids=True)).entity_id
-    assert first is not None
-    with Writer(database) as writer:
-        writer.write(new(f"Person/{first}", name=MARK))
-    again = await erase(database, f"Person/{first}", ids=True)
-    assert again.entity_id not in (None, first)
-    assert [name for name, text in everything(sql).items() if MARK in text] == []
-    assert await findings_in(database) == []
-
-
-async def test_a_pseudonym_is_not_erased_before_its_entity_has_come_to_it(
-    database: Database, sql: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Half of the stream would go to another pseudonym."""
-    monkeypatch.setattr(erase_module, "_EVENTS", 2)
-    await written(database, 5)
-    await interrupted(database, 2, ids=True)
-    ((erasure,),) = sql.execute("SELECT id FROM outbox.outbox_erasures").fetchall()
-    before = everything(sql)
-    with pytest.raises(JobRefused, match="finish it first"):
-        await erase(database, f"Person/{erase_module.pseudonym_of(erasure)}", ids=True)
-    changed = {name for name, text in everything(sql).items() if before.get(name) != text}
-    assert {name.split()[0] for name in changed} == {"outbox_jobs"}
-    done = await erase(database, ids=True)
-    assert done.entity_id == erase_module.pseudonym_of(erasure)
-    assert (await erase(database, f"Person/{done.entity_id}", ids=True)).entity_id
-    assert await findings_in(database) == []
-
-
 @pytest.mark.postgres_only("a lock is a change on DSQL")
 @pytest.mark.parametrize("isolation", [None, "repeatable read"])
-@pytest.mark.parametrize("ids", [False, True])
 async def test_a_replay_that_commits_since_the_erasure_began_is_erased(
     database: Database,
     database_proxy: PostgresProxy,
     sql: psycopg.Connection[Any],
     isolation: Isolation | None,
-    *,
-    ids: bool,
 ) -> None:
     """At any isolation level of the database: the replay has only locked the event."""
     await written(database, 1)
@@ -667,7 +427,7 @@ async def test_a_replay_that_commits_since_the_erasure_began_is_erased(
             assert len(await gathered(tool.replay(Selection(ids=[one])))) == 1
 
     database_proxy.before(partial(anyio.run, replay), matching='UPDATE "outbox".business_events')
-    await erase(Database(database_proxy.url, isolation=isolation), ids=ids)
+    await erase(Database(database_proxy.url, isolation=isolation))
     assert [name for name, text in everything(sql).items() if MARK in text] == []
     assert await findings_in(database) == []
 
@@ -696,7 +456,6 @@ async def test_a_keeper_may_erase_and_a_reader_may_verify(
         grant(database, roles)
         keeper = Database(as_role(outbox_url, str(roles.keeper)))
         assert (await erase(keeper)).events > 5
-        assert (await erase(keeper, ids=True)).entity_id is not None
         reader = Database(as_role(outbox_url, str(roles.reader)))
         assert await findings_in(reader) == []
 

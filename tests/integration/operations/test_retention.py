@@ -351,7 +351,7 @@ async def test_erased_events_are_forgotten_with_the_notice_that_says_so(
     for n in range(3):
         writer.write(event("a", n, "b"))
     async with Erasures(database) as tool:
-        await tool.erase("Car/a", reason="t", ids=True)
+        await tool.erase("Car/a", reason="t")
     await relay_all(database, MemorySink())
     assert (await forget(database)).events == 4
     assert stored(sql) == set()

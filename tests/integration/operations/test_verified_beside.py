@@ -79,16 +79,9 @@ class Life:
         await forget(self.database, before=self.some_time())
 
     async def erase(self) -> None:
-        await self.erased(ids=False)
-
-    async def rename(self) -> None:
-        await self.erased(ids=True)
-
-    async def erased(self, *, ids: bool) -> None:
         entity = f"{self.random.choice(('Car', 'Person'))}/{self.random.randrange(4)}"
-        fields = None if self.random.random() < 0.5 else ["name"]
         async with Erasures(self.database) as tool:
-            await tool.erase(entity, fields, ids=ids, reason="r")
+            await tool.erase(entity, reason="r")
 
     async def fill(self) -> None:
         self.targets += 1
@@ -111,7 +104,7 @@ class Life:
         """Do `turns` things one after the other."""
         verbs = [self.write, self.write, self.write]
         verbs += [self.relay, self.relay, self.replay, self.retry, self.forget]
-        verbs += [self.erase, self.rename, self.fill]
+        verbs += [self.erase, self.fill]
         for _ in range(turns):
             try:
                 await self.random.choice(verbs)()

@@ -77,7 +77,7 @@ ALLOWED = {
     "keeper": {
         "business_events": "SELECT INSERT UPDATE DELETE",
         "event_headers": "SELECT INSERT UPDATE DELETE",
-        "entities": "SELECT INSERT UPDATE DELETE",
+        "entities": "SELECT INSERT UPDATE",
         "outbox": "SELECT INSERT UPDATE",
         "outbox_leases": "SELECT",
         "outbox_targets": "SELECT",

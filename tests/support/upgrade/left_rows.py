@@ -105,8 +105,8 @@ async def _targets(given: _Given) -> None:
         await targets.drop("gone")
     given.cars("waiting", 1, 1)
     await Publisher(given.database, given.sink, target="lake").run(until_empty=True)
-    async with Targets(given.database) as targets:
-        await targets.pause("lake", "the lake is full")
+    async with Topics(given.database, target="lake") as topics:
+        await topics.pause("events.CarMoved", "the lake is full")
 
 
 async def _erased(given: _Given) -> None:
@@ -114,7 +114,7 @@ async def _erased(given: _Given) -> None:
     given.write(person("erased", 2), *(person("half", n) for n in range(1, 6)))
     await given.relay()
     async with Erasures(given.database) as tool:
-        await tool.erase("Person/erased", reason="ticket 7", ids=True)
+        await tool.erase("Person/erased", reason="ticket 7")
         with small_pages():
             run = tool.erase("Person/half", reason="ticket 8")
             async for done in run:

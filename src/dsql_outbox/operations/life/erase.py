@@ -1,12 +1,9 @@
 """Erase what is stored of one entity: in its events and their messages."""
 
-import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from hashlib import sha256
-from typing import Final, Protocol
-from uuid import UUID
+from typing import Final
 
 import msgspec
 
@@ -15,7 +12,7 @@ from dsql_outbox.operations.pages import Step, change_pages, pack
 from dsql_outbox.operations.run import Fence, RowFence, Run
 from dsql_outbox.operations.tool import OperationEntry
 from dsql_outbox.outbox.database.array_literals import plain_array
-from dsql_outbox.outbox.errors import JobRefused, SettingsError
+from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.event.erasure import EntityErasure
 from dsql_outbox.outbox.message import subject_key
 from dsql_outbox.schema.session import Session, SessionTransaction
@@ -25,23 +22,6 @@ from .job import LifeJob
 
 _EVENTS: Final = 300
 _EVENT_BYTES: Final = 2 << 20
-_encode: Final = msgspec.json.Encoder().encode
-
-_PSEUDONYM: Final = re.compile("erased-([0-9a-f]{32})")
-
-
-def erasure_id(event_id: UUID, erasure: EntityErasure, *, ids: bool) -> UUID:
-    """The id of an erasure: that of its event, and a hash of what is erased.
-
-    So the same command can go on with it, though the row does not say what is erased.
-    """
-    fields = None if erasure.fields is None else erasure.fields.texts
-    return UUID(bytes=sha256(event_id.bytes + _encode([fields, ids])).digest()[:16])
-
-
-def pseudonym_of(erasure: UUID) -> str:
-    """The pseudonym that an erasure gives to an entity."""
-    return f"erased-{erasure.hex}"
 
 
 class EraseProgress(msgspec.Struct, frozen=True, rename="camel"):
@@ -49,8 +29,7 @@ class EraseProgress(msgspec.Struct, frozen=True, rename="camel"):
 
     `read` events of the entity were looked at, of `total`. `events` of them were changed, with
     `messages` in the outbox and `dead_letters`.
-    `version` is that of the event that says so; None if nothing was to be erased. `entity_id` is
-    the pseudonym, if there is one.
+    `version` is that of the event that says so; None if nothing was to be erased.
     """
 
     read: int = 0
@@ -59,30 +38,21 @@ class EraseProgress(msgspec.Struct, frozen=True, rename="camel"):
     messages: int = 0
     dead_letters: int = 0
     version: int | None = None
-    entity_id: str | None = None
-
-
-class Announce(Protocol):
-    """Writes the event that says that an entity is erased, and records the erasure.
-
-    If the entity gets a pseudonym, its id is closed: the given pseudonym, or else a new one.
-    """
-
-    async def __call__(self, pseudonym: str | None, *, renames: bool) -> None:
-        """Do so in one transaction."""
 
 
 class EraseRun(Run[EraseProgress, EraseProgress]):
-    """A run of `Erasures.erase`."""
+    """A run of `Erasures.erase`.
+
+    `announce` writes the event that says so, and records the erasure, in one transaction.
+    """
 
     def __init__(  # noqa: PLR0913 - one argument per option
         self,
         session: Session,
         erasure: EntityErasure,
         entry: OperationEntry,
-        announce: Announce,
+        announce: Callable[[], Awaitable[None]],
         *,
-        ids: bool,
         rate: float | None,
         dry_run: bool,
     ) -> None:
@@ -90,8 +60,6 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         self._erasure = erasure
         self._entry = entry
         self._announce = announce
-        self._ids = ids
-        self._renames = ids
         self._dry_run = dry_run
         super().__init__(EraseProgress(), Pace(None if dry_run else rate))
 
@@ -103,23 +71,15 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
                     yield each
             return
         async with LifeJob.running(self._session, "erase") as job:
-            if self._ids:
-                await self._refuse_unfinished_pseudonym()
-            self._renames = self._ids and not await self._is_renamed()
             notice = await self._noticed(job)
             if notice is None:
                 return
-            if self._renames:
-                self._erasure = self._erasure._replace(pseudonym=await self._pseudonym())
-            self._count(version=notice.version, entity_id=self._erasure.pseudonym)
-            self._count(read=-self.progress.read)
-            # The event that says so gets the pseudonym, too.
-            before = notice.version + 1 if self._renames else notice.version
-            async with aclosing(self._pass(before, job, notice)) as steps:
+            self._count(version=notice.version, read=-self.progress.read)
+            async with aclosing(self._pass(notice.version, job, notice)) as steps:
                 async for each in steps:
                     yield each
             if not self.is_stopping:
-                await self._finish(job, notice)
+                await self._finish(job)
                 yield self.progress
 
     async def _noticed(self, job: LifeJob) -> Notice | None:
@@ -128,61 +88,23 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         None if nothing is to be erased, or if the run is stopped before it is written.
         """
         version, state = await self._state()
-        if version == 0:
-            return None
         is_clean = self._erasure.of_state(state) is None
         unfinished = await self._unfinished()
-        # The event of an unfinished one closed the id, so a state that is new is another entity's.
-        if not unfinished or not (is_clean or self._renames):
-            if is_clean and not self._renames and not await self._finds_any(version):
+        if not unfinished or not is_clean:
+            if is_clean and not await self._finds_any(version):
                 return None
             if self.is_stopping:
                 return None
             await job.renew()
             await self._entry.write()
-            pseudonym = await self._pseudonym() if self._renames else None
-            await self._announce(pseudonym, renames=self._renames)
+            await self._announce()
             unfinished = await self._unfinished()
         return unfinished[0]
 
-    async def _refuse_unfinished_pseudonym(self) -> None:
-        """Raise `JobRefused` if an entity is still on its way to this id: half would follow it."""
-        found = _PSEUDONYM.fullmatch(self._erasure.entity_id)
-        if found is None:
-            return
-        asked = self._key() | {"id": UUID(found[1])}
-        ((is_unfinished,),) = await self._session.fetch_rows("erasure_of_pseudonym", asked)
-        if is_unfinished:
-            raise JobRefused(
-                "the erasure that gives an entity this id is not finished: finish it first"
-            )
-
-    async def _is_renamed(self) -> bool:
-        """Whether the id is the pseudonym of an erasure that is not finished."""
-        name = self._erasure.entity_id
-        rows = await self._session.fetch("erasure_list", Notice, self._key())
-        return any(pseudonym_of(row.id) == name for row in rows if not row.is_finished)
-
     async def _unfinished(self) -> Sequence[Notice]:
-        """The unfinished erasures of the same fields, the latest first."""
+        """The unfinished erasures of the entity, the latest first."""
         rows = await self._session.fetch("erasure_list", Notice, self._key())
-        return [
-            row
-            for row in rows
-            if not row.is_finished
-            and row.id == erasure_id(row.event_id, self._erasure, ids=self._ids)
-        ]
-
-    async def _pseudonym(self) -> str | None:
-        """The pseudonym to which an unfinished erasure moves the entity; None if it has none.
-
-        The erasure that gave the entity this id stands under it, and moves nothing any more.
-        """
-        for row in await self._session.fetch("erasure_list", Notice, self._key()):
-            named = self._key() | {"entity_id": pseudonym_of(row.id)}
-            if named != self._key() and await self._session.fetch_rows("entity_version", named):
-                return named["entity_id"]
-        return None
+        return [row for row in rows if not row.is_finished]
 
     async def _finds_any(self, version: int) -> bool:
         is_found = False
@@ -194,12 +116,10 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         return is_found
 
     async def _state(self) -> tuple[int, str]:
-        """The version and the state. Version 0: it may have got a pseudonym, which is not known."""
+        """The version and the state."""
         rows = await self._session.fetch_rows("entity_state", self._key())
-        if not rows and self._ids:
-            return 0, "{}"
         if not rows:
-            name = subject_key(*self._erasure[:2])
+            name = subject_key(*self._erasure)
             raise SettingsError(f"no event has touched entity {name} of {self._session.schema}")
         return rows[0][0], rows[0][1]
 
@@ -247,30 +167,20 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         self._count(events=batch.events, messages=batch.messages, dead_letters=batch.dead_letters)
         return Step(len(rows), batch.events, [self.progress])
 
-    async def _finish(self, job: LifeJob, notice: Notice) -> None:
-        key = self._key()
-        done = plain_array(row.id for row in await self._unfinished())
-        row = {**key, "new_id": self._erasure.pseudonym, "version": notice.version}
+    async def _finish(self, job: LifeJob) -> None:
+        done = plain_array(row.event_id for row in await self._unfinished())
 
         async def finish(transaction: SessionTransaction) -> None:
             await job.step_in(transaction)
-            is_moved = self._renames and await transaction.execute("erase_entity_open", row)
-            if is_moved:
-                await transaction.execute("erase_entity_delete", row)
-            new_id = self._erasure.pseudonym if is_moved else key["entity_id"]
-            await transaction.execute("erasure_finish", {**row, "done": done, "new_id": new_id})
+            await transaction.execute("erasure_finish", self._key() | {"done": done})
 
         await self._session.transaction(finish)
 
     def _key(self) -> dict[str, str]:
         return {"entity_type": self._erasure.entity_type, "entity_id": self._erasure.entity_id}
 
-    def _count(
-        self, *, version: int | None = None, entity_id: str | None = None, **more: int
-    ) -> None:
+    def _count(self, *, version: int | None = None, **more: int) -> None:
         sums = {name: getattr(self.progress, name) + count for name, count in more.items()}
         if version is not None:
             sums |= {"version": version}
-        self.progress = msgspec.structs.replace(
-            self.progress, **sums, entity_id=entity_id or self.progress.entity_id
-        )
+        self.progress = msgspec.structs.replace(self.progress, **sums)

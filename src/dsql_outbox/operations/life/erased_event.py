@@ -8,7 +8,7 @@ import msgspec
 
 from dsql_outbox.outbox.event.erasure import EntityErasure
 from dsql_outbox.outbox.event.event_parser import parse_event
-from dsql_outbox.outbox.message import RESERVED_HEADERS, listed_key
+from dsql_outbox.outbox.message import RESERVED_HEADERS
 from dsql_outbox.outbox.receipt import Touched
 
 from .stored_touches import touches_of
@@ -29,13 +29,12 @@ class EventRow(NamedTuple):
 
 
 class ChangedEvent(NamedTuple):
-    """An event in which something is erased, and what of it: `touches` are those of its row."""
+    """An event in which something is erased, and what of it."""
 
     before: EventRow
     data: str
     fingerprint: str
     headers: str | None
-    touches: str
     header_data: Sequence[tuple[Touched, str]]
     """The headers that are others now, each with the touch by which it is stored."""
     hides: Callable[[str], bool]
@@ -48,7 +47,7 @@ def changed_event(erasure: EntityErasure, row: EventRow) -> ChangedEvent | None:
     is_subject = _is_of(erasure, touches[0])
     erased = erasure.of_event(row.data, is_subject=is_subject)
     hides = hides_nothing if erased is None else erased.is_named_in
-    headers = None if row.headers is None else headers_without(erasure, row.headers, hides)
+    headers = None if row.headers is None else headers_without(row.headers, hides)
     if erased is None and headers == row.headers:
         return None
     data = row.data if erased is None else erased.data
@@ -59,7 +58,6 @@ def changed_event(erasure: EntityErasure, row: EventRow) -> ChangedEvent | None:
         data,
         after.fingerprint.hex(),
         headers,
-        _renamed_touches(erasure, touches, row.touches),
         [(touch, new.header) for touch, old, new in parts if old.header != new.header],
         hides,
     )
@@ -72,42 +70,19 @@ def hides_nothing(text: str) -> bool:
 
 
 def _is_of(erasure: EntityErasure, touch: Touched) -> bool:
-    return (touch.entity_type, touch.entity_id) == erasure[:2]
+    return (touch.entity_type, touch.entity_id) == erasure
 
 
-def _renamed_touches(erasure: EntityErasure, touches: Sequence[Touched], stored: str) -> str:
-    if erasure.pseudonym is None:
-        return stored
-    return _encode(
-        [
-            msgspec.structs.replace(touch, entity_id=erasure.pseudonym)
-            if _is_of(erasure, touch)
-            else touch
-            for touch in touches
-        ]
-    ).decode()
+def headers_without(headers: str, hides: Callable[[str], bool]) -> str:
+    """Headers without those that hold something that was erased; the same text if none does.
 
-
-def headers_without(erasure: EntityErasure, headers: str, hides: Callable[[str], bool]) -> str:
-    """Headers without those that are named, or hold something that was erased.
-
-    The same text if none of them is. The outbox's own headers stay.
+    The outbox's own headers stay.
     """
     try:
         found = _decode_headers(headers)
     except msgspec.MsgspecError:  # of another program: it cannot be sent either
         return headers
-    names: set[str] = set() if erasure.fields is None else erasure.fields.names
     left = {
-        name: value
-        for name, value in found.items()
-        if name in RESERVED_HEADERS or not (name in names or hides(value))
+        name: value for name, value in found.items() if name in RESERVED_HEADERS or not hides(value)
     }
-    if erasure.pseudonym is not None and "entities" in left:
-        old = listed_key(*erasure[:2]) + "@"
-        new = listed_key(erasure.entity_type, erasure.pseudonym) + "@"
-        listed = left["entities"].split(",")
-        left["entities"] = ",".join(
-            new + each.removeprefix(old) if each.startswith(old) else each for each in listed
-        )
     return headers if left == found else _encode(left).decode()

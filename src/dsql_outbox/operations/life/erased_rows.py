@@ -26,7 +26,6 @@ class Notice(NamedTuple):
     """The event that says that an entity was erased: what is older than `version` is erased."""
 
     erased_at: str
-    id: UUID
     event_id: UUID
     version: int
     is_finished: bool
@@ -80,7 +79,6 @@ class EraseBatch:
         self.rows = rows
         self._erasure = erasure
         self._notice = notice
-        self._versions = {row.event_id: row.entity_version for row in rows}
         self._begin()
 
     def _begin(self) -> None:
@@ -142,7 +140,7 @@ class EraseBatch:
                 "headers": array_literal(headers for _, headers in found),
                 "error": ERASED,
             }
-            await transaction.change("erase_letters_change", columns | self._names(), len(found))
+            await transaction.change("erase_letters_change", columns, len(found))
 
     async def _read(self, transaction: SessionTransaction) -> tuple[list[ChangedEvent], list[UUID]]:
         """The events to change, and the ids of those whose messages are looked at."""
@@ -167,7 +165,7 @@ class EraseBatch:
         """The messages to change, with their headers."""
         found: list[tuple[_MessageRow, str]] = []
         for row in rows:
-            headers = headers_without(self._erasure, row.headers, _hides(changed, row.event_id))
+            headers = headers_without(row.headers, _hides(changed, row.event_id))
             if row.is_other or row.has_error or headers != row.headers or row.event_id in changed:
                 found.append((row, headers))
         return found
@@ -177,7 +175,7 @@ class EraseBatch:
     ) -> list[tuple[_LetterRow, str]]:
         found: list[tuple[_LetterRow, str]] = []
         for row in rows:
-            headers = headers_without(self._erasure, row.headers, _hides(changed, row.event_id))
+            headers = headers_without(row.headers, _hides(changed, row.event_id))
             if row.is_other or row.error != ERASED or headers != row.headers:
                 found.append((row, headers))
         return found
@@ -189,14 +187,6 @@ class EraseBatch:
         changed: Mapping[UUID, ChangedEvent],
     ) -> None:
         found = self._messages(rows, changed)
-        if self._erasure.pseudonym is not None and self._notice is not None:
-            told = [row for row, _ in found if row.event_id == self._notice.event_id]
-            found = [each for each in found if each[0].event_id != self._notice.event_id]
-            if told:
-                data = changed[self._notice.event_id].before.data
-                await transaction.change(
-                    "erase_notice_keep", _message_keys(told) | {"data": data}, len(told)
-                )
         self.messages = len(found)
         errors = [row for row, _ in found if row.has_error]
         found = [
@@ -209,7 +199,7 @@ class EraseBatch:
             keys = _message_keys([row for row, _ in found])
             columns = keys | {"headers": array_literal(headers for _, headers in found)}
             # Fewer rows: a publisher has settled one meanwhile, perhaps as a dead letter.
-            await transaction.change("erase_messages_change", columns | self._names(), len(found))
+            await transaction.change("erase_messages_change", columns, len(found))
         self._add(len(errors), 0)
         if errors:
             columns = _message_keys(errors) | {"error": ERASED}
@@ -229,15 +219,6 @@ class EraseBatch:
                 "data": array_literal(data for _, _, data in found),
             }
             await transaction.change("erase_headers_change", columns, len(found))
-        await self._move_headers(transaction, [self._versions[each.before.id] for each in changed])
-
-    async def _move_headers(self, transaction: SessionTransaction, versions: Sequence[int]) -> None:
-        """Give the headers of these versions of the entity its pseudonym, if it gets one."""
-        if self._erasure.pseudonym is not None:
-            names = self._names() | {"versions": plain_array(versions)}
-            await transaction.change("erase_headers_move", names, len(versions))
-            await transaction.change("erase_headers_delete", names, len(versions))
-            self._add(2 * len(versions), 0)
 
     def _event_columns(self, changed: Sequence[ChangedEvent]) -> dict[str, str]:
         assert self._notice is not None  # noqa: S101 - `look` changes nothing
@@ -248,17 +229,7 @@ class EraseBatch:
             "data": array_literal(each.data for each in changed),
             "fingerprints": plain_array(each.fingerprint for each in changed),
             "headers": array_literal(each.headers for each in changed),
-            "touches": array_literal(each.touches for each in changed),
             "erased_at": self._notice.erased_at,
-            **self._names(),
-        }
-
-    def _names(self) -> dict[str, str]:
-        entity_type, entity_id, _, pseudonym = self._erasure
-        return {
-            "entity_type": entity_type,
-            "entity_id": entity_id,
-            "new_id": entity_id if pseudonym is None else pseudonym,
         }
 
     def _add(self, rows: int, size: int) -> None:

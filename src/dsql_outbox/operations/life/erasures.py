@@ -1,6 +1,6 @@
 """The operator's tool that erases what is stored of an entity."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -11,7 +11,7 @@ import msgspec
 from dsql_outbox.operations.tool import Operator
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import StaleVersion
-from dsql_outbox.outbox.event.erasure import EntityErasure, Fields
+from dsql_outbox.outbox.event.erasure import EntityErasure
 from dsql_outbox.outbox.event.event import JsonEvent
 from dsql_outbox.outbox.message import parse_subject_key
 from dsql_outbox.schema.named_statements import statement
@@ -20,7 +20,7 @@ from dsql_outbox.writer.async_writer import AsyncWriter
 from dsql_outbox.writer.settings import WriterSettings
 from dsql_outbox.writer.transact.transaction import AsyncTransaction
 
-from .erase import EraseRun, erasure_id, pseudonym_of
+from .erase import EraseRun
 
 _TRIES: Final = 100
 """How often the notice is written again, as another event has touched the entity meanwhile."""
@@ -44,64 +44,38 @@ class Erasures(Operator):
         given = settings or WriterSettings()
         self._settings = replace(given, backlog_check=None)
 
-    def erase(  # noqa: PLR0913 - one argument per option
-        self,
-        entity: str,
-        fields: Iterable[str] | None = None,
-        *,
-        reason: str,
-        ids: bool = False,
-        rate: float | None = None,
-        dry_run: bool = False,
+    def erase(
+        self, entity: str, *, reason: str, rate: float | None = None, dry_run: bool = False
     ) -> EraseRun:
         """Erase what the events of an entity say of it. Returns a run: iterate to do its work.
 
-        `entity` is ``TYPE/ID``. `fields` are names, which are erased at any depth, or paths such
-        as ``$.address.street``; None erases all. First the event "TYPE Erased" is written, with
-        what is left of the entity's state. With `ids`, a pseudonym takes the place of the id, and
-        that event closes it: a later one with the old id is not erased.
-        `rate` is the limit in events per second (None is no limit).
-        If nothing is to be erased, nothing is written. A run that was killed is continued by
-        the same call.
+        `entity` is ``TYPE/ID``. First the event "TYPE Erased" is written, without a state. `rate`
+        is the limit in events per second (None is no limit). If nothing is to be erased, nothing
+        is written. A run that was killed is continued by the same call.
 
-        Raises `SettingsError` for a malformed entity or field, and, when it runs without `ids`, for
-        an entity that no event has touched; then `JobRefused`, `SchemaError` and the driver's
-        errors, too.
+        Raises `SettingsError` for a malformed entity, and, when it runs, for one that no event has
+        touched; then `JobRefused`, `SchemaError` and the driver's errors, too.
         """
-        chosen = None if fields is None else Fields(fields)
-        erasure = EntityErasure(*parse_subject_key(entity), chosen)
+        erasure = EntityErasure(*parse_subject_key(entity))
         return EraseRun(
             self._session,
             erasure,
             self._entry("erase", reason),
-            partial(self._announce, reason, erasure, ids=ids),
-            ids=ids,
+            partial(self._announce, reason, erasure),
             rate=rate,
             dry_run=dry_run,
         )
 
-    async def _announce(
-        self,
-        reason: str,
-        erasure: EntityErasure,
-        pseudonym: str | None,
-        *,
-        ids: bool,
-        renames: bool,
-    ) -> None:
-        event_id = uuid4()
-        key = erasure_id(event_id, erasure, ids=ids)
+    async def _announce(self, reason: str, erasure: EntityErasure) -> None:
         who = operation("erase", reason=reason, user=self._user)
         row: dict[str, object] = {
-            "id": key,
             "entity_type": erasure.entity_type,
             "entity_id": erasure.entity_id,
-            "event_id": event_id,
+            "event_id": uuid4(),
             "reason": who["reason"],
             "user": who["user"],
         }
-        renamed = erasure._replace(pseudonym=pseudonym or pseudonym_of(key)) if renames else None
-        notice = partial(self._notice, erasure, renamed, row)
+        notice = partial(self._notice, erasure, row)
         async with AsyncWriter(self._database, self._settings) as writer:
             for left in range(_TRIES, 0, -1):
                 try:
@@ -115,11 +89,10 @@ class Erasures(Operator):
     async def _notice(
         self,
         erasure: EntityErasure,
-        renamed: EntityErasure | None,
         row: Mapping[str, object],
         transaction: AsyncTransaction,
     ) -> None:
-        """Write the event and the row of the erasure, and close the id, in one transaction."""
+        """Write the event and the row of the erasure, in one transaction."""
         entity = await transaction.entity(erasure.entity_type, erasure.entity_id)
         assert entity is not None  # noqa: S101 - an event has touched it
         left = erasure.of_state(entity.data)
@@ -127,26 +100,13 @@ class Erasures(Operator):
         event = notice_event(erasure, row["event_id"], state)
         receipt = await transaction.append(JsonEvent(event), expected_version=entity.version)
         row = {**row, "version": receipt.entities[0].version}
-        await self._execute(transaction, "erasure_record", row)
-        if renamed is not None:
-            there = renamed.of_state(state)
-            row = {
-                **row,
-                "new_id": renamed.pseudonym,
-                "state": state if there is None else there.data,
-            }
-            await self._execute(transaction, "erase_entity_move", row)
-            await self._execute(transaction, "erase_entity_close", row)
-
-    async def _execute(
-        self, transaction: AsyncTransaction, name: str, row: Mapping[str, object]
-    ) -> None:
-        await transaction.connection.execute(statement(name, self._database.schema), row)
+        query = statement("erasure_record", self._database.schema)
+        await transaction.connection.execute(query, row)
 
 
 def notice_event(erasure: EntityErasure, event_id: object, state: str) -> bytes:
     """The event that says that an entity is erased; `state` is what is left of it."""
-    entity_type, entity_id, *_ = erasure
+    entity_type, entity_id = erasure
     attributes = {name: raw for name, raw in _members(state).items() if name != "entityHeader"}
     header = {"entityId": entity_id, "entityType": entity_type}
     name = f"{entity_type} Erased"

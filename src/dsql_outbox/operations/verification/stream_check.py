@@ -16,7 +16,7 @@ _decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
 class HeaderRow(NamedTuple):
     """A row of ``verify_headers``; None where the event or the entity is missing.
 
-    `version`, `last_position` and `moved_version` are those of the entity, in its last row and
+    `version` and `last_position` are those of the entity, in its last row and
     behind a gap alone.
     """
 
@@ -33,7 +33,6 @@ class HeaderRow(NamedTuple):
     is_alike: bool | None
     version: int | None
     last_position: int | None
-    moved_version: int | None
     forgotten: str | None
     is_old: bool | None
 
@@ -88,7 +87,7 @@ class StreamCheck:
         if row.entity_version != before + 1:
             first, last = before + 1, row.entity_version - 1
             missing = f"version {first} is" if first == last else f"versions {first} to {last} are"
-            if not self._may_be_forgotten(row) and (row.moved_version or 0) < last:
+            if not self._may_be_forgotten(row):
                 yield header_finding("gap", row.touch, f"{missing} missing before it")
             self._position = None
         if not row.is_stored:

@@ -233,14 +233,14 @@ class Verification(Run[VerifyProgress, Finding]):
 
     async def _erasures(self) -> AsyncGenerator[Finding]:
         rows = await self._session.fetch_rows("verify_erasures", {})
-        for erased_at, erasure_id, is_finished, is_stored in rows:
+        for erased_at, event_id, is_finished, is_stored in rows:
             fault: Fault = "missing-event" if is_finished else "unfinished-erasure"
             text = "there is no such event"
             if not is_finished:
                 text = "the erasure is not finished: run the same command again"
             elif is_stored:
                 fault, text = "other-event", "its event is of another entity or version"
-            yield Finding(fault, "outbox_erasures", f"{erased_at}/{erasure_id}", text)
+            yield Finding(fault, "outbox_erasures", f"{erased_at}/{event_id}", text)
 
     def _count(self, **more: int | None) -> None:
         found = msgspec.structs.asdict(self.progress)
@@ -395,11 +395,8 @@ class _Part(NamedTuple):
 
 
 def _entity(cells: Sequence[Any]) -> Finding:
-    entity_type, entity_id, version, event_id, header_event, is_left = cells
+    entity_type, entity_id, version, event_id, header_event = cells
     key = entity_type, entity_id
-    if is_left:
-        text = "headers that an erasure was to move to another id, or from one, are there"
-        return entity_finding("other-content", key, text)
     if header_event is None:
         return entity_finding("entity-ahead", key, f"its version {version} has no header")
     text = f"its last event is {event_id}, that of its version {version} is {header_event}"
