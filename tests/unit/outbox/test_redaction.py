@@ -149,6 +149,6 @@ def test_text_reaches_the_terminal_in_one_place() -> None:
     """`output` makes it visible. `schema print` prints our SQL, `main`, `demo` own words."""
     folder = ROOT / "src" / "dsql_outbox" / "cli"
     found = {path for path in folder.rglob("*.py") if "click.echo(" in path.read_text()}
-    own_words = ("main", "demo.command", "dev.command", "dev.dev_lines", "schema")
+    own_words = ("main", "demo.command", "demo.kept", "schema")
     paths = (folder.joinpath(*name.split(".")).with_suffix(".py") for name in own_words)
     assert found == {folder / "output.py", *paths}

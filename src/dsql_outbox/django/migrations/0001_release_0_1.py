@@ -15,4 +15,4 @@ class Migration(migrations.Migration):
     initial = True
     atomic = False
     dependencies: ClassVar[Sequence[tuple[str, str]]] = []
-    operations: ClassVar[Sequence[Operation]] = [ApplySchema(version=22, is_first=True)]
+    operations: ClassVar[Sequence[Operation]] = [ApplySchema(version=20, is_first=True)]
