@@ -16,7 +16,7 @@ from dsql_outbox.writer.tuned_settings import TunedSettings
 _NAME: Final = "DSQL_OUTBOX"
 _KEYS: Final = ("DATABASES", "SCHEMA", "SHARDS", "WRITER")
 
-_IDLE: Final = TunedSettings(max_idle=0)
+UNKEPT: Final = TunedSettings(max_idle=0)
 """Django has the connections. One of the writer's would keep a test database from being dropped."""
 
 
@@ -27,7 +27,7 @@ class OutboxSettings:
     databases: tuple[str, ...] = (DEFAULT_DB_ALIAS,)
     schema: str = DEFAULT_SCHEMA
     shards: int | None = None
-    writer: WriterSettings = _IDLE
+    writer: WriterSettings = UNKEPT
 
 
 def outbox_settings() -> OutboxSettings:
@@ -89,6 +89,6 @@ def _writer_settings(given: Any) -> WriterSettings:
     if unknown := found.keys() - known:
         names = ", ".join(sorted(map(str, unknown)))
         raise SettingsError(f'{_NAME}["WRITER"]: WriterSettings has no {names}')
-    made = replace(_IDLE, **found)
+    made = replace(UNKEPT, **found)
     # A ring uses a connection that is kept.
     return replace(made, max_idle=None) if made.doorbell else made

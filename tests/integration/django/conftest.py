@@ -1,6 +1,7 @@
 """A Django project on the database of a test."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import django.db
@@ -10,14 +11,19 @@ from django.test import override_settings
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.django_connections import set_up_django, use_database
 
+from dsql_outbox.django import settings as django_settings
+
 set_up_django()  # before a test imports a model
 
-QUICK = {"base": 0.002, "cap": 0.05, "timeout": 20.0}
+QUICK = {"timeout": 20.0}
 
 
 @pytest.fixture(autouse=True)
-def settings() -> Iterator[dict[str, Any]]:
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """The setting DSQL_OUTBOX, with quick retries."""
+    monkeypatch.setattr(
+        django_settings, "UNKEPT", replace(django_settings.UNKEPT, base=0.002, cap=0.05)
+    )
     given: dict[str, Any] = {"WRITER": QUICK}
     with override_settings(DSQL_OUTBOX=given):
         yield given

@@ -151,10 +151,10 @@ def test_a_database_without_an_outbox_gets_no_tables(empty: str, by: str) -> Non
         ({"SHARDS": 5000}, "shards must be from 1 to 1024, got 5000"),
         ({"WRITER": 3}, "a dict of the arguments of WriterSettings, not int"),
         ({"WRITER": {"retries": 3}}, "WriterSettings has no retries"),
-        ({"WRITER": {"base": -1}}, "WriterSettings.base must be above 0"),
+        ({"WRITER": {"timeout": -1}}, "WriterSettings.timeout must be above 0"),
         ({"SCHEMA": "Outbox"}, "schema 'Outbox' must be lower-case"),
         ({"SCHEMA": 5}, r"\[\"SCHEMA\"\] is a str, not int"),
-        ({"WRITER": {"base": "1"}}, "WriterSettings.base"),
+        ({"WRITER": {"timeout": "1"}}, "WriterSettings.timeout"),
     ],
 )
 def test_a_wrong_setting_is_told_by_check_and_by_the_first_call(
