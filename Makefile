@@ -29,7 +29,7 @@ unexport VIRTUAL_ENV
 # Tests start hundreds of processes. Without bytecode each of them compiles all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Options of the nemesis, as in `make nemesis PUBLISHERS=3 EVENTS=200000 SEED=1 OPTIONS="--batch-rows 100"`.
+# Options of the nemesis, as in `make nemesis PUBLISHERS=3 EVENTS=200000 SEED=1 OPTIONS="--lease 2"`.
 NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events $(EVENTS)) \
 	$(if $(SEED),--seed $(SEED)) $(if $(DOWN),--down $(DOWN)) $(if $(DOORBELL),--doorbell) $(if $(OPTIONS),--publish-options="$(OPTIONS)")
 

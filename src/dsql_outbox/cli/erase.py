@@ -17,7 +17,6 @@ from .filters import (
     yes_option,
 )
 from .job import drive
-from .options import option
 from .output import say
 from .tool_call import called
 
@@ -48,16 +47,18 @@ Exit codes:
     metavar="TEXT",
     help="Free text, recorded with the erasure. It stays, so name no person in it.",
 )
-@option(
+@click.option(
     "--source",
     default=DEFAULT_SOURCE,
     metavar="TEXT",
+    show_default=True,
     help='The CloudEvents source of the event "TYPE Erased": that of the writers\' settings.',
 )
-@option(
+@click.option(
     "--topic",
     default=WriterSettings.topic,
     metavar="TEMPLATE",
+    show_default=True,
     help='The topic of the event "TYPE Erased".',
 )
 @rate_option

@@ -1,4 +1,7 @@
-"""Options that several commands share. Each is also read from the environment."""
+"""Options of programs that are deployed, and those that all commands share.
+
+Each is also read from the environment. An option that says what one call does is none of these.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

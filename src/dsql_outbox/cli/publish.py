@@ -152,18 +152,16 @@ Exit codes:
     help="The target whose messages to relay, of those that `dsql-outbox targets list` shows. "
     "Without it, those of the target `default`.",
 )
-@option(
+@click.option(
     "--until-empty",
     is_flag=True,
-    show_default=False,
     help="End when the whole outbox is empty, shards of other publishers included. "
     "A blocked message stays in it.",
 )
-@option(
+@click.option(
     "--max-wait",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    show_default=False,
     help="With --until-empty, also end after this time without a message that can be sent: "
     "messages wait after a failure, or the broker or the database cannot be reached. "
     "0: as soon as nothing can be sent.",
@@ -183,12 +181,6 @@ Exit codes:
     callback=_topics,
     help='Settings of some topics, in TOML: a table per pattern such as ["events.Loan*"], '
     "with attempts, backoff_base, backoff_cap and on_dead_letter.",
-)
-@option(
-    "--batch-rows",
-    type=click.IntRange(min=1),
-    default=PublisherSettings.batch_rows,
-    help="The approximate number of messages per read.",
 )
 @option(
     "--idle-max",
@@ -245,7 +237,6 @@ def publish(
     max_wait: float | None,
     on_dead_letter: Literal["release", "block"],
     topics: Mapping[str, TopicSettings],
-    batch_rows: int,
     idle_max: float | None,
     doorbell: bool,
     doorbell_database: str | None,
@@ -276,7 +267,6 @@ def publish(
     if max_wait is not None and not until_empty:
         raise click.UsageError("--max-wait needs --until-empty")
     settings = PublisherSettings(
-        batch_rows=batch_rows,
         on_dead_letter=on_dead_letter,
         topics=topics,
         idle_max=idle_max,

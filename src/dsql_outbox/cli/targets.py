@@ -13,7 +13,6 @@ from .database_options import with_database
 from .filters import confirm, json_option, rate_option, reason_option, yes_option
 from .job import drive
 from .logs import announce
-from .options import option
 from .output import aligned, counted, filled_state, json_line, lacking, of_about, say
 from .signals import GO_ON, READ_ONLY
 from .tool_call import called
@@ -68,10 +67,11 @@ def _cells(target: Target) -> tuple[str, ...]:
     is_flag=True,
     help="Fill it with the messages of the events that are stored already.",
 )
-@option(
+@click.option(
     "--source",
     default=DEFAULT_SOURCE,
     metavar="TEXT",
+    show_default=True,
     help="With --from-start, the CloudEvents source. It is not stored, so repeat the one of the "
     "writers' settings.",
 )

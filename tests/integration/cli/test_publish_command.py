@@ -222,7 +222,7 @@ def test_a_message_that_no_broker_takes_dies_or_blocks(
 ) -> None:
     writer.write(Event.new("a b", [Entity("Car", "car-1")]))  # no subject of NATS
     sink = f"{nats_server.url}?stream=EVENTS"
-    flags = ["--on-dead-letter", choice, "--batch-rows", 10]
+    flags = ["--on-dead-letter", choice]
     with Command("publish", "--database", url, "--sink", sink, *flags) as command:
         command.error_line()
         assert "WARNING Publish of event" in command.error_line()
@@ -331,9 +331,8 @@ def test_spans_go_where_the_environment_says(url: str, writer: Writer) -> None:
         env = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
             "DSQL_OUTBOX_SINK": "stdout:",
-            "DSQL_OUTBOX_UNTIL_EMPTY": "1",
         }
-        assert run("publish", "--database", url, env=env).code == 0
+        assert run("publish", "--database", url, "--until-empty", env=env).code == 0
         (resource,) = collector.requests[0].resource_spans
     names = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
     assert names["service.name"] == "dsql-outbox-publish"
@@ -349,10 +348,6 @@ def test_spans_go_where_the_environment_says(url: str, writer: Writer) -> None:
         (["--sink", "nats://a..b", "--database", "x"], "a NATS URL is nats://"),
         (["--sink", "kafka://-a:0", "--database", "x"], "a Kafka URL is kafka://"),
         (["--sink", "jsonl:/missing/out", "--database", "x"], "cannot open /missing/out: No such"),
-        (
-            ["--sink", "stdout:", "--batch-rows", "9999", "--database", "x"],
-            "batch_rows must be 1500 at most",
-        ),
         (
             ["--sink", "stdout:", "--max-wait", "1", "--database", "x"],
             "--max-wait needs --until-empty",

@@ -28,6 +28,12 @@ def test_no_variable_is_one_that_kubernetes_sets_for_a_service() -> None:
     assert not {name for name in found if OF_A_SERVICE.search(name)}
 
 
+def test_what_one_call_does_comes_from_no_variable() -> None:
+    """Else a variable that was left in a shell turns a daemon into a single pass."""
+    once = {"UNTIL_EMPTY", "MAX_WAIT", "PROBE", "JSON", "ON_DUPLICATE", "SOURCE", "TOPIC"}
+    assert not {f"DSQL_OUTBOX_{name}" for name in once} & {*variables(main)}
+
+
 def test_the_console_takes_no_port_from_a_service_of_its_name() -> None:
     done = CliRunner().invoke(
         main,

@@ -43,13 +43,12 @@ database cannot be reached: the line `server` has the reason and what helps.""",
     show_default=False,
     help="Also open this sink as `publish` does, and look how its broker keeps the topics.",
 )
-@option(
+@click.option(
     "--probe",
     is_flag=True,
-    show_default=False,
     help="Also try features, in a table doctor_scratch, which is dropped afterwards.",
 )
-@option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @interruptible("the database is unchanged; run the same command again")
 def doctor(
     *,

@@ -9,7 +9,6 @@ import msgspec
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.filters import all_option, confirm, yes_option
-from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import counted, of_about, say
 from dsql_outbox.cli.tool_call import called
 from dsql_outbox.operations.messages import Messages
@@ -49,10 +48,11 @@ Exit codes:
     help="Continue after this place, which an earlier replay printed: TYPE/ID@VERSION, "
     "or with --entity a version.",
 )
-@option(
+@click.option(
     "--source",
     default=DEFAULT_SOURCE,
     metavar="TEXT",
+    show_default=True,
     help="The CloudEvents source. It is not stored, so repeat the one of the writers' settings.",
 )
 @click.option(

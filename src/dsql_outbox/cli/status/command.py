@@ -6,7 +6,6 @@ import click
 from msgspec import to_builtins
 
 from dsql_outbox.cli.database_options import with_database
-from dsql_outbox.cli.options import option
 from dsql_outbox.cli.output import (
     counted,
     json_line,
@@ -36,7 +35,7 @@ Examples:
 Exit codes: 0 when the status was read, 2 wrong usage, 69 the database cannot be
 reached, 78 the tables are missing.""",
 )
-@option("--json", "as_json", is_flag=True, show_default=False, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @with_database(READ_ONLY, duty="reader")
 def status(*, database: Database, as_json: bool) -> None:
     """Show the backlog, the failures and the publishers.

@@ -11,7 +11,6 @@ import click
 from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED, UNREACHABLE
 from dsql_outbox.cli.logs import LogFormat, announce
-from dsql_outbox.cli.options import option
 from dsql_outbox.cli.progress_line import is_live, live
 from dsql_outbox.cli.signals import Interruption
 from dsql_outbox.outbox.database.database import Database
@@ -51,17 +50,19 @@ Exit codes:
     metavar="[FILE|-]...",
     type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
 )
-@option(
+@click.option(
     "--max-outage",
     type=click.FloatRange(min=0),
     default=WriterSettings.max_outage,
     metavar="SECONDS",
+    show_default=True,
     help="The time to keep trying while the database is out of reach.",
 )
-@option(
+@click.option(
     "--on-duplicate",
     type=click.Choice(["error", "return"]),
     default="error",
+    show_default=True,
     help="For an event that is already stored: fail, or print its receipt. "
     "A different event with the same id always fails.",
 )
