@@ -24,7 +24,7 @@ Method = Literal["write", "transact"]
 FEW = replace(TunedSettings.origin(), base=0.02, cap=0.4, backlog_check=None)
 """The origin's schedule, and the default, five times as fast."""
 
-UNTIL_THE_END = replace(WriterSettings(), base=FEW.base, cap=FEW.cap, backlog_check=None)
+UNTIL_THE_END = replace(TunedSettings(), base=FEW.base, cap=FEW.cap, backlog_check=None)
 
 
 async def storm(
