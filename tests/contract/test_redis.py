@@ -29,6 +29,7 @@ from dsql_outbox.publisher.sinks import (
     Rejected,
     Unavailable,
 )
+from dsql_outbox.servers.server_process import free_port
 from dsql_outbox.testing.sink_contract import Stored, deliver, in_order, new_message, published
 
 pytestmark = pytest.mark.anyio
@@ -150,8 +151,9 @@ async def test_a_run_that_the_server_has_no_memory_for_is_not_stored_at_all(
 
 async def test_a_slot_that_the_cluster_does_not_serve_concerns_its_topics_alone() -> None:
     """As one whose shard is gone, with ``cluster-require-full-coverage no``."""
+    bus = str(free_port())  # without it, its own port + 10000, which a client may have
     settings = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
-    with RedisServer(*settings) as server:
+    with RedisServer(*settings, "--cluster-port", bus) as server:
         ask = server.client.execute_command
         slot = partial(ask, "CLUSTER KEYSLOT")
         lost = next(name for n in range(99) if slot(name := f"events.{n}") > 8191)

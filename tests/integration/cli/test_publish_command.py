@@ -74,10 +74,11 @@ async def test_everything_reaches_nats_once_and_in_order_per_subject(
         writer.write(each)
     sink = f"{nats_server.url}?stream=EVENTS"
     done = run("publish", "--database", url, "--sink", sink, "--until-empty")
-    first, last = done.err.splitlines()
+    first, warning, last = done.err.splitlines()
     assert done.code == 0
     assert first.startswith("relaying from ")
     assert first.endswith(f" to {redacted(nats_server.url)}, 3 shards")
+    assert "stream EVENTS: 1 replica" in warning
     assert last == "relayed 40, failed 0, dead 0"
     stored = await in_stream(nats_server)
     assert {subject for _, subject in stored} == {"events.CarMoved"}

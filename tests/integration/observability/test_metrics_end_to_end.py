@@ -19,7 +19,7 @@ from tests.support.writer.refused_topics import writer_of_any_topic
 from dsql_outbox.cli.telemetry.exports import exporting
 from dsql_outbox.cli.telemetry.metering import measure
 from dsql_outbox.outbox import Database, Entity, Event, MissingExtra
-from dsql_outbox.testing import NatsServer, OtlpReceiver
+from dsql_outbox.testing import NatsServer
 from dsql_outbox.writer import Writer
 from dsql_outbox.writer.tuned_settings import TunedSettings
 
@@ -119,20 +119,6 @@ def has_tried_twice(base: str) -> bool:
     return found.get("outbox_publish_messages_total{unavailable}", 0) >= 2
 
 
-def test_metrics_of_the_write_command_go_where_the_environment_says(url: str) -> None:
-    lines = b"".join(workload_s.car_created(f"CAR-{n}").to_json() + b"\n" for n in range(7))
-    with OtlpReceiver() as collector:
-        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_SERVICE_NAME": "loader"}
-        done = run("write", "--database", url, stdin=lines, env=env)
-        metrics = collector.metrics
-        (resource,) = collector.metric_requests[0].resource_metrics
-    assert done.code == 0
-    calls = metrics["outbox.write.calls"].sum.data_points
-    assert sum(point.as_int for point in calls) == 7
-    names = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
-    assert names["service.name"] == "loader"
-
-
 class _Meeting(BaseHTTPRequestHandler):
     """Answers a request for spans and one for metrics when both have come."""
 
@@ -156,20 +142,16 @@ class _Collector(StandIn):
         self.both = Barrier(2)
 
 
-@pytest.mark.parametrize("command", ["write", "publish"])
-def test_a_command_sends_its_last_spans_and_metrics_at_the_same_time(
-    url: str, command: str
-) -> None:
-    with Writer(Database(url)) as writer:  # to publish
+def test_the_last_spans_and_metrics_are_sent_at_the_same_time(url: str) -> None:
+    with Writer(Database(url)) as writer:
         writer.write(workload_s.car_created("CAR-1"))
-    words = () if command == "write" else ("--sink", "stdout:", "--until-empty")
-    line = workload_s.car_created("CAR-2").to_json() + b"\n"
+    words = ("--sink", "stdout:", "--until-empty")
     with _Collector().serving() as collector:
         env = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
             "OTEL_BSP_SCHEDULE_DELAY": "600000",
         }
-        done = run(command, "--database", url, *words, stdin=line, env=env)
+        done = run("publish", "--database", url, *words, env=env)
 
     assert done.code == 0
     assert "lost" not in done.err
@@ -177,14 +159,16 @@ def test_a_command_sends_its_last_spans_and_metrics_at_the_same_time(
 
 
 def test_a_collector_that_is_away_costs_one_warning_for_spans_and_metrics(url: str) -> None:
+    with Writer(Database(url)) as writer:
+        writer.write(workload_s.car_created("CAR-1"))
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     env = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
         "OTEL_EXPORTER_OTLP_TIMEOUT": "0.2",
     }
-    line = workload_s.car_created("CAR-1").to_json() + b"\n"
-    done = run("write", "--database", url, stdin=line, env=env)
+    words = ("--sink", "stdout:", "--until-empty")
+    done = run("publish", "--database", url, *words, env=env)
 
     assert done.code == 0
     (warning,) = [line for line in done.err.splitlines() if "lost" in line]

@@ -65,7 +65,6 @@ LETTERS: Mapping[str, object] = {"event_ids": IDS, "died_ats": DIED_AT}
 EMPTY = array_literal([""] * KEYS)
 OBJECTS = array_literal(["{}"] * KEYS)
 PERSON: Mapping[str, object] = {"entity_type": "Person", "entity_id": "P-1", "new_id": "P-2"}
-OF_PERSON = {**PERSON, "versions": plain_array(NUMBERS)}
 OF_EVENTS: Mapping[str, object] = {
     **PERSON,
     "event_ids": IDS,
@@ -93,10 +92,7 @@ ASKED: dict[str, Mapping[str, object]] = {
     "erase_letters": {"event_ids": IDS},
     "erase_events_change": OF_EVENTS,
     "erase_headers_change": {**KEYS_OF_HEADERS, "data": OBJECTS},
-    "erase_headers_move": OF_PERSON,
-    "erase_headers_delete": OF_PERSON,
     "erase_messages_change": {**PERSON, **MESSAGES, "headers": OBJECTS},
-    "erase_notice_keep": {**MESSAGES, "data": ""},
     "erase_errors_change": {**MESSAGES, "error": ""},
     "erase_letters_change": {
         **PERSON,

@@ -317,7 +317,7 @@ async def test_without_an_answer_to_the_failing_statement_the_connection_is_ende
     own: Tables, url: str, monkeypatch: pytest.MonkeyPatch, kind: str, end: str
 ) -> None:
     """Another task has the connection until the limit, or the task is cancelled once more."""
-    monkeypatch.setattr(async_writer, "_FAIL_SECONDS", 0.2 if end == "limit" else 60)
+    monkeypatch.setattr(async_writer, "FAIL_SECONDS", 0.2 if end == "limit" else 60)
     own.execute("SELECT pg_advisory_lock(7)")
 
     def is_waiting() -> bool:

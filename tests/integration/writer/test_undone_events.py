@@ -226,7 +226,7 @@ def test_a_part_that_the_function_committed_is_no_receipt_if_the_answer_is_lost(
 
     with (
         Writer(Database(proxy.url), formed(QUICK)) as writer,
-        pytest.raises(TransactionMisused, match="what it committed is stored"),
+        pytest.raises(TransactionMisused, match="what it committed itself is stored"),
     ):
         writer.transact(function)
     assert ids(own) == {first.id}
