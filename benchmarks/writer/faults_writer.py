@@ -7,7 +7,8 @@ behind it; with `--pooler`, all do.
 
 With `DRIVERS=all`, most callers have sessions of their own: each unit of work stores a row of the
 caller's table and an event, by `append_to` or by `transact`, on the drivers that are named. No row
-may be without its event, and no event without its row.
+may be without its event, and no event without its row. Their functions raise or swallow errors,
+calls are interrupted, tasks are cancelled twice, and some sessions hide the error of a COMMIT.
 """
 
 import logging

@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any, Literal
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
 from tests.support.writer.callers import Facts
 from tests.support.writer.checked_tables import Tables
+from tests.support.writer.session_kinds import KINDS
 from tests.support.writer.session_transacts import OpenDoor, Own, driver, new_event, open_door
 from tests.support.writer.transacts import ids, own, own_rows
 
@@ -153,29 +153,7 @@ def test_the_timeout_ends_the_call(open_door: OpenDoor, proxy: PostgresProxy, ow
     assert own_rows(own) == 0
 
 
-class Swallowing(Session):
-    """A session whose class makes a rollback of a COMMIT that failed."""
-
-    def commit(self) -> None:
-        try:
-            super().commit()
-        except Exception:  # noqa: BLE001 - as such classes do it
-            self.rollback()
-
-
-class TryingAgain(Session):
-    """A session whose class rolls back, and commits again what is left."""
-
-    def commit(self) -> None:
-        try:
-            super().commit()
-        except Exception:  # noqa: BLE001 - as above
-            self.rollback()
-            self.execute(text("SELECT 1"))
-            super().commit()
-
-
-@pytest.mark.parametrize("kind", [Swallowing, TryingAgain])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("end", ["conflict", "cut", "cut after", "constraint"])
 def test_a_commit_counts_by_its_answer_whatever_the_class_of_the_session_makes_of_it(
     open_door: OpenDoor, proxy: PostgresProxy, own: Tables, kind: type[Session], end: str

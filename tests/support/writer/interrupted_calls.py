@@ -43,6 +43,8 @@ SETTINGS: Final = WriterSettings(backlog_check=None)
 
 PACKAGE: Final = str(Path(dsql_outbox.__file__).parent)
 
+HERE: Final = str(Path(__file__).parent)
+
 SIGNALS: Final = 400
 
 THREADS: Final = 4
@@ -86,7 +88,7 @@ class Interrupted:
         is_point = happened in ("call", "c_return") and file.startswith(PACKAGE)
         if is_point and happened == "call" and frame.f_back is not None:
             # An interrupt between the caller's line and the first one of ours is the caller's.
-            is_point = frame.f_back.f_code.co_filename != __file__
+            is_point = not frame.f_back.f_code.co_filename.startswith(HERE)
         if self.place or not is_point or (self._modules and module not in self._modules):
             return
         self._left -= 1

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import anyio
+from sqlalchemy.orm import Session
 from tests.support.waiting import wait_until
 
 from dsql_outbox.outbox import Database, Entity, Event, OutcomeUnknown, Receipt
@@ -21,6 +22,7 @@ from .callers import outcome_of
 from .checked_tables import Outcome
 from .forked_call import in_child
 from .poison_events import poison
+from .session_kinds import KINDS
 from .session_units import Ended, NotStored, SessionCall, Way, random_units
 
 FAULTY: Final = "faulty"
@@ -68,7 +70,10 @@ def _in_session(call: Call, ways: Sequence[Way]) -> Call:
     way = random.choice(ways)
     settings = call.settings if way.is_async else replace(call.settings, coalesce=0)
     timeout = call.timeout and 5 * call.timeout  # a session is often begun with a connection
-    made = SessionCall(way, units, call.on_duplicate, timeout, settings)
+    # A caller of `append_to` is told by the COMMIT of its own session, which has to be true.
+    kinds: list[type[Session]] = [Session, *KINDS]
+    kind = random.choice(kinds) if way.verb == "transact" else Session
+    made = SessionCall(way, units, call.on_duplicate, timeout, settings, kind)
     return replace(call, in_session=made)
 
 
@@ -197,4 +202,6 @@ def _of_each(events: Sequence[Event], ended: Ended) -> list[Outcome]:
     if not isinstance(ended, Exception):
         return list(ended)
     culprit = getattr(ended, "event_id", None) if not isinstance(ended, OutcomeUnknown) else None
-    return [ended if culprit in {None, e.id} else NotStored() for e in events]
+    ids = [event.id for event in events]
+    first = ids.index(culprit) if culprit in ids else None  # a unit may have an id several times
+    return [ended if first in {None, place} else NotStored() for place in range(len(ids))]

@@ -32,7 +32,7 @@ from dsql_outbox.outbox import (
 from .checked_tables import HANG_UP, Outcome, Tables
 from .poison_events import refuse_poison
 from .schedule_calls import CALLS, Call, random_calls, run_call
-from .session_units import OWN_ROWS, ReturnedAnyway, Way
+from .session_units import OWN_ROWS, CutShort, LostConnection, ReturnedAnyway, Way
 from .slow_openings import SlowOpenings
 
 LOOK_UP: Final = "WHERE id = "
@@ -268,13 +268,13 @@ def _is_true(
     found, sent = json.loads(stored.get(event.id, "null")), json.loads(event.to_json())
     is_mine = found is not None and _saved(found) == _saved(sent)
     is_same = found == sent
-    if isinstance(outcome, OutcomeUnknown):
+    if isinstance(outcome, (OutcomeUnknown, CutShort)):
         return True
     if isinstance(outcome, Receipt):
         is_committed = outcome.status == "committed"
         is_right = is_same and is_mine == is_committed and outcome.event_id == event.id
         return is_right and _fits(outcome, tables)
-    if is_mine or isinstance(outcome, ReturnedAnyway):
+    if is_mine or isinstance(outcome, (ReturnedAnyway, LostConnection)):
         return False
     if isinstance(outcome, DuplicateEvent):
         return found is not None and outcome.same_content is is_same

@@ -1,13 +1,16 @@
 """Units of work in sessions of the caller: a row of its own table and an event, both or neither.
 
 Each unit inserts a row and appends an event, in any order, by `append_to` in a transaction that
-the caller commits and tries again, or by `transact`. Some swallow the error of an append.
+the caller commits and tries again, or by `transact`. Some swallow an error and go on, some raise
+one of their own, some are interrupted or cancelled twice, and some sessions swallow that of a
+COMMIT.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Final, Literal
 
@@ -27,6 +30,7 @@ from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 from dsql_outbox.writer.attempt.pending import OnDuplicate
 
 from .checked_tables import Outcome
+from .interrupted_calls import Interrupt, Interrupted
 
 TRIES: Final = 4
 REFUSED: Final = -1
@@ -41,7 +45,7 @@ class Way:
 
     verb: Literal["append_to", "transact"]
     driver: Literal["psycopg", "asyncpg", "psycopg2"]
-    through: Literal["connection", "pool", "session"]
+    through: Literal["connection", "pool", "session", "writer"]
     is_async: bool
 
     @property
@@ -60,6 +64,8 @@ WAYS: Final[Sequence[Way]] = [
     Way("append_to", "psycopg", "session", is_async=True),
     Way("append_to", "asyncpg", "session", is_async=True),
     Way("append_to", "psycopg2", "session", is_async=False),
+    Way("transact", "psycopg", "writer", is_async=False),
+    Way("transact", "psycopg", "writer", is_async=True),
     Way("transact", "psycopg", "pool", is_async=False),
     Way("transact", "psycopg", "pool", is_async=True),
     Way("transact", "psycopg", "session", is_async=False),
@@ -77,7 +83,15 @@ class Unit:
     expected: Sequence[int | None]
     row_first: bool
     swallows: bool
-    """The caller swallows the error of an append, and commits."""
+    """The caller swallows the error of a statement or an append, and commits."""
+    goes_on: bool
+    """After an error that it swallows, it also does what is left."""
+    raises: bool
+    """It raises an error of its own after the last append."""
+    cancels: tuple[float, float] | None
+    """A task is cancelled so many seconds after an append begins, and again after that."""
+    interrupt: int | None
+    """A thread is interrupted at this point of a call, of those where a signal could come."""
     persists: bool
     """The caller tries again after a lost connection too: a lost COMMIT must then collide."""
 
@@ -97,6 +111,18 @@ class ReturnedAnyway(Exception):
     """A unit returned, although the append of this event has failed."""
 
 
+class LostConnection(Exception):
+    """A unit ended, and the pool has not got its connection back."""
+
+
+class CutShort(Exception):
+    """A unit was interrupted or cancelled: it does not know what is stored."""
+
+
+class HandlerFailed(Exception):
+    """An error of the caller's own function."""
+
+
 Ended = list[Outcome] | Exception
 """How the events of a unit ended, or what it raised."""
 
@@ -110,53 +136,98 @@ class SessionCall:
     on_duplicate: OnDuplicate
     timeout: float | None
     settings: WriterSettings
+    kind: type[Session] = Session
+    """The class of its sessions."""
 
     def run(self, database: Database, url: str) -> list[Ended]:
         """Run the units."""
         if self.way.is_async:
             return asyncio.run(self._run_async(database, url))
-        with Writer(database, self.settings) as writer, _source(self.way, url) as source:
+        with (
+            Writer(database, self.settings) as writer,
+            _source(self.way, url, self.kind) as source,
+        ):
             return [self._end_of(writer, source, unit) for unit in self.units]
 
     def _end_of(self, writer: Writer, source: Any, unit: Unit) -> Ended:
-        swallowed: list[Exception] = []
+        swallowed: list[BaseException] = []
 
         def work(session: Any) -> list[Receipt]:
             return _do(writer, session, unit, swallowed)
 
+        run: Callable[[], list[Receipt] | Receipt]
+        options: dict[str, Any] = {"on_duplicate": self.on_duplicate, "timeout": self.timeout}
+        match self.way:
+            case Way("append_to"):
+                run = partial(_commit_alone, source, work, unit, swallowed)
+            case Way(through="writer"):
+                run = partial(writer.transact, lambda run: work(run.connection), **options)
+            case _:
+                run = partial(transact, writer, source, work, **options)
         try:
-            if self.way.verb == "append_to":
-                return _outcomes(_commit_alone(source, work, unit, swallowed), unit)
-            done = transact(
-                writer, source, work, on_duplicate=self.on_duplicate, timeout=self.timeout
-            )
-            return _outcomes(done, unit)
+            with nullcontext() if unit.interrupt is None else Interrupted(unit.interrupt, []):
+                ended: Ended = _outcomes(run(), unit)
         except Exception as error:  # noqa: BLE001 - it is compared with the tables
-            return error
+            ended = error
+        except Interrupt:
+            ended = CutShort()
+        return LostConnection() if getattr(source, "lent", 0) else ended
 
     async def _run_async(self, database: Database, url: str) -> list[Ended]:
         async with (
             AsyncWriter(database, self.settings) as writer,
-            _async_source(self.way, url) as source,
+            _async_source(self.way, url, self.kind) as source,
         ):
-            return [await self._async_end_of(writer, source, unit) for unit in self.units]
+            # Each is a task of its own, which it may cancel.
+            return [
+                await asyncio.create_task(self._async_end_of(writer, source, unit))
+                for unit in self.units
+            ]
 
     async def _async_end_of(self, writer: AsyncWriter, source: Any, unit: Unit) -> Ended:
-        swallowed: list[Exception] = []
+        swallowed: list[BaseException] = []
+        cancel_soon = _CancelSoon(unit)
 
         async def work(session: Any) -> list[Receipt]:
-            return await _do_async(writer, session, unit, swallowed)
+            return await _do_async(writer, session, unit, swallowed, cancel_soon)
 
+        run: Awaitable[list[Receipt] | Receipt]
+        options: dict[str, Any] = {"on_duplicate": self.on_duplicate, "timeout": self.timeout}
+        match self.way:
+            case Way("append_to"):
+                run = _commit_alone_async(source, work, unit, swallowed, self.timeout)
+            case Way(through="writer"):
+                run = writer.transact(lambda run: work(run.connection), **options)
+            case _:
+                run = transact(writer, source, work, **options)
         try:
-            if self.way.verb == "append_to":
-                done = await _commit_alone_async(source, work, unit, swallowed, self.timeout)
-                return _outcomes(done, unit)
-            done = await transact(
-                writer, source, work, on_duplicate=self.on_duplicate, timeout=self.timeout
-            )
-            return _outcomes(done, unit)
+            ended: Ended = _outcomes(await run, unit)
         except Exception as error:  # noqa: BLE001 - it is compared with the tables
-            return error
+            ended = error
+        except asyncio.CancelledError:
+            ended = CutShort()
+        cancel_soon.stop()
+        return LostConnection() if getattr(source, "lent", 0) else ended
+
+
+class _CancelSoon:
+    """Cancels the task that made it twice, soon after its first call."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._delays, self._task = unit.cancels, asyncio.current_task()
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def __call__(self) -> None:
+        if self._delays is None or self._timers:
+            return
+        assert self._task is not None
+        later = asyncio.get_running_loop().call_later
+        first, second = self._delays
+        self._timers = [later(when, self._task.cancel) for when in (first, first + second)]
+
+    def stop(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
 
 
 def random_units(
@@ -165,16 +236,25 @@ def random_units(
     """Cut the events of a caller into units: one for each, or one for all."""
     size = random.choice([1, len(events)])
     versions = [REFUSED if random.random() < 0.12 else each for each in expected]
+    ends = Random(random.random())  # of its own, so the rest of a seed stays as it was
     return [
         Unit(
             events[start : start + size],
             versions[start : start + size],
             row_first=random.random() < 0.5,
-            swallows=random.random() < 0.3,
+            swallows=random.random() < 0.3 or ends.random() < 0.3,
             persists=random.random() < 0.6,
+            goes_on=ends.random() < 0.5,
+            raises=ends.random() < 0.1,
+            cancels=_random_cancels(ends) if ends.random() < 0.4 else None,
+            interrupt=ends.randrange(ends.choice([40, 400, 1500])) if ends.random() < 0.4 else None,
         )
         for start in range(0, len(events), size)
     ]
+
+
+def _random_cancels(random: Random) -> tuple[float, float]:
+    return random.choice([0, 0.001, 0.003, 0.01, 0.05]), random.choice([0, 0.001, 0.003, 0.01])
 
 
 def _outcomes(done: list[Receipt] | Receipt, unit: Unit) -> list[Outcome]:
@@ -188,10 +268,11 @@ def _outcomes(done: list[Receipt] | Receipt, unit: Unit) -> list[Outcome]:
 # --- what a unit does ------------------------------------------------------------------------
 
 
-def _do(writer: Writer, session: Any, unit: Unit, swallowed: list[Exception]) -> list[Receipt]:
+def _do(writer: Writer, session: Any, unit: Unit, swallowed: list[BaseException]) -> list[Receipt]:
     receipts: list[Receipt] = []
-    try:
-        for act in unit.acts():
+    swallowed.clear()
+    for act in unit.acts():
+        try:
             if isinstance(act, tuple):
                 event, expected = act
                 receipts.append(writer.append_to(session, event, expected_version=expected))
@@ -199,28 +280,53 @@ def _do(writer: Writer, session: Any, unit: Unit, swallowed: list[Exception]) ->
                 session.execute(text(act))
             else:
                 session.cursor().execute(act)
-    except Exception as error:
-        if not unit.swallows:
-            raise
-        swallowed.append(error)
+        except (Exception, Interrupt) as error:
+            if not _is_swallowed(error, act, unit):
+                raise
+            swallowed.append(error)
+            if not _goes_on(session, act, unit):
+                break
+    if unit.raises:
+        raise HandlerFailed
     return receipts
 
 
+def _is_swallowed(error: BaseException, act: object, unit: Unit) -> bool:
+    """Only an append promises that nothing commits after an interrupt or a cancellation."""
+    return unit.swallows and (isinstance(error, Exception) or isinstance(act, tuple))
+
+
+def _goes_on(session: Any, act: object, unit: Unit) -> bool:
+    """A session whose own statement found no connection would begin anew, without that row."""
+    begins_anew = isinstance(session, (Session, AsyncSession)) and isinstance(act, str)
+    return unit.goes_on and not begins_anew
+
+
 async def _do_async(
-    writer: AsyncWriter, session: Any, unit: Unit, swallowed: list[Exception]
+    writer: AsyncWriter,
+    session: Any,
+    unit: Unit,
+    swallowed: list[BaseException],
+    cancel_soon: Callable[[], None],
 ) -> list[Receipt]:
     receipts: list[Receipt] = []
-    try:
-        for act in unit.acts():
+    swallowed.clear()
+    for act in unit.acts():
+        try:
             if isinstance(act, tuple):
                 event, expected = act
+                cancel_soon()
                 receipts.append(await writer.append_to(session, event, expected_version=expected))
             else:
                 await session.execute(text(act) if isinstance(session, AsyncSession) else act)
-    except Exception as error:
-        if not unit.swallows:
-            raise
-        swallowed.append(error)
+        except (Exception, asyncio.CancelledError) as error:
+            if not _is_swallowed(error, act, unit):
+                raise
+            swallowed.append(error)
+            if not _goes_on(session, act, unit):
+                break
+    if unit.raises:
+        raise HandlerFailed
     return receipts
 
 
@@ -230,7 +336,7 @@ async def _do_async(
 class _Attempts:
     """The attempts of a caller, as docs/sqlalchemy.md says: with a limit and the same events."""
 
-    def __init__(self, unit: Unit, swallowed: list[Exception]) -> None:
+    def __init__(self, unit: Unit, swallowed: list[BaseException]) -> None:
         self._unit, self._swallowed = unit, swallowed
         self._left = TRIES
         self._is_in_doubt = False
@@ -241,11 +347,14 @@ class _Attempts:
         if self._swallowed:
             raise self._swallowed[0]
 
-    def judge(self, error: Exception) -> None:
+    def judge(self, error: BaseException) -> None:
         """Return if the caller tries again."""
+        may_be_stored = self.is_committing
         if self._swallowed:  # the transaction has failed, so its COMMIT stored nothing
-            error = self._swallowed[0]
-        elif self.is_committing and classify(error, sent=True).kind is FailureKind.IN_DOUBT:
+            error, may_be_stored = self._swallowed[0], False
+        if not isinstance(error, Exception):
+            raise error
+        if may_be_stored and classify(error, sent=True).kind is FailureKind.IN_DOUBT:
             self._is_in_doubt = True
         self._left -= 1
         persists = self._unit.persists and kind_of(error) in RETRIED
@@ -259,7 +368,7 @@ def _commit_alone(
     open_session: Callable[[], Any],
     work: Callable[[Any], list[Receipt]],
     unit: Unit,
-    swallowed: list[Exception],
+    swallowed: list[BaseException],
 ) -> list[Receipt]:
     attempts = _Attempts(unit, swallowed)
     while True:
@@ -286,7 +395,7 @@ async def _commit_alone_async(
     open_session: Callable[[], Awaitable[tuple[Any, Any]]],
     work: Callable[[Any], Awaitable[list[Receipt]]],
     unit: Unit,
-    swallowed: list[Exception],
+    swallowed: list[BaseException],
     timeout: float | None,
 ) -> list[Receipt]:
     attempts = _Attempts(unit, swallowed)
@@ -312,33 +421,65 @@ async def _commit_alone_async(
 # --- where sessions come from ----------------------------------------------------------------
 
 
+class Lending(ConnectionPool):
+    """A pool that counts what it has lent."""
+
+    lent = 0
+
+    def getconn(self, timeout: float | None = None) -> psycopg.Connection[Any]:
+        connection = super().getconn(timeout)
+        self.lent += 1
+        return connection
+
+    def putconn(self, conn: psycopg.Connection[Any]) -> None:
+        self.lent -= 1
+        super().putconn(conn)
+
+
+class AsyncLending(AsyncConnectionPool):
+    """The same for asyncio."""
+
+    lent = 0
+
+    async def getconn(self, timeout: float | None = None) -> psycopg.AsyncConnection[Any]:
+        connection = await super().getconn(timeout)
+        self.lent += 1
+        return connection
+
+    async def putconn(self, conn: psycopg.AsyncConnection[Any]) -> None:
+        self.lent -= 1
+        await super().putconn(conn)
+
+
 @contextmanager
-def _source(way: Way, url: str) -> Iterator[Any]:
+def _source(way: Way, url: str, kind: type[Session]) -> Iterator[Any]:
     """A pool or a sessionmaker, or a function that connects."""
     match way.through:
         case "pool":
-            with ConnectionPool(url, min_size=0, max_size=2, timeout=2, open=True) as pool:
+            with Lending(url, min_size=0, max_size=2, timeout=2, open=True) as pool:
                 yield pool
         case "session":
             engine = create_engine(engine_url(url, way.driver), pool_size=2)
-            yield sessionmaker(engine)
+            yield sessionmaker(engine, class_=kind)
             engine.dispose()
         case "connection":
             connect: Any = psycopg.connect if way.driver == "psycopg" else psycopg2.connect
             yield lambda: connect(url)
+        case "writer":
+            yield None
 
 
 @asynccontextmanager
-async def _async_source(way: Way, url: str) -> AsyncIterator[Any]:
+async def _async_source(way: Way, url: str, kind: type[Session]) -> AsyncIterator[Any]:
     """A pool or a sessionmaker for `transact`; else a function: a session, and its commit."""
     match way.through:
         case "pool":
-            pool = AsyncConnectionPool(url, min_size=0, max_size=2, timeout=2, open=False)
+            pool = AsyncLending(url, min_size=0, max_size=2, timeout=2, open=False)
             async with pool:
                 yield pool
         case "session":
             engine = create_async_engine(engine_url(url, way.driver), pool_size=2)
-            sessions = async_sessionmaker(engine)
+            sessions = async_sessionmaker(engine, sync_session_class=kind)
 
             async def begin() -> tuple[AsyncSession, Any]:
                 session = sessions()
@@ -346,6 +487,8 @@ async def _async_source(way: Way, url: str) -> AsyncIterator[Any]:
 
             yield sessions if way.verb == "transact" else begin
             await engine.dispose()
+        case "writer":
+            yield None
         case "connection" if way.driver == "psycopg":
 
             async def connect() -> tuple[Any, Any]:
