@@ -161,7 +161,11 @@ class Writer(WriterBase):
             session = session_of(connection, APPEND)
             return self._perform(self._programs.append_to(session, event, expected_version))
         except BaseException as error:
-            self._perform(refuse_commit(connection, error, session_of))
+            try:
+                self._perform(refuse_commit(connection, error, session_of))
+            except BaseException:  # an interrupt, while an error is told
+                self._perform(refuse_commit(connection, error, session_of))
+                raise
             raise
 
     def stream(self, entity_type: str, entity_id: str, *, after: int = 0) -> Iterator[StoredEvent]:

@@ -60,16 +60,17 @@ def test_an_interrupt_at_any_point_of_a_call_loses_no_connection_of_the_callers_
     [
         ("connection", ("writer", "joined", "joinable", "programs")),
         ("engine", ("writer", "joined", "transaction", "programs")),
+        ("connection -1", ("writer", "joined", "joinable", "programs", "caller_session")),
         *[
             pytest.param(kind, (), marks=pytest.mark.slow)
-            for kind in ("connection", "session", "transact", "pool", "engine")
+            for kind in ("connection", "session", "transact", "pool", "engine", "session -1")
         ],
     ],
 )
 def test_an_interrupt_at_any_point_of_an_append_tears_no_row_from_its_event(
     url: str, kind: str, modules: tuple[str, ...]
 ) -> None:
-    """The caller swallows the interrupt, and commits."""
+    """The caller swallows the interrupt, or the refusal of a version of -1, and commits."""
     told = after("appends", url, kind, *modules)
     assert told["points"] > 10
     assert told["torn"] == 0

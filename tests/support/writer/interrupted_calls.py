@@ -149,6 +149,7 @@ def pool(url: str, modules: list[str]) -> dict[str, Any]:
 def appends(url: str, given: list[str]) -> dict[str, Any]:
     """Interrupt an append at each point, swallow that, and commit. Tell what was torn apart."""
     way, *modules = given
+    way, _, version = way.partition(" ")  # a version is one that the append refuses
     engine = create_engine(engine_url(url, "psycopg"), poolclass=NullPool)
     with (
         psycopg.connect(url, autocommit=True) as watcher,
@@ -165,8 +166,9 @@ def appends(url: str, given: list[str]) -> dict[str, Any]:
                 row = f"INSERT INTO interrupted_rows VALUES ({interrupted.point})"
                 session.execute(text(row) if isinstance(session, Session) else row)
                 event = Event.new("CarMoved", [Entity("Row", str(interrupted.point))])
-                with suppress(Interrupt), interrupted:
-                    writer.append_to(session, event)
+                expected = int(version) if version else None
+                with suppress(Interrupt, ValueError), interrupted:
+                    writer.append_to(session, event, expected_version=expected)
 
             with suppress(Exception):
                 run(store)
