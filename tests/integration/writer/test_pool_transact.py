@@ -257,7 +257,7 @@ def test_a_pool_without_a_free_connection_is_waited_for_until_the_deadline(url: 
         pool.connection(),
         pytest.raises(psycopg.OperationalError, match="couldn't get a connection"),
     ):
-        transact(writer, pool, lambda _: None, timeout=0.2)
+        transact(writer, pool, lambda _: None, timeout=2)
 
 
 @pytest.mark.usefixtures("own")
