@@ -19,11 +19,6 @@ from .topic_template import require_template
 _MAX_OUTAGE: Final = 10.0
 
 
-def _unless_in_lambda(seconds: float) -> float | None:
-    """Return None in AWS Lambda, where each of many short processes would ask the database."""
-    return None if "AWS_LAMBDA_FUNCTION_NAME" in os.environ else seconds
-
-
 @dataclass(frozen=True, kw_only=True)
 class WriterSettings:
     """Settings of `Writer` and `AsyncWriter`.
@@ -75,7 +70,9 @@ class WriterSettings:
     """The CloudEvents source of every message: 1 to 128 visible characters of ASCII. Consumers
     distinguish outboxes by it, so set it if they read more than one."""
 
-    backlog_check: float | None = field(default_factory=lambda: _unless_in_lambda(30.0))
+    backlog_check: float | None = field(  # each of Lambda's many short processes would ask
+        default_factory=lambda: None if "AWS_LAMBDA_FUNCTION_NAME" in os.environ else 30.0
+    )
     """The backlog alarm: at most every so many seconds, one write of the process reads the age of
     the oldest message after its commit. That write returns one round trip later, and at most 1 s
     later. None: never, the default in AWS Lambda."""

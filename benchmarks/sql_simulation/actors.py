@@ -188,8 +188,8 @@ class Publisher:
 
 async def write(world: World, random: Random) -> None:
     """Write events, one by one or several at once."""
-    form = random.choice(["single", "plain"])
-    async with AsyncWriter(world.database, TunedSettings(form=form)) as writer:  # type: ignore[arg-type]
+    settings = random.choice([TunedSettings(form="single"), TunedSettings(form="plain")])
+    async with AsyncWriter(world.database, settings) as writer:
         for _ in range(_STEPS // 2):
             if random.random() < 0.7:
                 await writer.write(new_event(random))

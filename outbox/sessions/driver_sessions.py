@@ -37,12 +37,23 @@ _BUSY_SECONDS: Final = 0.01
 """How long to wait before another try on a connection of asyncpg that is busy."""
 
 
-class PsycopgSession(CallerSession):
-    """A connection of psycopg 3, for threads or for tasks."""
+class _DriverSession(CallerSession):
+    """A connection of a driver."""
 
     def __init__(self, connection: Any, joining: Joining) -> None:
         super().__init__(joining)
         self._connection = connection
+
+    def cut(self) -> None:
+        end_now(self._connection)
+
+    @property
+    def role(self) -> str | None:
+        return role_of(self._connection)
+
+
+class PsycopgSession(_DriverSession):
+    """A connection of psycopg 3, for threads or for tasks."""
 
     def join(self) -> Program[None]:
         require_transaction(self._connection, self.joining.method, self.joining.consequence)
@@ -84,24 +95,13 @@ class PsycopgSession(CallerSession):
             return bool(error.sqlstate) or isinstance(error, psycopg.errors.PipelineAborted)
         return False
 
-    def cut(self) -> None:
-        end_now(self._connection)
 
-    @property
-    def role(self) -> str | None:
-        return role_of(self._connection)
-
-
-class AsyncpgSession(CallerSession):
+class AsyncpgSession(_DriverSession):
     """A connection of asyncpg, or one that its pool lends.
 
     asyncpg begins no transaction by itself. Its codecs of a caller may read a number as another
     type, which `int` accepts.
     """
-
-    def __init__(self, connection: Any, joining: Joining) -> None:
-        super().__init__(joining)
-        self._connection = connection
 
     def join(self) -> Program[None]:
         if not self._connection.is_in_transaction():
@@ -121,23 +121,12 @@ class AsyncpgSession(CallerSession):
         has_failed: bool = yield Invoke(fail, self._connection)
         return has_failed
 
-    def cut(self) -> None:
-        end_now(self._connection)
 
-    @property
-    def role(self) -> str | None:
-        return role_of(self._connection)
-
-
-class Psycopg2Session(CallerSession):
+class Psycopg2Session(_DriverSession):
     """A connection of psycopg2.
 
     The cursor is psycopg2's own, whatever cursor factory the connection has.
     """
-
-    def __init__(self, connection: Any, joining: Joining) -> None:
-        super().__init__(joining)
-        self._connection = connection
 
     def join(self) -> Program[None]:
         if self._commits_alone:
@@ -155,13 +144,6 @@ class Psycopg2Session(CallerSession):
         fail = partial(_fail_psycopg2, self.joining.failing)
         has_failed: bool = yield Invoke(fail, self._connection)
         return has_failed
-
-    def cut(self) -> None:
-        end_now(self._connection)
-
-    @property
-    def role(self) -> str | None:
-        return role_of(self._connection)
 
     @property
     def _commits_alone(self) -> bool:

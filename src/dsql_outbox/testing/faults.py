@@ -2,7 +2,6 @@
 
 import threading
 from collections import deque
-from types import TracebackType
 from typing import Final, Self
 
 import psycopg
@@ -66,11 +65,5 @@ class Faults:
         faults.active = self
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         faults.active = None

@@ -252,8 +252,8 @@ async def test_no_copy_is_left_and_nothing_else_is_changed(
     }
 
     # A repeat of an erased event is a duplicate, whatever its content; of another one it is not.
-    for form in ("single", "plain"):
-        with Writer(database, TunedSettings(form=form)) as writer:  # type: ignore[arg-type]
+    for settings in (TunedSettings(form="single"), TunedSettings(form="plain")):
+        with Writer(database, settings) as writer:
             for event in (given.dead, given.waiting[0], given.sent[0]):
                 assert writer.write(event, on_duplicate="return").status == "duplicate"
                 changed = parse_event(event).data.replace(MARK, "else")

@@ -40,9 +40,8 @@ class Erasures(Operator):
     ) -> None:
         super().__init__(database, user=user)
         self._database = database
-        # Neither the backlog nor conflicts concern it, and a keeper may not read them.
-        given = settings or WriterSettings()
-        self._settings = replace(given, backlog_check=None)
+        # The backlog does not concern it, and a keeper may not read it.
+        self._settings = replace(settings or WriterSettings(), backlog_check=None)
 
     def erase(
         self, entity: str, *, reason: str, rate: float | None = None, dry_run: bool = False
