@@ -1,17 +1,13 @@
 """Options that several commands share, and the confirmation prompt."""
 
-import re
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import click
 
-from dsql_outbox.operations.selection import Selection
+from dsql_outbox.operations.selection import Selection, age_of
 from dsql_outbox.outbox.errors import SettingsError
-
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_AGE: Final = re.compile(r"([0-9]{1,6})([smhd])")
 
 all_option: Final = click.option(
     "--all", "every", is_flag=True, help="Select all; no filter is needed."
@@ -59,10 +55,14 @@ def age(context: click.Context, parameter: click.Parameter, text: str | None) ->
     del context, parameter
     if text is None:
         return None
-    found = _AGE.fullmatch(text)
-    if found is None:
+    found = age_of(text)
+    try:
+        begin = None if found is None else datetime.now(UTC) - found
+    except OverflowError:  # before the year 1
+        begin = None
+    if begin is None:
         raise click.BadParameter(f"{text!r} is not an age, a number and s, m, h or d, such as 30d")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    return found
 
 
 def require_choice(what: str, *, filtered: bool, every: bool) -> None:

@@ -154,6 +154,12 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def age_of(text: str) -> timedelta | None:
+    """Parse an age such as ``90d``; None for another text."""
+    found = _AGE(text)
+    return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
 def _require_text(name: str, text: str | None) -> None:
     if text is None:
         return
@@ -193,8 +199,8 @@ def _parsed_subject(text: str) -> tuple[str, str | None]:
 
 def _time(text: str) -> datetime:
     try:
-        if found := _AGE(text):
-            return datetime.now(UTC) - timedelta(**{_UNITS[found[2]]: int(found[1])})
+        if (age := age_of(text)) is not None:
+            return datetime.now(UTC) - age
         time = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise SettingsError(

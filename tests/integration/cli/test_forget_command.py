@@ -110,6 +110,8 @@ def test_an_estimate_that_was_too_low_is_not_shown(url: str) -> None:
     [
         ("", "Missing option '--before'"),
         ("--before soon", "Invalid value for '--before': 'soon' is no time"),
+        ("--before 999999d", "Invalid value for '--before': '999999d' is no time"),
+        ("--before 999999d --every 1h", "Invalid value for '--before': '999999d' is no time"),
         ("--before 1d --rate 0", "Invalid value for '--rate'"),
     ],
 )

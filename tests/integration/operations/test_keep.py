@@ -123,6 +123,24 @@ async def test_it_goes_on_after_an_outage_and_beside_another_job_and_says_so(
     assert count(sql, "business_events") == 0
 
 
+@pytest.mark.parametrize("sqlstate", ["57014", "XX000", "40001"])
+async def test_it_goes_on_after_an_error_of_the_database_that_passes(
+    database: Database,
+    database_proxy: PostgresProxy,
+    writer: Writer,
+    sql: psycopg.Connection,
+    sqlstate: str,
+) -> None:
+    await stored(database, writer, sql)
+    database_proxy.refuse(None, sqlstate=sqlstate, matching="business_events")
+    async with Retention(Database(database_proxy.url)) as tool:
+        run = tool.keep(DAY, QUICK)
+        assert (await anext(run)).error is not None
+        database_proxy.heal()
+        assert (await until_complete(run))[-1].error is None
+        await run.aclose()
+
+
 async def test_a_scan_that_takes_longer_than_the_lease_keeps_it(
     database: Database, writer: Writer, sql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

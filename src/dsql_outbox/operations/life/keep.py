@@ -11,8 +11,7 @@ import psycopg
 from dsql_outbox.operations.run import Run
 from dsql_outbox.operations.tool import OperationEntry
 from dsql_outbox.outbox.errors import JobRefused
-from dsql_outbox.outbox.failure import is_unreachable
-from dsql_outbox.outbox.redaction import error_line
+from dsql_outbox.outbox.failure import PASSING, Moved, kind_of, shown_error
 from dsql_outbox.schema.session import Session
 
 from .forget import ForgetProgress, ForgetRun
@@ -24,8 +23,8 @@ _AGAIN: Final = 60.0
 class Pass(msgspec.Struct, frozen=True, rename="camel"):
     """A pass that has ended: it looked for events saved before a time, and `done` is what it did.
 
-    `error` says why it was not complete: the database could not be reached, another job ran, or a
-    target was filled. None: it was.
+    `error` says why it was not complete: an error of the database that passes, another job ran, or
+    a target was filled. None: it was.
     """
 
     before: datetime
@@ -80,9 +79,9 @@ class KeepRun(Run[ForgetProgress, Pass]):
             async with aclosing(run):
                 async for self.progress in run:
                     pass
-        except (JobRefused, psycopg.Error) as failure:
-            if not isinstance(failure, JobRefused) and not is_unreachable(failure):
+        except (JobRefused, psycopg.Error, Moved) as failure:
+            if not isinstance(failure, JobRefused) and kind_of(failure) not in PASSING:
                 raise
-            error = error_line(failure)
+            error = shown_error(failure)
         self.progress = run.progress
         return Pass(before, run.progress, error)
