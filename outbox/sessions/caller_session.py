@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -103,6 +103,17 @@ class CallerSession(ABC):
     def after_commit(self, ring: Callable[[], None]) -> Program[None]:  # noqa: ARG002 - of the port
         """Have `ring` called after the COMMIT, by a session that tells of it. Others do nothing."""
         yield from ()
+
+
+def refuse_commit(
+    given: object, joining: Joining, session_of: Callable[[Any, Joining], CallerSession]
+) -> Program[None]:
+    """Keep the caller's transaction from its COMMIT, after an error of the method that joined it.
+
+    In a thread an interrupt may end this as well: then it is to be done again.
+    """
+    with suppress(TypeError):  # it is no session at all, as the caller is told
+        yield from session_of(given, joining).fail()
 
 
 class HiddenText(str):

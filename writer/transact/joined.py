@@ -4,10 +4,11 @@
 """
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 from dsql_outbox.outbox.event.event import event_ids
+from dsql_outbox.outbox.sessions import caller_session
 from dsql_outbox.outbox.sessions.caller_session import CallerSession, Joining
 from dsql_outbox.outbox.unit_of_work.primitives import Program
 from dsql_outbox.writer.core import Core
@@ -52,8 +53,7 @@ def refuse_commit(
     if run is not None:
         run.note_refused(error)
         return
-    with suppress(TypeError):  # it is no session at all, as the caller is told
-        yield from session_of(given, APPEND).fail()
+    yield from caller_session.refuse_commit(given, APPEND, session_of)
 
 
 def _run_of(session: Any) -> tuple[Run[Any] | None, Any]:

@@ -11,13 +11,13 @@ from anyio import move_on_after
 
 from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.database.database import Database, used_by
-from dsql_outbox.outbox.sessions.caller_session import FAIL_SECONDS
+from dsql_outbox.outbox.sessions.caller_session import FAIL_SECONDS, refuse_commit
 from dsql_outbox.outbox.sessions.joinable import AsyncJoinable, async_session_of
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 from dsql_outbox.outbox.unit_of_work.loops import do_async, perform_async
 
 from .inbox import TIMEOUT, once_call, open_statements
-from .memory import Order, Remembered, refuse_commit, remember
+from .memory import REMEMBER, Order, Remembered, remember
 from .once import Handled, OnGap
 from .pruning import Pruning
 
@@ -58,7 +58,7 @@ class AsyncInbox:
         except BaseException:
             # Shielded: the scope of a cancelled call would cancel this as well.
             with move_on_after(FAIL_SECONDS, shield=True):
-                await perform_async(refuse_commit(connection, async_session_of), do_async)
+                await perform_async(refuse_commit(connection, REMEMBER, async_session_of), do_async)
             raise
 
     def prune(self, older_than: timedelta, *, rate: float | None = None) -> "PruneRun":

@@ -12,13 +12,14 @@ import psycopg
 from dsql_outbox.outbox.arguments import require_seconds, wrong_type
 from dsql_outbox.outbox.database.database import Database, require_database, used_by
 from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.sessions.caller_session import refuse_commit
 from dsql_outbox.outbox.sessions.joinable import Joinable, session_of
 from dsql_outbox.outbox.settings import require_positive, require_whole
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
 from dsql_outbox.outbox.unit_of_work.loops import do, perform
 
-from .memory import Order, Remembered, Statements, refuse_commit, remember
+from .memory import REMEMBER, Order, Remembered, Statements, remember
 from .once import Handled, OnceCall, OnGap
 from .pruning import Pruned, Pruning
 
@@ -99,7 +100,11 @@ class Inbox:
         try:
             return perform(remember(connection, session_of, self._statements, message), do)
         except BaseException:
-            perform(refuse_commit(connection, session_of), do)
+            try:
+                perform(refuse_commit(connection, REMEMBER, session_of), do)
+            except BaseException:  # an interrupt, while an error is told
+                perform(refuse_commit(connection, REMEMBER, session_of), do)
+                raise
             raise
 
     def prune(self, older_than: timedelta) -> Pruned:

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final, Literal
 from uuid import UUID, uuid4
 
@@ -146,9 +145,3 @@ def remember(
             raise
         raise translated from error
     return order_of(message, rows)
-
-
-def refuse_commit(given: Any, session_of: Callable[[Any, Joining], CallerSession]) -> Program[None]:
-    """Keep the caller's transaction from its COMMIT, after an error of `remember`."""
-    with suppress(TypeError):  # it is no session at all, as the caller is told
-        yield from session_of(given, REMEMBER).fail()

@@ -77,6 +77,12 @@ def test_an_interrupt_at_any_point_of_an_append_tears_no_row_from_its_event(
     assert told["stored"] < told["points"] / 2, "an append that was interrupted is stored"
 
 
+def test_an_interrupt_at_any_point_of_a_refused_remember_stores_no_effect(url: str) -> None:
+    told = after("remembers", url)
+    assert told["points"] > 10
+    assert told["stored"] == 0
+
+
 @pytest.mark.slow
 def test_after_signals_at_random_moments_each_next_call_has_its_turn(url: str) -> None:
     told = after("signals", url)

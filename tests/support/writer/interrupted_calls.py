@@ -2,6 +2,7 @@
 
     python -m tests.support.writer.interrupted_calls points|pool|signals|threads URL [MODULE ..]
     python -m tests.support.writer.interrupted_calls appends URL WAY [MODULE ..]
+    python -m tests.support.writer.interrupted_calls remembers URL [MODULE ..]
 
 It is a process of its own, since it sets the profiler, signal handlers or the functions that start
 threads, and since a call that hangs must end with it.
@@ -34,6 +35,7 @@ from tests.support.driver_sessions import engine_url
 
 import dsql_outbox
 from dsql_outbox import transact
+from dsql_outbox.inbox import Inbox
 from dsql_outbox.outbox import Database, Entity, Event, OutboxError, Receipt
 from dsql_outbox.writer import Transaction, Writer, WriterSettings
 
@@ -181,6 +183,22 @@ def appends(url: str, given: list[str]) -> dict[str, Any]:
     return {"points": point, "torn": len({*rows} ^ {*events}), "stored": len(rows)}
 
 
+def remembers(url: str, modules: list[str]) -> dict[str, Any]:
+    """Interrupt a `remember` that is refused, at each point, and commit. Tell what is stored."""
+    with psycopg.connect(url, autocommit=True) as watcher, Inbox(Database(url), "mailer") as inbox:
+        watcher.execute("CREATE TABLE IF NOT EXISTS interrupted_rows (n int)")
+        for point in count():
+            interrupted = Interrupted(point, modules)
+            with suppress(Exception), psycopg.connect(url) as connection:
+                connection.execute("INSERT INTO interrupted_rows VALUES (1)")
+                with suppress(Interrupt, ValueError), interrupted:
+                    inbox.remember(connection, "")
+            if not interrupted.place:
+                break
+        stored = watcher.execute("SELECT n FROM interrupted_rows").fetchall()
+    return {"points": point, "stored": len(stored)}
+
+
 def in_connection(_: Writer, sources: dict[str, Any], store: Callable[[Any], None]) -> None:
     with psycopg.connect(sources["url"]) as connection:
         store(connection)
@@ -275,6 +293,6 @@ def threads(url: str, _: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    ways = {each.__name__: each for each in (points, pool, appends, signals, threads)}
+    ways = {each.__name__: each for each in (points, pool, appends, remembers, signals, threads)}
     way = ways[sys.argv[1]]
     sys.stdout.write(json.dumps(way(sys.argv[2], sys.argv[3:])))
