@@ -45,7 +45,7 @@ class TunedSettings(WriterSettings):
         """Return the settings with the constants, unless they have them already."""
         if isinstance(settings, cls):
             return settings
-        return cls(**{each.name: getattr(settings, each.name) for each in fields(settings)})
+        return cls(**{each.name: getattr(settings, each.name) for each in fields(WriterSettings)})
 
     @property
     def random_share(self) -> float:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection
+from itertools import islice
 from typing import Final
 
 import anyio
@@ -11,6 +12,7 @@ from dsql_outbox.publisher.sinks.port import Keeping, Sink, asks_keeping
 logger: Final = logging.getLogger("dsql_outbox")
 
 _MOST: Final = 1000  # topics that are asked about; a warning more would be read by nobody
+_AT_ONCE: Final = 100  # topics of a question: NATS is asked about one after the other
 _PATIENCE: Final = 15.0
 _REST: Final = 60.0
 """Seconds from a question that failed to the next one."""
@@ -51,7 +53,10 @@ class ReceiptWatch:
         while True:
             await self._news.wait()
             self._news = anyio.Event()
-            topics, self._due = self._due, set()
+            topics = set(islice(self._due, _AT_ONCE))
+            self._due -= topics
+            if self._due:
+                self._news.set()
             if not await self._ask(topics):
                 await anyio.sleep(_REST)
                 self._due |= topics

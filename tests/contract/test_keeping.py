@@ -5,11 +5,13 @@ from typing import Any, Final
 
 import nats
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from nats.js.api import PersistMode, StorageType, StreamConfig
 from tests.support.brokers.kafka_mock import MockKafka
 from tests.support.brokers.nats_cluster import custom_server, nats_cluster
 
-from dsql_outbox.brokers.kafka.keeping import keeping_of
+from dsql_outbox.brokers.kafka.keeping import keeping_of, least_copies
+from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks.port import Keeping, asks_keeping
 from dsql_outbox.testing import NatsServer
@@ -122,3 +124,29 @@ def test_the_fewest_copies_that_count_decide(
     found = keeping_of(TOPIC, copies, least)
     assert (found.remedy is not None, found.is_known) == (is_weak, is_known)
     assert str(copies) in found.text
+
+
+class Answer:
+    """An answer of DescribeConfigs."""
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def result(self) -> None:
+        raise KafkaException(KafkaError(self._code))
+
+
+def test_only_a_missing_right_hides_the_copies_that_count() -> None:
+    assert least_copies(Answer(KafkaError.TOPIC_AUTHORIZATION_FAILED)) == (
+        "TOPIC_AUTHORIZATION_FAILED"
+    )
+    with pytest.raises(KafkaException):
+        least_copies(Answer(KafkaError.REQUEST_TIMED_OUT))
+
+
+async def test_a_closed_sink_of_nats_opens_no_connection_to_tell(nats_server: NatsServer) -> None:
+    async with open_sink(nats_server.url) as sink:
+        ask = asks_keeping(sink)
+    assert ask is not None
+    with pytest.raises(SinkUnavailable):
+        await ask([TOPIC])

@@ -25,8 +25,8 @@ TOKEN: Final = "DSQL_OUTBOX_CONSOLE_TOKEN"  # noqa: S105 - the name of a variabl
 Examples:
   dsql-outbox console
   dsql-outbox console --jaeger http://localhost:16686
-  {TOKEN}=$(openssl rand -hex 16) dsql-outbox console --host 0.0.0.0 \\
-    --allow-host outbox.example.com
+  {TOKEN}=$(openssl rand -hex 16) \\
+    dsql-outbox console --host 0.0.0.0 --allow-host outbox.example.com
 
 \b
 Exit codes:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from psycopg import sql as composed
 from tests.support import database_roles
+from tests.support.brokers.nats_cluster import custom_server
 from tests.support.checkout import ROOT
 from tests.support.database_roles import creation
 from tests.support.doctor_runs import found, run, verdicts
@@ -111,6 +113,17 @@ def test_a_sink_that_cannot_be_asked_is_fine_and_one_out_of_reach_is_not(
     url: str, sink: str, verdict: str
 ) -> None:
     assert verdicts(found(run(url, "--sink", sink, "--json")))["sink"] == verdict
+
+
+def test_a_broker_that_cannot_be_asked_hides_no_other_check(url: str, tmp_path: Path) -> None:
+    """NATS without JetStream."""
+    with Writer(Database(url)) as writer:
+        writer.write(Event.new("LoanCreated", [Entity("Loan", "LOAN-1", {})]))
+    with custom_server(tmp_path) as host:
+        told = found(run(url, "--sink", f"nats://{host}?timeout=1", "--json"))
+    assert told["sink"]["verdict"] == "unknown"
+    assert "cannot be asked" in told["sink"]["text"]
+    assert set(told) == {*CHECKS, "sink"}
 
 
 def test_a_malformed_sink_is_wrong_usage(url: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import pytest
 from tests.support.publisher.running_relays import event, quick_settings, until
 
-from dsql_outbox.outbox import Database
+from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import Publisher
 from dsql_outbox.publisher.relay import receipt_watch
 from dsql_outbox.publisher.sinks.port import Keeping
@@ -79,3 +79,16 @@ async def test_a_broker_that_cannot_be_asked_is_asked_again_and_ends_nothing(
         writer.write(event("car-1"))
         await until(lambda: told(caplog) != [])
     assert "s3cr3t" not in caplog.text
+
+
+async def test_many_topics_are_asked_about_in_parts(
+    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NATS is asked about one after the other, and a question has a time."""
+    monkeypatch.setattr(receipt_watch, "_AT_ONCE", 2)
+    sink = AskedSink()
+    for n in range(5):
+        writer.write(Event.new("CarCreated", [Entity("Car", f"car-{n}")], topic=f"events.T{n}"))
+    async with Publisher(database, sink, quick_settings()):
+        await until(lambda: len({topic for asked in sink.asked for topic in asked}) == 5)
+    assert max(map(len, sink.asked)) == 2

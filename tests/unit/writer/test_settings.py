@@ -1,5 +1,6 @@
 """The writer's settings: defaults that its users may rely on, and the rules."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -20,6 +21,17 @@ def test_the_defaults_are_the_documented_ones() -> None:
         topic="events.{event_type}",
         source="/dsql-outbox",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfATeam(WriterSettings):
+    """Settings of a user's own class, with a field that is not ours."""
+
+    team: str = "loans"
+
+
+def test_settings_of_a_users_own_class_serve() -> None:
+    Writer(Database("postgresql://localhost/db"), OfATeam(max_outage=3)).close()
 
 
 def test_the_origin_retries_three_times_after_100_200_and_400_ms() -> None:

@@ -192,8 +192,8 @@ class KafkaClient:
         return SinkUnavailable(f"{self._settings}: {reason}" + (f" ({said})" if said else ""))
 
     async def keepings(self, topics: Collection[str]) -> list[Keeping]:
-        """How the brokers keep these topics. Raises the errors of `producer`, and librdkafka's."""
-        await self.producer()  # which reads the password
+        """How the brokers keep these topics. Raises librdkafka's errors."""
+        await self._read_password()
         options = self._options() | {"logger": _Lines(), "error_cb": _ignore}
         ask = partial(topic_keepings, self._settings, options, topics)
         return await to_thread.run_sync(ask, abandon_on_cancel=True)

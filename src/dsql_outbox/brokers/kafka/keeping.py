@@ -3,12 +3,15 @@
 from collections.abc import Collection
 from typing import Any, Final
 
-from confluent_kafka import KafkaException, admin
+from confluent_kafka import KafkaError, KafkaException, admin
 
 from dsql_outbox.publisher.sinks.port import Keeping
 
 from .url import KafkaSettings
 
+_HIDDEN: Final = frozenset(
+    {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+)
 _RULE: Final = "min.insync.replicas"
 _REMEDY: Final = "use replication factor 3 and min.insync.replicas=2"
 
@@ -30,21 +33,28 @@ def topic_keepings(
         for name in sorted(topics)
         if name in known and known[name].partitions
     }
-    if not copies:
-        return []
-    resources = [module.ConfigResource(module.ResourceType.TOPIC, name) for name in copies]
-    answers = client.describe_configs(resources, request_timeout=settings.timeout)
-    return [
-        keeping_of(resource.name, copies[resource.name], _least_copies(answer))
-        for resource, answer in answers.items()
+    asked = [
+        module.ConfigResource(module.ResourceType.TOPIC, name)
+        for name, count in copies.items()
+        if count > 1
     ]
+    answers: dict[Any, Any] = (
+        client.describe_configs(asked, request_timeout=settings.timeout) if asked else {}
+    )
+    least = {resource.name: least_copies(answer) for resource, answer in answers.items()}
+    return [keeping_of(name, count, least.get(name, 1)) for name, count in copies.items()]
 
 
-def _least_copies(answer: Any) -> int | str:
-    """The value of min.insync.replicas, or the name of the error that hides it."""
+def least_copies(answer: Any) -> int | str:
+    """The value of min.insync.replicas, or the name of the error that hides it.
+
+    Raises `KafkaException` for another error.
+    """
     try:
         return int(answer.result()[_RULE].value)
     except KafkaException as error:
+        if error.args[0].code() not in _HIDDEN:
+            raise
         return str(error.args[0].name())
 
 

@@ -56,6 +56,7 @@ class NatsConnection:
         self._on_lost = on_lost
         self._on_refused = on_refused
         self._client: NatsClient | None = None
+        self._is_over = False
         self._opening = asyncio.Lock()
         self._asking: set[asyncio.Timeout] = set()
 
@@ -65,9 +66,11 @@ class NatsConnection:
         The first call opens a connection. So does a call after the server closed the
         connection for good, for example because credentials expired. `deadline`, a
         time of the event loop's clock, bounds the opening. While nats-py tries to
-        reconnect, this raises immediately.
+        reconnect, this raises immediately. So does a call after `close`.
         """
         async with self._opening:
+            if self._is_over:
+                raise self.unavailable(None)
             if self._client is None or self._client.is_closed:
                 self._client = None
                 self._client = await self._open(deadline)
@@ -98,6 +101,7 @@ class NatsConnection:
         Every message was answered or given up before. So ``drain`` of nats-py would
         only add a wait for a server that may be gone.
         """
+        self._is_over = True
         client, self._client = self._client, None
         if client is not None:
             await self._disconnect(client)

@@ -5,6 +5,7 @@ from typing import Final
 
 from dsql_outbox.cli.event_loop import run
 from dsql_outbox.outbox.errors import SinkUnavailable
+from dsql_outbox.outbox.redaction import error_text
 from dsql_outbox.publisher.sinks.port import Keeping, asks_keeping
 from dsql_outbox.publisher.sinks.registry import open_sink
 
@@ -37,4 +38,12 @@ def sink(visit: ExaminedDatabase, url: str) -> Iterator[Finding]:
 async def _keepings(url: str, topics: Collection[str]) -> Sequence[Keeping] | None:
     async with open_sink(url) as opened:
         ask = asks_keeping(opened)
-        return None if ask is None else await ask(topics)
+        if ask is None:
+            return None
+        try:
+            return await ask(topics)
+        except SinkUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - any, as `AskKeeping` says
+            text = f"it cannot be asked: {error_text(error)}"
+            return [Keeping("its broker", text, is_known=False)]
