@@ -57,7 +57,6 @@ class Counts(msgspec.Struct):
 
     rounds: int = 0
     kills: int = 0
-    met_work: int = 0
     lost: int = 0
     miscounted: int = 0
     secrets: int = 0
@@ -133,7 +132,6 @@ class Victim:
         if ended.code != -signal.SIGKILL:
             raise RuntimeError(ended.err)
         self._counts.kills += 1
-        self._counts.met_work += began < self._done() < _EVENTS
 
     def _look(self) -> None:
         """Count events that are lost, and those that were counted twice or not at all."""

@@ -44,10 +44,6 @@ class Prometheus:
         result = found["result"]
         return [float(one["value"][1]) for one in result]
 
-    def firing(self) -> set[str]:
-        """The names of the alerts that fire now."""
-        return {one["labels"]["alertname"] for one in self.alerts() if one["state"] == "firing"}
-
     def alerts(self) -> list[dict[str, Any]]:
         """The alerts that fire or may fire soon, with labels and annotations."""
         found: list[dict[str, Any]] = self._get("/api/v1/alerts")["alerts"]

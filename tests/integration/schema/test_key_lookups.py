@@ -64,7 +64,7 @@ DIED_AT = array_literal(f"{datetime.fromtimestamp(n, UTC)}" for n in NUMBERS)
 LETTERS: Mapping[str, object] = {"event_ids": IDS, "died_ats": DIED_AT}
 EMPTY = array_literal([""] * KEYS)
 OBJECTS = array_literal(["{}"] * KEYS)
-PERSON: Mapping[str, object] = {"entity_type": "Person", "entity_id": "P-1", "new_id": "P-2"}
+PERSON: Mapping[str, object] = {"entity_type": "Person", "entity_id": "P-1"}
 OF_EVENTS: Mapping[str, object] = {
     **PERSON,
     "event_ids": IDS,

@@ -125,7 +125,7 @@ WHO_RUNS = {
         *("status_jobs", "stuck_counts", "target_known", "topic_list"),
     ),
     "operator": (
-        *("dead", "entity_version", "failure_behind", "failure_forget"),
+        *("entity_version", "failure_behind", "failure_forget"),
         *("failure_page", "fill", "letter", "migrations_recorded", "outbox_bury"),
         *("event_lock", "operation", "record_payload"),
         *("replay", "rights_granted", "rights_present", "roles_acting", "roles_present"),

@@ -442,9 +442,6 @@ def test_the_dialect_of_aws_compiles_the_statements(own: Tables, url: str) -> No
     assert (own_rows(own), len(ids(own))) == (1, 1)
 
 
-PG = "postgresql+psycopg://"
-
-
 @pytest.mark.parametrize(
     ("make", "text"),
     [

@@ -30,7 +30,6 @@ from dsql_outbox.outbox import errors as module
 from dsql_outbox.outbox.settings import require_not_negative, require_positive
 
 ID = UUID("0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101")
-FILE = "000000007-5f0c6a1e6c3e.jsonl.zst"
 
 
 def test_every_error_has_one_base_and_says_what_it_means() -> None:

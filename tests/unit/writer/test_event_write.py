@@ -37,7 +37,6 @@ from dsql_outbox.observability.facts import (
     WriteExhausted,
 )
 from dsql_outbox.outbox import DuplicateEvent, OutcomeUnknown, Receipt, StaleVersion
-from dsql_outbox.outbox.unit_of_work.primitives import Open
 from dsql_outbox.writer.statement.answers import Stored
 from dsql_outbox.writer.tuned_settings import TunedSettings
 
@@ -45,8 +44,6 @@ EVENT = UUID(int=1)
 SYNTAX = Failed(errors.SyntaxError("SELEC"), sent=True)
 TAKEN = Failed(errors.UniqueViolation("business_events_pkey"), sent=True)
 ABSENT = Present({})
-NEXT = Open(fresh=True, role_path=False, deadline=None)
-"""The connection that is opened during the wait after a conflict, and not after an outage."""
 
 
 def test_each_attempt_tells_what_was_waited_before_it() -> None:

@@ -127,12 +127,6 @@ def _shard_row(now: Status, shard: Shard) -> tuple[str, ...]:
     )
 
 
-def paused_count(now: Status) -> str:
-    """How many topics an operator or a living publisher has paused."""
-    names = {row[0] for row in _paused_rows(now)}
-    return count_of(len(names), more=any(_unnamed_rows(now)))
-
-
 def _paused_rows(now: Status) -> Iterator[tuple[str, ...]]:
     """The topics that an operator has paused, then those that publishers have."""
     for topic in now.paused_topics:
