@@ -85,11 +85,11 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
 **One transact in a session of the caller**, ``transact(writer, sessions, function)``, differs in
 the connections only:
 
-1. `sessions_of` (`transact.caller_sessions`) makes `Sessions` of a sessionmaker or a pool, which
-   lend in the place of the writer's `Lender`. Those of a pool lend a connection for the same
-   `OwnTransaction`, and those of an engine a `SessionTransaction` (`transact.session_transaction`).
-2. While the function runs, `joined` knows its session. `append_to` finds the run there, and goes
-   on as `Transaction.append` does.
+1. `sessions_of` (`outbox.sessions.lent_sessions`) makes `Sessions` of a sessionmaker or a pool.
+   They lend in the place of the writer's `Lender`: those of a pool a connection for the same
+   `OwnTransaction`, and those of an engine a `SessionTransaction`.
+2. While the function runs, `run_of` (`outbox.unit_of_work.function_run`) finds its run by its
+   session. So `append_to` goes on as `Transaction.append` does.
 3. The session commits itself. Its connection's event `commit` sends the guards.
 
 **One append_to**, ``writer.append_to(session, event)``:
@@ -103,10 +103,9 @@ the connections only:
 4. A collision or a stale version is looked up on a connection of the writer: `DuplicateEvent`.
    If the single form was refused, `prove_form` asks on such a connection which form the caller's
    next try gets.
-5. After any error or interrupt, `refuse_commit` (`transact.joined`) has `CallerSession.fail` send a
-   statement that fails, unless the transaction has failed already. Without an answer to it the
-   connection is ended. So the caller cannot commit rows without their event. In a run, it is noted
-   for the judge.
+5. After any error or interrupt, `refuse_commit` has `CallerSession.fail` send a statement that
+   fails, unless the transaction has failed already. Without an answer to it the connection is
+   ended. So the caller cannot commit rows without their event. In a run, it is noted for the judge.
 """
 
 from dsql_outbox.writer.program.stream import StoredEvent

@@ -13,7 +13,7 @@ from dsql_outbox.outbox.database.database import Database, require_database, use
 from dsql_outbox.outbox.database.fork import call_in_children
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
-from dsql_outbox.outbox.sessions.caller_session import FAIL_SECONDS
+from dsql_outbox.outbox.sessions.caller_session import FAIL_SECONDS, refuse_commit
 from dsql_outbox.outbox.sessions.joinable import AsyncJoinable, async_session_of
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 from dsql_outbox.outbox.unit_of_work.run_transaction import Sessions
@@ -29,8 +29,7 @@ from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.transact.append import APPEND
-from dsql_outbox.writer.transact.call import Call, Run, innermost
-from dsql_outbox.writer.transact.joined import joined, refuse_commit, transaction_of
+from dsql_outbox.writer.transact.call import Call, Run, innermost, transaction_of
 from dsql_outbox.writer.transact.transaction import AsyncTransaction, invoke_async
 
 from .core import Core
@@ -179,7 +178,7 @@ class AsyncWriter(WriterBase):
         except BaseException as error:
             # Shielded: the scope of a cancelled call would cancel this as well.
             with move_on_after(FAIL_SECONDS, shield=True):
-                await self._perform(refuse_commit(connection, error, async_session_of))
+                await self._perform(refuse_commit(connection, error, APPEND, async_session_of))
             raise
 
     async def stream(
@@ -234,14 +233,15 @@ class AsyncWriter(WriterBase):
         run: Run[Any],
         connection: AsyncConnection,
     ) -> T:
-        transaction = self._transaction(run, connection)
-        with joined(run, connection, transaction):
+        transaction = run.transaction = self._transaction(run, connection)
+        with run.event_ids():
             return await invoke_async(function, transaction)
 
     async def _invoke_in(
         self, function: Callable[[Any], Awaitable[T]], run: Run[Any], session: Any
     ) -> T:
-        with joined(run, session, self._transaction(run, session)):
+        run.transaction = self._transaction(run, session)
+        with run.event_ids():
             return await invoke_async(function, session)
 
     def _transaction(self, run: Run[Any], connection: Any) -> AsyncTransaction:

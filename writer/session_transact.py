@@ -1,41 +1,26 @@
 """`transact` in a session of the caller: the retried unit of work of SQLAlchemy, or of a pool."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Literal, Protocol, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.sessions.lent_sessions import AsyncSessionSource, SessionSource, sessions_of
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey
 from dsql_outbox.writer.attempt.pending import OnDuplicate
 
 from .async_writer import AsyncWriter
-from .transact.caller_sessions import sessions_of
+from .transact.append import TRANSACT
 from .writer import Writer
 
 T = TypeVar("T")
 S = TypeVar("S")
-S_co = TypeVar("S_co", covariant=True)
-
-
-class Pool(Protocol[S_co]):
-    """A pool of psycopg."""
-
-    def getconn(self, timeout: float | None = None) -> S_co:
-        """Lend a connection. An AsyncConnectionPool lends it once it is awaited."""
-        ...
-
-
-Sessions = Callable[[], S] | Pool[S]
-"""A sessionmaker, or a pool for threads."""
-
-AsyncSessions = Callable[[], S] | Pool[Coroutine[Any, Any, S]]
-"""An async_sessionmaker, or a pool for tasks."""
 
 
 @overload
 def transact(
     writer: Writer,
-    sessions: Sessions[S],
+    sessions: SessionSource[S],
     function: Callable[[S], T],
     *,
     entities: Iterable[EntityKey] = ...,
@@ -47,7 +32,7 @@ def transact(
 @overload
 def transact(
     writer: Writer,
-    sessions: Sessions[S],
+    sessions: SessionSource[S],
     function: Callable[[S], T],
     *,
     entities: Iterable[EntityKey] = ...,
@@ -59,7 +44,7 @@ def transact(
 @overload
 def transact(
     writer: AsyncWriter,
-    sessions: AsyncSessions[S],
+    sessions: AsyncSessionSource[S],
     function: Callable[[S], Awaitable[T]],
     *,
     entities: Iterable[EntityKey] = ...,
@@ -71,7 +56,7 @@ def transact(
 @overload
 def transact(
     writer: AsyncWriter,
-    sessions: AsyncSessions[S],
+    sessions: AsyncSessionSource[S],
     function: Callable[[S], Awaitable[T]],
     *,
     entities: Iterable[EntityKey] = ...,
@@ -121,6 +106,7 @@ def transact(  # noqa: PLR0913 - the arguments of the writer's, and the sessions
         )
     found = sessions_of(
         sessions,
+        TRANSACT,
         is_async=isinstance(writer, AsyncWriter),
         takes_local_settings=writer._core.database.takes_local_settings,  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     )

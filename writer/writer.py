@@ -11,6 +11,7 @@ from dsql_outbox.outbox.database.database import Database, require_database, use
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.sessions.caller_session import refuse_commit
 from dsql_outbox.outbox.sessions.joinable import Joinable, session_of
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
 from dsql_outbox.outbox.unit_of_work.run_transaction import Sessions
@@ -25,8 +26,7 @@ from dsql_outbox.writer.program.programs import Programs
 from dsql_outbox.writer.program.stream import EntityStream, StoredEvent
 from dsql_outbox.writer.statement.answers import StoredEntity
 from dsql_outbox.writer.transact.append import APPEND
-from dsql_outbox.writer.transact.call import Call, Run, innermost, require_sync
-from dsql_outbox.writer.transact.joined import joined, refuse_commit, transaction_of
+from dsql_outbox.writer.transact.call import Call, Run, innermost, require_sync, transaction_of
 from dsql_outbox.writer.transact.transaction import Transaction, invoke
 
 from .core import Core
@@ -162,9 +162,9 @@ class Writer(WriterBase):
             return self._perform(self._programs.append_to(session, event, expected_version))
         except BaseException as error:
             try:
-                self._perform(refuse_commit(connection, error, session_of))
+                self._perform(refuse_commit(connection, error, APPEND, session_of))
             except BaseException:  # an interrupt, while an error is told
-                self._perform(refuse_commit(connection, error, session_of))
+                self._perform(refuse_commit(connection, error, APPEND, session_of))
                 raise
             raise
 
@@ -195,12 +195,13 @@ class Writer(WriterBase):
     def _invoke(
         self, function: Callable[[Transaction], T], run: Run[Any], connection: Connection
     ) -> T:
-        transaction = self._transaction(run, connection)
-        with joined(run, connection, transaction):
+        transaction = run.transaction = self._transaction(run, connection)
+        with run.event_ids():
             return invoke(function, transaction)
 
     def _invoke_in(self, function: Callable[[Any], T], run: Run[Any], session: Any) -> T:
-        with joined(run, session, self._transaction(run, session)):
+        run.transaction = self._transaction(run, session)
+        with run.event_ids():
             return invoke(function, session)
 
     def _transaction(self, run: Run[Any], connection: Any) -> Transaction:

@@ -10,6 +10,7 @@ import msgspec
 
 from dsql_outbox.outbox.database.exchange import NumberedQuery, Row, Statements
 from dsql_outbox.outbox.errors import TransactionMisused
+from dsql_outbox.outbox.unit_of_work.function_run import run_of
 from dsql_outbox.outbox.unit_of_work.primitives import Program
 
 FAIL_SECONDS: Final = 5.0
@@ -106,12 +107,18 @@ class CallerSession(ABC):
 
 
 def refuse_commit(
-    given: object, joining: Joining, session_of: Callable[[Any, Joining], CallerSession]
+    given: object,
+    error: BaseException,
+    joining: Joining,
+    session_of: Callable[[Any, Joining], CallerSession],
 ) -> Program[None]:
-    """Keep the caller's transaction from its COMMIT, after an error of the method that joined it.
+    """Keep a run or the caller's transaction from its COMMIT, after an error of a method in it.
 
     In a thread an interrupt may end this as well: then it is to be done again.
     """
+    if (run := run_of(given)) is not None:
+        run.note_refused(error, joining.method)
+        return
     with suppress(TypeError):  # it is no session at all, as the caller is told
         yield from session_of(given, joining).fail()
 

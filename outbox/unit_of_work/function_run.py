@@ -80,6 +80,7 @@ class FunctionRun:
         self._is_lost = False
         self.misuse: TransactionMisused | None = None
         """The last misuse of the transaction."""
+        self._refused: Exception | None = None
 
     def complete(
         self,
@@ -163,16 +164,11 @@ class FunctionRun:
     def lend(self, transaction: RunTransaction) -> Generator[Any]:
         """Yield what the function gets of the transaction. It ends with the block."""
         self._transaction = transaction
-        with transaction.lent(self) as handle:
+        with transaction.lent(self) as handle, _joined(self, [handle, *transaction.aliases]):
             try:
                 yield handle
             finally:
                 self.is_over = True
-
-    @property
-    def aliases(self) -> Sequence[object]:
-        """The objects of the caller that stand for the transaction, besides what is lent."""
-        return self._running.aliases
 
     @property
     def status(self) -> TransactionStatus:
@@ -203,6 +199,23 @@ class FunctionRun:
         self.forget_undone(before)
         self.failures.append(error)
         self._is_lost = self._running.is_lost
+
+    def note_refused(self, error: BaseException, method: str) -> None:
+        """Record the error of a method, such as ``append_to``, that could store nothing here.
+
+        It may be one that a savepoint undoes, or an interrupt. As outside of a run, nothing is
+        committed after it, even if the function swallows it.
+        """
+        if self._refused is not None:
+            return
+        if isinstance(error, Exception):
+            self._refused = error
+            return
+        self._refused = TransactionMisused(
+            f"the function given to {self._caller} has swallowed {type(error).__name__}, which "
+            f"ended {method}: nothing is stored; let it pass"
+        )
+        self._refused.__cause__ = error
 
     def forget_undone(self, status: int) -> None:
         """Forget the recorded errors if the transaction is healthy.
@@ -239,7 +252,7 @@ class FunctionRun:
         if self.misuse is not None and self._is_of_misuse(raised):
             return Verdict(self.misuse, self.misuse, is_functions=True)
         if raised is None and status is TransactionStatus.INTRANS:
-            return None
+            return self._judge_refused()
         if raised is not None and not self._is_ours(raised, status):
             return Verdict(raised, raised, is_functions=True)
         first = self.failures[0]
@@ -249,6 +262,12 @@ class FunctionRun:
             f"the transaction failed here, and the function given to {self._caller} continued"
         )
         return Verdict(first, first, is_functions=False)
+
+    def _judge_refused(self) -> Verdict | None:
+        error = self._refused
+        if error is None:
+            return None
+        return Verdict(error, error, is_functions=sqlstate_of(error) is None)
 
     @property
     def _running(self) -> RunTransaction:
@@ -294,6 +313,44 @@ class FunctionRun:
     @staticmethod
     def _is_within(failure: Exception, error: Exception) -> bool:
         return any(each is failure for each in unwrap(error))
+
+
+_runs: Final[dict[int, tuple[FunctionRun, object]]] = {}
+"""The run whose function has a session or connection now, by the id of that object.
+
+An entry keeps its object, so no other one gets that id meanwhile.
+"""
+
+
+@contextmanager
+def _joined(run: FunctionRun, given: Sequence[object]) -> Generator[None]:
+    """Let `run_of` find a run by what its function has, during the block."""
+    entries = {id(each): (run, each) for each in map(_synchronous, given)}
+    _runs.update(entries)
+    try:
+        yield
+    finally:
+        for key in entries:
+            del _runs[key]
+
+
+def run_of(session: object) -> FunctionRun | None:
+    """Return the run whose function has this session or connection now.
+
+    So `append_to` and `remember` are the same verbs inside of a run and outside.
+    """
+    found = _runs.get(id(_synchronous(session))) if _runs else None
+    return None if found is None else found[0]
+
+
+def _synchronous(given: Any) -> object:
+    """Return the Session or Connection behind an asynchronous one, and others as they are.
+
+    Django's ``connection`` stands for that of each thread.
+    """
+    if hasattr(given, "in_atomic_block"):
+        return given.ensure_connection.__self__
+    return getattr(given, "sync_session", None) or getattr(given, "sync_connection", given)
 
 
 def require_eager(caller: str, value: object) -> None:

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from typing import Final
 from uuid import UUID, uuid4
 
+import msgspec
+
 from dsql_outbox.outbox.errors import DuplicateEvent, StaleVersion
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
@@ -17,6 +19,8 @@ from dsql_outbox.writer.statement.parameters import PreparedEvent
 APPEND: Final = Joining(
     "Writer", "append_to", "event", "stored", read_sql("statements", "append_failed")
 )
+
+TRANSACT: Final = msgspec.structs.replace(APPEND, method="transact")
 
 
 def receipt_in_transaction(

@@ -13,7 +13,7 @@ events too: a function that commits by a statement of its own may have stored a 
 
 import inspect
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from itertools import count
@@ -33,6 +33,7 @@ from dsql_outbox.outbox.errors import (
     StaleVersion,
     TransactionMisused,
 )
+from dsql_outbox.outbox.event.event import event_ids
 from dsql_outbox.outbox.event.event_parser import EventSource, ParsedEvent
 from dsql_outbox.outbox.failure import (
     RETRIED,
@@ -40,10 +41,9 @@ from dsql_outbox.outbox.failure import (
     FailureKind,
     driver_error,
     kind_of,
-    sqlstate_of,
 )
 from dsql_outbox.outbox.receipt import Receipt
-from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict
+from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, Verdict, run_of
 from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
 from dsql_outbox.outbox.unit_of_work.primitives import Program
 from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Sessions
@@ -324,6 +324,7 @@ class Run(FunctionRun, Generic[T]):
     def __init__(self, call: "Call[T]", number: int) -> None:
         super().__init__("transact")
         self.call = call
+        self.core = call.core
         self.number = number
         self.fence: UUID | None = None
         """The id of the event that the run appended first."""
@@ -341,7 +342,8 @@ class Run(FunctionRun, Generic[T]):
         """The ids of the events whose append succeeded."""
         self._suspect: tuple[UUID, Exception] | None = None
         self._stale: StaleVersion | None = None
-        self._refused: Exception | None = None
+        self.transaction: Any = None
+        """What its function gets, or would get on a connection of the writer."""
 
     def next_event_id(self) -> UUID:
         """Return the id of the next event that the function makes.
@@ -350,6 +352,10 @@ class Run(FunctionRun, Generic[T]):
         a task that the function has started, gets random ones: the next run may use the others.
         """
         return self.call.event_id(next(self._ordinals)) if self.is_inside else uuid4()
+
+    def event_ids(self) -> AbstractContextManager[None]:
+        """Let `Event.new` give the n-th event of each run of the call the same id."""
+        return event_ids(self.next_event_id)
 
     def prepare_append(
         self, source: EventSource, expected_version: int | None, status: int
@@ -368,14 +374,6 @@ class Run(FunctionRun, Generic[T]):
         call.fingerprints[event.id] = event.fingerprint
         self.events.append(event)
         return prepared
-
-    def note_refused(self, error: BaseException) -> None:
-        """Record the error of an append, also of one that a savepoint undoes, or an interrupt.
-
-        As outside of a run, nothing is committed after it, even if the function swallows it.
-        """
-        if self._refused is None:
-            self._refused = error if isinstance(error, Exception) else _interrupted(error)
 
     def is_first(self, event_id: UUID) -> bool:
         """Return whether the call would have stored this event before all others."""
@@ -454,8 +452,6 @@ class Run(FunctionRun, Generic[T]):
                 self.call.require_fence(self.fence)
             except OutcomeUnknown as unknown:
                 return Verdict(unknown, unknown, is_functions=True)
-            if (error := self._refused) is not None:
-                return Verdict(error, error, is_functions=sqlstate_of(error) is None)
         elif self._stale is not None and self._is_within(verdict.for_caller, self._stale):
             return verdict._replace(for_caller=self._stale)  # the function has swallowed it
         return verdict
@@ -466,15 +462,6 @@ def _appended_twice(event_id: UUID) -> TransactionMisused:
         f"the function given to transact appended event {event_id} twice: nothing is stored; "
         "give each event an id of its own"
     )
-
-
-def _interrupted(error: BaseException) -> TransactionMisused:
-    misuse = TransactionMisused(
-        f"the function given to transact has swallowed {type(error).__name__}, which ended an "
-        "append: nothing is stored; let it pass"
-    )
-    misuse.__cause__ = error
-    return misuse
 
 
 def _not_awaited(appends: int) -> TransactionMisused:
@@ -490,6 +477,12 @@ _open: ContextVar[tuple[ref[Call[Any]], ...]] = ContextVar("dsql_outbox_transact
 
 It holds them weakly: an interrupt may keep a call from taking itself out.
 """
+
+
+def transaction_of(core: Core, session: object) -> Any | None:
+    """Return the transaction of the run that this session belongs to, if it is of this writer."""
+    run = run_of(session)
+    return run.transaction if isinstance(run, Run) and run.core is core else None
 
 
 def require_outermost(core: Core, method: str) -> None:

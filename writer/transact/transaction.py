@@ -77,7 +77,7 @@ class Transaction:
             with self._one_at_a_time:
                 return self._append(event, expected_version)
         except BaseException as error:
-            self._run.note_refused(error)
+            self._run.note_refused(error, "append")
             raise
 
     def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:
@@ -146,7 +146,7 @@ class AsyncTransaction:
             async with self._one_at_a_time:
                 return await self._append(event, expected_version)
         except BaseException as error:
-            self._run.note_refused(error)
+            self._run.note_refused(error, "append")
             raise
         finally:
             self._run.unfinished -= 1

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from django.db.models import Model, signals
 
-from dsql_outbox.writer.transact.django_transaction import RunSession
+from dsql_outbox.outbox.sessions.django_transaction import RunSession
 
 _RUN: Final = "dsql_outbox_run"
 """The attribute of an instance's state with the id of the run that made it."""

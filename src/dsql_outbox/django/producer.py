@@ -12,17 +12,18 @@ from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import SettingsError, TransactionMisused
 from dsql_outbox.outbox.event.event_parser import EventSource
 from dsql_outbox.outbox.receipt import Receipt
+from dsql_outbox.outbox.sessions.caller_session import refuse_commit
+from dsql_outbox.outbox.sessions.django_transaction import RunSession
 from dsql_outbox.outbox.sessions.joinable import session_of
+from dsql_outbox.outbox.sessions.lent_sessions import DjangoSessions
 from dsql_outbox.outbox.unit_of_work.function_run import require_eager
 from dsql_outbox.outbox.unit_of_work.loops import do, perform
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey
 from dsql_outbox.writer.attempt.pending import OnDuplicate
 from dsql_outbox.writer.program.call_arguments import require_function
 from dsql_outbox.writer.settings import WriterSettings
+from dsql_outbox.writer.transact.append import APPEND, TRANSACT
 from dsql_outbox.writer.transact.call import require_sync
-from dsql_outbox.writer.transact.caller_sessions import DjangoSessions
-from dsql_outbox.writer.transact.django_transaction import RunSession
-from dsql_outbox.writer.transact.joined import refuse_commit
 from dsql_outbox.writer.writer import Writer
 
 from .databases import connection_of, database_url
@@ -76,7 +77,7 @@ def append(
         note_append(using, event, receipt)
     except BaseException as error:
         with suppress(ConnectionDoesNotExist):  # the alias is no database at all
-            perform(refuse_commit(connections[using], error, session_of), do)
+            perform(refuse_commit(connections[using], error, APPEND, session_of), do)
         raise
     return receipt
 
@@ -143,7 +144,7 @@ def transact(
 
     vendor_takes = own._core.database.takes_local_settings  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     outcome = own._transact_in(  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        DjangoSessions(connection, takes_local_settings=vendor_takes),
+        DjangoSessions(connection, TRANSACT, takes_local_settings=vendor_takes),
         run,
         entities=entities,
         on_duplicate=on_duplicate,

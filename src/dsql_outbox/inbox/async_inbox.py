@@ -55,10 +55,11 @@ class AsyncInbox:
         program = remember(connection, async_session_of, self._statements, message)
         try:
             return await perform_async(program, do_async)
-        except BaseException:
+        except BaseException as error:
+            refusal = refuse_commit(connection, error, REMEMBER, async_session_of)
             # Shielded: the scope of a cancelled call would cancel this as well.
             with move_on_after(FAIL_SECONDS, shield=True):
-                await perform_async(refuse_commit(connection, REMEMBER, async_session_of), do_async)
+                await perform_async(refusal, do_async)
             raise
 
     def prune(self, older_than: timedelta, *, rate: float | None = None) -> "PruneRun":

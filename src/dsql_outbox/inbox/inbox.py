@@ -99,11 +99,11 @@ class Inbox:
         """
         try:
             return perform(remember(connection, session_of, self._statements, message), do)
-        except BaseException:
+        except BaseException as error:
             try:
-                perform(refuse_commit(connection, REMEMBER, session_of), do)
+                perform(refuse_commit(connection, error, REMEMBER, session_of), do)
             except BaseException:  # an interrupt, while an error is told
-                perform(refuse_commit(connection, REMEMBER, session_of), do)
+                perform(refuse_commit(connection, error, REMEMBER, session_of), do)
                 raise
             raise
 

@@ -44,7 +44,7 @@ def test_after_an_interrupt_at_any_point_the_next_call_has_its_turn(
 
 @pytest.mark.parametrize(
     "modules",
-    [("caller_sessions", "loops"), pytest.param((), marks=pytest.mark.slow)],
+    [("lent_sessions", "loops"), pytest.param((), marks=pytest.mark.slow)],
     ids=["what lends it", "all modules"],
 )
 def test_an_interrupt_at_any_point_of_a_call_loses_no_connection_of_the_callers_pool(
@@ -58,9 +58,12 @@ def test_an_interrupt_at_any_point_of_a_call_loses_no_connection_of_the_callers_
 @pytest.mark.parametrize(
     ("kind", "modules"),
     [
-        ("connection", ("writer", "joined", "joinable", "programs")),
-        ("engine", ("writer", "joined", "transaction", "programs")),
-        ("connection -1", ("writer", "joined", "joinable", "programs", "caller_session")),
+        ("connection", ("writer", "call", "function_run", "joinable", "programs")),
+        ("engine", ("writer", "call", "function_run", "transaction", "programs")),
+        (
+            "connection -1",
+            ("writer", "call", "function_run", "joinable", "programs", "caller_session"),
+        ),
         *[
             pytest.param(kind, (), marks=pytest.mark.slow)
             for kind in ("connection", "session", "transact", "pool", "engine", "session -1")

@@ -28,20 +28,16 @@ from dsql_outbox.outbox.failure import (
     sqlstate_of,
 )
 from dsql_outbox.outbox.interrupt import is_interrupt
-from dsql_outbox.outbox.sessions.driver_sessions import role_of
-from dsql_outbox.outbox.sessions.sqlalchemy_session import (
-    connection_to_join,
-    fail_connections,
-    run_statements,
-)
 from dsql_outbox.outbox.unit_of_work.commit import GuardFailed, Guards
 from dsql_outbox.outbox.unit_of_work.function_run import RunFailed
 from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
 from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Watcher
 
-from .append import APPEND
+from .caller_session import Joining
 from .deadline_watch import DeadlineWatch
+from .driver_sessions import role_of
+from .sqlalchemy_session import connection_to_join, fail_connections, run_statements
 
 T = TypeVar("T")
 
@@ -59,11 +55,11 @@ _REFUSALS: Final = {"InvalidRequestError", "PendingRollbackError", "ResourceClos
 
 _COMMITTED: Final = (
     "has committed its session",
-    "leave out the commit, transact commits at its end",
+    "leave out the commit, {0.method} commits at its end",
 )
 _ENDED: Final = (
     "has ended the transaction itself: what it sends after that is not stored",
-    "let transact begin, commit and roll back",
+    "let {0.method} begin, commit and roll back",
 )
 _ANOTHER: Final = (
     "has sent a statement of its session to another connection",
@@ -93,8 +89,11 @@ _running: "dict[Any, SessionTransaction]" = {}
 class SessionTransaction(RunTransaction):
     """In a Session or AsyncSession. Its methods run in SQLAlchemy's greenlet for the latter."""
 
-    def __init__(self, session: Any, *, takes_local_settings: bool, deadline: float | None) -> None:
+    def __init__(
+        self, session: Any, joining: Joining, *, takes_local_settings: bool, deadline: float | None
+    ) -> None:
         self._session = session
+        self._joining = joining
         self._run_sync: Callable[[Callable[[Any], Any]], Any]
         self._run_sync = getattr(session, "run_sync", None) or (lambda act: act(session))
         self._takes_local_settings = takes_local_settings
@@ -188,11 +187,12 @@ class SessionTransaction(RunTransaction):
 
         if session.twophase:  # whose commit would pass the guards
             raise TypeError(
-                "transact commits in one phase: give it a sessionmaker without twophase"
+                f"{self._joining.method} commits in one phase: give it a sessionmaker without "
+                "twophase"
             )
         if not session.in_transaction():
             session.begin()
-        self._connection = connection = connection_to_join(APPEND, session)
+        self._connection = connection = connection_to_join(self._joining, session)
         self._root = connection.get_transaction()
         lent = connection.connection
         self._driver = lent.driver_connection
@@ -232,7 +232,7 @@ class SessionTransaction(RunTransaction):
             if is_interrupt(error) or not (self._is_committed or self._commit_error):
                 raise
             if self._is_committed:
-                _tell_hook(error)
+                self._tell_hook(error)
         if self._is_committed:
             return
         if self._commit_error is None:
@@ -268,16 +268,16 @@ class SessionTransaction(RunTransaction):
                 _invalidate(self._connection)
         finally:
             try:
-                _at_the_end(session.rollback)
+                self._at_the_end(session.rollback)
             finally:
-                _at_the_end(session.close)
+                self._at_the_end(session.close)
                 _running.pop(self._connection, None)
                 self._watch.end()
 
     def _roll_back(self, session: Any) -> None:
         if self._found_status()[0] in _UNUSABLE or self._watch.has_ended_it:
             _invalidate(self._connection)
-        _at_the_end(session.rollback)
+        self._at_the_end(session.rollback)
 
     def _found_status(self) -> tuple[TransactionStatus, bool]:
         """Return the status, and whether it says that the transaction has not failed."""
@@ -330,16 +330,33 @@ class SessionTransaction(RunTransaction):
 
     def _refuse_another(self, _session: Any, _transaction: object, connection: Any) -> None:
         if self._run is not None and connection is not self._connection:
-            fail_connections(APPEND, [self._connection, connection])
+            fail_connections(self._joining, [self._connection, connection])
             self._refuse(_ANOTHER)
 
     def _refuse_changed(self, session: Any, instance: object) -> None:
         if session.is_modified(instance):
             self._refuse(_CHANGED_OUTSIDE)
 
+    def _at_the_end(self, end: Callable[[], object]) -> None:
+        """End a session. An error of its hooks must not look like the outcome of the call."""
+        try:
+            end()
+        except Exception as error:
+            if is_interrupt(error):
+                raise
+            self._tell_hook(error)
+
+    def _tell_hook(self, error: Exception) -> None:
+        logger.warning(
+            "A hook of the session raised %s at the end of %s, whose outcome stays as it is",
+            type(error).__name__,
+            self._joining.method,
+        )
+
     def _refuse(self, misuse: tuple[str, str]) -> NoReturn:
         assert self._run is not None  # noqa: S101 - the function runs
-        raise self._run.record_misuse(*misuse)
+        what, remedy = misuse
+        raise self._run.record_misuse(what, remedy.format(self._joining))
 
 
 @lru_cache(maxsize=64)
@@ -387,20 +404,3 @@ def shielded(ending: Any) -> Any:
 def _invalidate(connection: Any) -> None:
     if not (connection.closed or connection.invalidated):
         connection.invalidate()
-
-
-def _at_the_end(end: Callable[[], object]) -> None:
-    """End a session. An error of its hooks must not look like the outcome of the call."""
-    try:
-        end()
-    except Exception as error:
-        if is_interrupt(error):
-            raise
-        _tell_hook(error)
-
-
-def _tell_hook(error: Exception) -> None:
-    logger.warning(
-        "A hook of the session raised %s at the end of transact, whose outcome stays as it is",
-        type(error).__name__,
-    )

@@ -1,13 +1,13 @@
-"""The sessions of a caller of `transact`: of SQLAlchemy's engine, psycopg's pool, or Django.
+"""The sessions of a caller that a method lends to a function: of an engine, a pool, or Django.
 
-None of these packages is imported before the caller gives one of its objects.
+None of SQLAlchemy, psycopg_pool and Django is imported before the caller gives one of its objects.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from psycopg.pq import TransactionStatus
 
@@ -18,24 +18,47 @@ from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
 from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
 from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Sessions
 
+from .caller_session import Joining
 from .django_transaction import DjangoTransaction
 from .session_transaction import SessionTransaction, ends_connection, shielded
 
 T = TypeVar("T")
+S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
+
+
+class Pool(Protocol[S_co]):
+    """A pool of psycopg."""
+
+    def getconn(self, timeout: float | None = None) -> S_co:
+        """Lend a connection. An AsyncConnectionPool lends it once it is awaited."""
+        ...
+
+
+SessionSource = Callable[[], S] | Pool[S]
+"""A sessionmaker, or a pool for threads."""
+
+AsyncSessionSource = Callable[[], S] | Pool[Coroutine[Any, Any, S]]
+"""An async_sessionmaker, or a pool for tasks."""
 
 _DRIVERS: Final = ("psycopg", "asyncpg", "psycopg2")
 
 _TAKES: Final = {
-    False: ("transact of Writer takes a sessionmaker or a ConnectionPool", "sessionmaker(engine)"),
+    False: (
+        "{0.method} of {0.owner} takes a sessionmaker or a ConnectionPool",
+        "sessionmaker(engine)",
+    ),
     True: (
-        "transact of AsyncWriter takes an async_sessionmaker or an AsyncConnectionPool",
+        "{0.method} of Async{0.owner} takes an async_sessionmaker or an AsyncConnectionPool",
         "async_sessionmaker(engine)",
     ),
 }
 
 
-def sessions_of(given: Any, *, is_async: bool, takes_local_settings: bool) -> Sessions:
-    """Return the sessions of a sessionmaker or a pool, of the kind of the writer.
+def sessions_of(
+    given: Any, joining: Joining, *, is_async: bool, takes_local_settings: bool
+) -> Sessions:
+    """Return the sessions of a sessionmaker or a pool, of the kind of a method's owner.
 
     Raises `TypeError` for any other object, for another driver than psycopg, asyncpg and
     psycopg2, and for a sessionmaker of several engines or none.
@@ -43,17 +66,15 @@ def sessions_of(given: Any, *, is_async: bool, takes_local_settings: bool) -> Se
     modules = {kind.__module__.partition(".")[0] for kind in type(given).__mro__}
     found: Sessions | None = None
     if "sqlalchemy" in modules:
-        found = _sessions_of_engine(
-            given, is_async=is_async, takes_local_settings=takes_local_settings
+        found = _of_engine(
+            given, joining, is_async=is_async, takes_local_settings=takes_local_settings
         )
     elif "psycopg_pool" in modules:
-        found = _sessions_of_pool(
-            given, is_async=is_async, takes_local_settings=takes_local_settings
-        )
-    if found is None:
-        takes, instead = _TAKES[is_async]
-        raise wrong_type(takes, given, instead)
-    return found
+        found = _of_pool(given, is_async=is_async, takes_local_settings=takes_local_settings)
+    if found is not None:
+        return found
+    takes, instead = _TAKES[is_async]
+    raise wrong_type(takes.format(joining), given, instead)
 
 
 class SessionPerRun(Sessions):
@@ -86,28 +107,38 @@ class SessionPerRun(Sessions):
 class EngineSessions(SessionPerRun):
     """New sessions of a sessionmaker, on connections of its engine."""
 
-    def __init__(self, make: Callable[..., Any], *, takes_local_settings: bool) -> None:
+    def __init__(
+        self, make: Callable[..., Any], joining: Joining, *, takes_local_settings: bool
+    ) -> None:
         self._make = make
+        self._joining = joining
         self._takes_local_settings = takes_local_settings
 
     def _new_transaction(self, deadline: float | None) -> SessionTransaction:
         # Closed for ever at its end: it would begin another transaction for a late statement.
         session = self._make(close_resets_only=False)
         return SessionTransaction(
-            session, takes_local_settings=self._takes_local_settings, deadline=deadline
+            session,
+            self._joining,
+            takes_local_settings=self._takes_local_settings,
+            deadline=deadline,
         )
 
 
 class DjangoSessions(SessionPerRun):
     """Django's connection of an alias and thread, once for each run."""
 
-    def __init__(self, connection: Any, *, takes_local_settings: bool) -> None:
+    def __init__(self, connection: Any, joining: Joining, *, takes_local_settings: bool) -> None:
         self._connection = connection
+        self._joining = joining
         self._takes_local_settings = takes_local_settings
 
     def _new_transaction(self, deadline: float | None) -> DjangoTransaction:
         return DjangoTransaction(
-            self._connection, takes_local_settings=self._takes_local_settings, deadline=deadline
+            self._connection,
+            self._joining,
+            takes_local_settings=self._takes_local_settings,
+            deadline=deadline,
         )
 
 
@@ -172,8 +203,8 @@ def _leave(taken: Sequence[Any], ours: Any, error: BaseException | None) -> None
         taken[0].pgconn.finish()
 
 
-def _sessions_of_engine(
-    given: Any, *, is_async: bool, takes_local_settings: bool
+def _of_engine(
+    given: Any, joining: Joining, *, is_async: bool, takes_local_settings: bool
 ) -> Sessions | None:
     from sqlalchemy import Engine  # noqa: PLC0415 - the caller has imported it
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker  # noqa: PLC0415 - as above
@@ -184,24 +215,23 @@ def _sessions_of_engine(
         return None
     bind = given.kw.get("bind")
     engine = bind.sync_engine if isinstance(bind, AsyncEngine) else bind
-    name = "async_sessionmaker" if is_async else "sessionmaker"
     if not isinstance(engine, Engine) or given.kw.get("binds"):
-        raise TypeError(f"transact takes the {name} of one engine: {name}(engine), without binds")
+        name = kind.__name__
+        raise TypeError(
+            f"{joining.method} takes the {name} of one engine: {name}(engine), without binds"
+        )
     if engine.dialect.driver not in _DRIVERS:
         raise TypeError(
-            f"transact takes an engine on psycopg, asyncpg or psycopg2, not on "
+            f"{joining.method} takes an engine on psycopg, asyncpg or psycopg2, not on "
             f'{engine.dialect.driver}: create_engine("postgresql+psycopg://..")'
         )
-    return EngineSessions(given, takes_local_settings=takes_local_settings)
+    return EngineSessions(given, joining, takes_local_settings=takes_local_settings)
 
 
-def _sessions_of_pool(given: Any, *, is_async: bool, takes_local_settings: bool) -> Sessions | None:
+def _of_pool(given: Any, *, is_async: bool, takes_local_settings: bool) -> Sessions | None:
     from psycopg_pool import AsyncConnectionPool, ConnectionPool  # noqa: PLC0415 - as above
 
     if not isinstance(given, AsyncConnectionPool if is_async else ConnectionPool):
         return None
-    return PoolSessions(
-        given,
-        AsyncConnection if is_async else Connection,
-        takes_local_settings=takes_local_settings,
-    )
+    kind = AsyncConnection if is_async else Connection
+    return PoolSessions(given, kind, takes_local_settings=takes_local_settings)

@@ -18,16 +18,16 @@ from dsql_outbox.outbox.database.exchange import Row, Statements, commands
 from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.outbox.failure import driver_error
 from dsql_outbox.outbox.interrupt import is_interrupt
-from dsql_outbox.outbox.sessions.django_session import DjangoSession
-from dsql_outbox.outbox.sessions.driver_sessions import role_of
-from dsql_outbox.outbox.sessions.joinable import session_of
 from dsql_outbox.outbox.unit_of_work.commit import Guards, begin, commit, roll_back
 from dsql_outbox.outbox.unit_of_work.gate import Gate
 from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
 from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Watcher
 
-from .append import APPEND
+from .caller_session import Joining
 from .deadline_watch import DeadlineWatch
+from .django_session import DjangoSession
+from .driver_sessions import role_of
+from .joinable import session_of
 from .session_transaction import TOO_LATE, ends_connection
 
 _MARKED: Final = (
@@ -40,7 +40,7 @@ class RunSession(DjangoSession):
     """Django's connection during a run, which tells the run about errors."""
 
     def __init__(self, transaction: "DjangoTransaction", given: Any, run: Watcher) -> None:
-        super().__init__(given, APPEND, session_of)
+        super().__init__(given, transaction.joining, session_of)
         self._transaction = transaction
         self._run = run
         self.run_id = transaction.run_id
@@ -67,9 +67,15 @@ class DjangoTransaction(RunTransaction):
     """In Django's connection of one alias and thread. Its driver is psycopg 3."""
 
     def __init__(
-        self, connection: Any, *, takes_local_settings: bool, deadline: float | None
+        self,
+        connection: Any,
+        joining: Joining,
+        *,
+        takes_local_settings: bool,
+        deadline: float | None,
     ) -> None:
         self._django = connection
+        self.joining = joining
         self._takes_local_settings = takes_local_settings
         self._deadline = deadline
         self._watch = DeadlineWatch(deadline)
@@ -161,7 +167,7 @@ class DjangoTransaction(RunTransaction):
         driver = self._driver = self._django.connection
         if not isinstance(driver, psycopg.Connection):
             raise TransactionMisused(
-                "transact needs psycopg 3 in Django, and this connection is of "
+                f"{self.joining.method} needs psycopg 3 in Django, and this connection is of "
                 f"{type(driver).__module__}: use an engine that takes it"
             )
         self._ours = Connection.over(driver)
