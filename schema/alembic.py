@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA, Database
 from dsql_outbox.outbox.errors import OutboxError, SettingsError
-from dsql_outbox.outbox.settings import DEFAULT_SHARDS
 
 from .commands import drop_command
 from .migrator import apply, remove, script
+from .tables import TableSet
 
 _LIBPQ: Final = ("psycopg", "psycopg2")
 """The drivers whose URL has parameters of libpq."""
@@ -24,22 +24,28 @@ _OF_ASYNCPG: Final = {"ssl": "sslmode", "host": "host", "port": "port"}
 
 
 def upgrade_outbox(
-    op: Any, *, url: str | None = None, schema: str = DEFAULT_SCHEMA, shards: int | None = None
+    op: Any,
+    *,
+    url: str | None = None,
+    schema: str = DEFAULT_SCHEMA,
+    shards: int | None = None,
+    tables: TableSet = "all",
 ) -> None:
     """Bring the tables of `schema` to the version of the library that is installed.
 
     `op` is ``alembic.op``. The address is that of Alembic's connection, with its user and password,
-    or `url`, as for `Database`. `shards` is as for `apply`. What exists is left alone, so the
-    revision of a later release is the same call. ``upgrade --sql`` prints the statements.
+    or `url`, as for `Database`. `shards` and `tables` are as for `apply`. What exists is left
+    alone, so the revision of a later release is the same call. ``upgrade --sql`` prints the
+    statements.
 
     Raises the errors of `apply`, and `SettingsError` if Alembic's engine has an address that
     `Database` cannot take.
     """
 
     def work() -> None:
-        apply(_database(op, url, schema), shards=shards)
+        apply(_database(op, url, schema), shards=shards, tables=tables)
 
-    statements = script(schema, shards or DEFAULT_SHARDS)
+    statements = script(schema, shards, tables)
     _outside_of_the_transaction(op, work, offline=statements)
 
 

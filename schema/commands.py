@@ -6,9 +6,10 @@ from shlex import quote
 from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA
 
 
-def apply_command(schema: str, shards: int | None = None) -> str:
-    """Create what is missing, and shards up to the number `shards`."""
-    return f"dsql-outbox schema apply{_option(schema)}" + (f" --shards {shards}" if shards else "")
+def apply_command(schema: str, shards: int | None = None, *, inbox: bool = False) -> str:
+    """Create what is missing, and shards up to the number `shards`; with `inbox`, its tables."""
+    only, number = " --inbox" if inbox else "", f" --shards {shards}" if shards else ""
+    return f"dsql-outbox schema apply{only}{_option(schema)}{number}"
 
 
 def drop_command(schema: str) -> str:

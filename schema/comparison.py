@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.outbox.errors import SettingsError
 
 from .commands import apply_command
 from .drift import Drift
@@ -13,22 +14,42 @@ from .named_statements import execute, statement
 from .ownership import owner_drifts
 from .right_drifts import right_drifts
 from .roles import Roles
-from .tables import Relation, Shape, expected_shape, migrations, read_shape
+from .tables import (
+    Relation,
+    Shape,
+    TableSet,
+    expected_shape,
+    has_inbox_alone,
+    migrations,
+    read_shape,
+)
 
 
-def check(database: Database, roles: Roles | None = None) -> list[Drift]:
+def check(
+    database: Database, roles: Roles | None = None, *, tables: TableSet = "all"
+) -> list[Drift]:
     """Return all differences and change nothing. Without any but notes, this version runs here.
+
+    With ``tables="inbox"`` only the tables of the inbox must be there, and only the role of the
+    consumer may be named, since the others need more.
 
     Reads the catalog, the recorded migrations, the leases, one outbox row per
     shard, and the rights of the named `roles`. Tables that are not of the outbox are
-    ignored. Raises the driver's errors.
+    ignored. Raises `SettingsError` for such a role, and the driver's errors.
     """
+    roles = roles or Roles()
+    others = [duty for duty, _ in roles.assignments() if duty != "consumer"]
+    if tables == "inbox" and others:
+        raise SettingsError(
+            f"a {others[0]} needs more tables than those of the inbox: "
+            "name the consumer alone, or check all tables"
+        )
     with database.connect() as connection:
-        return list(_drifts(connection, database.schema, roles or Roles()))
+        return list(_drifts(connection, database.schema, roles, tables))
 
 
-def _drifts(connection: Connection, schema: str, roles: Roles) -> Iterator[Drift]:
-    run = f"run {apply_command(schema)}"
+def _drifts(connection: Connection, schema: str, roles: Roles, tables: TableSet) -> Iterator[Drift]:
+    run = f"run {apply_command(schema, inbox=tables == 'inbox')}"
     shape = read_shape(connection, schema)
     if shape is None:
         yield Drift("missing", "schema", schema, f"schema {schema} is missing: {run}")
@@ -41,26 +62,32 @@ def _drifts(connection: Connection, schema: str, roles: Roles) -> Iterator[Drift
     if older := older_text(schema, recorded):
         yield Drift("different", "schema", schema, older)
         return
-    for wanted in expected_shape().values():
-        yield from _relation_drifts(schema, wanted, shape.get(wanted.name))
-    yield from _migration_drifts(schema, shape, recorded)
-    if "outbox_leases" in shape:
+    if tables == "all" and has_inbox_alone(shape, [each.name for each in recorded.values()]):
+        text = f"schema {schema} has the tables of the inbox alone: {run} for the others"
+        yield Drift("missing", "schema", schema, text)
+        tables = "inbox"
+    for wanted in expected_shape(tables).values():
+        yield from _relation_drifts(schema, wanted, shape.get(wanted.name), run)
+    yield from _migration_drifts(schema, shape, recorded, tables, run)
+    if tables == "all" and "outbox_leases" in shape:
         yield from _shard_drifts(connection, schema, shape)
     yield from right_drifts(connection, schema, shape, roles)
 
 
-def _relation_drifts(schema: str, wanted: Relation, found: Relation | None) -> Iterator[Drift]:
+def _relation_drifts(
+    schema: str, wanted: Relation, found: Relation | None, run: str
+) -> Iterator[Drift]:
     name = f"{schema}.{wanted.name}"
     if found is None:
-        text = f"{wanted.kind} {name} is missing: run {apply_command(schema)}"
+        text = f"{wanted.kind} {name} is missing: {run}"
         yield Drift("missing", wanted.kind, wanted.name, text)
         return
     if found.view != wanted.view:
         text = f"{name} is a {found.kind}, must be a {wanted.kind}: rename it"
-        text = f"{text}, then run {apply_command(schema)}"
+        text = f"{text}, then {run}"
         yield Drift("different", wanted.kind, wanted.name, text)
         return
-    yield from _column_drifts(schema, wanted, found)
+    yield from _column_drifts(schema, wanted, found, run)
     if found.key != wanted.key:
         text = (
             f"the primary key of {name} is ({', '.join(found.key)}), "
@@ -69,11 +96,9 @@ def _relation_drifts(schema: str, wanted: Relation, found: Relation | None) -> I
         yield Drift("different", "key", wanted.name, text)
 
 
-def _column_drifts(schema: str, wanted: Relation, found: Relation) -> Iterator[Drift]:
+def _column_drifts(schema: str, wanted: Relation, found: Relation, run: str) -> Iterator[Drift]:
     there = {column.name: column for column in found.columns}
-    remedy = (
-        f"drop the view, then run {apply_command(schema)}" if wanted.view else "alter the table"
-    )
+    remedy = f"drop the view, then {run}" if wanted.view else "alter the table"
     for column in wanted.columns:
         name = f"{wanted.name}.{column.name}"
         present = there.pop(column.name, None)
@@ -94,15 +119,15 @@ def _column_drifts(schema: str, wanted: Relation, found: Relation) -> Iterator[D
 
 
 def _migration_drifts(
-    schema: str, shape: Shape, recorded: Mapping[int, Recorded]
+    schema: str, shape: Shape, recorded: Mapping[int, Recorded], tables: TableSet, run: str
 ) -> Iterator[Drift]:
-    known = {migration.version: migration for migration in migrations()}
-    for version, migration in known.items():
-        if version not in recorded and migration.name in shape:  # else the relation is reported
-            text = f"migration {migration.label} of schema {schema} is not recorded"
-            text = f"{text}: run {apply_command(schema)}"
+    for migration in migrations(tables):
+        # Else the relation is reported.
+        if migration.version not in recorded and migration.name in shape:
+            text = f"migration {migration.label} of schema {schema} is not recorded: {run}"
             yield Drift("missing", "migration", migration.label, text)
-    for version in recorded.keys() - known.keys():
+    known = {migration.version for migration in migrations()}
+    for version in recorded.keys() - known:
         label = recorded[version].label
         text = (
             f"migration {label} of schema {schema} comes from a newer version of dsql-outbox; this "

@@ -7,7 +7,7 @@ a statement after a conflict.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 from psycopg import sql
@@ -21,10 +21,7 @@ from .commands import apply_command, drop_command
 from .named_statements import compose, execute, statement
 from .operation import operation
 from .ownership import refuse_others
-from .tables import Shape, expected_shape, migrations, read_shape
-
-RECORDS: Final = "schema_migrations"
-"""The table of the applied migrations, which the first one makes."""
+from .tables import RECORDS, Shape, TableSet, expected_shape, migrations, read_shape
 
 _KEPT: Final = {"business_events": "events_first", "inbox": "inbox_first"}
 """The tables that `keep_events` looks at, with the statement that finds a row."""
@@ -37,7 +34,7 @@ class Applied(msgspec.Struct, frozen=True):
     """The result of `apply`.
 
     `applied` are the labels of the migrations of this run, such as ``0004 outbox``.
-    `migrations` and `shards` are the numbers after the run.
+    `migrations` and `shards` are the numbers after the run; the inbox has no shards.
     """
 
     schema: str
@@ -59,10 +56,11 @@ class Recorded(msgspec.Struct, frozen=True):
         return f"{self.version:04} {self.name}"
 
 
-def apply(
+def apply(  # noqa: PLR0913 - all of them options
     database: Database,
     *,
     shards: int | None = None,
+    tables: TableSet = "all",
     reason: str = "",
     user: str | None = None,
     told: Callable[[str], None] = lambda _: None,
@@ -72,16 +70,17 @@ def apply(
     `apply` may run any number of times, in several processes at once, and after a crash.
     Every statement is its own transaction, as DSQL demands.
 
+    With ``tables="inbox"`` only those of the inbox are created. A later call creates the others.
+
     The number of `shards` can only grow. None keeps it, or creates `DEFAULT_SHARDS` in a new
     schema. `told` gets the label of each migration when it begins. More shards for tables in use
     are recorded as an operation, with `reason` and `user`; the default is that of the process.
 
-    Raises `SettingsError` if `shards` is below the present number or out of range,
+    Raises `SettingsError` if `shards` is below the present number, out of range or for the inbox,
     `SchemaError` if the tables are older than version 1 or belong to another role, and the
     driver's errors.
     """
-    if shards is not None:
-        require_shards(shards)
+    require_shards(shards, tables)
     schema = database.schema
     with database.connect() as connection:
         shape = read_shape(connection, schema)
@@ -90,12 +89,13 @@ def apply(
         recorded = read_recorded(connection, schema, shape or {})
         if older := older_text(schema, recorded):
             raise SchemaError(older)
-        _wanted_shards(connection, schema, shape or {}, shards)
+        if tables == "all":
+            _wanted_shards(connection, schema, shape or {}, shards)
         if shape is None:
             execute(connection, statement("schema_create", schema))
         todo = [
             each
-            for each in migrations()
+            for each in migrations(tables)
             if each.version not in recorded or each.name not in (shape or {})
         ]
         for migration in todo:
@@ -107,35 +107,29 @@ def apply(
             execute(connection, migration.record(schema))
         if todo:
             refuse_others(connection, schema)
-        # Counted again: another migrator may have added shards meanwhile.
-        count, highest, leases = _wanted_shards(connection, schema, expected_shape(), shards)
-        if 0 < highest < count:
-            grown = operation("schema apply", reason=reason, user=user, of=f"{count} shards")
-            execute(connection, statement("operation_record", schema), grown)
-        if leases < count:
-            default, add = _shard_steps(schema, count)
-            execute(connection, default)
-            while execute(connection, add).rowcount:
-                pass
-    return Applied(schema, tuple(each.label for each in todo), len(migrations()), count)
+        count = 0
+        if tables == "all":
+            count = _add_shards(connection, schema, shards, reason=reason, user=user)
+    return Applied(schema, tuple(each.label for each in todo), len(migrations(tables)), count)
 
 
-def ddl(schema: str, shards: int = DEFAULT_SHARDS) -> str:
+def ddl(schema: str, shards: int | None = None, tables: TableSet = "all") -> str:
     """All statements that `apply` runs on an empty database, as a script.
 
     Run the script statement by statement: DSQL takes one DDL statement per
-    transaction. Raises `SettingsError` if `shards` is out of range.
+    transaction. Raises `SettingsError` if `shards` is out of range, or for the inbox.
     """
-    return "\n".join(f"{step};\n" for step in script(schema, shards))
+    return "\n".join(f"{step};\n" for step in script(schema, shards, tables))
 
 
-def script(schema: str, shards: int = DEFAULT_SHARDS) -> list[str]:
+def script(schema: str, shards: int | None = None, tables: TableSet = "all") -> list[str]:
     """The statements of `ddl`, one by one. Each may run again. Raises as `ddl`."""
-    require_shards(shards)
+    require_shards(shards, tables)
     steps = [statement("schema_create", schema)]
-    for migration in migrations():
+    for migration in migrations(tables):
         steps += [migration.ddl(schema), migration.record(schema)]
-    steps += _shard_steps(schema, shards)
+    if tables == "all":
+        steps += _shard_steps(schema, shards or DEFAULT_SHARDS)
     return [step.decode().strip() for step in steps]
 
 
@@ -196,11 +190,16 @@ def older_text(schema: str, recorded: Mapping[int, Recorded]) -> str | None:
     )
 
 
-def require_shards(shards: int) -> int:
-    """Return the number. Raises `SettingsError` unless it is from 1 to `MAX_SHARDS`."""
+def require_shards(shards: int | None, tables: TableSet = "all") -> None:
+    """Raise `SettingsError` for a number out of range, or that the tables cannot have."""
+    if tables not in get_args(TableSet):
+        raise SettingsError(f'tables must be "all" or "inbox", got {tables!r}')
+    if shards is None:
+        return
+    if tables == "inbox":
+        raise SettingsError("the tables of the inbox have no shards: leave the number out")
     if not 1 <= shards <= MAX_SHARDS:
         raise SettingsError(f"shards must be from 1 to {MAX_SHARDS}, got {shards}")
-    return shards
 
 
 def _wanted_shards(
@@ -211,13 +210,30 @@ def _wanted_shards(
     if {"outbox_leases", "outbox_targets"} <= shape.keys():
         query = statement("shards_present", schema, most=MAX_SHARDS)
         highest, leases = execute(connection, query).fetchall()[0]
-    wanted = require_shards(shards or highest or DEFAULT_SHARDS)
+    wanted = shards or highest or DEFAULT_SHARDS
     if wanted < highest:
         raise SettingsError(
             f"schema {schema} has {highest} shards and cannot go down to {wanted}: "
             "entities keep the shard of their first event"
         )
     return wanted, highest, leases
+
+
+def _add_shards(
+    connection: Connection, schema: str, shards: int | None, *, reason: str, user: str | None
+) -> int:
+    """Add the default target and what shards are missing. Return their number."""
+    # Counted again: another migrator may have added shards meanwhile.
+    count, highest, leases = _wanted_shards(connection, schema, expected_shape(), shards)
+    if 0 < highest < count:
+        grown = operation("schema apply", reason=reason, user=user, of=f"{count} shards")
+        execute(connection, statement("operation_record", schema), grown)
+    if leases < count:
+        default, add = _shard_steps(schema, count)
+        execute(connection, default)
+        while execute(connection, add).rowcount:
+            pass
+    return count
 
 
 def _shard_steps(schema: str, shards: int) -> list[bytes]:

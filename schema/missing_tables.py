@@ -1,4 +1,4 @@
-"""What a schema without some of its tables means: it is gone, older, or somebody has dropped them.
+"""What a schema without some of its tables means: gone, older, dropped, or made for an inbox.
 
 `schema apply` creates them in each case, but it brings no message back. So the texts say which.
 """
@@ -13,7 +13,7 @@ from dsql_outbox.outbox.database.database import Database
 
 from .commands import apply_command
 from .migrator import read_recorded
-from .tables import Shape, expected_shape, migrations, read_shape
+from .tables import Shape, expected_shape, has_inbox_alone, migrations, read_shape
 
 _NAMED: Final = 3
 
@@ -23,6 +23,8 @@ class MissingTables(NamedTuple):
 
     text: str
     remedy: str
+    inbox_alone: bool = False
+    """Nothing is lost or older: the inbox's tables are there, and no others were made."""
 
     def __str__(self) -> str:
         """Both, as the text of an error."""
@@ -57,6 +59,12 @@ def describe(
             what,
             "if messages were relayed here before, it was dropped or this is another database: "
             f"check the URL, and restore. {apply} makes it new and empty",
+        )
+    if has_inbox_alone(present or (), recorded):
+        return MissingTables(
+            f"schema {schema} has the tables of the inbox alone, for a service that only consumes",
+            f"{apply} adds the others and keeps what is there",
+            inbox_alone=True,
         )
     dropped = [name for name in missing if name in recorded]
     if dropped:

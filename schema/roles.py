@@ -81,16 +81,20 @@ def grants(duty: Duty) -> tuple[Grant, ...]:
 
 def lacking_rights(
     connection: Connection, schema: str, role: str
-) -> dict[Duty, list[tuple[str, str | None]]] | None:
+) -> dict[Duty, list[tuple[str, str | None]]]:
     """The rights that `role` lacks for each duty, as pairs of right and table.
 
-    The table is None for a right on the schema. Returns None if a table is missing,
+    The table is None for a right on the schema. A duty of which a table is missing is left out,
     because its rights cannot be known then. Raises the driver's errors.
     """
     shape = read_shape(connection, schema)
-    tables = {grant.name for duty in DUTIES for grant in grants(duty)} - {None}
-    if shape is None or not all(name in shape for name in tables):
-        return None
+    known: list[Duty] = [
+        duty
+        for duty in DUTIES
+        if shape is not None and all(each.name in {None, *shape} for each in grants(duty))
+    ]
+    if not known:
+        return {}
     held = read_held(connection, schema, [role])[role]
     return {
         duty: [
@@ -99,7 +103,7 @@ def lacking_rights(
             for right in grant.rights
             if (grant.name, right) not in held
         ]
-        for duty in DUTIES
+        for duty in known
     }
 
 

@@ -6,7 +6,7 @@ that it would misread fails the tests. CONTRIBUTING.md has the rules.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -53,6 +53,14 @@ class Relation(msgspec.Struct, frozen=True):
 Shape = Mapping[str, Relation]
 """Tables and views by name."""
 
+TableSet = Literal["all", "inbox"]
+"""Which tables are wanted: all, or those of the inbox alone, for a service that only consumes."""
+
+RECORDS: Final = "schema_migrations"
+"""The table of the applied migrations, which the first one makes."""
+
+_OF_INBOX: Final = (RECORDS, "inbox", "inbox_subjects")
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
@@ -84,19 +92,27 @@ class Migration:
 
 
 @cache
-def migrations() -> tuple[Migration, ...]:
+def migrations(tables: TableSet = "all") -> tuple[Migration, ...]:
     """The migrations of this version, first to last; each makes the relation of its name."""
-    return tuple(_load(stem) for stem in names("migrations"))
+    loaded = (_load(stem) for stem in names("migrations"))
+    return tuple(each for each in loaded if tables == "all" or each.name in _OF_INBOX)
 
 
 @cache
-def expected_shape() -> Shape:
+def expected_shape(tables: TableSet = "all") -> Shape:
     """What the migrations make, in their order. Raises `ValueError` for an unknown form."""
     made: dict[str, Relation] = {}
-    for migration in migrations():
+    for migration in migrations(tables):
         relation = parse(migration, made)
         made[relation.name] = relation
     return made
+
+
+def has_inbox_alone(present: Collection[str], recorded: Collection[str]) -> bool:
+    """Whether a schema has the inbox's tables and never had another; `recorded` were once made."""
+    inbox = expected_shape("inbox").keys()
+    others = expected_shape().keys() - inbox
+    return inbox <= set(present) and others.isdisjoint({*present, *recorded})
 
 
 def read_shape(connection: Connection, schema: str) -> Shape | None:

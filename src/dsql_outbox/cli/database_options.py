@@ -130,7 +130,7 @@ def grant_for(database: Database, duty: Duty) -> str | None:
     with suppress(psycopg.Error), database.connect(timeout=_TIMEOUT) as connection:
         user = connection.info.user
         lacking = lacking_rights(connection, database.schema, user)
-        if lacking and lacking[duty]:
+        if lacking.get(duty):
             command = grant_command(database.schema, {duty: user})
             return f"let the owner of the tables run `{command}`"
     return None

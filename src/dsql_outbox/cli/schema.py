@@ -14,6 +14,7 @@ from dsql_outbox.schema.migrator import apply as apply_schema
 from dsql_outbox.schema.migrator import ddl, remove
 from dsql_outbox.schema.roles import DUTIES, Granted, Roles
 from dsql_outbox.schema.roles import grant as grant_rights
+from dsql_outbox.schema.tables import TableSet
 
 from .database_options import schema_option, with_database
 from .exit_codes import FAILED
@@ -51,6 +52,13 @@ class ApplySteps:
 _Command = TypeVar("_Command", bound=Callable[..., object])
 
 _shards_option = click.option("--shards", type=int, help="The number of shards; it can only grow.")
+_inbox_option = click.option(
+    "--inbox",
+    "tables",
+    flag_value="inbox",
+    default="all",
+    help="Only the tables of the inbox, for a service that only consumes.",
+)
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -68,37 +76,40 @@ def schema() -> None:
 
 
 @schema.command()
+@_inbox_option
 @_shards_option
 @reason_option
 @with_database(bare=True)
-def apply(database: Database, shards: int | None, reason: str) -> None:
+def apply(database: Database, *, tables: TableSet, shards: int | None, reason: str) -> None:
     """Create the tables that are missing.
 
     Safe to run again, also in several places together. Run it before you deploy new code.
+    After --inbox, a run without it creates the others.
     """
     steps = ApplySteps()
     with interruptible(lambda: f"{steps.done()}; {GO_ON}"), progress(lambda: str(steps)):
-        done = apply_schema(database, shards=shards, reason=reason, told=steps)
+        done = apply_schema(database, shards=shards, tables=tables, reason=reason, told=steps)
     for label in done.applied:
         say(f"applied {label}")
-    say(f"schema {done.schema}: {done.migrations} migrations, {done.shards} shards, up to date")
+    shown = f"{done.shards} shards" if tables == "all" else "the tables of the inbox"
+    say(f"schema {done.schema}: {done.migrations} migrations, {shown}, up to date")
 
 
 @schema.command("print")
 @schema_option
-@click.option(
-    "--shards", type=int, default=DEFAULT_SHARDS, show_default=True, help="The number of shards."
-)
-def print_(schema: str, shards: int) -> None:
+@_inbox_option
+@click.option("--shards", type=int, show_default=str(DEFAULT_SHARDS), help="The number of shards.")
+def print_(schema: str, *, tables: TableSet, shards: int | None) -> None:
     """Print the SQL that `apply` runs on an empty database."""
-    click.echo(ddl(schema, shards), nl=False)  # not escaped: the output is SQL to be run
+    click.echo(ddl(schema, shards, tables), nl=False)  # not escaped: the output is SQL to be run
 
 
 @schema.command()
+@_inbox_option
 @_roles_options
 @_json_option
 @with_database(READ_ONLY, bare=True)
-def check(database: Database, *, as_json: bool, **roles: str | None) -> None:
+def check(database: Database, *, tables: TableSet, as_json: bool, **roles: str | None) -> None:
     """Report how the tables differ from what this version needs.
 
     The exit code is 1 if they differ. Each line ends with what corrects the
@@ -106,7 +117,7 @@ def check(database: Database, *, as_json: bool, **roles: str | None) -> None:
     and those that they have but do not need. Notes name the owner's triggers,
     rules, policies and options, and do not change the exit code.
     """
-    drifts = check_schema(database, Roles(**roles))
+    drifts = check_schema(database, Roles(**roles), tables=tables)
     lines = [f"note: {drift.text}" if drift.is_note else drift.text for drift in drifts]
     is_same = all(drift.is_note for drift in drifts)
     if is_same:

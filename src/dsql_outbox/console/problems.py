@@ -85,4 +85,4 @@ def _lacking(database: Database) -> tuple[str, list[tuple[str, str | None]]]:
     with database.connect() as connection:
         user = connection.info.user
         found = lacking_rights(connection, database.schema, user)
-    return user, found["reader"] if found else []
+    return user, found.get("reader", [])

@@ -67,7 +67,8 @@ def check_tables(databases: Sequence[str] | None = None, **_: object) -> list[Ch
 
 def _of_tables(alias: str) -> Iterator[CheckMessage]:
     try:
-        drifts = check(database_of(alias))
+        tables = outbox_settings().tables
+        drifts = check(database_of(alias), tables=tables)
     except (SettingsError, ImportError):
         return
     except (psycopg.Error, DatabaseError) as error:
@@ -76,10 +77,12 @@ def _of_tables(alias: str) -> Iterator[CheckMessage]:
             id="outbox.W004",
         )
         return
+    option = " --inbox" if tables == "inbox" else ""
     for drift in drifts:
         if not drift.is_note:
             yield Warning(
                 f"The outbox in the database {alias}: {drift.text}.",
-                hint="Run manage.py migrate outbox. If it has run, manage.py outbox schema apply.",
+                hint="Run manage.py migrate outbox. If it has run, manage.py outbox schema apply"
+                f"{option}.",
                 id="outbox.W003",
             )

@@ -5,7 +5,6 @@ from typing import Any, Final
 from django.db import router
 from django.db.migrations.operations.base import Operation
 
-from dsql_outbox.outbox.settings import DEFAULT_SHARDS
 from dsql_outbox.schema.migrator import apply, ddl, remove
 
 from .databases import database_of
@@ -48,10 +47,10 @@ class ApplySchema(Operation):
             return
         given = outbox_settings()
         if schema_editor.collect_sql:
-            script = ddl(given.schema, given.shards or DEFAULT_SHARDS)
+            script = ddl(given.schema, given.shards, given.tables)
             schema_editor.collected_sql += [_HEAD, *script.rstrip("\n").split("\n")]
             return
-        apply(database_of(alias), shards=given.shards)
+        apply(database_of(alias), shards=given.shards, tables=given.tables)
 
     def database_backwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any

@@ -10,11 +10,12 @@ from django.db import DEFAULT_DB_ALIAS
 from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.schema.migrator import require_shards
+from dsql_outbox.schema.tables import TableSet
 from dsql_outbox.writer.settings import WriterSettings
 from dsql_outbox.writer.tuned_settings import TunedSettings
 
 _NAME: Final = "DSQL_OUTBOX"
-_KEYS: Final = ("DATABASES", "SCHEMA", "SHARDS", "WRITER")
+_KEYS: Final = ("DATABASES", "SCHEMA", "SHARDS", "TABLES", "WRITER")
 
 UNKEPT: Final = TunedSettings(max_idle=0)
 """Django has the connections. One of the writer's would keep a test database from being dropped."""
@@ -27,6 +28,7 @@ class OutboxSettings:
     databases: tuple[str, ...] = (DEFAULT_DB_ALIAS,)
     schema: str = DEFAULT_SCHEMA
     shards: int | None = None
+    tables: TableSet = "all"
     writer: WriterSettings = UNKEPT
 
 
@@ -44,8 +46,11 @@ def outbox_settings() -> OutboxSettings:
         made = replace(made, databases=_aliases(found["DATABASES"]))
     if "SCHEMA" in found:
         made = replace(made, schema=_schema(found["SCHEMA"]))
+    if "TABLES" in found:
+        made = replace(made, tables=found["TABLES"])
     if found.get("SHARDS") is not None:
         made = replace(made, shards=_shards(found["SHARDS"]))
+    require_shards(made.shards, made.tables)
     if "WRITER" in found:
         made = replace(made, writer=_writer_settings(found["WRITER"]))
     return made
@@ -75,7 +80,7 @@ def _schema(given: Any) -> str:
 def _shards(given: Any) -> int:
     if not isinstance(given, int) or isinstance(given, bool):
         raise SettingsError(f'{_NAME}["SHARDS"] is a whole number, not {type(given).__name__}')
-    return require_shards(given)
+    return given
 
 
 def _writer_settings(given: Any) -> WriterSettings:

@@ -100,6 +100,25 @@ def test_tables_of_schema_apply_are_kept_by_migrate(empty: str) -> None:
     assert rows == [(written.event_id,)]
 
 
+def test_a_project_that_only_consumes_gets_the_tables_of_the_inbox(
+    empty: str, settings: dict[str, Any]
+) -> None:
+    settings["TABLES"] = "inbox"
+    asked: dict[str, Any] = {"databases": ["default"], "tags": ["database"]}
+    assert "outbox_leases" not in told("sqlmigrate", "outbox", "0001")
+    (missing,) = messages(**asked)
+    assert "run dsql-outbox schema apply --inbox" in missing.msg
+    assert "manage.py outbox schema apply --inbox" in str(missing.hint)
+    told("migrate", "outbox")
+    assert check(Database(empty), tables="inbox") == messages(**asked) == []
+    del settings["TABLES"]
+    (alone,) = messages(**asked)
+    assert "has the tables of the inbox alone" in alone.msg
+    call_command("outbox", "schema", "apply")
+    assert differences(empty) == []
+    assert messages(**asked) == []
+
+
 def test_sqlmigrate_prints_what_migrate_runs(empty: str) -> None:
     script = told("sqlmigrate", "outbox", "0001")
     with psycopg.connect(empty, autocommit=True) as found:
@@ -143,12 +162,14 @@ def test_a_database_without_an_outbox_gets_no_tables(empty: str, by: str) -> Non
     ("given", "message"),
     [
         ([], "DSQL_OUTBOX is a dict, not list"),
-        ({"SHARD": 4}, "has no setting SHARD: it has DATABASES, SCHEMA, SHARDS, WRITER"),
+        ({"SHARD": 4}, "has no setting SHARD: it has DATABASES, SCHEMA, SHARDS, TABLES, WRITER"),
         ({"DATABASES": "default"}, r"a list of one alias or more: \[\"default\"\]"),
         ({"DATABASES": []}, "a list of one alias or more"),
         ({"DATABASES": ["defualt"]}, "names defualt, which DATABASES does not have"),
         ({"SHARDS": "16"}, r"\[\"SHARDS\"\] is a whole number, not str"),
         ({"SHARDS": 5000}, "shards must be from 1 to 1024, got 5000"),
+        ({"TABLES": "inboxes"}, 'tables must be "all" or "inbox", got \'inboxes\''),
+        ({"TABLES": "inbox", "SHARDS": 4}, "the inbox have no shards"),
         ({"WRITER": 3}, "a dict of the arguments of WriterSettings, not int"),
         ({"WRITER": {"retries": 3}}, "WriterSettings has no retries"),
         ({"WRITER": {"timeout": -1}}, "WriterSettings.timeout must be above 0"),

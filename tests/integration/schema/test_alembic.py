@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +48,15 @@ target_metadata = sa.MetaData()
 sa.Table("cars", target_metadata, sa.Column("id", sa.Integer, primary_key=True))
 """
 
+LATER: Final = (
+    REVISION.partition("def downgrade")[0]
+    + """
+def downgrade() -> None:
+    pass
+"""
+)
+"""A revision behind the first one of the outbox, whose `downgrade` the page describes."""
+
 Project = Callable[..., Config]
 
 
@@ -55,7 +64,12 @@ Project = Callable[..., Config]
 def project(tmp_path: Path, database_url: str) -> Project:
     """Makes an Alembic project with a table of its own in revision 1, and the outbox in 2."""
 
-    def make(driver: str = "psycopg", *, env: Callable[[str], str] = str) -> Config:
+    def make(
+        driver: str = "psycopg",
+        *,
+        env: Callable[[str], str] = str,
+        revisions: Sequence[str] = (REVISION,),
+    ) -> Config:
         folder = tmp_path / "migrations"
         template = "async" if driver == "asyncpg" else "generic"
         command.init(Config(tmp_path / "alembic.ini", stdout=io.StringIO()), str(folder), template)
@@ -65,7 +79,7 @@ def project(tmp_path: Path, database_url: str) -> Project:
             "target_metadata=target_metadata", f"target_metadata=target_metadata{WORDS}"
         )
         (folder / "env.py").write_text(env(text))
-        for number, body in enumerate((OWN, REVISION), 1):
+        for number, body in enumerate((OWN, *revisions), 1):
             before = repr(str(number - 1)) if number > 1 else None
             head = f"revision = '{number}'\ndown_revision = {before}\n"
             (folder / "versions" / f"{number}.py").write_text(head + body)
@@ -141,6 +155,25 @@ def test_offline_the_script_makes_the_same_tables(project: Project, database_url
         sql.execute(script.encode())
     assert check(Database(database_url)) == []
     assert "dsql-outbox schema drop" in script
+
+
+def test_the_tables_of_the_inbox_come_first_and_all_by_a_later_revision(
+    project: Project, database_url: str
+) -> None:
+    """Also as scripts."""
+    inbox = REVISION.replace("upgrade_outbox(op)", 'upgrade_outbox(op, tables="inbox")')
+    config, database = project(revisions=(inbox, LATER)), Database(database_url)
+    command.upgrade(config, "2")
+    assert check(database, tables="inbox") == []
+    (alone,) = check(database)
+    assert "has the tables of the inbox alone" in alone.text
+    command.upgrade(config, "head")
+    assert check(database) == []
+    command.downgrade(config, "2")
+    assert check(database) == []
+    command.downgrade(config, "1")
+    command.upgrade(config, "1:2", sql=True)
+    assert "outbox_leases" not in config.output_buffer.getvalue()  # type: ignore[union-attr]
 
 
 def test_a_transaction_that_alembic_does_not_know_is_refused(

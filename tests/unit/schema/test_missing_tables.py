@@ -36,3 +36,10 @@ def test_older_tables_are_told_from_dropped_ones() -> None:
     assert "dropped" in dropped
     assert "keeps all messages" not in dropped
     assert all(name in text for name in new for text in (older, dropped))
+
+
+def test_an_inbox_without_other_tables_is_told_from_tables_that_were_dropped() -> None:
+    inbox = set(expected_shape("inbox"))
+    assert "has the tables of the inbox alone" in told(ALL - inbox, recorded=inbox)
+    assert "dropped" in told(ALL - inbox, recorded=ALL)
+    assert "dropped" in told(ALL - inbox | {"inbox"}, recorded=inbox)

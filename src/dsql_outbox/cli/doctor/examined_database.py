@@ -22,6 +22,7 @@ from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.outbox.unit_of_work.budget import DOCTOR
 from dsql_outbox.schema.comparison import check
 from dsql_outbox.schema.drift import Drift
+from dsql_outbox.schema.missing_tables import MissingTables, find_missing
 from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.schema.roles import is_dsql
 
@@ -98,6 +99,16 @@ class ExaminedDatabase:
     def drifts(self) -> Sequence[Drift]:
         """The differences that `schema check` reports."""
         return check(self.database)
+
+    @cached_property
+    def missing(self) -> MissingTables | None:
+        """What the lack of tables means, if any is missing."""
+        return find_missing(self.connection, self.database)
+
+    @property
+    def only_consumes(self) -> bool:
+        """Whether the tables are those of the inbox alone, so that nothing is relayed from here."""
+        return self.missing is not None and self.missing.inbox_alone
 
     @cached_property
     def status(self) -> Status:
