@@ -14,8 +14,7 @@
 - `outbox_rows`, `target_rows` and `burial` are rows as publishers and operators both see them,
   `liveness` says which publishers are alive, `backlog` whether a message waits,
   and `oldest_look` from where to look for the oldest one.
-- `operation` makes the row that tells what an operator does, and `error_pattern` the pattern that
-  errors of one kind share.
+- `operation` makes the row that tells what an operator does.
 """
 
 from typing import TYPE_CHECKING

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsql_outbox.operations import Selection
-from dsql_outbox.schema.error_pattern import error_pattern
+from dsql_outbox.schema.burial import error_pattern
 
 
 @pytest.mark.parametrize(
