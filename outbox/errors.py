@@ -336,6 +336,24 @@ class MessageGap(OutboxError):
         self.actual = actual
 
 
+class MessageSetAside(OutboxError):
+    """A message of a batch waits for an earlier one of its subject, which was not handled.
+
+    In the database: nothing of this message; other messages of the batch may be handled. Call
+    again: with both messages, in their order. `subject` is the subject. The cause is the error of
+    the earlier message.
+
+        >>> str(MessageSetAside("Car/C-1"))
+        'an earlier message of Car/C-1 was not handled: handle both again, in their order'
+    """
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(
+            f"an earlier message of {subject} was not handled: handle both again, in their order"
+        )
+        self.subject = subject
+
+
 class JobRefused(OutboxError, RuntimeError):
     """A job that changes stored events cannot run now, as another one or a target does.
 

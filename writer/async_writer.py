@@ -16,6 +16,7 @@ from dsql_outbox.outbox.receipt import Receipt
 from dsql_outbox.outbox.sessions.caller_session import FAIL_SECONDS, refuse_commit
 from dsql_outbox.outbox.sessions.joinable import AsyncJoinable, async_session_of
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
+from dsql_outbox.outbox.unit_of_work.function_run import run_of
 from dsql_outbox.outbox.unit_of_work.run_transaction import Sessions
 from dsql_outbox.outbox.unit_of_work.turns import EntityKey
 from dsql_outbox.writer.attempt.pending import OnDuplicate, WriteOutcome
@@ -162,12 +163,14 @@ class AsyncWriter(WriterBase):
         self, connection: AsyncJoinable, event: EventSource, *, expected_version: int | None = None
     ) -> Coroutine[Any, Any, Receipt]:
         transaction = transaction_of(self._core, connection)
-        if transaction is not None:  # which counts an append that is never awaited
+        if transaction is not None:
             appending: Coroutine[Any, Any, Receipt] = transaction.append(
                 event, expected_version=expected_version
             )
             return appending
-        return self._append_to(connection, event, expected_version)
+        append = partial(self._append_to, connection, event, expected_version)
+        run = run_of(connection)
+        return append() if run is None else run.awaited(append)
 
     async def _append_to(
         self, connection: AsyncJoinable, event: EventSource, expected_version: int | None

@@ -7,19 +7,19 @@ at the end of the block Django finds nothing to commit.
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.database.connection import Connection
-from dsql_outbox.outbox.database.exchange import Row, Statements, commands
+from dsql_outbox.outbox.database.exchange import Row, Statements
 from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.outbox.failure import driver_error
 from dsql_outbox.outbox.interrupt import is_interrupt
-from dsql_outbox.outbox.unit_of_work.commit import Guards, begin, commit, roll_back
+from dsql_outbox.outbox.unit_of_work.commit import Guards, commit, roll_back
 from dsql_outbox.outbox.unit_of_work.gate import Gate
+from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
 from dsql_outbox.outbox.unit_of_work.primitives import Invoke, Program
 from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Watcher
 
@@ -109,11 +109,17 @@ class DjangoTransaction(RunTransaction):
     def aliases(self) -> Sequence[object]:
         return [self._django]
 
-    def begin(self, guards: Guards, run: str) -> Program[None]:
+    def begin(
+        self, guards: Guards, run: str, statements: Statements = ()
+    ) -> Program[Sequence[Row]]:
         self.run_id = run
         yield Invoke(self._enter, None)
         with self._django.wrap_database_errors:
-            yield from begin(self._ours, guards, run, partial(commands, self._ours))
+            return (yield from OwnTransaction(self._ours).begin(guards, run, statements))
+
+    def run(self, statements: Statements) -> Program[Sequence[Row]]:
+        with self._django.wrap_database_errors:
+            return (yield from OwnTransaction(self._ours).run(statements))
 
     @contextmanager
     def lent(self, run: Watcher) -> Generator[Any]:

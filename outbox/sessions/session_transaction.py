@@ -18,7 +18,13 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.database.connection import is_commit
-from dsql_outbox.outbox.database.exchange import NumberedQuery, Statements, numbered, unprepared
+from dsql_outbox.outbox.database.exchange import (
+    NumberedQuery,
+    Row,
+    Statements,
+    numbered,
+    unprepared,
+)
 from dsql_outbox.outbox.errors import TransactionMisused
 from dsql_outbox.outbox.failure import (
     RETRIED,
@@ -138,11 +144,13 @@ class SessionTransaction(RunTransaction):
     def aliases(self) -> Sequence[object]:
         return [self._connection]
 
-    def begin(self, guards: Guards, run: str) -> Program[None]:
+    def begin(
+        self, guards: Guards, run: str, statements: Statements = ()
+    ) -> Program[Sequence[Row]]:
         yield from self._call(self._open)
         if self._has_mark:
             try:
-                yield from self._call(lambda _: self._send([(_mark_of(guards), {"run": run})]))
+                yield from self.run([(_mark_of(guards), {"run": run})])
             except Exception as error:
                 if not lacks_feature(error):
                     raise
@@ -151,7 +159,11 @@ class SessionTransaction(RunTransaction):
         if not self._has_mark:
             # Drivers begin with the first statement. Until then they say what they say after a
             # ROLLBACK of the function.
-            yield from self._call(lambda _: self._send([(_NOTHING, {})]))
+            yield from self.run([(_NOTHING, {})])
+        return (yield from self.run(statements))
+
+    def run(self, statements: Statements) -> Program[Sequence[Row]]:
+        return (yield from self._call(lambda _: self._send(statements)))
 
     @contextmanager
     def lent(self, run: Watcher) -> Generator[Any]:
@@ -220,8 +232,8 @@ class SessionTransaction(RunTransaction):
         session.rollback()
         self._open(session)
 
-    def _send(self, statements: Statements) -> None:
-        run_statements(self._connection, statements)
+    def _send(self, statements: Statements) -> Sequence[Row]:
+        return run_statements(self._connection, statements)
 
     def _commit(self, proof: Statements, gate: Gate, session: Any) -> None:
         session.expire_on_commit = False  # nothing can load the attributes of a result again

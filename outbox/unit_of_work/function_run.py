@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import starmap
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import uuid4
 
 from psycopg.pq import TransactionStatus
@@ -31,6 +31,8 @@ from .commit import GuardFailed, Guards
 from .gate import Gate
 from .primitives import Invoke, Program
 from .run_transaction import RunTransaction
+
+T = TypeVar("T")
 
 _NOT_OURS: Final = {TransactionStatus.IDLE, TransactionStatus.ACTIVE}
 
@@ -81,6 +83,7 @@ class FunctionRun:
         self.misuse: TransactionMisused | None = None
         """The last misuse of the transaction."""
         self._refused: Exception | None = None
+        self._unfinished = 0
 
     def complete(
         self,
@@ -176,6 +179,12 @@ class FunctionRun:
         return self._running.status
 
     @property
+    def can_commit(self) -> bool:
+        """Whether nothing is known so far that keeps the run from its COMMIT."""
+        is_open = self.status is TransactionStatus.INTRANS
+        return is_open and self.misuse is None and self._refused is None
+
+    @property
     def is_inside(self) -> bool:
         """Whether the function runs now."""
         return self._transaction is not None and not self.is_over
@@ -199,6 +208,18 @@ class FunctionRun:
         self.forget_undone(before)
         self.failures.append(error)
         self._is_lost = self._running.is_lost
+
+    def awaited(self, append: Callable[[], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
+        """Return the coroutine of an append, which must have ended when the function returns."""
+        self._unfinished += 1  # not in `finish`, which never starts if it is not awaited
+
+        async def finish() -> T:
+            try:
+                return await append()
+            finally:
+                self._unfinished -= 1
+
+        return finish()
 
     def note_refused(self, error: BaseException, method: str) -> None:
         """Record the error of a method, such as ``append_to``, that could store nothing here.
@@ -247,6 +268,8 @@ class FunctionRun:
         """Judge the run after the function returned or raised. None: the transaction commits."""
         self.is_over = True
         status = self.status
+        if self._unfinished:
+            self.misuse = self._not_awaited()
         if self.misuse is None:
             self._look_for_misuse(status)
         if self.misuse is not None and self._is_of_misuse(raised):
@@ -273,6 +296,13 @@ class FunctionRun:
     def _running(self) -> RunTransaction:
         assert self._transaction is not None  # noqa: S101 - `lend` comes first
         return self._transaction
+
+    def _not_awaited(self) -> TransactionMisused:
+        were = "append was" if self._unfinished == 1 else "appends were"
+        return TransactionMisused(
+            f"{self._unfinished} {were} not awaited before the function given to {self._caller} "
+            "returned: nothing is stored; await each append"
+        )
 
     def _look_for_misuse(self, status: TransactionStatus) -> None:
         """Record a misuse that no statement showed."""

@@ -1,19 +1,37 @@
 """The transaction of a run on a connection of the library, or on one that psycopg's pool lends."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import psycopg
 from psycopg.pq import TransactionStatus
 
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
-from dsql_outbox.outbox.database.exchange import commands
+from dsql_outbox.outbox.database.exchange import (
+    NumberedQuery,
+    Row,
+    Statements,
+    Values,
+    commands,
+    encoding_of,
+    loaded_rows,
+    pipeline,
+    unprepared,
+)
+from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 
 from .commit import Guards, begin, commit, roll_back
 from .gate import Gate
-from .primitives import Program
-from .run_transaction import RunTransaction, Watcher
+from .primitives import Exchange, Program
+from .run_transaction import RunTransaction, Sessions, Watcher
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGresult
+
+T = TypeVar("T")
 
 
 class OwnTransaction(RunTransaction):
@@ -37,16 +55,42 @@ class OwnTransaction(RunTransaction):
         return self._connection.closed and not self._lent.was_closed
 
     @property
-    def role(self) -> str:
-        return self._connection.info.user
+    def role(self) -> str | None:
+        return None if self._connection.closed else self._connection.info.user
 
     @property
     def has_open_block(self) -> bool:
         return self._lent.has_open_block
 
-    def begin(self, guards: Guards, run: str) -> Program[None]:
+    def begin(
+        self, guards: Guards, run: str, statements: Statements = ()
+    ) -> Program[Sequence[Row]]:
+        """Begin it, in one round trip with the statements."""
         connection = self._connection
-        yield from begin(connection, guards, run, partial(commands, connection))
+        if not statements:
+            yield from begin(connection, guards, run, partial(commands, connection))
+            return ()
+        encoded = self._encoded(statements)
+
+        def send(texts: Sequence[bytes]) -> "PQGen[list[PGresult]]":
+            return pipeline(connection, [*((unprepared(text), ()) for text in texts), *encoded])
+
+        try:
+            results = yield from begin(connection, guards, run, send)
+        except psycopg.Error:
+            # Its owner may keep connections that are healthy. One in a failed transaction is not.
+            yield from roll_back(connection)
+            raise
+        return loaded_rows(connection, results[-1])
+
+    def run(self, statements: Statements) -> Program[Sequence[Row]]:
+        connection = self._connection
+        results = yield Exchange(connection, pipeline(connection, self._encoded(statements)))
+        return loaded_rows(connection, results[-1])
+
+    def _encoded(self, statements: Statements) -> Sequence[tuple[NumberedQuery, Values]]:
+        encoding = encoding_of(self._connection)
+        return [(query, query.encode(values, encoding)) for query, values in statements]
 
     @contextmanager
     def lent(self, run: Watcher) -> Generator[Any]:
@@ -69,3 +113,23 @@ class OwnTransaction(RunTransaction):
     def _lent(self) -> Connection | AsyncConnection:
         assert self._handle is not None  # noqa: S101 - the function gets it, and the judge follows
         return self._handle
+
+
+class OwnSessions(Sessions):
+    """Lends connections of the library, each with the search path of its role."""
+
+    def __init__(self, connections: Lender[Any]) -> None:
+        self._connections = connections
+
+    def lend(
+        self,
+        work: Callable[[RunTransaction], Program[T]],
+        *,
+        fresh: bool = False,
+        role_path: bool = True,
+        deadline: float | None = None,
+    ) -> Program[T]:
+        def on_own(connection: Any) -> Program[T]:
+            return work(OwnTransaction(connection))
+
+        return self._connections.lend(on_own, fresh=fresh, role_path=role_path, deadline=deadline)

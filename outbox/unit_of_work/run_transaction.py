@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 from psycopg.pq import TransactionStatus
 
+from dsql_outbox.outbox.database.exchange import Row, Statements
+
 from .commit import Guards
 from .gate import Gate
 from .primitives import Program
@@ -68,8 +70,17 @@ class RunTransaction(ABC):
         return ()
 
     @abstractmethod
-    def begin(self, guards: Guards, run: str) -> Program[None]:
-        """Begin it, with the mark of the run if the server takes one."""
+    def begin(
+        self, guards: Guards, run: str, statements: Statements = ()
+    ) -> Program[Sequence[Row]]:
+        """Begin it, with the mark of the run if the server takes one.
+
+        Run statements of the library in it, before the function. Return the rows of the last one.
+        """
+
+    @abstractmethod
+    def run(self, statements: Statements) -> Program[Sequence[Row]]:
+        """Run further statements of the library. Return the rows of the last one."""
 
     @abstractmethod
     def lent(self, run: Watcher) -> AbstractContextManager[Any]:

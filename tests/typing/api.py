@@ -47,7 +47,7 @@ from dsql_outbox import (
     open_sink,
     transact,
 )
-from dsql_outbox.inbox import AsyncInbox, Inbox
+from dsql_outbox.inbox import AsyncInbox, Handled, Inbox, Received
 from dsql_outbox.inbox.memory import Order
 from dsql_outbox.publisher import Retry
 from dsql_outbox.testing import EmbeddedPostgres, Faults, MemorySink
@@ -261,3 +261,37 @@ def mistakes_that_checkers_find() -> None:
     Event.new("LoanPaid", ["LOAN-7"])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
     Entity("Loan", "LOAN-7", ["balance"])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     WriterSettings(5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+def bill(session: Session, message: Received) -> int:
+    session.add(message)
+    return message.position
+
+
+def consume(given: Inbox, message: Received) -> None:
+    """An inbox without arguments has connections of its own."""
+    assert_type(given.once(message, lambda connection: connection.closed), Handled[bool])
+    with Inbox(Database(URL), "billing", sessions=sessionmaker()) as inbox:
+        assert_type(inbox, Inbox[Session])
+        assert_type(inbox.once_many([message], bill), list[Handled[int] | Exception])
+        Inbox(Database(URL), "billing").once_many([message], bill)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    pool: ConnectionPool[psycopg.Connection[Any]] = ConnectionPool(URL)
+    with Inbox(Database(URL), "billing", sessions=pool) as of_pool:
+        assert_type(of_pool.once(message, lambda own: own.closed), Handled[bool])
+
+
+async def consume_async(given: AsyncInbox, message: Received) -> None:
+    async def invoice(session: AsyncSession) -> str:
+        return str(await session.scalar(session.info["query"]))
+
+    async def count(connection: psycopg.AsyncConnection[Any], message: Received) -> int:
+        await connection.execute("SELECT 1")
+        return message.position
+
+    sessions = async_sessionmaker(class_=AsyncSession)
+    async with AsyncInbox(Database(URL), "billing", sessions=sessions) as inbox:
+        assert_type(await inbox.once(message, invoice), Handled[str])
+    async with AsyncConnectionPool(URL) as pool:
+        of_pool = AsyncInbox(Database(URL), "billing", sessions=pool)
+        assert_type(await of_pool.once_many([message], count), list[Handled[int] | Exception])
+        assert_type(await given.once_many([message], count), list[Handled[int] | Exception])

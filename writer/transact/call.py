@@ -331,8 +331,6 @@ class Run(FunctionRun, Generic[T]):
         self.started_ns = time_ns()
         self.events: list[ParsedEvent] = []
         """The events that this run appends."""
-        self.unfinished = 0
-        """The number of appends that were called and have not finished."""
         self.is_refused = False
         """Whether an append in the single form was refused."""
         self.needs_plain = False
@@ -443,9 +441,7 @@ class Run(FunctionRun, Generic[T]):
         return verdict._replace(for_caller=self.call.core.translate(error, self._running.role))
 
     def judge(self, raised: Exception | None) -> Verdict | None:
-        """Judge the run, its appends and its fence. None: the transaction commits."""
-        if self.unfinished:
-            self.misuse = _not_awaited(self.unfinished)
+        """Judge the run and its fence. None: the transaction commits."""
         verdict = super().judge(raised)
         if verdict is None:
             try:
@@ -461,14 +457,6 @@ def _appended_twice(event_id: UUID) -> TransactionMisused:
     return TransactionMisused(
         f"the function given to transact appended event {event_id} twice: nothing is stored; "
         "give each event an id of its own"
-    )
-
-
-def _not_awaited(appends: int) -> TransactionMisused:
-    were = "append was" if appends == 1 else "appends were"
-    return TransactionMisused(
-        f"{appends} {were} not awaited before the function given to transact returned: "
-        "nothing is stored; await each append"
     )
 
 

@@ -8,6 +8,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
@@ -130,8 +131,7 @@ class AsyncTransaction:
         `StaleVersion`, or the driver's error. Do not catch them: nothing of the
         transaction is stored then, and `transact` raises the error at the end.
         """
-        self._run.unfinished += 1  # not in _append_alone, which never starts if it is not awaited
-        return self._append_alone(event, expected_version)
+        return self._run.awaited(partial(self._append_alone, event, expected_version))
 
     async def entity(self, entity_type: str, entity_id: str) -> StoredEntity | None:
         """Read an entity in this transaction, with its events of this run. None without any.
@@ -148,8 +148,6 @@ class AsyncTransaction:
         except BaseException as error:
             self._run.note_refused(error, "append")
             raise
-        finally:
-            self._run.unfinished -= 1
 
 
 def invoke(function: Callable[[Transaction], T], transaction: Transaction) -> T:

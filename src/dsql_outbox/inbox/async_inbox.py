@@ -1,53 +1,114 @@
 """The inbox for asyncio."""
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
-import psycopg
 from anyio import move_on_after
 
 from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.database.database import Database, used_by
 from dsql_outbox.outbox.sessions.caller_session import FAIL_SECONDS, refuse_commit
 from dsql_outbox.outbox.sessions.joinable import AsyncJoinable, async_session_of
+from dsql_outbox.outbox.sessions.lent_sessions import AsyncSessionSource
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 from dsql_outbox.outbox.unit_of_work.loops import do_async, perform_async
 
-from .inbox import TIMEOUT, once_call, open_statements
+from .inbox import TIMEOUT, lent_by, open_statements, require_options
 from .memory import REMEMBER, Order, Remembered, remember
-from .once import Handled, OnGap
+from .once import Handled, OnceCall, OnGap, Run
 from .pruning import Pruning
 
 if TYPE_CHECKING:
+    import psycopg
+    from typing_extensions import TypeVar as DefaultedTypeVar
+
     from .prune_run import PruneRun
 
+    S = DefaultedTypeVar("S", default=psycopg.AsyncConnection[Any])
+else:
+    S = TypeVar("S")
+
 T = TypeVar("T")
+M = TypeVar("M", bound=Remembered)
 
 
-class AsyncInbox:
-    """As `Inbox`, for asyncio. It serves one event loop at a time."""
+class AsyncInbox(Generic[S]):
+    """As `Inbox`, for asyncio. It serves one event loop at a time.
 
-    def __init__(self, database: Database, consumer: str, *, max_connections: int = 10) -> None:
+    `sessions` is an async_sessionmaker on asyncpg or psycopg, or psycopg's AsyncConnectionPool.
+    """
+
+    @overload
+    def __init__(
+        self: "AsyncInbox[psycopg.AsyncConnection[Any]]",
+        database: Database,
+        consumer: str,
+        *,
+        max_connections: int = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        database: Database,
+        consumer: str,
+        *,
+        sessions: AsyncSessionSource[S],
+        max_connections: int = ...,
+    ) -> None: ...
+
+    def __init__(
+        self, database: Database, consumer: str, *, sessions: Any = None, max_connections: int = 10
+    ) -> None:
         self._statements = open_statements("AsyncInbox", database, consumer, max_connections)
         self._connections = AsyncConnections(
             "inbox", used_by("inbox", database), max_connections, keep_failed=True, max_idle=None
         )
+        self._sessions = lent_by(self._connections, sessions, database, is_async=True)
 
     async def once(
         self,
         message: Remembered,
-        function: Callable[[psycopg.AsyncConnection[Any]], Awaitable[T]],
+        function: Callable[[S], Awaitable[T]],
         *,
         on_gap: OnGap = "run",
         timeout: float | None = TIMEOUT,
     ) -> Handled[T]:
         """Run the async `function` and remember the message, as `Inbox.once` does."""
-        _require_function(function)
-        given = (self._statements, self._connections)
-        call = once_call(given, message, partial(_invoke, function), on_gap, timeout)
+        _require_function("once", function)
+        invoke = partial(_invoke_each, "once", lambda session, _: function(session))
+        (handled,) = await self._handle("once", [message], invoke, on_gap, timeout)
+        if isinstance(handled, Exception):
+            raise handled
+        return handled
+
+    async def once_many(
+        self,
+        messages: Iterable[M],
+        function: Callable[[S, M], Awaitable[T]],
+        *,
+        on_gap: OnGap = "run",
+        timeout: float | None = TIMEOUT,
+    ) -> list[Handled[T] | Exception]:
+        """Run the async `function` for each message, as `Inbox.once_many` does."""
+        _require_function("once_many", function)
+        invoke = partial(_invoke_each, "once_many", function)
+        return await self._handle("once_many", list(messages), invoke, on_gap, timeout)
+
+    async def _handle(
+        self,
+        method: str,
+        messages: Sequence[Remembered],
+        invoke: Callable[[Run[T], Any], object],
+        on_gap: OnGap,
+        timeout: float | None,
+    ) -> list[Handled[T] | Exception]:
+        require_options(on_gap, timeout)
+        parts = (self._statements, self._sessions, method, messages, invoke)
+        call = OnceCall(*parts, on_gap=on_gap, timeout=timeout)
         return await self._connections.perform(call.program())
 
     async def remember(self, connection: AsyncJoinable, message: Remembered) -> Order | None:
@@ -86,20 +147,23 @@ class AsyncInbox:
         await self.close()
 
 
-def _require_function(function: object) -> None:
+def _require_function(method: str, function: object) -> None:
     if not callable(function):
         raise wrong_type(
-            "AsyncInbox.once takes an async function of a connection",
+            f"AsyncInbox.{method} takes an async function of a connection or session",
             function,
-            "once(message, function)",
+            f"{method}(.., function)",
         )
 
 
-async def _invoke(function: Callable[[Any], Awaitable[T]], connection: Any) -> T:
-    awaitable = function(connection)
-    if not inspect.isawaitable(awaitable):
-        raise TypeError(
-            "the function given to AsyncInbox.once returned nothing to await: nothing is "
-            "stored; make it an `async def`, or give a plain function to Inbox.once"
-        )
-    return await awaitable
+async def _invoke_each(
+    method: str, function: Callable[[Any, Any], Awaitable[T]], run: Run[T], session: Any
+) -> None:
+    for entry in run.turns():
+        awaitable = function(session, entry.message)
+        if not inspect.isawaitable(awaitable):
+            raise TypeError(
+                f"the function given to AsyncInbox.{method} returned nothing to await: nothing is "
+                f"stored; make it an `async def`, or give a plain function to Inbox.{method}"
+            )
+        entry.value = await awaitable

@@ -1,50 +1,52 @@
-"""One call of `once`: a function and the memory of its message in one transaction.
+"""One call of `once` or `once_many`: functions and the memory of their messages in transactions.
 
 The call is a program, as the calls of a writer are: `Inbox` has it performed in a thread and
-`AsyncInbox` in a task, so both share every decision.
+`AsyncInbox` in a task, so both share every decision. `once` is a call of one message.
 
 Nothing is stored before COMMIT. The key of the remembered row is the fence: of two runs with
 the same message, one finds the row of the other or conflicts with it. So after a lost COMMIT
-the function runs again, unless the row says that the lost run committed.
+the functions run again, unless the row says that the lost run committed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
-import psycopg
 
-from dsql_outbox.outbox.database.exchange import (
-    pipeline,
-    rows_of,
-    unprepared,
-)
-from dsql_outbox.outbox.errors import MessageGap
+from dsql_outbox.outbox.errors import MessageGap, MessageSetAside
 from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind
-from dsql_outbox.outbox.unit_of_work.budget import INBOX, BudgetedWork, Spending
-from dsql_outbox.outbox.unit_of_work.commit import begin, roll_back
-from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
-from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun
+from dsql_outbox.outbox.unit_of_work.budget import INBOX, Spending
+from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, require_eager
 from dsql_outbox.outbox.unit_of_work.gate import Gate
-from dsql_outbox.outbox.unit_of_work.own_transaction import OwnTransaction
-from dsql_outbox.outbox.unit_of_work.primitives import Exchange, Program
-from dsql_outbox.outbox.unit_of_work.work import on_connection
+from dsql_outbox.outbox.unit_of_work.primitives import Program
+from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Sessions
+from dsql_outbox.outbox.unit_of_work.work import Again, Work, on_connection, settle
 
-from .memory import Order, Remembered, Statements, last_position, order_of
+from .memory import (
+    Key,
+    Order,
+    Position,
+    Remembered,
+    Statements,
+    key_of,
+    remember_in,
+    subject_of,
+)
 from .received import Received
-
-if TYPE_CHECKING:
-    from psycopg.abc import PQGen
-    from psycopg.pq.abc import PGresult
 
 T = TypeVar("T")
 
 OnGap = Literal["run", "raise"]
 
-_IN_DOUBT: Final = (
-    "once: an earlier execution may have been committed; when the message is delivered again, "
-    "the inbox decides"
-)
+MOST: Final = 500
+"""Messages in one transaction. Aurora DSQL changes 3,000 rows in one, and each message has two.
+
+So a function may change four of its own. If a transaction is too large, it is tried in parts.
+"""
+
+_TOO_LARGE: Final = "54"
+"""The class of the errors about limits of the server, such as that of rows."""
 
 
 class Handled(msgspec.Struct, Generic[T], frozen=True):
@@ -59,130 +61,253 @@ class Handled(msgspec.Struct, Generic[T], frozen=True):
     order: Order | None = None
 
 
-class _Run(FunctionRun):
-    """A run that remembers the message by this key."""
+class Entry(Generic[T]):
+    """A message of a call, at its `place`, and how it ended."""
 
-    def __init__(self, key: Mapping[str, str]) -> None:
-        super().__init__("once")
-        self._key = key
+    def __init__(self, place: int, message: Remembered, key: Key) -> None:
+        self.place = place
+        self.message = message
+        self.key = key
+        self.subject = subject_of(message)
+        self.position: Position | None = None
+        self.value: T | None = None
+        self.outcome: Handled[T] | Exception | None = None
 
     @property
-    def own(self) -> Mapping[str, str]:
-        """The memory of the message, for the guard of it."""
-        return {**self._key, "run_id": self.id}
+    def handled(self) -> Handled[T]:
+        """The outcome, if its run is committed."""
+        order = self.position and self.position[0]
+        return Handled(ran=True, value=self.value, order=order)
 
 
-class OnceCall(BudgetedWork[Handled[T]]):
-    """One call of `once`. `function` gets the connection."""
+class Run(FunctionRun, Generic[T]):
+    """A run of the functions of these messages, which it remembers. `at` is the current one."""
+
+    def __init__(self, statements: Statements, method: str) -> None:
+        super().__init__(method)
+        self._statements = statements
+        self._method = method
+        self.entries: Sequence[Entry[T]] = ()
+        self.at: int | None = None
+
+    def turns(self) -> Iterator[Entry[T]]:
+        """Yield each message, whose value is set then, until one keeps the run from its COMMIT."""
+        for place, entry in enumerate(self.entries):
+            self.at = place
+            yield entry
+            require_eager(self._method, entry.value)
+            if not self.can_commit:
+                return
+        self.at = len(self.entries)
+
+    @property
+    def own(self) -> dict[str, str]:
+        """The memory of the messages, for the guard of it."""
+        keys = self._statements.keyed([entry.key for entry in self.entries])
+        return {**keys, "number": str(len(self.entries)), "run_id": self.id}
+
+
+class OnceCall(Generic[T]):
+    """One call. `function` gets a run and what is lent to it, and calls the user's function."""
 
     def __init__(  # noqa: PLR0913 - the parts of a call
         self,
         statements: Statements,
-        connections: Lender[Any],
-        key: Mapping[str, str],
-        message: Remembered,
-        function: Callable[[Any], Any],
+        sessions: Sessions,
+        method: str,
+        messages: Sequence[Remembered],
+        function: Callable[[Run[T], Any], Any],
         *,
         on_gap: OnGap,
         timeout: float | None,
     ) -> None:
-        self._gate = Gate(timeout)
-        super().__init__(Spending([INBOX], self._gate.deadline))
-        self._statements = statements
-        self._connections = connections
-        self._key = dict(key)
-        self._message = message
-        self._function = function
-        self._on_gap = on_gap
-        self._run = _Run(self._key)
-        self._order: Order | None = None
-        self._lost: dict[str, Handled[T]] = {}
+        self.statements = statements
+        self.sessions = sessions
+        self.method = method
+        self.function = function
+        self.raises_gaps = on_gap == "raise"
+        self.gate = Gate(timeout)
+        self.lost: dict[str, dict[Key, Handled[T]]] = {}
         """The results of the runs in doubt, by run id."""
+        self._keys = [key_of(message, method) for message in messages]
+        self._entries: dict[Key, Entry[T]] = {}
+        for place, (key, message) in enumerate(zip(self._keys, messages, strict=True)):
+            self._entries.setdefault(key, Entry(place, message, key))
+        self._failed: dict[object, Entry[T]] = {}
+        """The first message of each subject that has failed."""
 
-    def start_attempt(self) -> None:
-        """Begin another run, with an id of its own."""
-        self._run, self._order = _Run(self._key), None
+    def program(self) -> Program[list[Handled[T] | Exception]]:
+        """Handle the messages. Return how each ended, in their order."""
+        entries = list(self._entries.values())
+        for start in range(0, len(entries), MOST):
+            yield from settle(Batch(self, entries[start : start + MOST]))
+        told: set[Key] = set()
+        return [self._outcome(key, told) for key in self._keys]
 
-    def attempt(self, *, fresh: bool) -> Program[DatabaseFailure | None]:
-        """Run the function in a transaction, unless the message was handled before."""
-        del fresh  # a connection that survived a failure is as good: it was rolled back
-        handled = yield from on_connection(
-            self._connections,
-            self._transaction,
-            self._gate,
-            role_path=True,
-            translate=self._statements.translate,
+    def fail(self, entry: Entry[T], error: Exception) -> None:
+        """End a message with an error, which says so if a run of it is in doubt."""
+        entry.outcome = error
+        first = self._failed.get(entry.subject)
+        if entry.subject is not None and (first is None or entry.place < first.place):
+            self._failed[entry.subject] = entry
+        note = (
+            f"{self.method}: an earlier execution may have been committed; when the message is "
+            "delivered again, the inbox decides"
         )
-        if isinstance(handled, DatabaseFailure):
-            return handled
-        self.values.append(handled)
-        return None
+        is_in_doubt = any(entry.key in results for results in self.lost.values())
+        if is_in_doubt and note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
 
-    def record_failure(self, failure: DatabaseFailure) -> None:
-        """Keep the result of a run in doubt: the next run finds its row, if it committed."""
-        if failure.kind is FailureKind.IN_DOUBT:
-            self._lost[self._run.id] = self._result
+    def fail_all(self, error: Exception) -> None:
+        """End all messages that have no outcome."""
+        for entry in self._entries.values():
+            if entry.outcome is None:
+                self.fail(entry, error)
 
-    def fail(self, error: Exception) -> None:
-        """End the call with an error, which says so if a run is in doubt."""
-        super().fail(error)
-        if self._lost:
-            error.add_note(_IN_DOUBT)
+    def set_aside(self, entry: Entry[T]) -> None:
+        """End a message behind one of its subject that has failed."""
+        first = self._failed.get(entry.subject)
+        if first is not None and entry.place > first.place:
+            assert isinstance(entry.message, Received)  # noqa: S101 - it has a subject
+            error = MessageSetAside(entry.message.key)
+            error.__cause__ = first.outcome if isinstance(first.outcome, Exception) else None
+            self.fail(entry, error)
+
+    def _outcome(self, key: Key, told: set[Key]) -> Handled[T] | Exception:
+        """Return the outcome of a message. One that comes again was handled before, or failed."""
+        outcome = self._entries[key].outcome
+        assert outcome is not None  # noqa: S101 - `settle` ends after every message is settled
+        if key in told and isinstance(outcome, Handled):
+            return Handled(ran=False)
+        told.add(key)
+        return outcome
+
+
+class Batch(Work, Generic[T]):
+    """Messages in one transaction, or in parts. The library finds the one whose function raises.
+
+    Aurora DSQL has no savepoints, so nothing of a run is left then. The messages before that one
+    are handled in a transaction of their own, and those behind it in another: each function runs
+    twice at most for it, however many raise.
+    """
+
+    def __init__(self, call: OnceCall[T], entries: Sequence[Entry[T]]) -> None:
+        self._call = call
+        self._entries = entries
+        self._spending = Spending([INBOX], call.gate.deadline)
+        self._run: Run[T] = Run(call.statements, call.method)
 
     @property
-    def _result(self) -> Handled[T]:
-        return Handled(ran=True, value=self._run.value, order=self._order)
+    def is_open(self) -> bool:
+        """Whether a message has no outcome yet."""
+        return bool(self._open)
 
-    def _transaction(self, connection: Any) -> Program[Handled[T] | DatabaseFailure]:
-        order = yield from self._begin(connection)
-        if isinstance(order, (Handled, DatabaseFailure)):
-            yield from roll_back(connection)
-            return order
-        self._order = order
-        guards = self._statements.guards
-        transaction = OwnTransaction(connection)
-        failure = yield from self._run.complete(transaction, self._function, self._gate, guards)
-        return failure or self._result
+    def start_attempt(self) -> None:
+        """Begin another run, with an id of its own, without messages behind one that failed."""
+        self._run = Run(self._call.statements, self._call.method)
+        for entry in self._open:
+            self._call.set_aside(entry)
 
-    def _begin(self, connection: Any) -> Program[Order | Handled[T] | DatabaseFailure]:
-        """Begin and remember the message, in one round trip. Return its order.
+    def attempt(self, *, fresh: bool) -> Program[DatabaseFailure | None]:
+        """Run the functions of the messages that were not handled before in a transaction."""
+        del fresh  # a connection that survived a failure is as good: it was rolled back
+        call = self._call
+        failure = yield from on_connection(
+            call.sessions,
+            self._transaction,
+            call.gate,
+            role_path=True,
+            translate=call.statements.translate,
+        )
+        if failure is None:
+            for entry in self._run.entries:
+                entry.outcome = entry.handled
+        return failure
 
-        If it was remembered before, return the result of the call.
-        """
-        query, values = self._statements.remembering(self._message, self._run.own)
-        sent = query, query.encode(values)
+    def record_failure(self, failure: DatabaseFailure) -> None:
+        """Keep the results of a run in doubt: the next run finds its rows, if it committed."""
+        if failure.kind is FailureKind.IN_DOUBT:
+            run = self._run
+            self._call.lost[run.id] = {entry.key: entry.handled for entry in run.entries}
 
-        def send(texts: Sequence[bytes]) -> "PQGen[list[PGresult]]":
-            return pipeline(connection, [*((unprepared(text), ()) for text in texts), sent])
+    def decide(self, failure: DatabaseFailure) -> Program[Again]:
+        """Try again after a wait, or without the message that has failed, or end."""
+        yield from ()
+        wait = self._spending.next_wait(failure, monotonic())
+        if wait is not None:
+            return Again([self], wait)
+        entries, at = self._run.entries, self._run.at
+        if isinstance(failure.error, MessageGap):
+            return Again([Batch(self._call, self._open)])
+        if failure.kind in INBOX.again or at is None:
+            self._call.fail_all(failure.last_word)
+            return Again()
+        if at == len(entries) > 1:  # it came with the COMMIT, so nobody knows of which function
+            middle = len(entries) // 2
+            parts = [entries[:middle], entries[middle:]]
+        elif at and (failure.sqlstate or "").startswith(_TOO_LARGE):
+            parts = [entries[:at], entries[at:]]
+        else:
+            at = min(at, len(entries) - 1)
+            self._call.fail(entries[at], failure.last_word)
+            parts = [entries[:at], entries[at + 1 :]]
+        return Again([Batch(self._call, part) for part in parts if part])
 
-        try:
-            results = yield from begin(connection, self._statements.guards, self._run.id, send)
-        except psycopg.Error:
-            # An inbox keeps connections that are healthy. One in a failed transaction is not.
-            yield from roll_back(connection)
-            raise
-        rows = rows_of(results[-1])
-        order = order_of(self._message, rows)
-        if order is None:
-            return (yield from self._earlier_result(connection))
-        if order == "gap" and self._on_gap == "raise":
-            return self._gap(last_position(rows))
-        return order
+    def fail(self, error: Exception) -> None:
+        """End all messages: one behind a defect might overtake another one of its subject."""
+        self._call.fail_all(error)
 
-    def _gap(self, last: int) -> DatabaseFailure:
-        message = self._message
-        assert isinstance(message, Received)  # noqa: S101 - only a message follows another
-        gap = MessageGap(message.key, expected=message.previous_position, actual=last)
-        return DatabaseFailure(FailureKind.FATAL, gap, None, None)
+    @property
+    def _open(self) -> list[Entry[T]]:
+        return [entry for entry in self._entries if entry.outcome is None]
 
-    def _earlier_result(self, connection: Any) -> Program[Handled[T]]:
-        """Return whether an earlier run of this call, or another call, has handled the message."""
-        if self._lost:
-            query = self._statements.find
-            sent = [(query, query.encode(self._key))]
-            results = yield Exchange(connection, pipeline(connection, sent))
-            for (run_id,) in rows_of(results[0]):
-                found = self._lost.get((run_id or b"").decode().replace("-", ""))
-                if found is not None:
-                    return found
-        return Handled(ran=False)
+    def _transaction(self, transaction: RunTransaction) -> Program[DatabaseFailure | None]:
+        call, run = self._call, self._run
+        yield from self._remember(transaction)
+        failure = self._refuse_gaps() if call.raises_gaps else None
+        if failure is not None or not run.entries:
+            yield from transaction.roll_back()
+            return failure
+        guards = call.statements.guards
+        return (yield from run.complete(transaction, self._invoke, call.gate, guards))
+
+    def _invoke(self, handle: Any) -> Any:
+        return self._call.function(self._run, handle)
+
+    def _remember(self, transaction: RunTransaction) -> Program[None]:
+        """Begin, and remember the messages. Those that are new are the entries of the run."""
+        run, entries = self._run, self._open
+        messages = {entry.key: entry.message for entry in entries}
+        found = yield from remember_in(transaction, self._call.statements, messages, run.id)
+        for entry in entries:
+            entry.position = found.get(entry.key)
+        run.entries = [entry for entry in entries if entry.position is not None]
+        yield from self._settle_earlier(
+            transaction, [entry for entry in entries if entry.position is None]
+        )
+
+    def _settle_earlier(
+        self, transaction: RunTransaction, entries: Sequence[Entry[T]]
+    ) -> Program[None]:
+        """Settle messages that another call has handled, or an earlier run of this one."""
+        runs: dict[Key, str] = {}
+        if entries and self._call.lost:
+            keys = [entry.key for entry in entries]
+            rows = yield from transaction.run([self._call.statements.finding(keys)])
+            runs = {Key(source, own): run.replace("-", "") for source, own, run in rows}
+        for entry in entries:
+            lost = self._call.lost.get(runs.get(entry.key, ""), {})
+            entry.outcome = lost.get(entry.key) or Handled(ran=False)
+
+    def _refuse_gaps(self) -> DatabaseFailure | None:
+        """Fail the messages whose predecessors were not handled. Return the failure of the run."""
+        failure: DatabaseFailure | None = None
+        for entry in self._run.entries:
+            message, position = entry.message, entry.position
+            if not isinstance(message, Received) or position is None or position[0] != "gap":
+                continue
+            last = position[1]
+            gap = MessageGap(message.key, expected=message.previous_position, actual=last)
+            self._call.fail(entry, gap)
+            failure = DatabaseFailure(FailureKind.FATAL, gap, None, None)
+        return failure

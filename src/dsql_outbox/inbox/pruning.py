@@ -1,6 +1,5 @@
 """Forgetting old messages, in pages of the consumer's keys."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -8,7 +7,6 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
-from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.database.exchange import NumberedQuery, pipeline, rows_of
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
@@ -51,7 +49,7 @@ class Pruning:
         rows = yield from self._fetch(self._statements.page, self._page(self._after))
         old = [_key(row) for row in rows if row[2] == b"t"]
         if old:
-            yield from self._fetch(self._statements.forget, self._keys(old))
+            yield from self._fetch(self._statements.forget, self._statements.keyed(old))
         self._after = _key(rows[-1]) if rows else self._after
         self.has_more = len(rows) == PAGE
         self.done = Pruned(self.done.read + len(rows), self.done.forgotten + len(old))
@@ -62,14 +60,6 @@ class Pruning:
         parameters = {"source": source, "dedupe_id": dedupe_id}
         limits = {"seconds": self._seconds, "rows": str(PAGE)}
         return {"consumer": self._statements.consumer} | parameters | limits
-
-    def _keys(self, keys: Sequence[_Key]) -> dict[str, str]:
-        sources, dedupe_ids = zip(*keys, strict=True)
-        return {
-            "consumer": self._statements.consumer,
-            "sources": array_literal(sources),
-            "dedupe_ids": array_literal(dedupe_ids),
-        }
 
     def _fetch(self, query: NumberedQuery, parameters: dict[str, str]) -> Program[list[_Row]]:
         """Run a statement that may run twice, again after an error that passes."""

@@ -172,9 +172,9 @@ WHO_RUNS = {
 what it may not see."""
 
 LITERALS = {
-    "ids": "{}",
+    **dict.fromkeys(("ids", "sources", "dedupe_ids"), "{}"),
     **dict.fromkeys(("event_id", "run_id", "write_id"), str(UUID(int=0))),
-    **dict.fromkeys(("consumer", "source", "dedupe_id"), "text"),
+    "consumer": "text",
 }
 """The text of a statement whose values a server reads when it plans it."""
 

@@ -70,6 +70,9 @@ _WORDS: Final = {
 """Words without a file, each with the one that tells who sends it."""
 
 
+_OWN_GUARDS: Final = ("event_guard", "inbox_guard")
+"""The guards of bodies that run in sessions of a caller, where they are parts of one statement."""
+
 _EXPLAINED: Final[Mapping[str, tuple[str, ...]]] = {
     "EXPLAIN": ("event_write_one",),
     "EXPLAIN (ANALYZE)": ("event_write_batch",),
@@ -125,7 +128,8 @@ def _entries() -> Iterator[Entry]:
     yield from _grants()
     for word, sign in _WORDS.items():
         yield _entry(word, lambda *_, word=word: word.encode(), doors(sign))
-    for guards in (["run_guard"], ["event_guard"], ["run_guard", "event_guard"]):
+    proofs = (["run_guard"], *([*run, own] for run in ([], ["run_guard"]) for own in _OWN_GUARDS))
+    for guards in proofs:
         texts = [read_sql("statements", guard) for guard in guards]
         yield _entry(
             f"proof: {', '.join(guards)}",

@@ -14,6 +14,7 @@ from dsql_outbox.outbox import (
     InvalidEvent,
     JobRefused,
     MessageGap,
+    MessageSetAside,
     MissingExtra,
     MissingRight,
     OutboxError,
@@ -38,7 +39,7 @@ def test_every_error_has_one_base_and_says_what_it_means() -> None:
         for _, c in inspect.getmembers(module, inspect.isclass)
         if c.__module__.endswith(".errors")
     ]
-    assert len(found) == 16
+    assert len(found) == 17
     assert all(issubclass(c, OutboxError) and c.__doc__ for c in found)
 
 
@@ -135,6 +136,7 @@ ERRORS = [
     SinkUnavailable("text"),
     UnreadableMessage("position", "it is not a number"),
     MessageGap("Car/CAR-1", expected=7, actual=5),
+    MessageSetAside("Car/CAR-1"),
     JobRefused("the job erase of a runs"),
 ]
 """One of each class."""
