@@ -26,6 +26,8 @@ from benchmarks.writer.write_command import load
 from opentelemetry.sdk.trace import TracerProvider
 from tests.support.brokers.java_servers import MissingJava
 
+from dsql_outbox.inbox import Inbox, Received
+from dsql_outbox.inbox.received import received_message
 from dsql_outbox.observability import Hook, TraceFacts
 from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.event.event_parser import ParsedEvent, parse_event
@@ -194,7 +196,81 @@ def _loaded(url: str, number: int, options: Sequence[str]) -> _Row:
     return f"{seconds:.1f} s", f"{number / seconds:,.0f}", f"{memory.peak:.0f} MiB"
 
 
-TABLES = {"message": message, "write": write, "loading": loading}
+# --- what the inbox costs a consumer -------------------------------------------------------
+
+_MESSAGES = 500
+_EFFECT = b"INSERT INTO effects VALUES (%s)"
+
+
+def consumer(conditions: Conditions) -> _Table:
+    """Messages per second of a handler with one INSERT, over loops that remember nothing."""
+    url = new_database(conditions.server, "consumer")
+    with (
+        Inbox(Database(url), "page") as inbox,
+        psycopg.connect(url) as connection,
+    ):
+        connection.execute("CREATE TABLE effects (message text)")
+        connection.commit()
+        ways: dict[str, Callable[[Sequence[Received]], object]] = {
+            "no inbox, a COMMIT each": partial(_each, connection, None),
+            "`once`": lambda each: [inbox.once(one, partial(_handle, one)) for one in each],
+            "`remember` in your transaction": partial(_each, connection, inbox),
+            "no inbox, one COMMIT": partial(_all, connection),
+            "`once_many`": lambda each: inbox.once_many(each, _effect),
+        }
+        rates: dict[str, list[float]] = defaultdict(list)
+        for round_number in range(conditions.sizes.rounds + 1):
+            for name, way in ways.items():
+                messages = [received(n) for n in range(_MESSAGES)]
+                rates[name].append(_MESSAGES / _seconds(partial(way, messages)))
+                if not round_number:
+                    rates[name].clear()  # connections are opened, and statements prepared
+    rows: list[_Row] = []
+    for name in ways:
+        bare = rates["no inbox, one COMMIT" if "many" in name else "no inbox, a COMMIT each"]
+        shares = [100 * ours / theirs for ours, theirs in zip(rates[name], bare, strict=True)]
+        share = "" if name.startswith("no") else f"{statistics.median(shares):.0f} %"
+        spread = "" if name.startswith("no") else f"{min(shares):.0f} to {max(shares):.0f} %"
+        rows.append([name, f"{statistics.median(rates[name]):,.0f}", share, spread])
+    return ["500 waiting messages", "messages/s", "of the same without", "rounds"], rows
+
+
+def received(number: int) -> Received:
+    """Return a new message of one of fifty subjects."""
+    headers = {
+        "id": str(uuid4()),
+        "source": "/page",
+        "subject": f"Loan/{number % 50}",
+        "position": str(number + 1),
+        "previousposition": str(max(0, number - 49)),
+    }
+    return received_message(headers, dedupe_id=headers["id"], topic="loans", data=b"{}")
+
+
+def _each(
+    connection: psycopg.Connection, inbox: Inbox | None, messages: Sequence[Received]
+) -> None:
+    for message in messages:
+        if inbox is None or inbox.remember(connection, message) is not None:
+            _effect(connection, message)
+        connection.commit()
+
+
+def _all(connection: psycopg.Connection, messages: Sequence[Received]) -> None:
+    for message in messages:
+        _effect(connection, message)
+    connection.commit()
+
+
+def _effect(connection: psycopg.Connection, message: Received) -> None:
+    connection.execute(_EFFECT, (message.subject_id,))
+
+
+def _handle(message: Received, connection: psycopg.Connection) -> None:
+    _effect(connection, message)
+
+
+TABLES = {"message": message, "write": write, "loading": loading, "consumer": consumer}
 
 
 def main() -> int:

@@ -5,6 +5,10 @@ Schedule k of seed S is the same as the single schedule of `N=1 SEED=S+k`. Each 
 own database and proxy, on one server. If pgbouncer is installed, one slice in four runs
 behind it; with `--pooler`, all do.
 
+With `DRIVERS=consumers`, most callers are consumers: each message is handled by `once`, `once_many`
+or `remember`, and some are delivered again. Each message is remembered if and only if its rows and
+events are stored, and none overtakes another one of its subject in a batch. `DRIVERS=all` has both.
+
 With `DRIVERS=all`, most callers have sessions of their own: each unit of work stores a row of the
 caller's table and an event, by `append_to` or by `transact`, on the drivers that are named. No row
 may be without its event, and no event without its row. Their functions raise or swallow errors,
@@ -28,6 +32,7 @@ from time import monotonic
 from tests.support.pgbouncer import PROGRAM, PgBouncer
 from tests.support.verified import findings_in
 from tests.support.writer.checked_tables import Tables
+from tests.support.writer.consumer_units import CONSUMERS
 from tests.support.writer.schedules import Tally, prepare_database, run_schedule
 from tests.support.writer.session_units import WAYS, Way
 from tests.support.writer.slow_openings import SlowOpenings
@@ -120,7 +125,10 @@ def _run_in_database(server_url: str, seeds: range, ways: Sequence[Way], *, pool
 
 def ways_of(drivers: str) -> list[Way]:
     """Return the ways of the drivers that a command names."""
-    return [way for way in WAYS if drivers == "all" or way.driver in drivers.split(",")]
+    if drivers == "consumers":
+        return [*CONSUMERS]
+    ways = [*WAYS, *CONSUMERS]
+    return [way for way in ways if drivers == "all" or way.driver in drivers.split(",")]
 
 
 def main() -> int:
@@ -129,7 +137,7 @@ def main() -> int:
     parser.add_argument("seed", type=int)
     parser.add_argument("--processes", type=int, default=2 * (cpu_count() or 1))
     parser.add_argument("--pooler", action="store_true")
-    parser.add_argument("--drivers", default="", help="of callers' sessions: all, or asyncpg,..")
+    parser.add_argument("--drivers", default="", help="all, consumers, or asyncpg,..")
     options = parser.parse_args()
     if PROGRAM is None:
         print("no schedule is behind a pooler: pgbouncer is not installed", file=sys.stderr)

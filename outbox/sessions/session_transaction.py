@@ -300,6 +300,9 @@ class SessionTransaction(RunTransaction):
             return TransactionStatus.IDLE, False
         driver = self._driver
         if hasattr(driver, "is_in_transaction"):
+            if driver.is_closed():  # at the deadline, as the next statement tells
+                is_late = self._watch.has_ended_it
+                return (TransactionStatus.INTRANS if is_late else TransactionStatus.UNKNOWN), False
             is_open = driver.is_in_transaction()
             return (TransactionStatus.INTRANS if is_open else TransactionStatus.IDLE), False
         if getattr(getattr(driver, "pgconn", None), "pipeline_status", 0):

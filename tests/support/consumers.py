@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 import pytest
+from anyio import to_thread
 from anyio.from_thread import BlockingPortal
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from sqlalchemy import create_engine, text
@@ -52,12 +53,19 @@ class Work:
         """Commit, which a function must not do."""
         await self._done(self.session.commit())
 
+    async def wait(self, until: Callable[[], object]) -> None:
+        """Wait for a state, as for another service."""
+        until()
+
     async def _done(self, found: Any) -> Any:
         return found
 
 
 class AsyncWork(Work):
     """The same for asyncio."""
+
+    async def wait(self, until: Callable[[], object]) -> None:
+        await to_thread.run_sync(until)
 
     async def _done(self, found: Any) -> Any:
         return await found

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Final
 
 import pytest
@@ -17,6 +18,7 @@ from tests.support.consumers import (
 from tests.support.inboxes import new_received, remembered
 from tests.support.pairs import in_turn
 from tests.support.proxy.postgres_proxy import PostgresProxy
+from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids, own, own_rows
@@ -158,6 +160,31 @@ def test_a_call_that_is_cancelled_at_its_commit_stores_nothing(
     proxy.cut_all()
     assert stored(own, url) == (0, 0, 0)
     assert consumer.once(message, add).ran
+
+
+@pytest.mark.client
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_function_that_is_busy_elsewhere_at_the_deadline_ends_in_the_error_of_the_driver(
+    own: Tables,
+    url: str,
+    proxy: PostgresProxy,
+    open_consumer: OpenConsumer,
+    *,
+    goes_on: bool,
+) -> None:
+    """asyncpg has no status for a connection that was ended meanwhile."""
+    consumer = open_consumer("asyncpg", proxy.url)
+
+    async def handle(work: Work, _: Any) -> None:
+        await work.add()
+        ends = monotonic() + 1.0
+        await work.wait(lambda: wait_until(lambda: monotonic() > ends))
+        if goes_on:
+            await work.add()
+
+    with pytest.raises(Exception, match="deadline"):
+        consumer.once(new_received(), handle, timeout=0.7)
+    assert (consumer.runs, stored(own, url)) == (1, (0, 0, 0))
 
 
 BATCH: Final = [

@@ -20,6 +20,7 @@ from dsql_outbox.writer.tuned_settings import TunedSettings
 
 from .callers import outcome_of
 from .checked_tables import Outcome
+from .consumer_units import ConsumerCall
 from .forked_call import in_child
 from .poison_events import poison
 from .session_kinds import KINDS
@@ -70,10 +71,12 @@ def _in_session(call: Call, ways: Sequence[Way]) -> Call:
     way = random.choice(ways)
     settings = call.settings if way.is_async else replace(call.settings, coalesce=0)
     timeout = call.timeout and 5 * call.timeout  # a session is often begun with a connection
-    # A caller of `append_to` is told by the COMMIT of its own session, which has to be true.
+    # A caller that commits itself is told by the COMMIT of its own session, which has to be true.
     kinds: list[type[Session]] = [Session, *KINDS]
-    kind = random.choice(kinds) if way.verb == "transact" else Session
-    made = SessionCall(way, units, call.on_duplicate, timeout, settings, kind)
+    commits_itself = way.verb in {"append_to", "remember"}
+    kind = Session if commits_itself else random.choice(kinds)
+    make = SessionCall if way.verb in {"append_to", "transact"} else ConsumerCall
+    made = make(way, units, call.on_duplicate, timeout, settings, kind)
     return replace(call, in_session=made)
 
 

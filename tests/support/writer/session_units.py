@@ -43,9 +43,9 @@ OWN_ROWS: Final = "caller_rows"
 class Way:
     """How a unit of work is run: through what, on which driver."""
 
-    verb: Literal["append_to", "transact"]
+    verb: Literal["append_to", "transact", "once", "once_many", "remember"]
     driver: Literal["psycopg", "asyncpg", "psycopg2"]
-    through: Literal["connection", "pool", "session", "writer"]
+    through: Literal["connection", "pool", "session", "writer", "inbox"]
     is_async: bool
 
     @property
@@ -145,7 +145,7 @@ class SessionCall:
             return asyncio.run(self._run_async(database, url))
         with (
             Writer(database, self.settings) as writer,
-            _source(self.way, url, self.kind) as source,
+            source_of(self.way, url, self.kind) as source,
         ):
             return [self._end_of(writer, source, unit) for unit in self.units]
 
@@ -153,20 +153,20 @@ class SessionCall:
         swallowed: list[BaseException] = []
 
         def work(session: Any) -> list[Receipt]:
-            return _do(writer, session, unit, swallowed)
+            return do_unit(writer, session, unit, swallowed)
 
         run: Callable[[], list[Receipt] | Receipt]
         options: dict[str, Any] = {"on_duplicate": self.on_duplicate, "timeout": self.timeout}
         match self.way:
             case Way("append_to"):
-                run = partial(_commit_alone, source, work, unit, swallowed)
+                run = partial(commit_alone, source, work, unit, swallowed)
             case Way(through="writer"):
                 run = partial(writer.transact, lambda run: work(run.connection), **options)
             case _:
                 run = partial(transact, writer, source, work, **options)
         try:
             with nullcontext() if unit.interrupt is None else Interrupted(unit.interrupt, []):
-                ended: Ended = _outcomes(run(), unit)
+                ended: Ended = outcomes_of(run(), unit)
         except Exception as error:  # noqa: BLE001 - it is compared with the tables
             ended = error
         except Interrupt:
@@ -176,7 +176,7 @@ class SessionCall:
     async def _run_async(self, database: Database, url: str) -> list[Ended]:
         async with (
             AsyncWriter(database, self.settings) as writer,
-            _async_source(self.way, url, self.kind) as source,
+            async_source(self.way, url, self.kind) as source,
         ):
             # Each is a task of its own, which it may cancel.
             return [
@@ -186,22 +186,22 @@ class SessionCall:
 
     async def _async_end_of(self, writer: AsyncWriter, source: Any, unit: Unit) -> Ended:
         swallowed: list[BaseException] = []
-        cancel_soon = _CancelSoon(unit)
+        cancel_soon = CancelSoon(unit)
 
         async def work(session: Any) -> list[Receipt]:
-            return await _do_async(writer, session, unit, swallowed, cancel_soon)
+            return await do_unit_async(writer, session, unit, swallowed, cancel_soon)
 
         run: Awaitable[list[Receipt] | Receipt]
         options: dict[str, Any] = {"on_duplicate": self.on_duplicate, "timeout": self.timeout}
         match self.way:
             case Way("append_to"):
-                run = _commit_alone_async(source, work, unit, swallowed, self.timeout)
+                run = commit_alone_async(source, work, unit, swallowed, self.timeout)
             case Way(through="writer"):
                 run = writer.transact(lambda run: work(run.connection), **options)
             case _:
                 run = transact(writer, source, work, **options)
         try:
-            ended: Ended = _outcomes(await run, unit)
+            ended: Ended = outcomes_of(await run, unit)
         except Exception as error:  # noqa: BLE001 - it is compared with the tables
             ended = error
         except asyncio.CancelledError:
@@ -210,7 +210,7 @@ class SessionCall:
         return LostConnection() if getattr(source, "lent", 0) else ended
 
 
-class _CancelSoon:
+class CancelSoon:
     """Cancels the task that made it twice, soon after its first call."""
 
     def __init__(self, unit: Unit) -> None:
@@ -257,7 +257,7 @@ def _random_cancels(random: Random) -> tuple[float, float]:
     return random.choice([0, 0.001, 0.003, 0.01, 0.05]), random.choice([0, 0.001, 0.003, 0.01])
 
 
-def _outcomes(done: list[Receipt] | Receipt, unit: Unit) -> list[Outcome]:
+def outcomes_of(done: list[Receipt] | Receipt, unit: Unit) -> list[Outcome]:
     """How the events of a unit ended: a receipt is of another call that stored its first event."""
     is_of_another = isinstance(done, Receipt)
     receipts = [done] if isinstance(done, Receipt) else done
@@ -268,7 +268,9 @@ def _outcomes(done: list[Receipt] | Receipt, unit: Unit) -> list[Outcome]:
 # --- what a unit does ------------------------------------------------------------------------
 
 
-def _do(writer: Writer, session: Any, unit: Unit, swallowed: list[BaseException]) -> list[Receipt]:
+def do_unit(
+    writer: Writer, session: Any, unit: Unit, swallowed: list[BaseException]
+) -> list[Receipt]:
     receipts: list[Receipt] = []
     swallowed.clear()
     for act in unit.acts():
@@ -302,7 +304,7 @@ def _goes_on(session: Any, act: object, unit: Unit) -> bool:
     return unit.goes_on and not begins_anew
 
 
-async def _do_async(
+async def do_unit_async(
     writer: AsyncWriter,
     session: Any,
     unit: Unit,
@@ -364,7 +366,7 @@ class _Attempts:
         self.is_committing = False
 
 
-def _commit_alone(
+def commit_alone(
     open_session: Callable[[], Any],
     work: Callable[[Any], list[Receipt]],
     unit: Unit,
@@ -391,7 +393,7 @@ def _commit_alone(
                 session.close()
 
 
-async def _commit_alone_async(
+async def commit_alone_async(
     open_session: Callable[[], Awaitable[tuple[Any, Any]]],
     work: Callable[[Any], Awaitable[list[Receipt]]],
     unit: Unit,
@@ -452,7 +454,7 @@ class AsyncLending(AsyncConnectionPool):
 
 
 @contextmanager
-def _source(way: Way, url: str, kind: type[Session]) -> Iterator[Any]:
+def source_of(way: Way, url: str, kind: type[Session]) -> Iterator[Any]:
     """A pool or a sessionmaker, or a function that connects."""
     match way.through:
         case "pool":
@@ -465,12 +467,12 @@ def _source(way: Way, url: str, kind: type[Session]) -> Iterator[Any]:
         case "connection":
             connect: Any = psycopg.connect if way.driver == "psycopg" else psycopg2.connect
             yield lambda: connect(url)
-        case "writer":
+        case "writer" | "inbox":
             yield None
 
 
 @asynccontextmanager
-async def _async_source(way: Way, url: str, kind: type[Session]) -> AsyncIterator[Any]:
+async def async_source(way: Way, url: str, kind: type[Session]) -> AsyncIterator[Any]:
     """A pool or a sessionmaker for `transact`; else a function: a session, and its commit."""
     match way.through:
         case "pool":
@@ -485,9 +487,9 @@ async def _async_source(way: Way, url: str, kind: type[Session]) -> AsyncIterato
                 session = sessions()
                 return session, session.commit
 
-            yield sessions if way.verb == "transact" else begin
+            yield begin if way.verb in {"append_to", "remember"} else sessions
             await engine.dispose()
-        case "writer":
+        case "writer" | "inbox":
             yield None
         case "connection" if way.driver == "psycopg":
 
