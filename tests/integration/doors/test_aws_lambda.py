@@ -17,6 +17,8 @@ from tests.support.waiting import wait_until
 
 from dsql_outbox import (
     Database,
+    Entity,
+    Event,
     Message,
     Publisher,
     PublisherSettings,
@@ -191,6 +193,37 @@ def test_a_broker_that_is_down_keeps_it_for_max_wait_only(
     done = relay_handler(database, way, max_wait=0.2)(SCHEDULED, LONG)
     assert monotonic() - began < 5
     assert (done["ended"], done["failed"], done["left"]) == ("waiting", 0, 1)
+
+
+class Quoting(MemorySink):
+    """Raises what it got."""
+
+    async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
+        del answer
+        for message in messages:
+            quote(message)
+
+
+def quote(message: Message) -> bytes:
+    raise ValueError(message.payload.decode(), message.headers)
+
+
+@pytest.mark.parametrize(
+    ("sink", "map_"), [(Quoting(), None), (MemorySink(), quote)], ids=["sink", "map"]
+)
+def test_an_error_that_quotes_a_message_puts_no_payload_into_the_log_of_the_function(
+    database: Database,
+    writer: Writer,
+    caplog: pytest.LogCaptureFixture,
+    sink: Sink,
+    map_: Callable[[Message], bytes] | None,
+) -> None:
+    caplog.set_level(0)
+    writer.write(Event.new("A", [Entity("Car", "1", {"owner": "canary"})]))
+    done = relay_handler(database, opened(sink), max_wait=0.1, map=map_)(SCHEDULED, LONG)
+    assert (done["ended"], done["left"]) == ("waiting", 1)
+    assert "raised ValueError" in caplog.text
+    assert "canary" not in caplog.text + str([vars(each) for each in caplog.records])
 
 
 def test_nothing_is_left_when_it_has_answered(

@@ -1,20 +1,25 @@
 """The doorbell of the relay's function, at moto's Lambda and at an endpoint that is silent."""
 
 import io
+import json
 import socket
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+from uuid import uuid4
 from zipfile import ZipFile
 
 import boto3
 import pytest
 from moto import mock_aws
 from tests.support.brokers.sqs_server import CREDENTIALS
+from tests.support.stand_ins import StandIn
 from tests.support.writer.written_events import event
 
 from dsql_outbox import Database, DuplicateEvent, MissingExtra, SettingsError, Writer
 from dsql_outbox.doors.aws_lambda import Doorbell
+from dsql_outbox.observability.facts import WriteEnded
 
 FUNCTION = "shop-relay"
 
@@ -97,6 +102,35 @@ def test_a_relay_that_cannot_be_rung_is_a_warning_and_rung_again(
     assert "Cannot ring the relay shop-relay: ReadTimeoutError" in caplog.text
     assert not bell.ring()
     assert "Cannot ring the relay shop-relay: EndpointConnectionError" in caplog.text
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Repeats the request in its refusal, as AWS does for a wrong signature."""
+
+    def do_POST(self) -> None:
+        body = json.dumps({"Message": f"The canonical request is {self.headers}"}).encode()
+        self.send_response(403)
+        self.send_header("x-amzn-ErrorType", "InvalidSignatureException")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+        pass
+
+
+def test_a_refused_ring_shows_no_token(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0, "dsql_outbox")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "canary")
+    with StandIn(Refusing).serving() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", f"http://127.0.0.1:{server.server_port}")
+        bell = Doorbell(FUNCTION)
+        bell(WriteEnded(uuid4(), "committed", 1, 0))
+        assert not bell.ring()
+    assert "Cannot ring the relay shop-relay: ClientError" in caplog.text
+    assert "canary" not in caplog.text + str([vars(each) for each in caplog.records])
 
 
 def test_without_a_region_or_a_name_or_boto3_it_says_what_to_do(

@@ -17,3 +17,8 @@ def shown(text: str) -> str:
 def error_text(error: KafkaError) -> str:
     """What can be shown of an error."""
     return shown(error.str())
+
+
+def report_text(error: KafkaError) -> str:
+    """The text of the code of a report: that of the broker may quote the record (KIP-467)."""
+    return KafkaError(error.code()).str()

@@ -16,7 +16,7 @@ from dsql_outbox.publisher.sinks.port import (
     Unavailable,
 )
 
-from .refusal import error_text
+from .refusal import report_text
 
 # Names of errors: those with an underscore come from librdkafka, the others from the broker. A name
 # that is in no set blames nothing by itself: its message is sent again, and no attempt is counted.
@@ -157,7 +157,7 @@ class Reports:
         elif outcome := outcome_of(error, topic := self._messages[index].topic):
             self.settle(index, outcome)
         else:
-            self.reason = error_text(error)
+            self.reason = report_text(error)
             if blames_broker(error):
                 self.is_broken = True
             elif not is_silence(error):
@@ -263,7 +263,7 @@ def is_silence(error: KafkaError) -> bool:
 
 
 def _refusal(error: KafkaError) -> str:
-    return f"refused by Kafka: {error_text(error)} ({error.name()})"
+    return f"refused by Kafka: {report_text(error)} ({error.name()})"
 
 
 def _silence(topic: str, seconds: float) -> str:
