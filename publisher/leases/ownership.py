@@ -17,6 +17,7 @@ may be out of date, so they may not be sent.
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -168,7 +169,7 @@ class Ownership:
         self._others.see(seen.peers, now)
         self._watched.see(seen, now)
         self._rest(now)
-        share = self._share_seen = self._share(len(seen.leases))
+        share = self._share_seen = self._share(seen.leases)
         self._drain(share)
         renew = self.renewal(busy)
         ended = {
@@ -218,18 +219,20 @@ class Ownership:
         """
         return sent_at + self._settings.lease - self._settings.margin
 
-    def _share(self, shards: int) -> int:
+    def _share(self, leases: Collection[Lease]) -> int:
         """How many shards this publisher should own.
 
-        Each gets the quotient. The remainder goes to those whose names come first: all
-        publishers know the same names, so they agree, and the shares add up to `shards`.
+        Each gets the quotient. The remainder goes to those that own more already, so that no shard
+        moves that need not, and then to those whose names come first. All publishers see the same
+        leases and names, so they agree, and the shares add up to all shards.
         """
         if self.is_stopping or not self.has_sink or self._rest_until is not None:
             return 0
-        others = self._others.names
-        quotient, rest = divmod(shards, len(others) + 1)
-        rank = sum(other < self.owner for other in others)
-        return quotient + (rank < rest)
+        names = {self.owner, *self._others.names}
+        quotient, rest = divmod(len(leases), len(names))
+        owned = Counter(each.owner for each in leases)
+        ranks = sorted(names, key=lambda name: (owned[name] <= quotient, name))
+        return quotient + (self.owner in ranks[:rest])
 
     def _rest(self, now: float) -> None:
         """Leave the shards to others while only this publisher cannot reach the broker.

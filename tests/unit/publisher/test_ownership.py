@@ -65,17 +65,39 @@ def test_who_waits_for_its_broker_gets_no_share_until_it_was_seen_twice_without_
     assert kept == [4, 4, 4, 2, 4]
 
 
+def share(owner: str, leases: list[Lease], others: Collection[str]) -> int:
+    """The shards of an owner that are left to it, with those that it may take."""
+    own = Ownership(owner, SETTINGS)
+    held = {each.shard: each.epoch - 1 for each in leases if each.owner == owner}
+    own.note_taken(held, held, 0)
+    plan = look(own, leases, 0, *(each for each in others if each != owner))
+    return len(own.usable(0)) + len(plan.take)
+
+
 @pytest.mark.parametrize(("shards", "names"), [(16, 10), (16, 3), (4, 5), (1, 1), (6, 6), (0, 2)])
 def test_shares_differ_by_one_at_most_and_add_up_to_all_shards(shards: int, names: int) -> None:
     owners = [f"p{n}" for n in range(names)]
     leases = [Lease(shard, None, 0, FREE) for shard in range(shards)]
-    shares = [
-        len(look(Ownership(owner, SETTINGS), leases, 0, *(o for o in owners if o != owner)).take)
-        for owner in owners
-    ]
+    shares = [share(owner, leases, owners) for owner in owners]
     assert sum(shares) == shards
     assert shares == sorted(shares, reverse=True)
     assert max(shares) - min(shares) <= 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("bbbcc", {"a": 1, "b": 2, "c": 2}),
+        ("bbccddeeff", {"a": 1, "b": 2, "c": 2, "d": 2, "e": 2, "f": 1}),
+        ("bbb", {"a": 1, "b": 2}),
+        ("cccccaabbb", {"a": 3, "b": 3, "c": 4}),
+    ],
+)
+def test_no_shard_leaves_its_publisher_that_need_not(before: str, after: dict[str, int]) -> None:
+    """Whoever joins, and whatever its name; the last ones have lost a publisher."""
+    leases = [Lease(shard, owner, 7, 9) for shard, owner in enumerate(before)]
+    kept = {owner: min(before.count(owner), most) for owner, most in after.items()}
+    assert {owner: share(owner, leases, after) for owner in after} == kept
 
 
 @pytest.mark.parametrize(("expires_in", "taken"), [(1, False), (-1.9, False), (-2.1, True)])
