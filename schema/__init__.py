@@ -2,7 +2,7 @@
 
 - `migrations/`, `statements/` and `grants/` hold the SQL, one file per table or view,
   statement and duty, and `fragments/` what several statements have in common: which messages name
-  an event. `named_statements` reads it and fills in the schema's name.
+  an event, and whether one may be sent. `named_statements` reads it and fills in the schema's name.
 - `tables` parses the migrations, and reads the tables of a database.
 - `migrator` creates the tables (``schema apply``), prints them, and drops them.
 - `alembic` is what a revision of Alembic calls.

@@ -5,9 +5,6 @@
 -- sorts everything before PostgreSQL 17.
 -- Each row comparison stands beside a bound of its first column, in every statement: a server may
 -- use it as a filter only, and read the range from its beginning.
--- passed, topics: the subjects and topics to pass over, as JSON objects; an empty topic is one
--- that stands for all. Each is in a subquery, since a plan for all values would parse it for each row. A look-up in them costs
--- the same under every plan, unlike a join with them.
 -- One result of each range has no subject: its position and event_id are the end of the
 -- range, its created_us is the database's clock, and its previous_position is how long this took,
 -- in microseconds: the transaction has no other statement that takes time.
@@ -35,11 +32,7 @@ WITH bounds AS (
         sum(r.wanted * r.size) OVER ordered AS total
       FROM (
         SELECT q.position, q.event_id, coalesce(octet_length(q.payload), greatest(q.payload_size, 0)) AS size,
-          CASE WHEN ((SELECT %(passed)s::text::jsonb)
-              ->> (length(q.subject_type) || ' ' || q.subject_type || q.subject_id)
-              )::bigint <= q.position
-            OR coalesce((SELECT %(topics)s::text::jsonb) ->> q.topic, (SELECT %(topics)s::text::jsonb) ->> '')
-              IS NOT NULL THEN 0 ELSE 1 END AS wanted
+          CASE WHEN {may_be_sent} THEN 1 ELSE 0 END AS wanted
         FROM {schema}.outbox q
         WHERE q.shard = c.shard AND q.position BETWEEN c.position AND c.until
           AND (q.position, q.event_id) > (c.position, c.event_id)
@@ -70,10 +63,7 @@ CROSS JOIN LATERAL (
   WHERE q.shard = b.shard AND q.position BETWEEN b.position AND b.end_position
     AND (q.position, q.event_id) > (b.position, b.event_id)
     AND (q.position, q.event_id) <= (b.end_position, b.end_event_id)
-    AND ((SELECT %(passed)s::text::jsonb)
-      ->> (length(q.subject_type) || ' ' || q.subject_type || q.subject_id)
-      )::bigint <= q.position IS NOT TRUE
-    AND coalesce((SELECT %(topics)s::text::jsonb) ->> q.topic, (SELECT %(topics)s::text::jsonb) ->> '') IS NULL
+    AND {may_be_sent}
   ORDER BY q.position, q.event_id
   LIMIT b.taken) AS o
 UNION ALL

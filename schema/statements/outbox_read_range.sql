@@ -3,11 +3,7 @@
 -- tell how long it took, since it is one of several statements of its transaction.
 WITH page AS (
   SELECT q.position, q.event_id, coalesce(octet_length(q.payload), greatest(q.payload_size, 0)) AS size,
-    CASE WHEN (%(passed)s::text::jsonb
-        ->> (length(q.subject_type) || ' ' || q.subject_type || q.subject_id)
-        )::bigint <= q.position
-      OR coalesce(%(topics)s::text::jsonb ->> q.topic, %(topics)s::text::jsonb ->> '')
-        IS NOT NULL THEN 0 ELSE 1 END AS wanted
+    CASE WHEN {may_be_sent} THEN 1 ELSE 0 END AS wanted
   FROM {schema}.outbox q
   WHERE q.shard = %(shard)s::int
     AND q.position BETWEEN %(position)s::bigint AND %(until)s::bigint
@@ -26,28 +22,25 @@ WITH page AS (
   ORDER BY visited DESC
   LIMIT 1
 )
-SELECT %(number)s::int AS number, o.shard, o.position, o.event_id::text AS event_id,
-  o.previous_position, o.subject_type, o.subject_id, o.subject_version, o.topic,
-  o.headers::text AS headers,
-  coalesce(o.payload, (
+SELECT %(number)s::int AS number, q.shard, q.position, q.event_id::text AS event_id,
+  q.previous_position, q.subject_type, q.subject_id, q.subject_version, q.topic,
+  q.headers::text AS headers,
+  coalesce(q.payload, (
     SELECT p.event_data::text FROM {schema}.outbox_payloads p
-    WHERE p.shard = o.shard AND p.position = o.position AND p.event_id = o.event_id)) AS payload,
-  (extract(epoch FROM greatest(to_timestamp(0), least(o.created_at, clock_timestamp())))
+    WHERE p.shard = q.shard AND p.position = q.position AND p.event_id = q.event_id)) AS payload,
+  (extract(epoch FROM greatest(to_timestamp(0), least(q.created_at, clock_timestamp())))
     * 1000000)::bigint AS created_us,
-  o.previous_position > 0 AND EXISTS (
+  q.previous_position > 0 AND EXISTS (
     SELECT FROM {schema}.outbox p
-    WHERE p.shard = o.shard AND p.position = o.previous_position
-      AND p.subject_type = o.subject_type AND p.subject_id = o.subject_id) AS predecessor,
+    WHERE p.shard = q.shard AND p.position = q.previous_position
+      AND p.subject_type = q.subject_type AND p.subject_id = q.subject_id) AS predecessor,
   NULL::boolean AS is_cut
 FROM bound b
-JOIN {schema}.outbox o ON o.shard = %(shard)s::int
-  AND o.position >= %(position)s::bigint AND o.position <= b.position
-  AND (o.position, o.event_id) > (%(position)s::bigint, %(event_id)s::text::uuid)
-  AND (o.position, o.event_id) <= (b.position, b.event_id)
-WHERE (%(passed)s::text::jsonb
-    ->> (length(o.subject_type) || ' ' || o.subject_type || o.subject_id)
-    )::bigint <= o.position IS NOT TRUE
-  AND coalesce(%(topics)s::text::jsonb ->> o.topic, %(topics)s::text::jsonb ->> '') IS NULL
+JOIN {schema}.outbox q ON q.shard = %(shard)s::int
+  AND q.position >= %(position)s::bigint AND q.position <= b.position
+  AND (q.position, q.event_id) > (%(position)s::bigint, %(event_id)s::text::uuid)
+  AND (q.position, q.event_id) <= (b.position, b.event_id)
+WHERE {may_be_sent}
 UNION ALL
 SELECT %(number)s::int, %(shard)s::int, coalesce(max(b.position), %(position)s::bigint),
   coalesce(max(b.event_id::text), %(event_id)s::text), NULL, NULL, NULL, NULL, NULL, NULL, NULL,
