@@ -29,8 +29,9 @@ _PATIENCE: Final = 5.0
 """Seconds after which the publisher should have heard its own ring."""
 
 _NOTHING: Final = (
-    f"it rang, and heard nothing within {_PATIENCE:g} s; behind a pooler, give a URL that leads "
-    "to the server itself (--doorbell-database, Publisher.doorbell_database)"
+    f"it rang, and heard nothing within {_PATIENCE:g} s; no notification comes through a pooler "
+    "that lends sessions for transactions: give the publisher a URL of the server itself "
+    "(--database)"
 )
 
 _LOOK: Final = 60.0

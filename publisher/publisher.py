@@ -100,9 +100,8 @@ class Publisher:
     a target of the kind ``sink``, such as the default one. One that applies takes one of the kind
     ``model``, which `Targets.add` adds.
 
-    With ``PublisherSettings(doorbell=True)`` it hears the doorbell of writers in other processes.
-    `doorbell_database` is the same database at another address, for that alone: notifications do
-    not come through a pooler that lends a session for a transaction.
+    With ``PublisherSettings(doorbell=True)`` it hears the doorbell of writers in other processes,
+    but not through a pooler that lends a session for a transaction.
 
     A publisher runs once, in the process that created it. `run` raises `OutboxError`
     when it is called again or in a forked child; create another publisher there.
@@ -126,7 +125,6 @@ class Publisher:
         map: MessageMap | None = None,  # noqa: A002 - what it is; nothing here maps a list
         apply: Apply | None = None,
         target: str = DEFAULT_TARGET,
-        doorbell_database: Database | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
         _require_types(database, sink, apply, target)
@@ -142,7 +140,9 @@ class Publisher:
         factory = sink_factory("Publisher", given_sink)
         own = given_settings("Publisher", settings, PublisherSettings)
         self._settings = own.for_database(database)
-        self._bell = _listened_database(database, self._settings, doorbell_database)
+        if self._settings.doorbell and database.is_dsql:
+            raise SettingsError(NO_DOORBELL.format("PublisherSettings"))
+        self._database = database
         given = given_hooks("Publisher", hooks)
         self._hooks: tuple[Hook, ...] = (
             LogFacts(),
@@ -327,8 +327,8 @@ class Publisher:
                 tasks.start_soon(self._report, relay)
                 tasks.start_soon(self._sweep)
                 tasks.start_soon(self._receipts.run)
-                if self._bell is not None:
-                    listener = DoorbellListener(self._bell, self._wake, self._store.ring)
+                if self._settings.doorbell:
+                    listener = DoorbellListener(self._database, self._wake, self._store.ring)
                     tasks.start_soon(listener.run)
                 if until_empty:
                     only_own = until_empty == "own"
@@ -486,24 +486,6 @@ _MODEL: Final = (
     'add one by `dsql-outbox targets add NAME --kind model`, or `await targets.add("NAME", '
     'kind="model")` of Targets(database), and apply in Publisher(database, apply=.., target="NAME")'
 )
-
-
-def _listened_database(
-    database: Database, settings: PublisherSettings, given: Database | None
-) -> Database | None:
-    """Return the database to hear the doorbell of. Raises `SettingsError` on Aurora DSQL."""
-    if given is not None:
-        require_database("Publisher.doorbell_database", given)
-        if given.schema != database.schema:
-            raise SettingsError(
-                f"Publisher.doorbell_database has the schema {given.schema}, and the database has "
-                f"{database.schema}: give both the same schema"
-            )
-    if not settings.doorbell and given is None:
-        return None
-    if database.is_dsql:
-        raise SettingsError(NO_DOORBELL.format("PublisherSettings"))
-    return database if given is None else used_by("publisher", given)
 
 
 def _require_types(database: object, sink: object, apply: object, target: str) -> None:

@@ -194,14 +194,8 @@ Exit codes:
     "--doorbell",
     is_flag=True,
     show_default=False,
-    help="On PostgreSQL, also read when a writer with `doorbell` has committed.",
-)
-@option(
-    "--doorbell-database",
-    metavar="URL",
-    show_default=False,
-    help="As --doorbell, over this URL of the same database: past a pooler, through which no "
-    "notifications come.",
+    help="On PostgreSQL, also read when a writer with `doorbell` has committed. "
+    "No ring arrives through a pooler.",
 )
 @option(
     "--lease",
@@ -239,7 +233,6 @@ def publish(
     topics: Mapping[str, TopicSettings],
     idle_max: float | None,
     doorbell: bool,
-    doorbell_database: str | None,
     lease: float,
     drain: float,
     listen: Address | None,
@@ -289,9 +282,6 @@ def publish(
             target=target,
             map=message_map,
             apply=function,
-            doorbell_database=None
-            if doorbell_database is None
-            else Database(doorbell_database, schema=database.schema),
             hooks=meters.hooks,
         )
         daemon = Daemon(relaying, meters, listen=listen, drain=drain)

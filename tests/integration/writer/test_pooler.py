@@ -224,12 +224,12 @@ async def test_the_doorbell_is_heard_past_the_pooler(
     settings = PublisherSettings(doorbell=True, idle_max=3_600.0)
     async with Publisher(Database(url), MemorySink(), settings):
         with anyio.fail_after(30):
-            while "--doorbell-database" not in caplog.text:  # noqa: ASYNC110 - a log is no event
+            while "a URL of the server itself" not in caplog.text:  # noqa: ASYNC110 - a log is no event
                 await anyio.sleep(0.01)
     sink = MemorySink()
     direct = Database(database_url)
     async with (
-        Publisher(Database(url), sink, settings, doorbell_database=direct),
+        Publisher(direct, sink, settings),
         AsyncWriter(Database(url), replace(QUICK, doorbell=True)) as writer,
     ):
         with anyio.fail_after(30):

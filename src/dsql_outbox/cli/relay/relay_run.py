@@ -57,7 +57,6 @@ class RelayRun:
         target: str = DEFAULT_TARGET,
         map: MessageMap | None = None,  # noqa: A002 - as `Publisher` calls it
         apply: Apply | None = None,
-        doorbell_database: Database | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
         self._database = database
@@ -76,7 +75,6 @@ class RelayRun:
             map=map,
             apply=apply,
             target=target,
-            doorbell_database=doorbell_database,
             hooks=[*hooks, *own],
         )
         self.probe.watch(self._publisher.sink)
