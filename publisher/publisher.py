@@ -42,6 +42,7 @@ from dsql_outbox.schema.target_rows import metric_name
 from .doorbell import DoorbellListener
 from .settings import PublisherSettings
 from .supervision import in_background
+from .tuned_settings import TunedSettings
 
 logger: Final = logging.getLogger("dsql_outbox")
 
@@ -139,7 +140,7 @@ class Publisher:
         given_sink = Nowhere() if sink is None else sink
         factory = sink_factory("Publisher", given_sink)
         own = given_settings("Publisher", settings, PublisherSettings)
-        self._settings = own.for_database(database)
+        self._settings = TunedSettings.of(own).for_database(database)
         if self._settings.doorbell and database.is_dsql:
             raise SettingsError(NO_DOORBELL.format("PublisherSettings"))
         self._database = database

@@ -6,8 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Final, Self
 
 from dsql_outbox.outbox.database.database import Database
-from dsql_outbox.outbox.errors import SettingsError
-from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS, require_positive, require_whole
+from dsql_outbox.outbox.settings import require_positive
 
 from .topic_settings import FailureRules, OnDeadLetter, TopicSettings, require_valid_topics
 
@@ -36,14 +35,6 @@ class PublisherSettings:
         3
     """
 
-    batch_rows: int = 500
-    """About how many rows one read returns, of all shards together. Raise it for fewer, larger
-    reads, such as from a distant database. Lower it for less memory."""
-
-    batch_bytes: int = 8 << 20
-    """About how many bytes one read returns. Lower it if payloads are large and the process has
-    little memory."""
-
     idle_max: float | None = None
     """The longest wait between two reads of an idle publisher, in seconds. The first wait without
     work is 10 ms, and each later one is twice as long. None: 0.05 on PostgreSQL, which costs the
@@ -70,10 +61,6 @@ class PublisherSettings:
     `grace` follow from it. After a crash others take over within 1.2 times the lease. Lower it if
     a crash must be noticed sooner. Raise it if statements cost money."""
 
-    broker_patience: float = 30.0
-    """Seconds. If only this publisher cannot reach the broker for so long, it leaves its shards
-    to others. It takes none before it has reached the broker once."""
-
     drain: float = 20.0
     """Seconds that the running calls of the sink may take after `stop`. Raise it if the broker is
     slow. Lower it if a supervisor kills sooner."""
@@ -97,21 +84,9 @@ class PublisherSettings:
         owner = "PublisherSettings"
         require_positive(
             owner,
-            {
-                "batch_rows": self.batch_rows,
-                "batch_bytes": self.batch_bytes,
-                "lease": self.lease,
-                "broker_patience": self.broker_patience,
-                "drain": self.drain,
-            }
+            {"lease": self.lease, "drain": self.drain}
             | ({} if self.idle_max is None else {"idle_max": self.idle_max}),
         )
-        require_whole(owner, {"batch_rows": self.batch_rows, "batch_bytes": self.batch_bytes})
-        if self.batch_rows * 2 > MAX_TRANSACTION_ROWS:
-            raise SettingsError(
-                f"{owner}.batch_rows must be {MAX_TRANSACTION_ROWS // 2} at most: "
-                f"one transaction may change {MAX_TRANSACTION_ROWS} rows"
-            )
         rules = self._own_rules()
         rules.require_valid(owner)
         object.__setattr__(self, "topics", dict(self.topics))  # the caller may change its own

@@ -13,14 +13,15 @@ from benchmarks.writer.statement_parameters import SHARDS
 from dsql_outbox.observability import Hook
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.outbox.database.array_literals import array_literal, plain_array
-from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Sink
+from dsql_outbox.publisher import Answer, Publisher, Sink
 from dsql_outbox.publisher.relay.store import LAST
 from dsql_outbox.publisher.sinks.port import keeps_prefix
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.named_statements import statement
 
 from .rows import BATCH, NullSink
 
-SETTINGS = PublisherSettings(batch_rows=BATCH)
+SETTINGS = TunedSettings(batch_rows=BATCH)
 ON_OUTBOX = re.compile(r'^(?!.*outbox_failures).*"outbox"\.outbox\b', re.DOTALL)
 """Matches statements on table outbox, without those on failures, which run only seldom."""
 

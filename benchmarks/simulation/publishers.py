@@ -10,7 +10,7 @@ import psycopg
 from tests.support.publisher.lease_tables import Tables as LeaseTables
 
 from dsql_outbox.outbox.failure import LASTING, kind_of
-from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 
 from .applied import Function
 from .broker import Broker, ModelSink
@@ -40,7 +40,7 @@ class Surroundings:
     broker: Broker
     history: History
     watch: Watch
-    settings: PublisherSettings
+    settings: TunedSettings
     target: int = 0
     is_model: bool = False
 

@@ -24,7 +24,7 @@ from dsql_outbox.publisher.relay.memory import (
 )
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.relay import Relay
-from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 
 from .applied import Function
 from .broker import LIMIT, ModelSink
@@ -76,7 +76,7 @@ class Parts:
     apply: Function | None
     map: ModelMap | None
     leases: ModelLeaseTable
-    settings: PublisherSettings
+    settings: TunedSettings
     boot_clock: Callable[[], float]
     host_clock: Callable[[], float]
 

@@ -10,7 +10,7 @@ from typing import Final
 from tests.support.publisher.lease_tables import Tables as LeaseTables
 
 from dsql_outbox.outbox.settings import TARGET_SHARDS
-from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.session import CALL_TIMEOUT
 
 from .broker import Broker
@@ -63,9 +63,9 @@ _LOOK: Final = 1.0
 """Seconds between two checks whether everything is done."""
 
 
-def settings_of(schedule: Schedule) -> PublisherSettings:
+def settings_of(schedule: Schedule) -> TunedSettings:
     """The settings of all publishers of a run."""
-    return PublisherSettings(
+    return TunedSettings(
         batch_rows=5,
         attempts=3,
         backoff_base=0.5,

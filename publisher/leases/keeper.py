@@ -18,7 +18,7 @@ from dsql_outbox.observability.shown_text import counted, duration
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.failure import LASTING, kind_of, tables_expected, text_of
-from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.missing_rights import rights_expected
 
 from .ownership import Ownership
@@ -67,7 +67,7 @@ class Leases:
     def __init__(  # noqa: PLR0913 - the relay's answers, and parts for a simulation
         self,
         database: Database,
-        settings: PublisherSettings,
+        settings: TunedSettings,
         on_change: Callable[[frozenset[int], frozenset[int]], None],
         *,
         busy: Callable[[], Collection[int]],

@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.liveness import (
     Lease,
     OtherPublishers,
@@ -67,7 +67,7 @@ class Ownership:
     `has_sink` says that its sink is open. Until then it gets no share, however long that lasts.
     """
 
-    def __init__(self, owner: str, settings: PublisherSettings, *, has_sink: bool = True) -> None:
+    def __init__(self, owner: str, settings: TunedSettings, *, has_sink: bool = True) -> None:
         self.owner = owner
         self._settings = settings
         self._held: dict[int, _Held] = {}

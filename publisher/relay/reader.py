@@ -19,7 +19,7 @@ from dsql_outbox.publisher.relay.memory.scans import MAX_VISITS, QUICK, Scan, Sw
 from dsql_outbox.publisher.relay.memory.shares import RETRIES
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import Trial
-from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 from dsql_outbox.schema.refused_topics import MAX_NAMED
 
@@ -108,7 +108,7 @@ class Reader:
     """
 
     def __init__(
-        self, state: RelayState, store: Store, leases: Leases, settings: PublisherSettings
+        self, state: RelayState, store: Store, leases: Leases, settings: TunedSettings
     ) -> None:
         self._state = state
         self._store = store

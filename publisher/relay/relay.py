@@ -14,8 +14,8 @@ from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.message_map import Mapper
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
 from dsql_outbox.publisher.relay.memory.topics import NamedTopics
-from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks.port import Sink
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.refused_topics import RefusedTopics
 
 from .applier import Applier, Apply
@@ -59,7 +59,7 @@ class Relay:
         self,
         store: Store,
         sink: Sink,
-        settings: PublisherSettings,
+        settings: TunedSettings,
         leases: Leases,
         *,
         apply: Apply | None = None,

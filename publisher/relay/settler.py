@@ -13,7 +13,7 @@ from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.failure import LASTING, kind_of, text_of
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Subject
-from dsql_outbox.publisher.settings import PublisherSettings
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 from .outcomes import Outcomes
@@ -53,7 +53,7 @@ class Settler:
     """
 
     def __init__(
-        self, state: RelayState, store: Store, settings: PublisherSettings, outcomes: Outcomes
+        self, state: RelayState, store: Store, settings: TunedSettings, outcomes: Outcomes
     ) -> None:
         self._state = state
         self._changes = state.changes

@@ -245,7 +245,7 @@ async def relay() -> None:
             await Publisher(
                 Database(URL),
                 sink,
-                PublisherSettings(batch_rows=500, topics={"a.*": TopicSettings(attempts=3)}),
+                PublisherSettings(topics={"a.*": TopicSettings(attempts=3)}),
             ).run()
     except MissingExtra as error:
         assert_type(error.extra, str)

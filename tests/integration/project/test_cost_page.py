@@ -26,6 +26,7 @@ from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.reader import _REFRESH as REFRESH
 from dsql_outbox.publisher.settings import DSQL_IDLE_MAX, IDLE_MAX
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
@@ -42,7 +43,7 @@ DOLLARS_A_GIGABYTE: Final = 0.33  # and month
 
 EVENT_BYTES: Final = 1024
 CREATED: Final = datetime(2026, 11, 25, 8, 14, 7, tzinfo=UTC)
-DEFAULTS: Final = PublisherSettings(idle_max=DSQL_IDLE_MAX)
+DEFAULTS: Final = TunedSettings(idle_max=DSQL_IDLE_MAX)
 NEAR: Final = 0.02
 """Rows differ by some bytes from run to run: a fraction of a second may have fewer digits."""
 

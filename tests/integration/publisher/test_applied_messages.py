@@ -18,8 +18,9 @@ from tests.support.publisher.running_relays import count, event, only_model, run
 from dsql_outbox.outbox import Database, Message, SettingsError
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.database.exchange import command
-from dsql_outbox.publisher import Answer, Apply, Publisher, PublisherSettings
+from dsql_outbox.publisher import Answer, Apply, Publisher
 from dsql_outbox.publisher import publisher as publisher_module
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema import session
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
@@ -42,7 +43,7 @@ def moves(database: Database, sql: psycopg.Connection) -> None:
 def applying(database: Database, function: Apply = count_move, **settings: float) -> Publisher:
     """A publisher of the read model, which tries again soon."""
     quick = {"backoff_base": 0.01, "backoff_cap": 0.01, "idle_max": 0.02} | settings
-    given = PublisherSettings(**quick)  # type: ignore[arg-type]
+    given = TunedSettings(**quick)  # type: ignore[arg-type]
     return Publisher(database, settings=given, apply=function, target="moves")
 
 

@@ -12,21 +12,21 @@ from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import count, until
 
 from dsql_outbox.outbox import Database, OutboxError, SchemaError
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.keeper import Leases
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.liveness import Snapshot
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
 SHARDS = {0, 1, 2, 3}
-QUICK = PublisherSettings(lease=1.0, drain=0.4)
-LONG = PublisherSettings(lease=600.0)
+QUICK = TunedSettings(lease=1.0, drain=0.4)
+LONG = TunedSettings(lease=600.0)
 
 
 class Relay:
     """What a relay answers to its leases."""
 
-    def __init__(self, database: Database, settings: PublisherSettings = QUICK) -> None:
+    def __init__(self, database: Database, settings: TunedSettings = QUICK) -> None:
         self.busy: set[int] = set()
         self.progresses = True
         self.changes: list[Collection[int]] = []

@@ -8,14 +8,14 @@ import pytest
 from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.leases.protocol import Beats
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 
 pytestmark = pytest.mark.anyio
 
-LONG = PublisherSettings(lease=60.0)
+LONG = TunedSettings(lease=60.0)
 BEAT = "WITH renewed AS"
 
 
@@ -196,7 +196,7 @@ async def test_a_statement_without_an_answer_ends_when_the_next_is_due(
     database_proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()  # of `patient_beats`
-    table = SqlLeaseTable(Database(database_proxy.url), PublisherSettings(lease=4.0))
+    table = SqlLeaseTable(Database(database_proxy.url), TunedSettings(lease=4.0))
     await table.renew_and_look("a", {})
     database_proxy.stall(1, matching=BEAT)
     with pytest.raises(psycopg.OperationalError, match="before the deadline"):

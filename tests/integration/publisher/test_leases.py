@@ -10,9 +10,10 @@ from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import count, event, relayed, running, until
 
 from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Retry
+from dsql_outbox.publisher import Answer, Publisher, Retry
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.memory import breaker
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
@@ -22,8 +23,8 @@ SHARDS = 4
 QUICK = {"lease": 1.0, "idle_max": 0.05}
 
 
-def settings(**others: object) -> PublisherSettings:
-    return PublisherSettings(**(QUICK | others))  # type: ignore[arg-type]
+def settings(**others: object) -> TunedSettings:
+    return TunedSettings(**(QUICK | others))  # type: ignore[arg-type]
 
 
 def owners(sql: psycopg.Connection) -> dict[str, int]:

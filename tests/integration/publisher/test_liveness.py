@@ -6,15 +6,15 @@ import psycopg
 import pytest
 
 from dsql_outbox.outbox import Database, SchemaError
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.keeper import Leases, boot_time
 from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.leases.protocol import Beats
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
-QUICK = PublisherSettings(lease=1.0)
+QUICK = TunedSettings(lease=1.0)
 
 
 @pytest.fixture

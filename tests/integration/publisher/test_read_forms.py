@@ -10,7 +10,7 @@ from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.given_rows import rows_in
 
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.publisher import Publisher
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import (
     HEAD,
@@ -21,6 +21,7 @@ from dsql_outbox.publisher.relay.store import (
     RowPlace,
     SubjectName,
 )
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer, WriterSettings
 
@@ -140,7 +141,7 @@ async def test_a_refused_read_is_given_up_and_all_is_relayed_in_the_plain_form(
     written(database)
     database_proxy.refuse(None, sqlstate=sqlstate, message="not supported", matching=READ)
     sink = MemorySink()
-    settings = PublisherSettings(batch_rows=10)
+    settings = TunedSettings(batch_rows=10)
     done = await Publisher(Database(database_proxy.url), sink, settings).run(until_empty=True)
     assert done.deleted == len(sink.messages) == 60
     tries = sum(READ in text for text in database_proxy.statements)

@@ -13,12 +13,13 @@ from tests.support.publisher.running_relays import count, event, relayed
 
 from dsql_outbox.outbox import Database, Entity, Event, OutboxError, SchemaError
 from dsql_outbox.outbox.event.event_parser import parse_event
-from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected, Retry, Sink
+from dsql_outbox.publisher import Publisher, Rejected, Retry, Sink
 from dsql_outbox.publisher.relay import relay as relay_module
 from dsql_outbox.publisher.relay.memory import scans
 from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RowPlace
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.named_statements import statement
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
@@ -51,7 +52,7 @@ def changes_of(sql: psycopg.Connection, *, inserts: int, deletes: int) -> tuple[
 async def relay(database: Database, sink: Sink, **settings: Any) -> Relayed:
     """Relay until the outbox is empty."""
     with anyio.fail_after(60):
-        publisher = Publisher(database, sink, PublisherSettings(**settings))
+        publisher = Publisher(database, sink, TunedSettings(**settings))
         return await publisher.run(until_empty=True)
 
 
@@ -276,7 +277,7 @@ async def test_run_waits_no_longer_than_told_while_many_messages_fail(
     for each in events:
         sink.fail(each.id, Retry("no"))
     monkeypatch.setattr(scans, "_REST", 0.1)
-    settings = PublisherSettings(batch_rows=50, backoff_base=60, backoff_cap=60)
+    settings = TunedSettings(batch_rows=50, backoff_base=60, backoff_cap=60)
     with anyio.fail_after(60):
         done = await Publisher(database, sink, settings).run(until_empty=True, max_wait=1)
     assert done.failed == len(events)

@@ -10,8 +10,9 @@ from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import count, event, in_order, quick_settings
 
 from dsql_outbox.outbox import Database, Message
-from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Rejected, Retry
+from dsql_outbox.publisher import Answer, Publisher, Rejected, Retry
 from dsql_outbox.publisher.relay.memory import scans
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.outbox_rows import RowId
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
@@ -90,7 +91,7 @@ async def test_what_died_while_the_next_rows_were_read_is_not_sent_once_more(
     sink = Slow()
     sink.fail(dead.id, *[Retry("no")] * 10)
     monkeypatch.setattr(scans, "_REST", 0.001)
-    quick = PublisherSettings(batch_rows=50, attempts=3, backoff_base=0.05, backoff_cap=0.05)
+    quick = TunedSettings(batch_rows=50, attempts=3, backoff_base=0.05, backoff_cap=0.05)
     done = await Publisher(database, sink, quick).run(until_empty=True)
     assert (done.delivered, done.dead) == (2_000, 1)
     assert attempts == [1, 2, 3]
@@ -107,7 +108,7 @@ async def test_what_was_acknowledged_is_deleted_before_another_may_send_it(
 
     writer.write_many([event(f"good-{n}") for n in range(3_000)])
     sink = Slow()
-    publisher = Publisher(database, sink, PublisherSettings(batch_rows=200))
+    publisher = Publisher(database, sink, TunedSettings(batch_rows=200))
     delete, release = publisher._store.delete, publisher._leases._table.release
     left: list[object] = []
     released: set[int] = set()

@@ -20,8 +20,8 @@ import pytest
 from tests.support.commands import Command
 
 from dsql_outbox.outbox import Database, Entity, Event
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.sinks import MAX_RUN
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.testing import NatsServer
 from dsql_outbox.writer import Writer
 
@@ -166,7 +166,7 @@ async def test_who_was_stopped_past_its_lease_sends_nothing_more_and_comes_back(
     late = [message for message in world.arrived.messages[there:] if message[2] == 1]
     assert len(late) <= MAX_RUN, "what it had read before it slept, but for the run just leaving"
     duplicates = len(world.arrived.messages) - sum(world.written.values())
-    assert duplicates <= PublisherSettings.batch_rows, "what was sent and not deleted yet"
+    assert duplicates <= TunedSettings.batch_rows, "what was sent and not deleted yet"
 
 
 async def test_who_is_told_to_end_leaves_its_shards_at_once(world: World) -> None:

@@ -23,6 +23,7 @@ from dsql_outbox.publisher import Publisher, PublisherSettings, Rejected
 from dsql_outbox.publisher.leases.table import SqlLeaseTable
 from dsql_outbox.publisher.relay.sql_store import SqlStore
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema import apply
 from dsql_outbox.testing import EmbeddedPostgres, MemorySink
 from dsql_outbox.writer import AsyncWriter, Transaction, Writer
@@ -172,7 +173,7 @@ async def test_the_relay_and_an_operator_work(
         async with anyio.create_task_group() as group:
             for event in events:
                 group.start_soon(writer.write, event)
-    await Publisher(database, sink, PublisherSettings(batch_rows=10)).run(until_empty=True)
+    await Publisher(database, sink, TunedSettings(batch_rows=10)).run(until_empty=True)
     async with Messages(database) as letters:
         replayed = [each async for each in letters.retry()]
     assert len(replayed) == 1

@@ -19,13 +19,13 @@ from typing import Any
 
 from tests.support.publisher.lease_tables import Statement, Tables
 
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.leases.protocol import Beats
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 
-SETTINGS = PublisherSettings(lease=10, broker_patience=4, drain=3)
-SHORT = PublisherSettings(lease=8, broker_patience=4, drain=3)
-LONG = PublisherSettings(lease=20, broker_patience=4, drain=3)
+SETTINGS = TunedSettings(lease=10, broker_patience=4, drain=3)
+SHORT = TunedSettings(lease=8, broker_patience=4, drain=3)
+LONG = TunedSettings(lease=20, broker_patience=4, drain=3)
 DRIFT = 0.05
 SKEW = 1.4  # seconds between the clocks of two nodes of the database
 
@@ -58,7 +58,7 @@ class Member:
     name: str
     rate: float
     offset: float
-    settings: PublisherSettings = SETTINGS
+    settings: TunedSettings = SETTINGS
     paused_until: float = 0.0
     alive: bool = True
     sink_fails: bool = False
@@ -110,7 +110,7 @@ class Cluster:
     # --- what a test does --------------------------------------------------------------
 
     def start(
-        self, rate: float = 1.0, offset: float = 0.0, settings: PublisherSettings = SETTINGS
+        self, rate: float = 1.0, offset: float = 0.0, settings: TunedSettings = SETTINGS
     ) -> Member:
         """Start a publisher."""
         member = Member(f"p{next(self._numbers)}", rate, offset, settings)

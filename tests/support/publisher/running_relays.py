@@ -18,6 +18,7 @@ from dsql_outbox.outbox.unit_of_work.lasting import LastingConnection
 from dsql_outbox.publisher import Publisher, PublisherSettings, Sink
 from dsql_outbox.publisher.leases import table as lease_table
 from dsql_outbox.publisher.relay.relay import Relayed
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.writer import Writer
 
 
@@ -73,7 +74,7 @@ async def only_model(database: Database, name: str = "model") -> None:
 
 async def relayed(database: Database, sink: Sink, **settings: Any) -> Relayed:
     """What a publisher of its own relays, until nothing more can be sent now."""
-    publisher = Publisher(database, sink, PublisherSettings(**settings))
+    publisher = Publisher(database, sink, TunedSettings(**settings))
     return await publisher.run(until_empty=True, max_wait=0)
 
 
@@ -84,9 +85,9 @@ async def until(state: Callable[[], bool], seconds: float = 60.0) -> None:
             await anyio.sleep(0.005)
 
 
-def quick_settings(**others: object) -> PublisherSettings:
+def quick_settings(**others: object) -> TunedSettings:
     """Settings of a publisher that sleeps for a short time only."""
-    return PublisherSettings(**({"idle_max": 0.05} | others))  # type: ignore[arg-type]
+    return TunedSettings(**({"idle_max": 0.05} | others))  # type: ignore[arg-type]
 
 
 def in_order(messages: Sequence[Message]) -> bool:

@@ -27,6 +27,7 @@ from dsql_outbox.publisher.relay.store import (
     StoredFailure,
     StoredWait,
 )
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import ROW_COLUMNS, OutboxRow, RawRow, RowId
 
@@ -235,7 +236,7 @@ async def relay_until(
 
     Returns after how many seconds it was done.
     """
-    chosen = settings or PublisherSettings()
+    chosen = TunedSettings.of(settings or PublisherSettings())
     mapper = None if map is None else Mapper(map, (), chosen)
     relay = Relay(store, sink, chosen, OneShard(), mapper=mapper)  # type: ignore[arg-type]
     began = anyio.current_time()

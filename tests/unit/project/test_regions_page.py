@@ -4,12 +4,12 @@ import pytest
 from tests.support.checkout import ROOT
 from tests.support.publisher.lease_model import SKEW
 
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay.memory.scans import _LONGEST, _OVERLAP, _REST
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.writer import WriterSettings
 
 PAGE = " ".join((ROOT / "docs" / "dsql.md").read_text().split())
-P, W = PublisherSettings(), WriterSettings()
+P, W = TunedSettings(), WriterSettings()
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ P, W = PublisherSettings(), WriterSettings()
         f"stop sending by their own clock, {P.lease - P.margin:g} s after the last renewal",
         f"take over {P.lease + P.grace:g} s after it",
         f"nodes {SKEW:g} s apart",
-        f"after {P.broker_patience:g} s (`broker_patience`)",
+        f"after {P.broker_patience:g} s.",
         f"for {W.max_outage:g} s (`max_outage`)",
     ],
 )

@@ -9,10 +9,10 @@ from tests.support.publisher.virtual_relay import MemoryOutbox, OneShard, in_vir
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.database.connection import AsyncConnection
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay import applier
 from dsql_outbox.publisher.relay.applier import Nowhere
 from dsql_outbox.publisher.relay.relay import Relay
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import RowId
 from dsql_outbox.schema.session import FunctionFailed
@@ -66,7 +66,7 @@ class Model(MemoryOutbox):
 
 
 async def applied(store: Model) -> None:
-    settings = PublisherSettings(backoff_base=1.0, attempts=3)
+    settings = TunedSettings(backoff_base=1.0, attempts=3)
     relay = Relay(store, Nowhere(), settings, OneShard(), apply=store.function)  # type: ignore[arg-type]
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:

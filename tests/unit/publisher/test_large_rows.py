@@ -12,9 +12,10 @@ from tests.support.publisher.virtual_relay import (
 )
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher import Answer, PublisherSettings, Retry
+from dsql_outbox.publisher import Answer, Retry
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 
-SETTINGS = PublisherSettings(batch_bytes=1 << 20, backoff_base=1.0)
+SETTINGS = TunedSettings(batch_bytes=1 << 20, backoff_base=1.0)
 
 
 class FailingFirst(Answering):

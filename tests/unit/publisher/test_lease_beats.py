@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.keeper import Leases
 from dsql_outbox.publisher.leases.ownership import Ownership
 from dsql_outbox.publisher.leases.protocol import Beats, Renewal
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.liveness import Lease, Peer, Snapshot
 
 pytestmark = pytest.mark.anyio
 
-SETTINGS = PublisherSettings(lease=10, broker_patience=30, drain=20)
+SETTINGS = TunedSettings(lease=10, broker_patience=30, drain=20)
 FREE = -math.inf
 
 

@@ -9,7 +9,6 @@ from tests.support.publisher.given_rows import row
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.database.connection import AsyncConnection
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay.applier import Applier
 from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
@@ -18,13 +17,14 @@ from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.publisher.relay.state import RelayState
 from dsql_outbox.publisher.relay.store import Failure
 from dsql_outbox.publisher.sinks import Rejected, Retry
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import RowId
 from dsql_outbox.schema.session import CallTimedOut, FunctionFailed
 
 pytestmark = pytest.mark.anyio
 
-DEFAULTS = PublisherSettings()
+DEFAULTS = TunedSettings()
 
 
 class Tables:
@@ -69,7 +69,7 @@ class Lasting:
 def parts_of(
     state: RelayState,
     tables: Tables,
-    settings: PublisherSettings = DEFAULTS,
+    settings: TunedSettings = DEFAULTS,
     *,
     last: bool = True,
 ) -> tuple[Outcomes, Settler]:
@@ -177,7 +177,7 @@ async def test_a_blocked_row_that_no_table_knows_is_tried_again(*, lasts: bool) 
         async def record(self, failures: Collection[Failure]) -> None: ...
 
     state = RelayState(asyncio.get_running_loop().time)
-    settings = PublisherSettings(on_dead_letter="block")
+    settings = TunedSettings(on_dead_letter="block")
     outcomes, settler = parts_of(state, Notes(), settings, last=lasts)
     subject = sent(state, 1)
     outcomes.act_on(subject, Rejected("never"))

@@ -8,9 +8,10 @@ import pytest
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.ownership import REST, Ownership, Plan
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.liveness import Lease, Peer, Snapshot
 
-SETTINGS = PublisherSettings(lease=10, broker_patience=30, drain=20)
+SETTINGS = TunedSettings(lease=10, broker_patience=30, drain=20)
 FREE = -math.inf
 
 

@@ -25,8 +25,8 @@ from tests.support.publisher.lease_model import (
     Member,
 )
 
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.leases.ownership import REST
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 
 MOST = 5
 
@@ -53,7 +53,7 @@ BEAT = 8 * LATENCY
 class Limits:
     """Seconds without faults after which all is well; `slowest` has the longest times of all."""
 
-    def __init__(self, slowest: PublisherSettings) -> None:
+    def __init__(self, slowest: TunedSettings) -> None:
         wait = slowest.lease + slowest.grace + SKEW + 2 * slowest.renew
         self.owned = wait / SLOWEST
         """Every shard has an owner that sends."""
@@ -68,7 +68,7 @@ class Limits:
 class Publishers(RuleBasedStateMachine):
     """Every step is a fault, or time that goes by."""
 
-    kinds: ClassVar[tuple[PublisherSettings, ...]] = (SETTINGS,)
+    kinds: ClassVar[tuple[TunedSettings, ...]] = (SETTINGS,)
 
     @initialize(
         shards=st.integers(1, 7),
@@ -83,7 +83,7 @@ class Publishers(RuleBasedStateMachine):
             self.cluster.start(drift, settings=self.kind(number))
         self.cluster.run(SETTINGS.lease)
 
-    def kind(self, number: int) -> PublisherSettings:
+    def kind(self, number: int) -> TunedSettings:
         return self.kinds[number % len(self.kinds)]
 
     def member(self, number: int) -> Member | None:
@@ -232,7 +232,7 @@ def test_no_shard_has_two_owners_and_none_stays_without_one_whatever_happens(
 
 
 def test_who_beats_seldom_gets_its_share_of_who_beats_often() -> None:
-    longest = PublisherSettings(lease=60)
+    longest = TunedSettings(lease=60)
     limits = Limits(longest)
     cluster = Cluster(7, 1.0)
     cluster.start(settings=SHORT)

@@ -18,7 +18,7 @@ from tests.support.publisher.virtual_relay import (
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
-from dsql_outbox.publisher import Answer, PublisherSettings
+from dsql_outbox.publisher import Answer
 from dsql_outbox.publisher.relay.memory import scans, shares
 from dsql_outbox.publisher.relay.memory.pages import Page, Part
 from dsql_outbox.publisher.relay.memory.paging import LONGEST, MOST, pages_of
@@ -40,6 +40,7 @@ from dsql_outbox.publisher.sinks import (
     Retry,
     Unavailable,
 )
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 LARGE: Final = "x" * 600_000
@@ -225,7 +226,7 @@ class Call:
 
     def __init__(self, rows: Sequence[OutboxRow]) -> None:
         self.state = RelayState(lambda: 1.0)
-        self.outcomes = Outcomes(self.state, PublisherSettings(), OneShard())  # type: ignore[arg-type]
+        self.outcomes = Outcomes(self.state, TunedSettings(), OneShard())  # type: ignore[arg-type]
         self.shard = self.state.shards[0] = shard()
         self.state.queues.admit_pages(self.shard, [each.raw for each in rows], self.state.topics)
         owners = self.state.queues.take(500, free=9_999, of=100_000, may_send=lambda _: 256)
@@ -247,7 +248,7 @@ class Call:
 async def test_a_run_that_leaves_its_page_before_the_call_begins_is_sent_by_that_call() -> None:
     """Between the choice of rows and the call, a read may bring a later row of a subject."""
     state = RelayState(lambda: 1.0)
-    outcomes = Outcomes(state, PublisherSettings(), OneShard())  # type: ignore[arg-type]
+    outcomes = Outcomes(state, TunedSettings(), OneShard())  # type: ignore[arg-type]
     one = state.shards[0] = shard()
     rows = [row(name, at) for at, name in enumerate("abcdef", 1)]
     state.queues.admit_pages(one, [each.raw for each in rows], state.topics)
@@ -289,7 +290,7 @@ async def test_a_key_that_is_in_two_shards_is_in_a_call_once(has_pages: bool) ->
     """Anybody with a writer's rights can store such rows; one sink takes two runs for one."""
     state = RelayState(lambda: 1.0)
     state.queues.has_pages = has_pages
-    outcomes = Outcomes(state, PublisherSettings(), OneShard())  # type: ignore[arg-type]
+    outcomes = Outcomes(state, TunedSettings(), OneShard())  # type: ignore[arg-type]
     for number, names in enumerate(["abcdef", "fghija"]):
         one = state.shards[number] = Shard(number, 1, Sweep())
         raw = [(0, number, *row(name, at).raw[2:]) for at, name in enumerate(names, 1)]
@@ -421,7 +422,7 @@ def test_an_error_of_the_books_ends_the_relay(monkeypatch: pytest.MonkeyPatch) -
     store.insert([row(str(at), at) for at in range(1, 9)])
 
     async def run() -> None:
-        relay = Relay(store, sink, PublisherSettings(), OneShard())  # type: ignore[arg-type]
+        relay = Relay(store, sink, TunedSettings(), OneShard())  # type: ignore[arg-type]
         with anyio.fail_after(60):
             await relay.run()
 
@@ -491,7 +492,7 @@ async def test_rows_in_pages_and_others_are_deleted_beside_a_backlog_of_the_othe
                 for at in range(len(page)):
                     outcomes.act_on(outcomes.take_out(page, at), Delivered())
     store = Deletes()
-    settler = Settler(state, store, PublisherSettings(), outcomes)  # type: ignore[arg-type]
+    settler = Settler(state, store, TunedSettings(), outcomes)  # type: ignore[arg-type]
     await settler.settle()
     assert row("8", 8).id in store.batches[0]
     assert len(store.batches[0]) <= MAX_TRANSACTION_ROWS

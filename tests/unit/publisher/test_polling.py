@@ -10,10 +10,10 @@ from tests.support.parsed_options import params
 from tests.support.publisher.virtual_relay import in_virtual_time
 
 from dsql_outbox.outbox import Database
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay.reader import Reader
 from dsql_outbox.publisher.relay.state import RelayState
 from dsql_outbox.publisher.relay.store import PassedOver, Range, RangeRead, Reading
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 
 POSTGRES = Database("postgresql://db.example.com/shop")
 CLUSTER = Database("dsql://app@abc.dsql.eu-west-1.on.aws/postgres")
@@ -49,7 +49,7 @@ class AllShards:
         return dict.fromkeys(range(16), 1)
 
 
-def reads(settings: PublisherSettings, *, fails: bool = False) -> list[float]:
+def reads(settings: TunedSettings, *, fails: bool = False) -> list[float]:
     """The times of the reads of a publisher within `SECONDS`."""
     store = Empty(fails=fails)
 
@@ -75,14 +75,14 @@ def pauses(times: Sequence[float]) -> list[float]:
 def test_an_idle_publisher_reads_every_idle_max_which_depends_on_the_database(
     database: Database, given: float | None, wanted: float
 ) -> None:
-    settings = PublisherSettings(idle_max=given).for_database(database)
+    settings = TunedSettings(idle_max=given).for_database(database)
     times = reads(settings)
     assert max(pauses(times)) == pytest.approx(wanted, rel=0.01)
     assert len(times) == pytest.approx(SECONDS / wanted, rel=0.1, abs=12), "one for all shards"
 
 
 def test_a_database_that_fails_is_tried_soon_and_then_once_a_second() -> None:
-    times = reads(PublisherSettings().for_database(POSTGRES), fails=True)
+    times = reads(TunedSettings().for_database(POSTGRES), fails=True)
     assert times[1] - times[0] < 0.2
     assert max(pauses(times)) <= LONG_OUTAGE + 0.01
     assert len(times) < SECONDS / LONG_OUTAGE + 8

@@ -7,15 +7,15 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay.memory import scans
 from dsql_outbox.publisher.relay.reader import Reader
 from dsql_outbox.publisher.relay.state import RelayState
 from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RangeRead, Reading
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 
 pytestmark = pytest.mark.anyio
 
-SETTINGS = PublisherSettings(batch_rows=400, idle_max=0.001)
+SETTINGS = TunedSettings(batch_rows=400, idle_max=0.001)
 
 
 class ShortOfMemory:

@@ -16,16 +16,17 @@ from tests.support.publisher.virtual_relay import (
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.database.connection import AsyncConnection
-from dsql_outbox.publisher import Answer, PublisherSettings, Retry
+from dsql_outbox.publisher import Answer, Retry
 from dsql_outbox.publisher.relay.applier import Nowhere
 from dsql_outbox.publisher.relay.relay import Relay
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 from dsql_outbox.schema.session import FunctionFailed
 
 BACKLOG = 6_000
 BASE = 1.5
-SETTINGS = PublisherSettings(backoff_base=BASE, attempts=5)
+SETTINGS = TunedSettings(backoff_base=BASE, attempts=5)
 
 
 def waits(times: Sequence[float]) -> list[float]:

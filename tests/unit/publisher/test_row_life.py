@@ -25,7 +25,6 @@ from tests.support.publisher.given_rows import row
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.database.connection import AsyncConnection
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay import sender, state
 from dsql_outbox.publisher.relay.applier import Applier
 from dsql_outbox.publisher.relay.memory import pages, paging, shares, subjects
@@ -40,6 +39,7 @@ from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.publisher.relay.state import RelayState
 from dsql_outbox.publisher.relay.store import Failure, StoredFailure, SubjectName
 from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Retry, Unavailable
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.burial import Letter
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId, Stage
 from dsql_outbox.schema.session import CallTimedOut, FunctionFailed
@@ -254,7 +254,7 @@ class Life(RuleBasedStateMachine):
         self.tables, self.lease = Tables(), Lease()
         self.aside: list[Callable[[], Awaitable[None]]] = []
         self.state = RelayState(lambda: self.now)
-        settled = PublisherSettings(attempts=2, backoff_base=1)
+        settled = TunedSettings(attempts=2, backoff_base=1)
         self.outcomes = Outcomes(self.state, settled, self.lease)  # type: ignore[arg-type]
         self.settler = Settler(self.state, self.tables, settled, self.outcomes)  # type: ignore[arg-type]
         if applies:

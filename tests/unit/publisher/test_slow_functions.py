@@ -9,9 +9,9 @@ from tests.support.publisher.virtual_relay import MemoryOutbox, OneShard, in_vir
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.database.connection import AsyncConnection
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay.applier import Nowhere
 from dsql_outbox.publisher.relay.relay import Relay
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.outbox_rows import RowId
 from dsql_outbox.schema.session import (
     CALL_TIMEOUT,
@@ -65,7 +65,7 @@ class Model(MemoryOutbox):
 
 async def applied(store: Model, seconds: float, later: Sequence[int] = ()) -> None:
     """Apply for some seconds; a row of `later` comes every 0.1 s."""
-    settings = PublisherSettings(backoff_base=1.0)
+    settings = TunedSettings(backoff_base=1.0)
     relay = Relay(store, Nowhere(), settings, OneShard(), apply=store.function)  # type: ignore[arg-type]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(relay.run)
@@ -125,7 +125,7 @@ def test_a_relay_that_is_cancelled_leaves_the_calls_that_hang_to_the_next_publis
     store.insert([row(f"sick-{n}", n) for n in range(1, 6)])
 
     async def run() -> Relay:
-        relay = Relay(store, Nowhere(), PublisherSettings(), OneShard(), apply=store.function)  # type: ignore[arg-type]
+        relay = Relay(store, Nowhere(), TunedSettings(), OneShard(), apply=store.function)  # type: ignore[arg-type]
         with anyio.move_on_after(7.5):
             await relay.run()
         return relay

@@ -11,9 +11,9 @@ from tests.support.publisher.virtual_relay import MemoryOutbox, OneShard, in_vir
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.database.connection import AsyncConnection
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay.applier import Nowhere
 from dsql_outbox.publisher.relay.relay import Relay
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.outbox_rows import RowId
 
 GROWN = 127
@@ -55,7 +55,7 @@ async def stopped(store: ApplyingOutbox, each: float, drain: float) -> float:
     async def function(_connection: AsyncConnection, _message: Message) -> None:
         await anyio.sleep(each)
 
-    settings = PublisherSettings(drain=drain)
+    settings = TunedSettings(drain=drain)
     relay = Relay(store, Nowhere(), settings, OneShard(), apply=function)  # type: ignore[arg-type]
     total = len(store.rows)
     with anyio.fail_after(600):
@@ -90,4 +90,4 @@ def test_a_database_that_fails_at_once_does_not_outlast_the_drain(drain: float) 
     store.fails_from = 30
     seconds = in_virtual_time(stopped(store, 1.1, drain))
     assert len(store.rows) == 30
-    assert seconds <= drain + PublisherSettings().longest_idle + 0.1
+    assert seconds <= drain + TunedSettings().longest_idle + 0.1

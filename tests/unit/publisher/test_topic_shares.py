@@ -16,15 +16,15 @@ from tests.support.publisher.virtual_relay import (
 )
 
 from dsql_outbox.outbox import Message
-from dsql_outbox.publisher import PublisherSettings
 from dsql_outbox.publisher.relay import sender
 from dsql_outbox.publisher.relay.memory import shares
 from dsql_outbox.publisher.relay.relay import Relay
+from dsql_outbox.publisher.tuned_settings import TunedSettings
 from dsql_outbox.schema.outbox_rows import OutboxRow
 
 ROWS, IN_FLIGHT = 2_000, 800
 HEALTHY = 2_000
-SETTINGS = PublisherSettings(batch_rows=50)
+SETTINGS = TunedSettings(batch_rows=50)
 """A tenth of the defaults, so that small numbers reach the limits."""
 
 

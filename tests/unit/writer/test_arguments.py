@@ -280,7 +280,6 @@ def test_what_a_publisher_takes(call: Any, kind: type[Exception], text: str) -> 
         lambda: WriterSettings(source="/caf\u00e9"),
         lambda: PublisherSettings(lease=math.inf),
         lambda: PublisherSettings(idle_max=math.nan),
-        lambda: PublisherSettings(batch_rows=2.5),  # type: ignore[arg-type]
         lambda: PublisherSettings(backoff_cap=math.inf),
         lambda: PublisherSettings(topics={"a": TopicSettings(backoff_base=math.nan)}),
     ],

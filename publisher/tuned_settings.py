@@ -1,0 +1,36 @@
+"""What a publisher needs to know and its user does not set: the sizes of a read, the patience."""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+from .settings import PublisherSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedSettings(PublisherSettings):
+    """The settings of a publisher, and its constants.
+
+    The constants are fields, so that tests need few rows and no long waits.
+    """
+
+    batch_rows: int = 500
+    """About how many rows one read returns, of all shards together. A row may take two changes, a
+    delete and a dead letter, and a transaction of Aurora DSQL has 3,000. From a database that is 50
+    ms away, these are still up to 10,000 rows per second."""
+
+    batch_bytes: int = 8 << 20
+    """About how many bytes one read returns, so that large payloads do not fill the memory. A read
+    whose bytes take long to arrive asks for fewer rows."""
+
+    broker_patience: float = 30.0
+    """Seconds. If only this publisher cannot reach the broker for so long, it leaves its shards to
+    others. A broker that restarts is back before. It takes none before it has reached the broker
+    once."""
+
+    @classmethod
+    def of(cls, settings: PublisherSettings) -> Self:
+        """Return the settings with the constants, unless they have them already."""
+        if isinstance(settings, cls):
+            return settings
+        given = (each.name for each in fields(PublisherSettings) if each.init)
+        return cls(**{name: getattr(settings, name) for name in given})
