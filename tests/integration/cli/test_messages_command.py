@@ -138,8 +138,8 @@ def test_a_dry_run_says_which_would_be_replayed_and_the_real_one_does_it(
 ) -> None:
     ids = given_up(url, "a", "b")
     words = ("messages", "retry", "--id", ids[0], "--reason", "ticket 77")
-    dry = run(url, *words, "--dry-run", "--list")
-    assert dry.stdout == f"{ids[0]}  would be replay 1  Car/a\n"
+    dry = run(url, *words, "--dry-run")
+    assert re.search(r"^topic +events\.CarMoved +1$", dry.stdout, re.MULTILINE)
     assert dry.stderr == "1 message would be retried\n"
     assert count(sql, "outbox") == 0
     summary = json.loads(run(url, *words, "--dry-run", "--json").stdout)

@@ -36,7 +36,6 @@ READING = [
     "messages list --blocked",
     "messages list --since 2026-01-01 --until 2027-01-01",
     "messages retry --all --dry-run",
-    "messages retry --all --dry-run --list",
     "messages drop --state failing --all --dry-run",
     "messages drop --state dead --all --dry-run",
     "topics list",

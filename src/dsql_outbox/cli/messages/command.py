@@ -162,7 +162,6 @@ def retry(
     reason: str,
     rate: float | None,
     dry_run: bool,
-    listed: bool,
     as_json: bool,
     database: Database,
 ) -> None:
@@ -179,7 +178,7 @@ def retry(
     require_choice(
         "all failing messages and dead letters", filtered=not which.selects_all, every=every
     )
-    report = ResultReport("retried", as_json=as_json, listed=listed or not dry_run, dry_run=dry_run)
+    report = ResultReport("retried", as_json=as_json, listed=not dry_run, dry_run=dry_run)
 
     async def run(tool: Messages) -> RetryProgress:
         retry = tool.retry(which, reason=reason, rate=rate, limit=limit, dry_run=dry_run)

@@ -62,6 +62,7 @@ Exit codes:
     help="Send them to this target, and to no other.",
 )
 @requeue_options
+@click.option("--list", "listed", is_flag=True, help="In a dry run: a line per event.")
 @yes_option
 @with_database("nothing was replayed", duty="operator", logs=True)
 def replay(

@@ -79,17 +79,7 @@ def limit_option(default: int | None, most: int | None = None) -> Callable[[Comm
 
 
 def requeue_options(command: Command) -> Command:
-    """Add --reason, --rate, --dry-run, --list and --json.
-
-    The last two are the parameters `listed` and `as_json`.
-    """
-    options = (
-        reason_option,
-        rate_option,
-        dry_run_option,
-        click.option("--list", "listed", is_flag=True, help="In a dry run: a line per message."),
-        json_option,
-    )
-    for add in reversed(options):
+    """Add --reason, --rate, --dry-run and --json."""
+    for add in (json_option, dry_run_option, rate_option, reason_option):
         command = add(command)
     return command
