@@ -1,14 +1,16 @@
 """``make incidents``: stage incidents on real servers, to practise, or to read what they show.
 
-Without a folder, one incident is staged and kept until Enter; then its cause is told. With a
-folder, what an operator sees of each is written there after a minute.
+Without a folder, one incident is staged and kept until Enter, or without a terminal until SIGTERM;
+then its cause is told. With a folder, what an operator sees of each is written there after a
+minute.
 """
 
 import argparse
 import shlex
+import signal
 import subprocess
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from random import choice
 from tempfile import TemporaryDirectory
@@ -51,9 +53,19 @@ def _practise(incident: Incident) -> None:
               f"  export DSQL_OUTBOX_DATABASE={shlex.quote(url)}\n"
               f"  dsql-outbox status\n\n"
               f"Logs: {shop.logs[0].parent}, readiness: http://{shop.listen[0]}/readyz\n"
-              f"As the owner of the tables: {shop.postgres.url}\n")  # fmt: skip
-        input("Enter tells the cause and ends the shop. ")
+              f"As the owner of the tables: {shop.postgres.url}\n", flush=True)  # fmt: skip
+        _wait()
         print(f"\n{incident.cause}: {incident.remedy}")
+
+
+def _wait() -> None:
+    """Wait for Enter, Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with suppress(KeyboardInterrupt):
+        try:
+            input("Enter tells the cause and ends the shop. ")
+        except EOFError:  # there is no terminal
+            signal.pause()
 
 
 @contextmanager
