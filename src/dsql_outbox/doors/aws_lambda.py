@@ -195,8 +195,9 @@ class _Relay:
             while True:
                 runs.append(await self._relay(seen, ends))
                 left = await status.read_waiting()
-                done = runs[-1].delivered + runs[-1].skipped
-                if not (left.count and done) or monotonic() >= ends:
+                # A message that was sent and whose row stays would be sent again by each run.
+                settled = runs[-1].deleted + runs[-1].dead
+                if not (left.count and settled) or monotonic() >= ends:
                     break
         return _invocation(runs, left, seen, has_time=monotonic() < ends)
 

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import psycopg
 import pytest
+from tests.support.dsql.server import ON_DSQL
 from tests.support.lambda_functions import Context
 from tests.support.publisher.running_relays import count, event, in_order
 from tests.support.waiting import wait_until
@@ -193,6 +194,22 @@ def test_a_broker_that_is_down_keeps_it_for_max_wait_only(
     done = relay_handler(database, way, max_wait=0.2)(SCHEDULED, LONG)
     assert monotonic() - began < 5
     assert (done["ended"], done["failed"], done["left"]) == ("waiting", 0, 1)
+
+
+@pytest.mark.skipif(ON_DSQL, reason="Aurora DSQL has no triggers")
+def test_a_message_that_cannot_be_deleted_is_not_sent_until_the_time_is_up(
+    database: Database, writer: Writer, sql: psycopg.Connection
+) -> None:
+    sql.execute(
+        """CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER keep BEFORE DELETE ON outbox.outbox
+        FOR EACH ROW EXECUTE FUNCTION keep()"""
+    )
+    writer.write(event("car"))
+    sink = MemorySink()
+    done = relay_handler(database, opened(sink), max_wait=0.1)(SCHEDULED, Context(MARGIN + 20))
+    assert (done["ended"], done["left"]) == ("waiting", 1)
+    assert done["delivered"] == len(sink.messages)
 
 
 class Quoting(MemorySink):
