@@ -83,6 +83,22 @@ def test_very_many_topics_that_are_taken_again_are_delivered_in_the_end() -> Non
     )
 
 
+def test_a_topic_goes_on_although_the_row_to_try_it_with_was_dropped() -> None:
+    """As by an operator, while the topic is paused."""
+    store, stream = MemoryOutbox(), Stream()
+    store.insert([first := row("a", 1, topic="bad"), row("b", 2, topic="bad")])
+
+    async def drop(_: Relay) -> None:
+        while not stream.refused:  # noqa: ASYNC110 - the time is virtual
+            await anyio.sleep(0.1)
+        await store.delete([first.id])
+        stream.known.add("bad")
+
+    in_virtual_time(
+        relay_until(store, stream, lambda: len(stream.delivered) == 1, beside=drop), now=5_000.0
+    )
+
+
 @pytest.mark.parametrize("topics", [1, 7])
 def test_a_topic_that_works_and_fails_by_turns_is_logged_once_a_minute(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, topics: int
