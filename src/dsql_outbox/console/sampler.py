@@ -1,6 +1,7 @@
 """Reads the status at intervals, for the overview and its charts."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from time import monotonic, time
@@ -20,8 +21,11 @@ from dsql_outbox.operations.status import (
 )
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.errors import OutboxError
+from dsql_outbox.outbox.redaction import error_text
 
 from .samples import History, Sample
+
+logger = logging.getLogger("dsql_outbox")
 
 _REST: Final = 20
 """A long count is followed by a rest of so many times its duration: it takes 5 % at most."""
@@ -160,8 +164,10 @@ class Sampler:
             self.problem = None
         except (OutboxError, psycopg.Error) as error:
             self.problem = error.with_traceback(None)
-        except OSError as error:  # such as no descriptor left
-            self.problem = OutboxError(f"the status cannot be read: {error.strerror}")
+        except Exception as error:  # such as no descriptor left; pages wait for an answer
+            if self.problem is None:
+                logger.exception("console: the status cannot be read")
+            self.problem = OutboxError(f"the status cannot be read: {error_text(error)}")
         self.tries += 1
         self._tick()
 

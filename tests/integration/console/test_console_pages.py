@@ -369,8 +369,8 @@ async def test_hostile_text_stays_text(url: str) -> None:
 @pytest.mark.parametrize(
     ("told", "shown"),
     [
-        ([{"topic": "orders", "by": "broker"}], "orders (broker)"),
-        ([{"topic": "orders", "seconds": 9}], "orders"),
+        ([{"topic": "orders", "by": "broker"}], "orders (broker)</td>"),
+        ([{"topic": "orders", "seconds": 9}], ">orders</td>"),
         ([{"topic": f"topic{n:05}"} for n in range(20_000)], " and 19,950 more"),
         (["orders" * 50_000, 7], " and 7 more"),
     ],
