@@ -229,8 +229,8 @@ async def test_closing_ends_in_time_while_an_alarm_keeps_what_was_sent(
             with pytest.raises(SinkUnavailable, match="alarm"):
                 await published(sink, large)
             began = monotonic()
-
-    assert monotonic() - began < 1.8, "it said goodbye, which nobody reads"
+        # Before the alarm ends: its command takes seconds on a busy machine.
+        assert monotonic() - began < 1.8, "it said goodbye, which nobody reads"
 
 
 async def test_a_frozen_server_is_an_unavailable_sink_until_it_goes_on(

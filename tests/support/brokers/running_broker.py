@@ -1,6 +1,7 @@
 """A broker that runs already, which the contract suite is to run against alone."""
 
 import os
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -8,8 +9,11 @@ import anyio
 import nats
 from nats.js.errors import NotFoundError
 
+from dsql_outbox.publisher import open_sink
+from dsql_outbox.testing.sink_contract import deliver, new_message
+
 from .kafka_reader import read_ends
-from .readable_brokers import KafkaBroker
+from .readable_brokers import KafkaBroker, NatsBroker
 from .redis_server import RedisServer
 from .sqs_server import SqsServer
 
@@ -77,8 +81,8 @@ class RunningRedis(RedisServer):
 
 
 def running_nats() -> RunningNats:
-    """The server, without the stream of an earlier test."""
-    anyio.run(_forget_the_stream)
+    """The server, with an empty stream that takes messages."""
+    anyio.run(_renew_the_stream)
     return RunningNats(URL)
 
 
@@ -88,11 +92,15 @@ def running_kafka() -> KafkaBroker:
     return KafkaBroker(bootstrap, behind=read_ends(bootstrap))
 
 
-async def _forget_the_stream() -> None:
+async def _renew_the_stream() -> None:
+    """Make the stream as a sink does, and wait until it has a leader that this server knows."""
     client: Any = await nats.connect(URL)  # pyright: ignore[reportUnknownMemberType]
     try:
-        await client.jetstream().delete_stream("EVENTS")
-    except NotFoundError:
-        pass
+        jetstream = client.jetstream()
+        with suppress(NotFoundError):
+            await jetstream.delete_stream("EVENTS")
+        async with open_sink(NatsBroker(RunningNats(URL)).url) as sink:
+            await deliver(sink, [new_message()])
+        await jetstream.purge_stream("EVENTS")
     finally:
         await client.close()
