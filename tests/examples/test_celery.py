@@ -213,13 +213,19 @@ def in_memory(shop: Any, url: str) -> Iterator[Programs]:
 
 
 @pytest.fixture
-def programs(shop: Any, url: str, rabbitmq: RabbitMqServer) -> Iterator[Programs]:
-    """Programs on the server, whose queue is empty, and on the database of this test."""
+def broker(shop: Any, rabbitmq: RabbitMqServer) -> str:
+    """The URL of the server, which has no task of an earlier test."""
     rabbitmq.start()
     with suppress(subprocess.CalledProcessError):  # it is not there yet
         rabbitmq.ctl("delete_queue", "celery")
-    broker = f"amqp://{rabbitmq.host}"
-    shop.app.conf.broker_url = broker
+    url = f"amqp://{rabbitmq.host}"
+    shop.app.conf.broker_url = url
+    return url
+
+
+@pytest.fixture
+def programs(url: str, broker: str) -> Iterator[Programs]:
+    """Programs on the server, and on the database of this test."""
     found = Programs(DATABASE_URL=url, BROKER_URL=broker, OTEL_BSP_SCHEDULE_DELAY="100")
     yield found
     found.end()
@@ -343,12 +349,10 @@ def test_a_task_that_is_sent_after_the_commit_is_lost_and_one_of_the_outbox_is_n
 
 @on_rabbitmq
 def test_the_span_of_a_task_is_in_the_trace_of_the_request(
-    shop: Any, url: str, rabbitmq: RabbitMqServer
+    shop: Any, url: str, broker: str
 ) -> None:
     provider = TracerProvider()
     with OtlpReceiver() as receiver:
-        broker = f"amqp://{rabbitmq.host}"
-        shop.app.conf.broker_url = broker
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         programs = Programs(DATABASE_URL=url, BROKER_URL=broker, **env)
         try:
