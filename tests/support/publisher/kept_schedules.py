@@ -531,23 +531,25 @@ FINDS: Final[dict[str, Schedule]] = {
         block=True,
     ),
     "forget_the_wait": Schedule(
-        seed=1,
-        shards=1,
+        seed=29,
+        shards=2,
         clocks=(
             Clock(),
             Clock(),
         ),
-        writes=(Write(at=2.0, subject=0, rows=2, retries=2),),
-        slow=0.3,
+        writes=(Write(at=6.0, subject=0, retries=1),),
     ),
     "try_blocked_rows": Schedule(
-        seed=27,
-        shards=1,
+        seed=1,
+        shards=2,
         clocks=(
             Clock(),
             Clock(),
         ),
-        writes=(Write(at=6.0, subject=0, rejected=True),),
+        writes=(
+            Write(at=2.0, subject=0, rejected=True),
+            Write(at=9.0, subject=0),
+        ),
         block=True,
     ),
     "wait_as_at_first": Schedule(
