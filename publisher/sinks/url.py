@@ -103,6 +103,13 @@ def seconds(kind: str, text: str) -> float:
     return number
 
 
+def is_yes(kind: str, name: str, text: str) -> bool:
+    """Parse the parameter `name`. Raises `SettingsError` unless it is yes or no."""
+    if text not in {"yes", "no"}:
+        raise SettingsError(f"{name} of {kind} must be yes or no, got {text!r}")
+    return text == "yes"
+
+
 def tls_context(
     kind: str, url: str, secure: str, given: Mapping[str, str]
 ) -> ssl.SSLContext | None:

@@ -33,9 +33,8 @@ async def open_acme(url):
 
 
 SCHEMES = [
-    "acme:", "eventbridge:", "jsonl:", "kafka:", "nats:", "rabbitmq:", "rabbitmqs:", "redis:",
-    "rediss:", "sns:", "sqs:",
-    "stdout:",
+    "acme:", "amqp:", "amqps:", "eventbridge:", "jsonl:", "kafka:", "nats:", "rabbitmq:",
+    "rabbitmqs:", "redis:", "rediss:", "sns:", "sqs:", "stdout:",
 ]  # fmt: skip
 
 

@@ -92,6 +92,19 @@ async def test_an_unroutable_topic_is_unavailable_and_the_others_go_on(
     assert outcomes == [Delivered()] * 50 + [unroutable] * 3 + [Delivered()] * 50
 
 
+async def test_what_nobody_binds_is_delivered_if_no_message_is_mandatory(
+    broker: RabbitMqBroker,
+) -> None:
+    broker.parameters += "&mandatory=no"
+    sent = [new_message("Car/7", topic=topic) for topic in ("events.A", "lost.X", "events.B")]
+    async with broker.open() as sink:
+        outcomes = [outcome for each in sent for outcome in await published(sink, [each])]
+
+    assert outcomes == [Delivered()] * 3
+    stored = [each.headers["id"] for each in await broker.drained()]
+    assert stored == [sent[0].headers["id"], sent[2].headers["id"]]
+
+
 async def test_without_its_exchange_all_is_unavailable_until_it_is_there(
     broker: RabbitMqBroker,
 ) -> None:

@@ -16,6 +16,17 @@ def test_the_defaults_are_these() -> None:
     assert (settings.user, settings.password) == ("guest", "guest")
     assert (settings.vhost, settings.exchange, settings.timeout) == ("/", "amq.topic", 5.0)
     assert settings.tls is None
+    assert settings.mandatory
+
+
+@pytest.mark.parametrize(("scheme", "port"), [("amqp", 5672), ("amqps", 5671)])
+def test_the_url_of_a_provider_is_taken_as_it_is(scheme: str, port: int) -> None:
+    settings = parse_rabbitmq_url(f"{scheme}://joe:p%40@cat.rmq.example/joe?mandatory=no")
+
+    assert settings.hosts == (Destination(host="cat.rmq.example", port=port),)
+    assert (settings.user, settings.password, settings.vhost) == ("joe", "p@", "joe")
+    assert (settings.tls is not None) == (scheme == "amqps")
+    assert not settings.mandatory
 
 
 def test_several_hosts_share_the_login_and_the_virtual_host() -> None:
@@ -66,6 +77,8 @@ def test_a_password_in_a_file_is_read_each_time(tmp_path: Path) -> None:
         ("rabbitmq://joe:s3cret@a?timeout=0", "timeout of a RabbitMQ URL must be seconds above 0"),
         ("rabbitmq://joe:s3cret@a?vhost=x", "unknown in a RabbitMQ URL: vhost; known are ca, "),
         ("rabbitmq://joe:s3cret@a?ca=/x", "a RabbitMQ URL need rabbitmqs:// instead of rabbitmq:"),
+        ("amqp://joe:s3cret@a?ca=/x", "a RabbitMQ URL need amqps:// instead of amqp:"),
+        ("amqp://joe:s3cret@a?mandatory=0", "mandatory of a RabbitMQ URL must be yes or no"),
         ("rabbitmqs://joe:s3cret@a?cert=/x", "cert and key of a RabbitMQ URL go together"),
     ],
 )

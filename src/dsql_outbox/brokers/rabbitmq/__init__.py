@@ -1,16 +1,15 @@
-"""The sink ``rabbitmq://``: an exchange of RabbitMQ.
+"""The sink ``rabbitmq://`` or ``amqp://``: an exchange of RabbitMQ.
 
-The routing key of a message is its topic. Each message is published with `mandatory`, and is
-delivered when RabbitMQ confirmed it. `sink` publishes. `call` has the messages of one call, and
-`confirmation` says what RabbitMQ's answers mean. `connection` keeps the connection and its
-channels, `doubts` says which messages go alone, `transport` is the socket below it, and `url`
-parses the URL. Its parameters are:
+The routing key of a message is its topic. A message is delivered when RabbitMQ confirmed it.
+`sink` publishes. `call` has the messages of one call, and `confirmation` says what RabbitMQ's
+answers mean. `connection` keeps the connection and its channels, `doubts` says which messages go
+alone, `transport` is the socket below it, and `url` parses the URL. Its parameters are:
 
 | parameter | default | meaning |
 | --- | --- | --- |
 | timeout | 5 | seconds that a publish, or the first connection, may take |
 | exchange | amq.topic | the exchange; empty for the default one, where a topic is a queue's name |
-| vhost | / | the virtual host |
+| mandatory | yes | `no`: a message that no queue gets is lost, and counts as delivered |
 | password_file | | file with the password of ``USER@``, which is read again for each login |
 | ca | the system's | PEM file with the authorities that may sign the server's certificate |
 | cert, key | | PEM files with the client's certificate and its key |
@@ -27,6 +26,8 @@ from .url import parse_rabbitmq_url
 
 def open_rabbitmq(url: str) -> AbstractAsyncContextManager[Sink]:
     """Connect to ``rabbitmq://[user:password@]host[:port][,host..]``; ``rabbitmqs://`` is TLS.
+
+    ``amqp://`` and ``amqps://``, as providers hand them out, mean the same.
 
     Raises `SettingsError` for a malformed URL or file, and `MissingExtra` without the
     extra [rabbitmq]. On entry it raises `SettingsError` for a certificate that is not trusted,

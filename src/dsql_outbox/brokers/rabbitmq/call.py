@@ -141,7 +141,7 @@ class RabbitMqCall:
                 exchange=settings.exchange,
                 routing_key=message.topic,
                 properties=envelope(message, self._client.frame_max),
-                mandatory=True,
+                mandatory=settings.mandatory,
                 wait=False,
             )
         except Unfit as error:

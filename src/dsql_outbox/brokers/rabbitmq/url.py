@@ -1,4 +1,4 @@
-"""Parse a ``rabbitmq://`` or ``rabbitmqs://`` URL."""
+"""Parse a URL of RabbitMQ: ``rabbitmq://``, ``amqp://``, and with an ``s`` for TLS."""
 
 import re
 import ssl
@@ -13,6 +13,7 @@ from dsql_outbox.outbox.settings import is_unicode
 from dsql_outbox.publisher.sinks.port import Destination, at_host
 from dsql_outbox.publisher.sinks.url import (
     TIMEOUT,
+    is_yes,
     parameters,
     password_file,
     read_utf8,
@@ -24,10 +25,10 @@ from dsql_outbox.publisher.sinks.url import (
 
 _FORM: Final = "rabbitmq://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]..][/VHOST][?PARAMETERS]"
 _KIND: Final = "a RabbitMQ URL"
-_PARAMETERS: Final = ("ca", "cert", "exchange", "key", "password_file", "timeout")
-_SECURE: Final = "rabbitmqs"
-_PORTS: Final = {"rabbitmq": 5672, _SECURE: 5671}
-_PLACE: Final = re.compile(r"(rabbitmqs?://[^/?#]*)(?:/([^/?#]*))?(\?.*)?", re.DOTALL)
+_PARAMETERS: Final = ("ca", "cert", "exchange", "key", "mandatory", "password_file", "timeout")
+_PORT: Final = 5672
+_SECURE_PORT: Final = 5671
+_PLACE: Final = re.compile(r"((?:rabbitmq|amqp)s?://[^/?#]*)(?:/([^/?#]*))?(\?.*)?", re.DOTALL)
 
 SHORT: Final = 255
 """The most bytes of a short string of AMQP: a name, a routing key, a property."""
@@ -46,6 +47,8 @@ class RabbitMqSettings:
     hosts: tuple[Destination, ...]
     vhost: str
     exchange: str
+    mandatory: bool
+    """Whether a message that no queue gets is returned, and so not delivered."""
     tls: ssl.SSLContext | None = field(repr=False)
     user: str
     fixed_password: str = field(repr=False)
@@ -71,11 +74,13 @@ class RabbitMqSettings:
 def parse_rabbitmq_url(url: str) -> RabbitMqSettings:
     """Parse a URL and read its files. Raises `SettingsError`, whose text contains no password."""
     place = _PLACE.fullmatch(url)
+    secure = f"{url.partition(':')[0].removesuffix('s')}s"
     try:
         if place is None or has_unclear_login(url):  # before the virtual host is cut off
             raise ValueError(url)
         address, vhost, query = place[1], place[2] or "", place[3] or ""
-        login, hosts, query = split_hosts(address + query, _PORTS[url.partition(":")[0]])
+        port = _SECURE_PORT if url.startswith(f"{secure}:") else _PORT
+        login, hosts, query = split_hosts(address + query, port)
     except ValueError:
         # `from None`: the text of the cause may contain the URL.
         raise SettingsError(f"{_KIND} is {_FORM}") from None
@@ -88,7 +93,8 @@ def parse_rabbitmq_url(url: str) -> RabbitMqSettings:
         hosts=tuple(map(at_host, hosts)),
         vhost=_vhost(unquote(vhost) or "/"),
         exchange=_exchange(given.get("exchange", _EXCHANGE)),
-        tls=tls_context(_KIND, url, _SECURE, given),
+        mandatory=is_yes(_KIND, "mandatory", given.get("mandatory", "yes")),
+        tls=tls_context(_KIND, url, secure, given),
         # RabbitMQ has this user, who may log in over loopback only.
         user=user or "guest",
         fixed_password="guest" if password is None else password,

@@ -10,6 +10,7 @@ from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.publisher.sinks.port import Destination, at_host
 from dsql_outbox.publisher.sinks.url import (
     TIMEOUT,
+    is_yes,
     parameters,
     password_file,
     seconds,
@@ -71,7 +72,7 @@ def parse_redis_url(url: str) -> RedisSettings:
         tls=None if context is None else {n: given[n] for n in ("ca", "cert", "key") if n in given},
         timeout=seconds(_KIND, given.get("timeout", TIMEOUT)),
         maxlen=_count("maxlen", given["maxlen"], 1) if "maxlen" in given else None,
-        fsync=_is_yes("fsync", given.get("fsync", "no")),
+        fsync=is_yes(_KIND, "fsync", given.get("fsync", "no")),
         replicas=_count("replicas", given.get("replicas", "0"), 0),
     )
 
@@ -80,9 +81,3 @@ def _count(name: str, text: str, least: int) -> int:
     if not re.fullmatch(r"\d{1,15}", text, re.ASCII) or int(text) < least:
         raise SettingsError(f"{name} of {_KIND} must be {least} or more, got {text!r}")
     return int(text)
-
-
-def _is_yes(name: str, text: str) -> bool:
-    if text not in {"yes", "no"}:
-        raise SettingsError(f"{name} of {_KIND} must be yes or no, got {text!r}")
-    return text == "yes"
