@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from time import monotonic
@@ -86,17 +86,27 @@ class Interrupted:
 
     def _look(self, frame: FrameType, happened: str, _: object) -> None:
         file = frame.f_code.co_filename
-        module = Path(file).stem
-        is_point = happened in ("call", "c_return") and file.startswith(PACKAGE)
-        if is_point and happened == "call" and frame.f_back is not None:
-            # An interrupt between the caller's line and the first one of ours is the caller's.
-            is_point = not frame.f_back.f_code.co_filename.startswith(HERE)
-        if self.place or not is_point or (self._modules and module not in self._modules):
+        if self.place or happened not in ("call", "c_return") or not file.startswith(PACKAGE):
+            return
+        # An interrupt between the caller's line and the first one of ours is the caller's.
+        if (
+            happened == "call"
+            and (back := frame.f_back)
+            and back.f_code.co_filename.startswith(HERE)
+        ):
+            return
+        module = _module(file)
+        if self._modules and module not in self._modules:
             return
         self._left -= 1
         if self._left < 0:
             self.place = f"{module}:{frame.f_lineno} {frame.f_code.co_name}"
             raise Interrupt
+
+
+@cache
+def _module(file: str) -> str:
+    return Path(file).stem
 
 
 def points(url: str, modules: list[str]) -> dict[str, Any]:

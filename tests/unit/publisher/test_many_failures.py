@@ -127,14 +127,14 @@ class FailingTwice:
                 answer(index, Delivered())
 
 
-SICK, MOST = 4_000, 300
+SICK, MOST = 600, 100
 
 
 @pytest.mark.parametrize("is_taken_over", [False, True])
 def test_failures_beyond_the_limit_leave_the_memory_and_keep_their_times_and_their_order(
     monkeypatch: pytest.MonkeyPatch, is_taken_over: bool
 ) -> None:
-    """Those of the first rows of 4,000 subjects, of which memory has room for 300."""
+    """Those of the first rows of 600 subjects, of which memory has room for 100."""
     monkeypatch.setattr(reader, "MAX_SUBJECTS", MOST)
     monkeypatch.setattr(reader, "MAX_FAILURES", MOST)
     store, sink = Timed(), FailingTwice()

@@ -93,8 +93,12 @@ def test_an_interrupt_at_any_point_keeps_the_place(connections: Connections) -> 
     assert 15 < point < 1_000
 
 
-def test_an_opening_that_an_interrupt_prevents_does_not_count(connections: Connections) -> None:
+def test_an_opening_that_an_interrupt_prevents_does_not_count(
+    connections: Connections, request: pytest.FixtureRequest
+) -> None:
     """The exception lives on, and with it what its frames have: it may be part of a cycle."""
+    gc.freeze()  # each collection looks at what this test makes alone
+    request.addfinalizer(gc.unfreeze)
     for point in range(1_000):
         interrupt = Interrupt(point)
         sys.setprofile(interrupt.profile)
