@@ -156,22 +156,23 @@ async def test_a_paused_topic_waits_until_it_is_resumed(database: Database) -> N
     assert versions(sink.messages) == {"Loan/paused": [2, 3]}
 
 
-async def test_a_paused_target_waits_until_it_is_resumed(
+async def test_a_topic_that_is_paused_for_a_target_waits_until_it_is_resumed(
     database: Database, sql: psycopg.Connection[Any]
 ) -> None:
     waiting = dict(
         sql.execute(
             "SELECT subject_type || '/' || subject_id, array_agg(subject_version ORDER BY position)"
-            " FROM outbox.outbox WHERE shard BETWEEN 1024 AND 2047 GROUP BY 1"
+            " FROM outbox.outbox"
+            " WHERE shard BETWEEN 1024 AND 2047 AND topic = 'events.CarMoved' GROUP BY 1"
         ).fetchall()
     )
     assert len(waiting) > 5
     sink = MemorySink()
-    publisher = Publisher(database, sink, target="lake")
-    await publisher.run(until_empty=True, max_wait=0)
-    assert sink.messages == []
-    async with Targets(database) as targets:
-        assert await targets.resume("lake")
+    await Publisher(database, sink, target="lake").run(until_empty=True, max_wait=0)
+    assert not waiting.keys() & versions(sink.messages).keys()
+    async with Topics(database, target="lake") as topics:
+        assert await topics.resume("events.CarMoved")
+    sink = MemorySink()
     await Publisher(database, sink, target="lake").run(until_empty=True)
     assert versions(sink.messages) == waiting
 
@@ -216,9 +217,8 @@ async def test_an_erased_person_stays_erased_and_a_begun_erasure_is_completed(
     await Publisher(database, sink).run(until_empty=True, max_wait=0)
     found = str([rows(dumped), sink.messages])
     assert SECRET not in found
-    assert "Person/erased'" not in found
     with Writer(database) as writer:
-        assert writer.write(person("erased", 1)).entities[0].version == 1
+        assert writer.write(person("erased", 4)).entities[0].version == 4
     assert await faults(database) == []
 
 
