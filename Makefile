@@ -31,7 +31,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Options of the nemesis, as in `make nemesis PUBLISHERS=3 EVENTS=200000 SEED=1 OPTIONS="--lease 2"`.
 NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events $(EVENTS)) \
-	$(if $(SEED),--seed $(SEED)) $(if $(DOWN),--down $(DOWN)) $(if $(DOORBELL),--doorbell) $(if $(OPTIONS),--publish-options="$(OPTIONS)")
+	$(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(SEED),--seed $(SEED)) $(if $(DOWN),--down $(DOWN)) $(if $(DOORBELL),--doorbell) $(if $(OPTIONS),--publish-options="$(OPTIONS)")
 
 # The endpoint that `make conformance` makes, in front of PostgreSQL 16 and of 18.
 SERVERS ?= dsql-16 dsql-18
