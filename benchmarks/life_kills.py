@@ -38,6 +38,13 @@ _MOST: Final = 4
 """Most transactions of a job before it is killed."""
 
 _SECRET: Final = "Zaphod"
+_OTHERS: Final = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    " AND backend_type = 'client backend'"
+)
+"""The sessions of a killed job: the server may still finish a transaction, which renews a lease."""
+
 _LEASES_END: Final = "UPDATE outbox.outbox_jobs SET expires_at = now() - interval '1 s'"
 
 
@@ -105,7 +112,7 @@ class Victim:
         while counts.kills < limit and self._done() < _EVENTS:
             self._kill(random)
             self._look()
-        self._sql.execute(_LEASES_END)
+        self._end_leases()
         done = run(*self._words(), program=PROGRAM)
         if done.code:
             raise RuntimeError(done.err)
@@ -117,7 +124,7 @@ class Victim:
 
     def _kill(self, random: Random) -> None:
         """Kill it after some transactions, at any moment of the next one."""
-        self._sql.execute(_LEASES_END)
+        self._end_leases()
         began = self._done()
         wanted = min(_EVENTS, began + _PAGE * random.randint(2, _MOST))
         with Command(*self._words(), program=PROGRAM) as job:
@@ -132,6 +139,10 @@ class Victim:
         if ended.code != -signal.SIGKILL:
             raise RuntimeError(ended.err)
         self._counts.kills += 1
+
+    def _end_leases(self) -> None:
+        wait_until(lambda: not _count(self._sql, _OTHERS))
+        self._sql.execute(_LEASES_END)
 
     def _look(self) -> None:
         """Count events that are lost, and those that were counted twice or not at all."""
