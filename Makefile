@@ -37,7 +37,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers runs-kafka simulate simulate-sql storm upgrade-pair console-check zip
+.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,7 +131,7 @@ fieldtest: $(VENV)/.dev $(VENV)/.peers ## six harms to the relay of each outbox 
 examples: $(VENV)/.dev ## start each example, send it work, kill it in the middle and check the outcome (ONLY=sqlalchemy)
 	$(BIN)/pytest tests/examples $(if $(ONLY),-k $(ONLY))
 
-goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what holds or misses (ONLY=writer, relay:failed,hot, life; OPTIONS=--full)
+goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what holds or misses (ONLY=writer, relay:failed,drain, forget; OPTIONS=--full)
 	$(BIN)/python -m benchmarks.goals $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
 page: $(VENV)/.dev ## measure tables of docs/performance.md, and print them as they stand there (ONLY=message,write,loading,consumer; OPTIONS=--full)
@@ -139,9 +139,6 @@ page: $(VENV)/.dev ## measure tables of docs/performance.md, and print them as t
 
 pressure: $(VENV)/.dev $(VENV)/.peers ## 800 events/s beside analytic queries of 120 s, for 15 minutes, then a peer (OPTIONS="--minutes 2 --rate 400")
 	@$(BIN)/python -m benchmarks.pressure $(OPTIONS)
-
-storm: $(VENV)/.dev ## writers of one entity, without lock waits: the share that each policy of retries stores (OPTIONS=--help)
-	@$(BIN)/python -m benchmarks.writer.storm $(OPTIONS)
 
 life-kills: $(VENV)/.dev ## kill forget and erase jobs N times each in the middle of work, with SEED; then check all
 	@$(BIN)/python -m benchmarks.life_kills $(if $(N),--kills $(N)) $(if $(SEED),--seed $(SEED))
@@ -161,9 +158,6 @@ nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest paus
 real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, Redis, ElasticMQ, RabbitMQ and Apache Kafka (ONLY=kafka,..; EVENTS, SUBJECTS, RATE)
 	@$(BIN)/python -m benchmarks.real_brokers $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(EVENTS),--events $(EVENTS)) $(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(RATE),--rate $(RATE))
-
-runs-kafka: $(VENV)/.dev ## harm Apache Kafka while runs are sent: does it store their first messages? (TIMES, WAYS, ONLY)
-	@$(BIN)/python -m benchmarks.runs $(if $(TIMES),--times $(TIMES)) $(if $(WAYS),--ways $(WAYS)) $(if $(ONLY),--only "$(ONLY)")
 
 docs: $(VENV)/.docs ## build the documentation's site in build/site and test its pages (SERVE=1 shows it)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(SERVE),serve,build --quiet)

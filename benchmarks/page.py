@@ -17,7 +17,6 @@ import psycopg
 from benchmarks.goals.conditions import FULL, Conditions, Sizes
 from benchmarks.measure import machine
 from benchmarks.relay.drain import Drained, drain_by_relay
-from benchmarks.relay.nats import STREAM
 from benchmarks.relay.rows import Rows, fill, new_database
 from benchmarks.sample_event import event
 from benchmarks.telemetry import Encoded, traced
@@ -60,7 +59,7 @@ _PROVIDERS = {
 
 def message(conditions: Conditions) -> _Table:
     """CPU per message of a drain, and messages per second, by provider and broker."""
-    brokers = {"null sink": None, "NATS": f"{conditions.broker.url}?{STREAM}"}
+    brokers = {"null sink": None, "NATS": f"{conditions.broker.url}?stream=EVENTS"}
     try:
         brokers["Kafka"] = f"kafka://{conditions.kafka.bootstrap}"
     except MissingJava as error:

@@ -10,22 +10,15 @@ from dataclasses import replace
 from benchmarks.measure import machine
 
 from .conditions import FULL, Conditions, Sizes
-from .fills import FILLS
+from .forget_goals import FORGET
 from .goal import Result, UnknownGoals, results, select
-from .hot_goals import HOT
-from .life_goals import LIFE
 from .relay_goals import RELAY
-from .run_goals import RUNS
-from .targets_goals import TARGETS
 from .writer_goals import WRITER
 
 GROUPS = {
     "writer": WRITER,
     "relay": RELAY,
-    "hot": HOT,
-    "runs": RUNS,
-    "targets": TARGETS + FILLS,
-    "life": LIFE,
+    "forget": FORGET,
 }
 
 

@@ -1,6 +1,6 @@
 """The goals of the relay."""
 
-from . import fairness, lateness, lone, many_failures, throughput, upkeep
+from . import fairness, lone, many_failures, throughput, upkeep
 from .goal import Goal, Line
 
 RELAY = [
@@ -26,16 +26,6 @@ RELAY = [
         fairness.hot,
     ),
     Line(
-        "gap",
-        [Goal("rows written before a take-over, 100,000 held", 2, most=True, unit=" s")],
-        lateness.gap,
-    ),
-    Line(
-        "ahead",
-        [Goal("p50 of positions an hour ahead, 30,000 held", 0.05, most=True, unit=" s")],
-        lateness.ahead,
-    ),
-    Line(
         "failures",
         [
             Goal("statements to record 500 failures", 3, most=True),
@@ -52,49 +42,12 @@ RELAY = [
         many_failures.many_failures,
     ),
     Line(
-        "silent",
-        [Goal("silent connections: rows wait beyond the lease", 15, most=True, unit=" s")],
-        lateness.silent,
-    ),
-    Line(
         "drain",
         [
             Goal("drain to a null sink / bare loop of the same read and delete", 0.75),
             Goal("CPU per row", 7.5, most=True, unit=" us"),
         ],
         throughput.drain,
-    ),
-    Line(
-        "metrics",
-        [Goal("metrics: CPU that they add to a row / CPU of a row", 0.2, most=True)],
-        throughput.metrics,
-    ),
-    Line("traced", [Goal("NATS, every row traced / none", 0.5)], throughput.traced),
-    Line(
-        "nats",
-        [
-            Goal("NATS / publish_async, subjects interleaved", 0.85),
-            Goal("NATS / publish_async, ten consecutive rows per subject", 0.75),
-        ],
-        throughput.nats,
-    ),
-    Line(
-        "live",
-        [
-            Goal("ordered events, ten per subject, two publishers: arrived", 9_900, unit=" /s"),
-            Goal("the same: p99", 0.2, most=True, unit=" s"),
-        ],
-        throughput.live,
-    ),
-    Line(
-        "held",
-        [Goal("p99 of others, 100,000 held rows / none", 1.5, most=True)],
-        throughput.held,
-    ),
-    Line(
-        "distance",
-        [Goal("drain, 2 ms each way and 10 ms per commit", 20_000, unit=" /s")],
-        throughput.distance,
     ),
     Line(
         "lone",

@@ -40,12 +40,6 @@ class Memory:
     def peak(self) -> float:
         return max(self.samples)
 
-    @property
-    def growth(self) -> float:
-        """The share by which the peak of the last quarter exceeds that of the second quarter."""
-        quarter = max(1, len(self.samples) // 4)
-        return max(self.samples[-quarter:]) / max(self.samples[quarter : 2 * quarter]) - 1
-
     def _sample(self) -> None:
         while not self._stopped.wait(SAMPLE):
             if (now := self._now()) is not None:

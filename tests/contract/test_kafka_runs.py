@@ -93,7 +93,7 @@ async def test_a_run_ends_at_the_message_that_is_refused(
 
     assert outcomes[:3] == [Delivered()] * 3
     assert Delivered() not in outcomes[3:]
-    # What is stored then is a question to a real broker, which checks sequence numbers: runs-kafka.
+    # What is stored then is a question to a real broker, which checks sequence numbers.
 
 
 async def test_a_run_of_which_a_message_is_refused_goes_one_by_one(

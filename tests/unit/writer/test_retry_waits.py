@@ -4,9 +4,9 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
-from benchmarks.writer.simulated_storm import simulated_storm
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.writer.simulated_storm import simulated_storm
 
 from dsql_outbox.observability.facts import RetryBudget
 from dsql_outbox.observability.hooks import Scopes
