@@ -227,7 +227,7 @@ def plants() -> Iterator[Any]:
         yield pytest.param(name, marks=[] if name in ON_DSQL else elsewhere)
 
 
-@pytest.mark.parametrize("name", plants())
+@pytest.mark.parametrize("name", [*plants()])
 def test_a_right_beyond_a_duty_is_told_and_taken_by_what_was_told(
     url: str, roles: Roles, name: str
 ) -> None:
