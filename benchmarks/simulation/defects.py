@@ -2,7 +2,7 @@
 
 # ruff: noqa: SLF001 - a defect is planted inside
 
-from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from math import isinf
@@ -241,7 +241,7 @@ def never_cut_a_call() -> AbstractContextManager[Any]:
     """A call of the sink goes on when the lease of its shards ends."""
 
     @contextmanager
-    def lease_scope(_leases: Leases, _epochs: Mapping[int, int]) -> Generator[CancelScope]:
+    def lease_scope(_leases: Leases, _epochs: Any) -> Generator[CancelScope]:
         yield CancelScope()
 
     return patch.object(Leases, "lease_scope", lease_scope)

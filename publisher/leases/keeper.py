@@ -103,7 +103,7 @@ class Leases:
         self._answered_at = -math.inf
         self.takes_part = False
         """Whether this publisher has looked for shards since it has a sink."""
-        self._bounds: dict[anyio.CancelScope, Mapping[int, int]] = {}
+        self._bounds: dict[anyio.CancelScope, Callable[[], Mapping[int, int]]] = {}
 
     @property
     def shards(self) -> frozenset[int]:
@@ -193,12 +193,12 @@ class Leases:
         return self._own.has_lease(shard, epoch, self._clock())
 
     @contextmanager
-    def lease_scope(self, epochs: Mapping[int, int]) -> Generator[anyio.CancelScope]:
+    def lease_scope(self, epochs: Callable[[], Mapping[int, int]]) -> Generator[anyio.CancelScope]:
         """A scope that is cancelled when one of these leases ends without a renewal, or is lost.
 
-        `epochs` maps shards to the epochs under which the messages of the scope were
-        read. A shard that leaves it meanwhile binds the scope no longer. After `stop` the
-        scope ends with the `drain` at the latest.
+        `epochs` maps shards to the epochs under which the messages of the scope were read. It is
+        called again each time that leases change: a shard that is left out binds the scope no
+        longer. After `stop` the scope ends with the `drain` at the latest.
         """
         with anyio.CancelScope() as scope:
             self._bounds[scope] = epochs
@@ -294,7 +294,7 @@ class Leases:
     def _rebind(self, scope: anyio.CancelScope) -> None:
         """Move the deadline of a scope to the first end of its leases."""
         ahead = anyio.current_time() - self._clock()  # a scope has the event loop's clock
-        ends = [self._own.deadline(*lease) for lease in self._bounds[scope].items()]
+        ends = [self._own.deadline(*lease) for lease in self._bounds[scope]().items()]
         scope.deadline = ahead + min(ends, default=self._own.stop_by)
 
 

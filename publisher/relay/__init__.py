@@ -22,8 +22,9 @@ subject has one run on its way: one message, or several if the sink keeps their 
 the sink run at a time (`sink_call`), each with pages and with runs of subjects that are free. The
 answer for the last message of a run lets its subject go on immediately. `outcomes` has each way in
 which a row ends. When the broker as a whole fails, `breaker` decides when to try it again.
-`traced_sink` checks the answers and reports each message to the hooks, and `sifter` finds the
-message for which a sink raises.
+Each call has its `answers`, which check every one and know which messages have none and which runs
+have ended. `traced_sink` reports them to the hooks, `sifter` sends again what has none after an
+error, and finds the message at fault, and the call ends what is left.
 
 **Settle** (`settler`). The ends of rows leave changes for the tables (`changes`). Acknowledged rows
 are deleted, failures are recorded, and messages that were given up are buried, in one statement per
@@ -45,8 +46,8 @@ settled*. The row takes all four steps with its page.
    same page, settled or absent.
 2. `Sender._send` takes pages (*sent*), while leases and topics allow, and starts a call of the sink
    for up to 500 rows. `SinkCall.prepare_messages` makes the messages.
-3. The sink answers for each message. `TracedSink` checks the answer, and `SinkCall.answer` marks
-   the row. Those that are delivered in one turn of the event loop go to `Outcomes.deliver_part`,
+3. The sink answers for each message. `Answers` checks the answer, and `SinkCall._take` marks the
+   row. Those that are delivered in one turn of the event loop go to `Outcomes.deliver_part`,
    which notes them in `Changes` (*acknowledged*). So their subjects go on at once.
 4. `Settler.settle` deletes the row with many others, by its whole key. Then it is *settled*.
 
@@ -134,7 +135,7 @@ memory, `rest` withholds it. `Settler` writes the changes. After that, `note_bur
 to the broker's sink.
 
 1. The sink answers for each message, or raises `SinkUnavailable` for the broker as a whole. A
-   message without an answer is `NotAttempted`, as `SinkCall.end` says.
+   message without an answer is `NotAttempted`, as `Answers.end` says.
 2. `Retry` and `Rejected` blame the message. They count an attempt and go to `Outcomes.fail`, as in
    7 to 9 above. `Rejected` does not wait: the message is a dead letter or blocked at once. If the
    lease of the shard is over, nothing is counted, since the next owner sends the row again.

@@ -155,7 +155,7 @@ class Sender:
         try:
             with move_on_after(_LIMIT), self._leases.lease_scope(call.epochs):
                 if messages:
-                    await self._sink.publish(messages, call.answer)
+                    await self._sink.publish(messages, call.answers)
         except SinkUnavailable as error:
             self._note_failure(error)
         finally:

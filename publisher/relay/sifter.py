@@ -14,7 +14,9 @@ from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.first_errors import FirstErrors
 from dsql_outbox.publisher.sinks.kept_sink import raised_by_sink
-from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, Retry, Sink
+from dsql_outbox.publisher.sinks.port import Outcome, Retry, Sink
+
+from .answers import Answers
 
 _MOST: Final = 5
 """The most calls in a row that raise and deliver nothing, before the rest is not attempted."""
@@ -41,32 +43,32 @@ class Sifter:
         """The kinds of errors for which a message was at fault."""
         self._first = FirstErrors()
 
-    async def publish(self, sink: Sink, messages: Sequence[Message], answer: Answer) -> None:
+    async def publish(self, sink: Sink, messages: Sequence[Message], answers: Answers) -> None:
         """Publish as `Sink.publish`. Raises the errors of the sink that are no message's failure.
 
         The answer for a message that made the sink raise is `Retry`, with the name of the error's
         class, since its text may quote the message.
         """
         if not messages:
-            await sink.publish(messages, answer)
+            await sink.publish(messages, answers)
             return
-        call = _SiftedCall(messages, answer, self._suspects)
+        call = _SiftedCall(messages, answers, self._suspects)
         in_a_row = 0
         while now := call.take():
             began = self._raises
             error = await call.send(sink, now)
-            if call.has_delivered(now):
+            if answers.has_delivered(now):
                 self._works_after, in_a_row = max(self._works_after, began), 0
             if error is None:
                 call.go_on(now)
                 continue
-            alone = now[0] if len(now) == len(call.rest(now)) == 1 else None
+            alone = now[0] if len(now) == len(answers.waiting(now)) == 1 else None
             if alone is not None:
                 kind = str(raised_by_sink(error))
                 first = call.raised.get(alone)
                 if await self._is_at_fault(sink, messages[alone], kind, first):
                     self._fail(messages[alone], error)
-                    call.answer(alone, Retry(kind))
+                    answers(alone, Retry(kind))
                     continue
             self._raises, in_a_row = self._raises + 1, in_a_row + 1
             if alone is not None:
@@ -114,13 +116,10 @@ class _SiftedCall:
     """The messages of one call that wait, and how many of them are sent next."""
 
     def __init__(
-        self, messages: Sequence[Message], answer: Answer, suspects: Mapping[str, int]
+        self, messages: Sequence[Message], answers: Answers, suspects: Mapping[str, int]
     ) -> None:
         self._messages = messages
-        self._answer = answer
-        self._outcomes: list[Outcome | None] = [None] * len(messages)
-        self._ended: set[str] = set()
-        """The keys of the runs that ended before their last message."""
+        self._answers = answers
         self._waiting = [*range(len(messages))]
         self._length = len(messages)
         self.raised: dict[int, int] = {}
@@ -137,10 +136,7 @@ class _SiftedCall:
 
     def take(self) -> list[int]:
         """The messages to send now; none: all were sent."""
-        if self._ended:
-            self._waiting = [
-                index for index in self._waiting if self._messages[index].key not in self._ended
-            ]
+        self._waiting = self._answers.waiting(self._waiting)
         now = self._waiting[: self._length]
         if self._alone:
             now = list(takewhile(lambda index: index not in self._alone, now)) or now[:1]
@@ -155,9 +151,10 @@ class _SiftedCall:
             if is_over:
                 return
             if 0 <= index < len(indexes):
-                self.answer(indexes[index], outcome)
-            else:  # it must not become the index of another message
-                self._answer(max(index, len(self._messages)) if index >= 0 else index, outcome)
+                index = indexes[index]
+            elif index >= 0:  # it must not become the index of another message
+                index = max(index, len(self._messages))
+            self._answers(index, outcome)
 
         try:
             await sink.publish([self._messages[index] for index in indexes], answer)
@@ -169,29 +166,9 @@ class _SiftedCall:
             is_over = True
         return None
 
-    def answer(self, index: int, outcome: Outcome) -> None:
-        """Take the outcome of a message. Any other one than `Delivered` ends its run."""
-        if self._outcomes[index] is None:
-            self._outcomes[index] = outcome
-        if not isinstance(outcome, Delivered):
-            self._ended.add(self._messages[index].key)
-        self._answer(index, outcome)
-
-    def has_delivered(self, sent: Sequence[int]) -> bool:
-        """Whether one of some messages was delivered."""
-        return any(isinstance(self._outcomes[index], Delivered) for index in sent)
-
-    def rest(self, sent: Sequence[int]) -> list[int]:
-        """Those of some messages that have no outcome, and whose run has not ended."""
-        return [
-            index
-            for index in sent
-            if self._outcomes[index] is None and self._messages[index].key not in self._ended
-        ]
-
     def go_on(self, sent: Sequence[int]) -> None:
         """Send more at a time after a part that did not raise. What it left out ends its run."""
-        self._ended.update(self._messages[index].key for index in self.rest(sent))
+        self._answers.end(sent)
         self._length *= 2
 
     def put_back(self, sent: Sequence[int], number: int) -> bool:
@@ -199,7 +176,7 @@ class _SiftedCall:
 
         A single message waits, with the rest of its run, until the others were sent.
         """
-        rest, waiting = self.rest(sent), self._waiting
+        rest, waiting = self._answers.waiting(sent), self._waiting
         for index in rest:
             self.raised.setdefault(index, number)
         self._length = 1

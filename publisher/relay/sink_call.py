@@ -21,14 +21,12 @@ from dsql_outbox.publisher.sinks.port import (
 )
 from dsql_outbox.schema.outbox_rows import Fault
 
+from .answers import Answers
 from .outcomes import Outcomes
 
 
 class SinkCall:
-    """One call of the sink: the runs of some subjects, and which messages have no answer yet.
-
-    `epochs` has the leases of the shards that have a message without an answer. A shard whose
-    messages are all answered may be handed over, and that must not cut the other messages.
+    """One call of the sink: the runs of some subjects, and what their answers lead to.
 
     No run has rows of two epochs: its subject belongs to one `Shard`, which is lost with its
     epoch. A run that the end of its lease cuts too late does no harm to the order, since it is
@@ -47,10 +45,11 @@ class SinkCall:
         self._outcomes = outcomes
         self._note_answer = note_answer
         self._mapper = mapper
-        self._sent: list[Subject | Page | None] = []
-        """The subject or page of each message that waits for its answer; runs stand side by side.
-
-        The messages of pages come first."""
+        self._messages: list[Message] = []
+        self.answers = Answers(self._messages, self._take)
+        """What the sink calls for each message."""
+        self._owners: list[Subject | Page] = []
+        """The subject or page of each message; those of pages come first."""
         self._indexes: list[int] = []
         """The index of each message of a page there."""
         self._answered: list[Page] = []
@@ -62,11 +61,8 @@ class SinkCall:
         """How many rows the map leaves out behind a message, which are settled after it."""
         self._unmapped: list[tuple[Subject, Message, Retry | Rejected]] = []
         """The subjects whose first message the map fails for, or refuses."""
-        self._unanswered = Counter[int]()
-        self.epochs: dict[int, int] = {}
         self._is_mapped = False
         """Whether the map was called."""
-        self._is_over = False
         self._has_answers = False
         self._error: Exception | None = None
 
@@ -76,7 +72,7 @@ class SinkCall:
         Once it `is_late`, the map is called no more, but at least once.
         """
         picked_up_ns = time_ns()
-        messages: list[Message] = []
+        messages = self._messages
         for page in self._pages:
             self._add_page(page, messages, picked_up_ns, is_late)
         made = messages_in(self._subjects, picked_up_ns)
@@ -99,17 +95,10 @@ class SinkCall:
                         self._outcomes.reject(subject, message, len(messages) - began)
                         break
                     messages.append(message)
-            self._note_sent(subject, len(messages) - began)
+            self._owners += [subject] * (len(messages) - began)
         if self._mapper is not None:
             self._fail_unmapped(self._mapper)
         return messages
-
-    def _note_sent(self, owner: Subject | Page, number: int) -> None:
-        if number:
-            shard = owner.shard
-            self._sent += [owner] * number
-            self._unanswered[shard.number] += number
-            self.epochs[shard.number] = shard.epoch
 
     def _add_page(
         self,
@@ -131,7 +120,7 @@ class SinkCall:
         messages += cast("list[Message]", made)
         self._keys.update(page.keys[at] for at in here)
         self._indexes += here
-        self._note_sent(page, len(made))
+        self._owners += [page] * len(made)
 
     def _one_by_one(
         self,
@@ -233,27 +222,32 @@ class SinkCall:
                 error = outcome.error.partition("\n")[0]
                 self._outcomes.refuse(subject, error, is_unmapped=True)
 
-    def answer(self, index: int, outcome: Outcome) -> None:
-        """Take the outcome of one message; `TracedSink` has checked that it is the next one."""
-        owner = self._sent[index]
-        if self._is_over or owner is None:
-            return
+    def epochs(self) -> dict[int, int]:
+        """The leases of the shards that have a message without an answer.
+
+        A shard whose messages are all answered may be handed over, which must not cut the others.
+        """
+        owners = {self._owners[index] for index in self.answers.waiting()}
+        return {owner.shard.number: owner.shard.epoch for owner in owners}
+
+    def _take(self, index: int, outcome: Outcome) -> None:
+        """Act on the next answer of a run."""
+        owner = self._owners[index]
         if isinstance(owner, Page):
-            if isinstance(outcome, Delivered) and owner.stages[self._indexes[index]] == SENT:
-                self._deliver(index, owner)
+            at = self._indexes[index]
+            if isinstance(outcome, Delivered) and owner.stages[at] == SENT:
+                self._deliver(owner, at)
                 return
-            owner = self._take_out(index, owner)
+            owner = self._take_out(owner, at)
         is_first = not self._has_answers and not isinstance(outcome, NotAttempted)
         self._has_answers |= is_first
         self._act_on(index, owner, outcome)
         self._note_answer(first=is_first)
 
-    def _deliver(self, index: int, page: Page) -> None:
+    def _deliver(self, page: Page, at: int) -> None:
         """Note that a row of a page is delivered. Those of one turn of the loop end together."""
-        if not self._answered:  # first: it fails in another thread, where no sink may answer
+        if not self._answered:  # it fails in another thread, where no sink may answer
             asyncio.get_running_loop().call_soon(self._end_turn)
-        self._sent[index] = None
-        at = self._indexes[index]
         page.stages[at] = DELIVERED
         if not page.answered:
             self._answered.append(page)
@@ -270,59 +264,32 @@ class SinkCall:
         pages, self._answered = self._answered, []
         for page in pages:
             indexes, page.answered = page.answered, []
-            self._note_answered(page.shard.number, len(indexes))
             self._outcomes.deliver_part(Part(page, indexes))
         if pages:
             is_first, self._has_answers = not self._has_answers, True
             self._note_answer(first=is_first)
 
-    def _take_out(self, index: int, page: Page) -> Subject:
-        """The subject of a message of a page. Its run leaves the page, unless it has left."""
+    def _take_out(self, page: Page, at: int) -> Subject:
+        """The subject of a row of a page. Its run leaves the page, unless it has left."""
         self._end_delivered()  # first: an answer that came before may have another meaning later
-        subject = page.subjects.get(self._indexes[index])
-        if subject is None:
-            subject = self._outcomes.take_out(page, self._indexes[index])
-        sent, end = self._sent, index
-        while (
-            end < len(sent)
-            and sent[end] is page
-            and page.subjects.get(self._indexes[end]) is subject
-        ):
-            sent[end] = subject
-            end += 1
-        return subject
-
-    def end(self) -> None:
-        """Take no more answers: messages without one were not attempted.
-
-        Raises the error that the end of a row raised, if there was one.
-        """
-        self._is_over = True
-        if self._error is not None:
-            raise self._error
-        self._end_delivered()
-        for index, owner in enumerate(self._sent):
-            if owner is not None:
-                subject = self._take_out(index, owner) if isinstance(owner, Page) else owner
-                self._act_on(index, subject, NotAttempted())
+        subject = page.subjects.get(at)
+        return self._outcomes.take_out(page, at) if subject is None else subject
 
     def _act_on(self, index: int, subject: Subject, outcome: Outcome) -> None:
-        """Act on an outcome. Unless it is `Delivered`, it is that of the rest of the run."""
-        sent, end = self._sent, index + 1
-        if not isinstance(outcome, Delivered):
-            while end < len(sent) and sent[end] is subject:
-                end += 1
-        sent[index:end] = [None] * (end - index)
-        self._note_answered(subject.shard.number, end - index)
         self._outcomes.act_on(subject, outcome)
         if self._skipped and isinstance(outcome, Delivered):
             for _ in range(self._skipped.pop(index, 0)):
                 self._outcomes.skip(subject)
 
-    def _note_answered(self, shard: int, number: int) -> None:
-        self._unanswered[shard] -= number
-        if not self._unanswered[shard]:
-            del self.epochs[shard]
+    def end(self) -> None:
+        """End the call: messages without an answer were not attempted.
+
+        Raises the error that the end of a row raised, if there was one.
+        """
+        if self._error is not None:
+            raise self._error
+        self._end_delivered()
+        self.answers.end()
 
 
 def _bytes(message: Message) -> int:

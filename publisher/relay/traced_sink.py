@@ -36,6 +36,7 @@ from dsql_outbox.publisher.sinks.port import (
     keeps_prefix,
 )
 
+from .answers import Answers
 from .receipt_watch import ReceiptWatch
 from .sifter import Sifter
 
@@ -55,8 +56,8 @@ _QUIET: Final = Scopes((), None)
 class TracedSink:
     """A sink that reports messages and calls to hooks, and adds their trace context to headers.
 
-    It also checks the answers of the decorated sink. `settings` decide what follows a failed
-    message, and `sifter`, which the sinks of a publisher share, which message an error is about.
+    It also raises the fault of a wrong answer. `settings` decide what follows a failed message, and
+    `sifter`, which the sinks of a publisher share, which message an error is about.
     So do they share `receipts`, which is told what was delivered.
     """
 
@@ -89,11 +90,12 @@ class TracedSink:
         so no message is at fault. Raises `WrongAnswer` if the sink breaks its contract;
         answers that were right stand.
         """
-        call = _TracedCall(messages, answer, Listeners(self._hooks), self._facts, self._settings)
+        answers = answer if isinstance(answer, Answers) else Answers(messages, answer)
+        call = _TracedCall(messages, answers, Listeners(self._hooks), self._facts, self._settings)
         result: PublishResult = "not_attempted"
         text: str | None = None
         try:
-            await self._publish(call.begin(), call.answer)
+            await self._publish(call.begin(), answers)
         except BaseException as error:
             if isinstance(error, SinkUnavailable):
                 result, text = "unavailable", str(error)
@@ -103,12 +105,12 @@ class TracedSink:
         finally:
             call.end(result, text)
             self._receipts.note_delivered(call.delivered)
-        if call.fault is not None:
-            raise WrongAnswer(self._sink, *call.fault)
+        if answers.fault is not None:
+            raise WrongAnswer(self._sink, *answers.fault)
 
-    async def _publish(self, messages: Sequence[Message], answer: Answer) -> None:
+    async def _publish(self, messages: Sequence[Message], answers: Answers) -> None:
         try:
-            await self._sifter.publish(self._sink, messages, answer)
+            await self._sifter.publish(self._sink, messages, answers)
         except asyncio.CancelledError as error:
             if is_being_cancelled():
                 raise
@@ -184,7 +186,7 @@ class _Tally:
 
 
 class _TracedCall:
-    """The messages of one call, with a scope for each that has no answer yet.
+    """The messages of one call, with a scope for each.
 
     A message that no hook wants to know of, unless it fails, has the scope `_QUIET`.
     """
@@ -192,23 +194,21 @@ class _TracedCall:
     def __init__(
         self,
         messages: Sequence[Message],
-        answer: Answer,
+        answers: Answers,
         listeners: Listeners,
         facts: _Beginnings,
         settings: PublisherSettings,
     ) -> None:
         self._messages = messages
         self._settings = settings
-        self._answer = answer
+        self._answers = answers
+        answers.told = self._tell
         self._listeners = listeners
         self._facts = facts
-        self._scopes: list[Scopes | None] = []
+        self._scopes: list[Scopes] = []
         self._tally: _Tally | None = None
-        self._cut: set[str] = set()
-        """The keys of the runs that ended before their last message."""
         self.delivered: set[str] = set()
         """The topics of delivered messages."""
-        self.fault: tuple[int, str] | None = None
 
     def begin(self) -> Sequence[Message]:
         """Tell the hooks. Returns the messages to send, with the headers that the hooks add."""
@@ -229,47 +229,18 @@ class _TracedCall:
         self._scopes.append(scope)
         return _with_headers(message, scope.carrier)
 
-    def answer(self, index: int, outcome: Outcome) -> None:
-        """Take the outcome of one message."""
-        if not 0 <= index < len(self._scopes):
-            self._note(index, f"is for none of {len(self._scopes)} messages")
-        elif type(outcome) not in _RESULTS:
-            self._note(index, f"is a {type(outcome).__name__}, which is no outcome")
-        elif (scope := self._scopes[index]) is None:
-            self._note(index, "is the second one")
-        elif self._is_in_order(index, outcome):
-            self._scopes[index] = None
-            self._end(scope, index, _RESULTS[type(outcome)], getattr(outcome, "error", None))
-            self._answer(index, outcome)
-
-    def _is_in_order(self, index: int, outcome: Outcome) -> bool:
-        """Whether an answer is the next one of its run; those behind its end count for nothing."""
-        key, is_delivered = self._messages[index].key, type(outcome) is Delivered
-        if key in self._cut:
-            if is_delivered:
-                self._note(
-                    index, "is Delivered, and that for a message before it in its run is not"
-                )
-            return False
-        if index and self._messages[index - 1].key == key and self._scopes[index - 1] is not None:
-            self._note(index, "came before that for the message before it in its run")
-            return False
-        if not is_delivered:
-            self._cut.add(key)
-        return True
+    def _tell(self, index: int, outcome: Outcome) -> None:
+        self._end(index, _RESULTS[type(outcome)], getattr(outcome, "error", None))
 
     def end(self, result: PublishResult, error: str | None) -> None:
-        """End the scopes of the messages without an answer; later answers count for nothing."""
-        for index, scope in enumerate(self._scopes):
-            if scope is not None:
-                self._scopes[index] = None
-                self._end(scope, index, result, error)
-        self._answer = _ignore
+        """End the scopes of the messages without an answer; not all have one if a hook failed."""
+        for index in self._answers.missing()[: len(self._scopes)]:
+            self._end(index, result, error)
         if self._tally is not None:
             self._tally.tell()
 
-    def _end(self, scope: Scopes, index: int, result: PublishResult, error: str | None) -> None:
-        message = self._messages[index]
+    def _end(self, index: int, result: PublishResult, error: str | None) -> None:
+        message, scope = self._messages[index], self._scopes[index]
         if self._tally is not None:
             self._tally.count(message.topic, result)
         if result != "delivered":
@@ -299,14 +270,6 @@ class _TracedCall:
             rules = self._settings.for_topic(message.topic)
             return rules.consequence(message.attempt, is_rejected=result == "rejected")
         return "retry"
-
-    def _note(self, index: int, fault: str) -> None:
-        if self.fault is None:
-            self.fault = index, fault
-
-
-def _ignore(_index: int, _outcome: Outcome) -> None:
-    """Take an answer that comes too late."""
 
 
 def _carrier(message: Message) -> dict[str, str]:

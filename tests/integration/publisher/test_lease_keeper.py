@@ -88,7 +88,10 @@ async def test_what_is_owned_may_be_sent_under_its_epoch_alone(relay: Relay) -> 
 async def test_a_shard_that_was_lost_and_won_back_has_another_epoch(
     relay: Relay, sql: psycopg.Connection
 ) -> None:
-    with relay.leases.lease_scope({0: 1}) as zero, relay.leases.lease_scope({1: 1}) as one:
+    with (
+        relay.leases.lease_scope(lambda: {0: 1}) as zero,
+        relay.leases.lease_scope(lambda: {1: 1}) as one,
+    ):
         sql.execute("UPDATE outbox.outbox_leases SET epoch = 7, owner = NULL WHERE shard = 0")
         await until(lambda: relay.leases.usable().get(0) == 8)
         assert not relay.leases.may_send(0, 1)
@@ -97,12 +100,15 @@ async def test_a_shard_that_was_lost_and_won_back_has_another_epoch(
 
 
 async def test_a_call_is_bound_to_all_of_its_leases(relay: Relay, sql: psycopg.Connection) -> None:
-    with relay.leases.lease_scope({0: 1, 1: 1}) as both, relay.leases.lease_scope({}) as none:
+    with (
+        relay.leases.lease_scope(lambda: {0: 1, 1: 1}) as both,
+        relay.leases.lease_scope(dict) as none,
+    ):
         sql.execute("UPDATE outbox.outbox_leases SET epoch = 7, owner = 'b' WHERE shard = 1")
         with anyio.CancelScope(shield=True):
             await until(lambda: both.cancel_called)
     assert not none.cancel_called
-    with relay.leases.lease_scope({1: 1}) as gone:
+    with relay.leases.lease_scope(lambda: {1: 1}) as gone:
         assert gone.cancel_called, "an epoch that is over has no time at all"
 
 
@@ -110,7 +116,7 @@ async def test_a_shard_whose_messages_are_answered_binds_a_call_no_longer(
     relay: Relay, sql: psycopg.Connection
 ) -> None:
     waiting = {0: 1, 1: 1}
-    with relay.leases.lease_scope(waiting) as scope:
+    with relay.leases.lease_scope(waiting.copy) as scope:
         del waiting[1]
         sql.execute("UPDATE outbox.outbox_leases SET epoch = 7, owner = 'b' WHERE shard = 1")
         await until(lambda: 1 not in relay.leases.shards)
@@ -122,7 +128,7 @@ async def test_a_shard_whose_messages_are_answered_binds_a_call_no_longer(
 
 
 async def test_a_call_goes_on_while_its_lease_is_renewed(relay: Relay) -> None:
-    with relay.leases.lease_scope({0: 1}) as scope:
+    with relay.leases.lease_scope(lambda: {0: 1}) as scope:
         first = scope.deadline
         await until(lambda: scope.deadline > first + 2 * QUICK.lease)
     assert not scope.cancel_called
@@ -156,7 +162,7 @@ async def test_a_shard_that_drains_is_handed_over_when_it_is_idle(database: Data
         await until(lambda: len(first.leases.usable()) == 2)
         drains = min(SHARDS - first.leases.usable().keys())
         assert not first.leases.may_send(drains, 1)
-        with first.leases.lease_scope({drains: 1}) as scope:
+        with first.leases.lease_scope(lambda: {drains: 1}) as scope:
             assert not scope.cancel_called, "what is on its way goes on"
         assert first.leases.shards == SHARDS
         first.busy = set()
@@ -171,7 +177,7 @@ async def test_an_idle_shard_that_stays_causes_no_beat(relay: Relay) -> None:
 
 async def test_what_is_on_its_way_after_a_stop_ends_with_the_drain(relay: Relay) -> None:
     relay.busy = {0}
-    with relay.leases.lease_scope({0: 1}) as scope:
+    with relay.leases.lease_scope(lambda: {0: 1}) as scope:
         relay.leases.stop()
         assert scope.deadline <= anyio.current_time() + QUICK.drain
         await anyio.sleep_forever()
@@ -213,7 +219,7 @@ async def test_without_progress_others_take_over_until_there_is_some_again(
         stuck.busy = set(stuck.leases.shards)
         shard, epoch = next(iter(stuck.leases.usable().items()))
         stuck.progresses = False
-        with stuck.leases.lease_scope({shard: epoch}) as scope:
+        with stuck.leases.lease_scope(lambda: {shard: epoch}) as scope:
             await anyio.sleep_forever()
         assert scope.cancelled_caught, "its lease has ended"
         assert stuck.leases.usable() == {}

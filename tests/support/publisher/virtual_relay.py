@@ -190,7 +190,7 @@ class OneShard:
     has_lease = may_send
 
     def lease_scope(
-        self, _epochs: Mapping[int, int], /
+        self, _epochs: Callable[[], Mapping[int, int]], /
     ) -> AbstractContextManager[anyio.CancelScope]:
         """See `Leases`."""
         return anyio.CancelScope()

@@ -200,7 +200,7 @@ async def test_a_renewal_gives_the_calls_on_their_way_more_time_before_the_next_
     table.seen = Snapshot([*mine(0), Lease(1, None, 3, FREE)], [])
     found: dict[str, float] = {}
     now = 3.0
-    with leases.lease_scope({0: 7}) as call:
+    with leases.lease_scope(lambda: {0: 7}) as call:
         before = call.deadline
         table.on_way = lambda: found.update({table.statements[-1]: call.deadline - before})
         await leases._beat()

@@ -257,7 +257,7 @@ async def test_a_run_that_leaves_its_page_before_the_call_begins_is_sent_by_that
     call = SinkCall(owners, outcomes, lambda *, first: None)  # noqa: ARG005 - the sender's
     assert [each.key[4:] for each in call.prepare_messages(lambda: False)] == [*"abdefc"]
     for index in range(6):
-        call.answer(index, Delivered())
+        call.answers(index, Delivered())
     call.end()
     assert state.delivered == 6
     (later,) = state.queues.take(500, free=9_999, of=100_000, may_send=lambda _: 256)
@@ -301,7 +301,7 @@ async def test_a_key_that_is_in_two_shards_is_in_a_call_once(has_pages: bool) ->
         call = SinkCall(owners, outcomes, lambda *, first: None)  # noqa: ARG005 - the sender's
         sent.append([message.key[4:] for message in call.prepare_messages(lambda: False)])
         for index in range(len(sent[-1])):
-            call.answer(index, Delivered())
+            call.answers(index, Delivered())
         call.end()
         state.queues.end_rests(1.0)
     assert [sorted(keys) for keys in sent] == [[*"abcdefghij"], ["a", "f"]]
@@ -312,7 +312,7 @@ async def test_a_key_that_is_in_two_shards_is_in_a_call_once(has_pages: bool) ->
 async def test_a_call_that_hangs_keeps_no_row_that_the_broker_has() -> None:
     one = Call([row(str(at), at) for at in range(1, 9)])
     for index in range(7):
-        one.call.answer(index, Delivered())
+        one.call.answers(index, Delivered())
     one.state.queues.take_out(one.page, 7)
     await asyncio.sleep(0)
     assert one.state.delivered == 7
@@ -327,7 +327,7 @@ async def test_an_answer_of_another_thread_fails_there_and_the_message_is_sent_a
 
     def answer() -> None:
         try:
-            one.call.answer(0, Delivered())
+            one.call.answers(0, Delivered())
         except RuntimeError as error:
             errors.append(error)
 
@@ -348,7 +348,7 @@ async def test_a_run_leaves_its_page_with_a_later_row_that_is_no_message() -> No
     one = Call(rows)
     assert [message.key[4:] for message in one.messages] == [*"345678", "x"]
     for index in range(len(one.messages)):
-        one.call.answer(index, Delivered())
+        one.call.answers(index, Delivered())
     one.call.end()
     assert one.state.delivered == 7
 
@@ -356,13 +356,13 @@ async def test_a_run_leaves_its_page_with_a_later_row_that_is_no_message() -> No
 @pytest.mark.anyio
 async def test_a_subject_goes_on_behind_the_last_row_of_its_run_in_a_page() -> None:
     one = Call([*chain("x", [1, 2, 3]), *(row(str(at), at) for at in range(4, 9))])
-    one.call.answer(0, Delivered())
+    one.call.answers(0, Delivered())
     await asyncio.sleep(0)
     later = row("x", 20, previous=3)
     one.state.queues.admit(one.shard, [later], 1.0, one.state.topics, None)
     assert one.ready() == []
     for index in (1, 2):
-        one.call.answer(index, Delivered())
+        one.call.answers(index, Delivered())
     assert one.ready() == [20]
     one.call.end()
 
@@ -372,12 +372,12 @@ async def test_a_later_row_of_a_subject_waits_for_those_in_the_page() -> None:
     rows = [row(str(at), at) for at in range(1, 9)]
     one = Call(rows)
     later = row("3", 20, previous=3)
-    one.call.answer(1, Delivered())  # of subject 2, in this turn: the books do not know it yet
+    one.call.answers(1, Delivered())  # of subject 2, in this turn: the books do not know it yet
     for each in (later, row("2", 21, previous=2)):
         one.state.queues.admit(one.shard, [each], 1.0, one.state.topics, None)
     assert one.ready() == [21]
     await asyncio.sleep(0)
-    one.call.answer(2, Delivered())
+    one.call.answers(2, Delivered())
     assert one.ready() == [20]
     one.call.end()
     assert one.state.delivered == 2
@@ -386,11 +386,11 @@ async def test_a_later_row_of_a_subject_waits_for_those_in_the_page() -> None:
 @pytest.mark.anyio
 async def test_a_topic_that_is_refused_behind_a_delivered_message_of_one_turn_is_paused() -> None:
     one = Call([row(str(at), at) for at in range(1, 9)])
-    one.call.answer(0, Delivered())
-    one.call.answer(1, Unavailable("no"))
+    one.call.answers(0, Delivered())
+    one.call.answers(1, Unavailable("no"))
     await asyncio.sleep(0)
     assert one.state.topics.is_paused("t")
-    one.call.answer(2, Delivered())
+    one.call.answers(2, Delivered())
     await asyncio.sleep(0)
     assert not one.state.topics.is_paused("t")
     one.call.end()

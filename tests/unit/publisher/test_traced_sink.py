@@ -113,7 +113,8 @@ async def test_each_message_is_told_with_its_own_outcome() -> None:
     ]
     scope = Carrying()
     sink = AnsweringSink(*enumerate(answers))
-    assert await outcomes(sink, 6, scope.hook) == dict(enumerate(answers))
+    left_out = {5: NotAttempted()}
+    assert await outcomes(sink, 6, scope.hook) == dict(enumerate(answers)) | left_out
     assert [(f.event_id.int, f.result, f.error) for f in ended(scope)] == [
         (0, "delivered", None),
         (1, "retry", "no"),
@@ -174,27 +175,27 @@ async def test_a_wrong_answer_is_told_and_the_others_stand(
     traced = TracedSink(sink, [scope.hook], SETTINGS)
     with pytest.raises(WrongAnswer, match=f"AnsweringSink: its answer {fault}"):
         await traced.publish([message(0), message(1)], answers.__setitem__)
-    assert answers == {0: Delivered()}
+    assert answers == {0: Delivered(), 1: NotAttempted()}
     assert [f.result for f in ended(scope)] == ["delivered", "not_attempted"]
 
 
 @pytest.mark.parametrize(
-    ("answers", "fault", "right"),
+    ("answers", "fault", "taken"),
     [
         ([(0, Retry("no")), (1, Delivered())], "1 is Delivered, and that for a message before", 1),
         ([(0, Delivered()), (1, Rejected("no")), (2, Delivered())], "2 is Delivered, and that", 2),
-        ([(1, Delivered())], "1 came before that for the message before it in its run", 0),
-        ([(1, Retry("no")), (0, Delivered())], "1 came before that for the message before it", 1),
+        ([(1, Delivered())], "1 came before that for the message before it in its run", 1),
+        ([(1, Retry("no")), (0, Delivered())], "1 came before that for the message before it", 2),
     ],
 )
 async def test_a_wrong_answer_in_a_run_is_told(
-    answers: list[tuple[int, Outcome]], fault: str, right: int
+    answers: list[tuple[int, Outcome]], fault: str, taken: int
 ) -> None:
     found: dict[int, Outcome] = {}
     run = [msgspec.structs.replace(message(n), key="one") for n in range(3)]
     with pytest.raises(WrongAnswer, match=f"its answer for message {fault}"):
         await TracedSink(AnsweringSink(*answers), [], SETTINGS).publish(run, found.__setitem__)
-    assert len(found) == right
+    assert len(found) == taken
 
 
 async def test_what_is_behind_the_end_of_a_run_was_not_attempted() -> None:
@@ -214,7 +215,7 @@ async def test_an_answer_after_the_call_counts_for_nothing() -> None:
     answers = await outcomes(sink, 1, scope.hook)
     assert sink.answer is not None
     sink.answer(0, Delivered())
-    assert answers == {}
+    assert answers == {0: NotAttempted()}
     assert [f.result for f in ended(scope)] == ["not_attempted"]
 
 
