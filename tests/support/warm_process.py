@@ -49,6 +49,8 @@ _UNUSED: Final = tuple(
     f"dsql_outbox.{name}" for name in ("__", "django", "doors", "schema.alembic", "testing")
 )
 _SIGNALS: Final = (signal.SIGCHLD, signal.SIGINT)
+_ONE: Final = Lock()
+"""Of the threads that fork; two that begin at once would start a server each, and drop one."""
 
 
 class Forked:
@@ -86,15 +88,15 @@ def fork(words: Sequence[str], env: Mapping[str, str], descriptors: Sequence[int
     """
     ended, its_end = socket.socketpair()
     order = json.dumps([words, dict(env), str(Path.cwd())]).encode()
-    server, lock, _ = _server()
-    with its_end, lock:
+    with its_end, _ONE:
+        server, _ = _server()
         socket.send_fds(server, [_NUMBER.pack(len(order))], [its_end.fileno(), *descriptors])
         server.sendall(order)
     return Forked(_read(ended), ended)
 
 
 @cache
-def _server() -> tuple[socket.socket, Lock, object]:
+def _server() -> tuple[socket.socket, object]:
     ours, its = socket.socketpair()
     with its:
         process = subprocess.Popen(
@@ -104,7 +106,7 @@ def _server() -> tuple[socket.socket, Lock, object]:
             pass_fds=[its.fileno()],
             cwd=ROOT,
         )
-    return ours, Lock(), process  # it ends with our end of the pair
+    return ours, process  # it ends with our end of the pair
 
 
 def _read(sender: socket.socket) -> int:
