@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote, unquote
 from uuid import UUID
@@ -39,6 +40,9 @@ _UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 """Characters that need no percent-encoding (RFC 3986, section 2.3)."""
 
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One event on its way to a broker.
 
@@ -55,11 +59,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """The id of the event."""
 
     topic: str
-    """The topic, from the event or from the template of its writer."""
+    """The topic, from the event, from the template of its writer, or from a map."""
 
     key: str
     """The subject as ``TYPE/ID``. A sink must store messages of one key in the order in which it
-    receives them."""
+    receives them. The key for the broker is `broker_key`."""
 
     headers: dict[str, str]
     """The CloudEvents 1.0 attributes under their plain names (``id``, ``type``, ..) and the W3C
@@ -79,6 +83,25 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
     attempt: int = 1
     """The number of this attempt to send it, from 1. Continues after a restart."""
+
+    wire_key: str | None = None
+    """The key that a map gave it."""
+
+    wire_headers: Mapping[str, str] = _NONE
+    """The headers that a map added under names of its own, which a sink writes as they are. Names
+    have letters, digits and ``-_.``, and values are printable ASCII."""
+
+    is_deletion: bool = False
+    """Whether a map returned `TOMBSTONE`: the message has no payload. Only a sink that says so
+    gets such messages."""
+
+    stored_topic: str | None = None
+    """The topic that the outbox has, if a map gave it another one."""
+
+    @property
+    def broker_key(self) -> str:
+        """The key for a broker that is given one, as Kafka: that of the map, or the subject."""
+        return self.key if self.wire_key is None else self.wire_key
 
     @property
     def content_type(self) -> str:

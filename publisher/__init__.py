@@ -17,6 +17,7 @@ from .message_map import MapFailed, MessageMap, Refuse, WireForm
 from .publisher import Publisher
 from .settings import PublisherSettings
 from .sinks import (
+    TOMBSTONE,
     Answer,
     Deferred,
     Delivered,
@@ -32,6 +33,7 @@ from .sinks import (
 from .topic_settings import TopicSettings
 
 __all__ = [
+    "TOMBSTONE",
     "Answer",
     "Apply",
     "Deferred",

@@ -6,11 +6,12 @@ leaves out or fails for ends the run of its subject at the right place. No I/O.
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from threading import Thread
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import structs
@@ -21,19 +22,39 @@ from dsql_outbox.outbox.arguments import wrong_type
 from dsql_outbox.outbox.content_type import JSON, content_type_fault
 from dsql_outbox.outbox.errors import InvalidEvent, OutboxError
 from dsql_outbox.outbox.event.json_encoding import encode_json
-from dsql_outbox.outbox.event.own_headers import is_header_name, parse_headers
+from dsql_outbox.outbox.event.own_headers import (
+    MAX_HEADER_VALUE,
+    MAX_HEADERS,
+    is_header_name,
+    parse_headers,
+)
 from dsql_outbox.outbox.interrupt import comes_from_handler
-from dsql_outbox.outbox.message import RESERVED_HEADERS, Message
+from dsql_outbox.outbox.message import (
+    MAX_TOPIC,
+    RESERVED_HEADERS,
+    TRACE_HEADERS,
+    Message,
+    topic_fault,
+)
 from dsql_outbox.outbox.redaction import places_of
+from dsql_outbox.outbox.settings import is_unicode
 from dsql_outbox.publisher.first_errors import FirstErrors
 from dsql_outbox.publisher.settings import PublisherSettings
-from dsql_outbox.publisher.sinks.port import Rejected, Retry
+from dsql_outbox.publisher.sinks.port import (
+    TOMBSTONE,
+    Rejected,
+    Retry,
+    Sink,
+    Tombstone,
+    takes,
+)
 
 MessageMap = Callable[[Message], object]
 """A plain function that takes a message as it is stored, and returns one of these:
 
 - bytes, a str, or a value with a form in JSON that is an object or an array: the payload
-- a `WireForm`: a payload with a content type and headers
+- `TOMBSTONE`: a deletion, for Kafka
+- a `WireForm`: a payload with a content type, headers, key or topic
 - the message itself, which is then sent as it is stored
 - None: this target does not get the message
 - a `Refuse`: the message is given up
@@ -45,12 +66,26 @@ have a method ``open``, which is called once in a thread before anything is rela
 OCTETS: Final = "application/octet-stream"
 TEXT: Final = "text/plain; charset=utf-8"
 
-_OURS: Final = RESERVED_HEADERS - {"type", "time", "entities"}
-"""The headers that a map can neither set nor leave out: order, deduplication, traces and the inbox
-depend on them, or they follow from the payload."""
-
 _RESERVED: Final = RESERVED_HEADERS - {"type"}
-"""Those that it cannot set. It may leave out ``time`` and ``entities``."""
+"""The attributes that a map cannot set."""
+
+_FIXED: Final = {*TRACE_HEADERS, "datacontenttype"}
+"""Those that it cannot leave out: the publisher and `content_type` set them."""
+
+_header_name: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}").fullmatch
+_header_value: Final = re.compile(r"[!-~](?:[ -~]{0,1022}[!-~])?").fullmatch
+"""What every broker takes, and gives back as it was."""
+
+_OURS: Final = re.compile(
+    r"ce[-_].*|nats-.*|dedupe-id|content-type|content-transfer-encoding|cloudevent|payload|topic"
+    r"|traceparent|tracestate|baggage"
+    r"|b?cc",  # by which RabbitMQ routes
+    re.IGNORECASE,
+).fullmatch
+"""The names of headers that some sink uses itself."""
+
+_MAX_KEY: Final = 1024
+"""The most characters of a key."""
 
 _TOPICS: Final = 10_000
 """The most topics for which it is known that the map works."""
@@ -62,26 +97,35 @@ _content_type_fault: Final = lru_cache(maxsize=256)(content_type_fault)
 """A map has few content types."""
 
 _RETURNS: Final = (
-    "a map returns bytes, a str, a JSON object or array, None, Refuse(..), WireForm(..), or the "
-    "message that it got"
+    "a map returns bytes, a str, a JSON object or array, TOMBSTONE, None, Refuse(..), "
+    "WireForm(..), or the message that it got"
 )
 
 
 class WireForm(msgspec.Struct, frozen=True):
     """What goes on the wire for a message.
 
-    `payload` is bytes, a str, or a value with a form in JSON that is an object or an array: a
-    mapping, a list, a dataclass, a msgspec Struct or a pydantic model. Without `content_type` the
-    message has ``application/octet-stream``, ``text/plain; charset=utf-8`` or
-    ``application/json``. `headers` are added to those of the message. None leaves one out.
+    `payload` is bytes, a str, a value with a form in JSON that is an object or an array (a
+    mapping, a list, a dataclass, a msgspec Struct or a pydantic model), or `TOMBSTONE`. Without
+    `content_type` the message has ``application/octet-stream``, ``text/plain; charset=utf-8`` or
+    ``application/json``.
 
-        >>> WireForm("id,total", "text/csv", {"dataschema": "urn:loan:2"}).content_type
-        'text/csv'
+    `headers` are added under these names. `attributes` are CloudEvents attributes, which are added
+    under the names that the broker's binding makes of theirs; None leaves one out.
+
+    `key` is the key for a broker that is given one, in place of the subject. `topic` is the topic
+    in place of the stored one, on which alone it may depend.
+
+        >>> WireForm({"total": 5}, headers={"x-tenant": "acme"}, key="LOAN-7").key
+        'LOAN-7'
     """
 
     payload: object
     content_type: str | None = None
-    headers: Mapping[str, str | None] = {}
+    headers: Mapping[str, str] = {}
+    attributes: Mapping[str, str | None] = {}
+    key: str | None = None
+    topic: str | None = None
 
 
 class Refuse(msgspec.Struct, frozen=True):
@@ -185,7 +229,7 @@ async def open_map_in_thread(function: object) -> None:
 def wire_message(function: MessageMap, message: Message) -> Message | Refuse | None:
     """Return the message in its wire form, or None or the `Refuse` that the map returned.
 
-    Key, topic, ids, place in the order and trace are those of the message that is given. Raises
+    Subject, ids, place in the order and trace are those of the message that is given. Raises
     `MapFailed`.
     """
     headers = message.headers.copy()  # the map may change those that it gets
@@ -205,21 +249,38 @@ def _formed(made: object, message: Message, headers: dict[str, str]) -> Message 
         return None
     if made is message:
         return structs.replace(message, headers=headers)
+    form = None
     # First what is most common: a check against a Struct costs as much as all the rest.
-    if isinstance(made, bytes | str):
-        payload, kind = _encoded(made)
-    elif isinstance(made, WireForm):
-        payload, kind = _encoded(made.payload)
-        if made.content_type is not None:
-            kind = _content_type(made.content_type)
-        if made.headers:
-            _change_headers(headers, made.headers)
-    elif isinstance(made, Refuse):
-        return _refusal(made)
+    if not isinstance(made, bytes | str):
+        if isinstance(made, Refuse):
+            return _refusal(made)
+        form = made if isinstance(made, WireForm) else None
+    payload, kind = _encoded(made if form is None else form.payload)
+    more = {} if form is None else _beyond_payload(form, message, headers)
+    if kind is None:
+        headers.pop("datacontenttype", None)
+        more["is_deletion"] = True
     else:
-        payload, kind = _encoded(made)
-    headers["datacontenttype"] = kind
-    return structs.replace(message, headers=headers, payload=payload)
+        headers["datacontenttype"] = more.pop("content_type", kind)
+    return structs.replace(message, headers=headers, payload=payload, **more)
+
+
+def _beyond_payload(made: WireForm, message: Message, headers: dict[str, str]) -> dict[str, Any]:
+    """Return what else a map says, as fields of a message. `headers` get its attributes."""
+    more: dict[str, Any] = {}
+    if made.content_type is not None:
+        if made.payload is TOMBSTONE:
+            raise MapFailed("gave a content type to TOMBSTONE, which has no content")
+        more["content_type"] = _content_type(made.content_type)
+    if made.attributes:
+        _change_attributes(headers, made.attributes)
+    if made.headers:
+        more["wire_headers"] = _wire_headers(made.headers)
+    if made.key is not None:
+        more["wire_key"] = _key(made.key)
+    if made.topic is not None and made.topic != message.topic:
+        more["topic"], more["stored_topic"] = _topic(made.topic), message.topic
+    return more
 
 
 def _refusal(made: Refuse) -> Refuse:
@@ -230,8 +291,8 @@ def _refusal(made: Refuse) -> Refuse:
     return Refuse(str.__getitem__(reason, slice(_LONGEST)))
 
 
-def _encoded(value: object) -> tuple[bytes, str]:
-    """Return a payload as bytes, with its content type."""
+def _encoded(value: object) -> tuple[bytes, str | None]:
+    """Return a payload as bytes, with its content type; a deletion has none."""
     if isinstance(value, bytes):
         return value, OCTETS
     name = type(value).__name__
@@ -240,6 +301,8 @@ def _encoded(value: object) -> tuple[bytes, str]:
             return value.encode(), TEXT
         except UnicodeEncodeError:
             raise MapFailed("returned a str with half a surrogate pair") from None
+    if value is TOMBSTONE:
+        return b"", None
     if inspect.iscoroutine(value):
         value.close()  # or Python would warn that nobody awaited it
         raise MapFailed("returned a coroutine: it must be a plain function, and not async def")
@@ -264,38 +327,99 @@ def _content_type(given: object) -> str:
     return given
 
 
-def _change_headers(headers: dict[str, str], changes: object) -> None:
-    """Add headers to a message, and leave others out."""
+def _texts(changes: object, what: str) -> Mapping[object, object]:
     if not isinstance(changes, Mapping):
         kind = type(changes).__name__
-        raise MapFailed(f'returned headers of type {kind}, and not as {{"tenant": "acme"}}')
-    given = cast("Mapping[object, object]", changes)
+        raise MapFailed(f'returned {what} of type {kind}, and not as {{"tenant": "acme"}}')
+    return cast("Mapping[object, object]", changes)
+
+
+def _change_attributes(headers: dict[str, str], changes: object) -> None:
+    """Add attributes to a message, and leave others out."""
+    given = _texts(changes, "attributes")
     if not all(isinstance(name, str) and is_header_name(name) for name in given):
-        raise MapFailed("returned a header whose name is not 1 to 20 of the characters a-z 0-9")
+        raise MapFailed(
+            "returned an attribute whose name is not 1 to 20 of the characters a-z 0-9: a header "
+            "may have another name"
+        )
     try:
         added = parse_headers(
             {name: value for name, value in given.items() if value is not None},
             reserved=_RESERVED,
         )
     except InvalidEvent as error:
-        raise MapFailed(f"returned headers that are not valid: {error}") from None
+        raise MapFailed(f"returned attributes that are not valid: {error}") from None
     for name in given.keys() - added.keys():
-        if name in _OURS or name == "type":
-            raise MapFailed(f"leaves out the header {name}, which each message has")
+        if name in _FIXED:
+            raise MapFailed(f"leaves out the attribute {name}, which each message has")
         headers.pop(str(name), None)
     headers.update(added)
+
+
+def _wire_headers(given: object) -> dict[str, str]:
+    """Return the headers that a map adds, if every broker takes them."""
+    found = _texts(given, "headers")
+    if fault := _names_fault(tuple(found)):
+        raise MapFailed(fault)
+    for name, value in found.items():
+        if not isinstance(value, str):
+            raise MapFailed(f"returned the header {name} as {type(value).__name__}, not str")
+        if not _header_value(value):
+            raise MapFailed(
+                f"returned the header {name} with a value that is not 1 to {MAX_HEADER_VALUE} "
+                "printable characters of ASCII, without a blank at its ends"
+            )
+    return dict(cast("Mapping[str, str]", found))
+
+
+@lru_cache(maxsize=256)  # a map has few sets of names
+def _names_fault(names: tuple[object, ...]) -> str | None:
+    if len(names) > MAX_HEADERS:
+        return f"returned {len(names)} headers, over the limit of {MAX_HEADERS}"
+    for name in names:
+        if not isinstance(name, str) or not _header_name(name):
+            return (
+                "returned a header whose name is not 1 to 100 of the characters A-Z a-z 0-9 _ . -"
+            )
+        if _OURS(name):
+            return (
+                f"returned the header {name}, which a sink sets itself: leave it out, or set "
+                "content_type or attributes"
+            )
+    return None
+
+
+def _key(given: object) -> str:
+    if not isinstance(given, str):
+        raise MapFailed(f"returned a key of type {type(given).__name__}, not str")
+    if not 1 <= len(given) <= _MAX_KEY or not is_unicode(given):
+        raise MapFailed(f"returned a key that is not 1 to {_MAX_KEY} characters of Unicode")
+    return given
+
+
+def _topic(given: object) -> str:
+    if not isinstance(given, str):
+        raise MapFailed(f"returned a topic of type {type(given).__name__}, not str")
+    if topic_fault(given):  # its text would quote what may be a payload
+        raise MapFailed(
+            f"returned a topic that not every broker takes: it has 1 to {MAX_TOPIC} of the "
+            "characters A-Z a-z 0-9 . _ -, and no empty part between dots"
+        )
+    return given
 
 
 class Mapper:
     """Calls the map of a publisher for messages of any topic, and judges what it returns."""
 
     def __init__(
-        self, function: MessageMap, hooks: Iterable[Hook], settings: PublisherSettings
+        self, function: MessageMap, hooks: Iterable[Hook], settings: PublisherSettings, sink: Sink
     ) -> None:
         self._function = function
         self._hooks = tuple(hooks)
         self._settings = settings
-        self._works: set[str] = set()
+        self._sink = sink
+        self._topics: dict[str, str | None] = {}
+        """The topics for which it works, and the topics that it gives them."""
         self._first = FirstErrors()
 
     def map(self, message: Message) -> Message | Retry | Rejected | None:
@@ -305,25 +429,35 @@ class Mapper:
         """
         try:
             made = wire_message(self._function, message)
+            self._note_works(message.topic, made)
         except MapFailed as failure:
             text = "The map failed for event %s: %s (later ones are not logged)"
             if (error := failure.__context__) is not None:
                 self._first.log(text, failure, error, message.event_id)
             return Retry(failure.report)
-        if message.topic not in self._works:
-            self._note_works(message.topic)
-        if made is None or isinstance(made, Message):
-            return made
-        return Rejected(f"the map refused it: {made.reason}")
+        if isinstance(made, Refuse):
+            return Rejected(f"the map refused it: {made.reason}")
+        if made is not None and made.is_deletion and Tombstone not in takes(self._sink):
+            return Rejected("the map returned TOMBSTONE, which the sink has no form for: Kafka has")
+        return made
 
     def works(self, topic: str) -> bool:
         """Whether the map has returned for a message of this topic."""
-        return topic in self._works
+        return topic in self._topics
 
-    def _note_works(self, topic: str) -> None:
-        if len(self._works) >= _TOPICS:
-            self._works.clear()
-        self._works.add(topic)
+    def _note_works(self, topic: str, made: Message | Refuse | None) -> None:
+        """Note that the map works for a topic. Raises `MapFailed` if it gives it another one.
+
+        Pauses and the order of a subject hold by stored topic.
+        """
+        given = made.topic if isinstance(made, Message) else None
+        before = self._topics.get(topic)
+        if before is not None and given is not None and given != before:
+            raise MapFailed("gave two topics to the messages of one stored topic")
+        if before is None:
+            if topic not in self._topics and len(self._topics) >= _TOPICS:
+                self._topics.clear()
+            self._topics[topic] = given
 
     def tell(self, message: Message, outcome: Retry | Rejected) -> None:
         """Tell the hooks that a message failed, or was refused, before any sink got it."""

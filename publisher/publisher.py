@@ -284,7 +284,7 @@ class Publisher:
             self._loop = asyncio.get_running_loop()
             mapper = None
             if self._map is not None:
-                mapper = Mapper(self._map, self._hooks, self._settings)
+                mapper = Mapper(self._map, self._hooks, self._settings, self._sink)
             self._relay = relay = Relay(
                 self._store,
                 self._sink,

@@ -97,7 +97,7 @@ class RelayProgram:
         )
         sink = parts.sink if parts.apply is None else Nowhere()
         apply: Any = parts.apply  # its connection is a model
-        mapper = None if parts.map is None else Mapper(parts.map, (), parts.settings)
+        mapper = None if parts.map is None else Mapper(parts.map, (), parts.settings, sink)
         self._relay = Relay(parts.store, sink, parts.settings, leases, apply=apply, mapper=mapper)
         self.has_begun = False
         """Whether it has its first leases: an error of the database before that ends it."""

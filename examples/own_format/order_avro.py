@@ -1,4 +1,4 @@
-"""A contract in Avro, in the wire format of Confluent's schema registry.
+"""A topic of Kafka as its consumers know it: key, headers, deletions, and Avro of a registry.
 
 A payload is a zero byte, the id of the schema in four bytes, and the record. So consumers need a
 deserializer of the registry's clients, and nothing of dsql-outbox.
@@ -12,9 +12,10 @@ from io import BytesIO
 import fastavro
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
-from dsql_outbox import Message, WireForm
+from dsql_outbox import TOMBSTONE, Message, WireForm
 
-SUBJECT = "events.OrderPlaced-value"  # as the registry's clients name it after the topic
+TOPIC = "prod.orders"
+SUBJECT = f"{TOPIC}-value"  # as the registry's clients name it after the topic
 
 ORDER = {
     "type": "record",
@@ -41,15 +42,19 @@ class OrderAvro:
             self._schema_id = registry.register_schema(SUBJECT, schema)
 
     def __call__(self, message: Message) -> WireForm | None:
+        (order, *_) = json.loads(message.payload)["entities"]
+        headers = {"__TypeId__": "shop.OrderPlaced", "correlation-id": str(message.event_id)}
+        if message.headers["type"] == "OrderCancelled":
+            return WireForm(TOMBSTONE, headers=headers, key=order["id"], topic=TOPIC)
         if message.headers["type"] != "OrderPlaced":
             return None
-        (order, *_) = json.loads(message.payload)["entities"]
         record = BytesIO()
         record.write(struct.pack(">bI", 0, self._schema_id))
         fastavro.schemaless_writer(
             record, self._schema, {"order_id": order["id"], "total": order["total"]}
         )
-        return WireForm(record.getvalue(), "application/avro")
+        payload = record.getvalue()
+        return WireForm(payload, "application/avro", headers, key=order["id"], topic=TOPIC)
 
 
 to_avro = OrderAvro()

@@ -2,7 +2,7 @@
 
 import json
 
-from dsql_outbox import Message
+from dsql_outbox import Message, WireForm
 
 
 def to_order(message: Message) -> object:
@@ -13,9 +13,13 @@ def to_order(message: Message) -> object:
     return {"order_id": order["id"], "total": order["total"]}
 
 
-def to_order_2(message: Message) -> object:
-    """Return the same for the new contract, in which `total` is called `amount`."""
+def to_order_2(message: Message) -> WireForm | None:
+    """Return the same for the new contract, in which `total` is called `amount`.
+
+    It has topics of its own on the same broker.
+    """
     if message.headers["type"] != "OrderPlaced":
         return None
     (order, *_) = json.loads(message.payload)["entities"]
-    return {"order_id": order["id"], "amount": order["total"]}
+    form = {"order_id": order["id"], "amount": order["total"]}
+    return WireForm(form, topic=f"v2.{message.topic}")

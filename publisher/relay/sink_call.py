@@ -294,4 +294,5 @@ class SinkCall:
 
 def _bytes(message: Message) -> int:
     """The bytes of payload and headers, about."""
-    return len(message.payload) + len("".join(message.headers.values()))
+    headers = (*message.headers.values(), *message.wire_headers.values())
+    return len(message.payload) + len("".join(headers))

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Final
 
@@ -34,6 +34,7 @@ from dsql_outbox.publisher.sinks.port import (
     Unavailable,
     WrongAnswer,
     keeps_prefix,
+    takes,
 )
 
 from .answers import Answers
@@ -82,6 +83,11 @@ class TracedSink:
     def keeps_prefix(self) -> bool:
         """Whether the decorated sink does."""
         return keeps_prefix(self._sink)
+
+    @property
+    def takes(self) -> Container[type]:
+        """What the decorated sink takes beyond bytes."""
+        return takes(self._sink)
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         """Publish through the decorated sink. Raises its errors.
@@ -267,7 +273,7 @@ class _TracedCall:
 
     def _leads_to(self, message: Message, result: PublishResult) -> PublishConsequence:
         if result in {"retry", "rejected"}:
-            rules = self._settings.for_topic(message.topic)
+            rules = self._settings.for_topic(message.stored_topic or message.topic)
             return rules.consequence(message.attempt, is_rejected=result == "rejected")
         return "retry"
 

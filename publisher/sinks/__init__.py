@@ -18,6 +18,7 @@ from .kept_sink import KeptSink, SinkFactory, SinkSource, raised_by_sink, sink_f
 from .port import (
     MAX_RUN,
     MAX_RUN_BYTES,
+    TOMBSTONE,
     Answer,
     Deferred,
     Delivered,
@@ -28,6 +29,7 @@ from .port import (
     Rejected,
     Retry,
     Sink,
+    Tombstone,
     Unavailable,
     WrongAnswer,
     keeps_prefix,
@@ -38,6 +40,7 @@ from .url import parameters, seconds, split_hosts, split_login
 __all__ = [
     "MAX_RUN",
     "MAX_RUN_BYTES",
+    "TOMBSTONE",
     "Answer",
     "Deferred",
     "Delivered",
@@ -51,6 +54,7 @@ __all__ = [
     "Sink",
     "SinkFactory",
     "SinkSource",
+    "Tombstone",
     "Unavailable",
     "WrongAnswer",
     "attributes",

@@ -30,14 +30,14 @@ _QUOTED_PAIR: Final = re.compile(r"\\(.)")
 
 
 def binary_headers(message: Message, prefix: str) -> dict[str, str]:
-    """The message's headers in binary mode, as printable ASCII.
+    """The message's headers in binary mode and those of a map, as printable ASCII.
 
     Each attribute gets `prefix`, which is "ce-" for NATS (section 3.1.3.1). The NATS
     binding also prefixes datacontenttype, because a Content-Type header marks the
     structured mode there. Trace headers keep their names.
     """
     names = binary_names(tuple(message.headers), prefix)
-    return dict(zip(names, binary_values(message), strict=True))
+    return {**dict(zip(names, binary_values(message), strict=True)), **message.wire_headers}
 
 
 @lru_cache
@@ -62,7 +62,8 @@ def kafka_headers(message: Message) -> list[tuple[str, str | bytes | None]]:
     """
     names = _kafka_names(tuple(message.headers))
     values = [value.encode(errors="replace") for value in message.headers.values()]
-    return [("dedupe-id", message.dedupe_id.encode()), *zip(names, values, strict=True)]
+    given = [(name, value.encode()) for name, value in message.wire_headers.items()]
+    return [("dedupe-id", message.dedupe_id.encode()), *zip(names, values, strict=True), *given]
 
 
 @lru_cache
@@ -84,7 +85,7 @@ def rabbitmq_headers(message: Message) -> dict[str, str]:
     ]
     wire = dict(zip(names, values, strict=True))
     wire.pop("ce-datacontenttype", None)
-    return wire
+    return wire | dict(message.wire_headers)
 
 
 def text_or_base64(message: Message) -> tuple[str, bool]:

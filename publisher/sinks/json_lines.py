@@ -12,24 +12,26 @@ from dsql_outbox.outbox.errors import SinkUnavailable
 from dsql_outbox.outbox.message import Message
 
 from .cloudevents import ONLY_UTF8, binary_headers, text_or_base64
-from .port import Answer, Delivered, Rejected, key_runs
+from .port import Answer, Delivered, Rejected, Tombstone, key_runs
 
 
 class _MessageLine(msgspec.Struct):
     topic: str
     key: str
     headers: dict[str, str]
-    payload: str | msgspec.UnsetType = msgspec.UNSET
-    """The text as a string, because nested JSON would not keep its exact form."""
+    payload: str | msgspec.UnsetType | None = msgspec.UNSET
+    """The text as a string, because nested JSON would not keep its exact form; null deletes."""
     payload_base64: str | msgspec.UnsetType = msgspec.UNSET
     """In place of `payload`, if the content type is not text."""
 
 
 def json_line(message: Message) -> bytes:
     """One message as one JSON object and a line feed. Raises `UnicodeError` as `text_or_base64`."""
-    line = _MessageLine(message.topic, message.key, binary_headers(message, "ce-"))
+    line = _MessageLine(message.topic, message.broker_key, binary_headers(message, "ce-"))
     payload, is_base64 = text_or_base64(message)
-    if is_base64:
+    if message.is_deletion:
+        line.payload = None
+    elif is_base64:
         line.payload_base64 = payload
     else:
         line.payload = payload
@@ -40,6 +42,7 @@ class LineSink:
     """Appends the messages of a call by one call of `append`, in a worker thread."""
 
     keeps_prefix = True
+    takes = frozenset({Tombstone})
 
     def __init__(self, system: str, append: Callable[[bytes], None]) -> None:
         self.system = system

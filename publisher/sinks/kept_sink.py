@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import logging
 import socket
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Final, cast
@@ -18,7 +18,7 @@ from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.first_errors import FirstErrors
 from dsql_outbox.publisher.supervision import in_background
 
-from .port import Answer, Sink, keeps_prefix
+from .port import Answer, Sink, keeps_prefix, takes
 from .registry import open_sink
 
 logger: Final = logging.getLogger("dsql_outbox")
@@ -69,6 +69,8 @@ class KeptSink:
         self._failure: SinkUnavailable | None = None
         self.has_opened = False
         """Whether the sink was open at any time."""
+        self.takes: Container[type] = ()
+        """What the sinks of the factory take, which are alike."""
         self._attempt: anyio.CancelScope | None = None
         self._wanted = anyio.Event()  # somebody asks for an open sink
         self._tried = anyio.Event()  # it is open, or the attempt that was asked for has failed
@@ -168,6 +170,7 @@ class KeptSink:
         try:
             async with _manager(self._factory()) as sink:
                 self._sink, self._failure, is_open = self._decorate(sink), None, True
+                self.takes = takes(sink)
                 self.has_opened = True
                 self._tried.set()
                 started()

@@ -1,6 +1,6 @@
 """The port to a broker: the protocol `Sink` and the outcomes of a message."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterator, Sequence
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -135,6 +135,24 @@ def keeps_prefix(sink: Sink) -> bool:
     was not `Delivered`. That message may be stored already, and so may those behind it.
     """
     return bool(getattr(sink, "keeps_prefix", False))
+
+
+class Tombstone(msgspec.Struct, frozen=True):
+    """What a map returns as `TOMBSTONE` for a deletion: the message has no value in Kafka.
+
+    >>> def to_message(message: Message) -> object:
+    ...     return TOMBSTONE if message.headers["type"] == "LoanClosed" else message
+    """
+
+
+TOMBSTONE: Final = Tombstone()
+"""The payload of a deletion. A topic of Kafka that is compacted then forgets the key."""
+
+
+def takes(sink: Sink) -> Container[type]:
+    """What a sink takes beyond bytes: it has an attribute `takes`, such as ``{Tombstone}``."""
+    found: Container[type] = getattr(sink, "takes", ())
+    return found
 
 
 class Keeping(msgspec.Struct, frozen=True):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         is_retryable,
     )
     from .publisher import (
+        TOMBSTONE,
         MapFailed,
         Publisher,
         PublisherSettings,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "TOMBSTONE",
     "AsyncTransaction",
     "AsyncWriter",
     "Database",
@@ -107,7 +109,7 @@ __all__ = [
 if not TYPE_CHECKING:  # with __getattr__ in view, a checker would accept any name
     _OF_PUBLISHER = {
         *("MapFailed", "Publisher", "PublisherSettings", "Refuse", "TopicSettings", "WireForm"),
-        "open_sink",
+        *("TOMBSTONE", "open_sink"),
     }
 
     def __getattr__(name: str) -> object:

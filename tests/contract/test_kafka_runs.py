@@ -6,6 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 from confluent_kafka import KafkaError
+from msgspec.structs import replace
 from tests.support.brokers.kafka_mock import MockKafka
 from tests.support.brokers.kafka_reader import read_all, read_partitions
 from tests.support.brokers.readable_brokers import kafka_attributes
@@ -67,6 +68,26 @@ async def test_the_messages_of_a_run_are_stored_in_order_in_one_partition(
         assert stored(kafka_cluster, key) == wanted([*first, *second, *more])
     places = {(m.key(), m.partition()) for m in read_all(kafka_cluster.bootstrap)}
     assert len(places) == len(keys)
+
+
+async def test_a_run_with_keys_of_a_map_keeps_its_order_and_each_key_its_partition(
+    kafka_cluster: MockKafka,
+) -> None:
+    kafka_cluster.make_topic("one.X", 6)
+    keys = [f"L-{n}" for n in range(5)]
+    alone = [new_message(key, topic="one.X") for key in keys]
+    mixed = [replace(each, wire_key=keys[n // 3 % 5]) for n, each in enumerate(run(30))]
+    equal = [replace(each, wire_key="L-0") for each in run(30, "Loan/2")]
+
+    async with open_sink(f"kafka://{kafka_cluster.bootstrap}") as sink:
+        for sent in alone, [*mixed, *equal]:
+            assert await published(sink, sent) == [Delivered()] * len(sent)
+
+    found = read_all(kafka_cluster.bootstrap)
+    by_id = {kafka_attributes(m.headers())["id"]: m.key() for m in found}
+    assert [by_id[each] for each in wanted(mixed)] == [m.broker_key.encode() for m in mixed]
+    assert len({(m.key(), m.partition()) for m in found}) == len(keys)
+    assert stored(kafka_cluster, "Loan/2") == wanted(equal)
 
 
 async def test_nothing_follows_the_first_message_of_a_run_that_is_refused(

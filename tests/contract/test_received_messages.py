@@ -1,12 +1,13 @@
 """A consumer reads from each broker what the publisher sent."""
 
 import pytest
+from msgspec.structs import replace
 from tests.support.brokers.kafka_reader import read_all
 from tests.support.brokers.readable_brokers import KafkaBroker, NatsBroker, SqsBroker
 from tests.support.brokers.redis_server import RedisBroker
 
 from dsql_outbox.inbox import Received, from_kafka, from_nats, from_redis, from_sqs
-from dsql_outbox.outbox import Message
+from dsql_outbox.outbox import Message, UnreadableMessage
 from dsql_outbox.outbox.message import TRACE_HEADERS
 from dsql_outbox.testing.sink_contract.readable_broker import ReadableBroker
 from dsql_outbox.testing.sink_contract.sent_messages import new_message, published
@@ -36,6 +37,17 @@ async def test_kafka(kafka_broker: KafkaBroker, content: Content) -> None:
     sent = await put(kafka_broker, content)
     (found,) = read_all(kafka_broker.bootstrap, kafka_broker.behind)
     assert from_kafka(found) == wanted(sent)
+
+
+async def test_kafka_deletes(kafka_broker: KafkaBroker) -> None:
+    sent = new_message(position="20", previousposition="10")
+    async with kafka_broker.open() as sink:
+        await published(sink, [replace(sent, is_deletion=True, payload=b"")])
+    (found,) = read_all(kafka_broker.bootstrap, kafka_broker.behind)
+    received = from_kafka(found)
+    assert (received.id, received.is_deletion, received.data) == (sent.event_id, True, b"")
+    with pytest.raises(UnreadableMessage, match="is_deletion"):
+        received.json()
 
 
 @of_each_content

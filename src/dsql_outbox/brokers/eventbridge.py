@@ -121,6 +121,8 @@ def _outcome(answered: dict[str, str]) -> Outcome:
 
 def make_entry(index: int, message: Message, bus: str) -> Entry | Rejected:
     """The entry of the message with this index, or why EventBridge would refuse it."""
+    if message.wire_headers:
+        return Rejected("EventBridge has no headers: let the map set attributes, or the payload")
     source, kind = message.headers.get("source", ""), message.headers.get("type", "")
     if not 1 <= len(kind) <= _MAX_TYPE:
         rule = f"EventBridge takes types of 1 to {_MAX_TYPE} characters, this has {len(kind)}"

@@ -58,7 +58,7 @@ class KafkaMessage(Protocol):
         ...
 
     def value(self) -> Any:
-        """Return the payload as bytes."""
+        """Return the payload as bytes, or None for a deletion."""
         ...
 
 
@@ -77,7 +77,7 @@ def from_kafka(message: KafkaMessage) -> Received:
         own,
         dedupe_id=require_header(wire, "dedupe-id"),
         topic=message.topic() or "",
-        data=message.value() or b"",
+        data=message.value(),
     )
 
 

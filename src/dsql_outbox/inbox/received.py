@@ -51,6 +51,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     `trace` holds the W3C trace headers, to continue the trace. `headers` are the other
     attributes under their CloudEvents names. `data` is the payload: the event's JSON as it was
     written, unless the publisher has a map. `content_type` says which, and `json` decodes JSON.
+    With `is_deletion` it is empty: the map made a deletion of it.
     """
 
     id: UUID
@@ -65,6 +66,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     trace: dict[str, str]
     headers: dict[str, str]
     data: bytes
+    is_deletion: bool = False
 
     @property
     def key(self) -> str:
@@ -81,6 +83,8 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises `UnreadableMessage` if its content type is another one, or if it is no JSON.
         """
+        if self.is_deletion:
+            raise UnreadableMessage("JSON", "it is a deletion: look at `is_deletion` first")
         if not is_json(self.content_type):
             shown = repr(self.content_type[:MAX_SHOWN])
             rule = f"its content type is {shown}; decode `data` by that format"
@@ -92,9 +96,9 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def received_message(
-    headers: Mapping[str, str], *, dedupe_id: str, topic: str, data: bytes
+    headers: Mapping[str, str], *, dedupe_id: str, topic: str, data: bytes | None
 ) -> Received:
-    """Return the message with these attributes and trace headers.
+    """Return the message with these attributes and trace headers; without `data` it deletes.
 
     Raises `UnreadableMessage` if an attribute is missing or not valid, or if its position is
     over five minutes ahead of this machine's clock.
@@ -112,7 +116,8 @@ def received_message(
         replay=_number(headers, "replay") if "replay" in headers else None,
         trace={name: headers[name] for name in TRACE_HEADERS if name in headers},
         headers={name: text for name, text in headers.items() if name not in TRACE_HEADERS},
-        data=data,
+        data=data or b"",
+        is_deletion=data is None,
     )
 
 

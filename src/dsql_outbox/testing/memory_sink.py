@@ -9,7 +9,7 @@ import anyio
 
 from dsql_outbox.outbox.errors import SinkUnavailable
 from dsql_outbox.outbox.message import Message
-from dsql_outbox.publisher.sinks.port import Answer, Delivered, NotAttempted, Outcome
+from dsql_outbox.publisher.sinks.port import Answer, Delivered, NotAttempted, Outcome, Tombstone
 
 
 class MemorySink:
@@ -20,6 +20,7 @@ class MemorySink:
 
     system = "memory"
     keeps_prefix = True
+    takes = frozenset({Tombstone})
 
     def __init__(self) -> None:
         self.down = False

@@ -1,6 +1,7 @@
 """``publish --map``, and ``messages show --map``, which tries a map without a broker."""
 
 import json
+import re
 import signal
 from base64 import b64decode
 from pathlib import Path
@@ -18,7 +19,7 @@ from dsql_outbox.outbox import Database, Event
 from dsql_outbox.writer import Writer
 
 MAPS = """
-from dsql_outbox.publisher import Refuse, WireForm
+from dsql_outbox.publisher import TOMBSTONE, Refuse, WireForm
 
 
 def flat(message):
@@ -26,7 +27,12 @@ def flat(message):
 
 
 def binary(message):
-    return WireForm(b"\\x00\\xff", "application/avro", {"schema": "7", "entities": None})
+    return WireForm(b"\\x00\\xff", "application/avro", attributes={"schema": "7", "entities": None},
+        headers={"__TypeId__": "car"}, key="a", topic="v2.cars")
+
+
+def deletes(message):
+    return TOMBSTONE
 
 
 def skips(message):
@@ -166,9 +172,14 @@ def test_show_prints_both_forms(
     expected = before["headers"] | changed
     del expected["entities"]
     assert after["headers"] == expected
+    assert after["wireHeaders"] == {"__TypeId__": "car"}
+    assert (before["key"], after["key"], after["topic"]) == ("Car/a", "a", "v2.cars")
+    deleted = shown(url, event_id, f"{maps}:deletes")["mapped"]
+    assert deleted.keys() == {"topic", "key", "contentType", "headers"}
+    assert deleted["contentType"] is None
 
     text = run(url, "messages", "show", event_id, "--map", f"{maps}:flat").stdout
-    assert '  payload                  {"car":"Car/a"}' in text
+    assert re.search(r'\n  payload +{"car":"Car/a"}', text)
     assert "eventHeader" in text
 
 

@@ -43,7 +43,7 @@ async def test_a_message_is_that_of_a_publisher(outbox_url: str, header: dict[st
 
 def test_an_event_is_mapped_and_compared_in_one_line(tmp_path: Path) -> None:
     def to_message(message: Message) -> WireForm:
-        return WireForm({"loan": message.key}, headers={"entities": None})
+        return WireForm({"loan": message.key}, attributes={"entities": None})
 
     golden = tmp_path / "loan_paid.json"
     golden.write_text('{"loan":"Loan/L 1/2"}')

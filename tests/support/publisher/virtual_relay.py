@@ -237,7 +237,7 @@ async def relay_until(
     Returns after how many seconds it was done.
     """
     chosen = TunedSettings.of(settings or PublisherSettings())
-    mapper = None if map is None else Mapper(map, (), chosen)
+    mapper = None if map is None else Mapper(map, (), chosen, sink)
     relay = Relay(store, sink, chosen, OneShard(), mapper=mapper)  # type: ignore[arg-type]
     began = anyio.current_time()
     with anyio.fail_after(600):

@@ -18,6 +18,7 @@ from tests.support.publisher.virtual_relay import (
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import (
+    TOMBSTONE,
     Answer,
     Delivered,
     MessageMap,
@@ -31,7 +32,7 @@ from dsql_outbox.publisher import (
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.relay import Relay
 from dsql_outbox.publisher.relay.store import Failure, StoredFailure, SubjectName
-from dsql_outbox.publisher.sinks import MAX_RUN_BYTES
+from dsql_outbox.publisher.sinks import MAX_RUN_BYTES, Tombstone
 from dsql_outbox.schema.outbox_rows import OutboxRow
 
 
@@ -48,6 +49,7 @@ class Broker:
     ) -> None:
         self._decide = decide
         self.keeps_prefix = keeps_prefix
+        self.takes: Collection[type] = ()
         self.stored: list[Message] = []
         self.calls: list[list[Message]] = []
 
@@ -492,6 +494,44 @@ def test_what_a_map_does_to_its_message_has_no_effect() -> None:
     for message in broker.stored:
         assert message.headers["subject"] == message.key == "Car/a"
         assert "mine" not in message.headers
+
+
+def test_a_topic_of_the_map_keeps_the_order_and_the_pause_of_the_stored_one() -> None:
+    store = outbox(*chain("a", [1, 2]), *chain("b", [3, 4], topic="other"))
+    broker = Broker(lambda m: Unavailable("no") if m.topic == "v2.other" else Delivered())
+
+    drain(
+        store,
+        broker,
+        lambda each: WireForm(b"", topic=f"v2.{each.topic}", key="one"),
+        lambda: broker.positions == [1, 2] and len(broker.calls) > 1,
+    )
+
+    assert {m.topic for m in broker.stored} == {f"v2.{broker.stored[0].stored_topic}"}
+    assert {m.broker_key for m in broker.stored} == {"one"}
+    assert [row.position for row in store.rows.values()] == [3, 4]
+
+
+def test_a_second_topic_for_a_stored_one_fails_its_message() -> None:
+    store, broker = outbox(*chain("a", [1, 2])), Broker()
+    settings = PublisherSettings(attempts=1)
+
+    drain(store, broker, lambda m: WireForm(b"", topic=f"t{position_of(m)}"), settings=settings)
+
+    assert broker.positions == [1]
+    assert "two topics to the messages of one stored topic" in store.letters[0].error
+
+
+@pytest.mark.parametrize("deletes", [True, False])
+def test_only_a_sink_that_says_so_gets_a_deletion(*, deletes: bool) -> None:
+    store, broker = outbox(*chain("a", [1, 2])), Broker()
+    if deletes:
+        broker.takes = {Tombstone}
+
+    drain(store, broker, lambda m: TOMBSTONE if position_of(m) == 1 else m)
+
+    assert broker.positions == ([1, 2] if deletes else [2])
+    assert [each.error.count("TOMBSTONE") for each in store.letters] == [1] * (not deletes)
 
 
 @pytest.mark.parametrize("size", [1_000, 100_000, 400_000, 2 << 20])

@@ -14,7 +14,7 @@ from tests.support.publisher.given_rows import row
 
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.message import RESERVED_HEADERS
-from dsql_outbox.publisher import MapFailed, Refuse, WireForm
+from dsql_outbox.publisher import TOMBSTONE, MapFailed, Refuse, WireForm
 from dsql_outbox.publisher.message_map import require_map, wire_message
 
 STORED = (
@@ -103,34 +103,25 @@ def test_none_and_a_refusal_are_what_they_are(message: Message) -> None:
     assert wire_message(lambda _: Refuse("no"), message) == Refuse("no")
 
 
-def test_headers_are_added_replaced_and_left_out(message: Message) -> None:
-    changes = {
-        "tenant": None,
-        "region": "eu",
-        "type": "shop.loan.paid.v2",
-        "entities": None,
-        "time": None,
-    }
-    found = mapped(message, WireForm(b"", headers=changes)).headers
-    assert found["region"] == "eu"
-    assert found["type"] == "shop.loan.paid.v2"
-    assert not found.keys() & {"tenant", "entities", "time"}
-    kept = message.headers.keys() - changes.keys() - {"datacontenttype"}
+def test_attributes_are_added_replaced_and_left_out(message: Message) -> None:
+    changes = {"region": "eu", "type": "shop.loan.paid.v2"}
+    left_out = {"tenant", "entities", "time", "id", "source", "subject", "position"}
+    made = WireForm(b"", attributes=changes | dict.fromkeys(left_out))
+    found = mapped(message, made).headers
+    assert changes.items() <= found.items()
+    assert not found.keys() & left_out
+    kept = message.headers.keys() - changes.keys() - left_out - {"datacontenttype"}
     assert {name: found[name] for name in kept} == {name: message.headers[name] for name in kept}
 
 
-OURS = sorted(RESERVED_HEADERS - {"type", "time", "entities"})
-
-
-@pytest.mark.parametrize("value", ["x", None])
-@pytest.mark.parametrize("name", OURS)
-def test_key_order_ids_and_trace_stay_ours(message: Message, name: str, value: str | None) -> None:
+@pytest.mark.parametrize("name", sorted(RESERVED_HEADERS - {"type"}))
+def test_ids_place_and_trace_stay_those_of_the_event(message: Message, name: str) -> None:
     with pytest.raises(MapFailed, match=name):
-        wire_message(lambda _: WireForm(b"", headers={name: value}), message)
+        wire_message(lambda _: WireForm(b"", attributes={name: "x"}), message)
 
 
 @pytest.mark.parametrize(
-    ("headers", "text"),
+    ("attributes", "text"),
     [
         ({"x-tenant": "a"}, "whose name is not 1 to 20 of the characters a-z 0-9"),
         ({"Tenant": None}, "whose name is not 1 to 20 of the characters a-z 0-9"),
@@ -138,25 +129,83 @@ def test_key_order_ids_and_trace_stay_ours(message: Message, name: str, value: s
         ({"tenant": ""}, "must not be empty"),
         ({"tenant": "a\r\nx: y"}, "must not hold the character U[+]000D"),
         ({5: "x"}, "whose name is not 1 to 20 of the characters a-z 0-9"),
-        ({"type": None}, "leaves out the header type"),
+        ({"traceparent": None}, "leaves out the attribute traceparent"),
+        ({"datacontenttype": None}, "leaves out the attribute datacontenttype"),
         ({f"n{n}": "x" for n in range(21)}, "over the limit of 20"),
-        ([("a", "b")], "headers of type list"),
+        ([("a", "b")], "attributes of type list"),
     ],
 )
-def test_headers_that_are_not_valid_fail_the_message(
-    message: Message, headers: Any, text: str
+def test_attributes_that_are_not_valid_fail_the_message(
+    message: Message, attributes: Any, text: str
 ) -> None:
     with pytest.raises(MapFailed, match=text):
-        wire_message(lambda _: WireForm(b"", headers=headers), message)
+        wire_message(lambda _: WireForm(b"", attributes=attributes), message)
+
+
+def test_an_existing_contract_has_its_own_key_topic_and_names_of_headers(message: Message) -> None:
+    headers = {"correlation-id": "c 7", "__TypeId__": "shop.Loan", "x_tenant.Id": "~"}
+    found = mapped(message, WireForm(b"x", headers=headers, key="L-1", topic="prod.loans"))
+    assert found.wire_headers == headers
+    assert (found.broker_key, found.topic) == ("L-1", "prod.loans")
+    assert (found.key, found.stored_topic) == (message.key, message.topic)
+    assert message.broker_key == message.key
+
+
+@pytest.mark.parametrize("made", [TOMBSTONE, WireForm(TOMBSTONE)])
+def test_a_deletion_has_neither_payload_nor_content_type(message: Message, made: object) -> None:
+    found = mapped(message, made)
+    assert (found.is_deletion, found.payload) == (True, b"")
+    assert found.headers.keys() == message.headers.keys() - {"datacontenttype"}
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        ({"headers": {"a b": "x"}}, "whose name is not 1 to 100 of the characters"),
+        ({"headers": {"": "x"}}, "whose name is not 1 to 100 of the characters"),
+        ({"headers": {"caf\u00e9": "x"}}, "whose name is not 1 to 100 of the characters"),
+        ({"headers": {5: "x"}}, "whose name is not 1 to 100 of the characters"),
+        ({"headers": {"dedupe-id": "x"}}, "header dedupe-id, which a sink sets itself"),
+        ({"headers": {"Nats-Rollup": "all"}}, "header Nats-Rollup, which a sink sets itself"),
+        ({"headers": {"CE-id": "x"}}, "header CE-id, which a sink sets itself"),
+        ({"headers": {"ce_id": "x"}}, "header ce_id, which a sink sets itself"),
+        ({"headers": {"Content-Type": "x"}}, "header Content-Type, which a sink sets itself"),
+        ({"headers": {"traceparent": "x"}}, "header traceparent, which a sink sets itself"),
+        ({"headers": {"CC": "x"}}, "header CC, which a sink sets itself"),
+        ({"headers": {"x": ""}}, "header x with a value that is not 1 to 1024"),
+        ({"headers": {"x": "a\r\ny: z"}}, "header x with a value that is not 1 to 1024"),
+        ({"headers": {"x": "a\n"}}, "header x with a value that is not 1 to 1024"),
+        ({"headers": {"x": "caf\u00e9"}}, "header x with a value that is not 1 to 1024"),
+        ({"headers": {"x": " a"}}, "header x with a value that is not 1 to 1024"),
+        ({"headers": {"x": "a" * 1025}}, "header x with a value that is not 1 to 1024"),
+        ({"headers": {"x": None}}, "header x as NoneType, not str"),
+        ({"headers": {f"n{n}": "x" for n in range(21)}}, "21 headers, over the limit of 20"),
+        ({"headers": [("a", "b")]}, "headers of type list"),
+        ({"key": b"L-1"}, "key of type bytes, not str"),
+        ({"key": ""}, "key that is not 1 to 1024 characters"),
+        ({"key": "\ud800"}, "key that is not 1 to 1024 characters"),
+        ({"key": "a" * 1025}, "key that is not 1 to 1024 characters"),
+        ({"topic": 5}, "topic of type int, not str"),
+        ({"topic": "a..b"}, "topic that not every broker takes"),
+        ({"topic": "$JS.API"}, "topic that not every broker takes"),
+        ({"payload": TOMBSTONE, "content_type": "text/plain"}, "gave a content type to TOMBSTONE"),
+    ],
+)
+def test_what_no_broker_or_not_every_one_takes_fails_the_message(
+    message: Message, made: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(MapFailed, match=text):
+        wire_message(lambda _: WireForm(**{"payload": b"", **made}), message)
 
 
 @pytest.mark.parametrize("name", ["secret-4711", b"secret-4711"])
 def test_an_error_quotes_no_name_that_is_none(message: Message, name: object) -> None:
     """As of a mapping whose names and values changed their places."""
-    headers: Any = {name: "authorization"}
-    with pytest.raises(MapFailed) as failed:
-        wire_message(lambda _: WireForm(b"", headers=headers), message)
-    assert "4711" not in failed.value.report
+    names: Any = {name: "authorization \u00e9"}
+    for made in WireForm(b"", attributes=names), WireForm(b"", headers={**names, 5: ""}):
+        with pytest.raises(MapFailed) as failed:
+            wire_message(partial(lambda form, _: form, made), message)
+        assert "4711" not in failed.value.report
 
 
 @pytest.mark.parametrize(

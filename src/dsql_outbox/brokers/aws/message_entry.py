@@ -30,6 +30,7 @@ _GROUP_CHARACTERS: Final = string.punctuation
 _MAX_GROUP: Final = 128
 """The limit of characters of a group id."""
 
+_MAX_ATTRIBUTES: Final = 10
 _TYPE: Final = "String"
 
 
@@ -72,7 +73,7 @@ def make_entry(index: int, message: Message, form: MessageForm) -> Entry:
         },
     }
     if form.is_fifo:
-        request["MessageGroupId"] = group_id(message.key)
+        request["MessageGroupId"] = group_id(message.broker_key)
         request["MessageDeduplicationId"] = message.dedupe_id
     names = sum(len(name) + len(_TYPE) for name in attributes)
     return Entry(index, request, names + sum(map(_bytes, [text, *attributes.values()])))
@@ -97,6 +98,9 @@ def broken_rule(entry: Entry, form: MessageForm) -> str | None:
     for text in [entry.request[form.body], *_values(entry)]:
         if found := _FORBIDDEN.search(text):
             return f"{form.service} takes no character U+{ord(found[0]):04X}"
+    if (number := len(_values(entry))) > _MAX_ATTRIBUTES:
+        limit = f"the limit of {form.service} of {_MAX_ATTRIBUTES}"
+        return f"{number} attributes are over {limit}: let the map add fewer headers"
     if entry.size > form.max_bytes:
         limit = f"the limit of {form.service} of {form.max_bytes} bytes"
         return f"message of {entry.size} bytes is over {limit}"
@@ -111,6 +115,7 @@ def _attributes(message: Message) -> dict[str, str]:
         "dedupe-id": message.dedupe_id,
         "topic": message.topic,
         **{name: wire[name] for name in TRACE_HEADERS if name in wire},
+        **message.wire_headers,
     }
 
 

@@ -13,7 +13,7 @@ times out (`KafkaSettings.for_runs`). Three rules keep the promise where that is
 import asyncio
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Report
@@ -59,9 +59,9 @@ class Run:
 
     @property
     def place(self) -> tuple[str, str]:
-        """The topic and the key."""
+        """The topic and the key, by which Kafka chooses the partition."""
         message = self.messages[self.left.start]
-        return message.topic, message.key
+        return message.topic, message.broker_key
 
 
 class Runs:
@@ -120,10 +120,7 @@ class Runs:
         message = run.messages[index]
         try:
             run.producer.produce(
-                message.topic,
-                value=message.payload,
-                key=message.key.encode(),
-                headers=kafka_headers(message),
+                **record(message),
                 partition=partition,
                 on_delivery=partial(self._soon, self._report, run, index),
             )
@@ -185,6 +182,16 @@ class Runs:
         """The reports of the messages, which are given up, end their runs."""
         del producer, reason
         self._places.clear()
+
+
+def record(message: Message) -> dict[str, Any]:
+    """The arguments of `produce` that a message makes."""
+    return {
+        "topic": message.topic,
+        "value": None if message.is_deletion else message.payload,
+        "key": message.broker_key.encode(),
+        "headers": kafka_headers(message),
+    }
 
 
 def _now() -> float:

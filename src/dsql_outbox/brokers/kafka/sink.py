@@ -11,19 +11,19 @@ from confluent_kafka import KafkaException, Producer
 
 from dsql_outbox.outbox.errors import SinkUnavailable
 from dsql_outbox.outbox.message import Message, topic_name_fault
-from dsql_outbox.publisher.sinks.cloudevents import kafka_headers
 from dsql_outbox.publisher.sinks.port import (
     Answer,
     Keeping,
     NotAttempted,
     Rejected,
+    Tombstone,
     at_host,
     key_runs,
 )
 
 from .client import Callbacks, KafkaClient, LogLimit
 from .reports import Heard, Reports
-from .runs import Run, Runs
+from .runs import Run, Runs, record
 from .url import KafkaSettings
 
 logger = logging.getLogger("dsql_outbox")
@@ -48,6 +48,7 @@ class KafkaSink:
 
     system = "kafka"
     keeps_prefix = True
+    takes = frozenset({Tombstone})
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -108,11 +109,17 @@ class KafkaSink:
         return await self._client.keepings(topics)
 
     def _sort(self, messages: Sequence[Message]) -> "_Sorted":
-        """Find the runs. A topic that takes none now gets the messages of its runs one by one."""
+        """Find the runs.
+
+        A topic that takes none now gets the messages of its runs one by one, and so does a subject
+        to whose messages a map gave several keys: these may go to several partitions.
+        """
         found = _Sorted([], [], [])
         for run in key_runs(messages):
             topic = messages[run.start].topic
-            if len(run) > 1 and self._runs.takes(topic) and not topic_name_fault(topic):
+            has_one_key = len({messages[index].broker_key for index in run}) == 1
+            takes_run = has_one_key and self._runs.takes(topic) and not topic_name_fault(topic)
+            if len(run) > 1 and takes_run:
                 found.runs.append(run)
             else:
                 found.singles.append(run.start)
@@ -191,13 +198,7 @@ class KafkaSink:
                 reports.settle(index, Rejected(f"topic {message.topic!r} {fault}"))
                 continue
             try:
-                produce(
-                    message.topic,
-                    value=message.payload,
-                    key=message.key.encode(),
-                    headers=kafka_headers(message),
-                    on_delivery=partial(soon, report, index),
-                )
+                produce(**record(message), on_delivery=partial(soon, report, index))
             except KafkaException as error:
                 reports.report_alone(index, error.args[0], None)
             except BufferError:  # librdkafka's queue is full

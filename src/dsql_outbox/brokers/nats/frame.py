@@ -40,16 +40,17 @@ def make_frame(message: Message, reply: str, max_payload: int, more: str = "") -
 
 
 def _headers(message: Message, more: str) -> bytes:
-    form = _form(tuple(message.headers))
-    # The values are encoded, so that none of them starts another header.
-    lines = form % (encode_value(message.dedupe_id), *binary_values(message))
+    given = message.wire_headers
+    form = _form(tuple(message.headers), tuple(given))
+    # The values are encoded or checked, so that none of them starts another header.
+    lines = form % (encode_value(message.dedupe_id), *binary_values(message), *given.values())
     return f"{lines}{more}\r\n".encode()
 
 
 @lru_cache
-def _form(names: tuple[str, ...]) -> str:
+def _form(names: tuple[str, ...], given: tuple[str, ...]) -> str:
     """The lines of a message with these headers, and ``%s`` for each value."""
-    wire = binary_names(names, "ce-")
+    wire = (*binary_names(names, "ce-"), *given)
     if rule := broken_header(dict.fromkeys(wire, "")):
         raise BadMessage(rule)
     lines = "".join(name.replace("%", "%%") + ": %s\r\n" for name in wire)

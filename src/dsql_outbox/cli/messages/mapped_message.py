@@ -23,28 +23,49 @@ from dsql_outbox.schema.outbox_rows import Fault
 
 
 class Form(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A form of a message. A payload that is no UTF-8 is in `base64`."""
+    """A form of a message.
 
-    content_type: str
+    `headers` are the attributes, and `wire_headers` those that a map added under their names. A
+    payload that is no UTF-8 is in `base64`; a deletion has neither.
+    """
+
+    topic: str
+    key: str
+    content_type: str | None
     headers: dict[str, str]
+    wire_headers: dict[str, str] = {}
     payload: str | None = None
     base64: str | None = None
 
     @classmethod
     def of(cls, message: Message) -> "Form":
         """The form that a message has."""
-        try:
-            return cls(message.content_type, message.headers, message.payload.decode())
-        except UnicodeDecodeError:
-            data = b64encode(message.payload).decode()
-            return cls(message.content_type, message.headers, base64=data)
+        payload = base64 = content_type = None
+        if not message.is_deletion:
+            content_type = message.content_type
+            try:
+                payload = message.payload.decode()
+            except UnicodeDecodeError:
+                base64 = b64encode(message.payload).decode()
+        return cls(
+            message.topic,
+            message.broker_key,
+            content_type,
+            message.headers,
+            dict(message.wire_headers),
+            payload,
+            base64,
+        )
 
     def fields(self, name: str) -> list[tuple[str, str]]:
         """Pairs of name and value for people."""
         payload = self.base64 if self.payload is None else self.payload
         return [
-            (name, self.content_type),
-            *((f"  header {key}", value) for key, value in sorted(self.headers.items())),
+            (name, self.content_type or "deletion"),
+            ("  topic", self.topic),
+            ("  key", self.key),
+            *((f"  attribute {key}", value) for key, value in sorted(self.headers.items())),
+            *((f"  header {key}", value) for key, value in self.wire_headers.items()),
             ("  payload" if self.base64 is None else "  payload, base64", payload or ""),
         ]
 
