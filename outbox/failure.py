@@ -228,9 +228,10 @@ _REFUSED_TEXT: Final = re.compile(
 )
 
 _SCHEMA_DEFECTS: Final = {
-    _K.TABLES_MISSING: "lacks the outbox tables: run `dsql-outbox schema apply`",
-    _K.TABLES_OUTDATED: "is older than this version: run `dsql-outbox schema apply`",
+    _K.TABLES_MISSING: "lacks the outbox tables",
+    _K.TABLES_OUTDATED: "is older than this version",
 }
+_APPLY: Final = "`dsql-outbox schema apply`"
 
 
 def add_schema(name: str) -> None:
@@ -343,19 +344,22 @@ def is_unreachable(error: Exception) -> bool:
     return kind_of(error) in _UNREACHABLE
 
 
-def schema_defect(error: Exception) -> str | None:
+def schema_defect(error: Exception, command: str = _APPLY) -> str | None:
     """Return the defect of the schema as the end of a sentence, or None for another error.
+
+    It names the command that mends it.
 
     An error inside a wrapper is ignored, because it may concern tables of the caller: for a
     statement of the library, give the `driver_error`.
     """
     kind = _KINDS.get(_state_of(error) or "") if _is_of_driver(error) else None
-    return _SCHEMA_DEFECTS.get(kind) if kind else None
+    defect = _SCHEMA_DEFECTS.get(kind) if kind else None
+    return f"{defect}: run {command}" if defect else None
 
 
-def schema_error(error: Exception, schema: str) -> SchemaError | None:
+def schema_error(error: Exception, schema: str, command: str = _APPLY) -> SchemaError | None:
     """Return a `SchemaError` if the error is about a missing table or column of the outbox."""
-    defect = schema_defect(error)
+    defect = schema_defect(error, command)
     if defect is None:
         return None
     named = SchemaError(f"schema {schema} {defect}")

@@ -50,6 +50,10 @@ Position = tuple[Order, int]
 _NO_SOURCE: Final = ""
 """The source of an id that is given as such: whoever gives it says which outbox it is of."""
 
+_APPLY: Final = (
+    "`dsql-outbox schema apply --inbox`, or without `--inbox` if the service also stores events"
+)
+
 
 class Key(NamedTuple):
     """The key by which a consumer remembers a message."""
@@ -147,7 +151,7 @@ class Statements:
         not one of the inbox's own.
         """
         cause = driver_error(error) or error
-        named = schema_error(cause, self._database.schema)
+        named = schema_error(cause, self._database.schema, _APPLY)
         return named or missing_right(cause, self._database, "consumer", role=role) or error
 
 

@@ -253,12 +253,14 @@ def test_a_missing_right_is_told_with_the_grant(
             call()
 
 
-def test_missing_tables_are_told(url: str, open_inbox: OpenInbox) -> None:
+def test_missing_tables_are_told_with_the_command_of_a_consumer(
+    url: str, open_inbox: OpenInbox
+) -> None:
     with psycopg.connect(url, autocommit=True) as sql:
         sql.execute("DROP TABLE outbox.inbox")
     inbox = open_inbox(url)
     for call in (lambda: inbox.once("a"), lambda: inbox.call("prune", timedelta(days=1))):
-        with pytest.raises(SchemaError, match="schema apply"):
+        with pytest.raises(SchemaError, match="run `dsql-outbox schema apply --inbox`, or without"):
             call()
 
 
