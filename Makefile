@@ -37,7 +37,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check zip
+.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -191,6 +191,10 @@ dist: $(VENV)/.dev ## build sdist and wheel of the last commit, the same wheel e
 
 package-check: dist ## check what `make dist` built: metadata, page, links, the demo in empty environments
 	$(BIN)/pytest -n 2 -m package tests/package
+
+release-check: $(VENV)/.dev ## say what a release of the last commit lacks, then check its packages and its site
+	@$(BIN)/python -m tests.support.release; lacks=$$?; \
+		$(MAKE) --no-print-directory package-check docs && exit $$lacks
 
 sbom: $(VENV)/.uv ## write dist/sbom.json: what an installation with all extras brings (CycloneDX)
 	@mkdir -p $(DIST)

@@ -1,11 +1,15 @@
 """The parts of the build that pyproject.toml cannot say: the rooms, and the package page."""
 
+import gzip
+import os
 import re
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.sdist import sdist
 
 here = Path(__file__).parent
 package = here / "src" / "dsql_outbox"
@@ -34,5 +38,39 @@ def package_page() -> str:
     return re.sub(r'(\]\(|href=")(?!\w+:)', rf"\1{place.format('blob')}", text)
 
 
+class SameSdist(sdist):
+    """An sdist that is the same file for the same commit, as a wheel is: of SOURCE_DATE_EPOCH."""
+
+    def make_archive(  # pyright: ignore[reportIncompatibleMethodOverride] - as sdist calls it
+        self,
+        base_name: str,
+        format: str,  # noqa: A002 - the name of setuptools
+        **options: str | None,
+    ) -> str:
+        """See `sdist.make_archive`."""
+        epoch = os.environ.get("SOURCE_DATE_EPOCH")
+        if epoch is None or format != "gztar":
+            return super().make_archive(base_name, format, **options)
+
+        def at_the_epoch(member: tarfile.TarInfo) -> tarfile.TarInfo:
+            member.mtime = int(epoch)
+            member.uid = member.gid = 0
+            member.uname = member.gname = ""
+            return member
+
+        path = Path(f"{base_name}.tar.gz")
+        with (
+            path.open("wb") as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=int(epoch)) as packed,
+            tarfile.open(fileobj=packed, mode="w") as archive,
+        ):
+            archive.add(options["base_dir"] or ".", filter=at_the_epoch)  # in the order of names
+        return str(path)
+
+
 refuse_missing_rooms()
-setup(long_description=package_page(), long_description_content_type="text/markdown")
+setup(
+    cmdclass={"sdist": SameSdist},
+    long_description=package_page(),
+    long_description_content_type="text/markdown",
+)

@@ -2,16 +2,17 @@
 
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import yaml
 from tests.support.checkout import ROOT
+from tests.support.release import needs
 
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
 (JOB,) = WORKFLOW["jobs"].values()
@@ -76,45 +77,61 @@ def test_a_release_is_built_without_rights_and_published_without_running_our_cod
     assert "permissions" not in build
     assert [step["run"] for step in build["steps"] if "run" in step] == [".ci/release"]
     assert publish["permissions"] == {"id-token": "write"}
-    assert [step for step in publish["steps"] if "run" in step] == []
+    assert RELEASE["jobs"]["site"]["permissions"] == {"id-token": "write", "pages": "write"}
+    for job in (publish, RELEASE["jobs"]["site"]):
+        assert [step for step in job["steps"] if "run" in step] == []
     assert "secrets." not in str(RELEASE)
 
 
-def test_a_release_wants_a_tag_that_names_the_version(tmp_path: Path) -> None:
-    (tmp_path / ".ci").mkdir()
-    shutil.copy(ROOT / ".ci/release", tmp_path / ".ci")
-    (tmp_path / "pyproject.toml").write_text('version = "0.2.0"\n')
-    (tmp_path / "Makefile").write_text("audit package-check sbom:\n\t@echo made $@\n")
-    identity = [
-        "-c",
-        "user.name=a",
-        "-c",
-        "user.email=a@example.org",
-        "-c",
-        "core.hooksPath=/dev/null",
-    ]
+COMPLETE = {
+    "pyproject.toml": """
+        [project]
+        version = "0.2.0"
+        authors = [{ name = "Ada Lovelace" }]
+        urls.Source = "https://github.com/ada/outbox"
+    """,
+    "CHANGELOG.md": "## [Unreleased]\n\n## [0.2.0] - 2026-12-02\n\n## [0.1.0] - 2026-11-02\n",
+    "Dockerfile": f"FROM python:3.13-slim@sha256:{'0a' * 32} AS base\n",
+    ".github/workflows/publish.yml": "- uses: actions/deploy-pages@0a\n  attestations: true\n",
+}
 
-    def git(*words: str) -> None:
-        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, env=alone(tmp_path))
 
-    def release() -> str:
-        return subprocess.run(
-            [tmp_path / ".ci/release"], env=alone(tmp_path), check=False, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        ).stdout  # fmt: skip
+@pytest.mark.parametrize(
+    ("harm", "missing"),
+    [
+        ("echo 1 > new", "a clean tree"),
+        ("git tag -d v0.2.0", "its tag"),
+        ("git commit -q --allow-empty -m more", "version 0.2.0, its tag"),
+        ("git remote set-url origin git@github.com:bob/outbox.git", "its address"),
+        ("sed -i s/2026-12-02/today/ CHANGELOG.md", "its changes"),
+        ("sed -i /authors/d pyproject.toml", "an author"),
+        ("sed -i s/@sha256.*// Dockerfile", "an image by its digest"),
+        ("sed -i s/true/false/ .github/workflows/publish.yml", "signatures"),
+        ("sed -i /deploy/d .github/workflows/publish.yml", "a published site"),
+        ("git remote set-url origin git@github.com:ada/outbox.git", ""),
+        ("git remote set-url origin https://github.com/ada/outbox", ""),
+    ],
+)
+def test_what_a_release_lacks_is_named(harm: str, missing: str, tmp_path: Path) -> None:
+    for name, text in COMPLETE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(dedent(text), encoding="utf-8")
 
-    git("init", "--quiet")
-    git("commit", "--quiet", "--allow-empty", "--message", "a version")
-    git("tag", "v0.1.0")
-    assert release() == (
-        "release: the commit has no tag v0.2.0, but pyproject.toml names version 0.2.0\n"
-    )
-    git("tag", "v0.2.0")
-    assert [line for line in release().splitlines() if line.startswith("made")] == [
-        "made audit",
-        "made package-check",
-        "made sbom",
-    ]
+    def shell(script: str) -> None:
+        options = {"GIT_CONFIG_GLOBAL": str(tmp_path / ".git" / "identity")}
+        subprocess.run(
+            ["bash", "-ec", script], cwd=tmp_path, check=True, env={**alone(tmp_path), **options}
+        )
+
+    shell("git init -q; git config --file .git/identity core.hooksPath /dev/null")
+    shell("git config --global user.name a; git config --global user.email a@example.org")
+    shell("git remote add origin https://github.com/ada/outbox.git")
+    shell("git add .; git commit -qm 'a version'; git tag v0.2.0")
+    assert [need.what for need in needs(tmp_path) if not need.is_there] == []
+    shell(harm)
+    if harm.startswith("sed"):
+        shell("git commit -qam harmed; git tag -f v0.2.0")
+    assert ", ".join(need.what for need in needs(tmp_path) if not need.is_there) == missing
 
 
 @pytest.mark.parametrize("checked", ["", "exit 3"])
