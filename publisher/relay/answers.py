@@ -1,5 +1,6 @@
 """Answers: which messages of a call of the sink have one, and which runs have ended; no I/O."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, get_args
 
@@ -71,6 +72,12 @@ class Answers:
     def missing(self) -> list[int]:
         """The messages that have no answer."""
         return [index for index in range(len(self._messages)) if index not in self._outcomes]
+
+    def counts(self) -> dict[str, int]:
+        """How many messages have which answer, by the name of its class."""
+        counts = Counter(type(outcome).__name__ for outcome in self._outcomes.values())
+        counts[NotAttempted.__name__] += len(self._messages) - len(self._outcomes)
+        return dict(+counts)
 
     def has_delivered(self, indexes: Iterable[int]) -> bool:
         """Whether one of some messages was delivered."""

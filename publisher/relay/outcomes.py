@@ -285,6 +285,8 @@ class Outcomes:
                 state.retry_times.put_off(subject, hold, due_at)
             else:
                 state.retry_times.add(subject, hold)
+            text = "Shard %d: behind position %d, event %s, its subject waits for %.3f s"
+            logger.debug(text, *hold.id, hold.retry_at - state.clock())
 
     def _give_up_probe(self, subject: Subject) -> None:
         """Let another row try the topic, if this one was to: no broker has judged it."""

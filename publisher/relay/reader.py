@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from heapq import nlargest, nsmallest
 from itertools import islice
@@ -144,6 +145,9 @@ class Reader:
             self._state.waits_for_room = self._state.queues.has_enough(4 * self._rows)
             is_full = self._state.waits_for_room
             wait = self._settings.longest_idle if is_full else await self._read()
+            if wait:
+                why = "enough rows are in memory" if is_full else "no shard has more to read"
+                logger.debug("Reads nothing for %.3f s: %s", wait, why)
         except psycopg.Error as error:
             kind = kind_of(error)
             if kind in LASTING:
@@ -465,11 +469,14 @@ class Reader:
         more = max(0.0, reading.seconds - 2 * self._usual)
         sweeps = max(1, sum(each.kind == "sweep" for each in asked))
         one = reading._replace(seconds=more / sweeps)  # the other ranges are short
-        news = 0
+        read, news = Counter[int](), Counter[int]()
         for each, found in zip(asked, reading.ranges, strict=True):
             if not each.shard.is_lost:
-                news += self._admit_range(each, found, one, now, looked)
-        return news
+                read[each.shard.number] += len(found.rows)
+                news[each.shard.number] += self._admit_range(each, found, one, now, looked)
+        for shard, rows in (+read).items():
+            logger.debug("Shard %d: read %d rows, %d of them new", shard, rows, news[shard])
+        return news.total()
 
     def _admit_range(
         self,

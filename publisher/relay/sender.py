@@ -108,6 +108,8 @@ class Sender:
             state.queues.rotate(random.random())  # noqa: S311 - a part of the broker may fail
         # Topics have a few messages of their own beyond the limit, but not while the database
         # takes no deletes: a crash would send all that is acknowledged again.
+        if unsettled >= MAX_IN_FLIGHT:
+            logger.debug("Sends nothing, since %d rows are to be deleted first", unsettled)
         while unsettled < MAX_IN_FLIGHT and (taken := self._take(most, free)):
             free -= sum(map(rows_in, taken))
             tasks.start_soon(self._call, taken)
@@ -128,6 +130,8 @@ class Sender:
             shard = each.shard
             if (has_lease := allowed.get(shard)) is None:
                 has_lease = allowed[shard] = self._leases.may_send(shard.number, shard.epoch)
+                if not has_lease:
+                    logger.debug("Shard %d: sends nothing, its lease has ended", shard.number)
             if isinstance(each, Page):
                 if has_lease and not topics.is_paused(each.topic):
                     return longest if self._mapper is None else 1
@@ -162,6 +166,10 @@ class Sender:
             self._began.remove(began)  # the equal time of another call would do as well
             call.end()
             self._wake()
+            if messages and logger.isEnabledFor(logging.DEBUG):
+                text = "Shards %s: sent %d messages in %.3f s: %s"
+                seconds = self._state.clock() - began
+                logger.debug(text, call.shards, len(messages), seconds, call.answers.counts())
 
     def _note_answer(self, *, first: bool) -> None:
         """Continue to send and settle. The `first` answer of a call shows that the broker works."""

@@ -162,6 +162,7 @@ class Settler:
         ours = [each for each in batch.values() if self._outcomes.has_lease(each[2].shard)]
         if ours:
             await self._store.record([failure for failure, _, _ in ours])
+            logger.debug("Recorded the failures of %d rows", len(ours))
         for _, hold, _ in ours:
             hold.is_stored = True
         for row, each in batch.items():
@@ -194,6 +195,7 @@ class Settler:
         ours = [letters[row][0] for row in batch if row in letters]
         if ours:
             await self._store.bury(ours)
+            logger.debug("Buried %d rows", len(ours))
         for letter in ours:
             outcomes.note_buried(letters.pop(letter.row)[1])
 
@@ -224,6 +226,7 @@ class Settler:
             return
         deleted = await self._store.delete(ids)
         self._state.deleted += deleted
+        logger.debug("Deleted %d rows, of %d that were to be", deleted, len(ids))
         for part in changes.note_deleted(parts):
             self._state.rows.move(part, "settled")
         for row in batch:

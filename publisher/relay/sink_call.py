@@ -222,6 +222,11 @@ class SinkCall:
                 error = outcome.error.partition("\n")[0]
                 self._outcomes.refuse(subject, error, is_unmapped=True)
 
+    @property
+    def shards(self) -> list[int]:
+        """The shards of its messages."""
+        return sorted({owner.shard.number for owner in self._owners})
+
     def epochs(self) -> dict[int, int]:
         """The leases of the shards that have a message without an answer.
 

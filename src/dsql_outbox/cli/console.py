@@ -97,7 +97,7 @@ def console(
 
     serve = partial(serve_console, database, host=host, port=port, hosts=hosts, token=token)
     work = partial(serve, jaeger=jaeger, interval=interval, ready=ready)
-    with logs_on_stderr(verbose=False, announcing=False):
+    with logs_on_stderr(announcing=False):
         anyio.run(_until_signal, partial(work, open_to_this_machine=open_to_this_machine))
 
 

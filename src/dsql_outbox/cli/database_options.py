@@ -98,7 +98,7 @@ def with_database(
                     stack.enter_context(interruptible(advice))
                 # Before the database is opened: in JSON its error is a record, too.
                 if logs or log_flags:
-                    verbose, form = options.pop("verbose", False), options.get("log_format", "text")
+                    verbose, form = options.pop("verbose", 0), options.get("log_format", "text")
                     stack.enter_context(logs_on_stderr(verbose=verbose, log_format=form))
                 opening = open_bare_database if bare else open_database
                 opened = stack.enter_context(opening(database, schema))

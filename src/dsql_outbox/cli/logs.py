@@ -20,12 +20,12 @@ _FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
 _COMMAND: Final = "dsql_outbox.command"
 
 _LEVELS: Final = {
-    "dsql_outbox": (logging.WARNING, logging.INFO),
+    "dsql_outbox": (logging.WARNING, logging.INFO, logging.DEBUG),
     # It warns about each lost connection, and the relay reports those itself.
     "psycopg.pool": (logging.ERROR, logging.WARNING),
-    _COMMAND: (logging.INFO, logging.INFO),
+    _COMMAND: (logging.INFO,),
 }
-"""The lowest level shown per logger: without and with --verbose."""
+"""The lowest level shown per logger: without --verbose, with one, and with two."""
 
 
 def announce(text: str) -> None:
@@ -35,9 +35,11 @@ def announce(text: str) -> None:
 
 @contextmanager
 def logs_on_stderr(
-    *, verbose: bool, log_format: LogFormat = "text", announcing: bool = True
+    *, verbose: int = 0, log_format: LogFormat = "text", announcing: bool = True
 ) -> Generator[None]:
     """Show warnings of this and other libraries inside the block; if `verbose`, also info.
+
+    With two or more, each step of the relay is shown as well.
 
     Without `announcing`, the command's own messages are not shown.
 
@@ -46,7 +48,9 @@ def logs_on_stderr(
     """
     handler = _EchoHandler()
     handler.setFormatter(JsonFormatter() if log_format == "json" else _TextFormatter(_FORMAT))
-    loggers = {logging.getLogger(name): levels[verbose] for name, levels in _LEVELS.items()}
+    loggers = {
+        logging.getLogger(name): levels[: verbose + 1][-1] for name, levels in _LEVELS.items()
+    }
     if not announcing:
         loggers[logging.getLogger(_COMMAND)] = logging.WARNING
     before = {logger: logger.level for logger in loggers}

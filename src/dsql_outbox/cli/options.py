@@ -24,7 +24,10 @@ def option(flag: str, *more: str, **attributes: Any) -> Callable[[Command], Comm
 def log_options(command: Command) -> Command:
     """Add the options --log-format and --verbose, parameters `log_format` and `verbose`."""
     verbose = option(
-        "--verbose", "-v", is_flag=True, show_default=False, help="Log normal events, too."
+        *("--verbose", "-v"),
+        count=True,
+        show_default=False,
+        help="Log normal events, too; twice: each step of the relay.",
     )
     log_format = option(
         "--log-format",

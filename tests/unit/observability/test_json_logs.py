@@ -104,7 +104,7 @@ def test_what_another_library_carries_stays_out_and_a_traceback_is_one_line() ->
 def test_a_command_logs_other_libraries_in_json_too_and_each_line_once(
     capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    with logs_on_stderr(verbose=False, log_format="json"):
+    with logs_on_stderr(log_format="json"):
         logging.getLogger(name).warning("careful")
         logging.getLogger(name).info("not asked for")
     (line,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
@@ -114,9 +114,9 @@ def test_a_command_logs_other_libraries_in_json_too_and_each_line_once(
 def test_what_a_command_says_itself_is_plain_text_unless_json_is_asked_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with logs_on_stderr(verbose=False):
+    with logs_on_stderr():
         announce("begun")
-    with logs_on_stderr(verbose=False, log_format="json"):
+    with logs_on_stderr(log_format="json"):
         announce("begun")
     plain, as_json = capsys.readouterr().err.splitlines()
     assert plain == "begun"

@@ -74,7 +74,7 @@ def demo(*, otlp: str | None, keep: bool) -> None:
         if keep:
             from .kept import run_until_signal  # noqa: PLC0415 - for few
 
-            with logs_on_stderr(verbose=False, announcing=False):
+            with logs_on_stderr(announcing=False):
                 asyncio.run(run_until_signal(database, address, sink_of(broker)))
     if not all(check.held for check in found):
         raise SystemExit(FAILED)
