@@ -1,9 +1,18 @@
 """What a publisher needs to know and its user does not set: the sizes of a read, the patience."""
 
-from dataclasses import dataclass, fields
-from typing import Self
+from dataclasses import dataclass, fields, replace
+from typing import Final, Self
+
+from dsql_outbox.outbox.database.database import Database
 
 from .settings import PublisherSettings
+
+GATHER: Final = 0.25
+"""Seconds: the `TunedSettings.gather` of Aurora DSQL, where each statement costs money, and the
+longest one of PostgreSQL."""
+
+_GATHER: Final = 0.02
+"""Seconds: the `TunedSettings.gather` of PostgreSQL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +35,16 @@ class TunedSettings(PublisherSettings):
     """Seconds. If only this publisher cannot reach the broker for so long, it leaves its shards to
     others. A broker that restarts is back before. It takes none before it has reached the broker
     once."""
+
+    gather: float = GATHER
+    """Seconds between two turns of the settler while only deletes and failures wait, so that one
+    deletes many rows. A crash sends the messages of this time again, as it does those that are on
+    their way."""
+
+    def for_database(self, database: Database) -> Self:
+        """Return the settings with the defaults that depend on the kind of the database."""
+        settings = super().for_database(database)
+        return settings if database.is_dsql else replace(settings, gather=_GATHER)
 
     @classmethod
     def of(cls, settings: PublisherSettings) -> Self:

@@ -13,7 +13,7 @@ from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.failure import LASTING, kind_of, text_of
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Subject
-from dsql_outbox.publisher.tuned_settings import TunedSettings
+from dsql_outbox.publisher.tuned_settings import GATHER, TunedSettings
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 from .outcomes import Outcomes
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("dsql_outbox")
 
-_GATHER: Final = 0.25
-"""Seconds between two turns while only deletes and failures wait, so that one deletes many rows.
-
-A crash sends the messages of this time again, as it does those that are on their way.
-"""
+_REST: Final = 4
+"""A turn begins this many times later than the one before took, `GATHER` at most: a database that
+is slow now gets fewer statements, each for more rows."""
 
 _AGAIN: Final = 0.1
 """Seconds between two tries to settle the rest at the end."""
@@ -61,6 +59,8 @@ class Settler:
         self._settings = settings
         self._outcomes = outcomes
         self._settled_at = float("-inf")
+        self._took = 0.0
+        """Seconds of the last turn."""
         self.applier: Applier | None = None
         self.failing_since: float | None = None
         """The time since when the database takes no changes, or None."""
@@ -91,6 +91,7 @@ class Settler:
             await self._gather()
             try:
                 await self.settle()
+                self._took = state.clock() - self._settled_at
                 self.failing_since = None
             except psycopg.Error as error:
                 if kind_of(error) in LASTING:
@@ -110,7 +111,7 @@ class Settler:
         state = self._state
         while not (self._is_ready or self._is_over):
             await state.to_settle.wait(float("inf"))
-        until = self._settled_at + _GATHER
+        until = self._settled_at + max(self._settings.gather, min(GATHER, _REST * self._took))
         while not self._is_urgent and (wait := until - state.clock()) > 0:
             await state.to_settle.wait(wait)
         self._settled_at = state.clock()
