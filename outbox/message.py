@@ -95,6 +95,9 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """Whether a map returned `TOMBSTONE`: the message has no payload. Only a sink that says so
     gets such messages."""
 
+    properties: msgspec.Struct | None = None
+    """What a map set for one broker alone, as `RabbitMqProperties`."""
+
     stored_topic: str | None = None
     """The topic that the outbox has, if a map gave it another one."""
 

@@ -42,6 +42,7 @@ from dsql_outbox.publisher.first_errors import FirstErrors
 from dsql_outbox.publisher.settings import PublisherSettings
 from dsql_outbox.publisher.sinks.port import (
     TOMBSTONE,
+    Properties,
     Rejected,
     Retry,
     Sink,
@@ -114,7 +115,8 @@ class WireForm(msgspec.Struct, frozen=True):
     under the names that the broker's binding makes of theirs; None leaves one out.
 
     `key` is the key for a broker that is given one, in place of the subject. `topic` is the topic
-    in place of the stored one, on which alone it may depend.
+    in place of the stored one, on which alone it may depend. `properties` are those that one
+    broker has beyond that, as ``dsql_outbox.brokers.rabbitmq.RabbitMqProperties``.
 
         >>> WireForm({"total": 5}, headers={"x-tenant": "acme"}, key="LOAN-7").key
         'LOAN-7'
@@ -126,6 +128,7 @@ class WireForm(msgspec.Struct, frozen=True):
     attributes: Mapping[str, str | None] = {}
     key: str | None = None
     topic: str | None = None
+    properties: Properties | None = None
 
 
 class Refuse(msgspec.Struct, frozen=True):
@@ -278,6 +281,8 @@ def _beyond_payload(made: WireForm, message: Message, headers: dict[str, str]) -
         more["wire_headers"] = _wire_headers(made.headers)
     if made.key is not None:
         more["wire_key"] = _key(made.key)
+    if made.properties is not None:
+        more["properties"] = _properties(made.properties)
     if made.topic is not None and made.topic != message.topic:
         more["topic"], more["stored_topic"] = _topic(made.topic), message.topic
     return more
@@ -408,6 +413,15 @@ def _topic(given: object) -> str:
     return given
 
 
+def _properties(given: object) -> Properties:
+    if not isinstance(given, Properties):
+        kind = type(given).__name__
+        raise MapFailed(f"returned properties of type {kind}, and not as RabbitMqProperties(..)")
+    if fault := given.fault():
+        raise MapFailed(f"returned {type(given).__name__} that are not valid: {fault}")
+    return given
+
+
 class Mapper:
     """Calls the map of a publisher for messages of any topic, and judges what it returns."""
 
@@ -429,6 +443,8 @@ class Mapper:
         """
         try:
             made = wire_message(self._function, message)
+            if isinstance(made, Message):
+                self._check_properties(made)
             self._note_works(message.topic, made)
         except MapFailed as failure:
             text = "The map failed for event %s: %s (later ones are not logged)"
@@ -440,6 +456,11 @@ class Mapper:
         if made is not None and made.is_deletion and Tombstone not in takes(self._sink):
             return Rejected("the map returned TOMBSTONE, which the sink has no form for: Kafka has")
         return made
+
+    def _check_properties(self, made: Message) -> None:
+        kind = type(made.properties)
+        if made.properties is not None and kind not in takes(self._sink):
+            raise MapFailed(f"returned {kind.__name__}, which are not for the broker of this sink")
 
     def works(self, topic: str) -> bool:
         """Whether the map has returned for a message of this topic."""

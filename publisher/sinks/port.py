@@ -149,8 +149,19 @@ TOMBSTONE: Final = Tombstone()
 """The payload of a deletion. A topic of Kafka that is compacted then forgets the key."""
 
 
+class Properties(msgspec.Struct, frozen=True):
+    """What one broker has beyond a payload, a key, headers and a topic. Each has a class of it."""
+
+    def fault(self) -> str | None:
+        """Why the broker would not take them, or None. It quotes no value."""
+        raise NotImplementedError
+
+
 def takes(sink: Sink) -> Container[type]:
-    """What a sink takes beyond bytes: it has an attribute `takes`, such as ``{Tombstone}``."""
+    """What a sink takes beyond bytes: it has an attribute `takes`.
+
+    It holds `Tombstone` and its class of `Properties`, if the sink takes them.
+    """
     found: Container[type] = getattr(sink, "takes", ())
     return found
 

@@ -1,5 +1,6 @@
 """What goes to RabbitMQ with a payload, as its consumers read it."""
 
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,10 +9,13 @@ from cloudevents.core.bindings.rabbitmq import RabbitMQMessage, from_rabbitmq_ev
 from pamqp import frame
 from pamqp.header import ContentHeader
 
+from dsql_outbox.brokers.rabbitmq import RabbitMqProperties
 from dsql_outbox.brokers.rabbitmq.envelope import Unfit, envelope
 from dsql_outbox.inbox import Received, from_rabbitmq
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.message import TRACE_HEADERS
+from dsql_outbox.publisher import MapFailed, WireForm
+from dsql_outbox.publisher.message_map import wire_message
 from dsql_outbox.testing.sink_contract import new_message
 
 FRAME_MAX = 131_072
@@ -54,6 +58,53 @@ def test_the_inbox_reads_what_was_sent(content_type: str) -> None:
         headers={name: text for name, text in sent.headers.items() if name not in TRACE_HEADERS},
         data=sent.payload,
     )
+
+
+def test_headers_and_properties_of_a_map_are_those_of_the_message() -> None:
+    given = RabbitMqProperties(
+        type="order.placed",
+        correlation_id="c-7",
+        app_id="shop",
+        timestamp=datetime(2026, 11, 24, 10, 30, tzinfo=UTC),
+        expiration=timedelta(minutes=1),
+        priority=9,
+    )
+    form = WireForm(b"{}", headers={"x-tenant-id": "acme"}, properties=given)
+    made = wire_message(lambda _: form, new_message())
+    assert isinstance(made, Message)
+
+    properties = envelope(made, FRAME_MAX)
+
+    assert (properties.headers or {})["x-tenant-id"] == "acme"
+    assert properties.message_type == "order.placed"
+    assert (properties.correlation_id, properties.app_id) == ("c-7", "shop")
+    assert properties.timestamp == given.timestamp
+    assert (properties.expiration, properties.priority) == ("60000", 9)
+    assert properties.message_id == made.dedupe_id
+    arrived(made)  # pamqp can encode them
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("type", "é" * 128),
+        ("app_id", ""),
+        ("correlation_id", 5),
+        ("timestamp", datetime(2026, 11, 24)),  # noqa: DTZ001 - that is the fault
+        ("timestamp", datetime(1969, 1, 1, tzinfo=UTC)),
+        ("timestamp", 5),
+        ("expiration", timedelta(days=50)),
+        ("expiration", timedelta(seconds=-1)),
+        ("expiration", "60000"),
+        ("priority", 256),
+        ("priority", "9"),
+    ],
+)
+def test_a_property_that_rabbitmq_would_refuse_fails_the_message(name: str, value: Any) -> None:
+    form = WireForm(b"", properties=RabbitMqProperties(**{name: value}))
+
+    with pytest.raises(MapFailed, match=f"RabbitMqProperties that are not valid: {name} must be"):
+        wire_message(lambda _: form, new_message())
 
 
 def test_the_sdk_of_cloudevents_reads_what_was_sent() -> None:

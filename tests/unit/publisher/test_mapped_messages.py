@@ -16,6 +16,7 @@ from tests.support.publisher.virtual_relay import (
     relay_until,
 )
 
+from dsql_outbox.brokers.rabbitmq import RabbitMqProperties
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import (
     TOMBSTONE,
@@ -532,6 +533,24 @@ def test_only_a_sink_that_says_so_gets_a_deletion(*, deletes: bool) -> None:
 
     assert broker.positions == ([1, 2] if deletes else [2])
     assert [each.error.count("TOMBSTONE") for each in store.letters] == [1] * (not deletes)
+
+
+def test_properties_of_another_broker_pause_their_topic_and_make_no_dead_letter() -> None:
+    store, broker = outbox(*chain("a", [1, 2]), *chain("b", [3], topic="u")), Broker()
+    other = WireForm(b"", properties=RabbitMqProperties(app_id="shop"))
+
+    drain(
+        store,
+        broker,
+        lambda m: other if m.topic == "t" else m,
+        lambda: broker.positions == [3],
+        PublisherSettings(attempts=1),
+    )
+    assert (len(store.rows), store.letters) == (2, [])
+
+    broker.takes = {RabbitMqProperties}
+    drain(store, broker, lambda _: other)
+    assert broker.positions == [3, 1, 2]
 
 
 @pytest.mark.parametrize("size", [1_000, 100_000, 400_000, 2 << 20])

@@ -3,7 +3,8 @@
 The routing key of a message is its topic. A message is delivered when RabbitMQ confirmed it.
 `sink` publishes. `call` has the messages of one call, and `confirmation` says what RabbitMQ's
 answers mean. `connection` keeps the connection and its channels, `doubts` says which messages go
-alone, `transport` is the socket below it, and `url` parses the URL. Its parameters are:
+alone, `transport` is the socket below it, `envelope` makes what goes with a payload, `properties`
+are those of AMQP that a map may set, and `url` parses the URL. Its parameters are:
 
 | parameter | default | meaning |
 | --- | --- | --- |
@@ -21,7 +22,10 @@ from dsql_outbox.outbox.errors import MissingExtra
 from dsql_outbox.publisher.sinks.port import Sink
 from dsql_outbox.publisher.sinks.registry import connected
 
+from .properties import RabbitMqProperties
 from .url import parse_rabbitmq_url
+
+__all__ = ["RabbitMqProperties", "open_rabbitmq"]
 
 
 def open_rabbitmq(url: str) -> AbstractAsyncContextManager[Sink]:

@@ -1,12 +1,13 @@
 """What goes to RabbitMQ with a payload: its properties and headers, and their limits."""
 
-from typing import Final
+from typing import Any, Final
 
 from pamqp.commands import Basic
 
 from dsql_outbox.outbox.message import Message
 from dsql_outbox.publisher.sinks.cloudevents import rabbitmq_headers
 
+from .properties import RabbitMqProperties
 from .url import SHORT
 
 _PERSISTENT: Final = 2
@@ -24,11 +25,14 @@ def envelope(message: Message, frame_max: int) -> Basic.Properties:
     Raises `Unfit` for a message that AMQP cannot hold: RabbitMQ would end the whole connection.
     """
     headers = rabbitmq_headers(message)
+    given = message.properties
+    more: dict[str, Any] = given.of_amqp() if isinstance(given, RabbitMqProperties) else {}
     found = Basic.Properties(
         content_type=message.content_type,
         delivery_mode=_PERSISTENT,
         headers={**headers},
         message_id=message.dedupe_id,
+        **more,
     )
     for what, text in (
         ("routing key", message.topic),

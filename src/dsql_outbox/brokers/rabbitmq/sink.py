@@ -11,6 +11,7 @@ from dsql_outbox.publisher.sinks.url import naming_the_authority
 from .call import RabbitMqCall
 from .connection import RabbitMqConnection
 from .doubts import Doubts
+from .properties import RabbitMqProperties
 from .url import RabbitMqSettings
 
 _CALLS: Final = 8
@@ -24,6 +25,7 @@ class RabbitMqSink:
     """Publishes to an exchange; a message is delivered when RabbitMQ confirmed it."""
 
     system = "rabbitmq"
+    takes = frozenset({RabbitMqProperties})
 
     def __init__(self, settings: RabbitMqSettings) -> None:
         self.destination = settings.hosts[0]

@@ -34,6 +34,7 @@ class Form(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     content_type: str | None
     headers: dict[str, str]
     wire_headers: dict[str, str] = {}
+    properties: dict[str, object] = {}
     payload: str | None = None
     base64: str | None = None
 
@@ -53,6 +54,7 @@ class Form(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
             content_type,
             message.headers,
             dict(message.wire_headers),
+            _properties(message),
             payload,
             base64,
         )
@@ -66,8 +68,15 @@ class Form(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
             ("  key", self.key),
             *((f"  attribute {key}", value) for key, value in sorted(self.headers.items())),
             *((f"  header {key}", value) for key, value in self.wire_headers.items()),
+            *((f"  property {key}", str(value)) for key, value in self.properties.items()),
             ("  payload" if self.base64 is None else "  payload, base64", payload or ""),
         ]
+
+
+def _properties(message: Message) -> dict[str, object]:
+    """Those that a map set, without None."""
+    given = {} if message.properties is None else msgspec.structs.asdict(message.properties)
+    return {name: value for name, value in given.items() if value is not None}
 
 
 class Forms(msgspec.Struct, frozen=True, omit_defaults=True):
