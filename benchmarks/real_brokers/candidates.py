@@ -108,6 +108,11 @@ CANDIDATES: Final = {
         ),
     ),
     "rabbitmq-kills": Candidate("RabbitMQ, killed", _rabbitmq_url, partial(_rabbitmq_place, kills)),
-    "kafka": Candidate("Kafka, 1 node", partial(_kafka_url, 1), partial(_kafka_place, 1)),
+    "kafka": Candidate(
+        "Kafka, 1 node",
+        partial(_kafka_url, 1),
+        partial(_kafka_place, 1),
+        ("tests/contract/test_sinks.py", "tests/examples/test_kafka_consumer.py"),
+    ),
     "kafka-3": Candidate("Kafka, 3 nodes", partial(_kafka_url, 3), partial(_kafka_place, 3)),
 }

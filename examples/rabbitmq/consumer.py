@@ -1,4 +1,6 @@
-"""Consumers of RabbitMQ that keep the order of each subject: ``consumer.py QUEUE..``
+"""A consumer of RabbitMQ that handles each message once, and the messages of a subject in order.
+
+    consumer.py QUEUE..
 
 All messages of a subject go to one of the service's queues. Each queue has one active consumer at
 a time; the other processes that read it wait, and one of them takes over when that one is gone.
@@ -9,16 +11,18 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from functools import partial
 
 import aio_pika
 import yarl
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage, AbstractQueue
+from psycopg import AsyncConnection
 
-from dsql_outbox import UnreadableMessage
-from dsql_outbox.inbox import Received, from_rabbitmq
+from dsql_outbox import Database, UnreadableMessage
+from dsql_outbox.inbox import AsyncInbox, Received, from_rabbitmq
 
 URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
-SERVICE = "billing"  # another service that reads the same events needs queues of its own
+SERVICE = "billing"  # another service that reads the same events needs a name of its own
 QUEUES = 4
 WAIT = 5.0  # seconds until a message that could not be handled is tried again
 NEVER = 1_000_000  # -1 is "never" since RabbitMQ 4; 3.10 drops at the first redelivery then
@@ -57,12 +61,13 @@ async def declare(channel: AbstractChannel) -> list[AbstractQueue]:
     return queues
 
 
-async def handle(message: Received) -> None:
-    """Your code: here it prints. The inbox makes an effect in a database happen once."""
-    print(message.key, message.headers["sequence"], flush=True)
+async def handle(message: Received, connection: AsyncConnection) -> None:
+    """Your code: the record of the message and your rows are one COMMIT."""
+    insert = "INSERT INTO public.billed (subject, sequence) VALUES (%s, %s)"
+    await connection.execute(insert, (message.key, int(message.headers["sequence"])))
 
 
-async def on_message(raw: AbstractIncomingMessage) -> None:
+async def on_message(inbox: AsyncInbox, raw: AbstractIncomingMessage) -> None:
     """Handle a message, and acknowledge it.
 
     An error is tried again here, because a message that RabbitMQ gets back may come behind
@@ -76,7 +81,7 @@ async def on_message(raw: AbstractIncomingMessage) -> None:
         return
     while True:
         try:
-            await handle(message)
+            await inbox.once(message, partial(handle, message))
             break
         except Exception:
             logger.exception("%s waits %s s for another try", message.key, WAIT)
@@ -86,13 +91,16 @@ async def on_message(raw: AbstractIncomingMessage) -> None:
 
 async def main(numbers: list[int]) -> None:
     # A `connect_robust` that is cancelled leaves a task behind, for which Ctrl-C would wait.
-    async with aio_pika.RobustConnection(yarl.URL(URL)) as connection:
+    async with (
+        AsyncInbox(Database(os.environ["DATABASE_URL"]), SERVICE) as inbox,
+        aio_pika.RobustConnection(yarl.URL(URL)) as connection,
+    ):
         await connection.connect()
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=1)  # one message of each queue at a time
         queues = await declare(channel)
         for number in numbers:
-            await queues[number].consume(on_message)
+            await queues[number].consume(partial(on_message, inbox))
         await asyncio.Future()  # until Ctrl-C
 
 

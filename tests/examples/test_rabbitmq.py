@@ -1,10 +1,7 @@
 """examples/rabbitmq: its consumer keeps the order of each subject, however it fails or ends."""
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -13,28 +10,37 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aio_pika
-import psycopg
 import pytest
 from anyio import to_thread
 from tests.support.brokers.rabbitmq_broker import client
 from tests.support.brokers.rabbitmq_server import RabbitMqServer
-from tests.support.brokers.rabbitmq_service import TABLE, new_consumer
 from tests.support.brokers.running_broker import URL
-from tests.support.checkout import ROOT
+from tests.support.example_consumers import (
+    ALL,
+    MOVES,
+    SUBJECTS,
+    Service,
+    billed,
+    handle_all,
+    moves,
+    new_consumer,
+)
 from tests.support.waiting import wait_until
 
 from dsql_outbox import Message
 from dsql_outbox.inbox import Received
 from dsql_outbox.publisher import Delivered, open_sink
-from dsql_outbox.testing.sink_contract import in_order, new_message
+from dsql_outbox.testing.sink_contract import in_order
 
 if urlsplit(URL).scheme != "rabbitmq":
     pytest.skip("RabbitMQ is no wheel: `make real-brokers` tests it", allow_module_level=True)
 
 pytestmark = pytest.mark.anyio
 
-SUBJECTS, MOVES = 12, 20
-ALL = SUBJECTS * MOVES
+
+@pytest.fixture(autouse=True)
+def _database(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", url)
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +59,8 @@ async def server(running: RabbitMqServer) -> RabbitMqServer:
             await channel.exchange_delete(f"{service}.by-subject")
             for name in ("rejected", *range(4)):
                 await channel.queue_delete(f"{service}.{name}")
-        await new_consumer().declare(channel)
+        await new_consumer("rabbitmq").declare(channel)
     return running
-
-
-def moves(first: int = 1, last: int = MOVES) -> list[Message]:
-    """These messages of each subject, in order."""
-    return [_move(f"Car/{n}", number) for number in range(first, last + 1) for n in range(SUBJECTS)]
-
-
-def _move(subject: str, number: int) -> Message:
-    before = str(number - 1)
-    return new_message(subject, sequence=str(number), position=str(number), previousposition=before)
 
 
 async def publish(server: RabbitMqServer, messages: list[Message]) -> None:
@@ -79,71 +75,15 @@ async def until(holds: Callable[[], bool]) -> None:
 # --- in processes of its own, with the inbox -------------------------------------------
 
 
-class Service:
-    """Two processes of the example that read all queues, and are started again when they end."""
-
-    def __init__(self, server: RabbitMqServer, database: str) -> None:
-        self._words = [
-            *(sys.executable, "-m", "tests.support.brokers.rabbitmq_service"),
-            *(database, "0", "1", "2", "3"),
-        ]
-        self._env = os.environ | {"AMQP_URL": f"amqp://guest:guest@{server.host}/"}
-        self._running = [self._start() for _ in range(2)]
-
-    def harm(self, number: int) -> None:
-        """Send a signal to the process that has run for longer, which has more of the queues."""
-        self._running[0].send_signal(number)
-
-    def restarted(self) -> bool:
-        """Start a process for each that has ended; return whether there was one."""
-        ended = [process for process in self._running if process.poll() is not None]
-        for process in ended:
-            self._running.remove(process)
-            self._running.append(self._start())
-        return bool(ended)
-
-    def end(self) -> None:
-        """Press Ctrl-C, which ends each process at any time."""
-        for process in self._running:
-            process.send_signal(signal.SIGINT)
-        for process in self._running:
-            process.wait(30)
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._words, cwd=ROOT, env=self._env, stderr=subprocess.DEVNULL)
-
-
 @pytest.mark.parametrize("harm", [None, signal.SIGINT, signal.SIGKILL])
 async def test_each_message_is_handled_once_and_in_order_whatever_happens_to_its_consumer(
     server: RabbitMqServer, url: str, harm: signal.Signals | None
 ) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS handled")
-        connection.execute(TABLE)
-
-        def handled() -> list[tuple[str, int]]:
-            query = "SELECT subject, sequence FROM handled ORDER BY number"
-            return connection.execute(query).fetchall()
-
-        async def until_handled(number: int) -> None:
-            await until(lambda: not service.restarted() and len(handled()) >= number)
-
-        await publish(server, moves())
-        service = Service(server, url)
-        try:
-            for part in range(1, 4):
-                await until_handled(part * ALL // 4)
-                if harm is not None:
-                    service.harm(harm)
-                    await until(service.restarted)
-            await until_handled(ALL)
-        finally:
-            service.end()
-        found = handled()
-
-    assert len(found) == ALL
-    for subject in {subject for subject, _ in found}:
-        assert [n for each, n in found if each == subject] == list(range(1, MOVES + 1))
+    await publish(server, moves())
+    env = {"AMQP_URL": f"amqp://guest:guest@{server.host}/", "DATABASE_URL": url}
+    with billed(url) as table:
+        service = Service("rabbitmq", "0", "1", "2", "3", env=env)
+        await to_thread.run_sync(handle_all, service, table, harm)
 
 
 # --- in this process -------------------------------------------------------------------
@@ -158,7 +98,7 @@ class Handler:
         self.calls = Counter[str]()
         self.fails: Callable[[int], bool] = lambda _: False
 
-    async def __call__(self, message: Received) -> None:
+    async def __call__(self, message: Received, _: object) -> None:
         self.calls[message.key] += 1
         await asyncio.sleep(0)  # a place to be cancelled
         if self.fails(self.calls.total()):
@@ -196,7 +136,7 @@ async def consuming(
 @pytest.fixture
 def consumer() -> ModuleType:
     """The module of the example."""
-    return new_consumer()
+    return new_consumer("rabbitmq")
 
 
 async def test_a_task_that_is_cancelled_loses_no_order(
@@ -257,7 +197,7 @@ async def test_a_message_of_another_sender_is_put_aside_and_the_others_are_handl
 
 
 async def test_each_of_two_services_gets_all_messages(server: RabbitMqServer) -> None:
-    billing, mailing = new_consumer(), new_consumer()
+    billing, mailing = new_consumer("rabbitmq"), new_consumer("rabbitmq")
     vars(mailing)["SERVICE"] = "mailing"
     handlers = [Handler(billing), Handler(mailing)]
     async with client(server.host) as channel:

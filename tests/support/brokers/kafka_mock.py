@@ -31,6 +31,11 @@ class MockKafka:
         create = self._library.rd_kafka_mock_topic_create
         assert create(self._cluster, name.encode(), partitions, 1) == 0
 
+    def assign_at_once(self) -> None:
+        """Let the first member of a group have its partitions without waiting for others."""
+        set_delay = self._library.rd_kafka_mock_group_initial_rebalance_delay_ms
+        set_delay(self._cluster, ctypes.c_int32(0))
+
     def lead(self, name: str, broker: int) -> None:
         """Let the broker lead the first partition of the topic."""
         set_leader = self._library.rd_kafka_mock_partition_set_leader
