@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import anyio
 import httpx
+import nats
 import psycopg
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -22,6 +23,7 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer
 from tests.support.brokers.schema_registry import schema_registry
 from tests.support.checkout import ROOT
 from tests.support.driver_sessions import engine_url
+from tests.support.inboxes import new_received
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.served_app import served
 from tests.support.waiting import wait_until
@@ -374,6 +376,41 @@ async def test_inbox(shop: dict[str, Any], url: str, nats_server: NatsServer) ->
         finally:
             consumer.cancel()
             await asyncio.gather(consumer, return_exceptions=True)
+        async with (
+            await nats.connect(nats_server.url) as client,
+            AsyncInbox(shop["database"], "batches") as shop["inbox"],
+        ):
+            await ran(shop, blocks("inbox.md")[2])
+            batch = await client.jetstream().pull_subscribe("events.>", durable="batches")
+            await shop["handle"]([*await batch.fetch(1), *await batch.fetch(1)])
+            assert (await batch.consumer_info()).num_ack_pending == 0
+        assert mails() == 4
+
+
+async def test_inbox_in_sessions(
+    shop: dict[str, Any], stored: Callable[[], list[str]], url: str
+) -> None:
+    await ran(shop, """
+class Base(DeclarativeBase): ...
+class Invoice(Base):
+    __tablename__ = "invoices"
+    order: Mapped[str] = mapped_column(primary_key=True)
+""")  # fmt: skip
+    with psycopg.connect(url) as connection:
+        connection.execute('DROP TABLE IF EXISTS invoices; CREATE TABLE invoices ("order" text)')
+    _, lent, _, own, _ = blocks("inbox.md")
+    for block in lent, own:
+        on_asyncpg = block.replace("postgresql+asyncpg://..", engine_url(url, "asyncpg"))
+        await ran(shop, on_asyncpg.replace("postgresql://..", url))
+        message = new_received()
+        for _ in range(2):
+            await shop["handle"](message)
+        await shop["inbox"].close()
+        await shop["writer"].close()
+        await shop["sessions"].kw["bind"].dispose()
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM invoices").fetchall() == [(2,)]
+    assert stored() == ["LoanOpened", "InvoiceMade", "InvoiceMade"]
 
 
 async def test_read_models(shop: dict[str, Any], url: str) -> None:
