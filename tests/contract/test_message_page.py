@@ -182,7 +182,7 @@ async def test_a_consumer_of_the_page_finds_type_and_id(
     node = shutil.which("node")
     if language == "js" and node is None:
         pytest.skip("the consumer in JavaScript needs node")
-    (code,) = blocks(language)
+    code, *_ = blocks(language)
     program = tmp_path / {"python": "consumer.py", "js": "consumer.mjs"}[language]
     program.write_text(code)
     broker = FileBroker(tmp_path / "events.jsonl")

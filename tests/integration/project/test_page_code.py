@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
+from decimal import Decimal
 from inspect import CO_COROUTINE
 from pathlib import Path
 from types import FunctionType
@@ -20,6 +21,8 @@ import psycopg
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer
+from msgspec import structs
+from pydantic import ValidationError
 from tests.support.brokers.schema_registry import schema_registry
 from tests.support.checkout import ROOT
 from tests.support.driver_sessions import engine_url
@@ -411,6 +414,25 @@ class Invoice(Base):
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT count(*) FROM invoices").fetchall() == [(2,)]
     assert stored() == ["LoanOpened", "InvoiceMade", "InvoiceMade"]
+
+
+def test_message_as_a_class() -> None:
+    _, first, second = blocks("message.md")
+    names: dict[str, Any] = {"__name__": "page"}
+
+    def order(event_type: str, **members: object) -> Any:
+        data = json.dumps({"entities": [{"id": "ORD-7", **members}]}).encode()
+        message = structs.replace(new_received(), headers={"type": event_type}, data=data)
+        return names["order_of"](message)
+
+    exec(first, names)
+    assert order("OrderPlaced", total="12.50").total == Decimal("12.50")
+    with pytest.raises(ValidationError) as refused:
+        order("OrderPlaced", total="a secret")
+    assert "a secret" not in str(refused.value)
+    exec(second, names)
+    read = [order("OrderPlaced", total="12.50"), order("OrderPlaced.v2", cents=1250)]
+    assert [(each.cents, each.currency) for each in read] == [(1250, "EUR")] * 2
 
 
 async def test_read_models(shop: dict[str, Any], url: str) -> None:
