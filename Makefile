@@ -215,7 +215,7 @@ audit: $(VENV)/audit/uv.lock ## ask the database of OSV about each locked packag
 # So is the simulation: an old anyio does not take its event loop in virtual time for asyncio's.
 LOWEST_TESTS := $(filter-out %/project,$(wildcard tests/unit/*)) \
 	--ignore=tests/unit/observability/test_dashboards.py --ignore-glob=tests/unit/publisher/test_simulation*.py \
-	tests/integration/doors tests/integration/outbox tests/integration/writer/test_writer.py \
+	tests/integration/frameworks tests/integration/outbox tests/integration/writer/test_writer.py \
 	tests/integration/publisher/test_publisher.py tests/integration/cli/test_demo.py tests/integration/cli/test_otlp.py \
 	tests/integration/console tests/integration/http_server
 LOWEST := $(addprefix --extra ,console demo django dsql fastapi kafka lambda otlp sqlalchemy sqs starlette uvloop)

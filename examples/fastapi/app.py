@@ -11,8 +11,8 @@ from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, Field
 
 from dsql_outbox import Database, Entity, Event, Receipt
-from dsql_outbox.doors.fastapi import PROBLEMS, OutboxWriter
-from dsql_outbox.doors.starlette import Outbox, install_error_handlers, readyz
+from dsql_outbox.fastapi import PROBLEMS, OutboxWriter
+from dsql_outbox.starlette import Outbox, install_error_handlers, readyz
 
 DATABASE_URL = os.environ["DATABASE_URL"]
 

@@ -24,7 +24,7 @@ import spans
 from answers import Answer, Refused, of_bulk, of_error, of_receipt
 
 from dsql_outbox import Writer, WriterSettings
-from dsql_outbox.doors.aws_lambda import Doorbell
+from dsql_outbox.aws_lambda import Doorbell
 
 MAX_BULK = 100
 """Events in one request."""

@@ -10,7 +10,7 @@ from typing import Any
 import environment
 import spans
 
-from dsql_outbox.doors.aws_lambda import Context, relay_handler
+from dsql_outbox.aws_lambda import Context, relay_handler
 
 spans.set_up()
 environment.set_up_logs()

@@ -26,7 +26,7 @@ def leave_pairs(items: Sequence[pytest.Item]) -> None:
 
 
 def leave_one_kind(items: Sequence[pytest.Item]) -> None:
-    """Mark as slow one kind of writer, inbox or door of each test, by turns.
+    """Mark as slow one kind of writer, inbox or application of each test, by turns.
 
     Both kinds are loops over the same programs. The tests of a promise run with both.
     """

@@ -16,7 +16,7 @@ from tests.support.commands import Command
 from tests.support.lambda_functions import Context
 
 from dsql_outbox import Database, PublisherSettings
-from dsql_outbox.doors.aws_lambda import relay_handler
+from dsql_outbox.aws_lambda import relay_handler
 
 LEASE = 2.0  # the first beat of an invocation has 0.6 s, with its connection
 GRACE = 0.2 * LEASE

@@ -46,7 +46,8 @@ _LAZY: Final = [
 ]
 _NUMBER: Final = struct.Struct("!i")
 _UNUSED: Final = tuple(
-    f"dsql_outbox.{name}" for name in ("__", "django", "doors", "schema.alembic", "testing")
+    f"dsql_outbox.{name}"
+    for name in ("__", "aws_lambda", "django", "fastapi", "schema.alembic", "starlette", "testing")
 )
 _SIGNALS: Final = (signal.SIGCHLD, signal.SIGINT)
 _ONE: Final = Lock()

@@ -21,7 +21,7 @@ CHOSEN: Final = os.environ.get("DSQL_OUTBOX_TEST_SERVER", "")
 ON_DSQL: Final = bool(CHOSEN)
 
 KINDS: Final = ["threads"] if ON_DSQL else ["threads", "asyncio"]
-"""The kinds of writers, inboxes and doors. Both send the same statements, so one will do there."""
+"""The kinds of writers, inboxes and applications. Both send the same, so one will do there."""
 
 _QUICK: Final = {
     "fsync": "off",

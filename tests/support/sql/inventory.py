@@ -14,7 +14,7 @@ from dsql_outbox.schema.roles import DUTIES, grants
 from dsql_outbox.schema.tables import migrations
 
 from .rules import kind_of
-from .senders import doors
+from .senders import senders
 from .tokens import canonical, tokens
 
 Kind = Literal["DDL", "DML", "query", "transaction", "grant"]
@@ -120,14 +120,14 @@ def _entries() -> Iterator[Entry]:
                         else _filled(text, schema, fill).lower(),
                     )
                 ),
-                ("doctor",) if "VERBOSE" in explain else doors(name),
+                ("doctor",) if "VERBOSE" in explain else senders(name),
             )
     for migration in migrations():
         name = f"{migration.version:04}_{migration.name}"
         yield _entry(name, lambda schema, _, made=migration: made.ddl(schema), ("schema",))
     yield from _grants()
     for word, sign in _WORDS.items():
-        yield _entry(word, lambda *_, word=word: word.encode(), doors(sign))
+        yield _entry(word, lambda *_, word=word: word.encode(), senders(sign))
     proofs = (["run_guard"], *([*run, own] for run in ([], ["run_guard"]) for own in _OWN_GUARDS))
     for guards in proofs:
         texts = [read_sql("statements", guard) for guard in guards]
@@ -136,7 +136,7 @@ def _entries() -> Iterator[Entry]:
             lambda schema, fill, texts=texts: b", ".join(
                 [b"SELECT 1", *(b"(%s)" % _filled(text, schema, fill) for text in texts)]
             ),
-            doors("run_proof"),
+            senders("run_proof"),
         )
     for name, (example, template) in _COMPOSED.items():
         yield _entry(
@@ -168,7 +168,7 @@ def _entry(
         name,
         cast("Kind", kind_of(tokens(example))),
         example,
-        doors(name) if sent_by is None else sent_by,
+        senders(name) if sent_by is None else sent_by,
         excused,
         reason,
         _pattern(canonical(_wire(make("mark_schema", _mark)))),

@@ -1,4 +1,4 @@
-"""Which door sends a statement, read from the code: who names it, sends it."""
+"""Which part sends a statement, read from the code: who names it, sends it."""
 
 import ast
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.support.checkout import ROOT
 
-_DOORS: Final = {
+_SENDERS: Final = {
     "writer/": "writer",
     "src/dsql_outbox/operations/records.py": "console",
     "src/dsql_outbox/operations/": "operator",
@@ -32,34 +32,36 @@ _SENDS: Final = {
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
-    """The library's modules, each with its door; the helpers for users' tests left out."""
+    """The library's modules, each with its part; the helpers for users' tests left out."""
     for folder in (
         *("writer", "publisher", "schema", "outbox"),
         *("src/dsql_outbox/cli", "src/dsql_outbox/operations", "src/dsql_outbox/inbox"),
     ):
         for path in sorted((ROOT / folder).rglob("*.py")):
             name = path.relative_to(ROOT).as_posix()
-            door = next(door for start, door in _DOORS.items() if name.startswith(start))
-            yield door, ast.parse(path.read_text())
+            sender = next(sender for start, sender in _SENDERS.items() if name.startswith(start))
+            yield sender, ast.parse(path.read_text())
 
 
-def doors(name: str) -> tuple[str, ...]:
+def senders(name: str) -> tuple[str, ...]:
     """Who names this statement, or sends this word; sorted."""
     found = _named().items()
     return tuple(
-        sorted(door for door, (named, starts) in found if name in named or name.startswith(starts))
+        sorted(
+            sender for sender, (named, starts) in found if name in named or name.startswith(starts)
+        )
     )
 
 
 @cache
 def _named() -> dict[str, tuple[set[str], tuple[str, ...]]]:
-    """What each door names, and the starts of names that it completes."""
+    """What each sender names, and the starts of names that it completes."""
     found: dict[str, set[str]] = {}
-    for door, module in sources():
-        found.setdefault(door, set()).update(_words(module))
+    for sender, module in sources():
+        found.setdefault(sender, set()).update(_words(module))
     return {
-        door: (words, tuple(each.removesuffix("*") for each in words if each.endswith("_*")))
-        for door, words in found.items()
+        sender: (words, tuple(each.removesuffix("*") for each in words if each.endswith("_*")))
+        for sender, words in found.items()
     }
 
 

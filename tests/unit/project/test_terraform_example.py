@@ -14,10 +14,10 @@ from tests.support.checkout import ROOT
 from tests.support.hcl import parsed
 from tests.support.parsed_options import command_of, params
 
+from dsql_outbox.aws_lambda import MARGIN
 from dsql_outbox.brokers.sqs import parse_sqs_url
 from dsql_outbox.cli.relay.daemon import Address
 from dsql_outbox.cli.telemetry.exports import FLUSH_SECONDS
-from dsql_outbox.doors.aws_lambda import MARGIN
 from dsql_outbox.outbox import Database
 
 FOLDER = ROOT / "examples" / "terraform"

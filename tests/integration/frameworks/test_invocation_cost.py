@@ -12,7 +12,7 @@ from tests.support.lambda_functions import Context
 from tests.support.proxy.postgres_proxy import PostgresProxy
 
 from dsql_outbox import Database, Publisher
-from dsql_outbox.doors.aws_lambda import relay_handler
+from dsql_outbox.aws_lambda import relay_handler
 from dsql_outbox.outbox.settings import DEFAULT_SHARDS
 from dsql_outbox.publisher import Sink
 from dsql_outbox.testing import MemorySink

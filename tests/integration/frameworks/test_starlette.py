@@ -26,13 +26,12 @@ from dsql_outbox import (
     Writer,
     WriterClosed,
 )
-from dsql_outbox.doors import background_publisher
-from dsql_outbox.doors.starlette import Outbox, outbox_writer, readyz
 from dsql_outbox.operations import health_probe
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher import Answer
 from dsql_outbox.servers.nats_server import NatsServer
+from dsql_outbox.starlette import Outbox, background_publisher, outbox_writer, readyz
 from dsql_outbox.testing import MemorySink
 
 pytestmark = pytest.mark.anyio

@@ -17,7 +17,7 @@ try:
     from fastapi import Depends
     from pydantic import TypeAdapter
 except ModuleNotFoundError as error:
-    raise MissingExtra("fastapi", "dsql_outbox.doors.fastapi") from error
+    raise MissingExtra("fastapi", "dsql_outbox.fastapi") from error
 
 from .starlette import (
     PROBLEM_JSON,

@@ -1,9 +1,4 @@
-"""The outbox in a Starlette application: its lifespan, its requests, its error answers.
-
-outbox = Outbox(Database(url), sink="nats://localhost:4222?stream=EVENTS")
-app = Starlette(routes=[..], lifespan=outbox.lifespan)
-install_error_handlers(app)
-"""
+"""The lifespan of an application, what its requests ask for, and its error answers."""
 
 import random
 from collections.abc import AsyncGenerator, Iterable
@@ -37,7 +32,7 @@ try:
     from starlette.requests import HTTPConnection, Request
     from starlette.responses import JSONResponse, Response
 except ModuleNotFoundError as error:
-    raise MissingExtra("starlette", "dsql_outbox.doors.starlette") from error
+    raise MissingExtra("starlette", "dsql_outbox.starlette") from error
 
 PROBLEM_JSON: Final = "application/problem+json"
 """The media type of error answers (RFC 9457)."""

@@ -18,8 +18,8 @@ from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.served_app import served
 
 from dsql_outbox import AsyncTransaction, Database, Entity, Event, Receipt, WriterSettings
-from dsql_outbox.doors.fastapi import PROBLEMS, OutboxWriter
-from dsql_outbox.doors.starlette import Outbox, install_error_handlers
+from dsql_outbox.fastapi import PROBLEMS, OutboxWriter
+from dsql_outbox.starlette import Outbox, install_error_handlers
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer.tuned_settings import TunedSettings
 

@@ -18,7 +18,7 @@ from tests.support.stand_ins import StandIn
 from tests.support.writer.written_events import event
 
 from dsql_outbox import Database, DuplicateEvent, MissingExtra, SettingsError, Writer
-from dsql_outbox.doors.aws_lambda import Doorbell
+from dsql_outbox.aws_lambda import Doorbell
 from dsql_outbox.observability.facts import WriteEnded
 
 FUNCTION = "shop-relay"

@@ -27,7 +27,7 @@ from dsql_outbox import (
     SettingsError,
     Writer,
 )
-from dsql_outbox.doors.aws_lambda import MARGIN, relay_handler
+from dsql_outbox.aws_lambda import MARGIN, relay_handler
 from dsql_outbox.publisher import Answer, Delivered, Rejected, Retry, Sink
 from dsql_outbox.testing import MemorySink
 
