@@ -90,7 +90,8 @@ def _add_lake(shop: Shop) -> None:
 
 
 def _pause_lake(shop: Shop) -> None:
-    shop.operate("targets", "pause", "lake", "--reason", "a new bucket")
+    words = ("events.OrderPlaced", "--target", "lake", "--reason", "a new bucket")
+    shop.operate("topics", "pause", *words)
     _three_days_ago(shop)
 
 
@@ -187,7 +188,9 @@ INCIDENTS: Final = {
         options=_MAP, affected="ORD-3",
     ),
     "15": Incident("the database is read-only", "let it accept writes", _read_only),
-    "16": Incident("a target was paused three days ago", "resume it", _pause_lake, _add_lake),
+    "16": Incident(
+        "a topic was paused for one target three days ago", "resume it", _pause_lake, _add_lake
+    ),
     "17": Incident(
         "the tables are gone", "restore them, or name the right schema",
         _rename_schema,

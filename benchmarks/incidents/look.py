@@ -46,11 +46,11 @@ def _alerts(prometheus: Prometheus) -> str:
 
 
 def _told(shop: Shop, *words: str) -> str:
-    return f"$ dsql-outbox {' '.join(words)}\n{shop.operate(*words)}"
+    return f"$ dsql-outbox {' '.join(words)}\n{shop.shows(*words)}"
 
 
 def _attention(shop: Shop) -> str:
-    text = shop.operate("status", "--json")
+    text = shop.shows("status", "--json")
     try:
         found: dict[str, Any] = json.loads(text)
     except ValueError:

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from http import HTTPStatus
+from logging import FileHandler, getLogger
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
@@ -104,8 +105,17 @@ class Shop:
             for each in statements:
                 connection.execute(each)
 
-    def operate(self, *words: str) -> str:
-        """Run a command as the operator. Returns what it prints, and its exit code if not 0."""
+    def operate(self, *words: str) -> None:
+        """Run a command as the operator. Raises `CalledProcessError` if it fails."""
+        subprocess.run(
+            [_PROGRAM, *words],
+            env=self.environment("shop_operator"),
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
+
+    def shows(self, *words: str) -> str:
+        """What a command of the operator prints, and its exit code if not 0."""
         return command(*words, env=self.environment("shop_operator"))
 
     def publish(self, *words: str, sink: str | None = "?stream=EVENTS") -> None:
@@ -149,6 +159,9 @@ class Shop:
 
     def start_writing(self) -> str:
         """Write orders and invoices until the end. Returns where to scrape the writer."""
+        log = getLogger("dsql_outbox")  # on the terminal it would tell the cause
+        log.addHandler(self._stack.enter_context(closing(FileHandler(self.writer_log, delay=True))))
+        log.propagate = False
         meters = measure(self._stack.enter_context(exporting()), "shop", prometheus=True)
         assert meters.exposition is not None
         server = self._stack.enter_context(MetricsServer(meters.exposition))
