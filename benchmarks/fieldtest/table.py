@@ -1,5 +1,6 @@
 """The results as tables: text for a terminal, and Markdown for docs/fieldtest.md."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -91,7 +92,7 @@ def _promised(library: Library, harm: Harm | None) -> str:
 
 
 def markdown(report: Report, harms: Sequence[Harm], libraries: Sequence[Library]) -> Iterator[str]:
-    """The tables of the page: one of all harms together, and one of each."""
+    """The tables of the page, of all harms together and of each: libraries alike share a row."""
     yield "## All harms together"
     yield ""
     yield "Each number in brackets counts trials, which are six harms for each seed."
@@ -110,21 +111,24 @@ def _markdown_table(
 ) -> Iterator[str]:
     yield "| library | lost | reordered within a key | repeated | |"
     yield "| --- | --- | --- | --- | --- |"
+    alike = defaultdict[str, list[str]](list)
     for library in libraries:
-        yield _markdown_row(report, library, harm)
+        alike[_markdown_cells(report, library, harm)].append(library.name)
+    yield from (f"| {', '.join(names)} | {cells} |" for cells, names in alike.items())
     yield ""
 
 
-def _markdown_row(report: Report, library: Library, harm: Harm | None) -> str:
+def _markdown_cells(report: Report, library: Library, harm: Harm | None) -> str:
     cell = report.cell(library, harm)
     if not cell.results:
-        return f"| {library.name} | not run | | | |"
+        return "not run | | |"
     lost, reordered, repeated = map(cell.column, COLUMNS)
-    if not _promised(library, harm):
-        reordered += ", not promised"
-    elif harm is None and library.order == ONE_RELAY:
-        reordered += ", promised for one relay"
-    return f"| {library.name} | {lost} | {reordered} | {repeated} | {cell.notes} |"
+    if any(each.reordered for each in cell.results):
+        if not _promised(library, harm):
+            reordered += ", not promised"
+        elif harm is None and library.order == ONE_RELAY:
+            reordered += ", promised for one relay"
+    return f"{lost} | {reordered} | {repeated} | {cell.notes}"
 
 
 def markdown_libraries(report: Report, libraries: Sequence[Library]) -> Iterator[str]:
