@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from shutil import copy
 
 import anyio
 import pytest
@@ -19,8 +18,8 @@ from dsql_outbox.testing.sink_contract import new_message, published
 pytestmark = pytest.mark.anyio
 
 DOCUMENT = ROOT / "docs" / "testing.md"
-FASTAPI, _, ENDPOINT = (
-    (ROOT / "docs" / "fastapi.md").read_text().partition("## An endpoint that is called twice")
+_, ENDPOINT = (
+    (ROOT / "docs" / "fastapi.md").read_text().split("## An endpoint that is called twice")
 )
 SINKS = ROOT / "docs" / "writing-a-sink.md"
 
@@ -31,9 +30,6 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("documents")
     (example,) = re.findall(r"(?ms)^```python\n(.*?)^```$", DOCUMENT.read_text())
     (folder / "test_example.py").write_text(example)
-    client = re.findall(r"(?ms)^```python\n(.*?)^```$", FASTAPI)[-1]
-    (folder / "test_client.py").write_text(client)
-    copy(ROOT / "examples/fastapi/app.py", folder)
     program, *_, its_tests = re.findall(r"(?ms)^```python\n(.*?)^```$", ENDPOINT)
     (folder / "payments.py").write_text(program)
     (folder / "test_payments.py").write_text(its_tests)
@@ -60,11 +56,6 @@ def outcomes(said: str, file: str) -> Counter[str]:
 @pytest.mark.slow
 def test_the_example_of_the_document_runs(said: str) -> None:
     assert outcomes(said, "test_example") == {"PASSED": 3}, said
-
-
-@pytest.mark.slow
-def test_the_tests_of_an_application_run(said: str) -> None:
-    assert outcomes(said, "test_client") == {"PASSED": 2}, said
 
 
 @pytest.mark.slow
