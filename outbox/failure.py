@@ -62,6 +62,8 @@ class FailureKind(Enum):
     """A table or its schema does not exist."""
     TABLES_OUTDATED = "tables outdated"
     """A column does not exist."""
+    NOT_PREPARED = "not prepared"
+    """The session has lost a prepared statement, and so the transaction has failed."""
     FATAL = "fatal"
     """Any other error. A retry would fail in the same way."""
 
@@ -98,6 +100,13 @@ class DatabaseFailure(NamedTuple):
 
 class Moved(Exception):
     """A conflict that the operator's transaction found: rows that it read were deleted since."""
+
+
+class NotPrepared(errors.InvalidSqlStatementName):
+    """A statement of the library in a transaction, whose prepared form the session has lost.
+
+    Nothing is wrong with the transaction, and another try gets the text of the statement.
+    """
 
 
 _K = FailureKind
@@ -449,6 +458,8 @@ def _is_of_connection(found: Exception) -> bool:
 
 
 def _kind_of_state(found: Exception, sqlstate: str, text: str, *, sent: bool) -> FailureKind:
+    if isinstance(found, NotPrepared):
+        return _K.NOT_PREPARED
     kind = _K.IN_DOUBT if sqlstate.startswith("08") else _KINDS.get(sqlstate)
     if kind is None:
         return _K.INTERRUPTED if _is_operational(found) else _K.FATAL

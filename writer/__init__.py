@@ -63,7 +63,8 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
    which ends with the run. Both are objects of one session, in which one exchange runs at a time.
    A session in which one runs at the end of the run is dropped.
 3. `Transaction.append` goes to `Programs.append`: `Run.prepare_append` parses the event, and
-   `_append` sends the statement of a write in the open transaction. `Run.record_append` remembers
+   `_append` sends the statement of a write in the open transaction. The next BEGIN prepares it, if
+   it is due (`prepare_due` of `outbox.database.exchange`). `Run.record_append` remembers
    the event and, if it is the first one, the fence.
 4. `Run.judge` judges the run. It returns None, or a `Verdict`: whose error it is, and which error
    the caller gets. To the rules of `FunctionRun` it adds two: for appends that were not awaited
@@ -73,7 +74,8 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
    `judge_guard` has the verdict. And `commit` looks at the answer: for an aborted transaction the
    server answers ROLLBACK.
 6. An error of the function ends the call after a rollback. An error of the database raises
-   `RunFailed`, so that the connection is given up, and becomes a `DatabaseFailure`.
+   `RunFailed`, so that the connection is given up, and becomes a `DatabaseFailure`. If the session
+   has lost the prepared append, the loop runs the function again, whatever it made of the error.
 7. A lost COMMIT leaves the call in doubt. `Call.resolve_doubt` looks up the fence before the next
    run: if a lost run stored it, that run's result is the result of the call. If not, the function
    runs again and must append the same event first, so that one of the two runs collides. Without

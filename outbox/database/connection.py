@@ -285,7 +285,7 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         handlers = lent.pgconn.notice_handler, lent.pgconn.notify_handler
         made = cls(lent.pgconn)
         made.copy_settings(lent)
-        made.handlers = handlers
+        made.handlers, made.prepares = handlers, False  # that connection prepares itself
         return made
 
     def leave(self) -> None:
@@ -305,7 +305,7 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
         """Take over the state of the session from the connection that owns it."""
         self.copy_settings(owner)
         self._session = owner._session  # noqa: SLF001 - of the same class
-        self.executions, self.prepares = owner.executions, owner.prepares
+        self.executions, self.due, self.prepares = owner.executions, owner.due, owner.prepares
         self.deadline, self.role_path = owner.deadline, owner.role_path
 
     @property
@@ -399,6 +399,11 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
     @cached_property
     def executions(self) -> dict[bytes, int]:
         """How often `exchange` ran each statement on this connection, by statement name."""
+        return {}
+
+    @cached_property
+    def due(self) -> dict[bytes, bytes]:
+        """The names and texts of what `exchange` has run often enough to prepare it."""
         return {}
 
     @property

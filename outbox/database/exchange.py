@@ -21,7 +21,7 @@ from psycopg import errors, generators
 from psycopg.adapt import Transformer
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from dsql_outbox.outbox.failure import is_outdated_plan
+from dsql_outbox.outbox.failure import NotPrepared, is_outdated_plan
 
 from .address import CLIENT_ENCODING
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 PREPARE_AFTER: Final = 5
 """Executions on one connection before a statement is prepared, psycopg's own default."""
+
+_PREPARED: Final = PREPARE_AFTER + 1
+"""The executions of a statement that is prepared, however many it has had."""
 
 _NEVER: Final = -(1 << 62)
 """The executions of a statement that is not prepared on this connection any more."""
@@ -107,16 +110,35 @@ def exchange(
     """Return a generator for the connection's `wait`, which returns the result, with rows.
 
     `meanwhile` is called once the statement is sent, while the server works on it.
-    After `PREPARE_AFTER` executions the statement is prepared, in one more round
-    trip, if the connection `prepares`. Do not use it inside a transaction: if a
-    pooler loses the prepared statement, the error would abort the transaction.
+    After `PREPARE_AFTER` executions the statement is due: the next exchange outside of a
+    transaction prepares it, in one more round trip, if the connection `prepares`. If the session
+    has lost it, its text is sent. Inside a transaction that error has aborted it, and is raised as
+    `NotPrepared`.
     Raises the driver's exceptions.
     """
+    is_inside = _is_inside(connection)
+    yield from prepare_due(connection)
     try:
         return (yield from _exchange(connection, query, values, meanwhile))
     except _LOST as error:
-        _forget(connection, [query], error)
+        _forget(connection, [query], error, is_inside=is_inside)
         return (yield from _exchange(connection, query, values, meanwhile))
+
+
+def prepare_due(connection: "Connection | AsyncConnection") -> "PQGen[None]":
+    """Prepare what is due, unless a transaction is open.
+
+    Behind a pooler the session may have it, and that error would abort the transaction. Each
+    takes its own round trip: of a pipeline with more than one Sync, a pooler may give the parts to
+    different sessions.
+    """
+    while connection.due and not _is_inside(connection):
+        name, text = connection.due.popitem()
+        connection.pgconn.send_prepare(name, text)
+        # The name contains a hash of the text, so an existing statement of this name is the same.
+        with suppress(errors.DuplicatePreparedStatement):
+            yield from _result(connection, ExecStatus.COMMAND_OK)
+        connection.executions[name] = _PREPARED
 
 
 def answer(connection: "Connection | AsyncConnection") -> "PQGen[PGresult]":
@@ -133,10 +155,12 @@ def pipeline(
     their own transaction begins with BEGIN and ends with COMMIT. They are prepared as by
     `exchange`. Raises the error of the first statement that failed.
     """
+    is_inside = _is_inside(connection)
+    yield from prepare_due(connection)
     try:
         return (yield from _pipeline(connection, statements))
     except _LOST as error:
-        _forget(connection, [query for query, _ in statements], error)
+        _forget(connection, [query for query, _ in statements], error, is_inside=is_inside)
         if connection.pgconn.transaction_status == TransactionStatus.INERROR:
             yield from command(connection, b"ROLLBACK")
         return (yield from _pipeline(connection, statements))
@@ -229,7 +253,7 @@ def _exchange(
     values: Values,
     meanwhile: Callable[[], None],
 ) -> "PQGen[PGresult]":
-    (yield from _command_to_send(connection, query, values))()
+    _command_to_send(connection, query, values)()
     return (yield from _result(connection, ExecStatus.TUPLES_OK, meanwhile))
 
 
@@ -237,39 +261,44 @@ def _forget(
     connection: "Connection | AsyncConnection",
     queries: Sequence[NumberedQuery],
     error: psycopg.Error,
+    *,
+    is_inside: bool,
 ) -> None:
     """Let the text of these statements be sent next, or raise the error if that cannot help.
 
     Nothing has run, so they may be sent again. Either a client sent DEALLOCATE ALL, or a pooler
     assigned a session that has not prepared them. Or a table has changed, and so has the type
     of a column that a prepared one returns: the server holds to the type of its first plan.
+    Inside a transaction they may be sent in the next one.
     """
     is_outdated = is_outdated_plan(error)
     if not is_outdated and not isinstance(error, errors.InvalidSqlStatementName):
         raise error
+    was_prepared = any(connection.executions.get(each.name) == _PREPARED for each in queries)
     for query in queries:
         connection.executions[query.name] = _NEVER if is_outdated else 0
+    if is_inside:
+        if not was_prepared:  # it is the error of something that the statement itself runs
+            raise error
+        raise NotPrepared(str(error)) from error
+
+
+def _is_inside(connection: "Connection | AsyncConnection") -> bool:
+    return connection.pgconn.transaction_status != TransactionStatus.IDLE
 
 
 def _command_to_send(
     connection: "Connection | AsyncConnection", query: NumberedQuery, values: Values
-) -> "PQGen[_Command]":
-    """Return the command that sends the statement, after preparing the statement if that is due."""
+) -> _Command:
+    """Return the command that sends the statement, by its name if it is prepared."""
     times = connection.executions.get(query.name, 0)
-    is_prepared = connection.prepares and query.name and times >= PREPARE_AFTER
-    if is_prepared and times == PREPARE_AFTER:
-        yield from _prepare(connection, query)
-    connection.executions[query.name] = times + 1
-    if is_prepared:
+    if times < PREPARE_AFTER:
+        times = connection.executions[query.name] = times + 1
+        if times == PREPARE_AFTER and connection.prepares and query.name:
+            connection.due[query.name] = query.text
+    elif times == _PREPARED and connection.prepares:
         return partial(connection.pgconn.send_query_prepared, query.name, values)
     return partial(connection.pgconn.send_query_params, query.text, values)
-
-
-def _prepare(connection: "Connection | AsyncConnection", query: NumberedQuery) -> "PQGen[None]":
-    connection.pgconn.send_prepare(query.name, query.text)
-    # The name contains a hash of the text, so an existing statement of this name is the same.
-    with suppress(errors.DuplicatePreparedStatement):
-        yield from _result(connection, ExecStatus.COMMAND_OK)
 
 
 def _result(
@@ -295,11 +324,7 @@ def _fetch(pgconn: "PGconn", meanwhile: Callable[[], None]) -> "PQGen[list[PGres
 def _pipeline(
     connection: "Connection | AsyncConnection", statements: Sequence[tuple[NumberedQuery, Values]]
 ) -> "PQGen[list[PGresult]]":
-    # Each statement is prepared before, in its own round trip: of a pipeline with more than
-    # one Sync, a transaction pooler may give the parts to different sessions.
-    sends: list[_Command] = []
-    for query, values in statements:
-        sends.append((yield from _command_to_send(connection, query, values)))
+    sends = [_command_to_send(connection, query, values) for query, values in statements]
     groups = yield from _groups(connection.pgconn, [*sends, connection.pgconn.pipeline_sync])
     return _results_of(groups[:-1], connection.info.encoding)
 

@@ -16,6 +16,7 @@ from dsql_outbox.outbox.database.exchange import (
     Row,
     Statements,
     encoding_of,
+    exchange,
     pipeline_inside,
     rows_of,
 )
@@ -68,12 +69,16 @@ class PsycopgSession(_DriverSession):
         """
         connection = self._connection
         *others, (query, values) = statements
+        is_in_pipeline = connection.pgconn.pipeline_status != PipelineStatus.OFF
         if not others:
-            rows: Sequence[Row] = yield Query(connection, query.query, values)
-            return rows
+            if is_in_pipeline or not _prepares(connection):
+                rows: Sequence[Row] = yield Query(connection, query.query, values)
+                return rows
+            sent = exchange(connection, query, query.encode(values, encoding_of(connection)))
+            return rows_of((yield Exchange(connection, sent)))
         encoding = encoding_of(connection)
         encoded = [(query, query.encode(values, encoding)) for query, values in statements]
-        if connection.pgconn.pipeline_status == PipelineStatus.OFF:
+        if not is_in_pipeline:
             return rows_of((yield Exchange(connection, pipeline_inside(connection, encoded)))[-1])
         for other, its_values in others:
             yield Query(connection, other.query, its_values, has_rows=False)
@@ -150,6 +155,11 @@ class Psycopg2Session(_DriverSession):
         idle = int(TransactionStatus.IDLE)
         connection = self._connection
         return bool(connection.autocommit) and connection.get_transaction_status() == idle
+
+
+def _prepares(connection: Any) -> bool:
+    """Return whether it is lent by a connection of the library, whose driver prepares nothing."""
+    return getattr(connection, "is_lent", False) and connection.prepares
 
 
 def role_of(connection: Any) -> str | None:

@@ -21,6 +21,7 @@ from dsql_outbox.outbox.failure import (
     CONFLICTS,
     DatabaseFailure,
     FailureKind,
+    NotPrepared,
     answers_commit,
     kind_of,
     sqlstate_of,
@@ -83,6 +84,7 @@ class FunctionRun:
         self.misuse: TransactionMisused | None = None
         """The last misuse of the transaction."""
         self._refused: Exception | None = None
+        self._not_prepared: NotPrepared | None = None
         self._unfinished = 0
 
     def complete(
@@ -207,6 +209,8 @@ class FunctionRun:
             return
         self.forget_undone(before)
         self.failures.append(error)
+        if isinstance(error, NotPrepared):
+            self._not_prepared = error
         self._is_lost = self._running.is_lost
 
     def awaited(self, append: Callable[[], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
@@ -274,6 +278,8 @@ class FunctionRun:
             self._look_for_misuse(status)
         if self.misuse is not None and self._is_of_misuse(raised):
             return Verdict(self.misuse, self.misuse, is_functions=True)
+        if (ours := self._not_prepared) is not None:  # whatever the function made of it
+            return Verdict(ours, ours, is_functions=False)
         if raised is None and status is TransactionStatus.INTRANS:
             return self._judge_refused()
         if raised is not None and not self._is_ours(raised, status):

@@ -18,6 +18,7 @@ from dsql_outbox.outbox.database.exchange import (
     encoding_of,
     loaded_rows,
     pipeline,
+    prepare_due,
     unprepared,
 )
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
@@ -67,6 +68,8 @@ class OwnTransaction(RunTransaction):
     ) -> Program[Sequence[Row]]:
         """Begin it, in one round trip with the statements."""
         connection = self._connection
+        if connection.due:
+            yield Exchange(connection, prepare_due(connection))
         if not statements:
             yield from begin(connection, guards, run, partial(commands, connection))
             return ()

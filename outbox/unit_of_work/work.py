@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from dsql_outbox.outbox.failure import RACES, DatabaseFailure, classify
+from dsql_outbox.outbox.failure import RACES, DatabaseFailure, FailureKind, classify
 from dsql_outbox.outbox.interrupt import is_interrupt
 from dsql_outbox.outbox.unit_of_work.connections.lender import Lender
 
@@ -106,7 +106,9 @@ def settle(*works: Work, fresh: bool = False) -> Program[None]:
         again = Again()
         try:
             failure = (yield from attempt_once(work, fresh=fresh)) if work.is_open else None
-            if failure is not None:
+            if failure is not None and failure.kind is FailureKind.NOT_PREPARED:
+                again = Again([work])
+            elif failure is not None:
                 again = yield from work.decide(failure)
             if again.wait is not None:
                 # No connection is held now: the failed one was given up before this wait.

@@ -143,8 +143,13 @@ class Lender(ABC, Generic[C]):
             raise waiter.error
         if waiter.connection is None:
             raise self._shelf.none_in_time(waiter, self._owner)
-        waiter.connection.deadline = deadline
-        return waiter.connection
+        connection = waiter.connection
+        connection.deadline = deadline
+        if (
+            connection.role_path and not self._shelf.keeps_prepared
+        ):  # else functions would run twice
+            connection.prepares = False
+        return connection
 
     def _serve(self) -> None:
         """Let each call have what it can have now. Begin the openings that are missing."""

@@ -161,6 +161,8 @@ class Shelf(Generic[C]):
         self._closed_wanted_at = -math.inf
         self._has_no_taker = False
         """Whether no call that waits can use what is kept. Then no look through all of them."""
+        self.keeps_prepared = True
+        """Whether no session has lost a prepared statement in a transaction, as behind a pooler."""
         self.holds_back = False
         """Whether a call waits for the end of a pause between two closings."""
 
@@ -326,6 +328,8 @@ class Shelf(Generic[C]):
             connection.drop()
             with self._lock:
                 self._drop_kept()
+        if _is(FailureKind.NOT_PREPARED, error):
+            self.keeps_prepared = False
         key_exists = _is(FailureKind.COLLISION, error) or _is(FailureKind.KEY_TAKEN, error)
         if not (self._keep_failed or key_exists):
             connection.drop()

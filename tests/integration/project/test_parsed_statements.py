@@ -18,7 +18,7 @@ from dsql_outbox.outbox import Database
 from dsql_outbox.outbox.database.exchange import PREPARE_AFTER
 from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.testing import MemorySink
-from dsql_outbox.writer import Writer
+from dsql_outbox.writer import Transaction, Writer
 
 __all__ = ["open_caller", "patient_beats"]
 
@@ -65,6 +65,16 @@ def test_a_connection_of_a_writer_parses_by_itself_once(wire: CountingProxy, eve
     assert wire.of(WRITE) == [(1, 1)] * before + [said(line)] * (TIMES - before)
     assert [WRITE in text for text in wire.alone()] == [True]
     assert len(wire.groups) == TIMES + 1
+
+
+def test_a_connection_for_functions_parses_an_append_by_itself_once(wire: CountingProxy) -> None:
+    with Writer(Database(wire.url)) as writer:
+        for n in range(TIMES):
+            event = workload_s.car_created(f"car {n}")
+            writer.transact(partial(Transaction.append, event=event))
+    line = said("an append of `transact`")
+    assert wire.of(WRITE) == [(1, 1)] * PREPARE_AFTER + [line] * (TIMES - PREPARE_AFTER)
+    assert len([text for text in wire.alone() if WRITE in text]) == 1
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg", "psycopg2"])

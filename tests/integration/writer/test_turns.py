@@ -64,14 +64,14 @@ def test_a_turn_costs_no_round_trip_and_comes_in_the_order_of_the_calls(
 
     running = [in_background(partial(call, 0))]
     held.arrived()
-    for number in range(1, 4):
+    for number in range(1, 3):  # the sixth transaction would prepare its append
         running.append(in_background(partial(call, number)))
         waits(writer, number)
     held.release()
     for each in running:
         each.result(TIMEOUT)
-    assert order == [0, 1, 2, 3]
-    assert proxy.round_trips == 4 * plain
+    assert order == [0, 1, 2]
+    assert proxy.round_trips == 3 * plain
 
 
 def waits(writer: Writer, number: int) -> None:

@@ -19,6 +19,7 @@ from dsql_outbox.outbox.failure import (
     TABLES,
     FailureKind,
     Moved,
+    NotPrepared,
     classify,
     is_unreachable,
     kind_of,
@@ -127,6 +128,7 @@ MEANINGS = [
     ("23503", "violates foreign key constraint transaction conflict", K.FATAL, K.FATAL),
     ("23514", "violates check constraint oc000", K.FATAL, K.FATAL),
     ("0A000", "not supported", K.FATAL, K.FATAL),
+    ("26000", "prepared statement does not exist", K.FATAL, K.FATAL),
 ]
 
 
@@ -145,7 +147,8 @@ def test_a_sqlstate_or_a_text_has_one_meaning_also_under_a_wrapper(
 
 
 def test_every_meaning_is_in_the_table_and_nothing_is_in_doubt_before_it_is_sent() -> None:
-    assert {meaning for row in MEANINGS for meaning in row[2:]} == set(FailureKind)
+    ours = kind_of(NotPrepared("lost"))
+    assert {ours, *(meaning for row in MEANINGS for meaning in row[2:])} == set(FailureKind)
     assert K.IN_DOUBT not in {row[2] for row in MEANINGS}
 
 
