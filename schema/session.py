@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import psycopg
 from anyio import move_on_after
 from psycopg import capabilities, errors, generators, waiting
-from psycopg.rows import AsyncRowFactory, class_row, tuple_row
+from psycopg.rows import AsyncRowFactory, kwargs_row, tuple_row
 from psycopg.types.datetime import TimestamptzLoader
 
 from dsql_outbox.outbox.database.connection import AsyncConnection
@@ -192,13 +192,13 @@ class Session:
         return await self.fetch_rows(name, parameters) if found is None else found
 
     async def fetch(
-        self, name: str, kind: type[T], parameters: Mapping[str, object], **literals: int
+        self, name: str, kind: Callable[..., T], parameters: Mapping[str, object], **literals: int
     ) -> Sequence[T]:
-        """Run one named statement as its own transaction. Returns its rows as objects of `kind`.
+        """Run one named statement as its own transaction. Returns what `kind` makes of its rows.
 
         The columns are the arguments of `kind` by their names.
         """
-        rows, _ = await self._run(name, class_row(kind), parameters, literals)
+        rows, _ = await self._run(name, kwargs_row(kind), parameters, literals)
         return rows
 
     async def execute(self, name: str, parameters: Mapping[str, object], **literals: int) -> int:
@@ -359,10 +359,10 @@ class SessionTransaction:
             await waiting.wait_conn_async(generators.cancel(self._canceller))
 
     async def fetch(
-        self, name: str, kind: type[T], parameters: Mapping[str, object]
+        self, name: str, kind: Callable[..., T], parameters: Mapping[str, object]
     ) -> Sequence[T]:
-        """Run one named statement. Returns its rows as objects of `kind`."""
-        return await (await self._run(name, class_row(kind), parameters)).fetchall()
+        """Run one named statement. Returns what `kind` makes of its rows."""
+        return await (await self._run(name, kwargs_row(kind), parameters)).fetchall()
 
     async def fetch_rows(
         self, name: str, parameters: Mapping[str, object]

@@ -160,8 +160,9 @@ class Writers:
             last_position=max(self._last[subject], self._places[replay.write]),
             replays=self._replays[replay.write],
             waiting=False,
+            now_us=self._tables.clock(),
         )
-        (placed,) = Positions().place([candidate], self._tables.clock())
+        (placed,) = Positions().place([candidate])
         self._replays[replay.write] += 1
         key = RowId(first.id.shard, placed.position, first.id.event_id)
         self._places[replay.write] = placed.position

@@ -19,7 +19,7 @@ WITH page AS (
   FROM page
 ), found AS (
   SELECT page.*, o.subject_type, o.subject_id, o.subject_version, o.topic, o.headers,
-    o.payload_size AS bytes, o.created_at,
+    o.payload_size AS payload_bytes, o.created_at,
     (
       SELECT count(*) > 0 FROM (
         SELECT FROM {schema}.outbox p
@@ -38,7 +38,7 @@ WITH page AS (
 SELECT bounds.seen, bounds.reached, 'failing' AS state,
   found.shard || '/' || found.position || '/' || found.event_id AS place, found.event_id,
   found.subject_type, found.subject_id, found.subject_version, found.topic,
-  found.headers::text AS headers, found.bytes, found.created_at, found.shard, found.position,
+  found.headers::text AS headers, found.payload_bytes, found.created_at, found.shard, found.position,
   found.attempts, found.last_error AS error, found.retry_at, found.behind, found.paused,
   NULL::timestamptz AS died_at, NULL::int AS replays,
   (

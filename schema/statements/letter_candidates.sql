@@ -5,8 +5,8 @@
 -- outbox, as written or as a replay.
 -- The arrays are in subqueries: their lengths would make PostgreSQL read a table of up to some
 -- 100,000 rows as a whole, for each call.
-SELECT d.event_id, d.died_at::text AS key, d.died_at, d.topic, d.shard, d.subject_type, d.subject_id,
-  b.event_size AS bytes, d.headers::text AS headers,
+SELECT d.event_id, d.died_at::text AS died_at, d.died_at AS at, d.topic, d.shard, d.subject_type, d.subject_id,
+  b.event_size AS size, d.headers::text AS headers,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
   coalesce(before.number, 0) AS replays,
   EXISTS (SELECT FROM {event_messages} AS m WHERE m.shard = d.shard) AS waiting,

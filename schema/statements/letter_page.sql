@@ -5,7 +5,7 @@
 -- event_id null: from the newest letter of died_at on.
 WITH page AS (
   SELECT event_id, died_at, shard, position, subject_type, subject_id, subject_version, topic,
-    headers, payload_size AS bytes, created_at, error, attempts, replays
+    headers, payload_size AS payload_bytes, created_at, error, attempts, replays
   FROM {schema}.dead_letters
   WHERE died_at <= %(died_at)s::text::timestamptz
     AND died_at >= coalesce(%(since)s::text::timestamptz, '-infinity')
@@ -21,7 +21,7 @@ WITH page AS (
 SELECT bounds.seen, bounds.reached, 'dead' AS state,
   page.event_id || '/' || page.died_at AS place, page.event_id,
   page.subject_type, page.subject_id, page.subject_version, page.topic,
-  page.headers::text AS headers, page.bytes, page.created_at, page.shard, page.position,
+  page.headers::text AS headers, page.payload_bytes, page.created_at, page.shard, page.position,
   page.attempts, page.error, NULL::timestamptz AS retry_at, false AS behind, false AS paused,
   page.died_at, page.replays,
   (

@@ -5,8 +5,8 @@
 -- outbox, as written or as a replay. is_taken: the target takes the type of the subject.
 -- The array is in a subquery: PostgreSQL would cast it again for each row of a table that it
 -- reads as a whole.
-SELECT b.id, b.event_type, b.topic, g.first_shard::bigint + b.shard AS shard, b.created_date, b.saved_date, b.subject_type,
-  b.subject_id, b.event_size AS bytes,
+SELECT b.id AS event_id, b.event_type AS type, b.topic, g.first_shard::bigint + b.shard AS shard, b.created_date, b.saved_date AS at, b.subject_type,
+  b.subject_id, b.event_size AS size,
   b.touches::text AS touches, b.headers::text AS headers,
   coalesce(greatest(e.position, before.position), 0) AS last_position,
   coalesce(before.number, 0) AS replays,

@@ -16,7 +16,7 @@ WITH found AS (
 )
 SELECT found.state, found.place, found.event_id, found.subject_type, found.subject_id,
   found.subject_version, found.topic, found.headers::text AS headers,
-  found.payload_size AS bytes, found.created_at, found.shard, found.position,
+  found.payload_size AS payload_bytes, found.created_at, found.shard, found.position,
   found.attempts, found.last_error AS error, found.retry_at,
   (
     SELECT count(*) > 0 FROM (

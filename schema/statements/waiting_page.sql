@@ -4,7 +4,7 @@
 -- its subject still waits. It is a count, as PostgreSQL would hash the whole outbox for an EXISTS.
 WITH page AS (
   SELECT shard, position, event_id, previous_position, subject_type, subject_id, subject_version,
-    topic, headers, payload_size AS bytes, created_at
+    topic, headers, payload_size AS payload_bytes, created_at
   FROM {schema}.outbox
   WHERE shard >= %(shard)s::text::int AND (shard, position, event_id)
     > (%(shard)s::text::int, %(position)s::text::bigint, %(event_id)s::text::uuid)
@@ -41,7 +41,7 @@ WITH page AS (
 SELECT bounds.seen, bounds.reached, 'waiting' AS state,
   found.shard || '/' || found.position || '/' || found.event_id AS place, found.event_id,
   found.subject_type, found.subject_id, found.subject_version, found.topic,
-  found.headers::text AS headers, found.bytes, found.created_at, found.shard, found.position,
+  found.headers::text AS headers, found.payload_bytes, found.created_at, found.shard, found.position,
   NULL::int AS attempts, NULL::text AS error, NULL::timestamptz AS retry_at, found.behind,
   found.paused, NULL::timestamptz AS died_at, NULL::int AS replays,
   (

@@ -13,7 +13,6 @@ import psycopg
 from dsql_outbox.operations.status import (
     Bounded,
     Counts,
-    FailureCounts,
     Meter,
     Rates,
     Status,
@@ -75,9 +74,7 @@ def _with_long_counts(
     """The numbers of a reading, with those of a long count where the reading cut them."""
     failures = status.failures
     if failures.more and counts.failures.count > failures.count:
-        failures = FailureCounts(
-            counts.failures.count, counts.failures.more, counts.blocked, failures.worst
-        )
+        failures = msgspec.structs.replace(counts.failures, worst=failures.worst)
     dead = _longer(status.dead_letters, counts.dead_letters)
     full = {
         shard: _longer(known, counts.backlogs.get(shard, known))

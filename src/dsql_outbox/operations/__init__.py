@@ -8,7 +8,8 @@
   counts the dead ones by error.
 - `topic_pauses`: topics whose messages wait until an operator resumes them.
 - `targets` opens and drops targets, and `fills` gives a new one the stored events.
-- `replay`: stored events that are to be sent again; `event_pages` selects and reads them.
+- `replay`: stored events that are to be sent again; `event_pages` selects and reads them, and
+  `stored_event` reads what their rows say of touches and headers.
 - `retry`: failing messages forget their failure, and dead ones are sent again; `letters` reads
   these by key. `drop` gives messages up.
 - `requeue` puts messages into the outbox again, for a retry of dead messages and for a replay.

@@ -103,9 +103,9 @@ class Drop(Run[DropProgress, UndeliveredMessage]):
         return [message] * await self._burial.bury([letter])
 
     def _step(self, settled: int, told: Sequence[UndeliveredMessage]) -> Step[UndeliveredMessage]:
-        behind, done = sum(each.behind for each in told), self.progress
+        behind = sum(each.behind for each in told)
         dropped = len(told) - behind
-        self.progress = DropProgress(done.dropped + dropped, done.behind + behind)
+        self.count(dropped=dropped, behind=behind)
         return Step(settled, 0 if self._dry_run else dropped, told)
 
 

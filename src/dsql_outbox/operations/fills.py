@@ -17,13 +17,12 @@ import msgspec
 import psycopg
 
 from dsql_outbox.outbox.database.array_literals import array_literal
-from dsql_outbox.schema.outbox_rows import Headers, read_headers
 from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetRow, TargetState
 
 from .pace import Pace
 from .pages import LEAVE
-from .replay import stored_headers
+from .stored_event import all_headers, stored_headers
 
 PAGE_ROWS: Final = 2_500
 """Most events of one transaction. Aurora DSQL allows 3,000 changed rows."""
@@ -234,10 +233,9 @@ class Fill:
         Invalid ones are replaced by the fault, which is no object: the relay makes a dead letter of
         such a row, while leaving it out would be a hole that nobody sees.
         """
-        own = Headers({}) if row.headers is None else read_headers(row.headers)
         ours = stored_headers(event_id, row.event_type, row.created_date, row.touches, self._source)
-        fault = own.fault or ours.fault
-        return _encode(fault or own.by_name | ours.by_name).decode()
+        found = all_headers(row.headers, ours)
+        return _encode(found.fault or found.by_name).decode()
 
     async def _end(self, transaction: SessionTransaction) -> None:
         """Let publishers relay the target, in the transaction that ends the fill."""

@@ -1,8 +1,7 @@
 """Dead letters by key: for a statement on them, and as messages to send again."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from dsql_outbox.outbox.database.array_literals import array_literal
@@ -35,24 +34,6 @@ def letter_columns(keys: Sequence[LetterKey]) -> dict[str, str]:
     }
 
 
-class _CandidateRow(NamedTuple):
-    """A row of ``letter_candidates``."""
-
-    event_id: UUID
-    key: str
-    died_at: datetime
-    topic: str
-    shard: int
-    subject_type: str
-    subject_id: str
-    bytes: int
-    headers: str
-    last_position: int
-    replays: int
-    waiting: bool
-    now_us: int
-
-
 class Letters:
     """The dead letters as a source of messages to send again (see `requeue.Source`)."""
 
@@ -60,11 +41,11 @@ class Letters:
 
     async def candidates(
         self, transaction: SessionTransaction, keys: Sequence[LetterKey], /
-    ) -> tuple[list[Candidate | UUID], int]:
-        """The candidates of these letters, and the time of the database (see `requeue.Source`)."""
-        rows = await transaction.fetch("letter_candidates", _CandidateRow, letter_columns(keys))
-        found = {LetterKey(row.event_id, row.key): _candidate(row) for row in rows}
-        return [found.get(key, key.event_id) for key in keys], rows[-1].now_us if rows else 0
+    ) -> list[Candidate | UUID]:
+        """The candidates of these letters (see `requeue.Source`)."""
+        rows = await transaction.fetch("letter_candidates", _candidate, letter_columns(keys))
+        found = {(row.event_id, row.died_at): row for row in rows}
+        return [found.get(key, key.event_id) for key in keys]
 
     async def put(
         self, transaction: SessionTransaction, placed: Sequence[Placed], columns: dict[str, str], /
@@ -76,20 +57,13 @@ class Letters:
         await transaction.change("letter_delete", columns, len(placed))
 
 
-def _candidate(row: _CandidateRow) -> Candidate:
-    stored = read_headers(row.headers)
+def _candidate(*, subject_type: str, subject_id: str, headers: str, **rest: Any) -> Candidate:
+    """The candidate of a row of ``letter_candidates``."""
+    stored = read_headers(headers)
     return Candidate(
-        event_id=row.event_id,
-        died_at=row.key,
-        key=subject_key(row.subject_type, row.subject_id),
+        key=subject_key(subject_type, subject_id),
         type=stored.by_name.get("type", ""),
-        topic=row.topic,
-        shard=row.shard,
-        at=row.died_at,
         headers=stored.by_name,
         fault=stored.fault,
-        size=row.bytes,
-        last_position=row.last_position,
-        replays=row.replays,
-        waiting=row.waiting,
+        **rest,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -45,12 +45,12 @@ class Operations(Operator):
         seen = _PAGE_ROWS
         while seen == _PAGE_ROWS:
             parameters = {"operated_at": place[0], "id": place[1], "rows": _PAGE_ROWS}
-            rows = await self._session.fetch("operation_page", _OperationRow, parameters)
+            rows = await self._session.fetch("operation_page", _placed, parameters)
             seen = len(rows)
-            for row in rows:
-                yield Operation(*row[1:])
-                operated_at, _, key = row.place.rpartition("/")
-                place = operated_at, key
+            for key, each in rows:
+                yield each
+                operated_at, _, id_ = key.rpartition("/")
+                place = operated_at, id_
 
 
 async def last_operation(session: Session, verb: Verb, of: str | None = None) -> datetime | None:
@@ -61,13 +61,6 @@ async def last_operation(session: Session, verb: Verb, of: str | None = None) ->
     return found
 
 
-class _OperationRow(NamedTuple):
-    """A row of ``operation_page``; `place` is its key as text."""
-
-    place: str
-    operated_at: datetime
-    verb: str
-    object: str
-    reason: str
-    database_role: str
-    user_name: str
+def _placed(*, place: str, **rest: Any) -> tuple[str, Operation]:
+    """The key of a row of ``operation_page`` as text, and the call."""
+    return place, Operation(**rest)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -13,15 +13,12 @@ from dsql_outbox.outbox.settings import DEFAULT_SOURCE
 from dsql_outbox.schema.outbox_rows import Fault, OutboxRow
 
 from .operations import last_operation
-from .replay import made_headers
+from .stored_event import headers_in, made_headers, touches_in
 from .tool import Operator
 from .whereabouts import Finding, StoredEvent, read_findings
 
 _READ: Final = 10_000
 """Stored events that are read to find the newest."""
-
-_decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
-_decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class EventRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -106,8 +103,8 @@ class Records(Operator):
 
     async def event(self, event_id: UUID) -> EventRecord | None:
         """The stored event, or None."""
-        rows = await self._session.fetch("record_event", _EventRow, {"event_id": event_id})
-        return rows[0].record() if rows else None
+        rows = await self._session.fetch("record_event", _event, {"event_id": event_id})
+        return rows[0] if rows else None
 
     async def newest(self, *, rows: int = 50) -> tuple[NewestEvent, ...] | None:
         """Up to `rows` events, the one that was saved last first; None if that is unknown.
@@ -115,13 +112,13 @@ class Records(Operator):
         The database has no index of their times, so this reads up to 10,000 events. It is unknown
         if more are stored.
         """
-        found = await self._session.fetch("events_newest", _NewestRow, {}, limit=_READ, rows=rows)
-        return None if found and found[0].seen > _READ else tuple(each.event() for each in found)
+        found = await self._session.fetch("events_newest", _newest, {}, limit=_READ, rows=rows)
+        return None if found and found[0][1] > _READ else tuple(each for each, _ in found)
 
     async def newest_waiting(self, *, rows: int = 50) -> tuple[NewestEvent, ...]:
         """Up to `rows` events whose messages wait, the newest message first."""
-        found = await self._session.fetch("waiting_newest", _NewestRow, {}, rows=rows)
-        return tuple(each.event() for each in found)
+        found = await self._session.fetch("waiting_newest", _newest, {}, rows=rows)
+        return tuple(each for each, _ in found)
 
     async def payload(self, event_id: UUID) -> str | None:
         """The exact text of the stored event, or None."""
@@ -195,80 +192,20 @@ class Records(Operator):
         return tuple(await self._session.fetch("record_history", VersionRecord, key))
 
 
-class _NewestRow(NamedTuple):
-    """A row of ``events_newest`` or ``waiting_newest``; `seen` is the number of rows read."""
-
-    id: UUID
-    type: str
-    subject_type: str
-    subject_id: str
-    subject_version: int
-    saved_date: datetime
-    seen: int
-
-    def event(self) -> NewestEvent:
-        """The event of this row."""
-        return NewestEvent(
-            id=self.id,
-            type=self.type,
-            subject=subject_key(self.subject_type, self.subject_id),
-            subject_version=self.subject_version,
-            saved_date=self.saved_date,
-        )
+def _newest(
+    *, subject_type: str, subject_id: str, seen: int, **rest: Any
+) -> tuple[NewestEvent, int]:
+    """The event of a row of ``events_newest`` or ``waiting_newest``, and how many were read."""
+    return NewestEvent(subject=subject_key(subject_type, subject_id), **rest), seen
 
 
-class _EventRow(NamedTuple):
-    """A row of ``record_event``."""
-
-    id: UUID
-    event_name: str
-    event_type: str
-    subject_type: str
-    subject_id: str
-    subject_version: int
-    topic: str
-    shard: int
-    position: int
-    created_date: datetime | None
-    saved_date: datetime
-    bytes: int
-    headers: str | None
-    touches: str
-    write_id: UUID
-    erased_at: datetime | None
-
-    def record(self) -> EventRecord:
-        """The event of this row."""
-        return EventRecord(
-            id=self.id,
-            name=self.event_name,
-            type=self.event_type,
-            subject=(self.subject_type, self.subject_id),
-            subject_version=self.subject_version,
-            topic=self.topic,
-            shard=self.shard,
-            position=self.position,
-            created_date=self.created_date,
-            saved_date=self.saved_date,
-            payload_bytes=self.bytes,
-            headers=_parsed_headers(self.headers),
-            touches=_parsed_touches(self.touches),
-            write_id=self.write_id,
-            erased_at=self.erased_at,
-        )
-
-
-def _parsed_headers(text: str | None) -> Mapping[str, str]:
-    """The headers; none if a writer's role stored another form."""
-    try:
-        return _decode_headers(text or "{}")
-    except msgspec.MsgspecError:
-        return {}
-
-
-def _parsed_touches(text: str) -> tuple[Touched, ...]:
-    """The touched entities; none if a writer's role stored another form."""
-    try:
-        return _decode_touches(text)
-    except msgspec.MsgspecError:
-        return ()
+def _event(
+    *, subject_type: str, subject_id: str, headers: str | None, touches: str, **rest: Any
+) -> EventRecord:
+    """The event of a row of ``record_event``; no headers or touches if they have another form."""
+    return EventRecord(
+        subject=(subject_type, subject_id),
+        headers=headers_in(headers) or {},
+        touches=touches_in(touches) or (),
+        **rest,
+    )

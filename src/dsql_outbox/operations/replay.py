@@ -1,19 +1,16 @@
 """Replay of stored events; their messages are rebuilt from ``business_events`` alone."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Any
 from uuid import UUID
-
-import msgspec
 
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.errors import SettingsError
-from dsql_outbox.outbox.message import listed_key, message_headers, parse_subject_key, subject_key
-from dsql_outbox.outbox.receipt import Touched
-from dsql_outbox.schema.outbox_rows import Headers, read_headers
+from dsql_outbox.outbox.message import parse_subject_key, subject_key
 from dsql_outbox.schema.session import Session, SessionTransaction
 from dsql_outbox.schema.target_rows import TargetRow, require_running
 
@@ -24,8 +21,7 @@ from .replay_positions import Candidate, Placed
 from .requeue import MAX_ROWS, MessageResult, Requeue, RequeueProgress, ResultStatus
 from .run import RowFence, Run
 from .selection import Selection
-
-_touches: Final = msgspec.json.Decoder(tuple[Touched, ...])
+from .stored_event import all_headers, stored_headers
 
 
 class ReplayProgress(RequeueProgress, frozen=True, rename="camel"):
@@ -73,7 +69,7 @@ class Replay(Run[ReplayProgress, MessageResult]):
         targets = await self._session.fetch("target_known", TargetRow, {})
         require_running(targets, self._target)
         if self._table is not None:
-            self._note(total=await rows_estimate(self._session, self._table))
+            self.note(total=await rows_estimate(self._session, self._table))
         async with aclosing(change_pages(self, RowFence(), self._keys(), self._change)) as told:
             async for each in told:
                 yield each
@@ -82,16 +78,14 @@ class Replay(Run[ReplayProgress, MessageResult]):
         async with aclosing(self._pages) as pages:
             async for page in pages:
                 yield page.keys
-                self._note(read=self.progress.read + page.read, place=page.place)
+                self.count(read=page.read)
+                self.note(place=page.place)
 
     async def _change(self, some: Sequence[StoredKey]) -> Step[MessageResult]:
         step = await self._requeue.change(some, self.pace.most(MAX_ROWS))
-        self.progress = self.progress.counting(step.told)
-        self._note(place=some[step.settled - 1].place)
+        self.count(**Counter[str](each.status for each in step.told))
+        self.note(place=some[step.settled - 1].place)
         return step
-
-    def _note(self, **changes: int | str | None) -> None:
-        self.progress = msgspec.structs.replace(self.progress, **changes)
 
 
 def selected_pages(
@@ -142,13 +136,12 @@ class StoredEvents:
 
     async def candidates(
         self, transaction: SessionTransaction, keys: Sequence[StoredKey], /
-    ) -> tuple[list[Candidate | UUID], int]:
-        """The candidates of these events, and the time of the database (see `requeue.Source`)."""
+    ) -> list[Candidate | UUID]:
+        """The candidates of these events (see `requeue.Source`)."""
         ids = {"event_ids": array_literal(key.event_id for key in keys)}
-        rows = await transaction.fetch("replay_candidates", _EventRow, ids | self._target)
-        found = {row.id: self._candidate(row) for row in rows}
-        now_us = rows[-1].now_us if rows else 0
-        return [found.get(key.event_id, key.event_id) for key in keys], now_us
+        rows = await transaction.fetch("replay_candidates", self.candidate, ids | self._target)
+        found = {row.event_id: row for row in rows}
+        return [found.get(key.event_id, key.event_id) for key in keys]
 
     async def put(
         self, transaction: SessionTransaction, placed: Sequence[Placed], columns: dict[str, str], /
@@ -156,71 +149,26 @@ class StoredEvents:
         """Insert the outbox rows."""
         await transaction.change("replay_requeue", columns | self._target, len(placed))
 
-    def _candidate(self, row: "_EventRow") -> Candidate:
-        stored = Headers({}) if row.headers is None else read_headers(row.headers)
-        ours = stored_headers(row.id, row.event_type, row.created_date, row.touches, self._source)
+    def candidate(  # noqa: PLR0913 - one argument per column that is not a field
+        self,
+        *,
+        event_id: UUID,
+        type: str,  # noqa: A002 - a column
+        created_date: datetime | None,
+        touches: str,
+        headers: str | None,
+        subject_type: str,
+        subject_id: str,
+        **rest: Any,
+    ) -> Candidate:
+        """The candidate of a row of ``replay_candidates``."""
+        ours = stored_headers(event_id, type, created_date, touches, self._source)
+        found = all_headers(headers, ours)
         return Candidate(
-            event_id=row.id,
-            key=subject_key(row.subject_type, row.subject_id),
-            type=row.event_type,
-            topic=row.topic,
-            shard=row.shard,
-            at=row.saved_date,
-            headers=stored.by_name | ours.by_name,
-            size=row.bytes,
-            last_position=row.last_position,
-            replays=row.replays,
-            waiting=row.waiting,
-            is_taken=row.is_taken,
-            fault=stored.fault or ours.fault,
+            event_id=event_id,
+            type=type,
+            key=subject_key(subject_type, subject_id),
+            headers=found.by_name,
+            fault=found.fault,
+            **rest,
         )
-
-
-class _EventRow(NamedTuple):
-    """A row of ``replay_candidates``."""
-
-    id: UUID
-    event_type: str
-    topic: str
-    shard: int
-    created_date: datetime | None
-    saved_date: datetime
-    subject_type: str
-    subject_id: str
-    bytes: int
-    touches: str
-    headers: str | None
-    last_position: int
-    replays: int
-    waiting: bool
-    is_taken: bool
-    now_us: int
-
-
-def stored_headers(
-    event_id: UUID, event_type: str, created: datetime | None, touches: str, source: str
-) -> Headers:
-    """The headers of a stored event as the writer made them, without the trace context.
-
-    The trace context is not stored.
-    """
-    try:
-        found = _touches.decode(touches)
-    except msgspec.MsgspecError:  # its text may quote the touches
-        headers = made_headers(event_id, event_type, created, (), source)
-        return Headers(headers, "the stored touches are no JSON array of entities")
-    return Headers(made_headers(event_id, event_type, created, found, source))
-
-
-def made_headers(
-    event_id: UUID,
-    event_type: str,
-    created: datetime | None,
-    touches: Iterable[Touched],
-    source: str,
-) -> dict[str, str]:
-    """The headers that the writer makes of an event that touched these entities."""
-    time = None if created is None else created.astimezone(UTC)
-    listed = [f"{listed_key(each.entity_type, each.entity_id)}@{each.version}" for each in touches]
-    headers = message_headers(str(event_id), event_type, time, source)
-    return headers | {"entities": ",".join(listed)}

@@ -27,6 +27,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     `type`, `topic` and `shard` are those of the message. `at` is when the event was
     saved, or when its message was given up. `fault` says why the
     headers are invalid, or is None.
+    `now_us` is the database's time, in microseconds since the Unix epoch.
     `is_taken`: the target takes the type of the subject. `died_at` is the part of a dead
     letter's key.
     """
@@ -42,6 +43,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     last_position: int
     replays: int
     waiting: bool
+    now_us: int
     is_taken: bool = True
     fault: str | None = None
     died_at: str | None = None
@@ -85,17 +87,14 @@ class Positions:
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
 
-    def place(self, candidates: Sequence[Candidate], now_us: int) -> list[Placed]:
-        """Assign positions; call `keep` with the result after the commit.
-
-        `now_us` is the database's time, in microseconds since the Unix epoch.
-        """
+    def place(self, candidates: Sequence[Candidate]) -> list[Placed]:
+        """Assign positions; call `keep` with the result after the commit."""
         last: dict[str, int] = {}
         placed: list[Placed] = []
         for candidate in candidates:
             key = candidate.key
             previous = last.get(key) or self._last.get(key, 0)
-            position = max(now_us, candidate.last_position + 1, previous + 1)
+            position = max(candidate.now_us, candidate.last_position + 1, previous + 1)
             last[key] = position
             placed.append(Placed(candidate, position, previous))
         return placed

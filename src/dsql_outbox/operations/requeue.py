@@ -1,9 +1,8 @@
 """Put messages into the outbox again: a retry of dead letters, and a replay of events."""
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, Generic, Literal, Protocol, Self, TypeVar
+from typing import Final, Generic, Literal, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -83,12 +82,6 @@ class RequeueProgress(msgspec.Struct, frozen=True, rename="camel"):
     unreadable: int = 0
     untaken: int = 0
 
-    def counting(self, results: Sequence[MessageResult]) -> Self:
-        """The progress after these results."""
-        more = Counter(each.status for each in results)
-        counts = {status: getattr(self, status) + n for status, n in more.items()}
-        return msgspec.structs.replace(self, **counts)
-
     @property
     def left_alone(self) -> int:
         """How many messages were selected but left alone."""
@@ -105,11 +98,10 @@ class Source(Protocol[K_contra]):
 
     async def candidates(
         self, transaction: SessionTransaction, keys: Sequence[K_contra], /
-    ) -> tuple[list[Candidate | UUID], int]:
-        """Read the candidates of these keys, in order, and the database's time.
+    ) -> list[Candidate | UUID]:
+        """Read the candidates of these keys, in order.
 
-        A key without a candidate yields the event's id. The time is in microseconds
-        since the Unix epoch.
+        A key without a candidate yields the event's id.
         """
         ...
 
@@ -143,10 +135,10 @@ class Requeue(Generic[K]):
             if not self._dry_run:
                 # No event is forgotten between the read and the row that names it.
                 await transaction.fetch_rows("event_lock", ids)
-            asked, now_us = await self._source.candidates(transaction, keys)
+            asked = await self._source.candidates(transaction, keys)
             found = _within_bytes(asked)
             chosen, told = _choose(found)
-            placed = self._positions.place(chosen, now_us)
+            placed = self._positions.place(chosen)
             if placed and not self._dry_run:
                 await self._put(transaction, placed)
             return len(found), placed, [*told, *map(self._tell, placed)]

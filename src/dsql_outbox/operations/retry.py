@@ -17,6 +17,7 @@ One retry, ``dsql-outbox messages retry`` or `Messages.retry`:
    new rows as it finds those of a writer.
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Final
@@ -98,7 +99,7 @@ class Retry(Run[RetryProgress, MessageResult]):
         return self._count(await self._requeue.change(some, self.pace.most(MAX_ROWS)))
 
     def _count(self, step: Step[MessageResult]) -> Step[MessageResult]:
-        self.progress = self.progress.counting(step.told)
+        self.count(**Counter[str](each.status for each in step.told))
         return step
 
     def _told(self, message: UndeliveredMessage) -> MessageResult:

@@ -13,10 +13,11 @@ from time import monotonic
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import anyio
+import msgspec
 
 from .pace import Pace
 
-P = TypeVar("P")
+P = TypeVar("P", bound=msgspec.Struct)
 T = TypeVar("T")
 
 
@@ -92,6 +93,14 @@ class Run(ABC, Generic[P, T]):
     def stop(self) -> None:
         """End the run after the transaction in progress; it may be called several times."""
         self._stopping.set()
+
+    def count(self, **more: int) -> None:
+        """Add to counts of the progress."""
+        self.note(**{name: getattr(self.progress, name) + n for name, n in more.items()})
+
+    def note(self, **fields: object) -> None:
+        """Replace fields of the progress."""
+        self.progress = msgspec.structs.replace(self.progress, **fields)
 
     @property
     def is_stopping(self) -> bool:

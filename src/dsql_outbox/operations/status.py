@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
@@ -248,8 +248,7 @@ class Counts(NamedTuple):
     """Long counts: of the waiting messages of each shard, of failures and of dead letters."""
 
     backlogs: Mapping[int, Bounded]
-    failures: Bounded
-    blocked: int
+    failures: FailureCounts
     dead_letters: Bounded
 
 
@@ -263,8 +262,8 @@ class StatusReader(Operator):
 
     async def read(self) -> Status:
         """Read the state of the outbox as it is now."""
-        found = await self._read("status_shards", _ShardRow)
-        shards = tuple(each.shard_of() for each in found)
+        found = await self._read("status_shards", _shard)
+        shards = tuple(shard for shard, _ in found)
         ages = [shard.oldest_seconds for shard in shards if shard.oldest_seconds is not None]
         orphaned = await self._rows("shards_orphaned")
         targets = await self._read("status_targets", _TargetRow, limit=_LIMIT)
@@ -282,9 +281,7 @@ class StatusReader(Operator):
             schema=self._session.schema,
             waiting=await self.read_waiting(),
             oldest_seconds=max(ages, default=None),
-            failures=_failures(
-                await self._read("status_failures", _FailureRow, limit=_LIMIT, shown=_SHOWN)
-            ),
+            failures=await self._read_failures(_LIMIT, shown=_SHOWN),
             dead_letters=_bounded(dead),
             dead_seconds=_seconds(dead_seconds),
             dead_error=dead_error,
@@ -293,9 +290,9 @@ class StatusReader(Operator):
             stranded=(
                 *(Stranded(shard, None, _NO_LEASE) for (shard,) in orphaned),
                 *(
-                    Stranded(each.shard, each.position, _NO_POSITION)
-                    for each in found
-                    if each.position is not None and each.position < 1
+                    Stranded(shard.shard, position, _NO_POSITION)
+                    for shard, position in found
+                    if position is not None and position < 1
                 ),
             ),
             paused_topics=tuple(topics),
@@ -339,12 +336,10 @@ class StatusReader(Operator):
         On PostgreSQL a million takes 0.1 s. So do not call it at each look.
         """
         rows = await self._rows("status_backlogs", limit=_MOST)
-        failures = await self._read("status_failures", _FailureRow, limit=_MOST, shown=1)
         ((dead, *_),) = await self._rows("status_dead", limit=_MOST_DEAD)
         return Counts(
             {shard: _bounded(found, _MOST) for shard, found in rows},
-            _bounded(failures[0].failures if failures else 0, _MOST),
-            failures[0].blocked if failures else 0,
+            await self._read_failures(_MOST, shown=1),
             _bounded(dead, _MOST_DEAD),
         )
 
@@ -361,8 +356,14 @@ class StatusReader(Operator):
             return None
         return counters
 
-    async def _read(self, name: str, kind: type[T], **literals: int) -> Sequence[T]:
+    async def _read(self, name: str, kind: Callable[..., T], **literals: int) -> Sequence[T]:
         return await self._session.fetch(name, kind, {}, **literals)
+
+    async def _read_failures(self, limit: int, *, shown: int) -> FailureCounts:
+        rows = await self._read("status_failures", _failure, limit=limit, shown=shown)
+        worst, numbers, blocked = zip(*rows, strict=True) if rows else ((), (0,), (0,))
+        number = _bounded(numbers[0], limit)
+        return FailureCounts(number.count, number.more, blocked[0], worst)
 
     async def _rows(self, name: str, **literals: int) -> Sequence[Sequence[Any]]:
         return await self._session.fetch_rows(name, {}, **literals)
@@ -378,35 +379,30 @@ async def find_obstacles(
 
 async def read_publishers(session: Session) -> tuple[Seen, ...]:
     """The publishers that have announced themselves, the last one first, at most 100."""
-    rows = await session.fetch("status_publishers", _SeenRow, {}, shown=_PUBLISHERS)
-    return tuple(each.seen_of() for each in rows)
+    return tuple(await session.fetch("status_publishers", _seen, {}, shown=_PUBLISHERS))
 
 
-class _SeenRow(NamedTuple):
-    """A row of ``status_publishers``."""
-
-    owner: str
-    seen: float
-    lease_seconds: float
-    paused: str
-    target: str
-    waiting: float | None
-
-    def seen_of(self) -> Seen:
-        """The publisher of this row."""
-        alive = is_alive(self.seen, self.lease_seconds)
-        paused, more = parse_refused(self.paused, self.seen)
-        target = msgspec.UNSET if self.target == DEFAULT_TARGET else self.target
-        return Seen(
-            self.owner,
-            alive,
-            round(self.seen, 3),
-            self.lease_seconds,
-            tuple(paused),
-            target,
-            _seconds(self.waiting),
-            more,
-        )
+def _seen(  # noqa: PLR0913 - one argument per column
+    *,
+    owner: str,
+    seen: float,
+    lease_seconds: float,
+    paused: str,
+    target: str,
+    waiting: float | None,
+) -> Seen:
+    """The publisher of a row of ``status_publishers``."""
+    topics, more = parse_refused(paused, seen)
+    return Seen(
+        owner,
+        is_alive(seen, lease_seconds),
+        round(seen, 3),
+        lease_seconds,
+        tuple(topics),
+        msgspec.UNSET if target == DEFAULT_TARGET else target,
+        _seconds(waiting),
+        more,
+    )
 
 
 class _TargetRow(NamedTuple):
@@ -439,50 +435,19 @@ class _TargetRow(NamedTuple):
         )
 
 
-class _ShardRow(NamedTuple):
-    """A row of ``status_shards``; `position` is that of the first message."""
-
-    shard: int
-    owner: str | None
-    epoch: int
-    expires: float | None
-    age: float | None
-    position: int | None
-
-    def shard_of(self) -> Shard:
-        """The shard of this row."""
-        return Shard(self.shard, _seconds(self.age), self.owner, self.epoch, _seconds(self.expires))
+def _shard(
+    *, expires: float | None, age: float | None, position: int | None, **rest: Any
+) -> tuple[Shard, int | None]:
+    """The shard of a row of ``status_shards``, and the position of its first message."""
+    return Shard(oldest_seconds=_seconds(age), lease_seconds=_seconds(expires), **rest), position
 
 
-class _FailureRow(NamedTuple):
-    """A row of ``status_failures``; the last two columns count all failures."""
-
-    event_id: UUID
-    shard: int
-    position: int
-    attempts: int
-    last_error: str
-    seconds: float
-    failures: int
-    blocked: int
-
-    def message(self) -> FailedMessage:
-        """The message of this row."""
-        return FailedMessage(
-            self.event_id,
-            self.shard,
-            self.position,
-            self.attempts,
-            _seconds(self.seconds),
-            self.last_error,
-        )
-
-
-def _failures(rows: Sequence[_FailureRow]) -> FailureCounts:
-    counted = _bounded(rows[0].failures if rows else 0)
-    blocked = rows[0].blocked if rows else 0
-    worst = tuple(row.message() for row in rows)
-    return FailureCounts(counted.count, counted.more, blocked, worst)
+def _failure(
+    *, last_error: str, seconds: float, failures: int, blocked: int, **rest: Any
+) -> tuple[FailedMessage, int, int]:
+    """The message of a row of ``status_failures``, and how many there are, and are blocked."""
+    message = FailedMessage(retry_seconds=_seconds(seconds), error=last_error, **rest)
+    return message, failures, blocked
 
 
 def _bounded(found: int, limit: int = _LIMIT) -> Bounded:

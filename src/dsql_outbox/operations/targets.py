@@ -11,7 +11,6 @@ from uuid import UUID
 import anyio
 import msgspec
 from anyio import to_thread
-from msgspec.structs import replace
 
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.database.database import Database
@@ -222,7 +221,7 @@ class AddRun(Run[Target, Target]):
 
     async def _store(self, fill: Fill, pages: Sequence[FillPage]) -> Step[Target]:
         await fill.store(pages)
-        self.progress = replace(self.progress, state="filling", fill=fill.progress)
+        self.note(state="filling", fill=fill.progress)
         return Step(1, pages[0].seen, [self.progress])
 
     def _wait_for(self, what: str) -> None:

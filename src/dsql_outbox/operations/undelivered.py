@@ -91,69 +91,50 @@ class UndeliveredMessage(msgspec.Struct, frozen=True, kw_only=True, rename="came
         return self.created_at if self.died_at is None else self.died_at
 
 
-class MessageRow(NamedTuple):
-    """A row of a statement that reads messages, by the names of its columns.
-
-    All but the last two columns are NULL if no message of the page matches. `place` is the key of
-    the message as text, and `reached` that of the last of the `seen` rows of the page.
-    """
-
-    state: State
-    place: str | None
-    event_id: UUID
-    subject_type: str
-    subject_id: str
-    subject_version: int
-    topic: str
-    headers: str
-    bytes: int
-    created_at: datetime
-    shard: int
-    position: int
-    attempts: int | None
-    error: str | None
-    retry_at: datetime | None
-    behind: bool
-    paused: bool
-    died_at: datetime | None
-    replays: int | None
-    target: str | None
-    seen: int = 0
-    reached: str | None = None
-
-    def message(self) -> UndeliveredMessage:
-        """The message of this row."""
-        stored = read_headers(self.headers)
-        headers = stored.by_name
-        number = 0 if stored.fault else int(headers.get(REPLAY_HEADER, 0))
-        return UndeliveredMessage(
-            state=self.state,
-            event_id=self.event_id,
-            subject=subject_key(self.subject_type, self.subject_id),
-            subject_version=self.subject_version,
-            topic=self.topic,
-            type=headers.get("type", ""),
-            created_at=self.created_at,
-            attempts=self.attempts or 0,
-            error=self.error,
-            retry_at=self.retry_at,
-            behind=self.behind,
-            paused=self.paused,
-            died_at=self.died_at,
-            replay=number if self.replays is None else self.replays,
-            shard=self.shard,
-            position=self.position,
-            headers=headers,
-            payload_bytes=self.bytes,
-            target=self.target,
-        )
-
-
 class Keyed(NamedTuple):
     """A message and its key, as text: the database has times that Python has not."""
 
     key: tuple[str, ...]
     message: UndeliveredMessage
+
+
+class FoundRow(NamedTuple):
+    """A row of a statement that reads messages; `found` is None if none of the page matches.
+
+    `reached` is the key of the last of the `seen` rows of the page.
+    """
+
+    found: Keyed | None
+    seen: int
+    reached: str | None
+
+
+def found_row(  # noqa: PLR0913 - one argument per column that is not a field
+    *,
+    place: str | None,
+    subject_type: str,
+    subject_id: str,
+    headers: str,
+    attempts: int | None,
+    replays: int | None,
+    seen: int = 0,
+    reached: str | None = None,
+    **rest: Any,
+) -> FoundRow:
+    """Read a row. `place` is the key of its message; all but `seen` and `reached` may be NULL."""
+    if place is None:
+        return FoundRow(None, seen, reached)
+    stored = read_headers(headers)
+    number = 0 if stored.fault else int(stored.by_name.get(REPLAY_HEADER, 0))
+    message = UndeliveredMessage(
+        subject=subject_key(subject_type, subject_id),
+        type=stored.by_name.get("type", ""),
+        attempts=attempts or 0,
+        replay=number if replays is None else replays,
+        headers=stored.by_name,
+        **rest,
+    )
+    return FoundRow(Keyed(tuple(place.split("/")), message), seen, reached)
 
 
 class Table(NamedTuple):
@@ -354,7 +335,7 @@ class Search(NamedTuple):
     async def block(self, table: Table, after: tuple[object, ...], rows: int) -> Block:
         """The selected messages among the next `rows` of a table after a key."""
         parameters = self.parameters | dict(zip(table.names, after, strict=True))
-        found = await self.session.fetch(table.statement, MessageRow, parameters | {"rows": rows})
+        found = await self.session.fetch(table.statement, found_row, parameters | {"rows": rows})
         reached = found[0].reached
         return Block(
             found[0].seen,
@@ -370,7 +351,7 @@ class Search(NamedTuple):
         return [
             each
             for name in names
-            for each in self._matches(await self.session.fetch(name, MessageRow, parameters))
+            for each in self._matches(await self.session.fetch(name, found_row, parameters))
         ]
 
     async def events_of(self, entity: tuple[str, str], before: int) -> tuple[list[UUID], int]:
@@ -381,10 +362,6 @@ class Search(NamedTuple):
         )
         return [event_id for _, event_id in found], found[-1][0] if found else 0
 
-    def _matches(self, rows: Sequence[MessageRow]) -> list[Keyed]:
-        found = [
-            Keyed(tuple(row.place.split("/")), row.message())
-            for row in rows
-            if row.place is not None
-        ]
+    def _matches(self, rows: Sequence[FoundRow]) -> list[Keyed]:
+        found = [row.found for row in rows if row.found is not None]
         return [each for each in found if self.selection.type in {None, each.message.type}]

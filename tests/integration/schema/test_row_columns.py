@@ -1,10 +1,12 @@
-"""The columns of each statement are the fields of the type that its rows become.
+"""The columns of each statement are the arguments of what makes an object of its rows.
 
 A row by position is decoded wrongly if they differ in order, one by name fails if they differ in
 name. Nothing is run for it: the server describes the statement.
 """
 
 from collections.abc import Iterator
+from inspect import signature
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -23,7 +25,8 @@ from dsql_outbox.operations import (
     topic_pauses,
     whereabouts,
 )
-from dsql_outbox.operations.undelivered import MessageRow
+from dsql_outbox.operations.replay_positions import Candidate
+from dsql_outbox.operations.undelivered import UndeliveredMessage, found_row
 from dsql_outbox.outbox.database.exchange import numbered
 from dsql_outbox.publisher.leases import table
 from dsql_outbox.publisher.relay import sql_store
@@ -41,37 +44,37 @@ BY_POSITION = {
     "outbox_read_range": ("number", *sql_store.ROW_COLUMNS, "is_cut"),
 }
 
-BY_NAME = {
+BY_NAME: Final[dict[str, Any]] = {
     "doctor_server": Server,
-    "events_newest": records._NewestRow,
+    "events_newest": (records._newest, records.NewestEvent),
     "failure_find": sql_store._WaitRow,
     "failure_list": sql_store._FailureRow,
-    "failure_page": MessageRow,
+    "failure_page": (found_row, UndeliveredMessage),
     "fill_page": fills._EventRow,
     "lease_beat": table._LeaseRow,
     "lease_list": table._LeaseRow,
-    "letter_candidates": letters._CandidateRow,
-    "letter_find": MessageRow,
+    "letter_candidates": (letters._candidate, Candidate),
+    "letter_find": (found_row, UndeliveredMessage),
     "letter_groups": letter_groups._GroupRow,
-    "letter_page": MessageRow,
-    "operation_page": operations._OperationRow,
+    "letter_page": (found_row, UndeliveredMessage),
+    "operation_page": (operations._placed, operations.Operation),
     "record_entity": records.EntityRecord,
-    "record_event": records._EventRow,
+    "record_event": (records._event, records.EventRecord),
     "record_history": records.VersionRecord,
     "record_replays": records.ReplayRecord,
-    "replay_candidates": replay._EventRow,
+    "replay_candidates": (replay.StoredEvents("", "").candidate, Candidate),
     "replay_entity_page": event_pages._EntityRow,
     "replay_page": event_pages._TouchRow,
     "schema_shape": schema_tables._ColumnRow,
     "status_counters": status.Counters,
-    "status_failures": status._FailureRow,
-    "status_publishers": status._SeenRow,
-    "status_shards": status._ShardRow,
+    "status_failures": (status._failure, status.FailedMessage),
+    "status_publishers": status._seen,
+    "status_shards": (status._shard, status.Shard),
     "topic_page": topic_pauses.PausedTopic,
-    "waiting_find": MessageRow,
+    "waiting_find": (found_row, UndeliveredMessage),
     "waiting_first": whereabouts._Step,
-    "waiting_newest": records._NewestRow,
-    "waiting_page": MessageRow,
+    "waiting_newest": (records._newest, records.NewestEvent),
+    "waiting_page": (found_row, UndeliveredMessage),
     "waiting_topics": WaitingTopic,
 }
 
@@ -99,9 +102,13 @@ def test_a_row_by_position_has_its_columns_in_order(sql: psycopg.Connection, nam
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_row_by_name_has_every_field_once(sql: psycopg.Connection, name: str) -> None:
     found = columns(sql, name)
-    kind = BY_NAME[name]
-    fields = getattr(kind, "_fields", None) or kind.__struct_fields__
-    optional = {*getattr(kind, "_field_defaults", {})}
+    function, *more = makers if isinstance(makers := BY_NAME[name], tuple) else (makers,)
+    own = [
+        each for each in signature(function).parameters.values() if each.kind != each.VAR_KEYWORD
+    ]
+    fields = {each.name for each in own} | {
+        field for kind in more for field in kind.__struct_fields__
+    }
     assert len({*found}) == len(found)
-    assert {*found} <= {*fields}
-    assert {*fields} <= {*found} | optional
+    assert {*found} <= fields
+    assert {each.name for each in own if each.default is each.empty} <= {*found}

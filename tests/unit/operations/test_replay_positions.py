@@ -19,7 +19,7 @@ _transactions = st.lists(
 )
 
 
-def candidate(key: str, last_position: int) -> Candidate:
+def candidate(key: str, last_position: int, now: int) -> Candidate:
     return Candidate(
         event_id=UUID(int=1),
         key=key,
@@ -32,6 +32,7 @@ def candidate(key: str, last_position: int) -> Candidate:
         last_position=last_position,
         replays=0,
         waiting=False,
+        now_us=now,
     )
 
 
@@ -43,7 +44,7 @@ def test_positions_of_a_subject_rise_and_each_names_the_one_before_that_was_comm
     positions = Positions()
     committed: list[Placed] = []
     for now, succeeds, asked in transactions:
-        placed = positions.place([candidate(*each) for each in asked], now)
+        placed = positions.place([candidate(*each, now) for each in asked])
         if succeeds:
             positions.keep(placed)
             committed += placed
@@ -57,7 +58,7 @@ def test_positions_of_a_subject_rise_and_each_names_the_one_before_that_was_comm
 
 @given(_clock, st.lists(st.tuples(_subjects, _clock), min_size=1))
 def test_no_place_is_before_the_clock(now: int, asked: list[tuple[str, int]]) -> None:
-    for each in Positions().place([candidate(*each) for each in asked], now):
+    for each in Positions().place([candidate(*each, now) for each in asked]):
         assert each.position >= now
 
 

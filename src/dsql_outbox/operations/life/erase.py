@@ -74,7 +74,7 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
             notice = await self._noticed(job)
             if notice is None:
                 return
-            self._count(version=notice.version, read=-self.progress.read)
+            self.note(version=notice.version, read=0)
             async with aclosing(self._pass(notice.version, job, notice)) as steps:
                 async for each in steps:
                     yield each
@@ -127,7 +127,7 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         self, before: int, job: LifeJob | None = None, notice: Notice | None = None
     ) -> AsyncGenerator[EraseProgress]:
         """Erase in all events before a version. Without a job, only count what would be."""
-        self._count(total=before - 1 - self.progress.total)
+        self.note(total=before - 1)
         fence = job or RowFence()
         change = partial(self._change, job, notice)
         most = self.pace.most(_EVENTS)
@@ -148,7 +148,7 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
             await fence.renew()
             yield found
             after = found[-1].entity_version
-            self._count(read=len(found))
+            self.count(read=len(found))
 
     async def _change(
         self, job: LifeJob | None, notice: Notice | None, rows: Sequence[StreamRow]
@@ -164,7 +164,7 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
                 await job.step_in(transaction, erased=batch.events)
 
         await self._session.transaction(work)
-        self._count(events=batch.events, messages=batch.messages, dead_letters=batch.dead_letters)
+        self.count(events=batch.events, messages=batch.messages, dead_letters=batch.dead_letters)
         return Step(len(rows), batch.events, [self.progress])
 
     async def _finish(self, job: LifeJob) -> None:
@@ -178,9 +178,3 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
 
     def _key(self) -> dict[str, str]:
         return {"entity_type": self._erasure.entity_type, "entity_id": self._erasure.entity_id}
-
-    def _count(self, *, version: int | None = None, **more: int) -> None:
-        sums = {name: getattr(self.progress, name) + count for name, count in more.items()}
-        if version is not None:
-            sums |= {"version": version}
-        self.progress = msgspec.structs.replace(self.progress, **sums)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from dsql_outbox.operations.stored_event import headers_in
 from dsql_outbox.outbox.event.erasure import EntityErasure
 from dsql_outbox.outbox.event.event_parser import parse_event
 from dsql_outbox.outbox.message import RESERVED_HEADERS
@@ -13,7 +14,6 @@ from dsql_outbox.outbox.receipt import Touched
 
 from .stored_touches import touches_of
 
-_decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -78,9 +78,8 @@ def headers_without(headers: str, hides: Callable[[str], bool]) -> str:
 
     The outbox's own headers stay.
     """
-    try:
-        found = _decode_headers(headers)
-    except msgspec.MsgspecError:  # of another program: it cannot be sent either
+    found = headers_in(headers)
+    if found is None:  # of another program: it cannot be sent either
         return headers
     left = {
         name: value for name, value in found.items() if name in RESERVED_HEADERS or not hides(value)

@@ -55,8 +55,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
         super().__init__(ForgetProgress(), Pace(rate, gives_way=True))
 
     async def _work(self) -> AsyncGenerator[ForgetProgress]:
-        total = await rows_estimate(self._session, "business_events")
-        self.progress = msgspec.structs.replace(self.progress, total=total)
+        self.note(total=await rows_estimate(self._session, "business_events"))
         if self._dry_run:
             pages = self._packed(RowFence())
             async with aclosing(change_pages(self, RowFence(), pages, self._look)) as steps:
@@ -85,7 +84,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
         async with aclosing(old_pages(self._session, self._before)) as pages:
             async for page in pages:
                 took = monotonic() - began
-                self._count(read=page.seen, kept=page.kept)
+                self.count(read=page.seen, kept=page.kept)
                 yield page.events
                 await self.pause(took)
                 await fence.renew()
@@ -93,7 +92,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
 
     async def _look(self, some: Sequence[OldEvent]) -> Step[ForgetProgress]:
         """Count what would be forgotten."""
-        self._count(events=len(some))
+        self.count(events=len(some))
         return Step(len(some), 0, [self.progress])
 
     async def _forget(self, job: LifeJob, some: Sequence[OldEvent]) -> Step[ForgetProgress]:
@@ -112,7 +111,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
                 named |= error.ids
             else:
                 break
-        self._count(events=len(events), kept=len(some) - len(events))
+        self.count(events=len(events), kept=len(some) - len(events))
         return Step(len(some), len(events), [self.progress])
 
     async def _fitting(self, events: Sequence[OldEvent]) -> int:
@@ -138,12 +137,6 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
         # Not before: they keep the numbers that are used, and say where a replay waits.
         await transaction.execute("forget_replays", ids)
         await transaction.change("forget_events", ids, len(events))
-
-    def _count(self, *, read: int = 0, events: int = 0, kept: int = 0) -> None:
-        done = self.progress
-        self.progress = ForgetProgress(
-            done.read + read, done.total, done.events + events, done.kept + kept
-        )
 
 
 class _NamedNow(Exception):

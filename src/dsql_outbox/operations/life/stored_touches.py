@@ -1,16 +1,13 @@
 """The touches of stored events, as keys of their headers."""
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-import msgspec
-
+from dsql_outbox.operations.stored_event import touches_in
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.receipt import Touched
-
-_decode: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
 
 
 class EventTouch(NamedTuple):
@@ -23,10 +20,9 @@ class EventTouch(NamedTuple):
 
 def touches_of(event_id: UUID, touches: str) -> list[EventTouch]:
     """The touches in the JSON of an event's row. Raises `OutboxError` for another text."""
-    try:
-        found = _decode(touches)
-    except msgspec.MsgspecError:  # its text may quote the touches
-        raise OutboxError(f"the stored touches of event {event_id} are no JSON array") from None
+    found = touches_in(touches)
+    if found is None:
+        raise OutboxError(f"the stored touches of event {event_id} are no JSON array")
     return [EventTouch(event_id, n, touched) for n, touched in enumerate(found)]
 
 

@@ -1,18 +1,14 @@
 """Compare a stored event with its headers and its entities. No I/O."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
-
-import msgspec
 
 from dsql_outbox.outbox.errors import EventTooLarge, InvalidEvent
 from dsql_outbox.outbox.event.event_parser import ParsedEvent, ParsedTouch, parse_event
 from dsql_outbox.outbox.receipt import Touched
 
 from .finding import Finding, entity_finding, event_finding, header_finding, touch_key
-
-_decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
 
 
 class EventRow(NamedTuple):
@@ -43,14 +39,6 @@ class TouchRow(NamedTuple):
     shard: int | None
     version: int | None
     state: str | None
-
-
-def touches_of(row: EventRow) -> tuple[Touched, ...]:
-    """The entities that an event has touched by its row; none if the row is not readable."""
-    try:
-        return _decode_touches(row.touches)
-    except msgspec.MsgspecError:
-        return ()
 
 
 def event_findings(

@@ -8,17 +8,10 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
-import msgspec
-
-from dsql_outbox.operations.replay import stored_headers
-from dsql_outbox.outbox.receipt import Touched
+from dsql_outbox.operations.stored_event import headers_in, stored_headers
 from dsql_outbox.schema.outbox_rows import REPLAY_HEADER
 
 from .finding import Fault, Finding
-
-_decode_headers: Final = msgspec.json.Decoder(dict[str, str]).decode
-_decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class MessageRow(NamedTuple):
@@ -92,10 +85,8 @@ def _has_headers(row: MessageRow, *, is_placed: bool) -> bool:
 
     If it is not placed where its event or a replay is, nobody knows the number of the replay.
     """
-    try:
-        found = _decode_headers(row.headers)
-        own = {} if row.own is None else _decode_headers(row.own)
-    except msgspec.MsgspecError:
+    found, own = headers_in(row.headers), headers_in(row.own)
+    if found is None or own is None:
         return False
     # The source is stored nowhere else.
     source = found.get("source") or "-"

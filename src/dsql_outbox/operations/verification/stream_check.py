@@ -1,16 +1,13 @@
 """Compare the headers of each entity with each other, and with the entity. No I/O."""
 
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-import msgspec
-
+from dsql_outbox.operations.stored_event import touches_in
 from dsql_outbox.outbox.receipt import Touched
 
 from .finding import Finding, entity_finding, event_finding, header_finding
-
-_decode_touches: Final = msgspec.json.Decoder(tuple[Touched, ...]).decode
 
 
 class HeaderRow(NamedTuple):
@@ -131,7 +128,5 @@ class StreamCheck:
 
 
 def _lists(touches: str | None, touch: Touched) -> bool:
-    try:
-        return touches is not None and touch in _decode_touches(touches)
-    except msgspec.MsgspecError:  # found with the event
-        return True
+    found = () if touches is None else touches_in(touches)
+    return found is None or touch in found  # another form is found with the event

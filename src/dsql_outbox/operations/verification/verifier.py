@@ -23,13 +23,14 @@ from anyio import CancelScope, to_thread
 from dsql_outbox.operations.pace import Pace
 from dsql_outbox.operations.replay import rows_estimate
 from dsql_outbox.operations.run import RowFence, Run
+from dsql_outbox.operations.stored_event import touches_in
 from dsql_outbox.operations.tool import Operator
 from dsql_outbox.outbox.database.array_literals import plain_array, text_array
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.receipt import Touched
 from dsql_outbox.schema.session import Session, SessionTransaction
 
-from .event_check import EventRow, TouchRow, event_findings, touch_pair, touches_of
+from .event_check import EventRow, TouchRow, event_findings, touch_pair
 from .finding import Fault, Finding, entity_finding
 from .message_check import MessageRow, message_findings
 from .stream_check import HeaderRow, StreamCheck
@@ -114,7 +115,7 @@ class Verification(Run[VerifyProgress, Finding]):
         super().__init__(VerifyProgress(), pace)
 
     async def _work(self) -> AsyncGenerator[Finding]:
-        self._count(total=await rows_estimate(self._session, "business_events"))
+        self.note(total=await rows_estimate(self._session, "business_events"))
         # The client works for the events, and the server for the others: at the same time, both
         # take the time of one.
         others = self._one_by_one(
@@ -127,7 +128,7 @@ class Verification(Run[VerifyProgress, Finding]):
         every = self._one_by_one(tables, self._erasures())
         async with aclosing(every) as found:
             async for finding in found:
-                self._count(findings=1)
+                self.count(findings=1)
                 yield finding
 
     async def _one_by_one(self, *parts: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
@@ -147,7 +148,7 @@ class Verification(Run[VerifyProgress, Finding]):
         """Count a page of rows that was read and checked."""
         now = monotonic()
         self.pace.spend(rows, now, now)
-        self._count(**counts)
+        self.count(**counts)
 
     async def _events(self) -> AsyncGenerator[Finding]:
         """The events in the order of their ids."""
@@ -242,13 +243,6 @@ class Verification(Run[VerifyProgress, Finding]):
                 fault, text = "other-event", "its event is of another entity or version"
             yield Finding(fault, "outbox_erasures", f"{erased_at}/{event_id}", text)
 
-    def _count(self, **more: int | None) -> None:
-        found = msgspec.structs.asdict(self.progress)
-        sums = {name: (found[name] or 0) + (count or 0) for name, count in more.items()}
-        if more.get("total", 0) is None:  # unknown, which the sum would show as 0
-            sums["total"] = None
-        self.progress = msgspec.structs.replace(self.progress, **sums)
-
 
 async def _side_by_side(*parts: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
     """The findings of parts that run at the same time, each up to its next finding."""
@@ -342,7 +336,7 @@ class _EventPage:
     def __init__(self, rows: Sequence[EventRow]) -> None:
         self.rows = rows
         self.stored: list[TouchRow] = []
-        self._touches = [touches_of(row) if row.is_due else () for row in rows]
+        self._touches = [(row.is_due and touches_in(row.touches)) or () for row in rows]
 
     @property
     def following(self) -> UUID | None:
