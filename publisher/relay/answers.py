@@ -32,46 +32,49 @@ class Answers:
         """Take the answer for one message."""
         if (fault := self._fault(index, outcome)) is not None:
             self.fault = self.fault or (index, fault)
-        elif (key := self._messages[index].key) not in self._ended:
+        elif not (self._ended and self._messages[index].key in self._ended):
             self._take(index, outcome)  # first: it fails in another thread, and the message waits
             self._outcomes[index] = outcome
             if type(outcome) is not Delivered:
-                self._ended.add(key)
+                self._ended.add(self._messages[index].key)
             self.told(index, outcome)
 
     def _fault(self, index: int, outcome: Outcome) -> str | None:
-        messages, outcomes = self._messages, self._outcomes
+        messages, outcomes, ended = self._messages, self._outcomes, self._ended
         if not 0 <= index < len(messages):
             return f"is for none of {len(messages)} messages"
         if type(outcome) not in _OUTCOMES:
             return f"is a {type(outcome).__name__}, which is no outcome"
         if index in outcomes:
             return "is the second one"
-        key = messages[index].key
-        if key in self._ended:
+        if ended and messages[index].key in ended:
             if type(outcome) is Delivered:
                 return "is Delivered, and that for a message before it in its run is not"
-        elif index and messages[index - 1].key == key and index - 1 not in outcomes:
+        elif index and index - 1 not in outcomes and messages[index - 1].key == messages[index].key:
             return "came before that for the message before it in its run"
         return None
 
-    def end(self, indexes: Iterable[int] | None = None) -> None:
-        """End the runs of those of some messages that wait, or of all: they were not attempted."""
-        for index in range(len(self._messages)) if indexes is None else indexes:
-            if self._waits(index):
-                self._ended.add(self._messages[index].key)
+    def end(self) -> None:
+        """End the runs that wait: their messages were not attempted."""
+        self.end_runs(self.missing())
+
+    def end_runs(self, indexes: Iterable[int]) -> None:
+        """End the runs of those of some messages that wait: they were not attempted."""
+        for index in self.waiting(indexes):
+            if (key := self._messages[index].key) not in self._ended:
+                self._ended.add(key)
                 self._take(index, NotAttempted())
 
-    def _waits(self, index: int) -> bool:
-        return index not in self._outcomes and self._messages[index].key not in self._ended
-
-    def waiting(self, indexes: Iterable[int] | None = None) -> list[int]:
-        """Those of some messages, or of all, that have no answer, and whose run has not ended."""
-        return list(filter(self._waits, range(len(self._messages)) if indexes is None else indexes))
+    def waiting(self, indexes: Iterable[int]) -> list[int]:
+        """Those of some messages that have no answer, and whose run has not ended."""
+        messages, outcomes, ended = self._messages, self._outcomes, self._ended
+        found = [index for index in indexes if index not in outcomes]
+        return [index for index in found if messages[index].key not in ended] if ended else found
 
     def missing(self) -> list[int]:
         """The messages that have no answer."""
-        return [index for index in range(len(self._messages)) if index not in self._outcomes]
+        number, outcomes = len(self._messages), self._outcomes
+        return [index for index in range(number) if index not in outcomes]
 
     def counts(self) -> dict[str, int]:
         """How many messages have which answer, by the name of its class."""

@@ -168,7 +168,7 @@ class _SiftedCall:
 
     def go_on(self, sent: Sequence[int]) -> None:
         """Send more at a time after a part that did not raise. What it left out ends its run."""
-        self._answers.end(sent)
+        self._answers.end_runs(sent)
         self._length *= 2
 
     def put_back(self, sent: Sequence[int], number: int) -> bool:

@@ -232,7 +232,7 @@ class SinkCall:
 
         A shard whose messages are all answered may be handed over, which must not cut the others.
         """
-        owners = {self._owners[index] for index in self.answers.waiting()}
+        owners = {self._owners[index] for index in self.answers.waiting(range(len(self._owners)))}
         return {owner.shard.number: owner.shard.epoch for owner in owners}
 
     def _take(self, index: int, outcome: Outcome) -> None:

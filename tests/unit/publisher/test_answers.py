@@ -36,7 +36,7 @@ def test_a_failure_ends_its_run_and_no_other(
     for index, outcome in given:
         answers(index, outcome)
     assert taken == [given[0], given[1], given[3]]
-    assert (answers.waiting(), answers.missing()) == ([4, 5], [2, 4, 5])
+    assert (answers.waiting(range(len(RUNS))), answers.missing()) == ([4, 5], [2, 4, 5])
     assert answers.fault is None
 
 
@@ -44,10 +44,10 @@ def test_the_end_of_a_call_ends_each_run_that_waits_once(
     answers: Answers, taken: list[tuple[int, Outcome]]
 ) -> None:
     answers(0, Delivered())
-    answers.end([0, 1])
+    answers.end_runs([0, 1])
     assert taken == [(0, Delivered()), (1, NotAttempted())]
     answers.end()
     assert taken[2:] == [(3, NotAttempted())]
     answers(3, Delivered())
-    assert (answers.waiting(), answers.missing()) == ([], [1, 2, 3, 4, 5])
+    assert (answers.waiting(range(len(RUNS))), answers.missing()) == ([], [1, 2, 3, 4, 5])
     assert len(taken) == 3, "an answer that comes after the end counts for nothing"
