@@ -98,13 +98,6 @@ LIBRARIES = (
         "https://pypi.org/project/nats-outbox/",
     ),
     Library(
-        "event-forge", "event_forge",
-        "SELECT count(*) FROM outbox_messages WHERE status IN ('pending', 'processing', 'failed')",
-        "SELECT count(*) FROM outbox_messages WHERE status = 'permanently_failed'", "",
-        f"batches of 10, a poll every 10 ms, lock timeout {LEASE} s, retries without end",
-        "https://pypi.org/project/event-forge/",
-    ),
-    Library(
         "a table and a loop", "home_made",
         "SELECT count(*) FROM outbox WHERE id > (SELECT id FROM place)", _NONE, "",
         "60 lines, no library", "", own=True,
