@@ -78,18 +78,20 @@ def read_utf8(file: str | Path) -> str:
     raise OSError(errno.EILSEQ, fault, str(file))
 
 
-def password_file(kind: str, given: Mapping[str, str], password: str | None) -> Path | None:
-    """The file of the parameter ``password_file``, or None; each login reads it again.
+def password_file(
+    kind: str, given: Mapping[str, str], password: str | None, name: str = "password_file"
+) -> Path | None:
+    """The file of the parameter `name`, or None; each login reads it again.
 
     Raises `SettingsError` for a file that cannot be read, and beside a password before the @.
     """
-    name = given.get("password_file")
-    if name is None:
+    file = given.get(name)
+    if file is None:
         return None
     if password is not None:
-        raise SettingsError(f"{kind} has one password: text before the @, or password_file")
-    read_text(kind, "password_file", name)  # so that a wrong name is reported now
-    return Path(name)
+        raise SettingsError(f"{kind} has one password: text before the @, or {name}")
+    read_text(kind, name, file)  # so that a wrong name is reported now
+    return Path(file)
 
 
 def seconds(kind: str, text: str) -> float:

@@ -13,6 +13,7 @@ import anyio
 import pytest
 from redis import Redis
 from tests.support.brokers.certificates import Authority
+from tests.support.brokers.redis_sentinel import NAME, RedisSentinel
 from tests.support.brokers.redis_server import RedisBroker, RedisServer, read_streams
 from tests.support.commands import Command, run
 from tests.support.proxy.tcp_proxy import TcpProxy
@@ -336,6 +337,33 @@ async def test_tls_trusts_the_authority_of_the_url_and_shows_the_certificate_of_
                 pass
 
     assert len(await redis_broker.stored()) == 1
+
+
+# --- Sentinel --------------------------------------------------------------------------
+
+
+@pytest.mark.slow  # Sentinel promotes a server after it has waited for the old one
+async def test_the_server_is_the_one_that_sentinel_names(own_server: RedisServer) -> None:
+    """The first Sentinel is away. A replica is promoted while the old server hangs."""
+    own_server.client.config_set("repl-diskless-sync-delay", 0)
+    messages = [new_message(key=f"Loan/{n}") for n in range(40)]
+    with RedisServer("--replicaof", f"127.0.0.1 {own_server.port}") as replica:
+        own_server.client.set("any", "write")
+        wait_until(lambda: bool(own_server.client.wait(1, 100)))
+        with RedisSentinel(own_server) as sentinel:
+            wait_until(lambda: len(sentinel.client.sentinel_slaves(NAME)) == 1)
+            async with open_sink(f"{sentinel.url}&timeout=1") as sink:
+                async with anyio.create_task_group() as tasks:  # several connections
+                    for message in messages[:20]:
+                        tasks.start_soon(deliver, sink, [message])
+                wait_until(lambda: bool(own_server.client.wait(1, 100)))
+                with own_server.frozen():
+                    await deliver(sink, messages[20:])
+                    assert {*ids(replica.stored())} == {each.event_id for each in messages}
+            unknown = sentinel.url.replace(NAME, "none")
+            with pytest.raises(SinkUnavailable, match="No master found for 'none'"):
+                async with open_sink(unknown):
+                    pass
 
 
 # --- confirmations ---------------------------------------------------------------------

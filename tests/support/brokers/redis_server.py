@@ -31,7 +31,7 @@ class RedisServer(EmbeddedServer):
         super().__init__("Valkey", None, signal.SIGTERM)
         self.port = port or free_port()
         self.client: Any = Redis(port=self.port)
-        self._program = program or _wheels_program()
+        self._program = program or wheels_program()
         self._settings = settings
 
     @property
@@ -118,7 +118,7 @@ def read_entry(topic: str, entry: dict[bytes, bytes]) -> Stored:
     return Stored(topic, attributes(headers, "ce-"), entry[b"payload"])
 
 
-def _wheels_program() -> str:
+def wheels_program() -> str:
     files = distribution(_WHEEL).files or []
     (found,) = [file for file in files if file.name == _PROGRAM]
     return str(found.locate())

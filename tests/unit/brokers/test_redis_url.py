@@ -14,7 +14,7 @@ from dsql_outbox.publisher.sinks import Destination
 def test_the_defaults_are_these() -> None:
     settings = parse_redis_url("redis://localhost")
 
-    assert settings.host == Destination(host="localhost", port=6379)
+    assert settings.hosts == (Destination(host="localhost", port=6379),)
     assert (settings.database, settings.user, settings.password) == (0, None, None)
     assert (settings.timeout, settings.maxlen) == (5.0, None)
     assert (settings.fsync, settings.replicas, settings.tls) == (False, 0, None)
@@ -28,10 +28,23 @@ def test_everything_of_a_url_is_read(tmp_path: Path) -> None:
         f"rediss://joe@[::1]:7000/12?password_file={file}&timeout=0.5&maxlen=1000&fsync=yes&replicas=2"
     )
 
-    assert whole.host == Destination(host="::1", port=7000)
+    assert whole.hosts == (Destination(host="::1", port=7000),)
     assert (whole.database, whole.user, whole.password) == (12, "joe", None)
     assert (whole.password_file, whole.tls) == (file, {})
     assert (whole.timeout, whole.maxlen, whole.fsync, whole.replicas) == (0.5, 1000, True, 2)
+
+
+def test_the_hosts_of_a_sentinel_are_those_of_sentinels(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("s3cret\n")
+    url = f"redis://:p@a,b:1/2?sentinel=shop&sentinel_password_file={file}"
+
+    settings = parse_redis_url(url)
+
+    assert settings.hosts == (Destination(host="a", port=26379), Destination(host="b", port=1))
+    assert (settings.sentinel, settings.database, settings.password) == ("shop", 2, "p")
+    assert settings.sentinel_password_file == file
+    assert str(settings) == "Redis shop of Sentinel at a:26379, b:1"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +59,7 @@ def test_a_login_is_decoded(url: str, login: tuple[str | None, str]) -> None:
     settings = parse_redis_url(url)
 
     assert (settings.user, settings.password) == login
-    assert settings.host.host == "h"
+    assert settings.hosts[0].host == "h"
 
 
 @pytest.mark.parametrize(
@@ -54,7 +67,11 @@ def test_a_login_is_decoded(url: str, login: tuple[str | None, str]) -> None:
     [
         ("redis://", "a Redis URL is redis://"),
         ("redis:h", "a Redis URL is redis://"),
-        ("redis://joe:s3cret@a,b", "a Redis URL is redis://"),
+        ("redis://joe:s3cret@a,b", "a Redis URL has one host, or sentinel=NAME"),
+        ("redis://joe:s3cret@a,?sentinel=x", "a Redis URL is redis://"),
+        ("redis://joe:s3cret@a,b?sentinel=", "sentinel of a Redis URL is a name of 1 to 80"),
+        ("redis://joe:s3cret@a?sentinel_password_file=/x", "a Redis URL needs sentinel=NAME"),
+        ("redis://a?sentinel=x&sentinel_password_file=/missing", "cannot read /missing"),
         ("redis://joe:s3cret@a/b", "a Redis URL is redis://"),
         ("redis://joe:s3cret@a/1/2", "a Redis URL is redis://"),
         ("redis://joe:s3cret@a/-1", "a Redis URL is redis://"),

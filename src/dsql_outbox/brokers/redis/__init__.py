@@ -12,6 +12,8 @@ Its parameters are:
 | fsync | no | `yes`: a message is delivered when the server has synced it to its file (WAITAOF) |
 | replicas | 0 | a message is delivered when this many replicas have it (WAIT) |
 | password_file | | file with the password, which is read again for each login |
+| sentinel | | the name by which Sentinels know the server; the hosts are those of the Sentinels |
+| sentinel_password_file | | file with the password of the Sentinels, if they have one |
 | ca | the system's | PEM file with the authorities that may sign the server's certificate |
 | cert, key | | PEM files with the client's certificate and its key |
 """

@@ -17,6 +17,7 @@ from dsql_outbox.publisher.sinks.port import Rejected, Unavailable
 KNOWN: Final = re.compile(
     r"invalid username-password pair|Authentication required|Connection closed by server"
     r"|AUTH <password> called without any password|Client sent AUTH, but no password"
+    r"|No master found for '[A-Za-z0-9_.-]{1,80}'"
     r"|max number of clients reached|DB index is out of range|invalid DB index"
     r"|unknown command ['`][A-Za-z]{1,20}['`]"
     r"|(?i:no) permissions to (?:run the '[a-z|]{1,30}' command|access [a-z ]{1,60})"

@@ -12,6 +12,9 @@ from time import monotonic
 from typing import Any, Final
 
 from redis.asyncio import Connection, ConnectionPool, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError, ResponseError
 
@@ -48,7 +51,7 @@ class RedisSink:
 
     def __init__(self, settings: RedisSettings) -> None:
         self._settings = settings
-        self.destination = settings.host
+        self.destination = settings.hosts[0]
         self._pool = _pool(settings)
         self._trim: Command = ("MAXLEN", "~", settings.maxlen) if settings.maxlen else ()
         self._confirm = _confirmation(settings)
@@ -65,6 +68,9 @@ class RedisSink:
     async def close(self) -> None:
         """Close the connections."""
         await self._pool.disconnect()
+        if self._settings.sentinel is not None:
+            for sentinel in self._pool.sentinel_manager.sentinels:
+                await sentinel.aclose()
 
     async def publish(self, messages: Sequence[Message], answer: Answer, /) -> None:
         """Add messages to their streams, within twice the timeout; a run is one transaction.
@@ -82,8 +88,7 @@ class RedisSink:
             async with self._connection() as connection:
                 await self._exchange(connection, call)
         if call.refused is not None:
-            # The host name may lead to another server by now, as after a failover.
-            await self._pool.disconnect(inuse_connections=False)
+            await self._forget_connections()
             if not call.has_delivered:
                 raise self._unusable(call.refused)
 
@@ -164,10 +169,16 @@ class RedisSink:
                 finally:
                     await asyncio.shield(self._pool.release(connection))
         except TimeoutError:
+            await self._forget_connections()
             text = f"{self._settings} does not answer within {self._settings.timeout:g} s"
             raise SinkUnavailable(text) from None
         except (RedisError, OSError) as error:
+            await self._forget_connections()
             raise self._unusable(error) from system_error(error)
+
+    async def _forget_connections(self) -> None:
+        """Close what no call uses: by now another server may have the name, as after a failover."""
+        await self._pool.disconnect(inuse_connections=False)
 
     def _unusable(self, error: Exception) -> SinkUnavailable:
         return SinkUnavailable(f"{self._settings} cannot be used: {error_text(error, KNOWN)}")
@@ -293,8 +304,6 @@ def _confirmation(settings: RedisSettings) -> list[Command]:
 
 def _pool(settings: RedisSettings) -> Any:
     options: dict[str, Any] = {
-        "host": settings.host.host,
-        "port": settings.host.port,
         "db": settings.database,
         "max_connections": _CONNECTIONS,
         "protocol": 2,  # without it, some servers push messages among the replies
@@ -305,11 +314,32 @@ def _pool(settings: RedisSettings) -> Any:
         options["credential_provider"] = _PasswordFile(settings.user, settings.password_file)
     else:
         options |= {"username": settings.user, "password": settings.password}
-    if settings.tls is None:
-        return ConnectionPool(Connection, **options)
     names = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
-    files: dict[str, Any] = {names[name]: file for name, file in settings.tls.items()}
-    return ConnectionPool(SSLConnection, **options, **files)
+    tls: dict[str, Any] = {names[name]: file for name, file in (settings.tls or {}).items()}
+    has_tls = settings.tls is not None
+    if settings.sentinel is not None:
+        manager = _sentinels(settings, tls | {"ssl": has_tls})
+        return SentinelConnectionPool(  # type: ignore[no-untyped-call]
+            settings.sentinel, manager, ssl=has_tls, **options, **tls
+        )
+    (host,) = settings.hosts
+    kind = SSLConnection if has_tls else Connection
+    return ConnectionPool(kind, host=host.host, port=host.port, **options, **tls)
+
+
+def _sentinels(settings: RedisSettings, tls: dict[str, Any]) -> Sentinel:
+    """Those that know the server. A silent one leaves time to ask the others."""
+    patience = settings.timeout / (len(settings.hosts) + 1)
+    options = tls | {
+        "socket_timeout": patience,
+        "socket_connect_timeout": patience,
+        "retry": Retry(NoBackoff(), 0),  # the next one is asked at once
+        "protocol": 2,
+    }
+    if settings.sentinel_password_file is not None:
+        options["credential_provider"] = _PasswordFile(None, settings.sentinel_password_file)
+    places = [(host.host, host.port) for host in settings.hosts]
+    return Sentinel(places, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
 
 
 class _PasswordFile(CredentialProvider):

@@ -19,12 +19,15 @@ from dsql_outbox.publisher.sinks.url import (
     tls_context,
 )
 
-_FORM: Final = "redis://[[USER]:PASSWORD@]HOST[:PORT][/DB][?PARAMETERS]"
+_FORM: Final = "redis://[[USER]:PASSWORD@]HOST[:PORT][,HOST..][/DB][?PARAMETERS]"
 _KIND: Final = "a Redis URL"
 _PARAMETERS: Final = (
-    "ca", "cert", "fsync", "key", "maxlen", "password_file", "replicas", "timeout",
+    "ca", "cert", "fsync", "key", "maxlen", "password_file", "replicas", "sentinel",
+    "sentinel_password_file", "timeout",
 )  # fmt: skip
 _PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
+_SERVICE: Final = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 _DATABASE: Final = re.compile(r"/(\d{1,9})(?=\?|$)")
 
 
@@ -32,7 +35,11 @@ _DATABASE: Final = re.compile(r"/(\d{1,9})(?=\?|$)")
 class RedisSettings:
     """The server and how to reach it; `timeout` is in seconds."""
 
-    host: Destination
+    hosts: tuple[Destination, ...]
+    """The server, or the Sentinels that know it."""
+    sentinel: str | None
+    """The name by which Sentinels know the server."""
+    sentinel_password_file: Path | None
     database: int
     user: str | None = field(repr=False)
     password: str | None = field(repr=False)
@@ -45,18 +52,34 @@ class RedisSettings:
     replicas: int
 
     def __str__(self) -> str:
-        return f"Redis at {self.host.host}:{self.host.port}"
+        places = ", ".join(f"{host.host}:{host.port}" for host in self.hosts)
+        return (
+            f"Redis {self.sentinel} of Sentinel at {places}"
+            if self.sentinel
+            else f"Redis at {places}"
+        )
 
 
 def parse_redis_url(url: str) -> RedisSettings:
     """Parse a URL and read its files. Raises `SettingsError`, whose text contains no password."""
     database = _DATABASE.search(url)
+    plain = _DATABASE.sub("", url, count=1)
     try:
-        login, (host,), query = split_hosts(_DATABASE.sub("", url, count=1), _PORT)
+        login, hosts, query = split_hosts(plain, _PORT)
     except ValueError:
         # `from None`: the text of the cause may contain the URL.
-        raise SettingsError(f"{_KIND} is {_FORM}, with one host") from None
+        raise SettingsError(f"{_KIND} is {_FORM}") from None
     given = parameters(_KIND, query, _PARAMETERS)
+    sentinel = given.get("sentinel")
+    if sentinel is not None:
+        _, hosts, _ = split_hosts(plain, _SENTINEL_PORT)
+    if sentinel is None and len(hosts) > 1:
+        raise SettingsError(f"{_KIND} has one host, or sentinel=NAME and the hosts of Sentinels")
+    if sentinel is not None and not _SERVICE.fullmatch(sentinel):
+        rule = "is a name of 1 to 80 of the characters A-Z a-z 0-9 _ . -"
+        raise SettingsError(f"sentinel of {_KIND} {rule}")
+    if sentinel is None and "sentinel_password_file" in given:
+        raise SettingsError(f"sentinel_password_file of {_KIND} needs sentinel=NAME")
     user, password = split_login(login)
     file = password_file(_KIND, given, password)
     if user and password is None and file is None:
@@ -64,7 +87,9 @@ def parse_redis_url(url: str) -> RedisSettings:
         raise SettingsError(text)
     context = tls_context(_KIND, url, "rediss", given)
     return RedisSettings(
-        host=at_host(host),
+        hosts=tuple(map(at_host, hosts)),
+        sentinel=sentinel,
+        sentinel_password_file=password_file(_KIND, given, None, "sentinel_password_file"),
         database=int(database[1]) if database else 0,
         user=user or None,
         password=password,
