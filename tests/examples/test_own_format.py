@@ -19,15 +19,18 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from jsonschema import validate
 from tests.support.brokers.kafka_mock import MockKafka, mock_kafka
 from tests.support.brokers.kafka_reader import read_all
+from tests.support.brokers.redis_server import RedisServer
 from tests.support.brokers.schema_registry import schema_registry
 from tests.support.checkout import ROOT
 from tests.support.commands import Command
 from tests.support.publisher.running_relays import running, until
 
-from dsql_outbox import Database, Entity, Event, Publisher, Writer
-from dsql_outbox.inbox import Inbox, from_kafka
+from dsql_outbox import Database, Entity, Event, Message, Publisher, Writer, open_sink
+from dsql_outbox.inbox import Inbox, from_kafka, from_redis
 from dsql_outbox.operations import Targets
+from dsql_outbox.publisher.message_map import wire_message
 from dsql_outbox.testing import NatsServer
+from dsql_outbox.testing.sink_contract import deliver, new_message
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +42,7 @@ TOPIC = "events.OrderPlaced"
 def _importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("order_json", "order_avro"):
+    for name in ("order_json", "order_avro", "faststream_redis"):
         sys.modules.pop(name, None)
 
 
@@ -136,6 +139,27 @@ async def test_a_topic_is_taken_over_with_its_keys_headers_avro_and_deletions(
         assert headers["correlation-id"] == headers["ce_id"]
         if each.value() is not None:
             assert headers["content-type"] == b"application/avro"
+
+
+async def test_faststream_reads_its_envelope_from_redis() -> None:
+    """As its parser of streams does (0.7.8): the field, then `data` and `headers` of its JSON."""
+    from faststream_redis import to_faststream  # noqa: PLC0415 - its folder is put on the path
+
+    sent = new_message("Order/ORD-7", '{"total":"é"}'.encode(), position="2", previousposition="1")
+    made = wire_message(to_faststream, sent)
+    assert isinstance(made, Message)
+    with RedisServer() as server:
+        async with open_sink(f"{server.url}?field=__data__") as sink:
+            await deliver(sink, [made])
+        ((stream, [(_, entry)]),) = server.client.xread({sent.topic: 0})
+    envelope = json.loads(entry[b"__data__"])
+    assert envelope["data"].encode() == sent.payload
+    assert envelope["headers"] == {
+        "traceparent": sent.headers["traceparent"],
+        "content-type": "application/json",
+        "correlation_id": str(sent.event_id),
+    }
+    assert from_redis(stream, entry, field="__data__").data == made.payload
 
 
 @pytest.mark.slow

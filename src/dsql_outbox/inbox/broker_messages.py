@@ -132,16 +132,19 @@ def from_rabbitmq(message: RabbitMqMessage) -> Received:
     )
 
 
-def from_redis(stream: str | bytes, fields: Mapping[bytes, bytes]) -> Received:
+def from_redis(
+    stream: str | bytes, fields: Mapping[bytes, bytes], *, field: str = "payload"
+) -> Received:
     """Read an entry of a stream, as redis-py returns it: its key, and the fields as bytes.
+
+    `field` has the payload, as the URL of the publisher says.
 
     redis-py returns bytes unless it has ``decode_responses``. Raises `UnreadableMessage` if a
     publisher did not send the entry.
     """
+    place = field.encode()
     try:
-        wire = {
-            name.decode(): value.decode() for name, value in fields.items() if name != b"payload"
-        }
+        wire = {name.decode(): value.decode() for name, value in fields.items() if name != place}
         found = attributes(wire, "ce-")
     except UnicodeDecodeError:
         raise UnreadableMessage("headers", "a name or a value is no UTF-8") from None
@@ -149,7 +152,7 @@ def from_redis(stream: str | bytes, fields: Mapping[bytes, bytes]) -> Received:
         found,
         dedupe_id=require_header(wire, "dedupe-id"),
         topic=stream if isinstance(stream, str) else stream.decode(errors="replace"),
-        data=fields.get(b"payload", b""),
+        data=fields.get(place, b""),
     )
 
 

@@ -16,7 +16,7 @@ def test_the_defaults_are_these() -> None:
 
     assert settings.hosts == (Destination(host="localhost", port=6379),)
     assert (settings.database, settings.user, settings.password) == (0, None, None)
-    assert (settings.timeout, settings.maxlen) == (5.0, None)
+    assert (settings.timeout, settings.maxlen, settings.field) == (5.0, None, "payload")
     assert (settings.fsync, settings.replicas, settings.tls) == (False, 0, None)
 
 
@@ -75,7 +75,9 @@ def test_a_login_is_decoded(url: str, login: tuple[str | None, str]) -> None:
         ("redis://joe:s3cret@a/b", "a Redis URL is redis://"),
         ("redis://joe:s3cret@a/1/2", "a Redis URL is redis://"),
         ("redis://joe:s3cret@a/-1", "a Redis URL is redis://"),
-        ("redis://joe:s3cret@a?db=1", "unknown in a Redis URL: db; known are ca, cert, fsync, "),
+        ("redis://joe:s3cret@a?db=1", "unknown in a Redis URL: db; known are ca, cert, field, "),
+        ("redis://joe:s3cret@a?field=ce-id", "field of a Redis URL is a name of 1 to 100"),
+        ("redis://joe:s3cret@a?field=", "field of a Redis URL is a name of 1 to 100"),
         ("redis://joe:s3cret@a?timeout=0", "timeout of a Redis URL must be seconds above 0"),
         ("redis://joe:s3cret@a?maxlen=0", "maxlen of a Redis URL must be 1 or more, got '0'"),
         ("redis://joe:s3cret@a?maxlen=", "maxlen of a Redis URL must be 1 or more, got ''"),

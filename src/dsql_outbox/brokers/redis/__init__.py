@@ -8,6 +8,7 @@ Its parameters are:
 | parameter | default | meaning |
 | --- | --- | --- |
 | timeout | 5 | seconds that a publish, or the first connection, may take |
+| field | payload | the field of an entry that has the payload |
 | maxlen | | keep about this many entries of each stream, and delete older ones |
 | fsync | no | `yes`: a message is delivered when the server has synced it to its file (WAITAOF) |
 | replicas | 0 | a message is delivered when this many replicas have it (WAIT) |

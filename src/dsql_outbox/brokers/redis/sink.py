@@ -126,7 +126,15 @@ class RedisSink:
             message = messages[index]
             fields = binary_headers(message, "ce-") | {"dedupe-id": message.dedupe_id}
             named = (part for pair in fields.items() for part in pair)
-            yield "XADD", message.topic, *self._trim, "*", *named, "payload", message.payload
+            yield (
+                "XADD",
+                message.topic,
+                *self._trim,
+                "*",
+                *named,
+                self._settings.field,
+                message.payload,
+            )
         if not is_one:
             yield _EXEC
 

@@ -22,11 +22,12 @@ from dsql_outbox.publisher.sinks.url import (
 _FORM: Final = "redis://[[USER]:PASSWORD@]HOST[:PORT][,HOST..][/DB][?PARAMETERS]"
 _KIND: Final = "a Redis URL"
 _PARAMETERS: Final = (
-    "ca", "cert", "fsync", "key", "maxlen", "password_file", "replicas", "sentinel",
+    "ca", "cert", "field", "fsync", "key", "maxlen", "password_file", "replicas", "sentinel",
     "sentinel_password_file", "timeout",
 )  # fmt: skip
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
+_FIELD: Final = re.compile(r"(?!ce-|dedupe-id$)[A-Za-z0-9_.-]{1,100}")
 _SERVICE: Final = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 _DATABASE: Final = re.compile(r"/(\d{1,9})(?=\?|$)")
 
@@ -47,6 +48,8 @@ class RedisSettings:
     tls: Mapping[str, str] | None
     """The PEM files ``ca``, ``cert`` and ``key`` as far as given; None without TLS."""
     timeout: float
+    field: str
+    """The field of an entry that has the payload."""
     maxlen: int | None
     fsync: bool
     replicas: int
@@ -85,6 +88,10 @@ def parse_redis_url(url: str) -> RedisSettings:
     if user and password is None and file is None:
         text = f"the user of {_KIND} needs a password: USER:PASSWORD@, or password_file="
         raise SettingsError(text)
+    payload = given.get("field", "payload")
+    if not _FIELD.fullmatch(payload):
+        rule = "is a name of 1 to 100 of the characters A-Z a-z 0-9 _ . -, and none of ours"
+        raise SettingsError(f"field of {_KIND} {rule}")
     context = tls_context(_KIND, url, "rediss", given)
     return RedisSettings(
         hosts=tuple(map(at_host, hosts)),
@@ -96,6 +103,7 @@ def parse_redis_url(url: str) -> RedisSettings:
         password_file=file,
         tls=None if context is None else {n: given[n] for n in ("ca", "cert", "key") if n in given},
         timeout=seconds(_KIND, given.get("timeout", TIMEOUT)),
+        field=payload,
         maxlen=_count("maxlen", given["maxlen"], 1) if "maxlen" in given else None,
         fsync=is_yes(_KIND, "fsync", given.get("fsync", "no")),
         replicas=_count("replicas", given.get("replicas", "0"), 0),
