@@ -1,9 +1,10 @@
 """The command `dsql-outbox`: one folder or module per subcommand, and shared parts.
 
 `main` is the table of subcommands. `database_options` opens the database of a
-command, and `tool_call` the operator's tool of one. `job` drives a run: progress, signals, counts.
-`exit_codes` turns errors into one line and an exit code. `options`, `filters`, `output` and
-`progress_line` hold shared options and printing. `relay/` runs the relay for `publish`.
+command, and `tool_call` the operator's tool of one: an option that has the name of a method's
+argument is written down once. `job` drives a run: progress, signals, counts. `exit_codes` turns
+errors into one line and an exit code. `options`, `filters`, `output` and `progress_line` hold
+shared options and printing. `relay/` runs the relay for `publish`.
 `logs`, `signals` and `telemetry/` set up the parts that a program needs and a library leaves to
 its caller.
 

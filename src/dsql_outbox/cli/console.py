@@ -3,7 +3,7 @@
 import os
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import click
@@ -66,16 +66,7 @@ Exit codes:
     help="The time between two reads of the status.",
 )
 @with_database()
-def console(
-    *,
-    database: Database,
-    host: str,
-    port: int,
-    hosts: tuple[str, ...],
-    open_to_this_machine: bool,
-    jaeger: str | None,
-    interval: float,
-) -> None:
+def console(*, database: Database, open_to_this_machine: bool, **serving: Any) -> None:
     """Show the outbox in a browser. The console changes nothing.
 
     It prints a URL with a random token, which logs a browser in. For a token of your own, set
@@ -95,10 +86,9 @@ def console(
         shown = url if chosen or token is None else login_url(url, token)
         say(f"console at {shown} (Ctrl-C ends it)")
 
-    serve = partial(serve_console, database, host=host, port=port, hosts=hosts, token=token)
-    work = partial(serve, jaeger=jaeger, interval=interval, ready=ready)
+    serving |= {"open_to_this_machine": open_to_this_machine, "token": token, "ready": ready}
     with logs_on_stderr(announcing=False):
-        anyio.run(_until_signal, partial(work, open_to_this_machine=open_to_this_machine))
+        anyio.run(_until_signal, partial(serve_console, database, **serving))
 
 
 async def _until_signal(work: Callable[[], Awaitable[None]]) -> None:

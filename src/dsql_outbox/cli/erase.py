@@ -1,27 +1,32 @@
 """The command `erase`: erase what is stored of an entity."""
 
+from typing import Any
+
 import click
 
 from dsql_outbox.operations.life.erase import EraseRun
 from dsql_outbox.operations.life.erasures import Erasures
 from dsql_outbox.outbox.database.database import Database
-from dsql_outbox.outbox.settings import DEFAULT_SOURCE
 from dsql_outbox.writer.settings import WriterSettings
 
-from .database_options import with_database
 from .filters import (
     confirm,
     dry_run_option,
     json_option,
     rate_option,
+    source_option,
     yes_option,
 )
 from .job import drive
-from .output import say
-from .tool_call import called
+from .output import counts, say
+from .tool_call import with_tool
 
 _NOT_OURS = "not erased: copies in your brokers, consumers, read models, backups and logs"
 _KEEPS_ID = "the id stays in every key, so use no personal id (docs/events.md)"
+
+
+def _tool(database: Database, source: str, topic: str) -> Erasures:
+    return Erasures(database, WriterSettings(source=source, topic=topic))
 
 
 @click.command(
@@ -47,13 +52,7 @@ Exit codes:
     metavar="TEXT",
     help="Free text, recorded with the erasure. It stays, so name no person in it.",
 )
-@click.option(
-    "--source",
-    default=DEFAULT_SOURCE,
-    metavar="TEXT",
-    show_default=True,
-    help='The CloudEvents source of the event "TYPE Erased": that of the writers\' settings.',
-)
+@source_option('The CloudEvents source of the event "TYPE Erased": that of the writers\' settings.')
 @click.option(
     "--topic",
     default=WriterSettings.topic,
@@ -65,18 +64,14 @@ Exit codes:
 @dry_run_option
 @json_option
 @yes_option
-@with_database(duty="keeper", logs=True)
-def erase(
-    *,
-    entity: str,
-    reason: str,
-    source: str,
-    topic: str,
-    rate: float | None,
-    dry_run: bool,
-    as_json: bool,
-    yes: bool,
-    database: Database,
+@with_tool(
+    _tool,
+    duty="keeper",
+    made_of=("source", "topic"),
+    logs=True,
+)
+async def erase(
+    tool: Erasures, *, entity: str, dry_run: bool, as_json: bool, yes: bool, **asked: Any
 ) -> None:
     """Erase what the stored events say about an entity, for good.
 
@@ -90,33 +85,19 @@ def erase(
     after it began, nor messages that a broker has, or gets meanwhile. A second run finds
     nothing.
     """
-    settings = WriterSettings(source=source, topic=topic)
-
-    async def run(tool: Erasures) -> None:
-        told = tool.erase(entity, reason=reason, rate=rate, dry_run=dry_run)
-        if not dry_run:
-            confirm(f"This erases all content of {entity}, for good. Continue?", yes=yes)
-        await drive(told, lambda: _line(told, dry_run=dry_run), as_json=as_json)
-        done = told.progress
-        if as_json or done.version is None:
-            return
+    told = tool.erase(entity, dry_run=dry_run, **asked)
+    if not dry_run:
+        confirm(f"This erases all content of {entity}, for good. Continue?", yes=yes)
+    await drive(told, lambda: _line(told, dry_run=dry_run), as_json=as_json)
+    if not as_json and told.progress.version is not None:
         say(_KEEPS_ID)
         say(_NOT_OURS)
-
-    called(Erasures(database, settings), run)
 
 
 def _line(run: EraseRun, *, dry_run: bool) -> str:
     done = run.progress
     if done.version is None and run.again is None and not dry_run:
         return "nothing to erase"
-    parts = [
-        f"{what}: {count:,}"
-        for what, count in (
-            ("messages", done.messages),
-            ("dead letters", done.dead_letters),
-        )
-        if count
-    ]
+    parts = counts({"messages": done.messages, "dead letters": done.dead_letters})
     would = "would change " if dry_run else ""
     return ", ".join([f"{would}events: {done.events:,} of {done.total:,}", *parts])

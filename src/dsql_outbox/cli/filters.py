@@ -1,6 +1,7 @@
 """Options that several commands share, and the confirmation prompt."""
 
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -8,6 +9,9 @@ import click
 
 from dsql_outbox.operations.selection import Selection, age_of
 from dsql_outbox.outbox.errors import SettingsError
+from dsql_outbox.outbox.settings import DEFAULT_SOURCE, DEFAULT_TARGET
+
+from .options import Command
 
 all_option: Final = click.option(
     "--all", "every", is_flag=True, help="Select all; no filter is needed."
@@ -36,6 +40,18 @@ reason_option: Final = click.option(
     metavar="TEXT",
     help="Free text, recorded with the operation; `dsql-outbox operations` lists it.",
 )
+
+
+def source_option(about: str) -> Callable[[Command], Command]:
+    """Add the option --source."""
+    return click.option(
+        "--source", default=DEFAULT_SOURCE, metavar="TEXT", show_default=True, help=about
+    )
+
+
+def target_option(about: str) -> Callable[[Command], Command]:
+    """Add the option --target."""
+    return click.option("--target", default=DEFAULT_TARGET, metavar="NAME", help=about)
 
 
 def time_or_age(

@@ -2,15 +2,14 @@
 
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import click
 
 from dsql_outbox.operations.life.forget import ForgetProgress
 from dsql_outbox.operations.life.keep import KeepRun, Pass
 from dsql_outbox.operations.life.retention import Retention
-from dsql_outbox.outbox.database.database import Database
 
-from .database_options import with_database
 from .filters import (
     age,
     confirm,
@@ -25,7 +24,7 @@ from .job import drive
 from .output import counted, json_line, of_about, say_folded
 from .progress_line import progress
 from .signals import Interruption
-from .tool_call import called
+from .tool_call import with_tool
 
 _QUESTION = """\
 Forget all delivered events {which}, for good?
@@ -83,17 +82,16 @@ Exit codes:
 @dry_run_option
 @json_option
 @yes_option
-@with_database(duty="keeper", logs=True)
-def forget(
+@with_tool(Retention, duty="keeper", logs=True)
+async def forget(
+    tool: Retention,
     *,
     before: datetime | timedelta,
     every: timedelta | None,
-    rate: float | None,
-    reason: str,
     dry_run: bool,
     as_json: bool,
     yes: bool,
-    database: Database,
+    **asked: Any,
 ) -> None:
     """Remove old events for good: all that were saved before a time and delivered.
 
@@ -111,20 +109,16 @@ def forget(
     if every is not None and (dry_run or not isinstance(before, timedelta)):
         what = "no --dry-run" if dry_run else "an age as --before, such as 90d"
         raise click.UsageError(f"--every takes {what}")
-
-    async def run(tool: Retention) -> None:
-        if every is not None and isinstance(before, timedelta):
-            kept = tool.keep(before, every, reason=reason, rate=rate)
-            confirm(_QUESTION.format(which=f"older than {before}, again and again"), yes=yes)
-            await _keep(kept, as_json=as_json)
-            return
-        until = datetime.now(UTC) - before if isinstance(before, timedelta) else before
-        gone = tool.forget(until, reason=reason, rate=rate, dry_run=dry_run)
-        if not dry_run:
-            confirm(_QUESTION.format(which=f"from before {until:%Y-%m-%d %H:%M} UTC"), yes=yes)
-        await drive(gone, lambda: _line(gone.progress, dry_run=dry_run), as_json=as_json)
-
-    called(Retention(database), run)
+    if every is not None and isinstance(before, timedelta):
+        kept = tool.keep(before, every, **asked)
+        confirm(_QUESTION.format(which=f"older than {before}, again and again"), yes=yes)
+        await _keep(kept, as_json=as_json)
+        return
+    until = datetime.now(UTC) - before if isinstance(before, timedelta) else before
+    gone = tool.forget(until, dry_run=dry_run, **asked)
+    if not dry_run:
+        confirm(_QUESTION.format(which=f"from before {until:%Y-%m-%d %H:%M} UTC"), yes=yes)
+    await drive(gone, lambda: _line(gone.progress, dry_run=dry_run), as_json=as_json)
 
 
 async def _keep(run: KeepRun, *, as_json: bool) -> None:

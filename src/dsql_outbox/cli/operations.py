@@ -2,16 +2,14 @@
 
 from contextlib import aclosing
 
-import anyio
 import click
 
 from dsql_outbox.operations.operations import Operation, Operations
-from dsql_outbox.outbox.database.database import Database
 
-from .database_options import with_database
 from .filters import json_option
-from .output import aligned, json_line, one_line, say
+from .output import listed, one_line
 from .signals import READ_ONLY
+from .tool_call import with_tool
 
 
 @click.command()
@@ -24,27 +22,22 @@ from .signals import READ_ONLY
     help="The largest number of lines.",
 )
 @json_option
-@with_database(READ_ONLY, duty="reader")
-def operations(*, limit: int, as_json: bool, database: Database) -> None:
+@with_tool(Operations, READ_ONLY, duty="reader")
+async def operations(tool: Operations, *, limit: int, as_json: bool) -> None:
     """List what operators did, the newest first: who, when, what and why.
 
     These commands record themselves, also if a program calls them: messages retry, drop and
     replay; topics pause and resume; targets add and drop; forget; erase; and schema
     apply with more shards. The reason is the text of their --reason.
     """
-    anyio.run(_list, database, limit, as_json)
-
-
-async def _list(database: Database, limit: int, as_json: bool) -> None:
-    lines: list[tuple[str, ...]] = [("when", "what", "role", "user", "reason")]
-    async with Operations(database) as tool, aclosing(tool.list()) as found:
-        async for each in found:
-            json_line(each) if as_json else lines.append(_cells(each))
-            limit -= 1
-            if not limit:
+    found: list[Operation] = []
+    async with aclosing(tool.list()) as every:
+        async for each in every:
+            found.append(each)
+            if len(found) == limit:
                 break
-    if not as_json:
-        aligned(lines) if len(lines) > 1 else say("no operations")
+    header = ("when", "what", "role", "user", "reason")
+    listed(found, header, _cells, as_json=as_json, none="no operations")
 
 
 def _cells(each: Operation) -> tuple[str, ...]:

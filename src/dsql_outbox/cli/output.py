@@ -8,11 +8,11 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 import msgspec
@@ -23,6 +23,8 @@ from dsql_outbox.observability.shown_text import visible, visible_json
 
 if TYPE_CHECKING:
     from dsql_outbox.operations.fills import FillProgress
+
+T = TypeVar("T")
 
 _WIDEST: Final = 100  # columns
 _ROOM: Final = 4
@@ -170,6 +172,23 @@ def aligned(lines: Sequence[Sequence[str]]) -> None:
     say_all(columns(lines, shown_width()))
 
 
+def listed(
+    found: Iterable[T],
+    header: Sequence[str],
+    cells: Callable[[T], Sequence[str]],
+    *,
+    as_json: bool,
+    none: str,
+) -> None:
+    """Print objects as lines of JSON, or else as a table; `none` stands for an empty one."""
+    if as_json:
+        for each in found:
+            json_line(each)
+        return
+    rows = [*map(cells, found)]
+    aligned([header, *rows]) if rows else say(none)
+
+
 def one_line(text: str) -> str:
     """`text` on one line: each run of white space becomes one space."""
     return " ".join(text.split())
@@ -187,6 +206,11 @@ def with_first_place(error: str) -> str:
     raised, _, places = error.partition("\n  ")
     place = _PLACE.fullmatch(places.partition("\n")[0])
     return one_line(f"{raised} at {place[1]}" if place else raised)
+
+
+def counts(numbers: Mapping[str, int]) -> list[str]:
+    """``NAME: NUMBER`` for each number that is not 0."""
+    return [f"{name}: {number:,}" for name, number in numbers.items() if number]
 
 
 def of_about(done: int, total: int | None) -> str:

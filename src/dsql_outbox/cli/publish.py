@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Any, Final, cast
 
 import click
 import msgspec
@@ -229,14 +229,11 @@ def publish(
     target: str,
     until_empty: bool,
     max_wait: float | None,
-    on_dead_letter: Literal["release", "block"],
-    topics: Mapping[str, TopicSettings],
-    idle_max: float | None,
-    doorbell: bool,
     lease: float,
     drain: float,
     listen: Address | None,
     log_format: LogFormat,
+    **chosen: Any,
 ) -> None:
     """Relay stored events to a broker, in order per subject, at least once.
 
@@ -259,15 +256,8 @@ def publish(
     message_map = None if map_name is None else named_map(map_name)
     if max_wait is not None and not until_empty:
         raise click.UsageError("--max-wait needs --until-empty")
-    settings = PublisherSettings(
-        on_dead_letter=on_dead_letter,
-        topics=topics,
-        idle_max=idle_max,
-        doorbell=doorbell,
-        lease=lease,
-        # Longer than the command's own limit, which must come first: it sets exit code 75.
-        drain=drain + lease,
-    )
+    # Its drain is longer than the command's own limit, which must come first: it sets exit code 75.
+    settings = PublisherSettings(**chosen, lease=lease, drain=drain + lease)
     with exporting() as exports:
         record_spans(exports, _SERVICE)
         meters = measure(

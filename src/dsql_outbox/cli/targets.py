@@ -1,21 +1,18 @@
 """The command `targets`: list, add or drop targets."""
 
-from typing import Literal
+from typing import Any
 
 import click
 
 from dsql_outbox.operations.fills import FillProgress
 from dsql_outbox.operations.targets import AddRun, Target, Targets
-from dsql_outbox.outbox.database.database import Database
-from dsql_outbox.outbox.settings import DEFAULT_SOURCE
 
-from .database_options import with_database
-from .filters import confirm, json_option, rate_option, reason_option, yes_option
+from .filters import confirm, json_option, rate_option, reason_option, source_option, yes_option
 from .job import drive
 from .logs import announce
-from .output import aligned, counted, filled_state, json_line, lacking, of_about, say
+from .output import counted, filled_state, json_line, lacking, listed, of_about, say
 from .signals import GO_ON, READ_ONLY
-from .tool_call import called
+from .tool_call import with_tool
 
 
 @click.group()
@@ -30,15 +27,11 @@ def targets() -> None:
 
 @targets.command("list")
 @json_option
-@with_database(READ_ONLY, duty="reader")
-def list_(*, as_json: bool, database: Database) -> None:
+@with_tool(Targets, READ_ONLY, duty="reader")
+async def list_(tool: Targets, *, as_json: bool) -> None:
     """List the targets."""
-    found = called(Targets(database), lambda tool: tool.list())
-    if as_json:
-        for target in found:
-            json_line(target)
-        return
-    aligned([("target", "kind", "state", "types"), *map(_cells, found)])
+    header = ("target", "kind", "state", "types")
+    listed(await tool.list(), header, _cells, as_json=as_json, none="no targets")
 
 
 def _cells(target: Target) -> tuple[str, ...]:
@@ -67,30 +60,15 @@ def _cells(target: Target) -> tuple[str, ...]:
     is_flag=True,
     help="Fill it with the messages of the events that are stored already.",
 )
-@click.option(
-    "--source",
-    default=DEFAULT_SOURCE,
-    metavar="TEXT",
-    show_default=True,
-    help="With --from-start, the CloudEvents source. It is not stored, so repeat the one of the "
-    "writers' settings.",
+@source_option(
+    "With --from-start, the CloudEvents source. It is not stored, so repeat the one of the "
+    "writers' settings."
 )
 @rate_option
 @reason_option
 @json_option
-@with_database(duty="operator", logs=True)
-def add(
-    *,
-    name: str,
-    kind: Literal["sink", "model"],
-    types: tuple[str, ...],
-    from_start: bool,
-    source: str,
-    rate: float | None,
-    reason: str,
-    as_json: bool,
-    database: Database,
-) -> None:
+@with_tool(Targets, duty="operator", logs=True)
+async def add(tool: Targets, *, types: tuple[str, ...], as_json: bool, **asked: Any) -> None:
     """Add a target, which gets the messages of events from now on.
 
     With --from-start it gets those of all events: it is filled with the earlier ones, beside
@@ -99,20 +77,8 @@ def add(
     It waits for the transactions that are open: on Aurora DSQL for 5 minutes. If it is
     interrupted, run it again with the same options.
     """
-
-    async def run(tool: Targets) -> None:
-        added = tool.add(
-            name,
-            kind=kind,
-            types=types or None,
-            from_start=from_start,
-            source=source,
-            reason=reason,
-            rate=rate,
-        )
-        await drive(added, lambda: _added(added), as_json=as_json)
-
-    called(Targets(database), run)
+    added = tool.add(types=types or None, **asked)
+    await drive(added, lambda: _added(added), as_json=as_json)
 
 
 def _added(run: AddRun) -> str:
@@ -128,24 +94,20 @@ def _fill_line(fill: FillProgress) -> str:
     return f"filled with {counted(fill.messages, 'message')}, {read}{lacking(fill)}"
 
 
-def _announce(what: str) -> None:
-    announce(f"waits for {what}")
-
-
 @targets.command()
 @click.argument("name")
 @yes_option
 @reason_option
 @json_option
-@with_database(GO_ON, duty="operator", logs=True)
-def drop(*, name: str, yes: bool, reason: str, as_json: bool, database: Database) -> None:
+@with_tool(Targets, GO_ON, duty="operator", logs=True)
+async def drop(tool: Targets, *, name: str, yes: bool, reason: str, as_json: bool) -> None:
     """Drop a target for good, with its waiting messages and dead letters.
 
     The stored events stay. Its name is not used again. It waits for the transactions
     that are open: on Aurora DSQL for 5 minutes.
     """
     confirm(f"Drop the target {name} for good, with all messages that wait for it?", yes=yes)
-    done = called(Targets(database), lambda tool: tool.drop(name, reason=reason, told=_announce))
+    done = await tool.drop(name, reason=reason, told=lambda what: announce(f"waits for {what}"))
     if as_json:
         json_line(done)
         return

@@ -1,20 +1,18 @@
 """The command `verify`: compare the stored events with each other."""
 
-from datetime import datetime
+from typing import Any
 
 import click
 import msgspec
 
 from dsql_outbox.operations.verification.finding import Finding
-from dsql_outbox.operations.verification.verifier import Verification, Verifier, VerifyProgress
-from dsql_outbox.outbox.database.database import Database
+from dsql_outbox.operations.verification.verifier import Verification, Verifier
 
-from .database_options import with_database
 from .exit_codes import FAILED
 from .filters import json_option, rate_option, time_or_age
 from .job import drive
-from .output import json_line, of_about, say_folded
-from .tool_call import called
+from .output import counts, json_line, of_about, say_folded
+from .tool_call import with_tool
 
 
 @click.command(
@@ -41,14 +39,8 @@ Exit codes:
 )
 @json_option
 @rate_option
-@with_database(duty="reader", logs=True)
-def verify(
-    *,
-    since: datetime | None,
-    as_json: bool,
-    rate: float | None,
-    database: Database,
-) -> None:
+@with_tool(Verifier, duty="reader", logs=True)
+async def verify(tool: Verifier, *, as_json: bool, **asked: Any) -> None:
     """Compare the stored events with each other, and name each row that is wrong.
 
     The bytes of each event must have the fingerprint that was stored with them. The
@@ -61,19 +53,15 @@ def verify(
     names what is wrong, the table, and the key of the row. With --json, the last line holds
     the counts. A check that was stopped does not continue later: the next one begins anew.
     """
-
-    async def run(verifier: Verifier) -> VerifyProgress:
-        verification = verifier.verify(since=since, rate=rate)
-        await drive(
-            verification,
-            lambda: _line(verification),
-            as_json=as_json,
-            tell=lambda each: json_line(each) if as_json else say_folded(_shown(each)),
-            counts=lambda: msgspec.structs.replace(verification.progress, total=None),
-        )
-        return verification.progress
-
-    if called(Verifier(database), run).findings:
+    run = tool.verify(**asked)
+    await drive(
+        run,
+        lambda: _line(run),
+        as_json=as_json,
+        tell=lambda each: json_line(each) if as_json else say_folded(_shown(each)),
+        counts=lambda: msgspec.structs.replace(run.progress, total=None),
+    )
+    if run.progress.findings:
         raise click.exceptions.Exit(FAILED)
 
 
@@ -87,16 +75,14 @@ def _line(run: Verification) -> str:
     earlier = f" ({done.skipped:,} saved earlier)" if done.skipped else ""
     parts = [
         f"events: {done.events:,}{of}{earlier}",
-        *(
-            f"{what}: {count:,}"
-            for what, count in (
-                ("headers", done.headers),
-                ("entities", done.entities),
-                ("messages", done.messages),
-                ("dead letters", done.dead_letters),
-                ("findings", done.findings),
-            )
-            if count
+        *counts(
+            {
+                "headers": done.headers,
+                "entities": done.entities,
+                "messages": done.messages,
+                "dead letters": done.dead_letters,
+                "findings": done.findings,
+            }
         ),
     ]
     return ", ".join(parts) + ("; all agree" if is_done and not done.findings else "")

@@ -227,9 +227,9 @@ def _refusing(status: Status, commands: Commands) -> Iterator[Attention]:
         yield Attention(f"{text} {cure}".rstrip(), commands.topics(target))
 
 
-def refusal_reason(topic: RefusedTopic) -> str:
+def refusal_reason(by: By | None) -> str:
     """Why a publisher has paused a topic by itself."""
-    return _REFUSED[topic.by]
+    return _REFUSED[by]
 
 
 def refusing_text(topics: Sequence[RefusedTopic], more: int, *, of: str = "") -> str:

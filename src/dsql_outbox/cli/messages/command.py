@@ -1,7 +1,7 @@
 """The command `messages`: list, show, retry, drop or replay messages."""
 
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import anyio
@@ -23,11 +23,10 @@ from dsql_outbox.cli.job import drive
 from dsql_outbox.cli.named_functions import named_map
 from dsql_outbox.cli.output import aligned, counted, json_line, say, say_fitting
 from dsql_outbox.cli.signals import READ_ONLY
-from dsql_outbox.cli.tool_call import called
-from dsql_outbox.operations.drop import DropProgress
+from dsql_outbox.cli.tool_call import with_tool
 from dsql_outbox.operations.messages import Messages
 from dsql_outbox.operations.operator_commands import Commands
-from dsql_outbox.operations.retry import MAX_RETRIED, RetryProgress
+from dsql_outbox.operations.retry import MAX_RETRIED
 from dsql_outbox.operations.selection import Selection
 from dsql_outbox.operations.undelivered import UndeliveredMessage
 from dsql_outbox.outbox.database.database import Database
@@ -65,9 +64,9 @@ messages.add_command(replay)
 @limit_option(_SHOWN)
 @click.option("--payload", is_flag=True, help="Include the event's text; needs --json.")
 @json_option
-@with_database(READ_ONLY, duty="reader")
-def list_(
-    *, which: Selection, limit: int, payload: bool, as_json: bool, database: Database
+@with_tool(Messages, READ_ONLY, duty="reader")
+async def list_(
+    tool: Messages, *, which: Selection, limit: int, payload: bool, as_json: bool
 ) -> None:
     """List messages: the failing ones, the dead, and then those that wait.
 
@@ -81,14 +80,8 @@ def list_(
     """
     if payload and not as_json:
         raise click.UsageError("--payload needs --json; or use `dsql-outbox messages show`")
-    anyio.run(_list, database, which, limit, payload, as_json)
-
-
-async def _list(
-    database: Database, which: Selection, limit: int, payload: bool, as_json: bool
-) -> None:
     count = 0
-    async with Messages(database) as tool, aclosing(tool.find(which, payload=payload)) as found:
+    async with aclosing(tool.find(which, payload=payload)) as found:
         async for message in found:
             if count == limit:
                 say(f"there are more: narrow the filter, or raise --limit {limit}", err=True)
@@ -153,17 +146,16 @@ async def _gather(database: Database, which: Selection, payload: bool) -> list[U
 @all_option
 @limit_option(MAX_RETRIED, MAX_RETRIED)
 @requeue_options
-@with_database(duty="operator", logs=True)
-def retry(
+@with_tool(Messages, duty="operator", logs=True)
+async def retry(
+    tool: Messages,
     *,
     which: Selection,
     every: bool,
     limit: int,
-    reason: str,
-    rate: float | None,
     dry_run: bool,
     as_json: bool,
-    database: Database,
+    **asked: Any,
 ) -> None:
     """Let a publisher try failing messages and dead letters again.
 
@@ -179,12 +171,8 @@ def retry(
         "all failing messages and dead letters", filtered=not which.selects_all, every=every
     )
     report = ResultReport("retried", as_json=as_json, listed=not dry_run, dry_run=dry_run)
-
-    async def run(tool: Messages) -> RetryProgress:
-        retry = tool.retry(which, reason=reason, rate=rate, limit=limit, dry_run=dry_run)
-        return await report.drive(retry, lambda: report.line(retry.progress))
-
-    done = called(Messages(database), run)
+    retry = tool.retry(which, limit=limit, dry_run=dry_run, **asked)
+    done = await report.drive(retry, lambda: report.line(retry.progress))
     if done.retried + done.planned + done.left_alone == limit:
         say(f"--limit {limit} is reached: there may be more", err=True)
     _end(which, report.ids, failed=bool(which.ids and done.left_alone))
@@ -199,18 +187,17 @@ def retry(
 @dry_run_option
 @json_option
 @yes_option
-@with_database("nothing was dropped", duty="operator", logs=True)
-def drop(
+@with_tool(Messages, "nothing was dropped", duty="operator", logs=True)
+async def drop(
+    tool: Messages,
     *,
     which: Selection,
     every: bool,
     limit: int | None,
-    rate: float | None,
-    reason: str,
     dry_run: bool,
     as_json: bool,
     yes: bool,
-    database: Database,
+    **asked: Any,
 ) -> None:
     """Drop messages of one state, failing or dead.
 
@@ -233,21 +220,18 @@ def drop(
         ids.add(message.event_id)
         json_line(message) if as_json else _say(message)
 
-    async def run(tool: Messages) -> DropProgress:
-        if not dry_run:
-            confirm(await _question(tool, which, limit), yes=yes)
-        drop = tool.drop(which, reason=reason, rate=rate, limit=limit, dry_run=dry_run)
-        what = ("would be " if dry_run else "") + _DROPPED[str(which.state)][1]
-        await drive(
-            drop,
-            lambda: f"{counted(drop.progress.dropped, 'message')} {what}",
-            as_json=as_json,
-            tell=tell,
-            err=True,
-        )
-        return drop.progress
-
-    done = called(Messages(database), run)
+    if not dry_run:
+        confirm(await _question(tool, which, limit), yes=yes)
+    drop = tool.drop(which, limit=limit, dry_run=dry_run, **asked)
+    what = ("would be " if dry_run else "") + _DROPPED[str(which.state)][1]
+    await drive(
+        drop,
+        lambda: f"{counted(drop.progress.dropped, 'message')} {what}",
+        as_json=as_json,
+        tell=tell,
+        err=True,
+    )
+    done = drop.progress
     if done.behind:
         left = counted(done.behind, "message")
         say(f"{left} left alone: act on the message before it first", err=True)

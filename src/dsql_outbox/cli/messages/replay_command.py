@@ -1,22 +1,20 @@
 """The command `messages replay`: send stored events again."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import click
 import msgspec
 
-from dsql_outbox.cli.database_options import with_database
 from dsql_outbox.cli.exit_codes import FAILED
-from dsql_outbox.cli.filters import all_option, confirm, yes_option
+from dsql_outbox.cli.filters import all_option, confirm, source_option, target_option, yes_option
 from dsql_outbox.cli.output import counted, of_about, say
-from dsql_outbox.cli.tool_call import called
+from dsql_outbox.cli.tool_call import with_tool
 from dsql_outbox.operations.messages import Messages
-from dsql_outbox.operations.replay import Replay, ReplayProgress
+from dsql_outbox.operations.replay import Replay
 from dsql_outbox.operations.selection import Selection
 from dsql_outbox.operations.whereabouts import shown_time
-from dsql_outbox.outbox.database.database import Database
-from dsql_outbox.outbox.settings import DEFAULT_SOURCE, DEFAULT_TARGET
 
 from .result_report import ResultReport
 from .selection_options import requeue_options, selection_options
@@ -48,39 +46,27 @@ Exit codes:
     help="Continue after this place, which an earlier replay printed: TYPE/ID@VERSION, "
     "or with --entity a version.",
 )
-@click.option(
-    "--source",
-    default=DEFAULT_SOURCE,
-    metavar="TEXT",
-    show_default=True,
-    help="The CloudEvents source. It is not stored, so repeat the one of the writers' settings.",
+@source_option(
+    "The CloudEvents source. It is not stored, so repeat the one of the writers' settings."
 )
-@click.option(
-    "--target",
-    default=DEFAULT_TARGET,
-    metavar="NAME",
-    help="Send them to this target, and to no other.",
-)
+@target_option("Send them to this target, and to no other.")
 @requeue_options
 @click.option("--list", "listed", is_flag=True, help="In a dry run: a line per event.")
 @yes_option
-@with_database("nothing was replayed", duty="operator", logs=True)
-def replay(
+@with_tool(Messages, "nothing was replayed", duty="operator", logs=True)
+async def replay(
+    tool: Messages,
     *,
     event_ids: tuple[UUID, ...],
     entity: str | None,
     which: Selection,
     every: bool,
     after: str | None,
-    source: str,
-    target: str,
-    reason: str,
-    rate: float | None,
     dry_run: bool,
     listed: bool,
     as_json: bool,
     yes: bool,
-    database: Database,
+    **asked: Any,
 ) -> None:
     """Send stored events again, whether they were delivered or not.
 
@@ -104,26 +90,13 @@ def replay(
         raise click.UsageError("give EVENT_ID.., or --entity, or a filter, or --all")
     listed = listed or ((as_json or bool(event_ids)) and not dry_run)
     report = ResultReport("replayed", as_json=as_json, listed=listed, dry_run=dry_run)
-
-    async def run(tool: Messages) -> ReplayProgress:
-        replay = tool.replay(
-            msgspec.structs.replace(which, ids=event_ids),
-            entity=entity,
-            after=after,
-            reason=reason,
-            rate=rate,
-            source=source,
-            target=target,
-            dry_run=dry_run,
-        )
-        if not event_ids and entity is None:
-            confirm(_question(await tool.events_stored()), yes=yes)
-        done = await report.drive(replay, lambda: _line(replay, report))
-        if (done.missing or not event_ids) and (before := await tool.forgotten_before()):
-            _tell_forgotten(before, which)
-        return done
-
-    done = called(Messages(database), run)
+    which = msgspec.structs.replace(which, ids=event_ids)
+    replay = tool.replay(which, entity=entity, after=after, dry_run=dry_run, **asked)
+    if not event_ids and entity is None:
+        confirm(_question(await tool.events_stored()), yes=yes)
+    done = await report.drive(replay, lambda: _line(replay, report))
+    if (done.missing or not event_ids) and (before := await tool.forgotten_before()):
+        _tell_forgotten(before, which)
     if event_ids and done.left_alone:
         raise click.exceptions.Exit(FAILED)
 

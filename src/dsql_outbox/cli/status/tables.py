@@ -137,7 +137,7 @@ def _paused_rows(now: Status) -> Iterator[tuple[str, ...]]:
         for each in seen.paused if seen.alive else ():
             of = f" of {seen.target}" if seen.target else ""
             since = "-" if each.seconds is None else duration(each.seconds)
-            yield each.topic + of, seen.owner, since, refusal_reason(each)
+            yield each.topic + of, seen.owner, since, refusal_reason(each.by)
 
 
 def _unnamed_rows(now: Status) -> Iterator[tuple[str, ...]]:
