@@ -391,6 +391,8 @@ def _synchronous(given: Any) -> object:
 
 def require_eager(caller: str, value: object) -> None:
     """Raise `TypeError` for a value that has run nothing yet, as ``map(append, events)``."""
+    if value is None:  # of most functions
+        return
     kind = type(value)
     if isinstance(value, Coroutine):
         value.close()  # else Python warns as well

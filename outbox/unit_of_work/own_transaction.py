@@ -44,10 +44,11 @@ class OwnTransaction(RunTransaction):
 
     @property
     def status(self) -> TransactionStatus:
-        if self._lent.was_busy:
+        lent = self._lent
+        if lent.was_busy:
             return TransactionStatus.ACTIVE
-        status = self._lent.info.transaction_status
-        if status is TransactionStatus.INTRANS and self._lent.pgconn.pipeline_status:
+        status = lent.info.transaction_status
+        if status is TransactionStatus.INTRANS and lent.pgconn.pipeline_status:
             return TransactionStatus.ACTIVE  # an open pipeline is a statement that runs
         return status
 
@@ -132,7 +133,9 @@ class OwnSessions(Sessions):
         role_path: bool = True,
         deadline: float | None = None,
     ) -> Program[T]:
-        def on_own(connection: Any) -> Program[T]:
-            return work(OwnTransaction(connection))
-
-        return self._connections.lend(on_own, fresh=fresh, role_path=role_path, deadline=deadline)
+        return self._connections.lend(
+            lambda connection: work(OwnTransaction(connection)),
+            fresh=fresh,
+            role_path=role_path,
+            deadline=deadline,
+        )

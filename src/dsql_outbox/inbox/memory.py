@@ -93,7 +93,8 @@ class Statements:
 
     def remembering(self, message: Remembered, key: Key, run_id: str) -> Statement:
         """Return the statement that remembers a message. `_position_of` reads the answer."""
-        own = {"consumer": self.consumer, "run_id": run_id, **key._asdict()}
+        own = {"consumer": self.consumer, "run_id": run_id}
+        own |= {"source": key.source, "dedupe_id": key.dedupe_id}
         placed = _placed(message)
         if placed is None:
             return self._remember, own

@@ -96,7 +96,7 @@ class Run(FunctionRun, Generic[T]):
             self.at = place
             yield entry
             require_eager(self._method, entry.value)
-            if not self.can_commit:
+            if len(self.entries) > 1 and not self.can_commit:  # of one, the judge looks next
                 return
         self.at = len(self.entries)
 
@@ -195,7 +195,7 @@ class Batch(Work, Generic[T]):
         self._call = call
         self._entries = entries
         self._spending = Spending([INBOX], call.gate.deadline)
-        self._run: Run[T] = Run(call.statements, call.method)
+        self._run: Run[T]  # from `start_attempt` on
 
     @property
     def is_open(self) -> bool:
@@ -282,16 +282,16 @@ class Batch(Work, Generic[T]):
         for entry in entries:
             entry.position = found.get(entry.key)
         run.entries = [entry for entry in entries if entry.position is not None]
-        yield from self._settle_earlier(
-            transaction, [entry for entry in entries if entry.position is None]
-        )
+        if len(run.entries) < len(entries):
+            earlier = [entry for entry in entries if entry.position is None]
+            yield from self._settle_earlier(transaction, earlier)
 
     def _settle_earlier(
         self, transaction: RunTransaction, entries: Sequence[Entry[T]]
     ) -> Program[None]:
         """Settle messages that another call has handled, or an earlier run of this one."""
         runs: dict[Key, str] = {}
-        if entries and self._call.lost:
+        if self._call.lost:
             keys = [entry.key for entry in entries]
             rows = yield from transaction.run([self._call.statements.finding(keys)])
             runs = {Key(source, own): run.replace("-", "") for source, own, run in rows}
