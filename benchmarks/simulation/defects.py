@@ -60,7 +60,7 @@ def drop_a_delete() -> AbstractContextManager[Any]:
 def reuse_a_key() -> AbstractContextManager[Any]:
     """A replay takes its position from the event alone, not from earlier replays."""
 
-    def place(_: Positions, candidates: Sequence[Candidate], _now: int) -> list[Placed]:
+    def place(_: Positions, candidates: Sequence[Candidate]) -> list[Placed]:
         return [Placed(each, each.event_id.int, 0) for each in candidates]
 
     return patch.object(Positions, "place", place)
