@@ -22,6 +22,7 @@ from dsql_outbox.outbox.settings import (
     is_unicode,
 )
 
+from .causation import cause
 from .event import EntityHeader, Event, EventHeader, JsonEvent, WireDate
 from .json_encoding import encode_json
 from .json_faults import SURROGATE, JsonFault, find_depth, find_fault
@@ -163,8 +164,8 @@ def require_event(event: object, name: str = "event") -> None:
 def _own_parts(source: EventSource) -> tuple[str | None, dict[str, str]]:
     """Return the topic and the headers that the event gives its message."""
     if not isinstance(source, (Event, JsonEvent)):
-        return None, {}
-    return _own_topic(source.topic), parse_headers(source.headers)
+        return None, {**cause()}
+    return _own_topic(source.topic), {**cause(), **parse_headers(source.headers)}
 
 
 def _own_topic(topic: object) -> str | None:

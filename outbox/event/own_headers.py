@@ -36,6 +36,11 @@ def parse_headers(
     return {_check_name(name, reserved): _check_value(name, value) for name, value in given.items()}
 
 
+def is_header_value(value: str) -> bool:
+    """Whether an event may have a header with this value."""
+    return 0 < len(value) <= MAX_HEADER_VALUE and not _FORBIDDEN(value)
+
+
 def _check_name(name: object, reserved: Collection[str]) -> str:
     if not isinstance(name, str) or not is_header_name(name):
         shown = ascii(name)[:_SHOWN]

@@ -18,7 +18,7 @@ from dsql_outbox.outbox.unit_of_work.loops import do_async, perform_async
 
 from .inbox import TIMEOUT, lent_by, open_statements, require_options
 from .memory import REMEMBER, Order, Remembered, remember
-from .once import Handled, OnceCall, OnGap, Run
+from .once import Handled, OnceCall, OnGap, Run, causing
 from .pruning import Pruning
 
 if TYPE_CHECKING:
@@ -160,10 +160,11 @@ async def _invoke_each(
     method: str, function: Callable[[Any, Any], Awaitable[T]], run: Run[T], session: Any
 ) -> None:
     for entry in run.turns():
-        awaitable = function(session, entry.message)
-        if not inspect.isawaitable(awaitable):
-            raise TypeError(
-                f"the function given to AsyncInbox.{method} returned nothing to await: nothing is "
-                f"stored; make it an `async def`, or give a plain function to Inbox.{method}"
-            )
-        entry.value = await awaitable
+        with causing(entry.message):
+            awaitable = function(session, entry.message)
+            if not inspect.isawaitable(awaitable):
+                raise TypeError(
+                    f"the function given to AsyncInbox.{method} returned nothing to await: nothing "
+                    f"is stored; make it an `async def`, or give a plain function to Inbox.{method}"
+                )
+            entry.value = await awaitable

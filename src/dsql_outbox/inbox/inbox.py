@@ -21,7 +21,7 @@ from dsql_outbox.outbox.unit_of_work.own_transaction import OwnSessions
 from dsql_outbox.outbox.unit_of_work.run_transaction import Sessions
 
 from .memory import ONCE, REMEMBER, Order, Remembered, Statements, remember
-from .once import Handled, OnceCall, OnGap, Run
+from .once import Handled, OnceCall, OnGap, Run, causing
 from .pruning import Pruned, Pruning
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class Inbox(Generic[S]):
         than statements on it: after a conflict or a lost connection it runs again. It must not
         commit or roll back. An error of its own ends the call after a rollback. With
         `Writer.append_to`, an event is part of the transaction. A session is flushed at the end.
+        Its events have the headers ``correlationid`` and ``causationid`` of the message.
 
         `message` is a `Received` message or an id of 1 to 128 characters. A `Received`
         message is remembered by its source and its event's id, so a replay of a handled event
@@ -257,7 +258,8 @@ def require_plain(method: str, function: object) -> None:
 
 def _invoke_each(method: str, function: Callable[[Any, Any], T], run: Run[T], session: Any) -> None:
     for entry in run.turns():
-        value = entry.value = function(session, entry.message)
+        with causing(entry.message):
+            value = entry.value = function(session, entry.message)
         if inspect.isawaitable(value):
             if inspect.iscoroutine(value):
                 value.close()  # else Python warns that it was never awaited

@@ -9,12 +9,15 @@ the functions run again, unless the row says that the lost run committed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
 from dsql_outbox.outbox.errors import MessageGap, MessageSetAside
+from dsql_outbox.outbox.event.causation import CORRELATION, caused_by
+from dsql_outbox.outbox.event.own_headers import is_header_value
 from dsql_outbox.outbox.failure import DatabaseFailure, FailureKind
 from dsql_outbox.outbox.unit_of_work.budget import INBOX, Spending
 from dsql_outbox.outbox.unit_of_work.function_run import FunctionRun, require_eager
@@ -105,6 +108,15 @@ class Run(FunctionRun, Generic[T]):
         """The memory of the messages, for the guard of it."""
         keys = self._statements.keyed([entry.key for entry in self.entries])
         return {**keys, "number": str(len(self.entries)), "run_id": self.id}
+
+
+def causing(message: Remembered) -> AbstractContextManager[None]:
+    """Let the events of a block follow from a message. An id alone is no message."""
+    if not isinstance(message, Received):
+        return nullcontext()
+    own = str(message.id)
+    first = message.headers.get(CORRELATION, "")
+    return caused_by(own, first if is_header_value(first) else own)
 
 
 class OnceCall(Generic[T]):

@@ -1,11 +1,13 @@
 """`once` and `once_many` in sessions of the consumer: every case on each driver and pool."""
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 from tests.support.consumers import (
     COMMON,
     OTHERS,
@@ -25,7 +27,14 @@ from tests.support.writer.transacts import ids, own, own_rows
 
 from dsql_outbox.inbox import AsyncInbox, Handled, Inbox
 from dsql_outbox.inbox import once as once_module
-from dsql_outbox.outbox import Database, InvalidEvent, MessageSetAside, TransactionMisused
+from dsql_outbox.outbox import (
+    Database,
+    Entity,
+    Event,
+    InvalidEvent,
+    MessageSetAside,
+    TransactionMisused,
+)
 
 __all__ = ["open_consumer", "own"]
 
@@ -57,6 +66,38 @@ def test_a_message_its_rows_and_what_follows_are_one_commit_and_once(
     assert consumer.once(message, handle) == Handled(ran=False)
     assert stored(own, url) == (1, 1, 1)
     assert consumer.once(new_received(30, 20), add).order == "next"
+
+
+@pytest.mark.parametrize("kind", COMMON)
+def test_what_follows_from_a_message_says_so_unless_it_says_something_else(
+    own: Tables, url: str, open_consumer: OpenConsumer, kind: str
+) -> None:
+    consumer, first = open_consumer(kind, url), new_received()
+    events = [Event.new("CarSold", [Entity("Car", f"C-{n}")]) for n in range(4)]
+    events[2] = replace(events[2], headers={"correlationid": "request-7", "tenant": "acme"})
+
+    def appending(event: Event) -> Any:
+        async def handle(work: Work, _: Any) -> None:
+            await work.append(event)
+
+        return handle
+
+    consumer.once(first, appending(events[0]))
+    headers = {"correlationid": str(first.id)}
+    consumer.once(replace(first, id=events[0].id, headers=headers), appending(events[1]))
+    headers = {"correlationid": "no header\n"}
+    consumer.once(replace(first, id=events[1].id, headers=headers), appending(events[2]))
+    consumer.once("an id", appending(events[3]))
+
+    rows = own.execute("SELECT event_id, headers::text AS headers FROM outbox.outbox")
+    found = {row["event_id"]: json.loads(row["headers"]) for row in rows}
+    names = ("correlationid", "causationid", "tenant")
+    assert [[found[each.id].get(name) for name in names] for each in events] == [
+        [str(first.id), str(first.id), None],
+        [str(first.id), str(events[0].id), None],
+        ["request-7", str(events[1].id), "acme"],
+        [None, None, None],
+    ]
 
 
 async def raises(work: Work, _: Any) -> None:
