@@ -13,6 +13,7 @@ from dsql_outbox.observability.shown_text import counted
 from dsql_outbox.outbox.settings import DEFAULT_TARGET
 from dsql_outbox.schema.refused_topics import RefusedTopic
 from dsql_outbox.schema.session import Session
+from dsql_outbox.schema.target_rows import TargetKind
 
 from .attention import publishers_of, refusing_text, remedy_of, unattended_text
 from .obstacles import Obstacles
@@ -26,6 +27,7 @@ from .undelivered import UndeliveredMessage, message_pages
 
 FIND_TRACE: Final = "Find its trace"
 _STEPS: Final = 1_000
+_SKIPPED: Final = "skipped if its publisher has a map"
 _AGAIN: Final = "A replay sends it again, perhaps a second time."
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -231,7 +233,6 @@ class _Report(NamedTuple):
 
         `added` is when some of them were added, or None if that is unknown.
         """
-        gone = _gone(stored, self.dropped_at)
         for target in self.targets.values():
             if target.name in kept or target.state == "dropped":
                 continue
@@ -245,7 +246,7 @@ class _Report(NamedTuple):
                 (FIND_TRACE, self.commands.trace(event_id)),
                 ("Send it again", again),
             ]
-            text = f"Nothing of it is left to send{'' if name is None else f' to target {name}'}."
+            left = f"Nothing of it is left to send{'' if name is None else f' to target {name}'}."
             added_at = added.get(target.name)
             if target.state == "filling":
                 text = f"Target {name} is being filled: it may still get the event."
@@ -255,10 +256,26 @@ class _Report(NamedTuple):
                 text = f"Target {name} was added at {at}, after the event was stored: it got none."
                 del commands[0]
             elif target.name in added and added_at is None:
-                text = f"{text} If the target was added after the event, it got none; else {gone}"
+                text = f"{left} If the target was added after the event, it got none; else it "
+                text += self._gone(stored, target.kind)
+            elif self.dropped_at is None or self.dropped_at < stored.saved_date:
+                text = f"It {self._gone(stored, target.kind, name)}"
             else:
-                text = f"{text} So {gone}"
+                text = f"{left} So it {self._gone(stored, target.kind)}"
             yield Finding(text, name, commands=tuple(commands))
+
+    def _gone(self, stored: StoredEvent, kind: TargetKind, target: str | None = None) -> str:
+        """How the message of an event has left the outbox; only a model skips nothing."""
+        done, by, skipped = ("applied", "by", "") if kind == "model" else ("sent", "to", _SKIPPED)
+        of = "" if target is None else f" {by} target {target}"
+        if self.dropped_at is None or self.dropped_at < stored.saved_date:
+            which = f", or {skipped}; its trace says which" if skipped else ""
+            none = "No drop by an operator is recorded since it was stored."
+            return f"was {done}{of}{which}. {none} {_AGAIN}"
+        dropped = f"dropped by an operator, as messages were at {shown_time(self.dropped_at)}"
+        return (
+            f"was {done}{skipped and f', {skipped},'} or {dropped}; its trace says which. {_AGAIN}"
+        )
 
     def _trouble(self, message: UndeliveredMessage, it: str = "It") -> Iterator[str]:
         """What keeps a message in the outbox, unless it is another one or its target."""
@@ -336,19 +353,6 @@ class _Report(NamedTuple):
 def shown_time(at: datetime) -> str:
     """A time in UTC, to the second."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _gone(stored: StoredEvent, dropped_at: datetime | None) -> str:
-    """How the message of an event may have left the outbox."""
-    if dropped_at is None or dropped_at < stored.saved_date:
-        return (
-            "it was sent, or skipped if its publisher has a map; its trace says which. No drop by "
-            f"an operator is recorded since it was stored. {_AGAIN}"
-        )
-    return (
-        "it was sent, skipped if its publisher has a map, or dropped by an operator, as messages "
-        f"were at {shown_time(dropped_at)}; its trace says which. {_AGAIN}"
-    )
 
 
 def _name(message: UndeliveredMessage) -> str:

@@ -111,7 +111,7 @@ def test_an_event_that_left_the_outbox_names_each_target(
     early, dead = written(url, event("a"), event("b"))
     refused(url, dead, "not for me")
     found = asked(url, early)
-    assert "Nothing of it is left to send. So it was sent, or skipped if" in found
+    assert "It was sent, or skipped if its publisher has a map; its trace says which." in found
     assert "No drop by an operator is recorded since it was stored." in found
     linked = asked(url, early, "--jaeger", "http://localhost:16686")
     assert "Find its trace" not in linked
@@ -158,6 +158,7 @@ def test_a_target_that_was_added_after_an_event_says_so(
     async def lake() -> None:
         async with Targets(Database(url)) as targets:
             await targets.add("lake")
+            await targets.add("balances", kind="model")
 
     (early,) = written(url, event("a"))
     anyio.run(partial(relay_all, Database(url), MemorySink()))
@@ -167,7 +168,9 @@ def test_a_target_that_was_added_after_an_event_says_so(
     told = asked(url, early)
     assert "Target lake was added at 20" in told
     assert " UTC, after the event was stored: it got none." in told
-    assert "Nothing of it is left to send to target lake. So it was sent" in asked(url, late)
+    told = asked(url, late)
+    assert "It was sent to target lake, or skipped if" in told
+    assert "It was applied by target balances. No drop by an operator is recorded" in told
     sql.execute("DELETE FROM outbox.outbox_operations")
     assert "If the target was added after the event, it got none; else it was sent" in asked(
         url, early

@@ -81,7 +81,7 @@ async def test_an_event_says_where_it_is(url: str) -> None:
         assert "the publisher gave up on it after 1 attempt" in page
         assert f"dsql-outbox messages retry --state=dead --id={dead.id}" in page
         page = await text(browser, f"/events/{sent.id}")
-        assert "Nothing of it is left to send." in page
+        assert "It was sent, or skipped if its publisher has a map" in page
         assert "/entities?key=Car%2Fb" in page
         assert "No publisher is alive" in await text(browser, f"/events/{waits.id}")
         await paused(database, "events.CarMoved", "maintenance")
@@ -210,7 +210,7 @@ async def test_a_message_of_another_target_names_it_in_its_commands(
         assert "/messages?state=dead&target=lake" in overview
         page = await text(browser, f"/events/{made.id}")
         assert f"messages retry --state=dead --target=lake --id={made.id}" in page
-        assert "Nothing of it is left to send to target default." in page
+        assert "It was sent to target default, or skipped if" in page
         page = await text(browser, "/messages?state=dead&target=lake")
         assert "--target=lake --topic=events.CarMoved '--error=Not for the lake' --dry-run" in page
         assert str(made.id) not in await text(browser, "/messages?state=dead&target=default")
