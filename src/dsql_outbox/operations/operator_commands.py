@@ -41,8 +41,7 @@ class Commands:
 
     def replay(self, event_id: UUID, target: str | None = None) -> str:
         """Send a stored event again, to a target; None: to the default one."""
-        of = [] if target is None else [f"--target={target}"]
-        return self._command("messages", "replay", str(event_id), *of)
+        return self._command("messages", "replay", str(event_id), *_of(target))
 
     def replay_entity(self, key: str) -> str:
         """Send the events of an entity again; it prints a summary only."""
@@ -50,8 +49,7 @@ class Commands:
 
     def resume(self, topic: str, target: str | None = None) -> str:
         """Resume a paused topic of a target; None: of the default one."""
-        of = [] if target is None else [f"--target={target}"]
-        return self._command("topics", "resume", *of, "--", topic)
+        return self._command("topics", "resume", *_of(target), "--", topic)
 
     def event(self, event_id: UUID) -> str:
         """Say where an event is."""
@@ -67,7 +65,7 @@ class Commands:
 
     def topics(self, target: str | None = None) -> str:
         """List the topics that take no messages."""
-        return self._command("topics", "list", *([] if target is None else [f"--target={target}"]))
+        return self._command("topics", "list", *_of(target))
 
     def apply(self) -> str:
         """Make what is missing of the tables."""
@@ -87,12 +85,15 @@ class Commands:
 
     def publish(self, target: str | None = None) -> str:
         """Relay a target; None: the default one. The address of its broker is left to the user."""
-        of = [] if target is None else [f"--target={target}"]
-        return self._command("publish", "--sink", "URL", *of)
+        return self._command("publish", "--sink", "URL", *_of(target))
 
     def _command(self, *words: str) -> str:
         at = words.index("--") if "--" in words else len(words)
         return quote(["dsql-outbox", *words[:at], *self._schema, *words[at:]])
+
+
+def _of(target: str | None) -> list[str]:
+    return [] if target is None else [f"--target={target}"]
 
 
 def of_group(group: LetterGroup) -> Selection:
