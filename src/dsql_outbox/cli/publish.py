@@ -284,7 +284,7 @@ def _progress(
     relaying: RelayRun, log_format: LogFormat, *, every: float
 ) -> AbstractContextManager[object]:
     """Show the progress: live on a terminal, else a line every `every` seconds."""
-    text = CountsText(relaying.counts)
+    text = CountsText(relaying.counts, oldest=lambda: relaying.probe.oldest_seconds)
     if log_format == "text" and is_live() and not (relaying.uses_stdout and sys.stdout.isatty()):
         return live(text.view)
     return lines(text.line, every=every, tell=announce)

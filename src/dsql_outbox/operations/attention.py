@@ -12,7 +12,7 @@ from dsql_outbox.schema.refused_topics import By, RefusedTopic
 from .obstacles import Obstacles
 from .operator_commands import Commands
 from .selection import Selection
-from .status import LATE, Bounded, Seen, Status, TargetStatus
+from .status import LATE, SLOW, Bounded, Seen, Status, TargetStatus
 
 _BLOCKED: Final = Selection(blocked=True)
 _DEAD: Final = Selection(state="dead")
@@ -342,21 +342,24 @@ def _failing(status: Status, commands: Commands) -> Iterator[Attention]:
 
 def _late(status: Status, queue: _Queue, commands: Commands) -> Iterator[Attention]:
     """A backlog without another reason."""
-    if queue.oldest_seconds is None or queue.oldest_seconds <= LATE:
+    seconds, hot = queue.oldest_seconds or 0.0, status.hot_subject
+    if seconds <= SLOW:
         return
-    behind, hot = f"The publishers{queue.of} are behind: {queue.backlog}.", status.hot_subject
+    behind = f"The publishers{queue.of} are behind: {queue.backlog}."
+    limit = LATE if seconds > LATE else SLOW
     if hot is None or not hot.is_long or not queue.has(hot.shard):
         slow = "The broker or the database is slow, or there are too few publishers."
-        yield Attention(f"{behind} {slow}", commands.watch())
+        if limit == LATE:
+            yield Attention(f"{behind} {slow}", commands.watch())
         return
     others = any(
-        each.shard != hot.shard and queue.has(each.shard) and (each.oldest_seconds or 0.0) > LATE
+        each.shard != hot.shard and queue.has(each.shard) and (each.oldest_seconds or 0.0) > limit
         for each in status.shards
     )
     about = behind if others else f"One subject{queue.of} is slow, the rest is not:"
     yield Attention(
         f"{about} {hot.key} has at least {hot.messages:,} messages in shard {hot.shard}, the "
-        f"oldest waits for {duration(queue.oldest_seconds)}, and a subject is sent in its order, "
+        f"oldest waits for {duration(seconds)}, and a subject is sent in its order, "
         "one message after the other. More publishers do not help it: wait, or split the subject "
         f"({_SPLIT}).",
         commands.entity(hot.key),

@@ -131,6 +131,8 @@ class HealthProbe:
         self._ask_now = anyio.Event()
         self._count_at = 0.0
         self._refused: set[str] = set()
+        self.oldest_seconds = 0.0
+        """How long the oldest message has waited; 0 if none waits, or before the first look."""
 
     def watch(self, sink: "Sink | None") -> None:
         """Probe `sink` from now on, and once immediately; None means not connected."""
@@ -158,7 +160,8 @@ class HealthProbe:
         else:
             self._health.database = OK if self._database.accepts_writes else "accepts no writes"
             shard, age = rows[0][:2] if rows else (None, 0.0)
-            emit(self._hooks, BacklogAge(max(0.0, age), shard, math.inf))
+            self.oldest_seconds = max(0.0, age)
+            emit(self._hooks, BacklogAge(self.oldest_seconds, shard, math.inf))
             await self._count()
 
     async def _oldest(self) -> Sequence[Sequence[Any]]:

@@ -33,6 +33,8 @@ _MOST_DEAD: Final = 1_000_000
 _SHOWN: Final = 5
 LATE: Final = 60.0
 """Seconds that the oldest message may wait although nothing else is wrong."""
+SLOW: Final = 20.0
+"""Seconds that it may wait before its subject is looked at: a long queue is named before `LATE`."""
 _HOT: Final = 10
 _LOOKED: Final = 1_000  # messages of the shard with the oldest message
 _WINDOW: Final = 5  # looks per rate: PostgreSQL updates its counters only now and then
@@ -219,7 +221,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     is None if none has changed stored events. The first dead letter died `dead_seconds` ago,
     of `dead_error`.
     `obstacles` are looked for while a target lacks a living publisher, and `hot_subject` while the
-    oldest message waits for longer than a minute.
+    oldest message waits for longer than 20 s.
     """
 
     schema: str
@@ -309,7 +311,7 @@ class StatusReader(Operator):
     async def _hot_subject(self, shards: Sequence[Shard]) -> HotSubject | None:
         """The subject of the oldest message, if that is late."""
         oldest = max(shards, key=lambda each: each.oldest_seconds or 0.0, default=None)
-        if oldest is None or (oldest.oldest_seconds or 0.0) <= LATE:
+        if oldest is None or (oldest.oldest_seconds or 0.0) <= SLOW:
             return None
         parameters = {"shard": oldest.shard}
         rows = await self._session.fetch_rows("status_hot_subject", parameters, limit=_LOOKED)

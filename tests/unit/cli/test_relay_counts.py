@@ -65,6 +65,19 @@ def test_the_line_of_a_log_changes_only_with_the_counts(counts: RelayCounts) -> 
     assert text.line() == busy
 
 
+def test_the_line_tells_of_a_message_that_waits_longer_than_what_is_sent(
+    counts: RelayCounts,
+) -> None:
+    """That of a hot subject: what is sent beside it has no lag."""
+    waits = [54.0, 54.0, 3.0]
+    text = CountsText(counts, clock(0.0, 10.0, 20.0, 30.0), lambda: waits.pop(0))
+    deliver(counts, "events.A", 50)
+    assert text.line().endswith(", 5/s, the oldest message waits for 54.0 s")
+    assert "/s  the oldest message waits for 54.0 s  0 failed" in text.view()
+    deliver(counts, "events.A", 50)
+    assert text.line().endswith("/s, lag 3.0 s")
+
+
 def test_the_leftover_names_the_largest_topics() -> None:
     found = [("a", 5, False, 2), ("b", 3, True, 2), ("c", 2, False, 2), ("d", 1, False, 2)]
     rows = [WaitingTopic(*row) for row in found]

@@ -204,6 +204,23 @@ def test_nothing_is_said_of_an_outbox_that_is_well() -> None:
             "dsql-outbox event -- Car/C-1",
         ),
         (
+            {"oldest_seconds": 21.0, "hot_subject": HotSubject("Car/C-1", 4, 601, 1_000)},
+            ("One subject is slow, the rest is not: Car/C-1 has at least 601 messages in shard 4, "
+             "the oldest waits for 21.0 s"),
+            "dsql-outbox event -- Car/C-1",
+        ),
+        (
+            {"oldest_seconds": 59.0, "hot_subject": HotSubject("Car/C-1", 4, 601, 1_000),
+             "shards": (Shard(4, 59.0, "p1", 1, 9.0), Shard(5, 58.0, "p1", 1, 9.0))},
+            "The publishers are behind: 2 messages wait, the oldest for 59.0 s. Car/C-1 has at",
+            "dsql-outbox event -- Car/C-1",
+        ),
+        (
+            {"oldest_seconds": 59.0, "hot_subject": HotSubject("Car/C-1", 4, 300, 1_000)},
+            "Nothing needs attention",
+            None,
+        ),
+        (
             {"oldest_seconds": 61.0, "hot_subject": HotSubject("Car/C-1", 4, 300, 1_000)},
             "The broker or the database is slow",
             "watch dsql-outbox status",

@@ -18,6 +18,8 @@ _TOLD: Final = 50
 """Topics whose first delivery since the start is logged."""
 
 _SHOWN: Final = 8
+_OLD: Final = 1.0
+"""Seconds for which a message may wait before that is told in place of the lag."""
 _WINDOW: Final = 20
 """Reads per rate: about 5 seconds on a terminal, which draws four times per second."""
 
@@ -81,12 +83,18 @@ class _Look(NamedTuple):
 class CountsText:
     """The counts as text, with rates since the earlier calls.
 
-    `now` gives seconds on a monotonic clock.
+    `now` gives seconds on a monotonic clock, and `oldest` how long the oldest message has waited.
     """
 
-    def __init__(self, counts: RelayCounts, now: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        counts: RelayCounts,
+        now: Callable[[], float] = monotonic,
+        oldest: Callable[[], float] = float,
+    ) -> None:
         self._counts = counts
         self._now = now
+        self._oldest = oldest
         self._looks = deque([self._look()], maxlen=_WINDOW)
         self._told = str(counts)
         self._line = self._told
@@ -107,15 +115,22 @@ class CountsText:
             first, last = self._looks[-1], self._look()
             self._looks.append(last)
             rate = (last.delivered - first.delivered) / max(last.at - first.at, 0.001)
-            self._line = f"{self._told}, {rate:,.0f}/s, lag {duration(self._counts.lag)}"
+            self._line = f"{self._told}, {rate:,.0f}/s, {self._lag()}"
         return self._line
 
     def _totals(self, rate: float) -> str:
         counts = self._counts
-        lag = f"  lag {duration(counts.lag)}" if rate else ""
+        lag = f"  {self._lag()}" if rate else ""
         skipped = f"{counts.skipped:,} skipped  " if counts.skipped else ""
         failed = f"{counts.failed:,} failed  {counts.dead:,} dead"
         return f"{counts.delivered:,} relayed  {rate:,.0f}/s{lag}  {skipped}{failed}"
+
+    def _lag(self) -> str:
+        """The age of what was sent last, unless a message of another subject has waited longer."""
+        lag, oldest = self._counts.lag, self._oldest()
+        if oldest <= max(lag, _OLD):
+            return f"lag {duration(lag)}"
+        return f"the oldest message waits for {duration(oldest)}"
 
     @staticmethod
     def _topics(counts: Counter[str], rates: Counter[str], seconds: float) -> Iterator[str]:
