@@ -4,8 +4,7 @@ All run on one PostgreSQL with fsync on, in turn, each in a process and a databa
 own; ONLY=batch,relay selects lines. Ratios are medians of the rounds' ratios. A peer
 that cannot be started is named with the reason. Every relay is given the same sink, a
 function in its process that acknowledges. The lines lone, hundred and thousand have the writer
-in a process of its own; with DSQL_OUTBOX_TEST_SERVER=dsql-16 they run at the stand-in of Aurora
-DSQL.
+in a process of its own.
 """
 
 import argparse
@@ -13,12 +12,8 @@ import json
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from benchmarks.measure import machine
-from tests.support.dsql.server import ON_DSQL, postgres_server
 
 from dsql_outbox.testing import EmbeddedPostgres
 
@@ -26,7 +21,6 @@ from .contestants import (
     APART,
     CONTESTANTS,
     LINES,
-    POLLING,
     ComparedLine,
     UnknownLines,
     select_lines,
@@ -62,7 +56,7 @@ def compare_ways(
 ) -> Mapping[str, str]:
     """Measure lines of two processes and print their tables; returns why some are missing."""
     contestants = [each for each in CONTESTANTS if each.name in APART]
-    with Ways(server, POLLING if ON_DSQL else contestants) as ways:
+    with Ways(server, contestants) as ways:
         for line in lines:
             if not given.json:
                 print(way_heading(line), flush=True)
@@ -100,11 +94,8 @@ def main() -> int:
         lines = select_lines(given.only)
     except UnknownLines as error:
         parser.error(str(error))
-    if ON_DSQL and any(line.rate is None for line in lines):
-        parser.error("at the stand-in of Aurora DSQL only lines with two processes are measured")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the server
-    with ExitStack() as stack:
-        server = stack.enter_context(_server(stack))
+    with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server:
         missing = compare_all(server, lines, given)
     if given.json:
         for name, why in missing.items():
@@ -113,14 +104,6 @@ def main() -> int:
         print(*descriptions(CONTESTANTS, missing), sep="\n")
         print(f"{machine()}; {given.rounds} rounds, medians and half the spread")
     return 0
-
-
-def _server(stack: ExitStack) -> AbstractContextManager[EmbeddedPostgres]:
-    if not ON_DSQL:
-        return EmbeddedPostgres(settings={"max_wal_size": "4GB"})
-    folder = Path(stack.enter_context(TemporaryDirectory(prefix="outbox-")))
-    folder.chmod(0o1777)  # root's PostgreSQL runs as another user
-    return postgres_server(folder)
 
 
 def _work(field: Field, line: ComparedLine, share: float) -> dict[Entry, int]:

@@ -110,15 +110,6 @@ CONTESTANTS = (
 )  # fmt: skip
 
 
-POLLING = tuple(
-    Contestant(
-        f"dsql-outbox, idle_max {seconds:g} s", "own_writer", 4, _SUBJECT, "", "", ("async",),
-        own=True, relay=_RELAY._replace(arguments=("polls", str(seconds))),
-    )
-    for seconds in (1.0, 0.5, 0.1)
-)  # fmt: skip
-"""Ours alone, at the stand-in of Aurora DSQL, where each read costs money."""
-
 APART = (OWN, OWN_RUNG, FASTSTREAM, "eventsourcing", "pgqueuer", "procrastinate", "txoutbox")
 """The contestants that can write in one process and relay in another."""
 
