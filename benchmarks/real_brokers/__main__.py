@@ -48,21 +48,23 @@ def suite(candidate: Candidate, folder: Path) -> str | None:
     return f"contract suite: {ran.stdout.strip().splitlines()[-1].strip('= ')}"
 
 
-def nemesis(candidate: Candidate, folder: Path, seed: int, cars: Cars) -> Findings:
-    """Let publishers relay to the broker while it is harmed."""
+def nemesis(
+    candidate: Candidate, folder: Path, seed: int, cars: Cars, function: str | None
+) -> Findings:
+    """Let publishers relay to the broker while it is harmed, through this map if there is one."""
     with EmbeddedPostgres() as server, candidate.place(folder) as place:
         apply(Database(server.url))
-        return asyncio.run(Trial(place, server.url, folder, seed, cars).run())
+        return asyncio.run(Trial(place, server.url, folder, seed, cars, map=function).run())
 
 
-def examine(candidate: Candidate, seed: int, cars: Cars) -> bool | None:
+def examine(candidate: Candidate, seed: int, cars: Cars, function: str | None) -> bool | None:
     """Print the line of a broker. Returns whether all held, or None if it cannot be started."""
     began, folder = monotonic(), Path(mkdtemp(prefix="real-brokers-"))
     for part in ("suite", "nemesis"):
         (folder / part).mkdir()
     try:
-        failed = suite(candidate, folder / "suite")
-        findings = nemesis(candidate, folder / "nemesis", seed, cars)
+        failed = None if function else suite(candidate, folder / "suite")
+        findings = nemesis(candidate, folder / "nemesis", seed, cars, function)
     except (MissingJava, MissingRabbitMq, MissingRedis) as error:
         print(f"missing  {candidate.name:<16} {error}", flush=True)
         shutil.rmtree(folder)
@@ -73,7 +75,7 @@ def examine(candidate: Candidate, seed: int, cars: Cars) -> bool | None:
         return False
     holds = failed is None and not findings.broken
     took = f"{monotonic() - began:.0f} s"
-    text = f"{failed or 'contract suite passed'}; {findings}; {took}"
+    text = f"{failed or ('mapped' if function else 'contract suite passed')}; {findings}; {took}"
     print(f"{'ok' if holds else 'NOT OK':<8} {candidate.name:<16} {text}", flush=True)
     if holds:
         shutil.rmtree(folder)
@@ -90,6 +92,8 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=usual.events, help="during each fault")
     parser.add_argument("--subjects", type=int, default=usual.subjects)
     parser.add_argument("--rate", type=float, default=usual.rate, help="events per second")
+    own_keys = "benchmarks.real_brokers.own_keys:own_keys"
+    parser.add_argument("--map", help=f"of the publishers, as {own_keys}; then without the suite")
     given = parser.parse_args()
     cars = Cars(events=given.events, subjects=given.subjects, rate=given.rate)
     chosen = given.only.split(",")
@@ -99,7 +103,7 @@ def main() -> int:
     logging.disable()  # the failures are intended here
     os.environ.update(CREDENTIALS)
     print(f"seed {seed}", flush=True)
-    results = [examine(CANDIDATES[name], seed, cars) for name in chosen]
+    results = [examine(CANDIDATES[name], seed, cars, given.map) for name in chosen]
     return 1 if False in results else 0
 
 

@@ -66,12 +66,22 @@ class Findings:
 class Trial:
     """One broker's run."""
 
-    def __init__(self, place: Place, database: str, logs: Path, seed: int, cars: Cars) -> None:
+    def __init__(  # noqa: PLR0913 - the parts of a trial
+        self,
+        place: Place,
+        database: str,
+        logs: Path,
+        seed: int,
+        cars: Cars,
+        *,
+        map: str | None = None,  # noqa: A002 - as `publish` calls it
+    ) -> None:
         self._place = place
         self._cars = cars
         self._database = database
         self._random = Random(seed)
         words = ["--database", database, "--sink", place.sink, *_OPTIONS]
+        words += ["--map", map] if map else []
         self._fleet = Fleet(_PUBLISHERS, [sys.executable], words, logs)
         self._sent: dict[UUID, bytes] = {}
         # With the first one every publisher has a connection before its broker is harmed.
