@@ -1,7 +1,6 @@
 """Giving up failing and dead messages."""
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 
 import msgspec
 
@@ -48,16 +47,16 @@ class Drop(Run[DropProgress, UndeliveredMessage]):
         self._behind: list[UndeliveredMessage] = []
         super().__init__(DropProgress(), pace)
 
-    async def _work(self) -> AsyncGenerator[UndeliveredMessage]:
+    def _work(self) -> AsyncGenerator[UndeliveredMessage]:
         if self._which.state == "dead":
             found = state_pages(self._session, self._which, "dead", self._limit)
             fit = pack(self, found, _size, rows=MAX_ROWS, bytes_=MAX_BYTES)
-            told = change_pages(self, RowFence(), fit, self._delete)
-        else:
-            told = self._bury_all()
-        async with aclosing(told):
-            async for each in told:
-                yield each
+            return change_pages(self, RowFence(), fit, self._delete)
+        found = state_pages(self._session, self._which, "failing", self._limit)
+        return self.one_by_one(
+            change_pages(self, RowFence(), found, self._bury),
+            change_pages(self, RowFence(), self._behind_others(), self._bury_behind),
+        )
 
     async def _delete(self, some: Sequence[Keyed]) -> Step[UndeliveredMessage]:
         some = some[: self.pace.most(MAX_ROWS)]
@@ -66,16 +65,6 @@ class Drop(Run[DropProgress, UndeliveredMessage]):
             keys = letter_columns([LetterKey.of(each) for each in some])
             await self._session.execute("letter_delete", keys)
         return self._step(len(some), [each.message for each in some])
-
-    async def _bury_all(self) -> AsyncGenerator[UndeliveredMessage]:
-        found = state_pages(self._session, self._which, "failing", self._limit)
-        async with aclosing(change_pages(self, RowFence(), found, self._bury)) as told:
-            async for each in told:
-                yield each
-        later = self._behind_others()
-        async with aclosing(change_pages(self, RowFence(), later, self._bury_behind)) as told:
-            async for each in told:
-                yield each
 
     async def _bury(self, some: Sequence[Keyed]) -> Step[UndeliveredMessage]:
         message = some[0].message

@@ -65,16 +65,14 @@ class Replay(Run[ReplayProgress, MessageResult]):
         same, place = super().again, self.progress.place
         return same if same is None or place is None else {"after": place}
 
-    async def _work(self) -> AsyncGenerator[MessageResult]:
+    def _work(self) -> AsyncGenerator[MessageResult]:
+        return change_pages(self, RowFence(), self._keys(), self._change)
+
+    async def _keys(self) -> AsyncGenerator[Sequence[StoredKey]]:
         targets = await self._session.fetch("target_known", TargetRow, {})
         require_running(targets, self._target)
         if self._table is not None:
             self.note(total=await rows_estimate(self._session, self._table))
-        async with aclosing(change_pages(self, RowFence(), self._keys(), self._change)) as told:
-            async for each in told:
-                yield each
-
-    async def _keys(self) -> AsyncGenerator[Sequence[StoredKey]]:
         async with aclosing(self._pages) as pages:
             async for page in pages:
                 yield page.keys

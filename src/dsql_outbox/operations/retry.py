@@ -65,14 +65,12 @@ class Retry(Run[RetryProgress, MessageResult]):
         self._requeue = Requeue(session, Letters(), entry, dry_run=dry_run)
         super().__init__(RetryProgress(), pace)
 
-    async def _work(self) -> AsyncGenerator[MessageResult]:
+    def _work(self) -> AsyncGenerator[MessageResult]:
         failing = state_pages(self._session, self._which, "failing", self._left)
-        async with aclosing(change_pages(self, RowFence(), failing, self._forget)) as told:
-            async for each in told:
-                yield each
-        async with aclosing(change_pages(self, RowFence(), self._dead(), self._send)) as told:
-            async for each in told:
-                yield each
+        return self.one_by_one(
+            change_pages(self, RowFence(), failing, self._forget),
+            change_pages(self, RowFence(), self._dead(), self._send),
+        )
 
     async def _forget(self, some: Sequence[Keyed]) -> Step[MessageResult]:
         """Delete a failure; the publisher notices, because `Reader._check` compares every 10 s."""

@@ -124,6 +124,15 @@ class Run(ABC, Generic[P, T]):
         with anyio.move_on_after(seconds):
             await self._stopping.wait()
 
+    async def one_by_one(self, *parts: AsyncGenerator[T]) -> AsyncGenerator[T]:
+        """What one part tells after the other. None begins after a stop."""
+        for part in parts:
+            if self.is_stopping:
+                return
+            async with aclosing(part):
+                async for each in part:
+                    yield each
+
     @abstractmethod
     def _work(self) -> AsyncGenerator[T]:
-        """Do the work."""
+        """Do the work. Called by the constructor: what it needs is set before."""

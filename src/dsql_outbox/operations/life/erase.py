@@ -123,7 +123,7 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
             raise SettingsError(f"no event has touched entity {name} of {self._session.schema}")
         return rows[0][0], rows[0][1]
 
-    async def _pass(
+    def _pass(
         self, before: int, job: LifeJob | None = None, notice: Notice | None = None
     ) -> AsyncGenerator[EraseProgress]:
         """Erase in all events before a version. Without a job, only count what would be."""
@@ -133,9 +133,7 @@ class EraseRun(Run[EraseProgress, EraseProgress]):
         most = self.pace.most(_EVENTS)
         rows = self._stream(fence, before)
         events = pack(self, rows, StreamRow.changes, rows=most, bytes_=_EVENT_BYTES)
-        async with aclosing(change_pages(self, fence, events, change, most)) as steps:
-            async for each in steps:
-                yield each
+        return change_pages(self, fence, events, change, most)
 
     async def _stream(self, fence: Fence, before: int) -> AsyncGenerator[Sequence[StreamRow]]:
         """The events before a version."""

@@ -54,14 +54,12 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
         self._dry_run = dry_run
         super().__init__(ForgetProgress(), Pace(rate, gives_way=True))
 
-    async def _work(self) -> AsyncGenerator[ForgetProgress]:
-        self.note(total=await rows_estimate(self._session, "business_events"))
+    def _work(self) -> AsyncGenerator[ForgetProgress]:
         if self._dry_run:
-            pages = self._packed(RowFence())
-            async with aclosing(change_pages(self, RowFence(), pages, self._look)) as steps:
-                async for each in steps:
-                    yield each
-            return
+            return change_pages(self, RowFence(), self._packed(RowFence()), self._look)
+        return self._as_job()
+
+    async def _as_job(self) -> AsyncGenerator[ForgetProgress]:
         async with LifeJob.running(self._session, "forget") as job:
             await refuse_filling(self._session)
             # Before the first row goes, so that `verify` knows why it is missing.
@@ -80,6 +78,7 @@ class ForgetRun(Run[ForgetProgress, ForgetProgress]):
 
     async def _old(self, fence: Fence) -> AsyncGenerator[Sequence[OldEvent]]:
         """The events to forget. After each page it rests for as long as the page took."""
+        self.note(total=await rows_estimate(self._session, "business_events"))
         began = monotonic()
         async with aclosing(old_pages(self._session, self._before)) as pages:
             async for page in pages:

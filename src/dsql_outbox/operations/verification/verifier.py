@@ -118,27 +118,18 @@ class Verification(Run[VerifyProgress, Finding]):
         self.note(total=await rows_estimate(self._session, "business_events"))
         # The client works for the events, and the server for the others: at the same time, both
         # take the time of one.
-        others = self._one_by_one(
+        others = self.one_by_one(
             self._streams(),
             self._others(),
             self._messages("verify_messages", "messages", _FIRST_MESSAGE),
             self._messages("verify_letters", "dead_letters", _FIRST_LETTER),
         )
         tables = _side_by_side(self._events(), others)
-        every = self._one_by_one(tables, self._erasures())
+        every = self.one_by_one(tables, self._erasures())
         async with aclosing(every) as found:
             async for finding in found:
                 self.count(findings=1)
                 yield finding
-
-    async def _one_by_one(self, *parts: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
-        """The findings of one part after the other. None begins after a stop."""
-        for part in parts:
-            if self.is_stopping:
-                return
-            async with aclosing(part):
-                async for finding in part:
-                    yield finding
 
     async def _goes_on(self) -> bool:
         """Rest as the rate asks, before a page is read or checked. False after a stop."""
