@@ -192,7 +192,8 @@ async def test_a_fill_goes_on_where_it_was(
     async with Targets(database) as targets:
         run = targets.add("moves", kind="model", from_start=True)
         read = [each.fill.read async for each in run if each.fill is not None]
-    assert (read[0], read[-1]) == (begun, total)
+    assert read[0] == begun
+    assert total - 3 <= read[-1] <= total  # of three later events some may lie before its place
     assert run.progress.state == "running"
     applied: list[Message] = []
 
