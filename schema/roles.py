@@ -96,15 +96,19 @@ def lacking_rights(
     if not known:
         return {}
     held = read_held(connection, schema, [role])[role]
-    return {
-        duty: [
-            (right, grant.name)
-            for grant in grants(duty)
-            for right in grant.rights
-            if (grant.name, right) not in held
-        ]
-        for duty in known
-    }
+    return {duty: rights_beyond(duty, held) for duty in known}
+
+
+def rights_beyond(
+    duty: Duty, held: Collection[tuple[str | None, str]] = ()
+) -> list[tuple[str, str | None]]:
+    """The rights of a duty that are not among those that are held, as `lacking_rights` has them."""
+    return [
+        (right, grant.name)
+        for grant in grants(duty)
+        for right in grant.rights
+        if (grant.name, right) not in held
+    ]
 
 
 def present_roles(

@@ -1,7 +1,5 @@
 """The command `operations`: what operators did."""
 
-from contextlib import aclosing
-
 import click
 
 from dsql_outbox.operations.operations import Operation, Operations
@@ -9,7 +7,7 @@ from dsql_outbox.operations.operations import Operation, Operations
 from .filters import json_option
 from .output import listed, one_line
 from .signals import READ_ONLY
-from .tool_call import with_tool
+from .tool_call import collected, with_tool
 
 
 @click.command()
@@ -30,12 +28,7 @@ async def operations(tool: Operations, *, limit: int, as_json: bool) -> None:
     replay; topics pause and resume; targets add and drop; forget; erase; and schema
     apply with more shards. The reason is the text of their --reason.
     """
-    found: list[Operation] = []
-    async with aclosing(tool.list()) as every:
-        async for each in every:
-            found.append(each)
-            if len(found) == limit:
-                break
+    found = await collected(tool.list(), limit)
     header = ("when", "what", "role", "user", "reason")
     listed(found, header, _cells, as_json=as_json, none="no operations")
 

@@ -1,7 +1,7 @@
 """Calls of an operator's tool, in an event loop of their own."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +26,17 @@ def called(tool: _Tool, call: Callable[[_Tool], Awaitable[_T]]) -> _T:
             return await call(tool)
 
     return anyio.run(run)
+
+
+async def collected(found: AsyncGenerator[_T], limit: int | None = None) -> list[_T]:
+    """The first `limit` of what a tool finds, or all."""
+    every: list[_T] = []
+    async with aclosing(found):
+        async for each in found:
+            every.append(each)
+            if len(every) == limit:
+                break
+    return every
 
 
 def with_tool(

@@ -19,7 +19,7 @@ from .exit_codes import FAILED
 from .filters import json_option, reason_option, target_option
 from .output import json_line, listed, one_line, say
 from .signals import READ_ONLY
-from .tool_call import called, with_tool
+from .tool_call import called, collected, with_tool
 
 _PERHAPS: Final = "dsql-outbox topics list shows whether it was done"
 
@@ -53,7 +53,9 @@ def topics() -> None:
 @with_database(READ_ONLY, duty="reader")
 def list_(*, target: str, as_json: bool, database: Database) -> None:
     """List the topics that an operator has paused, then those that publishers have."""
-    found: list[PausedTopic | RefusedBy] = [*called(Topics(database, target), _paused)]
+    found: list[PausedTopic | RefusedBy] = [
+        *called(Topics(database, target), lambda tool: collected(tool.list()))
+    ]
     found += [
         RefusedBy(topic.topic, seen.owner, topic.by, topic.seconds)
         for seen in called(StatusReader(database), StatusReader.read_publishers)
@@ -61,10 +63,6 @@ def list_(*, target: str, as_json: bool, database: Database) -> None:
         for topic in seen.paused
     ]
     listed(found, _HEADER, _cells, as_json=as_json, none="no paused topics")
-
-
-async def _paused(tool: Topics) -> list[PausedTopic]:
-    return [each async for each in tool.list()]
 
 
 def _cells(topic: PausedTopic | RefusedBy) -> tuple[str, ...]:

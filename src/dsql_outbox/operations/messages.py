@@ -12,11 +12,9 @@ from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.outbox.settings import (
     DEFAULT_SOURCE,
     DEFAULT_TARGET,
-    TARGET_SHARDS,
     require_source,
 )
 from dsql_outbox.schema.backlog import has_backlog
-from dsql_outbox.schema.target_rows import TargetRow, require_target
 
 from .drop import Drop
 from .letter_groups import GROUPED, LetterGroups, read_groups
@@ -27,7 +25,7 @@ from .retry import MAX_RETRIED, Retry
 from .selection import Selection
 from .status import JobsStatus
 from .tool import Operator
-from .undelivered import Keyed, Page, UndeliveredMessage, message_pages, read_page
+from .undelivered import Keyed, Page, UndeliveredMessage, message_pages, read_page, shards_of
 
 _ALL: Final = Selection()
 
@@ -81,11 +79,8 @@ class Messages(Operator):
         It is a message of `target`; None: of any. This reads the outbox in pages until it finds
         one.
         """
-        if target is None:
-            return await has_backlog(self._session)
-        rows = await self._session.fetch("target_known", TargetRow, {})
-        first = require_target(rows, target, None).first_shard
-        return await has_backlog(self._session, first=first, last=first + TARGET_SHARDS - 1)
+        first, last = await shards_of(self._session, target)
+        return await has_backlog(self._session, first=first, last=last)
 
     def retry(
         self,

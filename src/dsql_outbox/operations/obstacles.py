@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from dsql_outbox.outbox.database.array_literals import array_literal
-from dsql_outbox.schema.roles import grants
+from dsql_outbox.schema.roles import rights_beyond
 from dsql_outbox.schema.session import Session
 
 _ROLES: Final = 10
@@ -38,17 +38,11 @@ async def read_obstacles(session: Session) -> Obstacles:
         parameters = {**schema, "roles": array_literal(roles)}
         for role, name, right in await session.fetch_rows("rights_present", parameters):
             held[role].add((name, right))
-    short = (ShortRole(role, _lacking(found)) for role, found in held.items())
-    lacking = tuple(each for each in short if each.lacks)
+    lacking = tuple(
+        ShortRole(role, tuple(f"{right} on {name or 'the schema'}" for right, name in lacks))
+        for role, found in held.items()
+        if (lacks := rights_beyond("publisher", found))
+    )
     if session.accepts_writes and not lacking:
         return NONE
     return Obstacles(read_only=not session.accepts_writes, roles=lacking)
-
-
-def _lacking(held: set[tuple[str | None, str]]) -> tuple[str, ...]:
-    return tuple(
-        f"{right} on {grant.name or 'the schema'}"
-        for grant in grants("publisher")
-        for right in grant.rights
-        if (grant.name, right) not in held
-    )

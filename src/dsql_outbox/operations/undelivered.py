@@ -302,6 +302,18 @@ def _places(search: "Search", after: str | None) -> Iterator[Place]:
             place = None
 
 
+async def shards_of(session: Session, target: str | None) -> tuple[int, int]:
+    """The first and the last shard of a target; None: of all, also those that are invalid.
+
+    Raises `SettingsError` for a target that does not exist.
+    """
+    if target is None:
+        return _FIRST_SHARD, _LAST_SHARD
+    rows = await session.fetch("target_known", TargetRow, {})
+    first = require_target(rows, target, None).first_shard
+    return first, first + TARGET_SHARDS - 1
+
+
 class Search(NamedTuple):
     """Reads the selected messages of some shards: those of one target, or all."""
 
@@ -313,11 +325,7 @@ class Search(NamedTuple):
     @classmethod
     async def of(cls, session: Session, selection: Selection) -> Self:
         """The search of a selection. Raises `SettingsError` for a target that does not exist."""
-        if selection.target is None:
-            return cls(session, selection, _FIRST_SHARD, _LAST_SHARD)
-        rows = await session.fetch("target_known", TargetRow, {})
-        first = require_target(rows, selection.target, None).first_shard
-        return cls(session, selection, first, first + TARGET_SHARDS - 1)
+        return cls(session, selection, *await shards_of(session, selection.target))
 
     @property
     def parameters(self) -> dict[str, Any]:

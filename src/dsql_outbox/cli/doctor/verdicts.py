@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from dsql_outbox.observability.shown_text import counted, duration
 from dsql_outbox.operations.attention import Attention
 from dsql_outbox.schema.commands import grant_command
-from dsql_outbox.schema.roles import Duty, grants
+from dsql_outbox.schema.roles import Duty, rights_beyond
 
 from .finding import Finding, Verdict
 
@@ -86,23 +86,20 @@ def judge_role(
     operator has all rights of a reader. So a role with any further right of an operator is
     not a reader.
     """
-    if not set(_rights("operator")) - set(_rights("reader")) <= set(lacks.get("operator", ())):
+    own = {*rights_beyond("operator")} - {*rights_beyond("reader")}
+    if not own <= {*lacks.get("operator", ())}:
         lacks = {duty: missing for duty, missing in lacks.items() if duty != "reader"}
     able = [duty for duty, missing in lacks.items() if not missing]
     values: Mapping[str, bool] = {duty: not missing for duty, missing in lacks.items()}
     if able:
         text = f"{user} has the rights of {', '.join(able)}"
         return Finding("role", "ok", text, values=values)
-    nearest = min(lacks, key=lambda duty: len(lacks[duty]) / len(_rights(duty)))
+    nearest = min(lacks, key=lambda duty: len(lacks[duty]) / len(rights_beyond(duty)))
     rights = lacks[nearest]
     listed = ", ".join(f"{right} on {table or f'schema {schema}'}" for right, table in rights)
     remedy = grant_command(schema, {nearest: user})
     text = f"{user} has the rights of no role; as {nearest} it lacks {listed}"
     return Finding("role", "fail", text, f"run {remedy}", values=values)
-
-
-def _rights(duty: Duty) -> list[tuple[str, str | None]]:
-    return [(right, grant.name) for grant in grants(duty) for right in grant.rights]
 
 
 def judge_path(path: str, user: str, creators: str | None) -> Finding:

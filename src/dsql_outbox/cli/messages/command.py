@@ -4,7 +4,6 @@ from contextlib import aclosing
 from typing import Any, Final
 from uuid import UUID
 
-import anyio
 import click
 
 from dsql_outbox.cli.database_options import with_database
@@ -23,7 +22,7 @@ from dsql_outbox.cli.job import drive
 from dsql_outbox.cli.named_functions import named_map
 from dsql_outbox.cli.output import aligned, counted, json_line, say, say_fitting
 from dsql_outbox.cli.signals import READ_ONLY
-from dsql_outbox.cli.tool_call import with_tool
+from dsql_outbox.cli.tool_call import called, collected, with_tool
 from dsql_outbox.operations.messages import Messages
 from dsql_outbox.operations.operator_commands import Commands
 from dsql_outbox.operations.retry import MAX_RETRIED
@@ -124,7 +123,8 @@ def show(
     if map_name is not None:
         show_mapped(database, event_id, named_map(map_name), as_json=as_json)
         return
-    found = anyio.run(_gather, database, Selection(ids=(event_id,)), payload)
+    which = Selection(ids=(event_id,))
+    found = called(Messages(database), lambda tool: collected(tool.find(which, payload=payload)))
     if not found:
         where = Commands(database.schema).event(event_id)
         raise click.ClickException(
@@ -134,11 +134,6 @@ def show(
         if n and not as_json:
             say()
         json_line(message) if as_json else aligned(fields(message))
-
-
-async def _gather(database: Database, which: Selection, payload: bool) -> list[UndeliveredMessage]:
-    async with Messages(database) as tool:
-        return [message async for message in tool.find(which, payload=payload)]
 
 
 @messages.command()

@@ -3,12 +3,12 @@
 from base64 import b64encode
 from uuid import UUID
 
-import anyio
 import click
 import msgspec
 
 from dsql_outbox.cli.exit_codes import FAILED
 from dsql_outbox.cli.output import aligned, json_line, say
+from dsql_outbox.cli.tool_call import called
 from dsql_outbox.operations.records import Records
 from dsql_outbox.outbox.database.database import Database
 from dsql_outbox.outbox.message import Message
@@ -90,7 +90,7 @@ class Forms(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def show_mapped(database: Database, event_id: UUID, function: MessageMap, *, as_json: bool) -> None:
     """Print the stored and the mapped form of an event's message. Raises what a command raises."""
-    message = anyio.run(_message, database, event_id)
+    message = called(Records(database), lambda tool: tool.message(event_id))
     if message is None:
         raise click.ClickException(f"no event has the id {event_id}")
     if isinstance(message, Fault):
@@ -114,8 +114,3 @@ def show_mapped(database: Database, event_id: UUID, function: MessageMap, *, as_
             say("mapped  skipped" if refused is None else f"mapped  refused: {refused}")
     if refused is not None:
         raise click.exceptions.Exit(FAILED)
-
-
-async def _message(database: Database, event_id: UUID) -> Message | Fault | None:
-    async with Records(database) as records:
-        return await records.message(event_id)
