@@ -36,7 +36,7 @@ from .port import (
     keeps_prefix,
 )
 from .registry import known_schemes, open_sink
-from .url import parameters, seconds, split_hosts, split_login
+from .url import Parameters, read_parameters, split_hosts, split_login
 
 __all__ = [
     "MAX_RUN",
@@ -50,6 +50,7 @@ __all__ = [
     "KeptSink",
     "NotAttempted",
     "Outcome",
+    "Parameters",
     "Properties",
     "Rejected",
     "Retry",
@@ -67,9 +68,8 @@ __all__ = [
     "keeps_prefix",
     "known_schemes",
     "open_sink",
-    "parameters",
     "raised_by_sink",
-    "seconds",
+    "read_parameters",
     "sink_factory",
     "split_hosts",
     "split_login",

@@ -4,11 +4,13 @@ import errno
 import math
 import re
 import ssl
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
 
 from dsql_outbox.outbox.errors import SettingsError, SinkUnavailable
 from dsql_outbox.outbox.redaction import chain, has_unclear_login
@@ -17,8 +19,7 @@ from dsql_outbox.outbox.settings import is_unicode
 _NAME: Final = re.compile(r"(?:\w(?:[\w-]{0,61}\w)?\.)*\w(?:[\w-]{0,61}\w)?\.?")
 """A name that DNS can hold, or an IPv4 address; services of Docker may have a ``_``."""
 
-TIMEOUT: Final = "5"
-"""The default of the URL parameter ``timeout``, in seconds."""
+_WHOLE: Final = re.compile(r"\d{1,15}", re.ASCII).fullmatch
 
 
 def split_hosts(url: str, port: int) -> tuple[str, tuple[str, ...], str]:
@@ -42,23 +43,77 @@ def split_login(login: str) -> tuple[str, str | None]:
     return unquote(user), unquote(password) if colon else None
 
 
-def parameters(kind: str, query: str, known: Collection[str]) -> dict[str, str]:
-    """Parse the query of a URL.
+class Parameters(msgspec.Struct, frozen=True, kw_only=True):
+    """The parameters of a URL. A subclass has a field for each, whose type says how it is read.
 
-    Raises `SettingsError` for a parameter that is not `known`, and for a value that no file and
-    no broker can have as its name.
+    A bool is yes or no, a float seconds above 0, an int a whole number in the range of its `Meta`,
+    a Path a file that can be read, and a str any text.
+    """
+
+    timeout: float = 5.0
+    """Seconds that a call may take."""
+
+
+class TlsParameters(Parameters, frozen=True, kw_only=True):
+    """Those of a URL that may ask for TLS: PEM files."""
+
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+
+P = TypeVar("P", bound=Parameters)
+
+
+def read_parameters(kind: str, query: str, form: type[P]) -> P:
+    """Read the query of a URL.
+
+    Raises `SettingsError`, which names the parameter: one that `form` does not have, a value that
+    is not of its type, and one that no file and no broker can have as its name.
     """
     given = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := sorted(given.keys() - set(known)):
+    known = get_type_hints(form, include_extras=True)
+    if unknown := sorted(given.keys() - known.keys()):
         names = ", ".join(sorted(known))
         raise SettingsError(f"unknown in {kind}: {', '.join(unknown)}; known are {names}")
     for name, value in given.items():
         if "\0" in value or not is_unicode(value):
             raise SettingsError(f"{name} of {kind} must not hold a NUL or half a surrogate pair")
-    return given
+    read: dict[str, Any] = {name: _read(kind, name, known[name], given[name]) for name in given}
+    return form(**read)
 
 
-def read_text(kind: str, name: str, file: str) -> str:
+def _read(kind: str, name: str, hint: Any, text: str) -> object:
+    """Read a parameter as its type says."""
+    more: list[Any] = []
+    while args := [each for each in get_args(hint) if each is not type(None)]:
+        hint, *more = args
+    if hint is bool and text in {"yes", "no"}:
+        return text == "yes"
+    if hint is float and (seconds := _seconds(text)):
+        return seconds
+    if hint is Path:
+        read_text(kind, name, text)  # so that a wrong name is reported now
+        return Path(text)
+    if hint is str:
+        return text
+    least, most = (more[0].ge, more[0].le) if more else (0, None)
+    if hint is int and _WHOLE(text) and least <= int(text) <= (most or math.inf):
+        return int(text)
+    whole = f"{least} or more" if most is None else f"{least} to {most}"
+    rule = {bool: "yes or no", float: "seconds above 0", int: whole}[hint]
+    raise SettingsError(f"{name} of {kind} must be {rule}, got {text!r}")
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if 0 < number < math.inf else None
+
+
+def read_text(kind: str, name: str, file: str | Path) -> str:
     """Read the file of the parameter `name`. Raises `SettingsError` if that is not possible."""
     try:
         return read_utf8(file)
@@ -78,50 +133,20 @@ def read_utf8(file: str | Path) -> str:
     raise OSError(errno.EILSEQ, fault, str(file))
 
 
-def password_file(
-    kind: str, given: Mapping[str, str], password: str | None, name: str = "password_file"
-) -> Path | None:
-    """The file of the parameter `name`, or None; each login reads it again.
-
-    Raises `SettingsError` for a file that cannot be read, and beside a password before the @.
-    """
-    file = given.get(name)
-    if file is None:
-        return None
-    if password is not None:
-        raise SettingsError(f"{kind} has one password: text before the @, or {name}")
-    read_text(kind, name, file)  # so that a wrong name is reported now
-    return Path(file)
+def refuse_two_passwords(kind: str, password: str | None, file: Path | None) -> None:
+    """Raise `SettingsError` for a password before the @ beside ``password_file``."""
+    if password is not None and file is not None:
+        raise SettingsError(f"{kind} has one password: text before the @, or password_file")
 
 
-def seconds(kind: str, text: str) -> float:
-    """Parse a timeout in seconds. Raises `SettingsError` unless it is above 0 and finite."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise SettingsError(f"timeout of {kind} must be seconds above 0, got {text!r}")
-    return number
-
-
-def is_yes(kind: str, name: str, text: str) -> bool:
-    """Parse the parameter `name`. Raises `SettingsError` unless it is yes or no."""
-    if text not in {"yes", "no"}:
-        raise SettingsError(f"{name} of {kind} must be yes or no, got {text!r}")
-    return text == "yes"
-
-
-def tls_context(
-    kind: str, url: str, secure: str, given: Mapping[str, str]
-) -> ssl.SSLContext | None:
+def tls_context(kind: str, url: str, secure: str, given: TlsParameters) -> ssl.SSLContext | None:
     """The context of a TLS connection, which checks the server's certificate and host name.
 
     None if the scheme of the URL is not `secure`. The parameters ``ca``, ``cert`` and ``key`` are
     PEM files. Raises `SettingsError` if a file cannot be used, for a key with a password, and for
     a parameter of TLS without `secure`.
     """
-    ca, cert, key = given.get("ca"), given.get("cert"), given.get("key")
+    ca, cert, key = given.ca, given.cert, given.key
     scheme = url.partition(":")[0]
     if scheme != secure:
         if ca or cert or key:

@@ -300,10 +300,10 @@ async def test_a_broker_may_want_a_certificate_of_the_client(
         ("kafka://h?token=msk", "needs the region"),
         ("kafka://h?region=eu-west-1", "needs token=msk"),
         ("kafka://h?ca=/ca.pem", "need tls=yes"),
-        ("kafka://h?password_file=/f", "password_file of a Kafka URL needs USER@"),
-        ("kafka://u:p@h?password_file=/f", "password_file of a Kafka URL needs USER@"),
+        ("kafka://h?password_file=/dev/null", "password_file of a Kafka URL needs USER@"),
+        ("kafka://u:p@h?password_file=/dev/null", "password_file of a Kafka URL needs USER@"),
         ("kafka://u@h?password_file=/none", "password_file of a Kafka URL: cannot read /none"),
-        ("kafka://h?token=msk&password_file=/f", "mechanism and password_file"),
+        ("kafka://h?token=msk&password_file=/dev/null", "mechanism and password_file"),
     ],
 )
 def test_a_url_that_contradicts_itself_is_refused(url: str, rule: str) -> None:

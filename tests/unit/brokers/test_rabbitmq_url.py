@@ -14,9 +14,13 @@ def test_the_defaults_are_these() -> None:
 
     assert settings.hosts == (Destination(host="localhost", port=5672),)
     assert (settings.user, settings.password) == ("guest", "guest")
-    assert (settings.vhost, settings.exchange, settings.timeout) == ("/", "amq.topic", 5.0)
+    assert (settings.vhost, settings.given.exchange, settings.given.timeout) == (
+        "/",
+        "amq.topic",
+        5.0,
+    )
     assert settings.tls is None
-    assert settings.mandatory
+    assert settings.given.mandatory
 
 
 @pytest.mark.parametrize(("scheme", "port"), [("amqp", 5672), ("amqps", 5671)])
@@ -26,7 +30,7 @@ def test_the_url_of_a_provider_is_taken_as_it_is(scheme: str, port: int) -> None
     assert settings.hosts == (Destination(host="cat.rmq.example", port=port),)
     assert (settings.user, settings.password, settings.vhost) == ("joe", "p@", "joe")
     assert (settings.tls is not None) == (scheme == "amqps")
-    assert not settings.mandatory
+    assert not settings.given.mandatory
 
 
 def test_several_hosts_share_the_login_and_the_virtual_host() -> None:
@@ -38,7 +42,7 @@ def test_several_hosts_share_the_login_and_the_virtual_host() -> None:
         ("::1", 5671),
     ]
     assert (settings.user, settings.password) == ("joe", "p@/")
-    assert (settings.vhost, settings.exchange, settings.timeout) == ("sh/op", "", 2.0)
+    assert (settings.vhost, settings.given.exchange, settings.given.timeout) == ("sh/op", "", 2.0)
     assert settings.tls is not None
 
 
@@ -70,7 +74,7 @@ def test_a_password_in_a_file_is_read_each_time(tmp_path: Path) -> None:
         ("rabbitmq://joe@a", "a login of a RabbitMQ URL is USER:PASSWORD@"),
         ("rabbitmq://:s3cret@a", "a login of a RabbitMQ URL is USER:PASSWORD@"),
         ("rabbitmq://a?password_file=/dev/null", "a login of a RabbitMQ URL is USER:PASSWORD@"),
-        ("rabbitmq://joe:s3cret@a?password_file=/x", "a RabbitMQ URL has one password"),
+        ("rabbitmq://joe:s3cret@a?password_file=/dev/null", "a RabbitMQ URL has one password"),
         ("rabbitmq://joe@a?password_file=/missing", "password_file of a RabbitMQ URL: cannot read"),
         ("rabbitmq://joe:s3cret@a?exchange=a%0Ab", "exchange of a RabbitMQ URL has up to 127"),
         (f"rabbitmq://joe:s3cret@a?exchange={'x' * 128}", "exchange of a RabbitMQ URL has up to"),

@@ -6,7 +6,7 @@ import pytest
 from redis.exceptions import AskError, MovedError, OutOfMemoryError, ResponseError
 
 from dsql_outbox.brokers.redis.refusal import blames_server, outcome_of
-from dsql_outbox.brokers.redis.url import parse_redis_url
+from dsql_outbox.brokers.redis.url import RedisParameters, parse_redis_url
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher.sinks import Destination
 
@@ -16,8 +16,10 @@ def test_the_defaults_are_these() -> None:
 
     assert settings.hosts == (Destination(host="localhost", port=6379),)
     assert (settings.database, settings.user, settings.password) == (0, None, None)
-    assert (settings.timeout, settings.maxlen, settings.field) == (5.0, None, "payload")
-    assert (settings.fsync, settings.replicas, settings.tls) == (False, 0, None)
+    assert settings.given == RedisParameters(
+        timeout=5.0, maxlen=None, field="payload", fsync=False, replicas=0
+    )
+    assert not settings.has_tls
 
 
 def test_everything_of_a_url_is_read(tmp_path: Path) -> None:
@@ -30,8 +32,10 @@ def test_everything_of_a_url_is_read(tmp_path: Path) -> None:
 
     assert whole.hosts == (Destination(host="::1", port=7000),)
     assert (whole.database, whole.user, whole.password) == (12, "joe", None)
-    assert (whole.password_file, whole.tls) == (file, {})
-    assert (whole.timeout, whole.maxlen, whole.fsync, whole.replicas) == (0.5, 1000, True, 2)
+    assert whole.has_tls
+    assert whole.given == RedisParameters(
+        password_file=file, timeout=0.5, maxlen=1000, fsync=True, replicas=2
+    )
 
 
 def test_the_hosts_of_a_sentinel_are_those_of_sentinels(tmp_path: Path) -> None:
@@ -42,8 +46,8 @@ def test_the_hosts_of_a_sentinel_are_those_of_sentinels(tmp_path: Path) -> None:
     settings = parse_redis_url(url)
 
     assert settings.hosts == (Destination(host="a", port=26379), Destination(host="b", port=1))
-    assert (settings.sentinel, settings.database, settings.password) == ("shop", 2, "p")
-    assert settings.sentinel_password_file == file
+    assert (settings.given.sentinel, settings.database, settings.password) == ("shop", 2, "p")
+    assert settings.given.sentinel_password_file == file
     assert str(settings) == "Redis shop of Sentinel at a:26379, b:1"
 
 
@@ -70,7 +74,10 @@ def test_a_login_is_decoded(url: str, login: tuple[str | None, str]) -> None:
         ("redis://joe:s3cret@a,b", "a Redis URL has one host, or sentinel=NAME"),
         ("redis://joe:s3cret@a,?sentinel=x", "a Redis URL is redis://"),
         ("redis://joe:s3cret@a,b?sentinel=", "sentinel of a Redis URL is a name of 1 to 80"),
-        ("redis://joe:s3cret@a?sentinel_password_file=/x", "a Redis URL needs sentinel=NAME"),
+        (
+            "redis://joe:s3cret@a?sentinel_password_file=/dev/null",
+            "a Redis URL needs sentinel=NAME",
+        ),
         ("redis://a?sentinel=x&sentinel_password_file=/missing", "cannot read /missing"),
         ("redis://joe:s3cret@a/b", "a Redis URL is redis://"),
         ("redis://joe:s3cret@a/1/2", "a Redis URL is redis://"),
@@ -86,7 +93,7 @@ def test_a_login_is_decoded(url: str, login: tuple[str | None, str]) -> None:
         ("redis://joe:s3cret@a?replicas=-1", "replicas of a Redis URL must be 0 or more, got '-1'"),
         ("redis://joe:s3cret@a?fsync=always", "fsync of a Redis URL must be yes or no"),
         ("redis://joe@a", "the user of a Redis URL needs a password"),
-        ("redis://joe:s3cret@a?password_file=/x", "a Redis URL has one password"),
+        ("redis://joe:s3cret@a?password_file=/dev/null", "a Redis URL has one password"),
         ("redis://a?password_file=/missing", "password_file of a Redis URL: cannot read /missing"),
         ("redis://joe:s3cret@a?ca=/x", "ca, cert and key of a Redis URL need rediss:// instead of"),
         ("rediss://joe:s3cret@a?cert=/x", "cert and key of a Redis URL go together"),

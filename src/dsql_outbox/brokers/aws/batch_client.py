@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+from msgspec import structs
+
 from dsql_outbox.outbox.errors import MissingExtra, SettingsError, SinkUnavailable
 from dsql_outbox.outbox.message import Message
 from dsql_outbox.outbox.redaction import error_text, known_text, system_error
 from dsql_outbox.publisher.sinks.port import Delivered, Outcome, Rejected, Retry, Unavailable
-from dsql_outbox.publisher.sinks.url import TIMEOUT, parameters, seconds
+from dsql_outbox.publisher.sinks.url import Parameters, read_parameters
 
-_PARAMETERS: Final = ("endpoint", "region", "timeout")
 _ENDPOINT: Final = re.compile(r"https?://[^\s/?#@]+/?")
 
 REQUESTS: Final = 8
@@ -63,16 +64,13 @@ _CLIENT: Final = re.compile(
 """The same of the SDK: the text of a parameter that it refuses quotes the parameter."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AwsAddress:
-    """Where a service is, and how long a request may take."""
+class AwsAddress(Parameters, frozen=True, kw_only=True):
+    """Where a service is, and how long a request may take: the parameters of a URL."""
 
-    region: str | None
+    region: str | None = None
     """The AWS region; None if the SDK must find it."""
-    endpoint: str | None
+    endpoint: str | None = None
     """The URL of another server with the API of the service."""
-    timeout: float
-    """Seconds that a request may take."""
 
 
 def match_before_query(
@@ -94,15 +92,10 @@ def parse_address(kind: str, query: str, region: str | None) -> AwsAddress:
 
     Raises `SettingsError` for a malformed or an unknown parameter.
     """
-    given = parameters(kind, query, _PARAMETERS)
-    endpoint = given.get("endpoint")
-    if endpoint is not None and not _ENDPOINT.fullmatch(endpoint):
+    given = read_parameters(kind, query, AwsAddress)
+    if given.endpoint is not None and not _ENDPOINT.fullmatch(given.endpoint):
         raise SettingsError(f"endpoint of {kind} is http://HOST[:PORT] or https://..")
-    return AwsAddress(
-        region=given.get("region") or region,
-        endpoint=endpoint,
-        timeout=seconds(kind, given.get("timeout", TIMEOUT)),
-    )
+    return structs.replace(given, region=given.region or region)
 
 
 @dataclass(frozen=True, slots=True)

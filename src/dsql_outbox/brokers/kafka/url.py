@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.publisher.sinks.url import (
-    TIMEOUT,
-    parameters,
+    TlsParameters,
+    read_parameters,
     read_text,
-    seconds,
     split_hosts,
     split_login,
 )
@@ -25,10 +25,6 @@ _TLS_FILES: Final = {
     "cert": "ssl.certificate.location",
     "key": "ssl.key.location",
 }
-_PARAMETERS: Final = (
-    *("config", "mechanism", "password_file", "region", "timeout", "tls", "token"),
-    *_TLS_FILES,
-)
 _PORT: Final = 9092
 _PROTOCOL: Final = "security.protocol"
 _MECHANISM: Final = "sasl.mechanism"
@@ -69,6 +65,23 @@ Order and at-least-once delivery depend on them, or the URL sets them.
 
 _OBJECTS: Final = re.compile(r".*_cb|default\.topic\.config|logger|on_delivery")
 """Settings of confluent-kafka whose values are functions and other objects of Python."""
+
+
+class KafkaParameters(TlsParameters, frozen=True, kw_only=True):
+    """Those of a URL."""
+
+    config: Path | None = None
+    mechanism: str | None = None
+    password_file: Path | None = None
+    region: str | None = None
+    tls: bool | None = None
+    token: str | None = None
+
+    @property
+    def tls_files(self) -> dict[str, str]:
+        """The PEM files as settings of librdkafka."""
+        files = {setting: getattr(self, name) for name, setting in _TLS_FILES.items()}
+        return {setting: file for setting, file in files.items() if file is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +129,11 @@ def parse_kafka_url(url: str) -> KafkaSettings:
     except ValueError:
         # `from None`: the text of the cause may contain the URL.
         raise SettingsError(f"{_KIND} is {_FORM}") from None
-    given = parameters(_KIND, query, _PARAMETERS)
-    timeout = seconds(_KIND, given.get("timeout", TIMEOUT))
-    milliseconds = max(1, round(timeout * 1000))
+    given = read_parameters(_KIND, query, KafkaParameters)
+    milliseconds = max(1, round(given.timeout * 1000))
     # A listener that is silent in the handshake must be the reason before the time is over.
     setup = {"socket.connection.setup.timeout.ms": str(max(1000, milliseconds // 2))}
-    file = _file(given.get("config"))
+    file = _file(given.config)
     properties = _DEFAULTS | setup | file | _security(login, given, file)
     properties |= {
         "bootstrap.servers": ",".join(hosts),
@@ -131,43 +143,41 @@ def parse_kafka_url(url: str) -> KafkaSettings:
         # Report a missing topic before its messages time out.
         "topic.metadata.propagation.max.ms": str(milliseconds // 2),
     }
-    token = msk_tokens(tuple(hosts), given.get("region")) if "token" in given else None
-    password_file = given.get("password_file")
+    token = None if given.token is None else msk_tokens(tuple(hosts), given.region)
+    password_file = given.password_file
     return KafkaSettings(
         hosts=hosts,
-        timeout=timeout,
+        timeout=given.timeout,
         properties=properties,
         token=token,
         password=None if password_file is None else partial(_password, password_file),
     )
 
 
-def _security(login: str, given: dict[str, str], file: dict[str, str]) -> dict[str, str]:
+def _security(login: str, given: KafkaParameters, file: dict[str, str]) -> dict[str, str]:
     """The settings of the URL for TLS and the login; those of its file must not contradict them."""
     user, password = split_login(login)
-    if "token" in given:
+    if given.token is not None:
         own = _token_login(given, has_login=bool(user or password))
-    elif "region" in given:
+    elif given.region is not None:
         raise SettingsError(f"region of {_KIND} needs token={_MSK}")
     else:
         own = _login(user, password, given, file)
     protocol = _protocol(given, file, logs_in=bool(own))
-    own |= {_TLS_FILES[name]: given[name] for name in _TLS_FILES if name in given}
+    own |= given.tls_files
     for name in own:
         if file.get(name, own[name]) != own[name]:
             rule = f"sets {name} to another value than the URL: leave one of them out"
-            raise SettingsError(f"config of {_KIND}: {given['config']} {rule}")
+            raise SettingsError(f"config of {_KIND}: {given.config} {rule}")
     return own | protocol
 
 
-def _protocol(given: dict[str, str], file: dict[str, str], *, logs_in: bool) -> dict[str, str]:
+def _protocol(given: KafkaParameters, file: dict[str, str], *, logs_in: bool) -> dict[str, str]:
     """The protocol that the URL and its file ask for: either may ask for TLS, and for a login."""
-    tls = given.get("tls", "yes" if "token" in given else None)
-    if tls not in ("yes", "no", None):
-        raise SettingsError(f"tls of {_KIND} must be yes or no, got {tls!r}")
+    tls = True if given.token is not None else given.tls
     said = file.get(_PROTOCOL, "")
-    has_tls = said.lower().endswith("ssl") if tls is None else tls == "yes"
-    if not has_tls and not given.keys().isdisjoint(_TLS_FILES):
+    has_tls = said.lower().endswith("ssl") if tls is None else tls
+    if not has_tls and given.tls_files:
         raise SettingsError(f"ca, cert and key of {_KIND} need tls=yes")
     if tls is None and not logs_in:
         return {}
@@ -180,30 +190,30 @@ def _protocol(given: dict[str, str], file: dict[str, str], *, logs_in: bool) -> 
         # Without this, the password would go in clear although the file prepares TLS.
         rule = "has settings of TLS: write tls=yes, or tls=no, into the URL"
     if rule:
-        raise SettingsError(f"config of {_KIND}: {given['config']} {rule}")
+        raise SettingsError(f"config of {_KIND}: {given.config} {rule}")
     return {_PROTOCOL: protocol}
 
 
-def _token_login(given: dict[str, str], *, has_login: bool) -> dict[str, str]:
-    if given["token"] != _MSK:
-        raise SettingsError(f"token of {_KIND} must be {_MSK}, got {given['token']!r}")
-    if has_login or "mechanism" in given or "password_file" in given:
+def _token_login(given: KafkaParameters, *, has_login: bool) -> dict[str, str]:
+    if given.token != _MSK:
+        raise SettingsError(f"token of {_KIND} must be {_MSK}, got {given.token!r}")
+    if has_login or given.mechanism is not None or given.password_file is not None:
         rule = "is the login: leave out USER:PASSWORD@, mechanism and password_file"
         raise SettingsError(f"token of {_KIND} {rule}")
-    if given.get("tls") == "no":
+    if given.tls is False:
         raise SettingsError(f"token of {_KIND} needs TLS: leave out tls=no")
     return {_MECHANISM: "OAUTHBEARER"}
 
 
 def _login(
-    user: str, password: str | None, given: dict[str, str], file: dict[str, str]
+    user: str, password: str | None, given: KafkaParameters, file: dict[str, str]
 ) -> dict[str, str]:
-    if "password_file" in given:
+    if given.password_file is not None:
         if not user or password is not None:
             raise SettingsError(f"password_file of {_KIND} needs USER@ before the host")
-        password = _password(given["password_file"])  # so that a wrong name is reported now
+        password = _password(given.password_file)
     if not user and password is None:
-        if "mechanism" in given:
+        if given.mechanism is not None:
             raise SettingsError(f"mechanism of {_KIND} needs USER:PASSWORD@ before the host")
         return {}
     if password is None:
@@ -211,17 +221,17 @@ def _login(
             f"a login of {_KIND} is USER:PASSWORD@, each percent-encoded, or has a password_file"
         )
     return {
-        _MECHANISM: given.get("mechanism", file.get(_MECHANISM, "PLAIN")),
+        _MECHANISM: given.mechanism or file.get(_MECHANISM, "PLAIN"),
         "sasl.username": user,
         _PASSWORD: password,
     }
 
 
-def _password(file: str) -> str:
+def _password(file: Path) -> str:
     return read_text(_KIND, "password_file", file).strip()
 
 
-def _file(path: str | None) -> dict[str, str]:
+def _file(path: Path | None) -> dict[str, str]:
     """Read ``name=value`` lines, as in Kafka's client.properties; ``#`` starts a comment."""
     if path is None:
         return {}

@@ -5,15 +5,16 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.publisher.sinks.url import (
-    TIMEOUT,
-    parameters,
+    TlsParameters,
+    read_parameters,
     read_text,
     read_utf8,
-    seconds,
     split_hosts,
     split_login,
     tls_context,
@@ -21,13 +22,20 @@ from dsql_outbox.publisher.sinks.url import (
 
 _FORM: Final = "nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]..][?PARAMETERS]"
 _KIND: Final = "a NATS URL"
-_PARAMETERS: Final = (
-    "ca", "cert", "creds", "key", "nkey", "replicas", "stream", "subjects", "timeout", "token_file",
-)  # fmt: skip
 _PORT: Final = 4222
 _STREAM: Final = re.compile(r"[^\s.*>/\\]+")
 _SEED: Final = re.compile(r"SU[A-Z2-7]{56}")
-_MOST_REPLICAS: Final = 5  # the server's limit
+
+
+class NatsParameters(TlsParameters, frozen=True, kw_only=True):
+    """Those of a URL. Those of a stream that is not there are None."""
+
+    creds: Path | None = None
+    nkey: Path | None = None
+    replicas: Annotated[int, Meta(ge=1, le=5)] | None = None
+    stream: str | None = None
+    subjects: str | None = None
+    token_file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,41 +74,36 @@ def parse_nats_url(url: str) -> NatsSettings:
         # `from None`: the text of the cause may contain the URL.
         raise SettingsError(f"{_KIND} is {_FORM}") from None
     user, password = split_login(login)
-    given = parameters(_KIND, query, _PARAMETERS)
-    if bool(login) + sum(name in given for name in ("creds", "nkey", "token_file")) > 1:
+    given = read_parameters(_KIND, query, NatsParameters)
+    if bool(login) + sum(map(bool, (given.creds, given.nkey, given.token_file))) > 1:
         raise SettingsError(f"{_KIND} has one login: text before the @, creds, nkey, or token_file")
     return NatsSettings(
         hosts=hosts,
         tls=tls_context(_KIND, url, "tls", given),
         user=None if password is None else user,
         password=password,
-        token=_token(given.get("token_file")) or (None if password is not None else user or None),
-        creds=_creds(given.get("creds")),
-        nkey=_nkey(given.get("nkey")),
-        timeout=seconds(_KIND, given.get("timeout", TIMEOUT)),
+        token=_token(given.token_file) or (None if password is not None else user or None),
+        creds=_creds(given.creds),
+        nkey=_nkey(given.nkey),
+        timeout=given.timeout,
         stream=_stream(given),
-        subjects=tuple(given.get("subjects", "events.>").split(",")),
-        replicas=_replicas(given.get("replicas", "1")),
+        subjects=tuple((given.subjects or "events.>").split(",")),
+        replicas=given.replicas or 1,
     )
 
 
-def _stream(given: dict[str, str]) -> str | None:
-    name = given.get("stream")
-    if name is None and (lonely := given.keys() & {"subjects", "replicas"}):
-        names = " and ".join(sorted(lonely))
+def _stream(given: NatsParameters) -> str | None:
+    name = given.stream
+    lonely = [each for each in ("replicas", "subjects") if getattr(given, each) is not None]
+    if name is None and lonely:
+        names = " and ".join(lonely)
         raise SettingsError(f"{names} of {_KIND} are those of its stream, and it names none")
     if name is not None and not _STREAM.fullmatch(name):
         raise SettingsError(f"stream of {_KIND} must not be empty or hold . * > / \\: {name!r}")
     return name
 
 
-def _replicas(text: str) -> int:
-    if text not in map(str, range(1, _MOST_REPLICAS + 1)):
-        raise SettingsError(f"replicas of {_KIND} are 1 to {_MOST_REPLICAS}, got {text!r}")
-    return int(text)
-
-
-def _nkey(file: str | None) -> str | None:
+def _nkey(file: Path | None) -> str | None:
     if file is None:
         return None
     seed = read_text(_KIND, "nkey", file).strip()
@@ -109,22 +112,14 @@ def _nkey(file: str | None) -> str | None:
     return seed
 
 
-def _creds(file: str | None) -> Path | None:
-    if file is None:
-        return None
-    # nats-py never stops reading a file without these sections.
-    text = read_text(_KIND, "creds", file)
-    if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
-        raise SettingsError(f"creds of {_KIND}: {file} holds no user JWT and seed")
-    return Path(file)
+def _creds(file: Path | None) -> Path | None:
+    if file is not None:
+        # nats-py never stops reading a file without these sections.
+        text = read_text(_KIND, "creds", file)
+        if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
+            raise SettingsError(f"creds of {_KIND}: {file} holds no user JWT and seed")
+    return file
 
 
-def _token(file: str | None) -> Callable[[], str] | None:
-    if file is None:
-        return None
-
-    def read() -> str:
-        return read_utf8(file).strip()
-
-    read_text(_KIND, "token_file", file)  # so that a wrong name is reported now
-    return read
+def _token(file: Path | None) -> Callable[[], str] | None:
+    return None if file is None else lambda: read_utf8(file).strip()

@@ -60,7 +60,7 @@ class RabbitMqCall:
 
         Raises `SinkUnavailable` when the connection is lost, blocked, or silent.
         """
-        deadline = asyncio.get_running_loop().time() + self._settings.timeout
+        deadline = asyncio.get_running_loop().time() + self._settings.given.timeout
         alone = [n for n, message in enumerate(self._messages) if self._doubts.has(message.topic)]
         together = sorted(self._unanswered.difference(alone))
         windows = [together[n : n + _WINDOW] for n in range(0, len(together), _WINDOW)]
@@ -109,7 +109,7 @@ class RabbitMqCall:
         client, channel = self._client, await self._client.take()
         sent = {client.spawn(self._publish(channel, index)): index for index in indexes}
         try:
-            _, waiting = await asyncio.wait(sent, timeout=self._settings.timeout)
+            _, waiting = await asyncio.wait(sent, timeout=self._settings.given.timeout)
         except asyncio.CancelledError:
             client.end_soon(channel, sent)
             raise
@@ -138,10 +138,10 @@ class RabbitMqCall:
         try:
             await channel.basic_publish(
                 message.payload,
-                exchange=settings.exchange,
+                exchange=settings.given.exchange,
                 routing_key=message.topic,
                 properties=envelope(message, self._client.frame_max),
-                mandatory=settings.mandatory,
+                mandatory=settings.given.mandatory,
                 wait=False,
             )
         except Unfit as error:
@@ -177,7 +177,7 @@ class RabbitMqCall:
         """Answer for messages that RabbitMQ does not confirm, although it answers."""
         for index in indexes:
             topic = self._messages[index].topic
-            self._settle(index, silence(topic, self._settings.timeout))
+            self._settle(index, silence(topic, self._settings.given.timeout))
 
 
 def _closing(sent: Iterable[asyncio.Task[None]]) -> ChannelClosed | None:

@@ -144,7 +144,7 @@ class RabbitMqClient:
         try:
             await asyncio.wait([connecting], timeout=seconds)
             if not connecting.done():
-                raise TimeoutError(f"no answer within {self._settings.timeout:g} s")
+                raise TimeoutError(f"no answer within {self._settings.given.timeout:g} s")
             connecting.result()
         except InvalidFrameError as error:  # aiormq loses the reason
             vhost = self._settings.vhost
@@ -181,7 +181,7 @@ class RabbitMqClient:
     async def _open_channel(self) -> Channel:
         opening = self.spawn(self._connection.channel())
         try:
-            await asyncio.wait([opening], timeout=self._settings.timeout)
+            await asyncio.wait([opening], timeout=self._settings.given.timeout)
         except asyncio.CancelledError:
             opening.cancel()
             raise
@@ -220,7 +220,7 @@ class RabbitMqClient:
         ending = self.end_soon(channel, sent)
         await self.check()
         await self.ask()
-        await asyncio.wait([ending], timeout=min(_GRACE, self._settings.timeout))
+        await asyncio.wait([ending], timeout=min(_GRACE, self._settings.given.timeout))
         return None if ending.done() else ending
 
     def lost(self) -> SinkUnavailable:
@@ -232,14 +232,14 @@ class RabbitMqClient:
     async def close(self) -> None:
         """Disconnect; takes twice the timeout of the settings at most."""
         ends = set[asyncio.Future[Any]]()
-        with anyio.move_on_after(self._settings.timeout, shield=True):
+        with anyio.move_on_after(self._settings.given.timeout, shield=True):
             if not self.is_lost and not await self._is_blocked():
                 ends.add(self.spawn(self._connection.close()))
                 await asyncio.wait(ends)
         self._transport.cut()
         for ending in self._ending:
             ending.cancel()
-        with anyio.move_on_after(self._settings.timeout, shield=True):
+        with anyio.move_on_after(self._settings.given.timeout, shield=True):
             if not self._connection.is_closed:
                 await asyncio.wait([self._connection.end])
             ends |= self._ending | self._connection.last_tasks
@@ -267,7 +267,7 @@ class RabbitMqClient:
         if self.is_lost:
             return self.lost()
         self._transport.cut()
-        text = f"no answer within {self._settings.timeout:g} s"
+        text = f"no answer within {self._settings.given.timeout:g} s"
         return SinkUnavailable(f"{self._settings} cannot be reached: {text}")
 
     def _blocked(self) -> SinkUnavailable:

@@ -72,4 +72,4 @@ class RabbitMqSink:
             self._turns.release()
 
     def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._settings.timeout
+        return asyncio.get_running_loop().time() + self._settings.given.timeout

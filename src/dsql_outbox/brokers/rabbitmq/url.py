@@ -12,12 +12,10 @@ from dsql_outbox.outbox.redaction import has_unclear_login
 from dsql_outbox.outbox.settings import is_unicode
 from dsql_outbox.publisher.sinks.port import Destination, at_host
 from dsql_outbox.publisher.sinks.url import (
-    TIMEOUT,
-    is_yes,
-    parameters,
-    password_file,
+    TlsParameters,
+    read_parameters,
     read_utf8,
-    seconds,
+    refuse_two_passwords,
     split_hosts,
     split_login,
     tls_context,
@@ -25,7 +23,6 @@ from dsql_outbox.publisher.sinks.url import (
 
 _FORM: Final = "rabbitmq://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]..][/VHOST][?PARAMETERS]"
 _KIND: Final = "a RabbitMQ URL"
-_PARAMETERS: Final = ("ca", "cert", "exchange", "key", "mandatory", "password_file", "timeout")
 _PORT: Final = 5672
 _SECURE_PORT: Final = 5671
 _PLACE: Final = re.compile(r"((?:rabbitmq|amqp)s?://[^/?#]*)(?:/([^/?#]*))?(\?.*)?", re.DOTALL)
@@ -40,32 +37,37 @@ _EXCHANGE: Final = "amq.topic"
 """The exchange that each virtual host has from the beginning, and that routes by topic."""
 
 
+class RabbitMqParameters(TlsParameters, frozen=True, kw_only=True):
+    """Those of a URL."""
+
+    exchange: str = _EXCHANGE
+    mandatory: bool = True
+    """Whether a message that no queue gets is returned, and so not delivered."""
+    password_file: Path | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RabbitMqSettings:
-    """The servers and how to reach them; `timeout` is in seconds."""
+    """The servers and how to reach them."""
 
     hosts: tuple[Destination, ...]
     vhost: str
-    exchange: str
-    mandatory: bool
-    """Whether a message that no queue gets is returned, and so not delivered."""
     tls: ssl.SSLContext | None = field(repr=False)
     user: str
     fixed_password: str = field(repr=False)
-    password_file: Path | None
-    timeout: float
+    given: RabbitMqParameters
 
     @property
     def password(self) -> str:
         """The password of the next login. Raises `OSError` for its file."""
-        if self.password_file is None:
+        if self.given.password_file is None:
             return self.fixed_password
-        return read_utf8(self.password_file).strip()
+        return read_utf8(self.given.password_file).strip()
 
     @property
     def place(self) -> str:
         """The exchange as errors name it."""
-        return f"exchange {self.exchange}" if self.exchange else "the default exchange"
+        return f"exchange {self.given.exchange}" if self.given.exchange else "the default exchange"
 
     def __str__(self) -> str:
         return f"RabbitMQ at {', '.join(f'{host.host}:{host.port}' for host in self.hosts)}"
@@ -84,33 +86,26 @@ def parse_rabbitmq_url(url: str) -> RabbitMqSettings:
     except ValueError:
         # `from None`: the text of the cause may contain the URL.
         raise SettingsError(f"{_KIND} is {_FORM}") from None
-    given = parameters(_KIND, query, _PARAMETERS)
+    given = read_parameters(_KIND, query, RabbitMqParameters)
     user, password = split_login(login)
-    file = password_file(_KIND, given, password)
-    if bool(user) != (password is not None or file is not None):
+    refuse_two_passwords(_KIND, password, given.password_file)
+    if bool(user) != (password is not None or given.password_file is not None):
         raise SettingsError(f"a login of {_KIND} is USER:PASSWORD@, or USER@ and password_file")
+    if not _NAME.fullmatch(given.exchange):
+        rule = "has up to 127 of the characters A-Z a-z 0-9 _ . : @ # , / + - and blank"
+        raise SettingsError(f"exchange of {_KIND} {rule}: {given.exchange[:60]!a}")
     return RabbitMqSettings(
         hosts=tuple(map(at_host, hosts)),
         vhost=_vhost(unquote(vhost) or "/"),
-        exchange=_exchange(given.get("exchange", _EXCHANGE)),
-        mandatory=is_yes(_KIND, "mandatory", given.get("mandatory", "yes")),
         tls=tls_context(_KIND, url, secure, given),
         # RabbitMQ has this user, who may log in over loopback only.
         user=user or "guest",
         fixed_password="guest" if password is None else password,
-        password_file=file,
-        timeout=seconds(_KIND, given.get("timeout", TIMEOUT)),
+        given=given,
     )
 
 
 def _vhost(name: str) -> str:
     if "\0" in name or not is_unicode(name) or len(name.encode()) > SHORT:
         raise SettingsError(f"the virtual host of {_KIND} has at most {SHORT} bytes, without NUL")
-    return name
-
-
-def _exchange(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        rule = "has up to 127 of the characters A-Z a-z 0-9 _ . : @ # , / + - and blank"
-        raise SettingsError(f"exchange of {_KIND} {rule}: {name[:60]!a}")
     return name

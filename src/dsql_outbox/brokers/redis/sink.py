@@ -53,7 +53,9 @@ class RedisSink:
         self._settings = settings
         self.destination = settings.hosts[0]
         self._pool = _pool(settings)
-        self._trim: Command = ("MAXLEN", "~", settings.maxlen) if settings.maxlen else ()
+        self._trim: Command = (
+            ("MAXLEN", "~", settings.given.maxlen) if settings.given.maxlen else ()
+        )
         self._confirm = _confirmation(settings)
 
     async def connect(self) -> None:
@@ -68,7 +70,7 @@ class RedisSink:
     async def close(self) -> None:
         """Close the connections."""
         await self._pool.disconnect()
-        if self._settings.sentinel is not None:
+        if self._settings.given.sentinel is not None:
             for sentinel in self._pool.sentinel_manager.sentinels:
                 await sentinel.aclose()
 
@@ -83,7 +85,7 @@ class RedisSink:
             await self._ask()
             return
         call = _Call(messages, answer, list(key_runs(messages)))
-        ends = monotonic() + self._settings.timeout
+        ends = monotonic() + self._settings.given.timeout
         while call.left and monotonic() < ends:
             async with self._connection() as connection:
                 await self._exchange(connection, call)
@@ -132,7 +134,7 @@ class RedisSink:
                 *self._trim,
                 "*",
                 *named,
-                self._settings.field,
+                self._settings.given.field,
                 message.payload,
             )
         if not is_one:
@@ -154,11 +156,11 @@ class RedisSink:
         reply = await _reply(connection)
         if isinstance(reply, ResponseError):
             raise reply
-        synced, replicas = reply if self._settings.fsync else (1, reply)
+        synced, replicas = reply if self._settings.given.fsync else (1, reply)
         if not synced:
             raise SinkUnavailable(f"{self._settings} did not sync its file in time")
-        if replicas < self._settings.replicas:
-            asked = self._settings.replicas
+        if replicas < self._settings.given.replicas:
+            asked = self._settings.given.replicas
             text = f"{self._settings}: {replicas} of {asked} replicas confirmed in time"
             raise SinkUnavailable(text)
 
@@ -166,7 +168,7 @@ class RedisSink:
     async def _connection(self) -> AsyncGenerator[Any]:
         """A connection for one exchange within the timeout. Raises `SinkUnavailable`."""
         try:
-            async with asyncio.timeout(self._settings.timeout):
+            async with asyncio.timeout(self._settings.given.timeout):
                 connection = await self._pool.get_connection()
                 try:
                     yield connection
@@ -178,7 +180,7 @@ class RedisSink:
                     await asyncio.shield(self._pool.release(connection))
         except TimeoutError:
             await self._forget_connections()
-            text = f"{self._settings} does not answer within {self._settings.timeout:g} s"
+            text = f"{self._settings} does not answer within {self._settings.given.timeout:g} s"
             raise SinkUnavailable(text) from None
         except (RedisError, OSError) as error:
             await self._forget_connections()
@@ -304,10 +306,10 @@ async def _run_replies(connection: Any, run: range) -> list[Any]:
 
 def _confirmation(settings: RedisSettings) -> list[Command]:
     """The command behind those of a call that waits for the server's file and its replicas."""
-    milliseconds = int(settings.timeout * _WAITS * 1000)
-    if settings.fsync:
-        return [("WAITAOF", 1, settings.replicas, milliseconds)]
-    return [("WAIT", settings.replicas, milliseconds)] if settings.replicas else []
+    milliseconds = int(settings.given.timeout * _WAITS * 1000)
+    if settings.given.fsync:
+        return [("WAITAOF", 1, settings.given.replicas, milliseconds)]
+    return [("WAIT", settings.given.replicas, milliseconds)] if settings.given.replicas else []
 
 
 def _pool(settings: RedisSettings) -> Any:
@@ -318,34 +320,34 @@ def _pool(settings: RedisSettings) -> Any:
         "socket_timeout": None,  # the time limit of a call is for all of it
         "socket_connect_timeout": None,
     }
-    if settings.password_file is not None:
-        options["credential_provider"] = _PasswordFile(settings.user, settings.password_file)
+    if settings.given.password_file is not None:
+        options["credential_provider"] = _PasswordFile(settings.user, settings.given.password_file)
     else:
         options |= {"username": settings.user, "password": settings.password}
     names = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
-    tls: dict[str, Any] = {names[name]: file for name, file in (settings.tls or {}).items()}
-    has_tls = settings.tls is not None
-    if settings.sentinel is not None:
-        manager = _sentinels(settings, tls | {"ssl": has_tls})
+    files = {option: getattr(settings.given, name) for name, option in names.items()}
+    tls: dict[str, Any] = {option: file for option, file in files.items() if file is not None}
+    if settings.given.sentinel is not None:
+        manager = _sentinels(settings, tls | {"ssl": settings.has_tls})
         return SentinelConnectionPool(  # type: ignore[no-untyped-call]
-            settings.sentinel, manager, ssl=has_tls, **options, **tls
+            settings.given.sentinel, manager, ssl=settings.has_tls, **options, **tls
         )
     (host,) = settings.hosts
-    kind = SSLConnection if has_tls else Connection
+    kind = SSLConnection if settings.has_tls else Connection
     return ConnectionPool(kind, host=host.host, port=host.port, **options, **tls)
 
 
 def _sentinels(settings: RedisSettings, tls: dict[str, Any]) -> Sentinel:
     """Those that know the server. A silent one leaves time to ask the others."""
-    patience = settings.timeout / (len(settings.hosts) + 1)
+    patience = settings.given.timeout / (len(settings.hosts) + 1)
     options = tls | {
         "socket_timeout": patience,
         "socket_connect_timeout": patience,
         "retry": Retry(NoBackoff(), 0),  # the next one is asked at once
         "protocol": 2,
     }
-    if settings.sentinel_password_file is not None:
-        options["credential_provider"] = _PasswordFile(None, settings.sentinel_password_file)
+    if settings.given.sentinel_password_file is not None:
+        options["credential_provider"] = _PasswordFile(None, settings.given.sentinel_password_file)
     places = [(host.host, host.port) for host in settings.hosts]
     return Sentinel(places, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
 
