@@ -15,14 +15,13 @@ _SKEW_FAIL: Final = 60.0
 """Seconds that the clocks may differ. AWS refuses a signature that is 5 minutes off."""
 
 _OLD: Final = 60.0
-
-MOST_DEAD: Final = 100_000
-"""The deleted rows in a healthy outbox. To pass over so many takes the server 0.4 s."""
-
 """Seconds that a message may wait before the relay counts as late.
 
 A healthy publisher reads at least once per second.
 """
+
+MOST_DEAD: Final = 100_000
+"""The deleted rows in a healthy outbox. To pass over so many takes the server 0.4 s."""
 
 
 class ClockReading(NamedTuple):
