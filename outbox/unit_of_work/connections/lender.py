@@ -69,9 +69,17 @@ class Lender(ABC, Generic[C]):
         try:
             answer = yield from work(connection)
         except BaseException as error:
-            self.take_back_failed(connection, error)
+            try:
+                self.take_back_failed(connection, error)
+            except BaseException:  # an interrupt
+                self._shelf.lose(connection)
+                raise
             raise
-        self.take_back(connection)
+        try:
+            self.take_back(connection)
+        except BaseException:
+            self._shelf.lose(connection)
+            raise
         return answer
 
     def borrow(self) -> C | None:

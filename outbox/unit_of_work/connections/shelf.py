@@ -335,6 +335,15 @@ class Shelf(Generic[C]):
             connection.drop()
         self.keep(connection)
 
+    def lose(self, connection: C) -> None:
+        """Close a connection whose return was interrupted. Its place is free.
+
+        The errors of a failed call may refer to it, so Python collects it late or never.
+        """
+        with self._lock:
+            self._in_use.discard(connection)
+        connection.drop()
+
     def forget_calls(self) -> None:
         """Close the connections in use. Forget openings and waiting calls, which may never end."""
         with self._lock:

@@ -3,6 +3,7 @@
 import gc
 import sys
 import threading
+from functools import partial
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -21,6 +22,7 @@ from dsql_outbox.outbox.unit_of_work.connections import (
 )
 from dsql_outbox.outbox.unit_of_work.connections.task_connections import AsyncConnections
 from dsql_outbox.outbox.unit_of_work.connections.thread_connections import Connections
+from dsql_outbox.outbox.unit_of_work.primitives import Program
 
 MODULES = {lender.__file__, shelf.__file__, thread_connections.__file__}
 
@@ -91,6 +93,34 @@ def test_an_interrupt_at_any_point_keeps_the_place(connections: Connections) -> 
         if interrupt.left >= 0:
             break
     assert 15 < point < 1_000
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_call_that_is_interrupted_as_it_gives_its_connection_back_keeps_the_place(
+    connections: Connections, *, fails: bool
+) -> None:
+    """Also if the connection lives on, as behind the errors of a failed call."""
+    held: list[object] = []
+
+    def work(connection: Any, interrupt: Interrupt) -> Program[None]:
+        held.append(connection)
+        sys.setprofile(interrupt.profile)
+        if fails:
+            raise psycopg.OperationalError
+        yield from ()
+
+    for point in range(1_000):
+        interrupt = Interrupt(point)
+        try:
+            connections.perform(connections.lend(partial(work, interrupt=interrupt)))
+        except (psycopg.OperationalError, KeyboardInterrupt) as error:
+            held.append(error)
+        finally:
+            sys.setprofile(None)
+        assert connections._shelf.has_room()
+        if interrupt.left >= 0:
+            break
+    assert 5 < point < 1_000
 
 
 def test_an_opening_that_an_interrupt_prevents_does_not_count(
