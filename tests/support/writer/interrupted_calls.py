@@ -88,11 +88,12 @@ class Interrupted:
         file = frame.f_code.co_filename
         if self.place or happened not in ("call", "c_return") or not file.startswith(PACKAGE):
             return
-        # An interrupt between the caller's line and the first one of ours is the caller's.
+        # An interrupt between the caller's line and the first one of ours is the caller's. Python
+        # swallows one in a finalizer.
         if (
             happened == "call"
             and (back := frame.f_back)
-            and back.f_code.co_filename.startswith(HERE)
+            and (back.f_code.co_filename.startswith(HERE) or back.f_code.co_name == "__del__")
         ):
             return
         module = _module(file)
