@@ -183,6 +183,27 @@ class WriteEnded(msgspec.Struct, frozen=True):
     attempts: int
     conflicts: int
     error: str | None = None
+    duration_s: float = 0.0
+
+
+class StoredCall(NamedTuple):
+    """A call that has events in a transaction: its time so far, and what it met before."""
+
+    duration_s: float
+    waited_s: float
+    has_conflicted: bool
+
+
+class WritesStored(msgspec.Struct, frozen=True):
+    """A transaction has stored these events, in an attempt of all their calls.
+
+    For hooks that take calls, in place of `AttemptEnded` and `WriteEnded` of each event.
+    """
+
+    events: int
+    started_ns: int
+    ended_ns: int
+    calls: Sequence[StoredCall]
 
 
 class BacklogAge(msgspec.Struct, frozen=True):
@@ -392,6 +413,7 @@ Fact = (
     | RetriesExhausted
     | WriteExhausted
     | WriteEnded
+    | WritesStored
     | BacklogAge
     | BacklogUnread
     | StuckCounts

@@ -5,8 +5,8 @@ A hook is a callable that takes a fact. For a fact that begins a write or a publ
 fact of that write or publish, and may add headers to the message. So the writer and the relay
 do not deal with spans.
 
-A publisher tells most hooks of each message. A hook that needs less says so by a method, and the
-relay then makes fewer facts (`skips_successes`, `takes_calls`, `Listeners`).
+Most hooks are told of each event and message. A hook that needs less says so by a method, and
+then fewer facts are made (`skips_successes`, `takes_calls`, `Listeners`).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -55,14 +55,18 @@ class Hook(Protocol):
 class Scopes:
     """The scopes that several hooks opened for one write or publish, combined into one."""
 
-    __slots__ = ("_hooks", "_scopes", "_stack", "is_quiet")
+    __slots__ = ("_hooks", "_scopes", "_stack", "is_quiet", "is_silent")
 
-    def __init__(self, hooks: Iterable[Hook], fact: Fact | None) -> None:
+    def __init__(
+        self, hooks: Iterable[Hook], fact: Fact | None, *, is_silent: bool = False
+    ) -> None:
         """Give every hook the fact that begins.
 
-        With None the scopes are quiet: all hooks skip successes, so none begins a scope.
+        With None the scopes are quiet: no hook is told of a single event that is stored, so none
+        begins a scope. They are silent if no hook is told of a transaction either.
         """
         self.is_quiet = fact is None
+        self.is_silent = is_silent
         self._hooks: list[Hook] = []
         self._scopes: list[Scope] = []
         if fact is None:
@@ -89,6 +93,14 @@ class Scopes:
             scope(fact)
         for hook in self._hooks:
             hook(fact)
+
+    def tell_each(self, fact: Fact) -> None:
+        """Give a fact about one of several, but not to hooks that are told of all together."""
+        for scope in self._scopes:
+            scope(fact)
+        for hook in self._hooks:
+            if not takes_calls(hook):
+                hook(fact)
 
     def __enter__(self) -> Self:
         # Most writes have no scopes, and an empty ExitStack would still cost time.
@@ -119,9 +131,11 @@ def skips_successes(hook: Hook) -> bool:
 
 
 def takes_calls(hook: Hook) -> bool:
-    """Whether a hook wants a publisher's calls of the sink instead of its messages.
+    """Whether a hook wants the transactions of a writer and the calls of a sink as a whole.
 
-    A hook says so by a method of this name. It gets `CallStarted` for each topic of a call and
+    A hook says so by a method of this name. Of the events that a transaction has stored it gets
+    one `WritesStored`, and `AttemptEnded` and `WriteEnded` of any other outcome. It gets
+    `CallStarted` for each topic of a call and
     `CallEnded` for each of its results. Of single messages it only gets the `PublishEnded` of those
     that were not delivered, and no `PublishStarted`.
     """

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from dsql_outbox.observability.facts import DatabaseServer, Fact, WriteStarted
-from dsql_outbox.observability.hooks import Hook, Scopes, emit, skips_successes
+from dsql_outbox.observability.facts import DatabaseServer, Fact, WritesStored, WriteStarted
+from dsql_outbox.observability.hooks import Hook, Scopes, emit, skips_successes, takes_calls
 from dsql_outbox.observability.log_hook import log_facts
 from dsql_outbox.observability.otel.metrics import metric_facts
 from dsql_outbox.observability.otel.spans import trace_facts
@@ -69,8 +69,11 @@ class Core:
         return prepare(event, write_id, topic, source, carrier, expected_version=expected_version)
 
     def quiet_scopes(self) -> Scopes | None:
-        """Return scopes for any number of writes that start now, if no hook wants to know."""
-        return Scopes(self.hooks, None) if all(map(skips_successes, self.hooks)) else None
+        """Return scopes for any number of writes that start now, if no hook wants to know each."""
+        wanting = [hook for hook in self.hooks if not skips_successes(hook)]
+        if all(map(takes_calls, wanting)):
+            return Scopes(self.hooks, None, is_silent=not wanting)
+        return None
 
     def start_scopes(self, event: ParsedEvent, topic: str) -> Scopes:
         """Report the start of a write to the hooks, and return their scopes."""
@@ -83,6 +86,10 @@ class Core:
     def tell(self, fact: Fact) -> None:
         """Report a fact that belongs to no single write."""
         emit(self.hooks, fact)
+
+    def tell_stored(self, fact: WritesStored) -> None:
+        """Report what a transaction has stored to the hooks that are not told of each event."""
+        emit(filter(takes_calls, self.hooks), fact)
 
     def translate(self, error: Exception, role: str | None = None) -> Exception:
         """Return `SchemaError` or `MissingRight` for an error that is one, and any other unchanged.

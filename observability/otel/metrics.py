@@ -5,12 +5,9 @@ instruments of the writer and of the relay are created by their first fact, so a
 process reports only metrics of the part that it runs.
 """
 
-from collections.abc import Callable, Mapping
 from functools import cache, cached_property, lru_cache
 from importlib.metadata import version
-from time import perf_counter
-from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
 from opentelemetry.metrics import Meter, MeterProvider
@@ -19,6 +16,7 @@ from dsql_outbox.observability import attributes
 from dsql_outbox.observability import metric_names as names
 from dsql_outbox.observability.facts import (
     AttemptEnded,
+    AttemptOutcome,
     BacklogAge,
     BrokerProbed,
     CallEnded,
@@ -33,13 +31,15 @@ from dsql_outbox.observability.facts import (
     TransactionStarted,
     WriteEnded,
     WriteExhausted,
-    WriteStarted,
+    WritesStored,
 )
-from dsql_outbox.observability.hooks import Scope
 from dsql_outbox.observability.recording import Recording
 
 from .instruments import LifeInstruments, RelayInstruments, TargetMeter, WriterInstruments, gauge
 from .spans import database_attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _NS: Final = 1e-9
 _API: Final = "opentelemetry.metrics"
@@ -64,8 +64,11 @@ class MetricFacts:
         self._provider = meter_provider
         self._target = target
         self._is_live = Recording(_is_measured, is_live=meter_provider is not None)
-        self._takers: dict[type[Fact], Callable[[Any], Scope | None]] = {
-            WriteStarted: self._start_write,
+        self._takers: dict[type[Fact], Callable[[Any], None]] = {
+            AttemptEnded: self._take_attempt,
+            WriteEnded: self._take_write_end,
+            WriteExhausted: self._take_exhausted,
+            WritesStored: self._take_stored,
             TransactionStarted: self._take_transaction,
             TransactionEnded: self._take_transaction_end,
             BacklogAge: self._take_backlog_age,
@@ -78,19 +81,18 @@ class MetricFacts:
             ShardsChanged: self._take_shards,
         }
 
-    def __call__(self, fact: Fact, /) -> Scope | None:
-        """Record a fact; return a scope that measures the time of a write."""
+    def __call__(self, fact: Fact, /) -> None:
+        """Record a fact."""
         taker = self._takers.get(type(fact))
-        if taker is None or not self._is_live():
-            return None
-        return taker(fact)
+        if taker is not None and self._is_live():
+            taker(fact)
 
     def skips_successes(self) -> bool:
         """Whether no provider records."""
         return not self._is_live()
 
     def takes_calls(self) -> bool:
-        """A call is measured as a whole: a record per message would cost more than the relay."""
+        """A call is measured as a whole: a record per event or message would cost more than it."""
         return True
 
     @cached_property
@@ -123,8 +125,42 @@ class MetricFacts:
     def _backlog_age(self) -> Any:
         return gauge(self._target_meter, names.BACKLOG_AGE)
 
-    def _start_write(self, _fact: WriteStarted) -> Scope:
-        return _WriteScope(self._writer)
+    def _take_attempt(self, fact: AttemptEnded) -> None:
+        self._record_attempts(1, fact.outcome, fact.started_ns, fact.ended_ns)
+        if fact.waited_s:
+            self._writer.waited.add(fact.waited_s)
+        if fact.outcome == "conflict":
+            known = fact.oc_class in names.CONFLICTS.values
+            kind = fact.oc_class if known else "other"
+            self._writer.conflicts.add(1, {names.CONFLICTS.attribute: kind})
+            self._writer.count_types(fact.entities)
+
+    def _take_write_end(self, fact: WriteEnded) -> None:
+        self._writer.calls.add(1, {names.WRITES.attribute: fact.status})
+        self._record_call(fact.duration_s, has_conflicted=fact.conflicts > 0)
+
+    def _take_exhausted(self, _fact: WriteExhausted) -> None:
+        self._writer.exhausted.add(1)
+
+    def _take_stored(self, fact: WritesStored) -> None:
+        self._record_attempts(fact.events, "committed", fact.started_ns, fact.ended_ns)
+        self._writer.calls.add(fact.events, {names.WRITES.attribute: "committed"})
+        for call in fact.calls:
+            self._record_call(call.duration_s, has_conflicted=call.has_conflicted)
+            if call.waited_s:
+                self._writer.waited.add(call.waited_s)
+
+    def _record_attempts(
+        self, events: int, outcome: AttemptOutcome, started_ns: int, ended_ns: int
+    ) -> None:
+        attributes = {names.ATTEMPTS.attribute: outcome}
+        self._writer.attempts.add(events, attributes)
+        seconds = max(0, ended_ns - started_ns) * _NS
+        self._writer.attempt_duration.record(seconds, attributes)
+
+    def _record_call(self, seconds: float, *, has_conflicted: bool) -> None:
+        conflicted = "yes" if has_conflicted else "no"
+        self._writer.duration.record(seconds, {names.WRITE_CONFLICTED: conflicted})
 
     def _take_transaction(self, fact: TransactionStarted) -> None:
         self._writer.events.record(fact.events)
@@ -215,47 +251,3 @@ def _messaging_attributes(
         attributes.ERROR_TYPE: error,
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-class _WriteScope:
-    """A scope that measures a write. It adds no headers and does not become current."""
-
-    carrier: Mapping[str, str] = MappingProxyType({})
-
-    def __init__(self, instruments: WriterInstruments) -> None:
-        self._to = instruments
-        self._began = perf_counter()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def __call__(self, fact: Fact, /) -> None:
-        match fact:
-            case AttemptEnded():
-                self._record_attempt(fact)
-            case WriteEnded():
-                self._to.calls.add(1, {names.WRITES.attribute: fact.status})
-                conflicted = "yes" if fact.conflicts else "no"
-                seconds = perf_counter() - self._began
-                self._to.duration.record(seconds, {names.WRITE_CONFLICTED: conflicted})
-            case WriteExhausted():
-                self._to.exhausted.add(1)
-            case _:
-                pass
-
-    def _record_attempt(self, fact: AttemptEnded) -> None:
-        attributes = {names.ATTEMPTS.attribute: fact.outcome}
-        self._to.attempts.add(1, attributes)
-        seconds = max(0, fact.ended_ns - fact.started_ns) * _NS
-        self._to.attempt_duration.record(seconds, attributes)
-        if fact.waited_s:
-            self._to.waited.add(fact.waited_s)
-        if fact.outcome == "conflict":
-            known = fact.oc_class in names.CONFLICTS.values
-            self._to.conflicts.add(
-                1, {names.CONFLICTS.attribute: fact.oc_class if known else "other"}
-            )
-            self._to.count_types(fact.entities)

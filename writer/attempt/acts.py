@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from dsql_outbox.observability.facts import TransactionEnded, TransactionStarted
+from dsql_outbox.observability.facts import TransactionEnded, TransactionStarted, WritesStored
 from dsql_outbox.outbox.database.array_literals import array_literal
 from dsql_outbox.outbox.database.connection import AsyncConnection, Connection
 from dsql_outbox.outbox.database.exchange import (
@@ -144,7 +144,7 @@ class Acts:
 
         It is one transaction, however many events it has.
         """
-        if batch and batch[0].scopes.is_quiet:
+        if batch and batch[0].scopes.is_silent:
             return
         self._core.tell(
             TransactionEnded(
@@ -156,6 +156,13 @@ class Acts:
                 sqlstate=failure.sqlstate if failure else None,
             )
         )
+
+    def tell_stored(self, batch: Sequence[Pending], started_ns: int, ended_ns: int) -> None:
+        """Report what an attempt has stored to hooks that are not told of each event."""
+        if batch and not batch[0].scopes.is_silent:
+            journals = {pending.journal.began: pending.journal for pending in batch}
+            calls = [journal.stored_call for journal in journals.values()]
+            self._core.tell_stored(WritesStored(len(batch), started_ns, ended_ns, calls))
 
     def leave_lane(self) -> None:
         """Let other calls use the lane, now that an attempt did not settle all events.
@@ -170,7 +177,7 @@ class Acts:
         statements = self._core.statements
         yield from learn_layout(statements, connection)
         waiting = still_open(batch)
-        if waiting and not waiting[0].scopes.is_quiet:
+        if waiting and not waiting[0].scopes.is_silent:
             self._core.tell(TransactionStarted(len(waiting)))
         was_plain = statements.is_plain
         try:

@@ -90,6 +90,7 @@ class EventWrite(Work):
             self._acts.tell_transaction_end(sent, result, self._sent_ns)
             return result
         ended = time_ns()
+        self._acts.tell_stored(sent, self._began_ns, ended)
         for pending, stored in zip(sent, result, strict=True):
             pending.settle_stored(stored, self._began_ns, ended)
         self._acts.tell_transaction_end(sent, None, self._sent_ns)

@@ -6,6 +6,7 @@ The caller passes the time.
 import random
 from collections.abc import Callable, Sequence
 from itertools import islice
+from time import perf_counter
 from typing import Final
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from dsql_outbox.observability.facts import (
     RetriesExhausted,
     RetryBudget,
     RetryScheduled,
+    StoredCall,
     TransactionFailure,
     WriteEnded,
     WriteExhausted,
@@ -51,7 +53,7 @@ class Journal(Spending):
     Unix epoch.
     """
 
-    __slots__ = ("_call_id", "_database", "_waited", "attempts", "events", "scopes")
+    __slots__ = ("_call_id", "_database", "_waited", "attempts", "began", "events", "scopes")
 
     def __init__(  # noqa: PLR0913 - the parts of a call
         self,
@@ -71,6 +73,13 @@ class Journal(Spending):
         self._call_id = call_id
         self._database = database
         self._waited = 0.0
+        self.began = perf_counter()
+        """When the call began; one time for all events of a transaction of `write_many`."""
+
+    @property
+    def stored_call(self) -> StoredCall:
+        """The call as its last attempt has stored its events."""
+        return StoredCall(perf_counter() - self.began, self._waited, self.conflicts > 0)
 
     @property
     def conflicts(self) -> int:
@@ -115,10 +124,12 @@ class Journal(Spending):
         started_ns: int,
         ended_ns: int,
         failure: DatabaseFailure | None = None,
+        *,
+        is_one_of: bool = False,
     ) -> None:
-        """Report the end of an attempt."""
+        """Report the end of an attempt. `is_one_of`: a `WritesStored` reports it too."""
         waited, self._waited = self._waited, 0.0
-        if self.scopes.is_quiet and failure is None:
+        if is_one_of and self.scopes.is_quiet:
             return
         fact = AttemptEnded(
             event_id=self._call_id,
@@ -132,7 +143,7 @@ class Journal(Spending):
             oc_class=failure.oc_class if failure else None,
             entities=self._entities(failure),
         )
-        self.scopes(fact)
+        (self.scopes.tell_each if is_one_of else self.scopes)(fact)
 
     def record_wait(self, seconds: float) -> None:
         """Record that another attempt follows after `seconds`."""
@@ -163,16 +174,17 @@ class Journal(Spending):
         error = type(failure.error).__name__
         self.scopes(WriteExhausted(self._call_id, self.attempts, error, failure.sqlstate))
 
-    def tell_ended(self, outcome: object) -> None:
+    def tell_ended(self, outcome: object, *, is_one_of: bool = False) -> None:
         """Report that the call has ended with a receipt or value, or with an exception."""
-        if self.scopes.is_quiet and isinstance(outcome, Receipt):
+        if is_one_of and self.scopes.is_quiet:
             return
         error = type(outcome).__name__ if isinstance(outcome, Exception) else None
-        self._tell_end(_status_of(outcome), error)
+        fact = self._end(_status_of(outcome), error)
+        (self.scopes.tell_each if is_one_of else self.scopes)(fact)
 
     def tell_abandoned(self, error: BaseException, *, in_doubt: bool) -> None:
         """Report the end of a call whose caller is gone, as by cancellation."""
-        self._tell_end("unknown" if in_doubt else "failed", type(error).__name__)
+        self.scopes(self._end("unknown" if in_doubt else "failed", type(error).__name__))
 
     def _entities(self, failure: DatabaseFailure | None) -> tuple[str, ...]:
         """Return the entities of a conflict: the database does not say which of them conflicted."""
@@ -183,8 +195,9 @@ class Journal(Spending):
         keys = dict.fromkeys(subject_key(each.entity_type, each.entity_id) for each in touches)
         return tuple(islice(keys, NAMED))
 
-    def _tell_end(self, status: WriteStatus, error: str | None) -> None:
-        self.scopes(WriteEnded(self._call_id, status, self.attempts, self.conflicts, error))
+    def _end(self, status: WriteStatus, error: str | None) -> WriteEnded:
+        seconds = perf_counter() - self.began
+        return WriteEnded(self._call_id, status, self.attempts, self.conflicts, error, seconds)
 
 
 def _status_of(outcome: object) -> WriteStatus:

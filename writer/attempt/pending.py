@@ -103,9 +103,9 @@ class Pending:
 
     def settle_stored(self, stored: Stored, started_ns: int, ended_ns: int) -> None:
         """Settle the call with the receipt of a committed attempt."""
-        self.journal.tell_attempt("committed", started_ns, ended_ns)
+        self.journal.tell_attempt("committed", started_ns, ended_ns, is_one_of=True)
         entities = touched_entities(self.prepared, stored)
-        self.settle(self._receipt("committed", stored.position, entities))
+        self.settle(self._receipt("committed", stored.position, entities), is_one_of=True)
 
     def settle_resolved(self, found: Found, started_ns: int, ended_ns: int) -> None:
         """Settle the call: the look-up at the start of an attempt found the event."""
@@ -142,11 +142,11 @@ class Pending:
             self.journal.tell_exhausted(failure)
         self.settle(self._last_word(failure.error))
 
-    def settle(self, outcome: WriteOutcome) -> None:
-        """End the call with this outcome."""
+    def settle(self, outcome: WriteOutcome, *, is_one_of: bool = False) -> None:
+        """End the call with this outcome. `is_one_of`: a `WritesStored` reports it too."""
         self.outcome = outcome
         try:
-            self.journal.tell_ended(outcome)
+            self.journal.tell_ended(outcome, is_one_of=is_one_of)
         finally:  # a hook that raises must not leave the caller waiting
             if self._on_settled is not None:
                 self._on_settled(outcome)

@@ -1,6 +1,7 @@
 """`write_many`: group many events into few transactions, and order their outcomes."""
 
 from collections.abc import Iterable, Iterator
+from time import perf_counter
 from types import TracebackType
 from typing import Self
 
@@ -67,6 +68,9 @@ class Many:
         if not self._next:
             self._next = next(self._chunks, list[Pending]())
             self._next_targets = self._targets()
+            began = perf_counter()
+            for pending in self._next:
+                pending.journal.began = began
         return self._next
 
     def give_time(self, batch: Iterable[Pending], timeout: float | None) -> None:

@@ -73,7 +73,7 @@ def test_the_writers_metrics_are_what_its_writes_met(url: str) -> None:
     }
     assert named(found, "outbox_write_conflicts_total") == {"{OC000}": 6}
     assert found["outbox_write_exhausted_total"] == 1
-    assert found["outbox_write_duration_seconds_count{no}"] == 7
+    assert found["outbox_write_duration_seconds_count{no}"] == 3, "one of five events"
     assert found["outbox_write_duration_seconds_count{yes}"] == 2
     assert found["outbox_write_attempt_duration_seconds_count{conflict}"] == 6
     assert 0.03 < found["outbox_write_waited_seconds_total"] < 1

@@ -7,9 +7,16 @@ from uuid import UUID, uuid4
 
 import pytest
 from tests.support.proxy.postgres_proxy import PostgresProxy
-from tests.support.telemetry.skipping_hook import SkippingHook
+from tests.support.telemetry.skipping_hook import SkippingHook, TakingHook
 from tests.support.writer import workload_s
-from tests.support.writer.callers import TIMEOUT, Facts, OpenWriter, in_background, outcome_of
+from tests.support.writer.callers import (
+    TIMEOUT,
+    Facts,
+    OpenWriter,
+    formed,
+    in_background,
+    outcome_of,
+)
 from tests.support.writer.checked_tables import Tables
 
 from dsql_outbox.observability.facts import (
@@ -20,6 +27,7 @@ from dsql_outbox.observability.facts import (
     TransactionEnded,
     TransactionStarted,
     WriteEnded,
+    WritesStored,
     WriteStarted,
 )
 from dsql_outbox.outbox import Database, DuplicateEvent, Entity, Event, Receipt, Touched
@@ -339,6 +347,32 @@ def test_hooks_that_all_skip_successes_are_told_of_failures_only(
     with pytest.raises(DuplicateEvent):
         writer.write(event)
     assert [type(fact) for fact in skipping.facts[2:]] == [AttemptEnded, WriteEnded]
+
+
+def test_a_hook_that_takes_calls_is_told_once_of_what_a_transaction_has_stored(
+    url: str,
+) -> None:
+    taking, facts = TakingHook(), Facts()
+    settings = formed(WriterSettings())
+    with (
+        Writer(Database(url), settings, hooks=[taking]) as alone,
+        Writer(Database(url), settings, hooks=[facts, taking]) as beside,
+    ):
+        event = alone.write(workload_s.car_created()).event_id
+        alone.write_many([workload_s.car_created() for _ in range(5)])
+        beside.write_many([workload_s.car_created() for _ in range(5)])
+        stored = [fact for fact in taking.facts if not isinstance(fact, WriteStarted)]
+        with pytest.raises(DuplicateEvent):
+            alone.write(workload_s.car_created("CAR-2", id=event))
+    assert [type(fact) for fact in stored] == [
+        TransactionStarted,
+        WritesStored,
+        TransactionEnded,
+    ] * 3
+    assert [fact.events for fact in stored if isinstance(fact, WritesStored)] == [1, 5, 5]
+    assert [len(fact.calls) for fact in stored if isinstance(fact, WritesStored)] == [1, 1, 1]
+    assert len(facts.of(WriteEnded)) == 5
+    assert [type(fact) for fact in taking.facts[-2:]] == [AttemptEnded, WriteEnded]
 
 
 def test_one_hook_that_does_not_skip_successes_is_enough_for_all_facts(

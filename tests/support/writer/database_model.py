@@ -83,6 +83,9 @@ class Asking(Acts):
         result = yield LookUp([*ids])  # type: ignore[misc]
         return _failure(result) or result.found
 
+    def tell_stored(self, *_: object) -> None:
+        """Nobody hears of it."""
+
     def tell_transaction_end(self, *_: object) -> None:
         pass
 

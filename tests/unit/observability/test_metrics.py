@@ -26,11 +26,12 @@ from dsql_outbox.observability.facts import (
     PublishStarted,
     RelayProgress,
     ShardsChanged,
+    StoredCall,
     StuckCounts,
     TransactionStarted,
     WriteEnded,
     WriteExhausted,
-    WriteStarted,
+    WritesStored,
     WriteStatus,
 )
 from dsql_outbox.observability.metric_names import MOST_TYPES
@@ -54,11 +55,9 @@ class Measured:
         self.provider = MeterProvider([self._reader], shutdown_on_exit=False)
         self.hook = MetricFacts(self.provider)
 
-    def tell(self, first: Fact, *rest: Fact) -> None:
-        scope = self.hook(first)
-        for fact in rest:
-            assert scope is not None
-            scope(fact)
+    def tell(self, *facts: Fact) -> None:
+        for fact in facts:
+            self.hook(fact)
 
     def points(self) -> dict[tuple[str, str], Any]:
         """Ours, by name and the one attribute's value, or ""."""
@@ -85,10 +84,6 @@ def measured() -> Iterator[Measured]:
     measured.provider.shutdown()
 
 
-def write(measured: Measured, *facts: Fact) -> None:
-    measured.tell(WriteStarted(EVENT, "Loan Created", "LoanCreated", "topic", 1), *facts)
-
-
 def call(measured: Measured, *results: tuple[PublishResult, int, float], retries: int = 0) -> None:
     """A call with these results, each with its number of messages and its seconds."""
     total = sum(number for _, number, _ in results)
@@ -101,9 +96,9 @@ def call(measured: Measured, *results: tuple[PublishResult, int, float], retries
 def everything(measured: Measured) -> None:
     for outcome in get_args(AttemptOutcome):
         touched = ("Car/1",) if outcome == "conflict" else ()
-        write(measured, AttemptEnded(EVENT, 1, 0.1, 0, MS, outcome, entities=touched))
+        measured.tell(AttemptEnded(EVENT, 1, 0.1, 0, MS, outcome, entities=touched))
     for status in get_args(WriteStatus):
-        write(measured, WriteEnded(EVENT, status, 1, 0), WriteExhausted(EVENT, 1, "E", None))
+        measured.tell(WriteEnded(EVENT, status, 1, 0), WriteExhausted(EVENT, 1, "E", None))
     for result in get_args(PublishResult):
         call(measured, (result, 2, 0.1), retries=1)
     for fact in (
@@ -118,9 +113,30 @@ def everything(measured: Measured) -> None:
         measured.hook(fact)
 
 
+def test_what_a_transaction_stored_is_counted_by_event_and_measured_once_per_call(
+    measured: Measured,
+) -> None:
+    calls = [
+        StoredCall(0.004, 0.0, has_conflicted=False),
+        StoredCall(2.0, 0.5, has_conflicted=True),
+    ]
+    measured.tell(WritesStored(100, 0, 3 * MS, calls))
+    assert measured.values() == {
+        ("outbox.write.calls", "committed"): 100,
+        ("outbox.write.attempts", "committed"): 100,
+        ("outbox.write.waited", ""): 0.5,
+    }
+    points = measured.points()
+    found = {key: (p.count, p.sum) for key, p in points.items() if hasattr(p, "sum")}
+    assert found == {
+        ("outbox.write.attempt.duration", "committed"): (1, 0.003),
+        ("outbox.write.duration", "no"): (1, 0.004),
+        ("outbox.write.duration", "yes"): (1, 2.0),
+    }
+
+
 def test_a_write_is_counted_by_attempt_and_by_end(measured: Measured) -> None:
-    write(
-        measured,
+    measured.tell(
         AttemptEnded(EVENT, 1, 0.0, 0, 4 * MS, "conflict", "E", "40001", "OC000"),
         AttemptEnded(EVENT, 2, 0.1, 0, 4 * MS, "conflict", "E", "40001", "OC001"),
         AttemptEnded(EVENT, 3, 0.2, 0, 4 * MS, "conflict", "E", "40001"),
@@ -146,7 +162,7 @@ def test_a_write_is_counted_by_attempt_and_by_end(measured: Measured) -> None:
 def test_a_conflict_counts_once_for_each_type_that_it_touches(measured: Measured) -> None:
     for keys in (("Car/1", "Car/2", "Loan/a%2Fb"), ("Car/1",), ()):
         conflict = AttemptEnded(EVENT, 1, 0.0, 0, 1, "conflict", "E", "40001", entities=keys)
-        write(measured, conflict)
+        measured.tell(conflict)
     name = "outbox.write.entity.conflicts"
     counts = {key: value for key, value in measured.values().items() if key[0] == name}
     assert counts == {(name, "Car"): 2, (name, "Loan"): 1}
@@ -154,8 +170,7 @@ def test_a_conflict_counts_once_for_each_type_that_it_touches(measured: Measured
 
 def test_the_types_of_entities_make_a_bounded_number_of_series(measured: Measured) -> None:
     for n in range(MOST_TYPES + 3):
-        write(
-            measured,
+        measured.tell(
             AttemptEnded(EVENT, 1, 0.0, 0, 1, "conflict", "E", "40001", entities=(f"T{n}/1",)),
         )
     values = measured.values()
@@ -166,15 +181,13 @@ def test_the_types_of_entities_make_a_bounded_number_of_series(measured: Measure
 def test_a_class_of_conflict_that_nobody_knows_makes_no_series_of_its_own(
     measured: Measured,
 ) -> None:
-    write(measured, AttemptEnded(EVENT, 1, 0.0, 0, 1, "conflict", "E", "40001", "OC999"))
+    measured.tell(AttemptEnded(EVENT, 1, 0.0, 0, 1, "conflict", "E", "40001", "OC999"))
     assert measured.values()["outbox.write.conflicts", "other"] == 1
 
 
 def test_an_exhausted_write_and_one_in_doubt_are_told_apart(measured: Measured) -> None:
-    write(measured, WriteExhausted(EVENT, 4, "E", "40001"), WriteEnded(EVENT, "failed", 4, 4))
-    write(
-        measured, AttemptEnded(EVENT, 1, 0.0, 0, 1, "in_doubt"), WriteEnded(EVENT, "unknown", 1, 0)
-    )
+    measured.tell(WriteExhausted(EVENT, 4, "E", "40001"), WriteEnded(EVENT, "failed", 4, 4))
+    measured.tell(AttemptEnded(EVENT, 1, 0.0, 0, 1, "in_doubt"), WriteEnded(EVENT, "unknown", 1, 0))
     assert measured.values() == {
         ("outbox.write.exhausted", ""): 1,
         ("outbox.write.calls", "failed"): 1,
@@ -262,7 +275,7 @@ def test_shards_transactions_and_the_backlog_are_measured(measured: Measured) ->
 
 
 def test_what_never_happened_is_zero_and_not_missing(measured: Measured) -> None:
-    write(measured)
+    measured.tell(TransactionStarted(1))
     points = measured.points()
     assert points["outbox.write.conflicts", "OC001"].value == 0
     assert points["outbox.write.exhausted", ""].value == 0
@@ -347,8 +360,8 @@ def test_the_docs_say_how_many_series_there_are() -> None:
 
 
 def test_without_a_provider_nothing_is_opened() -> None:
-    assert metric_facts(WriteStarted(EVENT, "n", "t", "topic", 1)) is None
-    assert metric_facts(TransactionStarted(1)) is None
+    metric_facts(TransactionStarted(1))
+    metric_facts(WriteEnded(EVENT, "committed", 1, 0))
     assert "_meter" not in vars(metric_facts)
 
 
@@ -363,10 +376,9 @@ def test_a_write_looks_once_for_somebody_who_measures(monkeypatch: pytest.Monkey
     monkeypatch.setattr(metrics, "get_meter_provider", counted)
     hook = MetricFacts()
     for fact in (
-        WriteStarted(EVENT, "n", "t", "topic", 1),
         TransactionStarted(1),
         AttemptEnded(EVENT, 1, 0.0, 0, 1, "committed"),
         WriteEnded(EVENT, "committed", 1, 0),
     ):
-        assert hook(fact) is None
+        hook(fact)
     assert len(looks) == 1
