@@ -22,7 +22,7 @@ from tests.support.writer.checked_tables import Tables
 from dsql_outbox.operations.health_probe import EVERY
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.outbox.settings import DEFAULT_SHARDS
-from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.publisher import Publisher, PublisherSettings, tuned_settings
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.reader import _REFRESH as REFRESH
 from dsql_outbox.publisher.settings import DSQL_IDLE_MAX, IDLE_MAX
@@ -232,6 +232,7 @@ async def test_what_a_relayed_event_costs_is_on_the_page(
     sink = MemorySink()
     # Looks for new rows are no part of an event's cost. There are more on a slow machine.
     monkeypatch.setattr(reader, "_FIRST_WAIT", 5.0)
+    monkeypatch.setattr(tuned_settings, "_GATHER", tuned_settings.GATHER)  # as on Aurora DSQL
     seldom = PublisherSettings(idle_max=5.0)
     await Publisher(Database(proxy.url), sink, seldom).run(until_empty=True)
     counts = kinds(proxy.statements)
