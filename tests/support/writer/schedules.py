@@ -6,7 +6,7 @@ What a schedule asks for comes from its seed; how its threads meet does not.
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -102,6 +102,9 @@ def run_schedule(
     with ThreadPoolExecutor(CALLS) as threads:
         pending = [threads.submit(run_call, database, proxy.url, call) for call in calls]
         _attend(proxy, held, pending, random)
+        if wait(pending, timeout=30.0).not_done:  # for an answer that never comes, without a limit
+            proxy.heal()
+            proxy.cut_all()
         results = [future.result() for future in pending]
     proxy.heal()
     proxy.delay = 0.0
