@@ -1,8 +1,12 @@
 """Waiting for a state, since tests do not sleep."""
 
+import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def wait_until(state: Callable[[], bool], timeout: float = 30.0) -> None:
@@ -12,6 +16,16 @@ def wait_until(state: Callable[[], bool], timeout: float = 30.0) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"not reached within {timeout} s")
         time.sleep(0.005)
+
+
+async def wait_for(awaited: Awaitable[T], timeout: float | None) -> T:
+    """Wait as `asyncio.wait_for` does since Python 3.12.
+
+    Earlier ones lose a cancellation that comes together with the result. nats-py waits by it, so
+    that a consumer would go on.
+    """
+    async with asyncio.timeout(timeout):
+        return await awaited
 
 
 def listens(port: int) -> bool:

@@ -29,7 +29,7 @@ from tests.support.driver_sessions import engine_url
 from tests.support.inboxes import new_received
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.served_app import served
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_for, wait_until
 
 from dsql_outbox import AsyncWriter, Database, Entity, Event, Publisher, Writer
 from dsql_outbox.inbox import AsyncInbox
@@ -339,8 +339,11 @@ async def test_targets(shop: dict[str, Any], tmp_path: Path) -> None:
     assert [json.loads(line)["key"] for line in lake.read_text().splitlines()] == ["Loan/LOAN-7"]
 
 
-async def test_inbox(shop: dict[str, Any], url: str, nats_server: NatsServer) -> None:
+async def test_inbox(
+    shop: dict[str, Any], url: str, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its consumer outlives a pause, and an effect that fails at first."""
+    monkeypatch.setattr("asyncio.wait_for", wait_for)
     program, *_ = blocks("inbox.md")
     own = {"nats://127.0.0.1:4222": nats_server.url, "postgresql://..": url}
     for theirs, ours in own.items():
