@@ -134,10 +134,9 @@ def takes_calls(hook: Hook) -> bool:
     """Whether a hook wants the transactions of a writer and the calls of a sink as a whole.
 
     A hook says so by a method of this name. Of the events that a transaction has stored it gets
-    one `WritesStored`, and `AttemptEnded` and `WriteEnded` of any other outcome. It gets
-    `CallStarted` for each topic of a call and
-    `CallEnded` for each of its results. Of single messages it only gets the `PublishEnded` of those
-    that were not delivered, and no `PublishStarted`.
+    one `WritesStored`, and `AttemptEnded` and `WriteEnded` of any other outcome. Of a call of the
+    sink it gets `CallStarted` for each topic and `CallEnded` for each result, and of single
+    messages only the `PublishEnded` of those that were not delivered.
     """
     takes = getattr(hook, "takes_calls", None)
     return takes is not None and takes()

@@ -7,11 +7,11 @@ from dsql_outbox.outbox.database.database import Database
 
 from .settings import PublisherSettings
 
-GATHER: Final = 0.25
+LONG_GATHER: Final = 0.25
 """Seconds: the `TunedSettings.gather` of Aurora DSQL, where each statement costs money, and the
 longest one of PostgreSQL."""
 
-_GATHER: Final = 0.02
+GATHER: Final = 0.02
 """Seconds: the `TunedSettings.gather` of PostgreSQL."""
 
 
@@ -36,7 +36,7 @@ class TunedSettings(PublisherSettings):
     others. A broker that restarts is back before. It takes none before it has reached the broker
     once."""
 
-    gather: float = GATHER
+    gather: float = LONG_GATHER
     """Seconds between two turns of the settler while only deletes and failures wait, so that one
     deletes many rows. A crash sends the messages of this time again, as it does those that are on
     their way."""
@@ -44,7 +44,7 @@ class TunedSettings(PublisherSettings):
     def for_database(self, database: Database) -> Self:
         """Return the settings with the defaults that depend on the kind of the database."""
         settings = super().for_database(database)
-        return settings if database.is_dsql else replace(settings, gather=_GATHER)
+        return settings if database.is_dsql else replace(settings, gather=GATHER)
 
     @classmethod
     def of(cls, settings: PublisherSettings) -> Self:

@@ -13,7 +13,7 @@ from dsql_outbox.outbox.errors import OutboxError
 from dsql_outbox.outbox.failure import LASTING, kind_of, text_of
 from dsql_outbox.outbox.settings import MAX_TRANSACTION_ROWS
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Subject
-from dsql_outbox.publisher.tuned_settings import GATHER, TunedSettings
+from dsql_outbox.publisher.tuned_settings import LONG_GATHER, TunedSettings
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
 from .outcomes import Outcomes
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("dsql_outbox")
 
 _REST: Final = 4
-"""A turn begins this many times later than the one before took, `GATHER` at most: a database that
-is slow now gets fewer statements, each for more rows."""
+"""A turn begins this many times later than the one before took, `LONG_GATHER` at most: a database
+that is slow now gets fewer statements, each for more rows."""
 
 _AGAIN: Final = 0.1
 """Seconds between two tries to settle the rest at the end."""
@@ -111,7 +111,7 @@ class Settler:
         state = self._state
         while not (self._is_ready or self._is_over):
             await state.to_settle.wait(float("inf"))
-        until = self._settled_at + max(self._settings.gather, min(GATHER, _REST * self._took))
+        until = self._settled_at + max(self._settings.gather, min(LONG_GATHER, _REST * self._took))
         while not self._is_urgent and (wait := until - state.clock()) > 0:
             await state.to_settle.wait(wait)
         self._settled_at = state.clock()

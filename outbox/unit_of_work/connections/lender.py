@@ -153,9 +153,8 @@ class Lender(ABC, Generic[C]):
             raise self._shelf.none_in_time(waiter, self._owner)
         connection = waiter.connection
         connection.deadline = deadline
-        if (
-            connection.role_path and not self._shelf.keeps_prepared
-        ):  # else functions would run twice
+        # A function would run twice for each statement that its session has lost.
+        if connection.role_path and not self._shelf.keeps_prepared:
             connection.prepares = False
         return connection
 

@@ -232,7 +232,7 @@ async def test_what_a_relayed_event_costs_is_on_the_page(
     sink = MemorySink()
     # Looks for new rows are no part of an event's cost. There are more on a slow machine.
     monkeypatch.setattr(reader, "_FIRST_WAIT", 5.0)
-    monkeypatch.setattr(tuned_settings, "_GATHER", tuned_settings.GATHER)  # as on Aurora DSQL
+    monkeypatch.setattr(tuned_settings, "GATHER", tuned_settings.LONG_GATHER)  # as on Aurora DSQL
     seldom = PublisherSettings(idle_max=5.0)
     await Publisher(Database(proxy.url), sink, seldom).run(until_empty=True)
     counts = kinds(proxy.statements)

@@ -95,7 +95,7 @@ def test_shares_differ_by_one_at_most_and_add_up_to_all_shards(shards: int, name
     ],
 )
 def test_no_shard_leaves_its_publisher_that_need_not(before: str, after: dict[str, int]) -> None:
-    """Whoever joins, and whatever its name; the last ones have lost a publisher."""
+    """A publisher of any name joins or, in the last two cases, has gone."""
     leases = [Lease(shard, owner, 7, 9) for shard, owner in enumerate(before)]
     kept = {owner: min(before.count(owner), most) for owner, most in after.items()}
     assert {owner: share(owner, leases, after) for owner in after} == kept

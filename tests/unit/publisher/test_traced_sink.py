@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
 from opentelemetry.trace import StatusCode
-from tests.support.telemetry.skipping_hook import SkippingHook
+from tests.support.telemetry.skipping_hook import SkippingHook, TakingHook
 
 from dsql_outbox.observability.facts import (
     CallEnded,
@@ -275,17 +275,8 @@ async def test_a_hook_that_skips_deliveries_is_not_told_of_them_beside_one_that_
     assert [type(fact) for fact in skipping.facts] == [PublishEnded]
 
 
-class Calls:
-    """A hook that takes calls."""
-
-    def __init__(self) -> None:
-        self.facts: list[Fact] = []
-
-    def __call__(self, fact: Fact) -> None:
-        self.facts.append(fact)
-
-    def takes_calls(self) -> bool:
-        return True
+class Calls(TakingHook):
+    """A hook that takes calls, and tells how they ended."""
 
     def ended(self) -> list[tuple[str, str, int]]:
         return [
