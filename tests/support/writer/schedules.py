@@ -6,7 +6,7 @@ What a schedule asks for comes from its seed; how its threads meet does not.
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -101,10 +101,12 @@ def run_schedule(
     proxy.delay = Random(f"delay {seed}").choice([0, 0, 0, 0, 0, 0.02, 0.06, 0.3])
     with ThreadPoolExecutor(CALLS) as threads:
         pending = [threads.submit(run_call, database, proxy.url, call) for call in calls]
-        _attend(proxy, held, pending, random)
-        if wait(pending, timeout=30.0).not_done:  # for an answer that never comes, without a limit
+        try:
+            _attend(proxy, held, pending, random)
+        except BaseException:  # of a call that does not end: its thread would be waited for
             proxy.heal()
             proxy.cut_all()
+            raise
         results = [future.result() for future in pending]
     proxy.heal()
     proxy.delay = 0.0
