@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from inspect import GEN_CLOSED, getgeneratorstate
 from time import monotonic, sleep
 from typing import Any, Final, TypeVar
 
@@ -22,33 +23,41 @@ A call that comes later finds the turn of the interrupted one gone at once.
 
 
 def perform(program: Program[T], do: Callable[[Primitive], Any]) -> T:
-    """Perform a program in this thread. Return its result, or raise its exception."""
-    try:
-        primitive = next(program)
-        while True:
-            try:
-                answer = do(primitive)
-            except BaseException as error:  # noqa: BLE001 - the program decides
-                primitive = program.throw(error)
+    """Perform a program in this thread. Return its result, or raise its exception.
+
+    An interrupt between two primitives is thrown into the program, too: only the program can give
+    back what it has.
+    """
+    step: Callable[[Any], Primitive] = program.send
+    given: Any = None
+    while True:
+        try:
+            while True:
+                given, step = do(step(given)), program.send
+        except BaseException as error:
+            if getgeneratorstate(program) != GEN_CLOSED:  # it goes on, and decides
+                given, step = error, program.throw
+            elif isinstance(error, StopIteration):
+                return error.value  # type: ignore[no-any-return]
             else:
-                primitive = program.send(answer)
-    except StopIteration as ended:
-        return ended.value  # type: ignore[no-any-return]
+                raise
 
 
 async def perform_async(program: Program[T], do: Callable[[Primitive], Awaitable[Any]]) -> T:
-    """Perform a program in this task. Return its result, or raise its exception."""
-    try:
-        primitive = next(program)
-        while True:
-            try:
-                answer = await do(primitive)
-            except BaseException as error:  # noqa: BLE001 - the program decides
-                primitive = program.throw(error)
+    """Perform a program in this task, as `perform` does in a thread."""
+    step: Callable[[Any], Primitive] = program.send
+    given: Any = None
+    while True:
+        try:
+            while True:
+                given, step = await do(step(given)), program.send
+        except BaseException as error:
+            if getgeneratorstate(program) != GEN_CLOSED:
+                given, step = error, program.throw
+            elif isinstance(error, StopIteration):
+                return error.value  # type: ignore[no-any-return]
             else:
-                primitive = program.send(answer)
-    except StopIteration as ended:
-        return ended.value  # type: ignore[no-any-return]
+                raise
 
 
 def do(primitive: Primitive) -> Any:

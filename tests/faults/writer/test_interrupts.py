@@ -56,6 +56,19 @@ def test_an_interrupt_at_any_point_of_a_call_loses_no_connection_of_the_callers_
 
 
 @pytest.mark.parametrize(
+    "modules",
+    [("loops",), pytest.param((), marks=pytest.mark.slow)],
+    ids=["what performs it", "all modules"],
+)
+def test_an_interrupt_at_any_point_of_a_call_leaves_no_transaction_of_the_caller_open(
+    url: str, modules: tuple[str, ...]
+) -> None:
+    told = after("engine", url, *modules)
+    assert told["points"] > 10
+    assert told["left"] == []
+
+
+@pytest.mark.parametrize(
     ("kind", "modules"),
     [
         ("connection", ("writer", "call", "function_run", "joinable", "programs")),
@@ -75,7 +88,7 @@ def test_an_interrupt_at_any_point_of_an_append_tears_no_row_from_its_event(
 ) -> None:
     """The caller swallows the interrupt, or the refusal of a version of -1, and commits."""
     told = after("appends", url, kind, *modules)
-    assert told["points"] > 10
+    assert told["points"] > 5
     assert told["torn"] == 0
     assert told["stored"] < told["points"] / 2, "an append that was interrupted is stored"
 

@@ -1,6 +1,6 @@
 """A program: interrupts calls of a writer, and prints as JSON what that left behind.
 
-    python -m tests.support.writer.interrupted_calls points|pool|signals|threads URL [MODULE ..]
+    python -m tests.support.writer.interrupted_calls points|pool|engine|signals|threads URL [MODULE]
     python -m tests.support.writer.interrupted_calls appends URL WAY [MODULE ..]
     python -m tests.support.writer.interrupted_calls remembers URL [MODULE ..]
 
@@ -10,7 +10,10 @@ threads, and since a call that hangs must end with it.
 
 import _thread
 import ctypes
+import gc
+import inspect
 import json
+import opcode
 import os
 import random
 import signal
@@ -23,7 +26,7 @@ from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from time import monotonic
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Final, Self
 
 import psycopg
@@ -51,9 +54,36 @@ SIGNALS: Final = 400
 
 THREADS: Final = 4
 
+_END_OPEN: Final = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND state LIKE 'idle in transaction%'
+"""
+
+_GENERATORS: Final = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+_RESUME: Final = opcode.opmap["RESUME"]
+
 
 class Interrupt(BaseException):
     """What ends a call from outside."""
+
+
+@cache
+def _instructions(code: CodeType) -> bytes:
+    return code.co_code  # which Python makes anew each time
+
+
+def _goes_on_inside(frame: FrameType) -> bool:
+    """Whether a generator is entered only to go on in another one, by `yield from` or `await`.
+
+    Python calls no signal handler there (RESUME with 2 or 3), since the inner one would be dropped
+    in the middle.
+    """
+    if not frame.f_code.co_flags & _GENERATORS:
+        return False
+    code, at = _instructions(frame.f_code), frame.f_lasti
+    found = (code[place + 1] for place in (at, at + 2) if code[place] == _RESUME)
+    return any(where & 3 > 1 for where in found)
 
 
 def call(writer: Writer, **options: Any) -> Receipt:
@@ -88,14 +118,16 @@ class Interrupted:
         file = frame.f_code.co_filename
         if self.place or happened not in ("call", "c_return") or not file.startswith(PACKAGE):
             return
-        # An interrupt between the caller's line and the first one of ours is the caller's. Python
-        # swallows one in a finalizer.
-        if (
-            happened == "call"
-            and (back := frame.f_back)
-            and (back.f_code.co_filename.startswith(HERE) or back.f_code.co_name == "__del__")
-        ):
-            return
+        if happened == "call":
+            if _goes_on_inside(frame):
+                return
+            # An interrupt between the caller's line and the first one of ours is the caller's.
+            # Python swallows one in a finalizer.
+            back = frame.f_back
+            if back and (
+                back.f_code.co_filename.startswith(HERE) or back.f_code.co_name == "__del__"
+            ):
+                return
         module = _module(file)
         if self._modules and module not in self._modules:
             return
@@ -157,6 +189,30 @@ def pool(url: str, modules: list[str]) -> dict[str, Any]:
             if not interrupted.place:
                 break
     return {"points": interrupted.point, "lost": lost}
+
+
+def engine(url: str, modules: list[str]) -> dict[str, Any]:
+    """Interrupt a call on an engine of the caller at each point. Tell where it left it open."""
+    left: list[str] = []
+    its_engine = create_engine(engine_url(url, "psycopg"), pool_size=1)
+    sessions = sessionmaker(its_engine)
+    with (
+        psycopg.connect(url, autocommit=True) as watcher,
+        Writer(Database(url), SETTINGS) as writer,
+    ):
+        run = partial(transact, writer, sessions, lambda session: session.execute(text("SELECT 1")))
+        run()
+        for point in count():
+            interrupted = Interrupted(point, modules)
+            with suppress(Interrupt), interrupted:
+                run()
+            gc.collect()
+            if watcher.execute(_END_OPEN).fetchall():
+                left.append(interrupted.place)
+                its_engine.dispose()
+            if not interrupted.place:
+                break
+    return {"points": interrupted.point, "left": left}
 
 
 def appends(url: str, given: list[str]) -> dict[str, Any]:
@@ -304,6 +360,8 @@ def threads(url: str, _: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    ways = {each.__name__: each for each in (points, pool, appends, remembers, signals, threads)}
+    ways = {
+        each.__name__: each for each in (points, pool, engine, appends, remembers, signals, threads)
+    }
     way = ways[sys.argv[1]]
     sys.stdout.write(json.dumps(way(sys.argv[2], sys.argv[3:])))
