@@ -1,6 +1,7 @@
 """An application on a real uvicorn, in the event loop of the test."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -8,17 +9,16 @@ from typing import Any
 import httpx
 import uvicorn
 
-from dsql_outbox.servers.server_process import free_port
-
 
 class Served:
     """A running server. `client` sends to it, `stop` ends it as SIGTERM does."""
 
     def __init__(self, app: Any) -> None:
-        port = free_port()
-        config = uvicorn.Config(app, port=port, lifespan="on", log_level="critical")
+        listening = socket.create_server(("127.0.0.1", 0))  # a free port that nobody else takes
+        port = listening.getsockname()[1]
+        config = uvicorn.Config(app, lifespan="on", log_level="critical")
         self._server = uvicorn.Server(config)
-        self._task = asyncio.create_task(self._server.serve())
+        self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
         self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False)
 
     async def started(self) -> None:
