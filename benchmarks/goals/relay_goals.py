@@ -62,7 +62,7 @@ RELAY = [
     Line(
         "idle",
         [
-            Goal("idle: reads per minute", 60, most=True),
+            Goal("idle: reads per minute", 1_200, most=True),
             Goal("idle: lease statements per beat", 1, most=True),
             Goal("idle: CPU of the server per read", 300, most=True, unit=" us"),
         ],
