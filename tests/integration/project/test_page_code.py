@@ -120,17 +120,14 @@ async def orders(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of FastAPI's page: its first program, or that with a pool, behind a proxy."""
-    program, lifespan, pool, *_ = blocks("fastapi.md")
-    (table,) = blocks("fastapi.md", "sql")[:1]
+    """A client of the program of one's own stack, or of that with a pool, behind a proxy."""
+    (program,), (lifespan, pool, *_) = blocks("my-stack.md"), blocks("fastapi.md")
     with psycopg.connect(shop["url"]) as connection:
-        connection.execute("DROP TABLE orders")
-        connection.execute(table.encode())
+        connection.execute(ORDERS)
     monkeypatch.setenv("DATABASE_URL", proxy.url)
-    sink = f"jsonl:{tmp_path}/messages"
-    program = program.replace("nats://localhost:4222?stream=EVENTS", sink)
+    monkeypatch.setenv("SINK", f"jsonl:{tmp_path}/messages")
     # A reader of the page answers from the stored row.
-    end, query = "    return Accepted(", "SELECT FROM orders WHERE amount > 0"
+    end, query = "    return Accepted(", "SELECT FROM orders WHERE total > 0"
     read = program.replace(end, f"    await session.execute(text({query!r}))\n{end}")
     await ran(shop, read)
     in_pool = pool.replace(end, f"    await connection.execute({query!r})\n{end}")
@@ -140,7 +137,10 @@ async def orders(
     await shop["engine"].dispose()
 
 
-ORDER = {"id": "5f0c6a1e-6c3e-4a0a-9f43-2d8c1a5b7e90", "amount": "9.50"}
+ORDERS: Final = (
+    "DROP TABLE orders; CREATE TABLE orders (id uuid PRIMARY KEY, total numeric NOT NULL)"
+)
+ORDER = {"id": "5f0c6a1e-6c3e-4a0a-9f43-2d8c1a5b7e90", "total": "12.50"}
 
 
 def count(url: str) -> tuple[int, int]:
@@ -148,7 +148,7 @@ def count(url: str) -> tuple[int, int]:
     with psycopg.connect(url) as connection:
         ((rows,),) = connection.execute("SELECT count(*) FROM public.orders")
         ((events,),) = connection.execute(
-            "SELECT count(*) FROM outbox.business_events WHERE event_type = 'OrderCreated'"
+            "SELECT count(*) FROM outbox.business_events WHERE event_type = 'OrderPlaced'"
         )
     return rows, events
 
@@ -166,7 +166,7 @@ async def test_a_request_of_fastapis_page_that_comes_again_gets_the_same_answer(
             tasks.start_soon(send)
     await send()
     assert [(a.status_code, a.json()) for a in answers] == [(201, {"order": ORDER["id"]})] * 5
-    assert (await orders.post("/orders", json=ORDER | {"amount": "9.51"})).status_code == 409
+    assert (await orders.post("/orders", json=ORDER | {"total": "12.51"})).status_code == 409
     assert count(url) == (1, 1)
 
 
@@ -212,11 +212,11 @@ FOR EACH ROW EXECUTE FUNCTION refuse();
 async def test_the_lifespan_of_fastapis_page_passes_the_state_on(
     shop: dict[str, Any], url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    program, lifespan, *_ = blocks("fastapi.md")
+    (program,), (lifespan, *_) = blocks("my-stack.md"), blocks("fastapi.md")
     monkeypatch.setenv("DATABASE_URL", url)
-    sink = f"jsonl:{tmp_path}/messages"
-    await ran(shop, program.replace("nats://localhost:4222?stream=EVENTS", sink))
-    await ran(shop, lifespan)
+    monkeypatch.setenv("SINK", f"jsonl:{tmp_path}/messages")
+    for block in program, lifespan:
+        await ran(shop, block)
     async with shop["lifespan"](shop["app"]) as state:
         assert state["mine"] is ...
 
@@ -227,7 +227,7 @@ async def test_an_endpoint_that_is_called_twice_gives_its_own_answer_twice(
     monkeypatch.setenv("DATABASE_URL", url)
     with psycopg.connect(url) as connection:
         connection.execute("ALTER TABLE loans ALTER id TYPE text")
-    for program in blocks("fastapi.md")[4:6]:
+    for program in blocks("fastapi.md")[2:4]:
         await ran(shop, program)
     key = "5f0c6a1e-6c3e-4a0a-9f43-2d8c1a5b7e91"
     async with served(shop["app"]) as server:
@@ -252,24 +252,22 @@ async def test_my_stack(
 ) -> None:
     (program,) = blocks("my-stack.md")
     with psycopg.connect(url) as connection:
-        connection.execute("DROP TABLE orders")
-        connection.execute("CREATE TABLE orders (id uuid PRIMARY KEY, total numeric NOT NULL)")
+        connection.execute(ORDERS)
         connection.execute("DELETE FROM outbox.outbox")  # that of the loan
-    order = {"id": "5f0c6a1e-6c3e-4a0a-9f43-2d8c1a5b7e90", "total": "12.50"}
     messages = tmp_path / "messages"
     monkeypatch.setenv("DATABASE_URL", url)
     monkeypatch.setenv("SINK", f"jsonl:{messages}")
     await ran(shop, program)
     async with served(shop["app"]) as server:
-        answer = await server.client.post("/orders", json=order)
-        assert (answer.status_code, answer.json()) == (201, {"order": order["id"]})
-        again = await server.client.post("/orders", json=order)
-        assert (again.status_code, again.json()) == (201, {"order": order["id"]})
-        other = await server.client.post("/orders", json=order | {"total": "12.51"})
+        answer = await server.client.post("/orders", json=ORDER)
+        assert (answer.status_code, answer.json()) == (201, {"order": ORDER["id"]})
+        again = await server.client.post("/orders", json=ORDER)
+        assert (again.status_code, again.json()) == (201, {"order": ORDER["id"]})
+        other = await server.client.post("/orders", json=ORDER | {"total": "12.51"})
         assert other.status_code == 409
         await until(lambda: messages.exists() and messages.read_text().endswith("\n"))
     (line,) = messages.read_text().splitlines()
-    body = {"what": "OrderPlaced", "order": order["id"], "total": "12.50"}
+    body = {"what": "OrderPlaced", "order": ORDER["id"], "total": "12.50"}
     assert json.loads(json.loads(line)["payload"]) == body
 
 
@@ -283,7 +281,7 @@ class Order(Base):
 """)  # fmt: skip
     shop["engine"] = shop["create_async_engine"](engine_url(url, "asyncpg"))
     shop["event"] = shop["new_event"]()
-    retried, joined = blocks("sqlalchemy.md")
+    joined, retried = blocks("sqlalchemy.md")
     async with AsyncWriter(shop["database"]) as shop["writer"]:
         await ran(shop, retried)
         await ran(shop, joined.replace("UPDATE loans SET ..", "UPDATE loans SET balance = 1"))
