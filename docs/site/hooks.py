@@ -2,8 +2,6 @@
 
 - The site's search leaves the decisions out: a user who searches wants what holds now.
 - A link to a file outside docs/, such as an example, becomes a link to the repository.
-- The path and name of a test in backticks become a number that links to its file in the repository:
-  a reader of a promise wants to know that a test holds it, and seldom its name.
 - `<!-- tables -->` becomes the tables, read from the migrations.
 - `<!-- fields of CLASS -->` becomes a table of the fields of a dataclass, each with the string
   below it.
@@ -14,12 +12,11 @@ import inspect
 import re
 from dataclasses import MISSING, fields
 from importlib import import_module
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 LINK: Final = re.compile(r"\]\((\.\./[^)\s]+)\)")
-TEST: Final = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 TABLES: Final = "<!-- tables -->"
 FIELDS: Final = re.compile(r"<!-- fields of ([\w.]+)\.(\w+) -->")
 COMMENT: Final = re.compile(r"^-- ?(.*)$", re.MULTILINE)
@@ -44,11 +41,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
             return found[0]
         return f"]({tree}/{target.relative_to(root)}{mark}{fragment})"
 
-    def numbered(line: str) -> str:
-        numbers = count(1)
-        return TEST.sub(lambda found: f'[{next(numbers)}]({tree}/{found[1]} "{found[2]}")', line)
-
-    return "".join(map(numbered, LINK.sub(absolute, markdown).splitlines(keepends=True)))
+    return LINK.sub(absolute, markdown)
 
 
 def fields_table(module: str, name: str) -> str:

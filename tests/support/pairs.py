@@ -30,7 +30,7 @@ def leave_one_kind(items: Sequence[pytest.Item]) -> None:
 
     Both kinds are loops over the same programs. The tests of a promise run with both.
     """
-    promised = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    promised = (ROOT / "tests" / "promises.md").read_text(encoding="utf-8")
     for item in items:
         if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
             continue
