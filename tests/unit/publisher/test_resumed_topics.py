@@ -1,5 +1,6 @@
 """A topic that takes messages again: all of its rows follow at once, beside what else is read."""
 
+import math
 from collections.abc import Sequence
 
 import anyio
@@ -19,12 +20,18 @@ NEW = 4_000_000_000
 
 
 class SlowOutbox(MemoryOutbox):
-    """Its reads last for 50 ms; `is_sweeping` says that one of older rows is on its way."""
+    """Its reads last for 50 ms; `is_sweeping` says that one of older rows is on its way.
+
+    `tried_at` is when a topic was tried first: when its row was asked for by its key.
+    """
 
     is_sweeping = False
+    tried_at = math.inf
 
     async def read(self, ranges: Sequence[Range], passed: PassedOver) -> Reading:
         self.is_sweeping = any(each.rows > 1 and each.after.position < NEW for each in ranges)
+        if any(each.rows == 1 for each in ranges):
+            self.tried_at = min(self.tried_at, anyio.current_time())
         reading = await super().read(ranges, passed)  # its snapshot is that of the beginning
         await anyio.sleep(0.05)
         self.is_sweeping = False
@@ -77,3 +84,19 @@ def test_a_topic_goes_on_at_once_whatever_is_read_when_its_answer_comes(in_sweep
         relay_until(store, stream, lambda: len(stream.times) == BACK, beside=come_back), now=5e3
     )
     assert stream.times[-1] - stream.times[0] < 0.9, "a sweep rests for a second, at least"
+
+
+def test_a_topic_goes_on_at_once_when_the_row_to_try_it_with_is_gone() -> None:
+    store = backlogs()
+    stream = Stream(store, in_sweep=False)
+
+    async def drop_the_first(_: Relay) -> None:
+        await anyio.sleep(2.5)
+        await store.delete([min(store.rows)])
+        stream.takes = True
+
+    in_virtual_time(
+        relay_until(store, stream, lambda: len(stream.times) == BACK - 1, beside=drop_the_first),
+        now=5e3,
+    )
+    assert stream.times[-1] - store.tried_at < 0.9, "a sweep rests for a second, at least"
