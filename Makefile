@@ -37,7 +37,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check zip
+.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -148,6 +148,9 @@ nemesis: $(VENV)/.dev ## kill and stop PUBLISHERS while they relay EVENTS, with 
 
 simulate: $(VENV)/.dev ## run N schedules of faults on the relay in virtual time, from SEED (DEFECT=name plants one, KEEP=name makes a test of the smallest that breaks a rule, LANE=both compares runs with pages and without)
 	$(BIN)/python -m benchmarks.simulation $(or $(N),10000) $(or $(SEED),1) $(if $(DEFECT),--defect $(DEFECT)) $(if $(LANE),--lane $(LANE)) $(if $(KEEP),--keep "$(KEEP)")
+
+defects: $(VENV)/.dev ## plant defects in a copy, one at a time: which tests find each (ONLY=inbox,.. by file or name; OPTIONS="--all", "--new", "--show")
+	@$(BIN)/python -m benchmarks.defects $(OPTIONS) $(if $(ONLY),--only "$(ONLY)")
 
 simulate-sql: $(VENV)/.dev ## run N schedules of the real statements, of several sessions on a server, from SEED (DEFECT=name plants one)
 	$(BIN)/python -m benchmarks.sql_simulation $(or $(N),1000) $(or $(SEED),1) $(if $(DEFECT),--defect $(DEFECT))

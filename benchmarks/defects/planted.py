@@ -1,0 +1,372 @@
+"""Defects to plant in the source, each as a text of a file and what stands there instead."""
+
+from typing import Final, NamedTuple
+
+
+class NoSuchText(Exception):
+    """The text that a defect replaces does not stand in its file once: write the defect anew."""
+
+
+class Defect(NamedTuple):
+    """A defect: in `file`, `before` becomes `after`."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+
+    def plant(self, source: str) -> str:
+        """The source with the defect. `before` must stand there once."""
+        if (found := source.count(self.before)) != 1:
+            raise NoSuchText(f"defect {self.name}: {self.file} has its text {found} times")
+        return source.replace(self.before, self.after)
+
+
+_RELAY: Final = "publisher/relay"
+_OPERATIONS: Final = "src/dsql_outbox/operations"
+_INBOX: Final = "src/dsql_outbox/inbox"
+_BROKERS: Final = "src/dsql_outbox/brokers"
+_SQL: Final = "schema/statements"
+
+DEFECTS: Final = (
+    # --- the relay
+    Defect(
+        "a probe that is gone lets its topic wait",
+        f"{_RELAY}/reader.py",
+        "            state.topics.give_up_probe(row)\n            state.resume_topics()\n"
+        "        elif row not in state.rows.known:",
+        "            state.topics.give_up_probe(row)\n        elif row not in state.rows.known:",
+    ),
+    Defect(
+        "rows of a page whose lease lapsed are not noted",
+        f"{_RELAY}/sender.py",
+        "is_wanted=not has_lease",
+        "is_wanted=has_lease",
+    ),
+    Defect(
+        "rows are sent while the database takes no deletes",
+        f"{_RELAY}/sender.py",
+        "while unsettled < MAX_IN_FLIGHT and (taken := self._take(most, free)):",
+        "while taken := self._take(most, free):",
+    ),
+    Defect(
+        "a row leaves with a malformed one, and is sent",
+        f"{_RELAY}/sink_call.py",
+        "sent = [at for at in forms if at not in page.subjects]",
+        "sent = [*forms]",
+    ),
+    Defect(
+        "a subject goes on behind its first row in a page",
+        f"{_RELAY}/memory/queues.py",
+        "if pages.get(key) is page and page.ends_run(at):",
+        "if pages.get(key) is page:",
+    ),
+    Defect(
+        "a sweep that begins again takes an old answer",
+        f"{_RELAY}/memory/scans.py",
+        "        self.beginning += 1\n",
+        "",
+    ),
+    Defect(
+        "a failure without a lease is recorded",
+        f"{_RELAY}/settler.py",
+        "ours = [each for each in batch.values() if self._outcomes.has_lease(each[2].shard)]",
+        "ours = [*batch.values()]",
+    ),
+    Defect(
+        "rows that were deleted stay to be deleted",
+        f"{_RELAY}/settler.py",
+        '            move(rows.pop(row), "settled")',
+        '            move(rows[row], "settled")',
+    ),
+    Defect(
+        "a lost row is recorded as failed",
+        f"{_RELAY}/outcomes.py",
+        "if subject.shard.is_lost and not self.has_lease(subject.shard):",
+        "if False:",
+    ),
+    Defect(
+        "what no sink attempted goes on at once",
+        f"{_RELAY}/outcomes.py",
+        "state.queues.requeue_later(subject, state.clock() + REST)",
+        "state.queues.requeue_later(subject, state.clock())",
+    ),
+    Defect(
+        "a resumed topic is not read again",
+        f"{_RELAY}/outcomes.py",
+        "            self._state.resume_topics()",
+        "            pass",
+    ),
+    Defect(
+        "an old snapshot brings a settled row again",
+        f"{_RELAY}/memory/queues.py",
+        'if to != "outbox" and subject.shard.is_lost:',
+        "if False:",
+    ),
+    Defect(
+        "a topic takes all of the room",
+        f"{_RELAY}/memory/queues.py",
+        "room = min(share, max(free - most + left, of * OWN)) - use.busy",
+        "room = max(free - most + left, of * OWN) - use.busy",
+    ),
+    # --- leases
+    Defect(
+        "a lease of another epoch may send",
+        "publisher/leases/ownership.py",
+        "return held is not None and held.epoch == epoch and self._is_open(held, now)",
+        "return held is not None and self._is_open(held, now)",
+    ),
+    Defect(
+        "a lease has no margin",
+        "publisher/leases/ownership.py",
+        "sent_at + self._settings.lease - self._settings.margin",
+        "sent_at + self._settings.lease",
+    ),
+    Defect(
+        "a shard that drains is sent",
+        "publisher/leases/ownership.py",
+        "return not held.draining and not self.is_stopping and now < held.deadline",
+        "return not self.is_stopping and now < held.deadline",
+    ),
+    # --- the writer
+    Defect(
+        "one attempt in doubt is forgotten by the next",
+        "writer/attempt/pending.py",
+        "self.in_doubt = self.in_doubt or failure.kind is FailureKind.IN_DOUBT",
+        "self.in_doubt = failure.kind is FailureKind.IN_DOUBT",
+    ),
+    Defect(
+        "an expired call leaves though it is sent",
+        "writer/attempt/pending.py",
+        "if self.is_open and not self.is_sent:",
+        "if self.is_open:",
+    ),
+    Defect(
+        "a stale version is certain while in doubt",
+        "writer/attempt/pending.py",
+        "if self.in_doubt and actual < expected:",
+        "if False:",
+    ),
+    Defect(
+        "a stale version behind a touch is reported",
+        "writer/attempt/event_write.py",
+        "if any(earlier.touches_subject_of(pending) for earlier in batch[:place]):",
+        "if False:",
+    ),
+    Defect(
+        "a sifted event overtakes one of its entity",
+        "writer/attempt/event_write.py",
+        "            taken |= pending.entities\n",
+        "",
+    ),
+    Defect(
+        "a batch is not split before its last try",
+        "writer/attempt/event_write.py",
+        "if any(pending.journal.is_last_try for pending in batch):",
+        "if False:",
+    ),
+    Defect(
+        "a duplicate is returned for other content",
+        "writer/attempt/pending.py",
+        'if same and self._on_duplicate == "return":',
+        'if self._on_duplicate == "return":',
+    ),
+    Defect(
+        "a settled event frees one entity",
+        "writer/coalesce/lanes.py",
+        "            self._advance(ticket.keys)\n\n    def withdraw",
+        "            self._advance(ticket.keys[:1])\n\n    def withdraw",
+    ),
+    # --- units of work and sessions
+    Defect(
+        "any answer to COMMIT is a commit",
+        "outbox/unit_of_work/commit.py",
+        '    if answer == "COMMIT":\n        return\n',
+        "    return\n",
+    ),
+    Defect(
+        "a late write is sent",
+        "outbox/unit_of_work/gate.py",
+        "        self._require_time(what, now)\n        if connection",
+        "        if connection",
+    ),
+    Defect(
+        "a swallowed refusal is committed",
+        "outbox/unit_of_work/function_run.py",
+        "            return self._judge_refused()",
+        "            return None",
+    ),
+    Defect(
+        "an append that is not awaited is committed",
+        "outbox/unit_of_work/function_run.py",
+        "        if self._unfinished:\n            self.misuse = self._not_awaited()\n",
+        "",
+    ),
+    Defect(
+        "a run is found after its end",
+        "outbox/unit_of_work/function_run.py",
+        "        for key in entries:\n            del _runs[key]",
+        "        pass",
+    ),
+    Defect(
+        "a lost connection goes on with the function's error",
+        "outbox/unit_of_work/function_run.py",
+        "            return self._is_lost\n",
+        "            return False\n",
+    ),
+    Defect(
+        "a call that left keeps its connection",
+        "outbox/unit_of_work/connections/shelf.py",
+        "                self._shelve(connection)\n\n    def serve",
+        "                pass\n\n    def serve",
+    ),
+    # --- the inbox
+    Defect(
+        "a run in doubt is forgotten",
+        f"{_INBOX}/once.py",
+        "self._call.lost[run.id] = {entry.key: entry.handled for entry in run.entries}",
+        "del run",
+    ),
+    Defect(
+        "a message overtakes a failed one",
+        f"{_INBOX}/once.py",
+        "if first is not None and entry.place > first.place:",
+        "if False:",
+    ),
+    Defect(
+        "a message that comes twice ran twice",
+        f"{_INBOX}/once.py",
+        "if key in told and isinstance(outcome, Handled):",
+        "if False:",
+    ),
+    Defect(
+        "all functions run after one has failed the transaction",
+        f"{_INBOX}/once.py",
+        "if len(self.entries) > 1 and not self.can_commit:",
+        "if False:",
+    ),
+    # --- jobs
+    Defect(
+        "a job that rests keeps no lease",
+        f"{_OPERATIONS}/run.py",
+        "            await fence.renew()\n        return not self.is_stopping",
+        "        return not self.is_stopping",
+    ),
+    Defect(
+        "a step of an erasure proves no lease",
+        f"{_OPERATIONS}/life/erase.py",
+        "                await job.step_in(transaction, erased=batch.events)\n",
+        "",
+    ),
+    Defect(
+        "an erasure ends though it was stopped",
+        f"{_OPERATIONS}/life/erase.py",
+        "            if not self.is_stopping:\n                await self._finish(job)",
+        "            if True:\n                await self._finish(job)",
+    ),
+    Defect(
+        "an event is forgotten that a row names by now",
+        f"{_OPERATIONS}/life/forget.py",
+        "            raise _NamedNow(frozenset(found for (found,) in named))",
+        "            pass",
+    ),
+    Defect(
+        "a step of a forget job proves no lease",
+        f"{_OPERATIONS}/life/forget.py",
+        "        await job.step_in(transaction, forgotten=len(events))\n",
+        "",
+    ),
+    Defect(
+        "a job forgets while a target fills",
+        f"{_OPERATIONS}/life/forget.py",
+        "        await refuse_filling(transaction)\n        # After",
+        "        # After",
+    ),
+    # --- sinks
+    Defect(
+        "any answer of a NATS responder is an acknowledgement",
+        f"{_BROKERS}/nats/acknowledgement.py",
+        "return _DELIVERED if read.stream else Unavailable(f",
+        "return _DELIVERED if True else Unavailable(f",
+    ),
+    Defect(
+        "a message in process at NATS is refused",
+        f"{_BROKERS}/nats/acknowledgement.py",
+        "    if error.err_code == _IN_PROCESS:\n        return NotAttempted()\n",
+        "",
+    ),
+    Defect(
+        "Kafka's refusal of a request is one of each message",
+        f"{_BROKERS}/kafka/reports.py",
+        "error.name() in _SHARED and index in self.unanswered",
+        "False",
+    ),
+    Defect(
+        "a Redis transaction that was not begun is delivered",
+        f"{_BROKERS}/redis/sink.py",
+        "    if isinstance(begun, ResponseError):\n        raise begun\n",
+        "",
+    ),
+    Defect(
+        "what Redis closed the connection for is sent again",
+        f"{_BROKERS}/redis/sink.py",
+        "            self.left = list(runs[1:])\n            self.answer",
+        "            self.left = list(runs)\n            self.answer",
+    ),
+    # --- statements
+    Defect(
+        "a lease is renewed under any epoch",
+        f"{_SQL}/lease_renew.sql",
+        "l.epoch = k.epoch AND l.owner = %(owner)s",
+        "l.owner = %(owner)s",
+    ),
+    Defect(
+        "a lease is taken under any epoch",
+        f"{_SQL}/lease_take.sql",
+        "WHERE l.shard = k.shard AND l.epoch = k.epoch\n",
+        "WHERE l.shard = k.shard\n",
+    ),
+    Defect(
+        "attempts of a message go down",
+        f"{_SQL}/failure_record.sql",
+        "attempts = GREATEST(f.attempts, EXCLUDED.attempts)",
+        "attempts = EXCLUDED.attempts",
+    ),
+    Defect(
+        "a job begins beside another one",
+        f"{_SQL}/job_begin.sql",
+        "j.owner IS NULL OR j.expires_at < clock_timestamp()",
+        "true",
+    ),
+    Defect(
+        "an erasure overwrites what changed meanwhile",
+        f"{_SQL}/erase_events_change.sql",
+        " AND b.fingerprint = decode(k.before, 'hex')",
+        "",
+    ),
+    Defect(
+        "a burial keeps the record of the failure",
+        f"{_SQL}/outbox_bury.sql",
+        "AND f.event_id = k.event_id\n",
+        "AND f.event_id = k.event_id AND false\n",
+    ),
+    Defect(
+        "a dead letter's event may be forgotten",
+        f"{_SQL}/forget_named.sql",
+        "EXISTS (SELECT FROM {schema}.dead_letters d WHERE d.event_id = b.id)\n  OR ",
+        "",
+    ),
+    Defect(
+        "a topic is resumed for all targets",
+        f"{_SQL}/topic_resume.sql",
+        "target = %(target)s AND ",
+        "(%(target)s::text IS NOT NULL) AND ",
+    ),
+    Defect(
+        "a delete takes what has the position",
+        f"{_SQL}/outbox_delete.sql",
+        " AND o.event_id = k.event_id",
+        "",
+    ),
+)
+"""Each defect that `make defects` plants."""
