@@ -367,28 +367,31 @@ async def test_what_verify_accepts_was_erased(
     assert found == {"unfinished-erasure", "unlisted-erasure"}
 
 
-async def interrupted(database: Database, left: int) -> None:
-    """Begin an erasure and leave it when so many of its events are changed."""
+async def interrupted(database: Database, left: int, *, stops: bool = False) -> None:
+    """Begin an erasure and leave or stop it when so many of its events are changed."""
     async with Erasures(database) as tool:
         run = tool.erase("Person/ann", reason="")
         async for done in run:
             if done.events >= left:
-                break
+                if not stops:
+                    break
+                run.stop()
         await run.aclose()
 
 
-@pytest.mark.parametrize("has_written", [False, True])
+@pytest.mark.parametrize(("has_written", "stops"), [(False, False), (True, False), (False, True)])
 async def test_an_interrupted_erasure_is_finished_by_the_next_one(
     database: Database,
     sql: psycopg.Connection[Any],
     monkeypatch: pytest.MonkeyPatch,
     *,
     has_written: bool,
+    stops: bool,
 ) -> None:
     """With what was written meanwhile, for which the entity is erased a second time."""
     monkeypatch.setattr(erase_module, "_EVENTS", 2)
     await fill(database)
-    await interrupted(database, 2)
+    await interrupted(database, 2, stops=stops)
     assert {each.fault for each in await findings_in(database)} == {"unfinished-erasure"}
     if has_written:
         with Writer(database) as writer:
