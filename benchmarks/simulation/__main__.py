@@ -1,7 +1,8 @@
 """``make simulate N=10000 SEED=1``: the relay and its leases in virtual time.
 
 Schedule k of seed S is the schedule of seed S + k. With DEFECT=name a defect is planted
-in the publisher, and the run must find it. Exits with 1 when a rule was broken. The first
+in the publisher, and the run must find it. Exits with 1 when a rule was broken, or when the relay
+never came to one of its rare points (`points`) in as many schedules as a campaign has. The first
 schedule that broke one is made smaller, for up to 100 s, and printed as Python and as a
 timeline. With KEEP="a name" it becomes a test. The relay keeps rows in pages, and with LANE=rows
 it keeps none there. With LANE=both each schedule runs with pages and without, and must end in
@@ -18,9 +19,12 @@ from os import cpu_count
 from time import monotonic
 from typing import get_args
 
+from benchmarks.points import missed
+
 from .defects import DEFECTS
 from .keep import KEPT, keep
 from .lanes import Lane
+from .points import POINTS
 from .random_schedules import random_schedule
 from .schedule import Schedule
 from .smaller import events, literal, smaller
@@ -30,6 +34,9 @@ from .verdict import breaks, examine, rule_of, tally_of
 
 SLICE = 100
 """The number of schedules that a process runs before it reports."""
+
+CAMPAIGN = 10_000
+"""The number of schedules in which the relay must come to each of its rare points."""
 
 SHRINK = 100.0
 """Seconds in which a schedule is made smaller."""
@@ -103,7 +110,10 @@ def main() -> int:
             print(f"kept in {KEPT} as {given.keep!r}")
     if others := sorted(tally.broken)[1:]:
         print("and the seeds", *others)
-    return 1 if tally.broken else 0
+    is_campaign = given.schedules >= CAMPAIGN and given.defect is None
+    if never := missed(POINTS, tally.points) if is_campaign else []:
+        print("the relay never came to:", *never, sep="\n  ")
+    return 1 if tally.broken or never else 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from .history import History
+from .points import POINTS
 from .schedule import Schedule
 
 SHOWN = 3
@@ -22,6 +23,8 @@ class Tally:
     seconds: float = 0.0
     """Virtual time."""
     faults: Counter[str] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
+    """How often the relay came to each rare point."""
     broken: dict[int, list[str]] = field(default_factory=dict)
 
     def note(self, schedule: Schedule, history: History, broken: list[str]) -> None:
@@ -45,6 +48,7 @@ class Tally:
         self.dead += other.dead
         self.seconds += other.seconds
         self.faults += other.faults
+        self.points += other.points
         self.broken |= other.broken
 
     def lines(self) -> list[str]:
@@ -54,5 +58,6 @@ class Tally:
             f"{self.events:>10,} events written, {self.dead:,} died",
             f"{self.arrivals:>10,} deliveries, {self.duplicates:,} of them duplicates",
             *(f"{count:>10,} {name}" for name, count in sorted(self.faults.items())),
+            *(f"{self.points[name]:>10,} times: {name}" for name, *_ in POINTS),
             f"{len(self.broken):>10,} schedules that broke a rule",
         ]

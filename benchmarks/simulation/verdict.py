@@ -5,10 +5,13 @@ import re
 from contextlib import nullcontext
 from functools import partial
 
+from benchmarks.points import counted
+
 from .defects import DEFECTS
 from .history import History
 from .judge import judge
 from .lanes import Lane, differences, only_rows
+from .points import POINTS
 from .random_schedules import random_schedule
 from .relay_program import small_limits
 from .schedule import Schedule
@@ -73,7 +76,8 @@ def tally_of(seeds: range, defect: str | None, lane: Lane = "pages") -> Tally:
     """Run the schedules of `seeds`."""
     logging.disable()  # failures are intended here
     tally = Tally()
-    for seed in seeds:
-        schedule = random_schedule(seed)
-        tally.note(schedule, *verdict(schedule, defect, lane))
+    with counted(POINTS, tally.points):
+        for seed in seeds:
+            schedule = random_schedule(seed)
+            tally.note(schedule, *verdict(schedule, defect, lane))
     return tally

@@ -1,6 +1,7 @@
 """``make faults-writer N=10000 SEED=1``: run random schedules of faults against the writer.
 
-After each schedule, `verify` must find nothing.
+After each schedule, `verify` must find nothing. A campaign fails also if the writer never came to
+one of its rare points (`points`).
 Schedule k of seed S is the same as the single schedule of `N=1 SEED=S+k`. Each process has its
 own database and proxy, on one server. If pgbouncer is installed, one slice in four runs
 behind it; with `--pooler`, all do.
@@ -29,6 +30,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
+from benchmarks.points import counted, missed
 from tests.support.pgbouncer import PROGRAM, PgBouncer
 from tests.support.verified import findings_in
 from tests.support.writer.checked_tables import Tables
@@ -41,8 +43,13 @@ from dsql_outbox.outbox.database.database import DEFAULT_SCHEMA
 from dsql_outbox.schema.migrator import ddl
 from dsql_outbox.testing import EmbeddedPostgres
 
+from .points import POINTS
+
 SLICE = 50
 """The number of schedules that a process runs before it reports."""
+
+CAMPAIGN = 1_000
+"""The number of schedules in which the writer must come to each of its rare points."""
 
 
 def run_slice(url: str, seeds: range, ways: Sequence[Way], *, pooled: bool) -> Tally:
@@ -51,6 +58,7 @@ def run_slice(url: str, seeds: range, ways: Sequence[Way], *, pooled: bool) -> T
     tally = Tally()
     name = url.rpartition("/")[2]
     with ExitStack() as stack:
+        stack.enter_context(counted(POINTS, tally.points))
         tables = stack.enter_context(Tables(url))
         pooler = stack.enter_context(PgBouncer(url)) if pooled else None
         proxy = stack.enter_context(SlowOpenings(pooler.url(name) if pooler else url))
@@ -162,9 +170,14 @@ def main() -> int:
         print(f"  {count:>8} {name}")
     for name, count in sorted(tally.ways.items()):
         print(f"  {count:>8} {name}")
+    for point in POINTS:
+        print(f"  {tally.points[point.name]:>8} times: {point.name}")
     print(f"  {tally.rows:>8} events stored")
     print(f"  {len(tally.mismatches):>8} mismatches")
-    return 1 if tally.mismatches else 0
+    is_campaign = options.schedules >= CAMPAIGN and not options.drivers
+    if never := missed(POINTS, tally.points) if is_campaign else []:
+        print("the writer never came to:", *never, sep="\n  ")
+    return 1 if tally.mismatches or never else 0
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ class Tally:
     outcomes: Counter[str] = field(default_factory=Counter)
     ways: Counter[str] = field(default_factory=Counter)
     """How the events of callers with sessions ended, by the way of their units."""
+    points: Counter[str] = field(default_factory=Counter)
+    """How often the writer came to each rare point, if somebody counts."""
     rows: int = 0
     mismatches: list[str] = field(default_factory=list)
 
@@ -57,6 +59,7 @@ class Tally:
         """Count another's in."""
         self.outcomes += other.outcomes
         self.ways += other.ways
+        self.points += other.points
         self.rows += other.rows
         self.mismatches += other.mismatches
 

@@ -1,15 +1,19 @@
 """The relay and its leases in virtual time, on models of the tables and the broker."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pytest
+from benchmarks.points import counted, missed
 from benchmarks.simulation.defects import DEFECTS
 from benchmarks.simulation.lanes import Lane
 from benchmarks.simulation.page_defects import PAGE_DEFECTS
+from benchmarks.simulation.points import POINTS
 from benchmarks.simulation.random_schedules import random_schedule
 from benchmarks.simulation.schedule import Schedule
 from benchmarks.simulation.verdict import verdict
+from benchmarks.writer import points as writer
 from tests.support.publisher.kept_schedules import FINDS, KEPT
 
 SLICE = 20
@@ -142,3 +146,12 @@ def test_random_schedules_find_a_planted_defect(defect: str, lane: Lane) -> None
 def assert_found(defect: str, lane: Lane, schedules: Iterable[Schedule]) -> None:
     broken = next(filter(None, (verdict(each, defect, lane)[1] for each in schedules)))
     assert not [rule for rule in broken if "TypeError" in rule], "it fits the code no longer"
+
+
+def test_a_run_counts_the_rare_points_to_which_the_relay_comes() -> None:
+    """Those of the writer have methods to count at, too."""
+    counts = Counter[str]()
+    with counted(POINTS, counts), counted(writer.POINTS, counts):
+        verdict(random_schedule(2))
+    assert "row waited for its predecessor" not in missed(POINTS, counts)
+    assert missed(writer.POINTS, counts) == [point.name for point in writer.POINTS]
