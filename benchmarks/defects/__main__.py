@@ -93,6 +93,8 @@ class Copy:
             paths = [f"tests/{kind}/{each}" for each in (room, *BESIDE.get(room, ()))]
             if here := [path for path in paths if (self._folder / path).is_dir()]:
                 yield here
+        if room == "brokers":
+            yield ["tests/contract"]
 
     def _run(self, tests: Sequence[str]) -> tuple[set[str], bool]:
         """The tests that failed, and whether some had not ended in time."""
