@@ -208,7 +208,7 @@ class Shelf(Generic[C]):
         with self._lock:
             self.holds_back = False
             # First what is kept goes to calls that it fits. The rest makes room for the others.
-            for others_first in (True, False):
+            for others_first in (True, False) if self._waiting else ():
                 covering = Counter(o.role_path for o in self._openings if o.is_promising)
                 for waiter in self._first_in_line(covering, begun, others_first=others_first):
                     self._waiting.discard(waiter)
