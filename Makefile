@@ -100,7 +100,7 @@ check-others:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	for folder in lambda adopting celery fastapi kafka own_format rabbitmq read_model sqlalchemy webhook; do MYPYPATH=examples/$$folder $(BIN)/mypy examples/$$folder/*.py || exit; done
+	for folder in lambda adopting celery deploy fastapi kafka own_format rabbitmq read_model sqlalchemy webhook; do MYPYPATH=examples/$$folder $(BIN)/mypy examples/$$folder/*.py || exit; done
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.support.sql.lint --quiet
 	$(UV) lock --check --offline --quiet

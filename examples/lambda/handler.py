@@ -39,7 +39,7 @@ Request = dict[str, Any]
 
 spans.set_up()
 environment.set_up_logs()
-rung = os.environ.get("DSQL_OUTBOX_DOORBELL")
+rung = os.environ.get("DSQL_OUTBOX_RELAY_FUNCTION")
 bells = [Doorbell(rung, timeout=LONGEST_RING)] if rung else []
 
 

@@ -186,7 +186,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _ring(url: str) -> None:
     """Let the function that stores ring the relay that runs here."""
-    os.environ |= {"DSQL_OUTBOX_DOORBELL": FUNCTION, "AWS_ENDPOINT_URL_LAMBDA": url}
+    os.environ |= {"DSQL_OUTBOX_RELAY_FUNCTION": FUNCTION, "AWS_ENDPOINT_URL_LAMBDA": url}
     if not os.environ["DSQL_OUTBOX_DATABASE"].startswith("dsql:"):
         os.environ |= LOCAL
 

@@ -38,7 +38,7 @@ resource "aws_lambda_function" "producer" {
   environment {
     variables = {
       DSQL_OUTBOX_DATABASE = local.urls["writer"]
-      DSQL_OUTBOX_DOORBELL = aws_lambda_function.relay.function_name
+      DSQL_OUTBOX_RELAY_FUNCTION = aws_lambda_function.relay.function_name
     }
   }
 

@@ -86,7 +86,7 @@ def test_it_answers_and_signs_tokens_with_nothing_else_on_the_path(
             "AWS_REGION": "eu-west-1",
             "AWS_DEFAULT_REGION": "eu-west-1",
             "DSQL_OUTBOX_DATABASE": "dsql://app@abc.dsql.eu-west-1.on.aws/postgres",
-            "DSQL_OUTBOX_DOORBELL": "relay",
+            "DSQL_OUTBOX_RELAY_FUNCTION": "relay",
             "DSQL_OUTBOX_SINK": "sqs://events.fifo",
             "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
         },

@@ -17,7 +17,7 @@ INSTALLED = re.compile(r"(?:\.|\./dsql-outbox|dsql-outbox)\[([a-z,]+)\]")
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 TEXTS = [
     path
-    for pattern in ("*.md", "docs/*.md", "examples/*/*.md", "examples/systemd/*")
+    for pattern in ("*.md", "docs/*.md", "examples/*/*.md", "examples/deploy/*")
     for path in ROOT.glob(pattern)
 ]
 

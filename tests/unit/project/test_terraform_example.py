@@ -24,7 +24,7 @@ FOLDER = ROOT / "examples" / "terraform"
 TEXTS = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.tf"))}
 TEXT = "".join(re.sub(r"(^|\s)#.*", "", text) for text in TEXTS.values())
 README = (FOLDER / "README.md").read_text()
-DAEMON = (ROOT / "docs/production.md").read_text()
+DAEMON = (ROOT / "docs/deploy.md").read_text()
 LAMBDA = (ROOT / "docs/lambda.md").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 SAMPLE = {
@@ -292,7 +292,7 @@ def test_the_schedule_and_the_producer_may_invoke_the_relay_and_do() -> None:
     assert target["arn"] == "${aws_lambda_function.relay.arn}"
     assert target["role_arn"] == "${aws_iam_role.schedule.arn}"
     (environment,) = FUNCTION["environment"]
-    bell = environment["variables"]["DSQL_OUTBOX_DOORBELL"]
+    bell = environment["variables"]["DSQL_OUTBOX_RELAY_FUNCTION"]
     assert bell == "${aws_lambda_function.relay.function_name}"
     for role in ("schedule", "writer"):
         relay = ["${aws_lambda_function.relay.arn}"]
