@@ -16,6 +16,9 @@ PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) $(XDIST)
 KINDS  := tests/unit tests/integration tests/faults
 ROOMS  := $(sort $(filter-out __pycache__,$(notdir $(patsubst %/,%,$(wildcard $(addsuffix /*/,$(KINDS)))))))
 TESTS  := $(wildcard $(foreach room,$(ROOM),$(addsuffix /$(room),$(KINDS)))) $(if $(filter brokers,$(ROOM)),tests/contract)
+# What is about pages, packages, benchmarks and the repository has a target of its own.
+PROJECT := tests/unit/project tests/integration/project
+LIBRARY := $(addprefix --ignore=,$(PROJECT))
 SYNC   := $(UV) sync --quiet --frozen --inexact
 
 # pip and uv keep what they download in the user's cache. A user without a home gets one in .venv.
@@ -37,7 +40,7 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
+.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-project test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,17 +51,20 @@ demo: $(VENV)/.run ## write 40 events under conflict, relay them to NATS, check 
 dev: $(VENV)/.run ## run the demo, and keep database, broker, publisher and console until Ctrl-C
 	@$(BIN)/dsql-outbox demo --keep
 
-test: $(VENV)/.dev ## run all tests on real PostgreSQL and real NATS (both from wheels), or those of ROOM=..
+test: $(VENV)/.dev ## test the library on real PostgreSQL and real NATS (both from wheels), or a ROOM=.. of it
 	$(if $(filter-out $(ROOMS),$(ROOM)),$(error no room $(filter-out $(ROOMS),$(ROOM)): ROOM is one of $(ROOMS)))
 	$(if $(COVERAGE),$(BIN)/coverage erase)
-	$(PYTEST) $(TESTS)
+	$(PYTEST) $(or $(TESTS),$(LIBRARY))
 	$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
 
-coverage: ## run all tests and fail when too few branches are covered
+coverage: ## test the library, and fail when too few branches are covered
 	$(MAKE) test COVERAGE=1
 
 test-slow: $(VENV)/.dev ## run the tests that `make test` leaves out, since each takes many seconds
-	$(BIN)/pytest $(XDIST) -m slow
+	$(BIN)/pytest $(XDIST) -m slow $(LIBRARY)
+
+test-project: $(VENV)/.dev ## test pages, packages, benchmarks and the repository itself, also what is slow
+	$(BIN)/pytest $(XDIST) -m "$(ALL)" $(PROJECT)
 
 repeat: $(VENV)/.dev ## run the tests N times, with new examples, beside LOAD busy loops, until one fails (PARTS=tests/..)
 	@trap 'kill $$busy 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
