@@ -22,7 +22,6 @@ from dsql_outbox.outbox import (
     MissingRight,
     SchemaError,
     SettingsError,
-    TransactionMisused,
     UnreadableMessage,
 )
 from dsql_outbox.schema.roles import Roles
@@ -35,42 +34,6 @@ def test_the_function_runs_once_per_message_and_consumer(url: str, open_inbox: O
     assert other.once("a") == Handled(ran=True, value=1, order="new")
     assert effects_in(url) == ["a", "a"]
     assert remembered(url) == [("mailer", "a"), ("other", "a")]
-
-
-def test_an_error_of_the_function_undoes_its_effect_and_is_raised_as_it_is(
-    url: str, open_inbox: OpenInbox
-) -> None:
-    inbox, error = open_inbox(url), ConnectionError("a mail server's, and no retry of ours")
-
-    def fail(run: int) -> None:
-        if run == 1:
-            raise error
-
-    with pytest.raises(ConnectionError) as raised:
-        inbox.once("a", at_run=fail)
-    assert raised.value is error
-    assert (inbox.runs, effects_in(url), remembered(url)) == (1, [], [])
-    assert inbox.once("a").ran
-
-
-def test_an_error_of_the_database_that_stays_is_raised_at_once(
-    url: str, open_inbox: OpenInbox
-) -> None:
-    inbox = open_inbox(url)
-    with pytest.raises(psycopg.errors.DivisionByZero):
-        inbox.once("a", "SELECT 1 / 0")
-    assert (inbox.runs, remembered(url)) == (0, [])
-
-
-def test_the_order_in_a_subject_is_told(url: str, open_inbox: OpenInbox) -> None:
-    inbox = open_inbox(url)
-    messages = {n: new_received(n, before) for n, before in ((10, 0), (20, 10), (40, 30), (50, 40))}
-    orders = [inbox.once(messages[n]).order for n in (10, 20, 40, 50)]
-    assert orders == ["next", "next", "gap", "next"]
-    assert inbox.once(new_received(30, 20)).order == "late"
-    assert inbox.once(new_received(60, 50)).order == "next"
-    assert inbox.once(messages[40]) == Handled(ran=False)
-    assert inbox.once(new_received(9, 8, key="Loan/2")).order == "first"
 
 
 def test_a_replay_has_no_order_and_is_handled_only_if_its_event_was_not(
@@ -299,23 +262,3 @@ def test_a_function_of_the_other_kind_is_refused(url: str, open_inbox: OpenInbox
     with pytest.raises(TypeError):
         inbox.call("once", uuid4(), wrong)
     assert remembered(url) == []
-
-
-@pytest.mark.anyio
-async def test_a_message_is_not_remembered_outside_a_transaction(url: str) -> None:
-    text = "remember needs an open transaction: this connection is in autocommit mode"
-    with Inbox(Database(url), "mailer") as inbox, psycopg.connect(url, autocommit=True) as sql:
-        with pytest.raises(TransactionMisused, match=text):
-            inbox.remember(sql, "a")
-        with sql.transaction():
-            assert inbox.remember(sql, "b")
-    async with (
-        AsyncInbox(Database(url), "mailer") as inbox,
-        await psycopg.AsyncConnection.connect(url, autocommit=True) as connection,
-    ):
-        with pytest.raises(TransactionMisused, match=text):
-            await inbox.remember(connection, "a")
-        await connection.set_autocommit(False)
-        connection.cursor_factory = psycopg.AsyncRawCursor
-        assert await inbox.remember(connection, "c")
-    assert [each[-1] for each in remembered(url)] == ["b", "c"]

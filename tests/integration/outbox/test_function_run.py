@@ -197,6 +197,13 @@ async def leaves_a_statement_running(run: Run) -> None:
     run.kept.append(copy)
 
 
+async def leaves_a_pipeline_open(run: Run) -> None:
+    await run.effect()
+    pipeline = run.connection.pipeline()
+    await pipeline.__aenter__()
+    run.kept.append(pipeline)
+
+
 async def leaves_a_savepoint_open(run: Run) -> None:
     block = run.connection.transaction()
     await block.__aenter__()
@@ -263,6 +270,7 @@ TABLE: Final[dict[Act, str | type[Exception]]] = {
     closes: TransactionMisused,
     leaves_its_block: TransactionMisused,
     leaves_a_statement_running: TransactionMisused,
+    leaves_a_pipeline_open: TransactionMisused,
     leaves_a_savepoint_open: TransactionMisused,
     cancels_its_own_statement: TransactionMisused,
     fails_a_statement_below_the_driver: TransactionMisused,
@@ -280,6 +288,7 @@ OF_DRIVERS: Final = {
     ends_its_block_normally,
     leaves_its_block,
     leaves_a_statement_running,
+    leaves_a_pipeline_open,
     leaves_a_savepoint_open,
     fails_a_statement_below_the_driver,
 }
@@ -315,7 +324,7 @@ class InThread:
         found = getattr(self._of, name)
         if name in {"execute", "commit", "rollback", "close"} or name.startswith("set_"):
             return partial(_at_once, found)
-        if name in {"transaction", "cursor", "copy"}:
+        if name in {"transaction", "cursor", "copy", "pipeline"}:
             return lambda *args: InThread(found(*args))
         return found
 
@@ -364,6 +373,7 @@ class Body:
         self.calls = calls
         self.runs = 0
         self.kept: list[Any] = []
+        self.told = ""
         self.act: Act = nothing
         self._database = Database(url)
         self._url = url
@@ -398,6 +408,7 @@ class Body:
                     self._session() if self.name in SESSIONS else getattr(self, f"_{self.name}")()
                 )
         except (psycopg.Error, DBAPIError, TransactionMisused, LookupError) as error:
+            self.told = str(getattr(error, "__notes__", ""))
             state = sqlstate_of(error)
             return (errors.lookup(state) if state else type(error)).__name__
         return self._letter() or OK
@@ -537,6 +548,8 @@ async def test_each_body_judges_the_end_of_the_function_in_the_same_way(
             is_right = _is(found[0], wanted[0]) and found[1] == wanted[1]
             if not is_right or (wanted[1] == 0 and body.runs != 1):
                 wrong[act.__name__] = (found, body.runs, wanted)
+            if act is swallows_an_error and name not in {"apply", *SESSIONS}:
+                assert "continued" in body.told, "the error does not say who swallowed it"
     assert wrong == {}
 
 

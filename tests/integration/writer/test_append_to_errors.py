@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -15,14 +14,13 @@ from django.db import transaction
 from django.db.transaction import TransactionManagementError
 from psycopg_pool import ConnectionPool
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import SQLAlchemyError, UnboundExecutionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only
 from tests.support.driver_sessions import engine_url, without_options
-from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer import workload_s
 from tests.support.writer.callers import QUICK, formed
@@ -31,7 +29,6 @@ from tests.support.writer.django_connections import django_connection
 from tests.support.writer.session_transacts import Own
 from tests.support.writer.transacts import ids, own, own_rows
 
-from dsql_outbox.inbox import Inbox
 from dsql_outbox.outbox import (
     Database,
     DuplicateEvent,
@@ -47,7 +44,6 @@ __all__ = ["django_connection", "own"]
 
 STORED = UUID("5f0c6a1e-6c3e-4a0a-9f43-2d8c1a5b7e90")
 ROW = b"INSERT INTO own VALUES (1)"
-REFUSED = (psycopg.Error, SQLAlchemyError)
 
 ERRORS: dict[str, tuple[type[Exception], Any, dict[str, Any]]] = {
     "not valid": (InvalidEvent, b"{}", {}),
@@ -82,53 +78,6 @@ def failing(name: str, url: str) -> Generator[Callable[[Any], None]]:
                 writer.append_to(given, event, **options)
 
         yield append_to
-
-
-def session_on(url: str) -> Session:
-    return Session(create_engine(engine_url(url, "psycopg"), poolclass=NullPool))
-
-
-def execute(given: Any) -> None:
-    given.execute(text(ROW.decode()) if isinstance(given, Session) else ROW)
-
-
-@pytest.mark.usefixtures("_stored")
-@pytest.mark.parametrize("begin", [psycopg.connect, session_on])
-def test_after_an_error_nothing_of_the_transaction_can_be_committed(
-    own: Tables, url: str, begin: Callable[[str], AbstractContextManager[Any]]
-) -> None:
-    """Neither a row that was written before, nor one after, alone."""
-    for name, is_first in product(ERRORS, (True, False)):
-        with begin(url) as mine, failing(name, url) as append_to:
-            if not is_first:
-                execute(mine)
-            append_to(mine)
-            with pytest.raises(REFUSED, match="transaction is aborted"):
-                execute(mine)
-            mine.commit()
-        assert (own_rows(own), ids(own)) == (0, {STORED}), (name, is_first)
-
-
-@pytest.mark.anyio
-@pytest.mark.client
-@pytest.mark.usefixtures("_stored")
-async def test_after_an_error_nothing_of_an_async_transaction_can_be_committed(
-    own: Tables, url: str
-) -> None:
-    engine = create_async_engine(engine_url(url, "psycopg"), poolclass=NullPool)
-    for name in set(ERRORS) - {"closed"}:
-        error, event, options = ERRORS[name]
-        async with (
-            AsyncWriter(database_for(name, url), formed(QUICK)) as writer,
-            AsyncSession(engine) as session,
-        ):
-            await session.execute(text(ROW.decode()))
-            with pytest.raises(error):
-                await writer.append_to(session, event, **options)
-            with pytest.raises(SQLAlchemyError, match="transaction is aborted"):
-                await session.execute(text(ROW.decode()))
-            await session.commit()
-        assert (own_rows(own), ids(own)) == (0, {STORED}), name
 
 
 @pytest.mark.anyio
@@ -183,15 +132,6 @@ def test_after_an_error_djangos_block_is_rolled_back_without_its_hooks(
         assert (own_rows(own), ids(own), mails) == (0, {STORED}, []), name
 
 
-@pytest.mark.postgres_only("Aurora DSQL has no savepoints")
-def test_an_error_is_undone_with_its_savepoint(own: Tables, url: str) -> None:
-    with psycopg.connect(url) as mine, failing("not valid", url) as append_to:
-        mine.execute(ROW)
-        with mine.transaction(force_rollback=True):
-            append_to(mine)
-    assert own_rows(own) == 1
-
-
 @pytest.mark.client
 def test_after_an_error_nothing_of_a_pipeline_can_be_committed(own: Tables, url: str) -> None:
     with psycopg.connect(url) as mine:
@@ -200,47 +140,6 @@ def test_after_an_error_nothing_of_a_pipeline_can_be_committed(own: Tables, url:
             append_to(mine)
             mine.execute(ROW)
         mine.commit()
-    assert own_rows(own) == 0
-
-
-@pytest.mark.anyio
-@pytest.mark.client
-async def test_a_time_limit_around_the_call_alone_fails_the_transaction_as_well(
-    own: Tables, url: str, proxy: PostgresProxy
-) -> None:
-    """A writer's first use asks for the shards on a connection of its own."""
-    held = proxy.hold(matching="outbox_leases")
-
-    async def append_in_time(writer: AsyncWriter, mine: psycopg.AsyncConnection[Any]) -> None:
-        async with asyncio.timeout(None) as limit:
-            asked = asyncio.create_task(asyncio.to_thread(held.arrived))
-            asked.add_done_callback(lambda _: limit.reschedule(0))
-            await writer.append_to(mine, workload_s.car_created())
-
-    async with (
-        AsyncWriter(Database(proxy.url), formed(QUICK)) as writer,
-        await psycopg.AsyncConnection.connect(url) as mine,
-    ):
-        await mine.execute(ROW)
-        with pytest.raises(TimeoutError):
-            await append_in_time(writer, mine)
-        held.release()
-        with pytest.raises(psycopg.errors.InFailedSqlTransaction):
-            await mine.execute(ROW)
-        await mine.commit()
-    assert (own_rows(own), ids(own)) == (0, set())
-
-
-@pytest.mark.client
-def test_an_error_that_the_function_of_once_swallows_ends_the_call(own: Tables, url: str) -> None:
-    def effect(connection: psycopg.Connection[Any]) -> None:
-        connection.execute(ROW)
-        append_to(connection)
-
-    with failing("not valid", url) as append_to, Inbox(Database(url), "own") as inbox:
-        with pytest.raises(InvalidEvent):
-            inbox.once("m1", effect)
-        assert inbox.once("m1", lambda _: None).ran, "it was not remembered"
     assert own_rows(own) == 0
 
 

@@ -13,7 +13,7 @@ from tests.support.writer.callers import QUICK, formed
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids, own, own_rows
 
-from dsql_outbox.outbox import Database, Entity, Event, TransactionMisused
+from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.outbox.sessions import driver_sessions
 from dsql_outbox.writer import AsyncWriter
 
@@ -137,18 +137,3 @@ async def test_an_append_beside_a_statement_that_runs_fails_the_transaction_as_w
         await transaction.commit()
     await mine.close()
     assert own_rows(own) == 0
-
-
-async def test_an_error_inside_a_nested_transaction_dies_with_it(own: Tables, url: str) -> None:
-    mine = await connected(url)
-    async with AsyncWriter(Database(url), formed(QUICK)) as writer:
-        async with mine.transaction():
-            await mine.execute(ROW)
-            with pytest.raises(ValueError, match="expected_version"):
-                async with mine.transaction():
-                    await writer.append_to(mine, workload_s.car_created(), expected_version=-1)
-            receipt = await writer.append_to(mine, workload_s.car_created())
-        with pytest.raises(TransactionMisused, match=r"async with connection\.transaction"):
-            await writer.append_to(mine, workload_s.car_created())
-    await mine.close()
-    assert (own_rows(own), ids(own)) == (1, {receipt.event_id})

@@ -164,7 +164,13 @@ def test_a_stale_version_and_a_duplicate_are_told_alike_by_each_driver(
             caller.append(event, expected_version=expected)
         assert duplicate.value.event_id == stored.id
         assert duplicate.value.same_content == (event is stored)
+        assert duplicate.value.__cause__ is not None
         caller.rollback()
+    twice = workload_s.car_created()
+    caller.append(twice)
+    with pytest.raises(DRIVERS_ERRORS):  # it is stored nowhere yet
+        caller.append(twice)
+    caller.rollback()
     assert ids(own) == {stored.id}
 
 

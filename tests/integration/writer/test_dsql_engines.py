@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import asyncpg
 import pytest
-from psycopg_pool import ConnectionPool
 from sqlalchemy import Column, Integer, MetaData, Table, create_engine, text
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, NotSupportedError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -202,19 +201,6 @@ async def test_a_unit_of_work_runs_in_sessions_of_an_async_engine(
 
         await transact(writer, async_sessionmaker(engine), work)
     await engine.dispose()
-    assert (own_rows(own), ids(own)) == (1, {event.id})
-
-
-def test_a_unit_of_work_runs_on_a_pool_of_psycopg(own: Tables, url: str) -> None:
-    name = arguments("psycopg", url)["connect_args"]
-    event = workload_s.car_created()
-    with ConnectionPool(url, kwargs=name) as pool, Writer(Database(url), formed(QUICK)) as writer:
-
-        def work(connection: Any) -> None:
-            connection.execute(ROW.text)
-            writer.append_to(connection, event)
-
-        transact(writer, pool, work)
     assert (own_rows(own), ids(own)) == (1, {event.id})
 
 

@@ -1,6 +1,5 @@
 """Events in transactions of SQLAlchemy and Django, as their pages show it."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -9,21 +8,21 @@ from typing import Any
 import pytest
 from django.db import transaction
 from django.db.transaction import TransactionManagementError
-from sqlalchemy import Engine, create_engine, insert, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Engine, create_engine, insert
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import await_only, greenlet_spawn
 from tests.support.driver_sessions import engine_url
 from tests.support.writer import workload_s
-from tests.support.writer.callers import QUICK, TIMEOUT, Running, formed
+from tests.support.writer.callers import QUICK, formed
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.django_connections import django_connection
 from tests.support.writer.session_transacts import Own
 from tests.support.writer.transacts import ids, own, own_rows
 
-from dsql_outbox.outbox import Database, DuplicateEvent, TransactionMisused, is_retryable
+from dsql_outbox.outbox import Database, TransactionMisused
 from dsql_outbox.writer import AsyncWriter, Writer
 
 pytestmark = pytest.mark.client
@@ -48,23 +47,6 @@ def engine(url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.mark.parametrize("commit", [True, False])
-@pytest.mark.parametrize("kind", ["session", "scoped", "connection"])
-def test_an_event_is_part_of_a_transaction_of_sqlalchemy(
-    own: Tables, writer: Writer, engine: Engine, kind: str, *, commit: bool
-) -> None:
-    sessions = sessionmaker(engine)
-    makers = {"session": sessions, "scoped": scoped_session(sessions), "connection": engine.connect}
-    given: Any = makers[kind]() if kind != "scoped" else makers[kind]
-    given.execute(text(INSERT))
-    event = workload_s.car_created()
-    writer.append_to(given, event)
-    assert ids(own) == set()
-    given.commit() if commit else given.rollback()
-    given.close()
-    assert (own_rows(own), ids(own)) == ((1, {event.id}) if commit else (0, set()))
-
-
 def test_an_event_alone_is_committed_by_the_connection_of_sqlalchemy(
     own: Tables, writer: Writer, engine: Engine
 ) -> None:
@@ -73,98 +55,6 @@ def test_an_event_alone_is_committed_by_the_connection_of_sqlalchemy(
         receipt = writer.append_to(connection, workload_s.car_created())
         connection.commit()
     own.assert_true_to({receipt.event_id: receipt})
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("commit", [True, False])
-@pytest.mark.parametrize("kind", ["session", "connection"])
-async def test_an_event_is_part_of_an_async_transaction_of_sqlalchemy(
-    own: Tables, url: str, kind: str, *, commit: bool
-) -> None:
-    engine = create_async_engine(engine_url(url, "psycopg"))
-    event = workload_s.car_created()
-    async with AsyncWriter(Database(url), formed(QUICK)) as writer:
-        made: Any = AsyncSession(engine) if kind == "session" else engine.connect()
-        async with made as given:
-            await writer.append_to(given, event)
-            await given.execute(text(INSERT))
-            assert ids(own) == set()
-            await (given.commit() if commit else given.rollback())
-    await engine.dispose()
-    assert (own_rows(own), ids(own)) == ((1, {event.id}) if commit else (0, set()))
-
-
-def test_a_duplicate_in_a_session_is_told(own: Tables, writer: Writer, engine: Engine) -> None:
-    event = workload_s.car_created()
-    receipt = writer.write(event)
-    with Session(engine) as session:
-        session.execute(text(INSERT))
-        with pytest.raises(DuplicateEvent):
-            writer.append_to(session, event)
-    assert own_rows(own) == 0
-    own.assert_true_to({event.id: receipt})
-
-
-def test_two_sessions_in_conflict_and_the_loser_runs_its_block_again(
-    own: Tables, writer: Writer, engine: Engine
-) -> None:
-    barrier = threading.Barrier(2, timeout=TIMEOUT)
-    retried: list[Exception] = []
-
-    def block(car: str) -> None:
-        event, first = workload_s.car_created(car), True
-        while True:
-            try:
-                with Session(engine) as session, session.begin():
-                    old = session.scalar(text("SELECT n FROM own"))
-                    if first:
-                        first = False
-                        barrier.wait()
-                    session.execute(text("UPDATE own SET n = :n"), {"n": old + 1})
-                    writer.append_to(session, event)
-            except DBAPIError as error:
-                if not is_retryable(error):
-                    raise
-                retried.append(error)
-            else:
-                return
-
-    Running([lambda: block("CAR-1"), lambda: block("CAR-2")]).results()
-    assert len(retried) == 1
-    assert own.execute("SELECT n FROM own") == [{"n": 2}]
-    assert len(ids(own)) == 2
-    own.assert_consistent()
-
-
-def test_a_lost_connection_is_not_certain_enough_to_be_retried(own: Tables, engine: Engine) -> None:
-    with Session(engine) as session:
-        session.execute(text(INSERT))
-        own.hang_up_all()
-        with pytest.raises(DBAPIError) as raised:
-            session.commit()
-    assert not is_retryable(raised.value)
-
-
-def test_autocommit_of_sqlalchemy_is_refused(own: Tables, writer: Writer, url: str) -> None:
-    engine = create_engine(engine_url(url, "psycopg"), isolation_level="AUTOCOMMIT")
-    for given in (Session(engine), engine.connect()):
-        with given, pytest.raises(TransactionMisused, match='without isolation_level="AUTO'):
-            writer.append_to(given, workload_s.car_created())
-    engine.dispose()
-    assert ids(own) == set()
-
-
-@pytest.mark.anyio
-async def test_autocommit_of_async_sqlalchemy_is_refused(own: Tables, url: str) -> None:
-    engine = create_async_engine(engine_url(url, "psycopg"), isolation_level="AUTOCOMMIT")
-    makers: list[Any] = [AsyncSession(engine), engine.connect()]
-    async with AsyncWriter(Database(url), formed(QUICK)) as writer:
-        for made in makers:
-            async with made as given:
-                with pytest.raises(TransactionMisused, match="with SQLAlchemy an engine wi"):
-                    await writer.append_to(given, workload_s.car_created())
-    await engine.dispose()
-    assert ids(own) == set()
 
 
 def test_a_session_of_another_driver_is_refused(own: Tables, writer: Writer) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from aurora_dsql_sqlalchemy.psycopg import AuroraDSQLDialect_psycopg
 from sqlalchemy import JSON, bindparam, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -166,24 +165,6 @@ def test_append_to_finds_the_run_by_the_connection_of_its_session_too(
     assert ids(own) == set()
 
 
-def test_a_refused_event_that_is_swallowed_ends_the_call(
-    open_door: OpenDoor, own: Tables, url: str
-) -> None:
-    """As outside of a run, where it fails the transaction."""
-
-    def function(session: Session, append: Any) -> None:
-        both(session, append)
-        session.flush()
-        try:
-            append({"not": "an event"})
-        except InvalidEvent:
-            session.add(Own(n=2))
-
-    with pytest.raises(InvalidEvent):
-        open_door(url).transact(function)
-    assert (own_rows(own), ids(own)) == (0, set())
-
-
 @pytest.mark.usefixtures("own")
 @pytest.mark.parametrize(
     ("driver", "name"),
@@ -277,37 +258,6 @@ def test_a_commit_in_two_phases_is_refused_before_anything_is_sent(
     door = open_door(url, **options)
     with pytest.raises(TypeError, match="commits in one phase"):
         door.transact(both)
-    assert (own_rows(own), ids(own)) == (0, set())
-
-
-@pytest.mark.parametrize("swallows", [False, True])
-def test_a_stale_version_is_told_also_if_the_function_swallows_it(
-    open_door: OpenDoor, own: Tables, url: str, *, swallows: bool
-) -> None:
-    def function(session: Session, append: Any) -> None:
-        session.add(Own(n=1))
-        session.flush()
-        with suppress(*[StaleVersion] if swallows else []):
-            append(new_event(), expected_version=5)
-
-    with pytest.raises(StaleVersion) as raised:
-        open_door(url).transact(function)
-    assert (raised.value.expected, raised.value.actual) == (5, 0)
-    assert (own_rows(own), ids(own)) == (0, set())
-
-
-@pytest.mark.parametrize("swallows", [False, True])
-def test_an_error_of_the_database_ends_the_call_also_if_the_function_swallows_it(
-    open_door: OpenDoor, own: Tables, url: str, *, swallows: bool
-) -> None:
-    def function(session: Session, append: Any) -> None:
-        both(session, append)
-        session.flush()
-        with suppress(*[DBAPIError] if swallows else []):
-            session.execute(text("SELECT 1 / 0"))
-
-    with pytest.raises(DBAPIError, match="division by zero"):
-        open_door(url).transact(function)
     assert (own_rows(own), ids(own)) == (0, set())
 
 
@@ -419,27 +369,6 @@ def test_a_server_that_refuses_the_mark_gets_none_on_this_engine_any_more(
         door.transact(lambda session, append: (both(session, append), session.execute(UNDO)))
     assert sum("set_config" in sql for sql in proxy.statements) == 1
     assert (own_rows(own), len(ids(own))) == (2, 2)
-
-
-def test_a_statement_error_comes_as_sqlalchemy_raises_it(open_door: OpenDoor, url: str) -> None:
-    with pytest.raises(DBAPIError, match="no_such_table"):
-        open_door(url).transact(lambda session, _: session.execute(text("TABLE no_such_table")))
-
-
-def test_the_dialect_of_aws_compiles_the_statements(own: Tables, url: str) -> None:
-    engine = create_engine(url.replace("postgresql", "auroradsql+psycopg", 1))
-    dialects: list[Any] = []
-
-    def function(session: Session) -> None:
-        session.add(Own(n=1))
-        writer.append_to(session, workload_s.car_created())
-        dialects.append(session.connection().dialect)
-
-    with Writer(Database(url), QUICK) as writer:
-        transact(writer, sessionmaker(engine), function)
-    engine.dispose()
-    assert [type(dialect) for dialect in dialects] == [AuroraDSQLDialect_psycopg]
-    assert (own_rows(own), len(ids(own))) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -67,40 +67,6 @@ def test_rows_and_events_are_committed_together_in_a_round_trip_each(
     assert facts.of(WriteEnded)[-1].event_id == receipts[0].event_id
 
 
-def test_an_error_of_the_function_rolls_back_and_is_not_retried(
-    open_transactor: OpenTransactor, proxy: PostgresProxy, own: Tables
-) -> None:
-    writer = open_transactor(proxy.url)
-    runs: list[int] = []
-
-    def function(work: Work) -> None:
-        runs.append(1)
-        work.execute("INSERT INTO own VALUES (1)")
-        work.append(work.new_event())
-        raise LookupError("no such customer")
-
-    for _ in range(3):
-        with pytest.raises(LookupError, match="customer"):
-            writer.transact(function)
-    assert (len(runs), own_rows(own), ids(own)) == (3, 0, set())
-    assert proxy.opened == 1, "the connection is healthy and kept"
-
-
-def test_an_error_that_the_function_swallows_surfaces(
-    open_transactor: OpenTransactor, own: Tables, url: str
-) -> None:
-    def function(work: Work) -> str:
-        work.append(work.new_event())
-        with suppress(errors.DivisionByZero):
-            work.execute("SELECT 1/0")
-        return "done"
-
-    with pytest.raises(errors.DivisionByZero) as raised:
-        open_transactor(url).transact(function)
-    assert any("given to transact continued" in note for note in raised.value.__notes__)
-    assert ids(own) == set()
-
-
 @pytest.mark.postgres_only("DSQL has no savepoints")
 def test_an_error_that_a_savepoint_undid_is_not_the_one_that_ends_the_run(
     open_transactor: OpenTransactor, own: Tables, url: str

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -85,21 +85,6 @@ def test_an_id_that_is_appended_twice_is_refused_in_the_first_run(
     assert (len(runs), ids(own)) == (1, set())
 
 
-@pytest.mark.postgres_only("DSQL has no savepoints")
-def test_an_id_may_be_appended_again_after_a_rollback_to_a_savepoint(
-    open_transactor: OpenTransactor, own: Tables, url: str, form: WriterSettings
-) -> None:
-    def function(work: Work) -> Receipt:
-        event = work.new_event()
-        work.execute("SAVEPOINT before")
-        work.append(event)
-        work.execute("ROLLBACK TO SAVEPOINT before")
-        return work.append(event)
-
-    receipt = open_transactor(url, form).transact(function)
-    assert (receipt.attempts, ids(own)) == (1, {receipt.event_id})
-
-
 def test_a_commit_in_a_template_is_seen(
     open_transactor: OpenTransactor, own: Tables, url: str
 ) -> None:
@@ -113,23 +98,6 @@ def test_a_commit_in_a_template_is_seen(
     with pytest.raises(TransactionMisused, match="ended the transaction"):
         open_transactor(url).transact(function)
     assert ids(own) == set()
-
-
-def test_a_function_that_leaves_a_pipeline_open_commits_nothing(url: str, own: Tables) -> None:
-    """The driver would refuse the COMMIT, which then looks like one that was lost."""
-    pipelines: list[AbstractContextManager[object]] = []
-
-    def function(transaction: Transaction) -> None:
-        transaction.append(workload_s.car_created())
-        pipelines.append(transaction.connection.pipeline())
-        pipelines[-1].__enter__()
-
-    with (
-        Writer(Database(url), QUICK) as writer,
-        pytest.raises(TransactionMisused, match="left a statement running"),
-    ):
-        writer.transact(function)
-    assert (len(pipelines), ids(own)) == (1, set())
 
 
 def test_no_commit_is_sent_after_the_deadline(

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 from sqlalchemy import create_engine, text
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import sessionmaker
 from tests.support.pairs import in_turn
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer import workload_s
@@ -267,23 +267,6 @@ async def test_an_event_that_was_undone_fails_the_call_of_a_task(
     async with AsyncWriter(Database(url), formed(QUICK)) as writer:
         with pytest.raises(TransactionMisused, match="0 of 1 event"):
             await writer.transact(function)
-    assert (own_rows(own), ids(own)) == (0, set())
-
-
-def test_an_event_that_was_undone_fails_the_call_of_a_session(url: str, own: Tables) -> None:
-    def function(session: Session) -> None:
-        session.execute(text(ROW.decode()))
-        session.execute(text(BEGIN.decode()))
-        writer.append_to(session, workload_s.car_created())
-        session.execute(text(UNDO.decode()))
-
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    with (
-        Writer(Database(url), formed(QUICK)) as writer,
-        pytest.raises(TransactionMisused, match="0 of 1 event"),
-    ):
-        transact(writer, sessionmaker(engine), function)
-    engine.dispose()
     assert (own_rows(own), ids(own)) == (0, set())
 
 
