@@ -54,7 +54,7 @@ dev: $(VENV)/.run ## run the demo, and keep database, broker, publisher and cons
 test: $(VENV)/.dev ## test the library on real PostgreSQL and real NATS (both from wheels), or a ROOM=.. of it
 	$(if $(filter-out $(ROOMS),$(ROOM)),$(error no room $(filter-out $(ROOMS),$(ROOM)): ROOM is one of $(ROOMS)))
 	$(if $(COVERAGE),$(BIN)/coverage erase)
-	$(PYTEST) $(or $(TESTS),$(LIBRARY))
+	$(PYTEST) $(or $(strip $(TESTS)),$(LIBRARY))
 	$(if $(COVERAGE),$(BIN)/coverage combine --quiet && $(BIN)/coverage report)
 
 coverage: ## test the library, and fail when too few branches are covered
