@@ -13,7 +13,7 @@ from tests.support.brokers.readable_brokers import NatsBroker
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import open_sink
-from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Rejected, Unavailable
+from dsql_outbox.publisher.sinks import Delivered, NotAttempted, Outcome, Rejected, Unavailable
 from dsql_outbox.testing import NatsServer
 from dsql_outbox.testing.sink_contract import Answers, new_message, published
 
@@ -211,14 +211,23 @@ async def test_messages_of_a_topic_that_was_heard_get_no_answer_when_theirs_is_l
     assert outcomes == [Delivered(), NotAttempted()]
 
 
-@pytest.mark.parametrize("answer", [b"{}", b"ok", b""])
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        *(
+            (said, Unavailable("the responder on x is not a stream"))
+            for said in (b"{}", b"ok", b"")
+        ),
+        (b'{"error":{"err_code":10158,"description":"duplicate in process"}}', NotAttempted()),
+    ],
+)
 async def test_an_answer_that_is_no_acknowledgement_delivers_nothing(
-    nats_server: NatsServer, answer: bytes
+    nats_server: NatsServer, answer: bytes, outcome: Outcome
 ) -> None:
     async with responder(nats_server, "x", answer), open_sink(nats_server.url) as sink:
         outcomes = await published(sink, [new_message(topic="x")])
 
-    assert outcomes == [Unavailable("the responder on x is not a stream")]
+    assert outcomes == [outcome]
 
 
 async def test_without_an_acknowledgement_a_publish_ends_at_the_timeout(
