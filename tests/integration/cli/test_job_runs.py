@@ -9,6 +9,7 @@ from typing import Any, Final
 import psycopg
 import pytest
 from tests.support.operations.jobs import EVENTS, FINISHING, JOBS, Job, JobRun, going_on
+from tests.support.operations.small_jobs import PAGE
 from tests.support.pty_terminal import Terminal
 
 pytestmark = pytest.mark.postgres_only("a job is held by a lock")
@@ -50,11 +51,11 @@ def test_the_first_ctrl_c_ends_the_transaction_and_the_job_goes_on_as_it_said(
     job = job_run.job
     with job_run.held() as holder, job_run.start() as command:
         job_run.wait_for_hold()
-        assert job_run.done == job.done_when_held
+        job_run.assert_done(PAGE)
         ended = job_run.stop(command, holder)
     assert ended.code == 130
     assert FINISHING in ended.err
-    assert job_run.done == job.done_when_stopped
+    job_run.assert_done(job.done_when_stopped)
     assert re.search(job.text_when_stopped, ended.out.decode() + ended.err)
     assert_goes_on(job_run, *going_on(ended))
 
@@ -64,7 +65,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_job_goes_on_as_it_said(job_run: J
     with job_run.held(), job_run.start() as command:
         job_run.wait_for_hold()
         ended = job_run.stop_at_once(command)
-        assert job_run.done == job_run.job.done_when_held
+        job_run.assert_done(PAGE)
     assert ended.code == 130
     assert_goes_on(job_run, *going_on(ended))
 
