@@ -1,6 +1,5 @@
 """The brokers: one module or folder each. It knows the port (`publisher.sinks`) and the message.
 
-`nats`, `kafka`, `redis`, `sqs`, `sns` and `eventbridge` are one sink each. `aws` is the part that
-the sinks of AWS share. A publisher finds a broker by the scheme of its URL: the entry points
-``dsql_outbox.sinks`` in pyproject.toml.
+`aws` is the part that the sinks of AWS share. A publisher finds a broker by the scheme of its URL:
+the entry points ``dsql_outbox.sinks`` in pyproject.toml.
 """

@@ -21,6 +21,13 @@ TEXTS = [
     for path in ROOT.glob(pattern)
 ]
 
+SINKS = PROJECT["entry-points"]["dsql_outbox.sinks"]
+BROKERS = {
+    module.removeprefix("dsql_outbox.brokers.")
+    for module in (where.partition(":")[0] for where in SINKS.values())
+    if module.startswith("dsql_outbox.brokers.")
+}
+
 
 def reached(extra: str) -> Iterator[str]:
     """The extra, and those that it is made of."""
@@ -58,6 +65,23 @@ def test_the_page_says_what_each_extra_is_for() -> None:
     table = page.partition("| extra | for |")[2].partition("\n\n")[0]
     first_column = "".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|"))
     assert [extra for extra in EXTRAS if f"`{extra}`" not in first_column] == []
+
+
+def test_each_broker_has_an_extra_and_stands_in_each_list_of_brokers() -> None:
+    """The entry points are the table of the brokers."""
+    lists = {
+        "pyproject.toml, description": PROJECT["description"],
+        **{name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")},
+        "docs/sinks.md": (ROOT / "docs" / "sinks.md").read_text(),
+    }
+    assert BROKERS
+    assert BROKERS.issubset(EXTRAS)
+    assert [
+        (broker, place)
+        for place, text in lists.items()
+        for broker in sorted(BROKERS)
+        if broker not in text.lower()
+    ] == []
 
 
 @pytest.mark.parametrize("extra", ["starlette", "fastapi", "console", "all"])
