@@ -39,8 +39,11 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 # The endpoint that `make conformance` makes, in front of PostgreSQL 16 and of 18.
 SERVERS ?= dsql-16 dsql-18
 
+# The checks that take seconds.
+QUICK  := check-format check-lint check-layers check-sql check-lock
+
 .DEFAULT_GOAL := help
-.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-project test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-basedpyright check-others fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
+.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-project test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-quick $(QUICK) check-basedpyright check-mypy fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,23 +99,38 @@ conformance: $(VENV)/.dev $(VENV)/.conformance ## run the integration tests on a
 endpoint: $(VENV)/.dev $(VENV)/.conformance ## run that endpoint, with outbox tables, until Ctrl-C
 	@DSQL_OUTBOX_TEST_SERVER=$(firstword $(SERVERS)) $(BIN)/python -m tests.support.dsql
 
-check: $(VENV)/.dev ## lint, types, layers, SQL, lock file
-	@$(MAKE) --no-print-directory -j2 check-basedpyright check-others  # basedpyright takes half of the time
+# Each tool runs, whatever another one says. The slowest begins first.
+check: $(VENV)/.dev ## lint, types, layers, SQL, lock file: all remarks of all tools
+	@$(MAKE) --no-print-directory -k -j2 check-basedpyright check-mypy $(QUICK)
+
+check-quick: $(VENV)/.dev ## the same without the types, in seconds
+	@$(MAKE) --no-print-directory -k -j2 $(QUICK)
 
 check-basedpyright:
 	$(BIN)/basedpyright
 
-check-others:
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+check-mypy:
 	$(BIN)/mypy
 	for folder in lambda adopting celery deploy fastapi kafka own_format rabbitmq read_model sqlalchemy webhook; do MYPYPATH=examples/$$folder $(BIN)/mypy examples/$$folder/*.py || exit; done
+
+check-format:
+	$(BIN)/ruff format --check .
+
+check-lint:
+	$(BIN)/ruff check .
+
+check-layers:
 	$(BIN)/lint-imports
+
+check-sql:
 	$(BIN)/python -m tests.support.sql.lint --quiet
+
+check-lock:
 	$(UV) lock --check --offline --quiet
 
-fmt: $(VENV)/.dev ## format the code and apply safe fixes
+fmt: $(VENV)/.dev ## format the code, apply safe fixes, write the list of public names and tables
 	$(BIN)/ruff format .
+	$(BIN)/python -m tests.support.public_names
 	$(BIN)/ruff check --fix .
 
 console-check: $(VENV)/.dev $(VENV)/.browser ## time each page of the console on ROWS rows, and look at it in Chromium (PICTURES=folder, OPTIONS=--brief)

@@ -1,6 +1,6 @@
 """The names that a release promises, with their signatures; the checksums of the tables' files.
 
-`python -m tests.support.public_names` writes both to tests/data/compatibility.
+`make fmt` writes both to tests/data/compatibility.
 """
 
 import importlib
