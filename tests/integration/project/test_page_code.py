@@ -32,7 +32,7 @@ from tests.support.served_app import served
 from tests.support.waiting import wait_for, wait_until
 
 from dsql_outbox import AsyncWriter, Database, Entity, Event, Publisher, Writer
-from dsql_outbox.inbox import AsyncInbox
+from dsql_outbox.inbox import AsyncInbox, Received
 from dsql_outbox.operations import Targets
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.testing import NatsServer, mapped
@@ -405,18 +405,52 @@ class Invoice(Base):
     with psycopg.connect(url) as connection:
         connection.execute('DROP TABLE IF EXISTS invoices; CREATE TABLE invoices ("order" text)')
     _, lent, _, own, _ = blocks("inbox.md")
-    for block in lent, own:
-        on_asyncpg = block.replace("postgresql+asyncpg://..", engine_url(url, "asyncpg"))
-        await ran(shop, on_asyncpg.replace("postgresql://..", url))
+    lent = lent.replace("postgresql+asyncpg://..", engine_url(url, "asyncpg"))
+    for block in lent.replace("postgresql://..", url), own:
+        await ran(shop, block)
         message = new_received()
         for _ in range(2):
             await shop["handle"](message)
-        await shop["inbox"].close()
-        await shop["writer"].close()
-        await shop["sessions"].kw["bind"].dispose()
+    await shop["inbox"].close()
+    await shop["writer"].close()
+    await shop["sessions"].kw["bind"].dispose()
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT count(*) FROM invoices").fetchall() == [(2,)]
     assert stored() == ["LoanOpened", "InvoiceMade", "InvoiceMade"]
+
+
+async def test_a_poison_message(shop: dict[str, Any], url: str) -> None:
+    """It is parked, and what follows it; another subject goes on, and all are handled at last."""
+    await ran(shop, *blocks("consumers.md"))
+    (table,) = blocks("consumers.md", "sql")
+    broken, handled = True, list[int]()
+
+    async def effect(message: Received, connection: psycopg.AsyncConnection) -> None:
+        await connection.execute("SELECT 1")
+        if broken and message.position == 1:
+            raise ValueError("a secret")
+        handled.append(message.position)
+
+    shop["effect"] = effect
+    first, second, other = (
+        structs.replace(new_received(), subject_id=subject, position=position)
+        for position, subject in enumerate(["LOAN-7", "LOAN-7", "LOAN-8"], 1)
+    )
+    async with (
+        await psycopg.AsyncConnection.connect(url) as connection,
+        AsyncInbox(shop["database"], "parking") as inbox,
+    ):
+        await connection.execute("DROP TABLE IF EXISTS public.parked")
+        await connection.execute(table)
+        await connection.commit()
+        for message in first, first, second, other:  # the second time it is delivered again
+            await shop["handle"](inbox, message, attempts=2, wait=0)
+        assert handled == [3]
+        rows = await connection.execute("SELECT position, reason FROM public.parked ORDER BY 1")
+        assert await rows.fetchall() == [(1, "ValueError"), (2, "behind a parked message")]
+        broken = False
+        await shop["unpark"](first.key, connection)
+    assert handled == [3, 1, 2]
 
 
 def test_message_as_a_class() -> None:
