@@ -50,6 +50,11 @@ _NO_DATE: Final = (
     "is neither an ISO 8601 date nor epoch milliseconds, "
     "such as 2026-11-25T18:00:00Z or 1795629600000"
 )
+_NEW_EVENT: Final = "Event.new(type, [Entity(type, id, attributes)])"
+_NO_EVENT: Final = (
+    'is required: an event is {"eventHeader": {..}, "entities": [..]}, '
+    f"as {_NEW_EVENT} makes it"
+)
 _MALFORMED: Final = "JSON is malformed: "
 _MISSING_FIELD: Final = re.compile(r"Object missing required field `(?P<field>[^`]+)`")
 _AT: Final = re.compile(r"(?P<rule>.*?) - at `\$\.?(?P<path>[^`]*)`$", re.DOTALL)
@@ -105,7 +110,7 @@ def parse_event(source: EventSource) -> ParsedEvent:
     if len(encoded) > MAX_EVENT_BYTES:
         raise EventTooLarge(len(encoded), MAX_EVENT_BYTES)
     document = _decode(_raw_object, encoded, "")
-    header_raw = _field(document, "eventHeader", "")
+    header_raw = _field(document, "eventHeader", "", _NO_EVENT)
     header = _decode(_event_header, header_raw, "eventHeader")
     created = parse_date(header.created_date, "eventHeader.createdDate")
     if header.saved_date is not None:
@@ -157,7 +162,7 @@ def require_event(event: object, name: str = "event") -> None:
         raise wrong_type(
             f"{name} takes an Event, a JsonEvent, a mapping, or JSON as str or bytes",
             event,
-            "Event.new(type, [Entity(type, id, attributes)])",
+            _NEW_EVENT,
         )
 
 
@@ -203,7 +208,7 @@ def _json_of(source: Event | Mapping[str, Any] | bytes) -> bytes:
 def _entities(document: _RawObject) -> tuple[str, msgspec.Raw, _ReadTouch]:
     """Detect the JSON form; return the path of the entities, their JSON, and their reader."""
     if "entities" in document or "eventBody" not in document:
-        return "entities", _field(document, "entities", ""), _touch
+        return "entities", _field(document, "entities", "", _NO_EVENT), _touch
     body = _decode(_raw_object, document["eventBody"], "eventBody")
     return "eventBody.entities", _field(body, "entities", "eventBody"), _touch_of_older_form
 
@@ -320,11 +325,11 @@ def _fingerprint(document: _RawObject, header_raw: msgspec.Raw) -> bytes:
     return sha256(_encode(document | {"eventHeader": header})).digest()
 
 
-def _field(source: _RawObject, name: str, path: str) -> msgspec.Raw:
+def _field(source: _RawObject, name: str, path: str, rule: str = "is required") -> msgspec.Raw:
     try:
         return source[name]
     except KeyError:
-        raise InvalidEvent(f"{path}.{name}" if path else name, "is required") from None
+        raise InvalidEvent(f"{path}.{name}" if path else name, rule) from None
 
 
 def _decode(decoder: "msgspec.json.Decoder[T]", raw: bytes | msgspec.Raw, path: str) -> T:

@@ -6,11 +6,13 @@ from typing import Any
 import psycopg
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's
 from django.db import connections
+from django.db.migrations.recorder import MigrationRecorder
 from django.db.utils import DatabaseError
 
 from dsql_outbox.outbox.errors import SettingsError
 from dsql_outbox.schema.comparison import check
 
+from .apps import LABEL
 from .databases import VENDORS, database_of
 from .settings import outbox_settings
 
@@ -57,7 +59,10 @@ def _of_settings(alias: str) -> Iterator[CheckMessage]:
 
 @register(Tags.database)
 def check_tables(databases: Sequence[str] | None = None, **_: object) -> list[CheckMessage]:
-    """Check the tables in the named databases. They are warnings: `migrate` asks before it runs."""
+    """Check the tables in the named databases, if they are there or `migrate` has made them.
+
+    They are warnings, and none before the first `migrate`, since that asks before it makes them.
+    """
     try:
         mine = [alias for alias in outbox_settings().databases if alias in (databases or ())]
     except SettingsError:  # `check_settings` reports it
@@ -69,6 +74,10 @@ def _of_tables(alias: str) -> Iterator[CheckMessage]:
     try:
         tables = outbox_settings().tables
         drifts = check(database_of(alias), tables=tables)
+        if any(
+            (each.difference, each.part) == ("missing", "schema") for each in drifts
+        ) and not _has_migrated(alias):
+            return
     except (SettingsError, ImportError):
         return
     except (psycopg.Error, DatabaseError) as error:
@@ -86,3 +95,8 @@ def _of_tables(alias: str) -> Iterator[CheckMessage]:
                 f"{option}.",
                 id="outbox.W003",
             )
+
+
+def _has_migrated(alias: str) -> bool:
+    applied = MigrationRecorder(connections[alias]).applied_migrations()
+    return any(app == LABEL for app, _ in applied)

@@ -114,7 +114,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     ),
     "an array": ([MARKER].__repr__().replace("'", '"'), "", "expected `object`, got `array`"),
     "a text": (json.dumps(MARKER), "", "expected `object`, got `str`"),
-    "no header": (without(event(), "eventHeader"), "eventHeader", "is required"),
+    "no header": ({"order": 1}, "eventHeader", "Event.new(type, [Entity(type, id, attributes)])"),
     "header no object": (
         event() | {"eventHeader": [MARKER]},
         "eventHeader",
@@ -157,7 +157,7 @@ REFUSED: dict[str, tuple[Any, str, str]] = {
     ),
     "created no digits": (event(createdDate="²"), "eventHeader.createdDate", DATE),
     "saved no date": (event(savedDate="yesterday"), "eventHeader.savedDate", DATE),
-    "no entities": (without(event(), "entities"), "entities", "is required"),
+    "no entities": (without(event(), "entities"), "entities", '"entities": [..]'),
     "entities empty": (event() | {"entities": []}, "entities", "must hold at least one entity"),
     "entities no array": (event() | {"entities": {MARKER: 1}}, "entities", "expected `array`"),
     "entity no object": (event(touch(), 5), "entities[1]", "expected `object`, got `int`"),
