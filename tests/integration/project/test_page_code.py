@@ -19,11 +19,8 @@ import httpx
 import nats
 import psycopg
 import pytest
-from confluent_kafka.schema_registry import SchemaRegistryClient
-from confluent_kafka.schema_registry.avro import AvroDeserializer
 from msgspec import structs
 from pydantic import ValidationError
-from tests.support.brokers.schema_registry import schema_registry
 from tests.support.checkout import ROOT
 from tests.support.driver_sessions import engine_url
 from tests.support.inboxes import new_received
@@ -494,7 +491,7 @@ async def test_read_models(shop: dict[str, Any], url: str) -> None:
 
 
 def test_your_own_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    to_order, golden_test, to_orders, to_avro = blocks("your-own-format.md")
+    to_order, golden_test, to_orders = blocks("your-own-format.md")
     names: dict[str, Any] = {"__name__": "page"}
     exec(to_order, names)
     exec(golden_test, names)
@@ -512,10 +509,3 @@ def test_your_own_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert json.loads(form.payload) == {"order_id": "ORD-7", "total": "12.50"}
     cancelled = mapped(names["to_orders"], Event.new("OrderCancelled", [order]))
     assert (form.broker_key, form.topic, cancelled.payload) == ("ORD-7", "prod.orders", b"")
-
-    exec(to_avro, names)
-    with schema_registry() as registry, SchemaRegistryClient({"url": registry}) as client:
-        monkeypatch.setenv("SCHEMA_REGISTRY_URL", registry)
-        names["to_avro"].open()
-        payload = mapped(names["to_avro"], Event.new("OrderPlaced", [order])).payload
-        assert AvroDeserializer(client)(payload) == {"order_id": "ORD-7", "total": "12.50"}
