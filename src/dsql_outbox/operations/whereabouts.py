@@ -246,7 +246,7 @@ class _Report(NamedTuple):
                 (FIND_TRACE, self.commands.trace(event_id)),
                 ("Send it again", again),
             ]
-            left = f"Nothing of it is left to send{'' if name is None else f' to target {name}'}."
+            left = f"No copy of it is waiting{'' if name is None else f' for target {name}'}."
             added_at = added.get(target.name)
             if target.state == "filling":
                 text = f"Target {name} is being filled: it may still get the event."

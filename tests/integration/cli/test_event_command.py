@@ -140,7 +140,7 @@ def test_an_event_that_left_the_outbox_names_each_target(
     found = asked(url, early)
     assert "Replay 1 for target lake waits in shard 10" in found
     assert "No publisher of target lake is alive" in found
-    assert "Nothing of it is left to send to target default." in found
+    assert "No copy of it is waiting for target default." in found
     assert "Target loans takes no events of Car." in found
     assert ": ticket 7" in found
     (late,) = written(url, event("c"))
