@@ -85,7 +85,8 @@ class FullOfDeletedRows(ShortOfMemory):
         if len(self.heads) > 40:
             self.answered_all.set()
         found = [RangeRead([], each.after, is_cut=False) for each in ranges]
-        return Reading(1_700_000_000_000_000, found, 0.05 * len(heads))
+        took = 0.05 * len(heads) if len(self.heads) > 1 else 0.0  # the first says what is usual
+        return Reading(1_700_000_000_000_000, found, took)
 
 
 class FourShards(OneShard):
@@ -108,6 +109,6 @@ async def test_new_rows_wait_for_the_slow_sweep_of_one_shard_at_most(
     await store.answered_all.wait()
     state.stop()
     await running
-    slow = [n for n, heads in enumerate(store.heads) if heads == 4][1]  # the first may be usual
+    slow = [n for n, heads in enumerate(store.heads) if heads == 4][1]  # the first is usual
     assert max(store.heads[slow + 1 :]) == 1
     assert min(store.tails[slow + 1 :]) == 4
