@@ -1,7 +1,7 @@
 """A map: a function of the user that makes the wire form of a message, what its broker gets.
 
-The relay calls it where it makes messages (`publisher.relay.sender`), so that a message which it
-leaves out or fails for ends the run of its subject at the right place. No I/O.
+The relay calls it where it makes messages (`publisher.relay.sink_call`), so that a message which
+it leaves out or fails for ends the run of its subject at the right place. No I/O.
 """
 
 import asyncio

@@ -43,10 +43,10 @@ settled*. The row takes all four steps with its page.
 
 1. `Reader` asks for ranges of its shards. `Queues.admit_pages` takes the row into a page
    (*waiting*), if nothing else is known of its subject, and the subject's row before it is in the
-   same page, settled or absent.
+   same page, acknowledged, settled or absent.
 2. `Sender._send` takes pages (*sent*), while leases and topics allow, and starts a call of the sink
    for up to 500 rows. `SinkCall.prepare_messages` makes the messages.
-3. The sink answers for each message. `Answers` checks the answer, and `SinkCall._take` marks the
+3. The sink answers for each message. `Answers` checks the answer, and `SinkCall._deliver` marks the
    row. Those that are delivered in one turn of the event loop go to `Outcomes.deliver_part`,
    which notes them in `Changes` (*acknowledged*). So their subjects go on at once.
 4. `Settler.settle` deletes the row with many others, by its whole key. Then it is *settled*.
@@ -61,7 +61,7 @@ anything happens to it alone. From then on it takes the same steps by itself:
 | the broker answers anything but `Delivered`, or nothing | `SinkCall._take_out` |
 | it is no valid message, or the map fails for it or refuses it | `SinkCall._one_by_one` |
 | fewer rows may be sent now than a page has at least | `Queues.take` |
-| the sink does not take runs, and its run has more rows | `Queues.break_up` |
+| its run has more rows, and the sink takes no runs or there is a map | `Queues.break_up` |
 | its shard is lost while it is on its way | `Queues.forget_shard` |
 
 `Queues.admit` takes a row that can be in no page into the queue of its subject: it has failed
@@ -136,9 +136,10 @@ to the broker's sink.
 
 1. The sink answers for each message, or raises `SinkUnavailable` for the broker as a whole. A
    message without an answer is `NotAttempted`, as `Answers.end` says.
-2. `Retry` and `Rejected` blame the message. They count an attempt and go to `Outcomes.fail`, as in
-   7 to 9 above. `Rejected` does not wait: the message is a dead letter or blocked at once. If the
-   lease of the shard is over, nothing is counted, since the next owner sends the row again.
+2. `Retry` and `Rejected` blame the message. They count an attempt and go to `Outcomes.fail`, and go
+   on as in 7 to 9 above, without `Applier`. `Rejected` does not wait: the message is a dead letter
+   or blocked at once. If the lease of the shard is over, nothing is counted, since the next owner
+   sends the row again.
 3. `Unavailable` blames the topic, and goes to `Outcomes.refuse`. After `TopicPauses.PAUSE` seconds
    one row of the topic is sent as a probe. The first answer that judges a message of the topic ends
    the pause: `Delivered`, `Retry` or `Rejected`.
