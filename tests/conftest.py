@@ -13,7 +13,6 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 from tests.support.dsql.server import ON_DSQL, postgres_server, refuse_unknown
-from tests.support.order import pure_first
 from tests.support.outbox_databases import OutboxDatabases
 from tests.support.pairs import leave_one_kind, leave_pairs
 
@@ -52,18 +51,8 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_collection_modifyitems(
-    config: pytest.Config, items: list[pytest.Item]
-) -> Generator[None]:
-    """Mark what the run leaves out, and put the tests without servers first."""
-    _mark(config, items)
-    yield  # pytest leaves out what `-m` says
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    items[:] = pure_first(items, lambda item: "unit" in item.path.parts, processes)
-
-
-def _mark(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """In front of DSQL's shape: what uses such a database, and may meet it in another way."""
     leave_pairs(items)
     if not ON_DSQL:

@@ -1,9 +1,8 @@
-"""Which tests run, and in which order: a product of parameters that is too large runs as pairs."""
+"""A product of parameters that is too large runs as pairs."""
 
 from itertools import combinations, product
 
 import pytest
-from tests.support.order import pure_first
 from tests.support.pairs import KINDS, by_turns, covering
 
 
@@ -25,15 +24,3 @@ def test_the_same_are_chosen_each_time() -> None:
 def test_each_kind_has_about_half_of_the_tests() -> None:
     chosen = [by_turns(f"test_{n}.py test_something []") for n in range(1_000)]
     assert {chosen.count(kind) // 100 for kind in KINDS} <= {4, 5}
-
-
-@pytest.mark.parametrize(("tests", "processes"), [(10, 1), (97, 5), (23, 4), (3, 5), (0, 2)])
-def test_the_piece_of_each_process_begins_with_its_pure_tests(tests: int, processes: int) -> None:
-    ordered = pure_first(range(tests), lambda n: n % 3 == 0, processes)
-    assert sorted(ordered) == list(range(tests))
-    left, shares = ordered, list[int]()
-    for others in range(processes, 0, -1):  # as pytest-xdist divides them
-        piece, left = left[: len(left) // others], left[len(left) // others :]
-        shares.append(sum(n % 3 == 0 for n in piece))
-        assert all(n % 3 == 0 for n in piece[: shares[-1]])
-    assert max(shares) - min(shares) <= 1
