@@ -95,7 +95,7 @@ def markdown(report: Report, harms: Sequence[Harm], libraries: Sequence[Library]
     """The tables of the page, of all harms together and of each: libraries alike share a row."""
     yield "## All harms together"
     yield ""
-    yield "Each number in brackets counts trials, which are six harms for each seed."
+    yield "Each number in brackets counts trials: six failures for each seed."
     yield ""
     yield from _markdown_table(report, None, libraries)
     for harm in harms:
