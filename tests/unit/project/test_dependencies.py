@@ -19,6 +19,7 @@ TEXTS = [
     path
     for pattern in ("*.md", "docs/*.md", "examples/*/*.md", "examples/deploy/*")
     for path in ROOT.glob(pattern)
+    if path.is_file()
 ]
 
 SINKS = PROJECT["entry-points"]["dsql_outbox.sinks"]
