@@ -149,7 +149,7 @@ cluster-report: $(VENV)/.dev ## ask a cluster of Aurora DSQL what no documentati
 bench-peers: $(VENV)/.dev $(VENV)/.peers ## writer and relay beside bare drivers, pgbench and other libraries (ONLY=batch,relay; OPTIONS=--json)
 	@$(BIN)/python -m benchmarks.peers $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
-fieldtest: $(VENV)/.dev $(VENV)/.peers ## six harms to the relay of each outbox library: lost, reordered, repeated (ONLY=txoutbox,..; SEEDS=2; OPTIONS="--harms kill --json")
+fieldtest: $(VENV)/.dev $(VENV)/.peers ## put the relay of each outbox library through six failures: lost, reordered, repeated (ONLY=txoutbox,..; SEEDS=2; OPTIONS="--harms kill --json")
 	@$(BIN)/python -m benchmarks.fieldtest $(if $(ONLY),--only "$(ONLY)") $(if $(SEEDS),--seeds $(SEEDS)) $(OPTIONS)
 
 examples: $(VENV)/.dev ## start each example, send it work, kill it in the middle and check the outcome (ONLY=sqlalchemy)
