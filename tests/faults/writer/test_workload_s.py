@@ -170,12 +170,13 @@ def test_a_waiting_writer_holds_no_connection_and_blocks_nobody(
     open_writer: OpenWriter, proxy: PostgresProxy, facts: Facts
 ) -> None:
     """Fact 20: the writer has one connection in all, and its event loop is free."""
-    settings = replace(QUICK, max_connections=1, base=0.5, cap=0.5)
+    # So long that a machine which stands still for a second does not end the wait.
+    settings = replace(QUICK, max_connections=1, base=3.0, cap=3.0)
     caller = open_writer(proxy.url, settings, [facts])
     conflicted, other = workload_s.car_created("CAR-1"), workload_s.car_created("CAR-2")
     proxy.refuse(1)
     pending = in_background(partial(caller.write, conflicted))
-    wait_until(lambda: facts.waits(conflicted.id) == [0.5])
+    wait_until(lambda: facts.waits(conflicted.id) == [3.0])
     proxy.wait_until_closed(1)
     receipt = caller.write(other)
     assert not pending.done()
