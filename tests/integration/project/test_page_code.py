@@ -102,11 +102,17 @@ async def test_start(
     capsys: pytest.CaptureFixture[str],
     url: str,
     monkeypatch: pytest.MonkeyPatch,
+    nats_server: NatsServer,
 ) -> None:
     monkeypatch.setenv("DSQL_OUTBOX_DATABASE", url)
-    (program,) = blocks("start.md")
-    await ran(shop, program)
+    monkeypatch.setattr("sys.argv", ["read.py", nats_server.url])
+    drive, read = blocks("start.md")
+    await ran(shop, drive)
     assert capsys.readouterr().out == "committed 1\n"
+    async with open_sink(f"{nats_server.url}?stream=EVENTS") as sink:
+        await Publisher(shop["database"], sink).run(until_empty=True)
+    await anyio.to_thread.run_sync(exec, read, shop)
+    assert capsys.readouterr().out.startswith("events.CarDriven ")
 
 
 @pytest.fixture(params=["a session on asyncpg", "a pool of psycopg"])
@@ -276,10 +282,11 @@ class Order(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     item: Mapped[str]
 """)  # fmt: skip
-    shop["engine"] = shop["create_async_engine"](engine_url(url, "asyncpg"))
     shop["event"] = shop["new_event"]()
-    joined, retried = blocks("sqlalchemy.md")
-    async with AsyncWriter(shop["database"]) as shop["writer"]:
+    opened, joined, retried = blocks("sqlalchemy.md")
+    opened = opened.replace("postgresql+asyncpg://localhost/shop", engine_url(url, "asyncpg"))
+    await ran(shop, opened.replace("postgresql://localhost/shop", url))
+    async with shop["writer"]:
         await ran(shop, retried)
         await ran(shop, joined.replace("UPDATE loans SET ..", "UPDATE loans SET balance = 1"))
     await shop["engine"].dispose()
