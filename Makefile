@@ -40,10 +40,10 @@ NEMESIS = $(if $(PUBLISHERS),--publishers $(PUBLISHERS)) $(if $(EVENTS),--events
 SERVERS ?= dsql-16 dsql-18
 
 # The checks that take seconds.
-QUICK  := check-format check-lint check-layers check-sql check-lock
+QUICK  := check-lint check-layers check-sql check-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-project test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-quick $(QUICK) check-basedpyright check-mypy fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
+.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-project test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-quick check-all check-format check-basedpyright check-mypy $(QUICK) fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,19 +99,24 @@ conformance: $(VENV)/.dev $(VENV)/.conformance ## run the integration tests on a
 endpoint: $(VENV)/.dev $(VENV)/.conformance ## run that endpoint, with outbox tables, until Ctrl-C
 	@DSQL_OUTBOX_TEST_SERVER=$(firstword $(SERVERS)) $(BIN)/python -m tests.support.dsql
 
-# Each tool runs, whatever another one says. The slowest begins first.
-check: $(VENV)/.dev ## lint, types, layers, SQL, lock file: all remarks of all tools
-	@$(MAKE) --no-print-directory -k -j2 check-basedpyright check-mypy $(QUICK)
+# Each tool runs, whatever another one says; the slowest begins first. What stops `fmt`, they say, too.
+check: $(VENV)/.dev ## format, then lint, types (mypy), layers, SQL, lock file: all remarks of all tools
+	-@$(MAKE) --no-print-directory fmt
+	@$(MAKE) --no-print-directory -k -j2 check-mypy $(QUICK)
 
 check-quick: $(VENV)/.dev ## the same without the types, in seconds
+	-@$(MAKE) --no-print-directory fmt
 	@$(MAKE) --no-print-directory -k -j2 $(QUICK)
+
+check-all: $(VENV)/.dev ## what CI checks: the same as `make check` with basedpyright, and it writes no file
+	@$(MAKE) --no-print-directory -k -j2 check-basedpyright check-mypy check-format $(QUICK)
 
 check-basedpyright:
 	$(BIN)/basedpyright
 
 check-mypy:
 	$(BIN)/mypy
-	for folder in lambda adopting celery deploy fastapi kafka own_format rabbitmq read_model sqlalchemy webhook; do MYPYPATH=examples/$$folder $(BIN)/mypy examples/$$folder/*.py || exit; done
+	for folder in lambda adopting celery deploy fastapi kafka own_format rabbitmq read_model sqlalchemy webhook; do MYPYPATH=examples/$$folder $(BIN)/mypy examples/$$folder/*.py || red=yes; done; test -z "$$red"
 
 check-format:
 	$(BIN)/ruff format --check .
@@ -128,10 +133,10 @@ check-sql:
 check-lock:
 	$(UV) lock --check --offline --quiet
 
-fmt: $(VENV)/.dev ## format the code, apply safe fixes, write the list of public names and tables
-	$(BIN)/ruff format .
-	$(BIN)/python -m tests.support.public_names
-	$(BIN)/ruff check --fix .
+fmt: $(VENV)/.dev ## apply safe fixes, format, write the kept list of public names and tables
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/python -m tests.support.public_names
 
 console-check: $(VENV)/.dev $(VENV)/.browser ## time each page of the console on ROWS rows, and look at it in Chromium (PICTURES=folder, OPTIONS=--brief)
 	$(BIN)/python -m benchmarks.console --rows $(or $(ROWS),1000000) $(if $(PICTURES),--pictures $(PICTURES)) $(OPTIONS)

@@ -49,6 +49,17 @@ def test_ci_runs_the_tests_once_and_measures_their_branches() -> None:
     assert "coverage report" not in commands_of("test")
 
 
+def test_ci_checks_with_both_type_checkers_and_formats_nothing() -> None:
+    assert "run make check-all\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+    ran = [words.split() for words in commands_of("check-all").splitlines()]
+    assert [".venv/bin/basedpyright"] in ran
+    assert [".venv/bin/mypy"] in ran
+    assert [words[1:] for words in ran if words[0].endswith("/ruff")] == [
+        ["format", "--check", "."],
+        ["check", "."],
+    ]
+
+
 def commands_of(*targets: str) -> str:
     """What `make` would run, when no other `make` runs it with options of its own."""
     ours = (name for name in os.environ if name != "COVERAGE" and not name.startswith("MAKE"))
