@@ -1,6 +1,5 @@
 """The results as tables: text for a terminal, and Markdown for docs/fieldtest.md."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -16,10 +15,14 @@ class Cell(NamedTuple):
 
     results: Sequence[Result]
 
+    def count(self, name: str) -> int:
+        """The number of events of all trials."""
+        return sum(getattr(each, name) for each in self.results)
+
     def column(self, name: str) -> str:
         """The number of events of all trials, and how many had any: ``12 (2 of 3)``."""
-        counts = [int(getattr(each, name)) for each in self.results]
-        return f"{sum(counts):,} ({sum(map(bool, counts))} of {len(counts)})"
+        found = sum(bool(getattr(each, name)) for each in self.results)
+        return f"{self.count(name):,} ({found} of {len(self.results)})"
 
     @property
     def notes(self) -> str:
@@ -92,43 +95,51 @@ def _promised(library: Library, harm: Harm | None) -> str:
 
 
 def markdown(report: Report, harms: Sequence[Harm], libraries: Sequence[Library]) -> Iterator[str]:
-    """The tables of the page, of all harms together and of each: libraries alike share a row."""
-    yield "## All harms together"
+    """The tables of the page: what is done, what all of it did, and what each failure did."""
+    yield "| failure | what is done |"
+    yield "| --- | --- |"
+    yield from (
+        f"| {harm.name} | {harm.title[0].upper()}{harm.title[1:]}. {harm.what} |" for harm in harms
+    )
     yield ""
-    yield "Each number in brackets counts trials: six failures for each seed."
+    yield "## All failures together"
     yield ""
-    yield from _markdown_table(report, None, libraries)
-    for harm in harms:
-        yield f"## {harm.title[0].upper()}{harm.title[1:]}"
-        yield ""
-        yield harm.what
-        yield ""
-        yield from _markdown_table(report, harm, libraries)
-
-
-def _markdown_table(
-    report: Report, harm: Harm | None, libraries: Sequence[Library]
-) -> Iterator[str]:
+    yield "The numbers in brackets count trials: each failure once for each seed."
+    yield ""
     yield "| library | lost | reordered within a key | repeated | |"
     yield "| --- | --- | --- | --- | --- |"
-    alike = defaultdict[str, list[str]](list)
+    yield from (f"| {each.name} | {_all_cells(report, each)} |" for each in libraries)
+    yield ""
+    yield "## Each failure"
+    yield ""
+    yield "Events that were lost / reordered / repeated. An empty cell is 0 / 0 / 0."
+    yield ""
+    yield f"| library | {' | '.join(harm.name for harm in harms)} |"
+    yield f"| --- |{' --- |' * len(harms)}"
     for library in libraries:
-        alike[_markdown_cells(report, library, harm)].append(library.name)
-    yield from (f"| {', '.join(names)} | {cells} |" for cells, names in alike.items())
+        cells = (_harm_cell(report.cell(library, harm)) for harm in harms)
+        yield f"| {library.name} | {' | '.join(cells)} |"
     yield ""
 
 
-def _markdown_cells(report: Report, library: Library, harm: Harm | None) -> str:
-    cell = report.cell(library, harm)
+def _all_cells(report: Report, library: Library) -> str:
+    cell = report.cell(library)
     if not cell.results:
         return "not run | | |"
     lost, reordered, repeated = map(cell.column, COLUMNS)
     if any(each.reordered for each in cell.results):
-        if not _promised(library, harm):
+        if not library.order:
             reordered += ", not promised"
-        elif harm is None and library.order == ONE_RELAY:
+        elif library.order == ONE_RELAY:
             reordered += ", promised for one relay"
     return f"{lost} | {reordered} | {repeated} | {cell.notes}"
+
+
+def _harm_cell(cell: Cell) -> str:
+    if not cell.results:
+        return "not run"
+    counts = [cell.count(name) for name in COLUMNS]
+    return " / ".join(f"{count:,}" for count in counts) if any(counts) else ""
 
 
 def markdown_libraries(report: Report, libraries: Sequence[Library]) -> Iterator[str]:
