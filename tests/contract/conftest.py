@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import botocore.session
 import pytest
 from tests.support.brokers.kafka_mock import MockKafka, mock_kafka
 from tests.support.brokers.rabbitmq_broker import RabbitMqBroker, running_rabbitmq
@@ -152,6 +151,8 @@ def redis_broker(redis_server: RedisServer, redis_proxy: TcpProxy) -> RedisBroke
 @pytest.fixture(scope="session")
 def sqs_server() -> Generator[SqsServer]:
     """An SQS for all tests, and credentials that it takes."""
+    import botocore.session
+
     with pytest.MonkeyPatch.context() as patch:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)

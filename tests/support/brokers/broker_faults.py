@@ -4,7 +4,6 @@ from collections.abc import AsyncGenerator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from confluent_kafka import KafkaError
 from tests.support.proxy.tcp_proxy import TcpProxy
 
 from dsql_outbox.outbox import Message
@@ -119,6 +118,8 @@ async def rabbitmq_loses_the_answer(
 @asynccontextmanager
 async def kafka_refuses(cluster: MockKafka, message: Message) -> AsyncGenerator[Stage]:
     """The topic is not there."""
+    from confluent_kafka import KafkaError
+
     cluster.refuse_topic(message.topic, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
     async def heal() -> None:

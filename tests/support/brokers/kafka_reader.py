@@ -1,6 +1,9 @@
 """What a consumer finds in a Kafka broker."""
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, Message
 
 WAIT = 10.0  # seconds
 
@@ -11,6 +14,8 @@ Ends = dict[tuple[str, int], int]
 
 def read_ends(bootstrap: str) -> Ends:
     """The ends now."""
+    from confluent_kafka import TopicPartition
+
     consumer = _consumer(bootstrap)
     try:
         return {
@@ -21,19 +26,21 @@ def read_ends(bootstrap: str) -> Ends:
         consumer.close()
 
 
-def _consumer(bootstrap: str) -> Consumer:
+def _consumer(bootstrap: str) -> "Consumer":
+    from confluent_kafka import Consumer
+
     settings = {"bootstrap.servers": bootstrap, "group.id": "tests", "log_level": 0}
     reading = {"enable.partition.eof": True, "fetch.wait.max.ms": 10, "enable.auto.commit": False}
     return Consumer({**settings, **reading})
 
 
-def _partitions(consumer: Consumer) -> set[tuple[str, int]]:
+def _partitions(consumer: "Consumer") -> set[tuple[str, int]]:
     topics = consumer.list_topics(timeout=WAIT).topics
     ours = [name for name in topics if not name.startswith("__")]
     return {(name, n) for name in ours for n in topics[name].partitions}
 
 
-def read_all(bootstrap: str, behind: Ends | None = None) -> list[Message]:
+def read_all(bootstrap: str, behind: Ends | None = None) -> "list[Message]":
     """Every message of every topic, by the time at which it was sent.
 
     With `behind`, only those that came after these ends.
@@ -43,8 +50,10 @@ def read_all(bootstrap: str, behind: Ends | None = None) -> list[Message]:
 
 def read_partitions(
     bootstrap: str, behind: Ends | None = None, topic: str | None = None
-) -> list[Message]:
+) -> "list[Message]":
     """The same, one partition after the other, each in its own order; of one topic, if given."""
+    from confluent_kafka import KafkaError, TopicPartition
+
     starts = behind or {}
     consumer = _consumer(bootstrap)
     try:

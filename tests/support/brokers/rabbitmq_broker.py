@@ -2,17 +2,18 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-import aio_pika
 import anyio
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from tests.support.brokers.proxied_broker import ProxiedBroker
 from tests.support.proxy.tcp_proxy import TcpProxy
 
 from dsql_outbox.publisher.sinks.port import at_host
 from dsql_outbox.testing.sink_contract import Stored
+
+if TYPE_CHECKING:
+    from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 SUBJECTS: Final = "events.#"
 
@@ -69,20 +70,22 @@ class RabbitMqBroker(ProxiedBroker):
             await channel.exchange_delete(self.name)
 
     @asynccontextmanager
-    async def channel(self) -> AsyncGenerator[AbstractChannel]:
+    async def channel(self) -> AsyncGenerator["AbstractChannel"]:
         """A client of its own, to look and to set up."""
         async with client(self.host) as channel:
             yield channel
 
 
 @asynccontextmanager
-async def client(host: str) -> AsyncGenerator[AbstractChannel]:
+async def client(host: str) -> AsyncGenerator["AbstractChannel"]:
     """A channel of a client, with the user guest."""
+    import aio_pika
+
     async with await aio_pika.connect(f"amqp://guest:guest@{host}/") as connection:
         yield await connection.channel()
 
 
-async def taken(channel: AbstractChannel, queue: str) -> list[AbstractIncomingMessage]:
+async def taken(channel: "AbstractChannel", queue: str) -> "list[AbstractIncomingMessage]":
     """Take all messages out of a queue."""
     found = await channel.declare_queue(queue, passive=True)
     count = found.declaration_result.message_count or 0
@@ -96,7 +99,7 @@ async def taken(channel: AbstractChannel, queue: str) -> list[AbstractIncomingMe
     return messages
 
 
-def from_rabbitmq(message: AbstractIncomingMessage) -> Stored:
+def from_rabbitmq(message: "AbstractIncomingMessage") -> Stored:
     """A message as a consumer finds it, by the CloudEvents binding for RabbitMQ."""
     headers = {name.removeprefix("ce-"): str(value) for name, value in message.headers.items()}
     headers["datacontenttype"] = message.content_type or ""

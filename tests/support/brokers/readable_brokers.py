@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
-import nats
 from anyio import to_thread
 from tests.support.brokers.proxied_broker import ProxiedBroker
 from tests.support.proxy.tcp_proxy import TcpProxy
@@ -170,6 +169,8 @@ class NatsBroker(ProxiedBroker):
     @asynccontextmanager
     async def jetstream(self) -> AsyncGenerator[Any]:
         """A client of its own, to look and to set up."""
+        import nats
+
         client: Any = await nats.connect(self.server.url)  # pyright: ignore[reportUnknownMemberType]
         try:
             yield client.jetstream()

@@ -8,7 +8,6 @@ from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, Final, Self
 
-from redis import Redis
 from tests.support.brokers.proxied_broker import ProxiedBroker
 from tests.support.proxy.tcp_proxy import TcpProxy
 from tests.support.waiting import listens
@@ -28,6 +27,8 @@ class RedisServer(EmbeddedServer):
     """
 
     def __init__(self, *settings: str, program: str | None = None, port: int = 0) -> None:
+        from redis import Redis
+
         super().__init__("Valkey", None, signal.SIGTERM)
         self.port = port or free_port()
         self.client: Any = Redis(port=self.port)

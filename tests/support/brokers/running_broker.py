@@ -6,8 +6,6 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import anyio
-import nats
-from nats.js.errors import NotFoundError
 
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.testing.sink_contract import deliver, new_message
@@ -24,6 +22,8 @@ URL: Final = os.environ.get(VARIABLE, "")
 None by default.
 """
 
+_SCHEME: Final = urlsplit(URL).scheme
+
 BROKERS: Final = {
     "": [
         "memory",
@@ -38,23 +38,9 @@ BROKERS: Final = {
         "sns_fifo",
         "eventbridge",
     ],
-    "kafka": ["kafka"],
-    "nats": ["nats"],
-    "rabbitmq": ["rabbitmq"],
-    "redis": ["redis"],
     "http": ["sqs", "sqs_fifo"],
-}[urlsplit(URL).scheme]
-"""The brokers that the suite runs against."""
-
-STAGES: Final = {
-    "": ("memory", "jsonl", "nats", "kafka", "redis", "sqs", "sns"),
-    "kafka": (),  # these faults need a broker that tells clients to come through a proxy
-    "nats": ("nats",),
-    "rabbitmq": ("rabbitmq",),
-    "redis": ("redis",),
-    "http": ("sqs",),
-}[urlsplit(URL).scheme]
-"""How the names of the faults begin that it goes through."""
+}.get(_SCHEME, [_SCHEME])
+"""The brokers that the suite runs against. RabbitMQ comes from no wheel: it needs a URL."""
 
 
 class RunningNats(NamedTuple):
@@ -94,6 +80,9 @@ def running_kafka() -> KafkaBroker:
 
 async def _renew_the_stream() -> None:
     """Make the stream as a sink does, and wait until it has a leader that this server knows."""
+    import nats
+    from nats.js.errors import NotFoundError
+
     client: Any = await nats.connect(URL)  # pyright: ignore[reportUnknownMemberType]
     try:
         jetstream = client.jetstream()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-import boto3
 from tests.support.stand_ins import StandIn
 from tests.support.waiting import listens
 
@@ -81,6 +80,8 @@ class SqsServer(EmbeddedServer):
 @cache  # to make one takes ten times as long as a call
 def client(endpoint: str, service: str = "sqs") -> Any:
     """A client to look and to set up."""
+    import boto3
+
     return boto3.client(service, region_name="eu-west-1", endpoint_url=endpoint)
 
 

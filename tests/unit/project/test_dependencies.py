@@ -1,8 +1,11 @@
 """What an installation brings: the packages of the core, and extras that are documented."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 
 import pytest
 from packaging.requirements import Requirement
@@ -83,6 +86,16 @@ def test_each_broker_has_an_extra_and_stands_in_each_list_of_brokers() -> None:
         for broker in sorted(BROKERS)
         if broker not in text.lower()
     ] == []
+
+
+def test_the_suite_for_all_sinks_is_collected_without_any_client() -> None:
+    wanted = {each.name for broker in BROKERS for part in reached(broker) for each in EXTRAS[part]}
+    wanted.remove(PROJECT["name"])
+    clients = [name for name, owners in packages_distributions().items() if wanted & set(owners)]
+    assert len(clients) >= len(wanted)
+    without = f"import sys; sys.modules.update(dict.fromkeys({clients}))"
+    program = f"{without}; import tests.contract.conftest, tests.contract.test_sinks"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("extra", ["starlette", "fastapi", "console", "all"])
