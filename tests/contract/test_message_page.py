@@ -42,7 +42,7 @@ TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
 
 EVENT = Event.new(
     "UserRegistered",
-    [Entity("User", "ann@example.com", {"plan": "free"})],
+    [Entity("User", "eu:7", {"plan": "free"})],
     name="User Registered",
     id=UUID("5f0c6a1e-6c3e-4a0a-9f43-2d8c1a5b7e90"),
     created_date=datetime(2026, 11, 24, 10, 30, tzinfo=UTC),
