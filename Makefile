@@ -43,7 +43,7 @@ SERVERS ?= dsql-16 dsql-18
 QUICK  := check-lint check-layers check-sql check-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-project test-plain coverage test-pooler conformance endpoint repeat faults-writer check check-quick check-all check-format check-basedpyright check-mypy $(QUICK) fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
+.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-project test-plain coverage test-pooler transcripts conformance endpoint repeat faults-writer check check-quick check-all check-format check-basedpyright check-mypy $(QUICK) fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ test-slow: $(VENV)/.dev ## run the tests that `make test` leaves out, since each
 
 test-project: $(VENV)/.dev ## test pages, packages, benchmarks and the repository itself, also what is slow
 	$(BIN)/pytest $(XDIST) -m "$(ALL)" $(PROJECT)
+
+transcripts: $(VENV)/.dev ## write anew what commands print (tests/integration/cli/transcripts): read the diff
+	-TRANSCRIPTS=write $(BIN)/pytest -q tests/integration/cli/test_transcripts.py
+	git diff --stat tests/integration/cli/transcripts
 
 repeat: $(VENV)/.dev ## run the tests N times, with new examples, beside LOAD busy loops, until one fails (PARTS=tests/..)
 	@trap 'kill $$busy 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \

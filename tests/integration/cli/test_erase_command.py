@@ -1,11 +1,9 @@
 """``dsql-outbox erase``: what it prints, its exit codes, and what a kill leaves."""
 
-import json
 import signal
 from typing import Any
 
 import psycopg
-import pytest
 from click.testing import CliRunner, Result
 from tests.support.commands import Command
 from tests.support.waiting import wait_until
@@ -49,37 +47,6 @@ def is_stopped(sql: psycopg.Connection[Any]) -> bool:
     """Whether a command waits for the lock."""
     waits = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     return sql.execute(f"{waits} AND datname = current_database()").rowcount > 0
-
-
-def test_it_says_what_it_erased_and_what_it_cannot(url: str, sql: psycopg.Connection[Any]) -> None:
-    fill(url, 3)
-    done = run(url, "erase", "Person/ann", *REASON, "--dry-run")
-    assert done.stdout == "would change events: 3 of 3, messages: 3\n"
-    assert marked(sql) == 3
-    done = run(url, "erase", "Person/ann", *REASON)
-    assert done.exit_code == 0, done.output
-    first, second, third = done.stdout.splitlines()
-    assert first == "events: 3 of 3, messages: 3"
-    assert "id stays" in second
-    assert "broker" in third
-    assert marked(sql) == 0
-    assert run(url, "verify").exit_code == 0
-    assert run(url, "erase", "Person/ann", *REASON).stdout == "nothing to erase\n"
-    verbs = [json.loads(line) for line in run(url, "operations", "--json").stdout.splitlines()]
-    assert [(each["verb"], each["object"]) for each in verbs] == [("erase", "")]
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("Person/eve", *REASON),
-        ("Person", *REASON),
-        ("Person/ann",),
-    ],
-)
-def test_wrong_words_are_refused(url: str, words: tuple[str, ...]) -> None:
-    fill(url, 1)
-    assert run(url, "erase", *words).exit_code == 2
 
 
 def test_what_a_kill_leaves_the_next_run_finishes(url: str, sql: psycopg.Connection[Any]) -> None:

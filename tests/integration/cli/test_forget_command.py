@@ -39,29 +39,6 @@ def stored(url: str) -> int:
         return len(sql.execute("SELECT FROM outbox.business_events").fetchall())
 
 
-def test_delivered_events_are_forgotten_and_reported(url: str) -> None:
-    words = ("forget", "--before", "0s")
-    told = "3 events would be forgotten, 1 kept: a message names them, read 4 events\n"
-    assert run(url, *words, "--dry-run").stdout == told
-    done = run(url, *words, "--yes", "--json", "--rate", 100, "--reason", "90 days")
-    assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout) == {"read": 4, "total": None, "events": 3, "kept": 1}
-    assert stored(url) == 1
-    told = "0 events forgotten, 1 kept: a message names them, read 1 events\n"
-    assert run(url, *words, "--yes").stdout == told
-    assert re.search(r"forget +\S+ +\S+ +90 days", run(url, "operations").stdout)
-    assert "3 forgotten" in run(url, "status").stdout
-
-
-def test_without_a_terminal_it_asks_nobody_and_does_nothing(url: str) -> None:
-    asked = run(url, "forget", "--before", "2026-01-02T03:00+01:00")
-    assert asked.exit_code == 2
-    told = "all delivered events from before 2026-01-02 02:00 UTC, for good?"
-    assert told in asked.stderr
-    assert "There is no terminal to ask: pass --yes" in asked.stderr
-    assert stored(url) == 4
-
-
 @pytest.mark.parametrize(("answer", "code", "left"), [(b"y\n", 0, 1), (b"n\n", 1, 4)])
 def test_what_ends_is_said_before_anything_is_done(
     url: str, answer: bytes, code: int, left: int

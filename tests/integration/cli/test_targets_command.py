@@ -1,6 +1,5 @@
 """The command `targets`, and `publish --target`, on a real database."""
 
-import json
 from pathlib import Path
 
 import psycopg
@@ -8,7 +7,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dsql_outbox.cli.main import main
-from dsql_outbox.cli.output import one_line
 from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.writer import Writer
@@ -22,50 +20,6 @@ def run(url: str, *words: str) -> Result:
 def url(outbox_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
     return outbox_url
-
-
-def test_targets_are_added_listed_and_dropped(url: str) -> None:
-    added = run(url, "targets", "add", "lake", "--type", "Loan", "--type", "Car")
-    assert (added.exit_code, added.stdout) == (0, "lake  running\n")
-    listed = [line.split() for line in run(url, "targets", "list").stdout.splitlines()]
-    assert listed == [
-        ["target", "kind", "state", "types"],
-        ["default", "sink", "running", "all"],
-        ["lake", "sink", "running", "Car,", "Loan"],
-    ]
-    with Writer(Database(url)) as writer:
-        writer.write(Event.new("Sold", [Entity("Car", "1")]))
-    asked = run(url, "targets", "drop", "lake", "--json", "--yes")
-    assert json.loads(asked.stdout) == {
-        "name": "lake", "messages": 1, "late": 0, "deadLetters": 0
-    }  # fmt: skip
-    again = run(url, "targets", "drop", "lake", "--yes")
-    assert again.stdout == "lake  dropped, with 0 messages and 0 dead letters\n"
-
-
-def test_a_target_is_filled_from_the_start_and_says_what_it_lacks(url: str) -> None:
-    with Writer(Database(url)) as writer:
-        writer.write_many([Event.new("Sold", [Entity("Car", f"{n}")]) for n in range(9)])
-    added = run(url, "targets", "add", "lake", "--from-start")
-    assert added.stdout == "lake  running, filled with 9 messages, read 9 events\n"
-    added = run(url, "targets", "add", "orders", "--from-start", "--json")
-    assert json.loads(added.stdout)["fill"] == {
-        "read": 9, "messages": 9, "forgotten": 0, "total": None
-    }  # fmt: skip
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("UPDATE outbox.outbox_fills SET forgotten = 1200")
-    for words in (("targets", "list"), ("status",)):
-        assert "running, incomplete: 1,200 events of any type had been forgotten" in one_line(
-            run(url, *words).stdout
-        )
-    refused = run(url, "targets", "add", "lake", "--from-start", "--source", "")
-    assert (refused.exit_code, "source" in refused.stderr) == (2, True)
-
-
-def test_a_target_that_does_not_exist_is_named(url: str) -> None:
-    done = run(url, "targets", "drop", "lake", "--yes")
-    assert done.exit_code == 2
-    assert "there is no target 'lake', there is only default" in done.stderr
 
 
 def test_publish_relays_one_target_and_refuses_others(
