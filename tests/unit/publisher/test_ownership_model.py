@@ -30,7 +30,7 @@ from dsql_outbox.publisher.tuned_settings import TunedSettings
 
 MOST = 5
 
-MANY = 75
+MANY = 40
 
 SLOWEST = 1 - DRIFT
 
