@@ -340,30 +340,6 @@ def test_spans_go_where_the_environment_says(url: str, writer: Writer) -> None:
     assert "publish events.CarMoved" in {span.name for span in collector.spans}
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "no database: give --database URL"),
-        (["--sink", "carrier-pigeon:"], "no sink for URLs carrier-pigeon:"),
-        (["--sink", "nats://localhost?colour=red", "--database", "x"], "unknown in a NATS URL"),
-        (["--sink", "nats://a..b", "--database", "x"], "a NATS URL is nats://"),
-        (["--sink", "kafka://-a:0", "--database", "x"], "a Kafka URL is kafka://"),
-        (["--sink", "jsonl:/missing/out", "--database", "x"], "cannot open /missing/out: No such"),
-        (
-            ["--sink", "stdout:", "--max-wait", "1", "--database", "x"],
-            "--max-wait needs --until-empty",
-        ),
-        (["--sink", "stdout:", "--on-dead-letter", "bury"], "Invalid value for '--on-dead-letter'"),
-    ],
-)
-def test_wrong_usage_is_one_line_and_exit_code_2(url: str, words: list[str], message: str) -> None:
-    words = [url if word == "x" else word for word in words]
-    env = {"DSQL_OUTBOX_DATABASE": None, "DSQL_OUTBOX_SINK": None}
-    done = CliRunner().invoke(main, ["publish", *words], env=env)
-    assert done.exit_code == 2
-    assert message in done.stderr
-
-
 def test_the_help_has_an_example() -> None:
     done = CliRunner().invoke(main, ["publish", "--help"])
     assert "--sink nats://localhost" in done.stdout

@@ -290,22 +290,6 @@ def test_the_address_and_the_schema_come_from_the_environment(
     assert len(failures(done.err)) == 1
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--max-outage", "-1"], "Invalid value for '--max-outage'"),
-        (["--on-duplicate", "ignore"], "Invalid value for '--on-duplicate'"),
-        (["nowhere.json"], "File 'nowhere.json' does not exist"),
-        ([], "no database: give --database URL or set DSQL_OUTBOX_DATABASE"),
-        (["--database", "mysql://localhost"], "unknown kind of database mysql:"),
-    ],
-)
-def test_wrong_usage_is_one_line_and_exit_code_2(words: list[str], message: str) -> None:
-    done = CliRunner().invoke(main, ["write", *words], env={"DSQL_OUTBOX_DATABASE": None})
-    assert done.exit_code == 2
-    assert message in done.stderr
-
-
 def test_the_help_has_an_example_and_the_promise_of_order() -> None:
     done = CliRunner().invoke(main, ["write", "--help"])
     assert "dsql-outbox write events.jsonl --database" in done.stdout
