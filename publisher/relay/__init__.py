@@ -51,6 +51,29 @@ settled*. The row takes all four steps with its page.
    which notes them in `Changes` (*acknowledged*). So their subjects go on at once.
 4. `Settler.settle` deletes the row with many others, by its whole key. Then it is *settled*.
 
+**One row that fails, and is sent again**. The stages are *waiting, sent, outbox*, and then the four
+of the row above.
+
+1. The sink answers `Retry`, which blames the message. `SinkCall._take` lets the run of the row
+   leave its page (`Queues.take_out`), so now its `Subject` has it. `Outcomes.act_on` notes that the
+   topic works, and calls `Outcomes.fail`.
+2. `PublisherSettings.for_topic` has the rules of the topic, and `FailureRules.consequence` says
+   what follows: another attempt, a block, or a dead letter.
+3. Another attempt leaves a `Hold`: the row's id, its attempts, and when the next one is due. As
+   long as a subject has one, no later row of it is sent (`Subject.holds_back`).
+4. `Queues.drop` drops the row and those behind it from the memory (*outbox*), and reads pass over
+   the subject. `RetryTimes` lists the hold by its time. A blocked row waits for an operator.
+5. `Settler._record` stores the failure in ``outbox_failures``, which the next owner of the shard
+   reads.
+6. When the hold is due, `Reader._keys` asks for the row by its key, and `Queues.admit` takes it
+   (*waiting*). It takes room of `RETRIES` (`memory.shares`), which takes turns with the topics, and
+   `Subject.begin` sends it alone.
+7. When the broker has it, `Outcomes._end` forgets the hold, and has the rows behind it read.
+   `Settler` deletes the row, and after it the failure (`Changes.recover`).
+
+A dead letter stays with its subject (*burying*). `Settler._bury` moves it to ``dead_letters``. When
+that has committed, `Outcomes.note_buried` ends the row (*settled*), and the subject goes on.
+
 **One row that leaves its page**. A row in a page is the row that it would be in the queue of its
 subject, but is not made yet. `Queues.take_out` makes it, with its run and in its stage, as soon as
 anything happens to it alone. From then on it takes the same steps by itself:
@@ -59,24 +82,25 @@ anything happens to it alone. From then on it takes the same steps by itself:
 | --- | --- |
 | a read brings a later row of its subject | `Queues.admit` |
 | the broker answers anything but `Delivered`, or nothing | `SinkCall._take_out` |
-| it is no valid message, or the map fails for it or refuses it | `SinkCall._one_by_one` |
-| fewer rows may be sent now than a page has at least | `Queues.take` |
+| it is no valid message, or the map fails for it or rejects it | `SinkCall._one_by_one` |
+| its run has more rows than may be sent now | `Queues._cut` |
 | its run has more rows, and the sink takes no runs or there is a map | `Queues.break_up` |
 | its shard is lost while it is on its way | `Queues.forget_shard` |
 
-`Queues.admit` takes a row that can be in no page into the queue of its subject: it has failed
-before, or is a replay, or waits for a row that is not there, or is one of a few. A page whose topic
-is paused, or whose lease does not allow it now, is dropped as a whole, and its rows are read again.
+`Queues.admit` takes a row that can be in no page into the queue of its subject. It has failed
+before, is a replay, is large, or waits for a row that is not there; or its subject has many rows in
+the read, or rows of two topics; or it is one of a few (`memory.paging`). A page whose topic is
+paused, or whose lease does not allow it now, is dropped as a whole, and its rows are read again.
 `Queues.take` sends runs of subjects beside pages, and `Outcomes.act_on` ends them. A relay that
 applies messages has no pages.
 
-With a map, ``Publisher(database, sink, map=function)``, step 2 has more ends. `Mapper.map` calls
-the function for each message. `Outcomes.skip_part` acknowledges the rows of a page that it leaves
-out. In a run of a subject such a row keeps its place, and `Outcomes.skip` acknowledges it when it
-is the first one: at once, or in `SinkCall._act_on` after the answer for the message before it. A
-row that it fails for or refuses begins the next run, and then goes to `Outcomes.fail`, or with its
-topic to `Outcomes.refuse`. From then on `Reader._try_map` reads the rows of that topic, a few at a
-time.
+With a map, ``Publisher(database, sink, map=function)``, step 2 of a relayed row has more ends.
+`Mapper.map` calls the function for each message. `Outcomes.skip_part` acknowledges the rows of a
+page that it leaves out. In a run of a subject such a row keeps its place, and `Outcomes.skip`
+acknowledges it when it is the first one: at once, or in `SinkCall._act_on` after the answer for the
+message before it. A row that the map fails for or rejects ends the run before it (`Outcomes.cut`).
+When it is the first one it goes to `Outcomes.fail`, or with its topic to `Outcomes.refuse`. From
+then on `Reader._try_map` reads the rows of that topic, a few at a time.
 
 **One row that ends**. `Outcomes` has a method for each end of a row on its way. It asks each part
 of the memory once, from top to bottom:
@@ -87,19 +111,44 @@ of the memory once, from top to bottom:
 | `skip` | | `Changes.acknowledge` | *acknowledged*: `Queues.finish` | goes on |
 | `fail` | works | `Changes.record` | *outbox*: `Queues.drop` | waits: `RetryTimes.add` |
 | the last `fail` | works | `Changes.bury` | *burying*; the others wait: `Queues.requeue` | waits |
-| `refuse` | is paused | | *outbox*: `Queues.drop` | waits: `RetryTimes.put_off` |
+| `refuse` | is paused | | *outbox*: `Queues.drop` | waits for its topic |
 | `defer` | is paused if nothing is taken | | *outbox*: `Queues.drop` | waits: `RetryTimes.add` |
 | `rest` | | | *waiting*: `Queues.requeue_later` | goes on after 0.1 s |
-| `give_back` | | | *waiting*, or *outbox* in a lost shard | goes on |
-| `withhold` | | | *outbox*: `Queues.drop` | is read again |
+| `give_back` | | | *waiting*: `Queues.requeue_later` | goes on |
+| `drop` | | | *outbox*: `Queues.drop` | is read again |
 
 `deliver_part` and `skip_part` do the same for rows of a page, which have no other end there. In a
-shard that was lost, `fail`, `refuse` and `defer` give the row back to the next owner. In a full
-memory, `rest` withholds it. `Settler` writes the changes. After that, `note_buried` and
-`note_applied` end a row that stayed with its subject (*settled*), and the subject goes on.
+shard that was lost, all rows that wait go to *outbox*, and `refuse` and `defer` only give the row
+back to the next owner; so does `fail` when the lease is over. `rest` drops a row that takes the
+room of others. `Settler` writes the changes. After that, `note_buried` and `note_applied` end a row
+that stayed with its subject (*settled*), and the subject goes on.
+
+**One failure of the broker**. A call of the sink goes through `KeptSink`, `TracedSink` and `Sifter`
+to the broker's sink.
+
+1. The sink answers for each message, or raises `SinkUnavailable` for the broker as a whole. A
+   message without an answer is `NotAttempted`, as `Answers.end` says.
+2. `Retry` and `Rejected` blame the message, and count an attempt (`Outcomes.fail`). `Rejected` does
+   not wait: the message is a dead letter or blocked at once.
+3. `Unavailable` blames the topic, and goes to `Outcomes.refuse`. After `TopicPauses.PAUSE` seconds
+   one row of the topic is sent as a probe. The first answer that judges a message of the topic ends
+   the pause: `Delivered`, `Retry` or `Rejected`.
+4. `Deferred` blames a part of the broker. `Outcomes.defer` makes the row a `Hold` that counts no
+   attempt and that no table knows. If nothing of the topic was taken since `TopicPauses.PAUSE`, the
+   topic is paused as in 3, and each probe is a row of another subject.
+5. `NotAttempted` blames nobody. `Outcomes.rest` lets the row wait for 0.1 s, and it is sent again.
+6. Any other error that the sink raises comes to `Sifter` first, which sends the rest of the call in
+   smaller calls. A message that raises alone, while others get through, gets the answer `Retry`. If
+   nothing gets through, the error is raised. `KeptSink` then closes the sink, opens another one and
+   raises `SinkUnavailable`. A sink that the caller opened ends the publisher instead.
+7. `SinkUnavailable` blames the broker. After it, `Breaker` waits 0.1 s, twice as long after each
+   failure that follows, and `OPEN_FOR` seconds after `FAILURES` in a row. Until the broker answers,
+   one message at a time is sent as a probe.
+8. `Leases.note_sink_failure` starts the patience. After `broker_patience` seconds the publisher
+   leaves its shards to others, if there are any that reach the broker.
 
 **One row of a read model that fails**, ``Publisher(database, apply=function)``. The stages are
-*waiting, sent, applying*, and then *outbox* again, or *burying, settled*.
+*waiting, sent, applying*, and then those of a row that failed.
 
 1. The sink is `Nowhere`, which answers `Delivered` for every message. `Outcomes.apply` is
    `Applier.add` here, and all rows of the run are *applying*. The subject sends nothing else
@@ -122,39 +171,5 @@ memory, `rest` withholds it. `Settler` writes the changes. After that, `note_bur
 6. An error of the database that is no conflict blames no message. It is raised, and the relay waits
    and tries again. A conflict that outlasts the budget fails the row, once it is alone.
 7. `Applier._settle_or_fail` logs the first error of each kind, and gives the row to
-   `Outcomes.fail`. `FailureRules.consequence` says what follows, by the rules that
-   `PublisherSettings.for_topic` found: another attempt, a block, or a dead letter.
-8. Before another attempt the row leaves the memory (*outbox*) and is a `Hold` of its subject.
-   `Settler` stores its failure in ``outbox_failures``, which the next owner of the shard reads.
-   When it is due, `Reader` reads it by its key. It then takes room of `RETRIES` (`memory.shares`),
-   which takes turns with the topics, and `Applier.add` sets it aside at once.
-9. A dead letter is *burying*. When its burial has committed, `Outcomes.note_buried` ends the row
-   (*settled*), and the subject goes on.
-
-**One failure of the broker**. A call of the sink goes through `KeptSink`, `TracedSink` and `Sifter`
-to the broker's sink.
-
-1. The sink answers for each message, or raises `SinkUnavailable` for the broker as a whole. A
-   message without an answer is `NotAttempted`, as `Answers.end` says.
-2. `Retry` and `Rejected` blame the message. They count an attempt and go to `Outcomes.fail`, and go
-   on as in 7 to 9 above, without `Applier`. `Rejected` does not wait: the message is a dead letter
-   or blocked at once. If the lease of the shard is over, nothing is counted, since the next owner
-   sends the row again.
-3. `Unavailable` blames the topic, and goes to `Outcomes.refuse`. After `TopicPauses.PAUSE` seconds
-   one row of the topic is sent as a probe. The first answer that judges a message of the topic ends
-   the pause: `Delivered`, `Retry` or `Rejected`.
-4. `Deferred` blames a part of the broker. `Outcomes.defer` makes the row a `Hold` that counts no
-   attempt and that no table knows. If nothing of the topic was taken since `TopicPauses.PAUSE`, the
-   topic is paused as in 3, and each probe is a row of another subject.
-5. `NotAttempted` blames nobody. `Outcomes.rest` lets the row wait for 0.1 s, and it is sent again.
-   If the memory is full, the row is dropped and read again.
-6. Any other error that the sink raises comes to `Sifter` first, which sends the rest of the call in
-   smaller calls. A message that raises alone, while others get through, gets the answer `Retry`. If
-   nothing gets through, the error is raised. `KeptSink` then closes the sink, opens another one and
-   raises `SinkUnavailable`. A sink that the caller opened ends the publisher instead.
-7. `SinkUnavailable` blames the broker. After it, `Breaker` waits 0.1 s, twice as long after each
-   failure that follows, and `OPEN_FOR` seconds after `FAILURES` in a row. Until the broker answers,
-   one message at a time is sent as a probe.
-8. `Leases.note_sink_failure` starts the patience. After `broker_patience` seconds the publisher
-   leaves its shards to others, if there are any that reach the broker.
+   `Outcomes.fail`. It goes on as a row that fails, above. Its next attempt is *aside* at once.
 """

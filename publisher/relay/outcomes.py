@@ -11,7 +11,7 @@ bottom: the books and the topic, what the tables must learn (`memory.changes`), 
     deferred        defer        it waits for its next try, and counts no attempt
     not attempted   rest         it is sent again soon
     lost            give_back    the next owner of its shard finds it
-    held back       withhold     its lease or its topic does not allow it: it is read again
+    dropped         drop         its lease or its topic does not allow it: it is read again
 
 `deliver_part` and `skip_part` end rows of a page together. For any other end a run leaves its page
 first: `take_out`. A row that is applied or given up stays with its subject until the tables have
@@ -179,7 +179,7 @@ class Outcomes:
         state = self._state
         self._give_up_probe(subject)
         if state.queues.is_crowded(subject.busy_row) and not subject.shard.is_lost:
-            self.withhold(subject)  # or what cannot be sent leaves no room for others
+            self.drop(subject)  # or what cannot be sent leaves no room for others
         else:
             state.queues.requeue_later(subject, state.clock() + REST)
 
@@ -188,8 +188,8 @@ class Outcomes:
         self._give_up_probe(subject)
         self._state.queues.requeue_later(subject, self._state.clock())
 
-    def withhold(self, subject: Subject) -> None:
-        """Have all rows of a subject read again that cannot be sent now."""
+    def drop(self, subject: Subject) -> None:
+        """Drop the rows of a subject that cannot be sent now, and have them read again."""
         self._read_again(subject, self._state.clock() + REST)
 
     # --- of a row that is applied, or given up -----------------------------------------------
@@ -234,7 +234,7 @@ class Outcomes:
         if self._state.topics.is_unmapped(topic):
             self._resume(topic)
 
-    # --- their parts ------------------------------------------------------------------------------
+    # --- what they share ------------------------------------------------------------------------
 
     def has_lease(self, shard: Shard) -> bool:
         """Whether failures in a shard may be recorded: its lease lasts, maybe while it drains."""

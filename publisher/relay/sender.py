@@ -144,7 +144,7 @@ class Sender:
             if has_lease and topics.takes(row := each.rows[0], now):
                 topics.note_sent(row)
                 return 1 if row.topic in topics.refused else longest
-            self._outcomes.withhold(each)  # a lease that has ended may be renewed
+            self._outcomes.drop(each)  # a lease that has ended may be renewed
             return 0
 
         return state.queues.take(most, free=free, of=MAX_IN_FLIGHT, may_send=may_send)

@@ -60,7 +60,7 @@ class SinkCall:
         self._skipped = Counter[int]()
         """How many rows the map leaves out behind a message, which are settled after it."""
         self._unmapped: list[tuple[Subject, Message, Retry | Rejected]] = []
-        """The subjects whose first message the map fails for, or refuses."""
+        """The subjects whose first message the map fails for, or rejects."""
         self._is_mapped = False
         """Whether the map was called."""
         self._has_answers = False

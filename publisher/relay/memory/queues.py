@@ -332,7 +332,7 @@ class Queues:
             subject.pass_over(first.position, first.topic)
 
     def _clear(self, subject: Subject) -> OutboxRow:
-        """Give up the rows of a subject that wait. Returns the first of them."""
+        """Drop the rows of a subject that wait. Returns the first of them."""
         first = subject.rows[0]
         for row in subject.rows:
             self._rows.move(row, "outbox")
