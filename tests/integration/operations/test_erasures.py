@@ -451,6 +451,25 @@ async def test_an_erasure_that_lost_its_lease_before_a_transaction_changes_nothi
     assert sum(MARK in text for text in events) == 1
 
 
+async def test_an_erasure_overwrites_no_event_that_changed_since_it_was_read(
+    database: Database, database_proxy: PostgresProxy, sql: psycopg.Connection[Any]
+) -> None:
+    with Writer(database) as writer:
+        writer.write(new("Person/ann", name=MARK))
+
+    def change() -> None:
+        sql.execute(
+            "UPDATE outbox.business_events SET fingerprint = decode('00', 'hex'),"
+            " event_data = replace(event_data::text, 'Person Moved', 'Person Came')::json"
+        )
+
+    database_proxy.before(change, matching='UPDATE "outbox".business_events')
+    await erase(Database(database_proxy.url))
+    texts = [text for name, text in everything(sql).items() if name.startswith("business_events")]
+    assert sum("Person Came" in text for text in texts) == 1
+    assert not any(MARK in text for text in texts)
+
+
 async def test_a_keeper_may_erase_and_a_reader_may_verify(
     database: Database, outbox_url: str
 ) -> None:

@@ -210,6 +210,22 @@ async def test_an_event_that_a_row_names_since_the_page_was_read_is_not_forgotte
     assert count(sql, "outbox_replays") == 1
 
 
+async def test_an_event_whose_replay_died_since_the_page_was_read_is_not_forgotten(
+    database: Database, database_proxy: PostgresProxy, writer: Writer, sql: psycopg.Connection
+) -> None:
+    one, _ = (writer.write(event(c)).event_id for c in "ab")
+    sql.execute("DELETE FROM outbox.outbox")
+
+    def meanwhile() -> None:
+        assert anyio.run(partial(replay, database, one)) == [1]
+        anyio.run(partial(relay_all, database, MemorySink(), refused=[one]))
+
+    database_proxy.before(meanwhile, matching=BEFORE)
+    done = await forget(Database(database_proxy.url))
+    assert (done.events, done.kept) == (1, 1)
+    assert stored(sql) == {one}
+
+
 @pytest.mark.parametrize("moment", [None, *MOMENTS])
 async def test_nothing_is_forgotten_while_a_target_opens_or_fills(
     database: Database,

@@ -8,7 +8,7 @@ import pytest
 from tests.support.publisher.given_up_messages import gathered
 from tests.support.publisher.running_relays import event, in_order, quick_settings
 
-from dsql_outbox.operations import Topics
+from dsql_outbox.operations import Targets, Topics
 from dsql_outbox.outbox import Database, Entity, Event, SchemaError, SettingsError
 from dsql_outbox.publisher import Publisher
 from dsql_outbox.publisher.relay import reader
@@ -86,12 +86,18 @@ async def test_a_topic_that_is_paused_again_has_the_new_reason(database: Databas
     assert second.paused_at > first.paused_at
 
 
-async def test_resuming_says_whether_the_topic_was_paused(database: Database) -> None:
-    async with Topics(database) as topics:
+async def test_resuming_says_whether_the_topic_was_paused_and_leaves_all_others_so(
+    database: Database,
+) -> None:
+    async with Targets(database) as targets:
+        await targets.add("lake")
+    async with Topics(database) as topics, Topics(database, "lake") as of_lake:
         await topics.pause("a")
         await topics.pause("b")
+        await of_lake.pause("a")
         assert [await topics.resume("a"), await topics.resume("a")] == [True, False]
         assert [each.topic for each in await gathered(topics.list())] == ["b"]
+        assert [each.topic for each in await gathered(of_lake.list())] == ["a"]
 
 
 async def test_the_list_is_read_page_by_page(

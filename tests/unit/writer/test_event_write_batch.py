@@ -10,6 +10,7 @@ from tests.support.writer.database_model import (
     FAULTY,
     Attempt,
     Failed,
+    LookUp,
     Present,
     Result,
     Server,
@@ -113,6 +114,27 @@ def test_the_last_try_of_an_event_is_its_own() -> None:
     assert failed == [batch[70]]
     assert isinstance(batch[70].outcome, errors.SerializationFailure)
     assert tried < 40
+
+
+def test_no_event_overtakes_one_that_waits_behind_an_event_that_fails() -> None:
+    """It shares no entity with the one that fails."""
+    # The halves of such a batch have the third and the fourth one together.
+    batch = [pend("a"), pend(), pend("a", "b"), pend("b"), *(pend() for _ in range(4))]
+    crash = Failed(errors.InternalError_("one event is at fault"), sent=True)
+    steps, result, server, crashes = write_steps(batch, never), None, Server(), 6
+    while True:
+        try:
+            step = steps.send(result)
+        except StopIteration:
+            break
+        result = server.read(step.ids) if isinstance(step, LookUp) else None
+        if isinstance(step, Attempt):
+            fails = crashes > 0 and batch[0] in step.batch
+            crashes -= fails
+            result = crash if fails else server.try_write(step.batch)
+    positions = [server.found[pending.id].position for pending in batch]
+    assert positions[2] < positions[3]
+    assert positions[0] == len(batch) - 2, "the others have not waited for it"
 
 
 def test_a_lost_batch_that_commits_while_its_halves_are_written_is_found_by_each() -> None:
