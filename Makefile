@@ -43,7 +43,7 @@ SERVERS ?= dsql-16 dsql-18
 QUICK  := check-lint check-layers check-sql check-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-project test-plain coverage test-pooler transcripts conformance endpoint repeat faults-writer check check-quick check-all check-format check-basedpyright check-mypy $(QUICK) fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
+.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-project test-plain coverage test-pooler transcripts conformance endpoint repeat faults-writer check check-quick check-all check-format check-basedpyright check-mypy $(QUICK) fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures power pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -190,6 +190,9 @@ simulate-sql: $(VENV)/.dev ## run N schedules of the real statements, of several
 
 nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest pause of any subject
 	$(BIN)/python -m benchmarks.nemesis --rolling $(NEMESIS)
+
+power: $(VENV)/.dev ## cut the power of a NATS server that has acknowledged messages, then send them again (SEED; Linux, root and a loop device)
+	@$(BIN)/python -m benchmarks.power $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, Redis, ElasticMQ, RabbitMQ and Apache Kafka (ONLY=kafka,..; EVENTS, SUBJECTS, RATE; MAP=benchmarks.real_brokers.own_keys:own_keys)
 	@$(BIN)/python -m benchmarks.real_brokers $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) \

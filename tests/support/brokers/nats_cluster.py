@@ -10,9 +10,9 @@ from dsql_outbox.servers.server_process import ServerProcess, free_port
 
 
 @contextmanager
-def custom_server(folder: Path, *options: str, settings: str = "") -> Generator[str]:
-    """A server with options and settings of its own; gives HOST:PORT."""
-    port = free_port()
+def custom_server(folder: Path, *options: str, settings: str = "", port: int = 0) -> Generator[str]:
+    """A server with options and settings of its own; gives HOST:PORT. The end kills it."""
+    port = free_port(port)
     (folder / "nats.conf").write_text(settings)
     place = [
         "-c",

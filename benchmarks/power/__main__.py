@@ -1,0 +1,108 @@
+"""``make power``: cut the power of a broker that has acknowledged messages, and run the cure.
+
+A publisher relays, and a consumer handles each message once. Then the broker's disk loses what was
+not synced, and events are written meanwhile. `messages replay --since` sends those of the lost time
+again. Prints what was gone, and what the consumer saw. Exits with 1 if an event that the database
+has was not handled once. What this machine cannot run is named, and is no failure.
+"""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from dsql_outbox.publisher import Publisher
+from dsql_outbox.testing import EmbeddedPostgres
+
+from .brokers import Broker, powered_nats
+from .disk import MissingDisk
+from .shop import Consumer, Shop
+
+_EVENTS: Final = 1000  # of each part of a run
+
+_CUTS: Final[dict[str, Callable[[Path], AbstractContextManager[Broker]]]] = {
+    "nats": powered_nats,
+    "nats-always": partial(powered_nats, interval="always"),
+}
+
+
+async def cut_and_cured(broker: Broker, shop: Shop, consumer: Consumer) -> bool:
+    """Cut the power of a broker, run the cure, and print what was seen. Returns if all holds."""
+    await broker.prepare()
+    async with Publisher(shop.database, broker.sink):
+        await shop.write(_EVENTS)
+        await shop.relayed()
+        await broker.consume(consumer.handle)
+        broker.sync()
+        since = shop.now()
+        await shop.write(_EVENTS)
+        await shop.relayed()
+        await broker.consume(consumer.handle, _EVENTS // 2)
+        acknowledged = len(await broker.stored())
+        assert acknowledged == len(shop.sent), "messages are missing before the cut"
+        broker.cut_power()
+        await shop.write(_EVENTS)
+        broker.start()
+        await shop.relayed()
+        gone = len(shop.sent.keys() - await broker.stored())
+        before = consumer.orders.copy()
+        await broker.consume(consumer.handle)
+        said = shop.replay(since)
+        await shop.relayed()
+        await broker.consume(consumer.handle)
+    handled = consumer.handled()
+    lost = len(shop.sent.keys() - handled.keys())
+    twice = sum(1 for times in handled.values() if times > 1)
+    seen = ", ".join(f"{n:,} {order}" for order, n in sorted((consumer.orders - before).items()))
+    print(
+        f"     {gone:,} of {_EVENTS:,} messages that were acknowledged after the last sync are gone;"
+        f" {said}\n     then of {len(shop.sent):,} events {lost:,} were not handled, {twice:,} twice;"
+        f" {consumer.backwards():,} went back in their subject; since the cut: {seen}"
+    )
+    return not lost and not twice and not consumer.backwards()
+
+
+async def _trial(start: Callable[[Path], AbstractContextManager[Broker]], seed: int) -> bool:
+    with (
+        TemporaryDirectory(prefix="power-") as folder,
+        start(Path(folder)) as broker,
+        EmbeddedPostgres() as server,
+    ):
+        shop = Shop(server.url, Random(seed))
+        consumer = Consumer(server.create_database("mailer"))
+        try:
+            return await cut_and_cured(broker, shop, consumer)
+        finally:
+            await consumer.close()
+
+
+def main() -> int:
+    """Run the chosen trials."""
+    parser = argparse.ArgumentParser(prog="make power", description=__doc__)
+    parser.add_argument("--only", default=",".join(_CUTS), help=f"of {', '.join(_CUTS)}")
+    parser.add_argument("--seed", type=int, default=Random().randrange(1 << 32))
+    given = parser.parse_args()
+    chosen = given.only.split(",")
+    if unknown := set(chosen) - _CUTS.keys():
+        parser.error(f"no {', '.join(sorted(unknown))}: use {', '.join(_CUTS)}")
+    logging.disable()  # the failures are intended here
+    print(f"seed {given.seed}", flush=True)
+    holds = True
+    for name in chosen:
+        print(name, flush=True)
+        try:
+            holds &= asyncio.run(_trial(_CUTS[name], given.seed))
+        except MissingDisk as error:
+            print(f"     missing: {error}", flush=True)
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
