@@ -43,7 +43,7 @@ SERVERS ?= dsql-16 dsql-18
 QUICK  := check-lint check-layers check-sql check-lock
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-project test-plain coverage test-pooler transcripts conformance endpoint repeat faults-writer check check-quick check-all check-format check-basedpyright check-mypy $(QUICK) fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling page pictures power pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
+.PHONY: help cluster-report demo dev asyncapi recordings test test-slow test-project test-plain coverage test-pooler transcripts conformance endpoint repeat faults-writer check check-quick check-all check-format check-basedpyright check-mypy $(QUICK) fmt dist package-check release-check sbom audit test-lowest lock clean bench-peers docs examples fieldtest goals incidents life-kills nemesis nemesis-rolling night page pictures power pressure prose readme-check real-brokers simulate simulate-sql upgrade-pair console-check defects zip
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -178,6 +178,9 @@ life-kills: $(VENV)/.dev ## kill forget and erase jobs N times each in the middl
 
 nemesis: $(VENV)/.dev ## kill and stop PUBLISHERS while they relay EVENTS, with SEED; then check all
 	$(BIN)/python -m benchmarks.nemesis $(NEMESIS)
+
+night: $(VENV)/.dev ## a publisher and a writer at the defaults for HOURS=8, RATE=50 events/s, each part restarted every EVERY=60 minutes (OPTIONS="--file build/night.json")
+	@$(BIN)/python -m benchmarks.night $(if $(HOURS),--hours $(HOURS)) $(if $(RATE),--rate $(RATE)) $(if $(EVERY),--every $(EVERY)) $(OPTIONS)
 
 simulate: $(VENV)/.dev ## run N schedules of faults on the relay in virtual time, from SEED (DEFECT=name plants one, KEEP=name makes a test of the smallest that breaks a rule, LANE=both compares runs with pages and without)
 	$(BIN)/python -m benchmarks.simulation $(or $(N),10000) $(or $(SEED),1) $(if $(DEFECT),--defect $(DEFECT)) $(if $(LANE),--lane $(LANE)) $(if $(KEEP),--keep "$(KEEP)")

@@ -118,7 +118,7 @@ def pauses(
     to its group.
     """
     found: dict[str, list[Pause]] = {}
-    for event, at in _first_deliveries(committed, deliveries):
+    for event, at in first_deliveries(committed, deliveries):
         before = found.setdefault(group[event.key], [])
         start = max(event.at, before[-1].end) if before else event.at
         before.append(Pause(min(start, at), at))
@@ -149,9 +149,10 @@ def _next(group: Sequence[Pause], at: float) -> Pause | None:
     return group[place] if place < len(group) else None
 
 
-def _first_deliveries(
+def first_deliveries(
     committed: Mapping[UUID, Committed], deliveries: Sequence[Delivery]
 ) -> Iterator[tuple[Committed, float]]:
+    """Yield each event that was delivered, and when it first was."""
     seen: set[UUID] = set()
     for found in deliveries:
         event = committed.get(found.event_id)

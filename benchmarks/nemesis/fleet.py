@@ -52,6 +52,11 @@ class Member:
         """The exit code of the last process; None while it runs."""
         return None if self._process is None else self._process.returncode
 
+    @property
+    def pid(self) -> int:
+        """The id of the last process; 0 before the first."""
+        return 0 if self._process is None else self._process.pid
+
     async def start(self) -> None:
         """Start a new process."""
         with self._log.open("ab") as log:

@@ -23,7 +23,7 @@ class Memory:
     """The resident memory of a process in MiB, sampled by a thread."""
 
     def __init__(self, pid: int) -> None:
-        self._status = Path(f"/proc/{pid}/status")
+        self._pid = pid
         self._stopped = Event()
         self._thread = Thread(target=self._sample)
         self.samples: list[float] = []
@@ -42,13 +42,15 @@ class Memory:
 
     def _sample(self) -> None:
         while not self._stopped.wait(SAMPLE):
-            if (now := self._now()) is not None:
+            if (now := resident(self._pid)) is not None:
                 self.samples.append(now)
 
-    def _now(self) -> float | None:
-        lines = self._status.read_text().splitlines()
-        found = next((line for line in lines if line.startswith("VmRSS:")), None)
-        return int(found.split()[1]) / 1024 if found else None  # a process that ended has none
+
+def resident(pid: int) -> float | None:
+    """The resident memory of a process in MiB. One that ended has none."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    found = next((line for line in lines if line.startswith("VmRSS:")), None)
+    return int(found.split()[1]) / 1024 if found else None
 
 
 def pieces(number: int) -> Iterator[bytes]:
