@@ -9,6 +9,7 @@ from tests.support.publisher.given_up_messages import gathered
 from tests.support.publisher.running_relays import event, in_order, quick_settings
 
 from dsql_outbox.operations import Targets, Topics
+from dsql_outbox.operations import targets as operator_targets
 from dsql_outbox.outbox import Database, Entity, Event, SchemaError, SettingsError
 from dsql_outbox.publisher import Publisher
 from dsql_outbox.publisher.relay import reader
@@ -87,8 +88,9 @@ async def test_a_topic_that_is_paused_again_has_the_new_reason(database: Databas
 
 
 async def test_resuming_says_whether_the_topic_was_paused_and_leaves_all_others_so(
-    database: Database,
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(operator_targets, "LONGEST_TRANSACTION", 0.1)
     async with Targets(database) as targets:
         await targets.add("lake")
     async with Topics(database) as topics, Topics(database, "lake") as of_lake:
