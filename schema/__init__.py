@@ -4,7 +4,8 @@
   statement and duty, and `fragments/` what several statements have in common: which messages name
   an event, and whether one may be sent. `named_statements` reads it and fills in the schema's name.
 - `tables` parses the migrations, and reads the tables of a database.
-- `migrator` creates the tables (``schema apply``), prints them, and drops them.
+- `migrator` creates the tables (``schema apply``), adds shards, prints the statements, and drops the
+  tables.
 - `alembic` is what a revision of Alembic calls.
 - `comparison` compares a database with this version (``schema check``). `drift` is one difference,
   and `ownership` finds what belongs to another role.
@@ -14,7 +15,20 @@
 - `outbox_rows`, `target_rows` and `burial` are rows as publishers and operators both see them,
   `liveness` says which publishers are alive, `backlog` whether a message waits,
   and `oldest_look` from where to look for the oldest one.
-- `operation` makes the row that tells what an operator does.
+- `operation` makes the row that tells what an operator does. `missing_rights`, `missing_tables` and
+  `refused_topics` make errors and facts of the tables readable.
+
+**One migration**, ``schema apply``:
+
+1. `apply` reads which tables there are (`tables.read_shape`), and refuses the schema if one belongs
+   to another role (`ownership.refuse_others`), or if a recorded migration had another text.
+2. For each file of `migrations/` that is not recorded or whose table is missing, `execute` runs its
+   one statement, which may run twice, and then adds its row to ``schema_migrations``. Each is a
+   transaction of its own, as DSQL demands. After a crash between the two, the next run does the
+   step again and records it.
+3. No lock is taken. Two migrators at once do the same steps, and the database orders them. A
+   conflict repeats the statement.
+4. `_add_shards` adds the default target, and the rows of ``outbox_leases`` that are missing.
 """
 
 from typing import TYPE_CHECKING

@@ -21,8 +21,8 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
    first use of a writer, `learn_layout` reads the numbers of shards and targets there, and asks
    which form of a write the database supports.
 5. `WriteStatements` (`statement.write_statements`) returns the statement and its values. They are
-   encoded before `Gate.admit` marks the event as sent, so that nothing but the server can fail
-   from then on. One round trip follows. The single form is one statement in autocommit, without a
+   encoded before `Gate.admit` marks the event as sent, so that nothing but the server and the
+   way to it can fail from then on. One round trip follows. The single form is one statement in autocommit, without a
    COMMIT. On a connection with an isolation level it stands between BEGIN and COMMIT, as the five
    statements of the plain form always do. If the server refuses the single form only now, the
    same attempt sends the plain form.
@@ -67,8 +67,9 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
    it is due (`prepare_due` of `outbox.database.exchange`). `Run.record_append` remembers
    the event and, if it is the first one, the fence.
 4. `Run.judge` judges the run. It returns None, or a `Verdict`: whose error it is, and which error
-   the caller gets. To the rules of `FunctionRun` it adds two: for appends that were not awaited
-   and, while an earlier run is in doubt, for another fence than that run's.
+   the caller gets. To the rules of `FunctionRun` it adds two. While an earlier run is in doubt,
+   another fence than that run's is refused. A `StaleVersion` is the caller's error even if the
+   function swallowed it and failed by something else.
 5. Without a verdict the gate admits COMMIT. `OwnTransaction.commit` sends it in one text behind
    the guards (`Guards`), which fail unless the mark and all events of the run are there: then
    `judge_guard` has the verdict. And `commit` looks at the answer: for an aborted transaction the
@@ -85,14 +86,17 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
    lost run was committed. `Call.result` returns the winner's value or raises the error.
 
 **One transact in a session of the caller**, ``transact(writer, sessions, function)``, differs in
-the connections only:
+the connections, and in the way to COMMIT:
 
 1. `sessions_of` (`outbox.sessions.lent_sessions`) makes `Sessions` of a sessionmaker or a pool.
    They lend in the place of the writer's `Lender`: those of a pool a connection for the same
-   `OwnTransaction`, and those of an engine a `SessionTransaction`.
+   `OwnTransaction`, and those of a sessionmaker a `SessionTransaction`. Numbers of shards and the
+   form of the write are asked on a connection of the writer.
 2. While the function runs, `run_of` (`outbox.unit_of_work.function_run`) finds its run by its
    session. So `append_to` goes on as `Transaction.append` does.
-3. The session commits itself. Its connection's event `commit` sends the guards.
+3. The session commits itself. The `commit` of the connection that the pool has lent is replaced
+   for the run: it sends the guards, in a round trip of their own, and the gate admits COMMIT
+   behind them.
 
 **One append_to**, ``writer.append_to(session, event)``:
 

@@ -7,7 +7,7 @@ taken. `driver_sessions` has the connections of psycopg 3, asyncpg and psycopg2,
 `sqlalchemy_session` SQLAlchemy's objects on each of them, and `django_session` Django's connection.
 
 `transact` and `once` take what makes sessions. `lent_sessions` lends one of an engine, of a pool
-or of Django for each run, and closes one that met a conflict. `session_transaction` and
+or of Django for each run, and closes one that met a conflict or an outage. `session_transaction` and
 `django_transaction` are the transaction of a run in it, and `deadline_watch` ends it in time.
 
 The statements are one text for all: each parameter is a text that the statement casts. No

@@ -18,7 +18,7 @@ steps until the work has an outcome:
    and no answer came, that is `IN_DOUBT`, and `record_failure` keeps the work in doubt until its
    end.
 6. `decide` returns `Again`: the works that follow, and the wait before them. Usually it is the
-   same work, but a batch goes on in parts. `Spending.next_wait` (`budget`) has the wait. None
+   same work; events go on in parts, each a work of its own. `Spending.next_wait` (`budget`) has the wait. None
    means that no budget has this kind of failure, or that the budget or the deadline is over. Then
    `decide` has settled the work. Nobody decides about `NOT_PREPARED`: the work begins again.
 7. `Sleep` holds no connection. After a conflict the next connection is opened meanwhile. Then the

@@ -1,8 +1,8 @@
 """The relay: it reads rows of the outbox, sends them, and settles the broker's answers.
 
-Presence is the state. A row in the outbox waits; a row that the broker has is deleted by
-its whole key. Nothing else is stored of the relay's progress. Three activities run side
-by side (`relay`). They share their memory (chapter `memory`), which `state` holds:
+Presence is the state. A row in the outbox waits; a row that the broker has is deleted by its whole
+key. Beside that, only failures (``outbox_failures``) and dead letters are stored. Three activities
+run side by side (`relay`). They share their memory (chapter `memory`), which `state` holds:
 
     outbox --> read --> rows per subject --> send --> broker
       ^                                       |
@@ -19,27 +19,29 @@ Most rows take these steps in a *page*, with the other rows of their read (`page
 
 **Send** (`sender`). Rows wait in a page, or per subject, first in, first out (`subjects`). A
 subject has one run on its way: one message, or several if the sink keeps their order. Many calls of
-the sink run at a time (`sink_call`), each with pages and with runs of subjects that are free. The
-answer for the last message of a run lets its subject go on immediately. `outcomes` has each way in
-which a row ends. When the broker as a whole fails, `breaker` decides when to try it again.
-Each call has its `answers`, which check every one and know which messages have none and which runs
-have ended. `traced_sink` reports them to the hooks, `sifter` sends again what has none after an
-error, and finds the message at fault, and the call ends what is left.
+the sink run at a time (`sink_call`), each with pages and with runs of subjects that are free. When
+the last message of a run is `Delivered`, its subject goes on immediately. `outcomes` has each way
+in which a row ends. When the broker as a whole fails, `breaker` decides when to try it again. Each
+call has its `answers`, which check every one and know which messages have none and which runs have
+ended. `traced_sink` reports them to the hooks, `sifter` sends again what has none after an error,
+and finds the message at fault, and the call ends what is left.
 
 **Settle** (`settler`). The ends of rows leave changes for the tables (`changes`). Acknowledged rows
-are deleted, failures are recorded, and messages that were given up are buried, in one statement per
-batch of each kind. A subject goes on after a dead letter only when the burial has committed.
-Without a broker, `applier` calls the user's function in the transaction that deletes the row.
+are deleted, failures are recorded, messages that were given up are buried, and the failures of rows
+that are settled now are deleted: a batch of each kind in turn. A subject goes on after a dead
+letter only when the burial has committed. Without a broker, `applier` calls the user's function in
+the transaction that deletes the row.
 
-So a failing or hot subject does not hold up the messages of other subjects. Order, loss and
-fairness do not depend on clocks: the leases say which publisher sends a shard, and each row
-in memory belongs to one epoch of them. `store` is the port to the tables, `sql_store` the
-tables themselves.
+So a failing or hot subject does not hold up the messages of other subjects. The order in one
+publisher depends on no clock. The leases say which publisher sends a shard, and each row in memory
+belongs to one epoch of them (docs/relay.md says when clocks could let two publishers send it).
+`store` is the port to the tables, `sql_store` the tables themselves.
 
 **One row that is relayed**, ``Publisher(database, sink)``. The row has a stage from its admission
-on. `Rows` (`memory.rows`) is the only way from one stage to the next: it changes every count, and
-raises for a step that the table of steps lacks. Here the stages are *waiting, sent, acknowledged,
-settled*. The row takes all four steps with its page.
+on. `Rows` (`memory.rows`) is the only way from one stage to the next: it changes every book of
+`Counted`, and raises for a step that the table of steps lacks. Here the stages are *waiting, sent,
+acknowledged, settled*. The row takes the first two steps with its page, and the last two with the
+rows that are answered with it.
 
 1. `Reader` asks for ranges of its shards. `Queues.admit_pages` takes the row into a page
    (*waiting*), if nothing else is known of its subject, and the subject's row before it is in the
@@ -80,25 +82,28 @@ anything happens to it alone. From then on it takes the same steps by itself:
 
 | what happens | where |
 | --- | --- |
-| a read brings a later row of its subject | `Queues.admit` |
+| a read brings another row of its subject | `Queues.admit` |
+| its subject has a failure that only the tables know | `Reader._find_failures` |
+| the call has a row of its key already | `SinkCall._add_page` |
 | the broker answers anything but `Delivered`, or nothing | `SinkCall._take_out` |
-| it is no valid message, or the map fails for it or rejects it | `SinkCall._one_by_one` |
+| it is no valid message, or the map fails for it, rejects it or has had its turn | `SinkCall._one_by_one` |
 | its run has more rows than may be sent now | `Queues._cut` |
-| its run has more rows, and the sink takes no runs or there is a map | `Queues.break_up` |
+| its run has several rows, and the sink takes no runs or there is a map | `Queues.break_up` |
 | its shard is lost while it is on its way | `Queues.forget_shard` |
 
-`Queues.admit` takes a row that can be in no page into the queue of its subject. It has failed
-before, is a replay, is large, or waits for a row that is not there; or its subject has many rows in
-the read, or rows of two topics; or it is one of a few (`memory.paging`). A page whose topic is
-paused, or whose lease does not allow it now, is dropped as a whole, and its rows are read again.
-`Queues.take` sends runs of subjects beside pages, and `Outcomes.act_on` ends them. A relay that
-applies messages has no pages.
+`Queues.admit` takes a row that can be in no page into the queue of its subject. Its subject is in
+memory already, or has many or large rows in the read, or rows of two topics; or the row is a
+replay, has no payload, or is one of a few (`memory.paging`). A row whose predecessor is neither in
+memory nor just settled is dropped, and read again behind it. A page whose topic is paused, or whose
+lease does not allow it now, is dropped as a whole, and its rows are read again. `Queues.take` sends
+runs of subjects beside pages, and `Outcomes.act_on` ends them. A relay that applies messages has no
+pages.
 
 With a map, ``Publisher(database, sink, map=function)``, step 2 of a relayed row has more ends.
 `Mapper.map` calls the function for each message. `Outcomes.skip_part` acknowledges the rows of a
 page that it leaves out. In a run of a subject such a row keeps its place, and `Outcomes.skip`
-acknowledges it when it is the first one: at once, or in `SinkCall._act_on` after the answer for the
-message before it. A row that the map fails for or rejects ends the run before it (`Outcomes.cut`).
+acknowledges it when it is the first one: at once, or in `SinkCall._act_on` when the message before
+it is `Delivered`. A row that the map fails for or rejects ends the run before it (`Outcomes.cut`).
 When it is the first one it goes to `Outcomes.fail`, or with its topic to `Outcomes.refuse`. From
 then on `Reader._try_map` reads the rows of that topic, a few at a time.
 
@@ -137,10 +142,11 @@ to the broker's sink.
    attempt and that no table knows. If nothing of the topic was taken since `TopicPauses.PAUSE`, the
    topic is paused as in 3, and each probe is a row of another subject.
 5. `NotAttempted` blames nobody. `Outcomes.rest` lets the row wait for 0.1 s, and it is sent again.
-6. Any other error that the sink raises comes to `Sifter` first, which sends the rest of the call in
-   smaller calls. A message that raises alone, while others get through, gets the answer `Retry`. If
-   nothing gets through, the error is raised. `KeptSink` then closes the sink, opens another one and
-   raises `SinkUnavailable`. A sink that the caller opened ends the publisher instead.
+6. Any other error that the sink raises, except one of this library, which ends the publisher, comes
+   to `Sifter` first, which sends the rest of the call in smaller calls. A message that raises
+   alone, while others get through, gets the answer `Retry`. If nothing gets through, the error is
+   raised. `KeptSink` then closes the sink, opens another one and raises `SinkUnavailable`. A sink
+   that the caller opened ends the publisher instead.
 7. `SinkUnavailable` blames the broker. After it, `Breaker` waits 0.1 s, twice as long after each
    failure that follows, and `OPEN_FOR` seconds after `FAILURES` in a row. Until the broker answers,
    one message at a time is sent as a probe.
