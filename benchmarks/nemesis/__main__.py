@@ -14,7 +14,6 @@ import json
 import logging
 import shlex
 import shutil
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from time import monotonic
 
 from benchmarks.nemesis.applied import applied
 from benchmarks.nemesis.check import judge
-from benchmarks.nemesis.fleet import CannotRun, Fleet, until
+from benchmarks.nemesis.fleet import CannotRun, Fleet, cancel_on_sigterm, until
 from benchmarks.nemesis.harm import Harm, Nemesis
 from benchmarks.nemesis.load import Load
 from benchmarks.nemesis.run_report import Progress, Result, report, result_of
@@ -59,9 +58,7 @@ class Run:
 
     async def __call__(self) -> Result:
         """Do the run and return its result; ends all publishers even if it raises."""
-        asyncio.get_running_loop().add_signal_handler(
-            signal.SIGTERM, _cancel, asyncio.current_task()
-        )
+        cancel_on_sigterm()
         try:
             async with self._ear.listening(self._servers.broker.url):
                 await self._fleet.start()
@@ -127,11 +124,6 @@ class Run:
             f"{self._given.events:,} events written, {running} of {len(self._fleet.members)} "
             f"publishers run, {len(self._nemesis.harms)} harmed"
         )
-
-
-def _cancel(task: "asyncio.Task[object] | None") -> None:
-    if task is not None:
-        task.cancel()
 
 
 def positive(text: str) -> int:

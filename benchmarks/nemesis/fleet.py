@@ -17,6 +17,13 @@ _LOOK = 0.05  # seconds between two checks of a state
 _READY = 15.0  # seconds that a rolling restart waits for a new publisher's first line
 
 
+def cancel_on_sigterm() -> None:
+    """Let SIGTERM cancel the running task, so that it ends the processes that it started."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
 async def until(state: Callable[[], bool]) -> None:
     """Poll until `state` is true; it depends on another process, which sends no signal."""
     while not state():  # noqa: ASYNC110 - there is no event to wait for

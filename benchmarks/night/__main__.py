@@ -26,7 +26,7 @@ from uuid import UUID
 import psycopg
 from benchmarks.measure import load, machine
 from benchmarks.nemesis.check import first_deliveries, judge
-from benchmarks.nemesis.fleet import Fleet, Member
+from benchmarks.nemesis.fleet import Fleet, Member, cancel_on_sigterm
 from benchmarks.nemesis.world import delivered, drained, make_stream, stored
 from benchmarks.writer.write_command import resident
 from tests.support.verified import findings_in
@@ -74,6 +74,7 @@ class Run:
         self._database = database
         self._broker = broker
         self._notes = logs / "events"
+        self._kept = logs / "samples.jsonl"
         words = ["--database", database.url, "--sink", broker.url]
         self._fleet = Fleet(1, [sys.executable], words, logs)
         writer = [sys.executable, "-m", "benchmarks.night.writer"]
@@ -85,6 +86,7 @@ class Run:
 
     async def __call__(self) -> Night:
         """Do the run; ends both processes even if it raises."""
+        cancel_on_sigterm()
         try:
             await self._fleet.start()
             await self._writer.start()
@@ -136,7 +138,10 @@ class Run:
         memory = [resident(each.pid) for each in (self._publisher, self._writer)]
         if None not in memory:
             found = (*memory, connections, dead, size, waiting, load())
-            self._samples.append(Sample(time() - self._began, *map(float, found)))
+            sample = Sample(time() - self._began, *map(float, found))
+            self._samples.append(sample)
+            with self._kept.open("a") as kept:  # what is left of a night that ends badly
+                print(json.dumps(sample), file=kept)
 
     async def _night(self) -> Night:
         given, noted = self._given, defaultdict[str, dict[UUID, bytes]](dict)
@@ -159,7 +164,7 @@ class Run:
             every=given.every,
             events=len(found.committed),
             failed=len(noted["failed"]),
-            sent_again=verdict.duplicates,
+            stored_twice=verdict.duplicates,
             rules={
                 **verdict.counts,
                 "acknowledged, not stored": len(noted["stored"].keys() - found.committed.keys()),
@@ -185,10 +190,16 @@ def main() -> int:
     with EmbeddedPostgres() as database, NatsServer() as broker:
         apply(Database(database.url))
         asyncio.run(make_stream(broker.url))
-        night = asyncio.run(Run(given, database, broker, logs)())
+        try:
+            night = asyncio.run(Run(given, database, broker, logs)())
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            print(f"stopped; logs: {logs}", file=sys.stderr)
+            return 130
     given.file.parent.mkdir(exist_ok=True)
     given.file.write_text(json.dumps(asdict(night), indent=1) + "\n")
-    print(f"{night.events:,} events, {night.failed} refused, {night.sent_again} sent again")
+    print(
+        f"{night.events:,} events, {night.failed} refused, {night.stored_twice} stored twice by the broker"
+    )
     for rule, count in night.rules.items():
         print(f"  {'FAILED' if count else 'ok':<7}{rule}: {count:,}")
     for ends in night.ends:

@@ -69,7 +69,8 @@ class Night:
     """Minutes between two restarts of a part."""
     events: int
     failed: int
-    sent_again: int
+    stored_twice: int
+    """By the broker, which drops a repeat within its short window."""
     rules: Mapping[str, int]
     restarts: Sequence[tuple[float, str]]
     """Minutes after the start, and the part."""

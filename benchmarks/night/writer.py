@@ -5,12 +5,12 @@ then ``stored`` or ``failed``.
 """
 
 import asyncio
-import signal
 import sys
 from pathlib import Path
 from random import Random
 from time import monotonic
 
+from benchmarks.nemesis.fleet import cancel_on_sigterm
 from benchmarks.nemesis.load import digest, events
 
 from dsql_outbox import AsyncWriter, Database
@@ -21,9 +21,7 @@ SUBJECTS = 5_000
 
 async def write(url: str, rate: float, file: Path) -> None:
     """Write an event every 1 / `rate` seconds, and those that are late at once."""
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    cancel_on_sigterm()
     began = monotonic()
     with file.open("a", buffering=1) as notes:
         async with AsyncWriter(Database(url)) as writer:

@@ -1,10 +1,10 @@
-"""Brokers on a disk whose power can be cut."""
+"""A broker on a disk whose power can be cut."""
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID
 
 import nats
@@ -21,36 +21,6 @@ from .shop import Handle
 _BATCH: Final = 100
 
 
-class Broker(Protocol):
-    """A broker that runs."""
-
-    sink: str
-
-    def sync(self) -> None:
-        """Let all that it has stored reach the disk, as after a while."""
-        ...
-
-    def cut_power(self) -> None:
-        """Cut the power of all its servers at once."""
-        ...
-
-    def start(self) -> None:
-        """Start it again on what the disk has."""
-        ...
-
-    async def prepare(self) -> None:
-        """Make what the publisher needs."""
-        ...
-
-    async def stored(self) -> set[UUID]:
-        """The events whose messages it has."""
-        ...
-
-    async def consume(self, handle: Handle, most: int | None = None) -> None:
-        """Go on as its consumer did, to the end or for `most` messages; acknowledge each."""
-        ...
-
-
 class PoweredNats:
     """A NATS server with JetStream, with the default interval between syncs, or another one."""
 
@@ -59,10 +29,11 @@ class PoweredNats:
         self._settings = f"jetstream {{ sync_interval: {interval} }}"
         self._port = free_port()
         self._process = ExitStack()
-        self.sink = f"nats://127.0.0.1:{self._port}?timeout=3"
         self._url = f"nats://127.0.0.1:{self._port}"
+        self.sink = f"{self._url}?timeout=3"
 
     def start(self) -> None:
+        """Start the server, or start it again on what the disk has."""
         logs = Path(self._process.enter_context(TemporaryDirectory()))
         store = ("-sd", str(self._disk.folder))
         self._process.enter_context(
@@ -70,9 +41,11 @@ class PoweredNats:
         )
 
     def sync(self) -> None:
+        """Let all that it has stored reach the disk, as after a while."""
         self._disk.sync()
 
     def cut_power(self) -> None:
+        """Cut the power of the server and of its disk."""
         self.close()
         self._disk.cut_power()
 
@@ -81,12 +54,15 @@ class PoweredNats:
         self._process.close()
 
     async def prepare(self) -> None:
+        """Make the stream that the publisher needs."""
         await make_stream(self._url)
 
     async def stored(self) -> set[UUID]:
+        """The events whose messages it has."""
         return {each.event_id for each in await delivered(self._url)}
 
     async def consume(self, handle: Handle, most: int | None = None) -> None:
+        """Go on as its consumer did, to the end or for `most` messages; acknowledge each."""
         client: Any = await nats.connect(self._url)
         try:
             config = ConsumerConfig(max_ack_pending=_BATCH)
@@ -104,7 +80,7 @@ class PoweredNats:
 
 
 @contextmanager
-def powered_nats(folder: Path, interval: str = "2m") -> Generator[Broker]:
+def powered_nats(folder: Path, interval: str) -> Generator[PoweredNats]:
     """A NATS server for a while. Raises `MissingDisk`."""
     with disk(folder / "image", folder / "disk") as made:
         server = PoweredNats(made, interval)

@@ -1,6 +1,6 @@
 """What happens to a batch that cannot commit as a whole, and to one that is interrupted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import psycopg
@@ -28,6 +28,7 @@ from tests.support.writer.database_model import (
 
 from dsql_outbox.observability.facts import AttemptEnded, Fact, WriteEnded
 from dsql_outbox.outbox import OutcomeUnknown, Receipt, SchemaError
+from dsql_outbox.writer.attempt.pending import Pending
 
 EVENT = UUID(int=1)
 SYNTAX = Failed(errors.SyntaxError("SELEC"), sent=True)
@@ -94,44 +95,42 @@ def test_a_conflicted_batch_is_halved_after_its_wait() -> None:
     assert fresh == [False, True, False], "the connection that did well is used on"
 
 
-def test_the_last_try_of_an_event_is_its_own() -> None:
-    """One foreign hot entity makes nobody else fail, however many share its transaction."""
-    batch = [pend() for _ in range(100)]
-    steps, result, tried = write_steps(batch, never), None, 0
-    server = Server()
+def written(batch: Sequence[Pending], fault: Callable[[Attempt], Failed | None]) -> Server:
+    """The server after the batch; each attempt meets the `fault`, or is carried out."""
+    steps, result, server = write_steps(batch, never), None, Server()
     while True:
         try:
             step = steps.send(result)
         except StopIteration:
-            break
+            return server
+        result = server.read(step.ids) if isinstance(step, LookUp) else None
         if isinstance(step, Attempt):
-            tried += 1
-            bad = batch[70] in step.batch
-            result = conflict() if bad else server.try_write(step.batch)
-        else:
-            result = None
+            result = fault(step) or server.try_write(step.batch)
+
+
+def test_the_last_try_of_an_event_is_its_own() -> None:
+    """One foreign hot entity makes nobody else fail, however many share its transaction."""
+    batch, tried = [pend() for _ in range(100)], list[Attempt]()
+
+    def fault(step: Attempt) -> Failed | None:
+        tried.append(step)
+        return conflict() if batch[70] in step.batch else None
+
+    written(batch, fault)
     failed = [pending for pending in batch if isinstance(pending.outcome, Exception)]
     assert failed == [batch[70]]
     assert isinstance(batch[70].outcome, errors.SerializationFailure)
-    assert tried < 40
+    assert len(tried) < 40
 
 
 def test_no_event_overtakes_one_that_waits_behind_an_event_that_fails() -> None:
     """It shares no entity with the one that fails."""
     # The halves of such a batch have the third and the fourth one together.
     batch = [pend("a"), pend(), pend("a", "b"), pend("b"), *(pend() for _ in range(4))]
-    crash = Failed(errors.InternalError_("one event is at fault"), sent=True)
-    steps, result, server, crashes = write_steps(batch, never), None, Server(), 6
-    while True:
-        try:
-            step = steps.send(result)
-        except StopIteration:
-            break
-        result = server.read(step.ids) if isinstance(step, LookUp) else None
-        if isinstance(step, Attempt):
-            fails = crashes > 0 and batch[0] in step.batch
-            crashes -= fails
-            result = crash if fails else server.try_write(step.batch)
+    crashes = [Failed(errors.InternalError_("one event is at fault"), sent=True)] * 6
+    server = written(
+        batch, lambda step: crashes.pop() if crashes and batch[0] in step.batch else None
+    )
     positions = [server.found[pending.id].position for pending in batch]
     assert positions[2] < positions[3]
     assert positions[0] == len(batch) - 2, "the others have not waited for it"
