@@ -3,6 +3,7 @@
 import atexit
 import os
 import random
+import secrets
 import selectors
 import shutil
 import signal
@@ -211,7 +212,9 @@ class EmbeddedServer(ABC):
         self.stop()
         atexit.register(self.close)
         if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="dsql-outbox-"))
+            # Known before it exists: `close` removes it also if a signal comes in between.
+            self._scratch = Path(tempfile.gettempdir(), f"dsql-outbox-{secrets.token_hex(6)}")
+            self._scratch.mkdir(mode=0o700)
         folder = self._scratch / "data" if self._folder is None else self._folder
         self._process = self._launch(folder, self._scratch)
 

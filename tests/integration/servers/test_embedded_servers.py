@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from threading import Barrier, Event, Thread
@@ -95,6 +96,22 @@ def test_nothing_is_left_in_the_temporary_folder(
         pids = [server.pid, broker.pid]
         assert any(folder.iterdir())
     assert [is_gone(pid) for pid in pids] == [True, True]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_signal_while_the_temporary_folder_is_made_leaves_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = os.mkdir
+
+    def make_and_interrupt(path: str, mode: int = 0o777) -> None:
+        make(path, mode)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(os, "mkdir", make_and_interrupt)
+    with pytest.raises(KeyboardInterrupt), NatsServer():
+        pass
     assert list(folder.iterdir()) == []
 
 
