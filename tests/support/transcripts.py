@@ -1,8 +1,9 @@
 """Transcripts: what commands print, in files whose diff a person reads.
 
 A section of a transcript is a test with a database of its own. Its lines begin with ``$`` for a
-command, ``>`` for SQL, and ``@`` for a step of `Shop`; what follows is the output. ``!`` stands
-before each line of stderr, and an exit code that is not 0 is the last line, in brackets.
+command, ``~`` for one whose lines come in any order and are sorted here, ``>`` for SQL, and ``@``
+for a step of `Shop`; what follows is the output. ``!`` stands before each line of stderr, and an
+exit code that is not 0 is the last line, in brackets.
 """
 
 import re
@@ -27,7 +28,7 @@ from dsql_outbox.writer import Writer
 from .publisher.running_relays import relayed
 
 TITLE: Final = "== "
-_STEPS: Final = ("$ ", "> ", "@ ", "# ")
+_STEPS: Final = ("$ ", "~ ", "> ", "@ ", "# ")
 _USAGE: Final = ("Usage: ", "Try '")  # what click says before each error
 
 
@@ -71,6 +72,7 @@ class Shop:
         words = re.sub(r"\{(\d+)\}", lambda found: str(event_id(int(found[1]))), words)
         do: dict[str, Callable[[str], Iterator[str]]] = {
             "$": self._command,
+            "~": lambda command: iter(sorted(self._command(command))),
             ">": self._sql,
             "@": self._step,
             "#": lambda _: iter(()),
