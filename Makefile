@@ -167,7 +167,7 @@ examples: $(VENV)/.dev ## start each example, send it work, kill it in the middl
 goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what holds or misses (ONLY=writer, relay:failed,drain, forget; OPTIONS=--full)
 	$(BIN)/python -m benchmarks.goals $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
-page: $(VENV)/.dev ## measure tables of docs/performance.md, and print them as they stand there (ONLY=message,write,loading,consumer; OPTIONS=--full)
+page: $(VENV)/.dev ## measure a message, a lone write, the loading of events and an inbox for docs/performance.md (ONLY=message,write,loading,consumer; OPTIONS=--full)
 	@$(BIN)/python -m benchmarks.page $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
 pressure: $(VENV)/.dev $(VENV)/.peers ## 800 events/s beside analytic queries of 120 s, for 15 minutes, then a peer (OPTIONS="--minutes 2 --rate 400")

@@ -1,4 +1,4 @@
-"""``make page``: measure tables of docs/performance.md, and print them as they stand there."""
+"""``make page``: measure what docs/performance.md says of these subjects, and print tables."""
 
 import argparse
 import asyncio
