@@ -169,7 +169,8 @@ _VARYING: Final = {
     r"(?<=127\.0\.0\.1:)\d{4,5}": "#",
     r"(?<=PostgreSQL )\d+\.\d+": "#",
     r"\b\d+\.\d+ (?=m?s\b)": "#.# ",
-    r"(?<=:)-?\d+\.\d{2,}(e-\d+)?": "#.#",
+    r"(?<=Seconds\":)(?!60\.0)-?[\d.]+(e-\d+)?": "#.#",  # all but the lease that a step gave
+    r"(?<=lease ends in )\d+(?= s)": "#",
     r"\b\d{16}\b": "#",  # a position
     r"ahead of this machine": "behind this machine",  # the same clock: by chance
 }

@@ -9,7 +9,6 @@ from uuid import uuid4
 import anyio
 import psycopg
 import pytest
-from click.testing import CliRunner
 from psycopg import sql as composed
 from tests.support import database_roles
 from tests.support.brokers.nats_cluster import custom_server
@@ -24,7 +23,6 @@ from dsql_outbox.cli.doctor import verdicts as doctor_verdicts
 from dsql_outbox.cli.doctor.checks import CHECKS
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase, unopened
 from dsql_outbox.cli.doctor.feature_probes import PROBES
-from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.testing import NatsServer
@@ -136,22 +134,6 @@ def test_a_terminal_gets_colours(url: str, monkeypatch: pytest.MonkeyPatch) -> N
 # Broken on purpose.
 
 
-def test_a_role_that_lacks_a_right_fails_with_the_grant(publisher_url: str) -> None:
-    told = found(run(publisher_url, "--json"))
-    assert told["role"]["verdict"] == "fail"
-    assert "as publisher it lacks DELETE on outbox" in told["role"]["text"]
-    assert "schema grant --publisher role_" in told["role"]["remedy"]
-
-
-def test_the_grant_that_is_told_mends_it(publisher_url: str, url: str) -> None:
-    remedy = found(run(publisher_url, "--json"))["role"]["remedy"]
-    words = remedy.removeprefix("run dsql-outbox ").split()
-    assert CliRunner().invoke(main, [*words, "--database", url]).exit_code == 0
-    told = found(run(publisher_url, "--json"))
-    assert told["role"]["verdict"] == "ok"
-    assert told["role"]["text"].endswith("has the rights of publisher")
-
-
 def test_a_role_that_may_make_no_table_gets_every_check_and_no_probe(publisher_url: str) -> None:
     told = found(run(publisher_url, "--probe", "--json"))
     assert list(told) == [*CHECKS, "probe"]
@@ -172,14 +154,6 @@ def test_a_skewed_clock_is_noticed(
     told = found(run(url, "--json"))
     assert told["clock"]["verdict"] == verdict
     assert told["clock"]["values"]["offset"] == pytest.approx(skew, abs=0.5)
-
-
-def test_a_database_that_cannot_be_reached_ends_with_69() -> None:
-    done = run("postgresql://me:s3cret@127.0.0.1:1/postgres")
-    assert done.exit_code == 69
-    assert done.stdout.startswith("fail     server ")
-    assert "check the host and the port" in " ".join(done.stdout.split())
-    assert "s3cret" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -60,17 +60,6 @@ def test_what_ends_is_said_before_anything_is_done(
     assert (process.returncode, stored(url)) == (code, left)
 
 
-def test_another_job_is_named_with_the_exit_code_to_try_again(url: str) -> None:
-    assert run(url, "forget", "--before", "1d", "--yes").exit_code == 0
-    with psycopg.connect(url, autocommit=True) as sql:
-        sql.execute(
-            "UPDATE outbox.outbox_jobs SET owner = 'host:7', expires_at = now() + interval '1 h'"
-        )
-    done = run(url, "forget", "--before", "1d", "--yes")
-    assert done.exit_code == 75
-    assert "the job forget of host:7 runs" in done.stderr
-
-
 @pytest.mark.postgres_only("DSQL analyzes by itself")
 def test_an_estimate_that_was_too_low_is_not_shown(url: str) -> None:
     words = ("forget", "--before", "0s", "--dry-run")
@@ -80,22 +69,6 @@ def test_an_estimate_that_was_too_low_is_not_shown(url: str) -> None:
     with Writer(Database(url)) as writer:
         writer.write(Event.new("Sold", [Entity("Car", "4")]))
     assert run(url, *words).stdout.endswith("read 5 events\n")
-
-
-@pytest.mark.parametrize(
-    ("words", "text"),
-    [
-        ("", "Missing option '--before'"),
-        ("--before soon", "Invalid value for '--before': 'soon' is no time"),
-        ("--before 999999d", "Invalid value for '--before': '999999d' is no time"),
-        ("--before 999999d --every 1h", "Invalid value for '--before': '999999d' is no time"),
-        ("--before 1d --rate 0", "Invalid value for '--rate'"),
-    ],
-)
-def test_what_cannot_be_is_refused(url: str, words: str, text: str) -> None:
-    done = run(url, "forget", *words.split(), "--yes")
-    assert done.exit_code == 2, done.output
-    assert text in done.stderr
 
 
 KEEPING = ("forget", "--before", "0s", "--every", "1s", "--yes")
@@ -135,17 +108,3 @@ def test_a_terminal_shows_when_the_next_pass_begins(url: str) -> None:
         assert any("3 events forgotten" in line for line in terminal.lines)
         terminal.press_ctrl_c()
         assert terminal.finish() == 0, terminal.lines
-
-
-@pytest.mark.parametrize(
-    ("words", "text"),
-    [
-        ("--before 2020-01-01 --every 1h", "--every takes an age as --before"),
-        ("--before 90d --every 1h --dry-run", "--every takes no --dry-run"),
-        ("--before 90d --every soon", "'soon' is not an age"),
-    ],
-)
-def test_every_takes_an_age_and_no_dry_run(url: str, words: str, text: str) -> None:
-    done = run(url, "forget", *words.split(), "--yes")
-    assert done.exit_code == 2, done.output
-    assert text in done.stderr

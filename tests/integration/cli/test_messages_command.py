@@ -54,35 +54,6 @@ def test_a_list_fits_a_terminal_of_80_columns_and_is_whole_in_a_pipe(
     assert "too long " * 39 in run(url, "messages", "list").stdout
 
 
-@pytest.mark.parametrize(
-    ("words", "left"),
-    [
-        (("retry",), {"dead_letters": 0, "outbox": 2, "outbox_failures": 0}),
-        (("retry", "--state", "dead"), {"dead_letters": 0, "outbox": 2, "outbox_failures": 1}),
-        (("retry", "--state", "failing"), {"dead_letters": 1, "outbox": 1, "outbox_failures": 0}),
-        (
-            ("drop", "--yes", "--state", "dead"),
-            {"dead_letters": 0, "outbox": 1, "outbox_failures": 1},
-        ),
-        (
-            ("drop", "--yes", "--state", "failing"),
-            {"dead_letters": 2, "outbox": 0, "outbox_failures": 0},
-        ),
-    ],
-)
-def test_everything_is_touched_only_when_told_so(
-    url: str, sql: psycopg.Connection, words: tuple[str, ...], left: dict[str, int]
-) -> None:
-    given_up(url, "a")
-    given_up(url, "b", policy="block")
-    refused = run(url, "messages", *words)
-    assert refused.exit_code == 2
-    assert "pass a filter (--state alone is none), or --all" in refused.stderr
-    assert [count(sql, table) for table in left] == [1, 1, 1]
-    assert run(url, "messages", *words, "--all").exit_code == 0
-    assert {table: count(sql, table) for table in left} == left
-
-
 @pytest.mark.parametrize(("answer", "code", "left"), [(b"y\n", 0, 0), (b"n\n", 1, 1)])
 def test_on_a_terminal_a_drop_asks(
     url: str, sql: psycopg.Connection, answer: bytes, code: int, left: int
@@ -103,6 +74,3 @@ def test_on_a_terminal_a_drop_asks(
     assert b"Delete 1 message for good? [y/N]" in error
     assert process.returncode == code
     assert count(sql, "dead_letters") == left
-
-
-# --- wrong usage -----------------------------------------------------------------------

@@ -12,13 +12,11 @@ import anyio.to_thread
 import nats
 import psycopg
 import pytest
-from click.testing import CliRunner
 from tests.support.commands import Command, run
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer.refused_topics import writer_of_any_topic
 
-from dsql_outbox.cli.main import main
 from dsql_outbox.cli.relay.relay_run import RelayRun
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.outbox.redaction import redacted
@@ -293,23 +291,6 @@ def test_a_run_that_may_not_wait_sends_what_can_be_sent(
     assert (done.code, waiting(url)) == (0, 0), done.err
 
 
-def test_missing_tables_end_it_with_code_78_and_the_command_to_run(database_url: str) -> None:
-    done = run("publish", "--database", database_url, "--sink", "stdout:")
-    assert (done.code, done.out) == (78, b"")
-    (told,) = done.err.splitlines()
-    assert told.startswith("Error: schema outbox does not exist in database ")
-    assert "`dsql-outbox schema apply` makes it new and empty" in told
-
-
-def test_an_unreachable_database_is_one_line(url: str) -> None:
-    with PostgresProxy(url) as proxy:
-        proxy.pause_listening()
-        done = run("publish", "--database", proxy.url, "--sink", "stdout:")
-    assert done.code == 69
-    assert len(done.err.splitlines()) == 1
-    assert done.err.startswith("Error: connection failed")
-
-
 def test_a_server_that_accepts_no_writes_at_the_start_ends_it_with_69(url: str) -> None:
     with PostgresProxy(url) as proxy:
         proxy.refuse(1000, sqlstate="25006", message="read-only", matching="INSERT INTO")
@@ -338,8 +319,3 @@ def test_spans_go_where_the_environment_says(url: str, writer: Writer) -> None:
     names = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
     assert names["service.name"] == "dsql-outbox-publish"
     assert "publish events.CarMoved" in {span.name for span in collector.spans}
-
-
-def test_the_help_has_an_example() -> None:
-    done = CliRunner().invoke(main, ["publish", "--help"])
-    assert "--sink nats://localhost" in done.stdout

@@ -10,7 +10,6 @@ from time import monotonic
 
 import psycopg
 import pytest
-from click.testing import CliRunner
 from tests.support.brokers.slow_broker import SlowBroker
 from tests.support.commands import Command, run
 from tests.support.outbox_databases import KEEPER
@@ -19,7 +18,6 @@ from tests.support.telemetry.scrapes import base_url, get, get_json
 from tests.support.waiting import wait_until
 from tests.support.writer.refused_topics import writer_of_any_topic
 
-from dsql_outbox.cli.main import main
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.testing import NatsServer, OtlpReceiver
 
@@ -267,14 +265,6 @@ def test_an_address_that_is_taken_is_wrong_usage(url: str) -> None:
     assert done.code == 2
     assert done.err.startswith(f"Error: cannot listen on {place}: ")
     assert len(done.err.splitlines()) == 1
-
-
-@pytest.mark.parametrize("place", ["9464", ":9464", "host:", "host:x", "host:70000", "[::1]"])
-def test_what_is_no_address_is_wrong_usage(place: str) -> None:
-    words = ["publish", "--database", "x", "--sink", "stdout:", "--listen", place]
-    done = CliRunner().invoke(main, words)
-    assert done.exit_code == 2
-    assert "HOST:PORT" in done.stderr
 
 
 def test_log_lines_in_json_lead_to_the_trace_and_hold_no_payload(

@@ -45,9 +45,6 @@ def test_many_kinds_are_cut_short(url: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert shown[:2] == ["type   CarMoved         4", "type   3 others         4"]
 
 
-WAYS = "give EVENT_ID.., or --entity, or a filter, or --all"
-
-
 # --- a long run ------------------------------------------------------------------------
 
 

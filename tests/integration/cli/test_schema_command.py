@@ -1,6 +1,5 @@
 """``dsql-outbox schema`` on a real PostgreSQL: what it prints and how it ends."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,12 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import psycopg
-import pytest
 from click.testing import CliRunner, Result
 
 from dsql_outbox.cli.database_options import open_database
 from dsql_outbox.cli.main import main
-from dsql_outbox.outbox import Database
 from dsql_outbox.schema.comparison import check
 from dsql_outbox.schema.migrator import ddl
 from dsql_outbox.schema.tables import migrations
@@ -39,20 +36,6 @@ def execute(url: str, statement: str) -> None:
         connection.execute(statement.encode())
 
 
-def test_apply_lists_what_it_applied(database_url: str) -> None:
-    done = run("apply", "--database", database_url, "--shards", "4")
-    lines = done.stdout.splitlines()
-    assert done.exit_code == 0
-    assert (lines[0], lines[4]) == ("applied 0000 schema_migrations", "applied 0004 outbox")
-    assert lines[-1] == f"schema outbox: {COUNT} migrations, 4 shards, up to date"
-
-
-def test_apply_says_so_when_nothing_was_left_to_do(database_url: str) -> None:
-    run("apply", "--database", database_url)
-    done = run("apply", "--database", database_url)
-    assert done.stdout == f"schema outbox: {COUNT} migrations, 16 shards, up to date\n"
-
-
 def test_database_and_schema_may_come_from_the_environment(database_url: str) -> None:
     env = {"DSQL_OUTBOX_DATABASE": database_url, "DSQL_OUTBOX_SCHEMA": "mine"}
     assert run("apply", env=env).stdout.endswith(
@@ -60,24 +43,6 @@ def test_database_and_schema_may_come_from_the_environment(database_url: str) ->
     )
     assert run("check", "--schema", "mine", env=env).stdout == "schema mine: no difference\n"
     assert run("check", "--schema", "outbox", env=env).exit_code == 1
-
-
-def test_check_prints_one_line_a_difference_and_ends_with_1(database_url: str) -> None:
-    done = run("check", "--database", database_url, "--schema", "mine")
-    text = "schema mine is missing: run dsql-outbox schema apply --schema mine\n"
-    assert (done.exit_code, done.stdout, done.stderr) == (1, text, "")
-
-
-def test_check_prints_json_for_programs(database_url: str) -> None:
-    run("apply", "--database", database_url)
-    assert run("check", "--json", "--database", database_url).stdout == "[]\n"
-    execute(database_url, "DELETE FROM outbox.outbox_leases")
-    done = run("check", "--json", "--database", database_url)
-    text = "schema outbox has no shards: run dsql-outbox schema apply"
-    assert done.exit_code == 1
-    assert json.loads(done.stdout) == [
-        {"difference": "missing", "part": "shard", "name": "outbox_leases", "text": text}
-    ]
 
 
 def test_print_is_what_apply_runs() -> None:
@@ -107,57 +72,12 @@ def test_the_installed_command_works_in_a_process_of_its_own(database_url: str) 
     assert done.stdout.endswith(f"schema outbox: {COUNT} migrations, 16 shards, up to date\n")
 
 
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        ((), "no database: give --database URL or set DSQL_OUTBOX_DATABASE"),
-        (("--database", "mysql://me:s3cret@host/db"), "unknown kind of database mysql:"),
-        (("--database", "postgresql+asyncpg://host/db"), "leave out the driver behind the +"),
-        (("--database", CLOSED, "--schema", "A"), "schema 'A' must be lower-case letters"),
-        (("--database", CLOSED, "--shards", "0"), "shards must be from 1 to 1024, got 0"),
-        (("--database", CLOSED, "--shards", "many"), "'many' is not a valid integer"),
-    ],
-)
-def test_misuse_ends_with_2_and_says_why(words: tuple[str, ...], line: str) -> None:
-    done = run("apply", *words, env={"DSQL_OUTBOX_DATABASE": ""})
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert f"Error: {line}" in done.stderr or line in done.stderr
-    assert "s3cret" not in done.stderr
-
-
-def test_too_few_shards_end_with_2_and_both_numbers(database_url: str) -> None:
-    run("apply", "--database", database_url)
-    done = run("apply", "--database", database_url, "--shards", "8")
-    assert done.exit_code == 2
-    assert "has 16 shards and cannot go down to 8" in done.stderr
-
-
 def test_an_error_of_the_driver_is_one_line_without_the_password() -> None:
     done = python("-m", "dsql_outbox", "schema", "apply", env={"DSQL_OUTBOX_DATABASE": CLOSED})
     assert (done.returncode, done.stdout) == (69, "")
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("Error: connection failed")
     assert "s3cret" not in done.stderr
-
-
-def test_tables_of_an_earlier_commit_end_with_78_and_what_starts_anew(database_url: str) -> None:
-    run("apply", "--database", database_url)
-    execute(database_url, "UPDATE outbox.schema_migrations SET checksum = 'x' WHERE version = 3")
-    for command in ("apply", "apply --shards 20"):
-        done = run(*command.split(), "--database", database_url)
-        assert (done.exit_code, len(done.stderr.splitlines())) == (78, 1)
-        assert "are of an earlier commit (0003 entities), older than version 1" in done.stderr
-    dropped = run("drop", "--yes", "--database", database_url)
-    assert dropped.stdout == f"schema outbox: {COUNT} tables and views dropped\n"
-    assert run("apply", "--database", database_url).exit_code == 0
-    assert run("check", "--database", database_url).exit_code == 0
-
-
-def test_drop_asks_first(outbox_url: str) -> None:
-    done = run("drop", "--database", outbox_url)
-    assert done.exit_code == 2
-    assert "Drop the tables of schema outbox, with all events and messages?" in done.stderr
-    assert check(Database(outbox_url)) == []
 
 
 def test_an_embedded_database_comes_with_its_tables() -> None:
@@ -181,9 +101,3 @@ def test_help_and_version_import_neither_driver_nor_screen() -> None:
     assert "Create, check or drop the tables, and grant rights." in shown.stdout
     assert version.stdout.startswith("dsql-outbox, version ")
     assert [done.stdout.splitlines()[-1] for done in (shown, version)] == ["[]", "[]"]
-
-
-def test_an_unknown_command_is_misuse() -> None:
-    done = CliRunner().invoke(main, ["scheme"])
-    assert done.exit_code == 2
-    assert "No such command 'scheme'" in done.stderr

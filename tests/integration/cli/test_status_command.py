@@ -4,14 +4,12 @@ import json
 import shlex
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from tests.support.database_roles import as_role, made_roles
 from tests.support.proxy.postgres_proxy import PostgresProxy
-from tests.support.pty_terminal import Terminal
 
 from dsql_outbox.cli.main import main
 from dsql_outbox.observability.shown_text import duration
@@ -38,16 +36,6 @@ def add_messages(
            '{}', '{}', 2, clock_timestamp() - %s * interval '1 second'
            FROM generate_series(1, %s) AS n""",
         (shard, age, count),
-    )
-
-
-def add_failure(
-    sql: psycopg.Connection[Any], n: int, *, attempts: int, retry_at: str, error: str = "broken"
-) -> None:
-    sql.execute(
-        "INSERT INTO outbox.outbox_failures VALUES (1, %s, %s, %s, %s,"
-        " coalesce(nullif(%s, 'soon')::timestamptz, clock_timestamp() + interval '9.5 s'))",
-        (n, UUID(int=n), attempts, error, retry_at),
     )
 
 
@@ -124,16 +112,6 @@ def test_a_database_that_accepts_no_writes_is_the_cause_that_no_publisher_is_ali
         " VALUES ('p', clock_timestamp(), 60, '[]', 'default')"
     )
     assert as_json(read_only)["attention"] == [], "a standby is a good place to ask"
-
-
-def test_on_a_terminal_the_same_is_a_table(url: str, sql: psycopg.Connection[Any]) -> None:
-    add_messages(sql, 1, shard=1, age=3970)
-    add_failure(sql, 1, attempts=2, retry_at="infinity", error="[red]markup")
-    with Terminal(120, "status", "--database", url) as terminal:
-        assert terminal.finish() == 0
-    shown = terminal.output
-    assert b"1 h 6 min" in shown
-    assert b"[red]markup" in shown
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from click.testing import CliRunner
 from tests.support.commands import invoke, lines
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer.written_events import SUMMARY, event, failures, ids, receipts, summary
 
-from dsql_outbox.cli.main import main
 from dsql_outbox.cli.write import command
 from dsql_outbox.cli.write.inputs import MAX_LINE_BYTES
 from dsql_outbox.testing import OtlpReceiver
@@ -288,9 +286,3 @@ def test_the_address_and_the_schema_come_from_the_environment(
     assert done.code == 1
     assert [r.status for r in receipts(done.out)] == ["committed", "duplicate"]
     assert len(failures(done.err)) == 1
-
-
-def test_the_help_has_an_example_and_the_promise_of_order() -> None:
-    done = CliRunner().invoke(main, ["write", "--help"])
-    assert "dsql-outbox write events.jsonl --database" in done.stdout
-    assert "in the order of input" in done.stdout
