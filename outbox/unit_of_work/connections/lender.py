@@ -124,7 +124,8 @@ class Lender(ABC, Generic[C]):
 
     def _ask(self, waiter: Waiter[C]) -> None:
         self._shelf.ask(waiter)
-        self._serve()
+        if not waiter.is_answered:
+            self._serve()
 
     @contextmanager
     def _open_meanwhile(self, wanted: Open) -> Generator[None]:

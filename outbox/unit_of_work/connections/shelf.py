@@ -188,8 +188,10 @@ class Shelf(Generic[C]):
         return None
 
     def ask(self, waiter: Waiter[C]) -> None:
-        """Let a call wait for a connection."""
+        """Give a call what is kept, if no other call waits, or let it wait for a connection."""
         with self._lock:
+            if not self._waiting and self._give_kept(waiter):
+                return
             self._waiting.add(waiter)
             if not waiter.needs_no_new or any(map(waiter.accepts, self._kept)):
                 self._has_no_taker = False
@@ -382,11 +384,8 @@ class Shelf(Generic[C]):
         for waiter in self._waiting:
             if waiter.is_gone:
                 continue
-            if waiter.is_answered:  # an interrupt came before its removal
-                answered.append(waiter)
-            elif (connection := self._kept_for(waiter)) is not None:
-                self._in_use.add(connection)
-                waiter.connection = connection
+            # One that is answered already: an interrupt came before its removal.
+            if waiter.is_answered or self._give_kept(waiter):
                 answered.append(waiter)
             elif covering[waiter.role_path] > 0:
                 covering[waiter.role_path] -= 1
@@ -398,8 +397,8 @@ class Shelf(Generic[C]):
             self._has_no_taker = not others_first
         return answered
 
-    def _kept_for(self, waiter: Waiter[C]) -> C | None:
-        """Return the most recently kept usable connection that this call accepts, or None.
+    def _give_kept(self, waiter: Waiter[C]) -> bool:
+        """Give a call the most recently kept usable connection that it accepts, if there is one.
 
         One that was never used comes last: a call whose attempt failed may want it.
         """
@@ -408,9 +407,11 @@ class Shelf(Generic[C]):
             if waiter.accepts(connection):
                 self._kept.remove(connection)
                 if self._is_usable(connection):
-                    return connection
+                    self._in_use.add(connection)
+                    waiter.connection = connection
+                    return True
                 connection.drop()
-        return None
+        return False
 
     def _has_made_room(self, waiter: Waiter[C], *, others_first: bool) -> bool:
         """Make room for a call, by closing the connection kept longest, if that may be.
