@@ -6,7 +6,8 @@ FROM base AS build
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
 RUN pip install --no-cache-dir "uv==0.13.9"
 WORKDIR /app
-ARG EXTRAS="--extra binary --extra cli --extra console --extra dsql --extra eventbridge --extra kafka --extra msk --extra nats --extra otlp --extra prometheus --extra rabbitmq --extra redis --extra sns --extra sqs --extra uvloop"
+# All but those for programs of your own, and the embedded servers.
+ARG EXTRAS="--all-extras --no-extra all --no-extra demo --no-extra django --no-extra embedded --no-extra fastapi --no-extra lambda --no-extra sqlalchemy --no-extra starlette"
 # The dependencies make a layer of their own: it changes with the lock file only.
 COPY pyproject.toml setup.py uv.lock README.md LICENSE ./
 RUN uv sync --frozen --no-dev --no-install-project $EXTRAS

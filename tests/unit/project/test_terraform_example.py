@@ -215,7 +215,6 @@ def test_the_publishers_environment_is_read_by_the_command() -> None:
     known = {param.envvar for param in command.params}
     names = {each["name"] for each in PUBLISHER["environment"]}
     assert names == {"DSQL_OUTBOX_DATABASE", "DSQL_OUTBOX_SINK"} <= known
-    assert {"--extra sqs", "--extra dsql"} <= set(re.findall(r"--extra \w+", DOCKERFILE))
 
 
 def test_the_sink_is_the_queue() -> None:
