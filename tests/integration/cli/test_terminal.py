@@ -13,6 +13,7 @@ from tests.support.pty_terminal import Terminal, squeezed
 from tests.support.writer.refused_topics import writer_of_any_topic
 
 from dsql_outbox.outbox import Database, Entity, Event
+from dsql_outbox.publisher.sinks.registry import installed_sinks
 
 WIDTHS = (40, 60, 80, 200)
 
@@ -97,7 +98,7 @@ def test_help_fits_the_terminal(columns: int) -> None:
     lines = done.out.decode().splitlines()
     example = {line for line in lines if line.startswith("    dsql-outbox ")}
     assert max(len(line) for line in lines if line not in example) <= columns
-    schemes = {"kafka:", "nats:", "rabbitmq:", "redis:", "sns:", "sqs:"}
+    schemes = {f"{name}:" for name in installed_sinks().names}
     assert schemes <= {word.strip(",.") for word in done.out.decode().split()}
 
 
