@@ -202,7 +202,7 @@ real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, R
 		$(if $(EVENTS),--events $(EVENTS)) $(if $(SUBJECTS),--subjects $(SUBJECTS)) $(if $(RATE),--rate $(RATE)) $(if $(MAP),--map $(MAP))
 
 docs: $(VENV)/.docs ## build the documentation's site in build/site and test its pages (SERVE=1 shows it)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(SERVE),serve,build --quiet)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(SERVE),serve,build)
 	$(if $(SERVE),,$(BIN)/pytest -q -m site tests/site)
 
 pictures: $(VENV)/.dev ## draw the diagrams of the documentation
