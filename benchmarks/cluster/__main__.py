@@ -1,6 +1,6 @@
 """``make cluster-report``: what a cluster of Aurora DSQL answers, beside the answers expected.
 
-The statements are those of docs/playground.md. What needs two sessions, much data or the library
+The statements are those of statements.md. What needs two sessions, much data or the library
 follows. A line says ``ok``, ``differs`` or ``told``: an answer that no document foretells.
 """
 
@@ -25,7 +25,7 @@ from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.outbox.redaction import error_line
 from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "playground.md"
+PAGE: Final = Path(__file__).with_name("statements.md")
 NULL_ID: Final = "'00000000-0000-0000-0000-000000000000'"
 _BLOCK: Final = re.compile(
     r"^## \d+\. ([^\n]+)\n.*?```sql\n(.*?)```\s*```text\n(.*?)\n```", re.DOTALL | re.MULTILINE
