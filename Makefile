@@ -164,10 +164,10 @@ fieldtest: $(VENV)/.dev $(VENV)/.peers ## put the relay of each outbox library t
 examples: $(VENV)/.dev ## start each example, send it work, kill it in the middle and check the outcome (ONLY=sqlalchemy)
 	$(BIN)/pytest tests/examples $(if $(ONLY),-k $(ONLY))
 
-goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what holds or misses (ONLY=writer, relay:failed,drain, forget; OPTIONS=--full)
+goals: $(VENV)/.dev $(VENV)/.peers ## measure what is promised, and say what holds or misses (ONLY=writer, ONLY=steady,drain; OPTIONS=--full)
 	$(BIN)/python -m benchmarks.goals $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
-page: $(VENV)/.dev ## measure a message, a lone write, the loading of events and an inbox for docs/performance.md (ONLY=message,write,loading,consumer; OPTIONS=--full)
+page: $(VENV)/.dev $(VENV)/.peers ## measure a message, a lone write, steady traffic beside peers, the loading of events and an inbox for docs/performance.md (ONLY=message,write,steady,loading,consumer; OPTIONS=--full)
 	@$(BIN)/python -m benchmarks.page $(if $(ONLY),--only $(ONLY)) $(OPTIONS)
 
 pressure: $(VENV)/.dev $(VENV)/.peers ## 800 events/s beside analytic queries of 120 s, for 15 minutes, then a peer (OPTIONS="--minutes 2 --rate 400")

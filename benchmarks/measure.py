@@ -3,8 +3,11 @@
 import os
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from tempfile import TemporaryFile
 from time import perf_counter
+
+import psycopg
 
 _FLUSHES = 50
 
@@ -31,6 +34,24 @@ def machine() -> str:
 def load() -> float:
     """The load average of the last minute: processes that run or wait for a core."""
     return os.getloadavg()[0]
+
+
+def cpu_of(*pids: int) -> float:
+    """The seconds of CPU that processes have taken."""
+    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(each[11]) + int(each[12]) for each in stats) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_of_sessions(url: str, role: str = "postgres") -> float:
+    """The seconds of CPU that the open sessions of a role in a database have taken."""
+    with psycopg.connect(url) as connection:
+        pids = connection.execute(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND usename = %s"
+            " AND backend_type = 'client backend'",
+            (role,),
+        ).fetchall()
+    return cpu_of(*(pid for (pid,) in pids))
 
 
 def _flush() -> float:

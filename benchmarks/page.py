@@ -16,6 +16,8 @@ from uuid import uuid4
 import psycopg
 from benchmarks.goals.conditions import FULL, Conditions, Sizes
 from benchmarks.measure import machine
+from benchmarks.peers.contestants import APART, CONTESTANTS
+from benchmarks.peers.way import HUNDRED, LONE, THOUSAND, Way, Ways
 from benchmarks.relay.drain import Drained, drain_by_relay
 from benchmarks.relay.rows import Rows, fill, new_database
 from benchmarks.sample_event import event
@@ -175,6 +177,41 @@ def _seconds(act: Callable[[], object]) -> float:
     return perf_counter() - began
 
 
+# --- steady traffic ------------------------------------------------------------------------
+
+_SHARE = 0.3  # of the traffic's seconds; `--full` takes all
+
+
+def steady(conditions: Conditions) -> _Table:
+    """Events that one process writes and another one relays, of each library that can."""
+    share = 1.0 if conditions.sizes == FULL else _SHARE
+    with Ways(conditions.server, [each for each in CONTESTANTS if each.name in APART]) as ways:
+        for name, why in ways.missing.items():
+            print(f"without {name}: {why}", file=sys.stderr)
+        lone, *others = (list(ways.measure(each, share)) for each in (LONE, HUNDRED, THOUSAND))
+    seconds = max(1, round(THOUSAND.seconds * share))
+    return (
+        "",
+        "lone",
+        "100 events/s",
+        "1,000 events/s, if the writer can",
+        "it wrote, events/s",
+    ), [
+        (one.contestant, _times(one), *map(_spent, many), f"{many[-1].written / seconds:,.0f}")
+        for one, *many in zip(lone, *others, strict=True)
+    ]
+
+
+def _times(way: Way) -> str:
+    return f"{way.relayed.p50:,.3g} / {way.relayed.p99:,.3g}"
+
+
+def _spent(way: Way) -> str:
+    if way.relayed.events < way.written:
+        return "falls behind"
+    return f"{_times(way)}; {way.cost.process:,.0f} + {way.cost.server:,.0f}"
+
+
 # --- loading many events -------------------------------------------------------------------
 
 
@@ -269,7 +306,13 @@ def _handle(message: Received, connection: psycopg.Connection) -> None:
     _effect(connection, message)
 
 
-TABLES = {"message": message, "write": write, "loading": loading, "consumer": consumer}
+TABLES = {
+    "message": message,
+    "write": write,
+    "steady": steady,
+    "loading": loading,
+    "consumer": consumer,
+}
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ GROUPS = {
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m benchmarks.goals", description=__doc__)
-    parser.add_argument("--only", default="", metavar="GROUP[:LINE,..]", help="default: all")
+    parser.add_argument("--only", default="", metavar="GROUP_OR_LINE,..", help="default: all")
     parser.add_argument("--full", action="store_true", help="more rows, rounds and seconds")
     parser.add_argument("--load", type=int, metavar="N", help="events of each load, instead")
     parser.add_argument("--json", action="store_true", help="one JSON object per goal")

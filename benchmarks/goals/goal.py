@@ -74,22 +74,17 @@ class Result(NamedTuple):
 
 
 def select(only: str, groups: Mapping[str, Sequence[Line]]) -> list[Line]:
-    """The lines that ``relay`` (a whole group) or ``relay:failed,hot`` names; empty means all.
+    """The lines that ``relay`` (a group) or ``failed,hot`` names, each once; empty means all.
 
-    A line of several groups comes once. Raises `UnknownGoals`.
+    Raises `UnknownGoals`.
     """
-    if not only:
-        return list({line.name: line for lines in groups.values() for line in lines}.values())
-    group, _, wanted = only.partition(":")
-    if group not in groups:
-        raise UnknownGoals(f"no goals of {group!r}: there are {', '.join(groups)}")
-    lines = {line.name: line for line in groups[group]}
-    names = wanted.split(",") if wanted else list(lines)
-    if unknown := [name for name in names if name not in lines]:
+    known = {line.name: [line] for lines in groups.values() for line in lines} | dict(groups)
+    names = only.split(",") if only else list(groups)
+    if unknown := [name for name in names if name not in known]:
         raise UnknownGoals(
-            f"{group} has no line {', '.join(map(repr, unknown))}: there are {', '.join(lines)}"
+            f"no goals {', '.join(map(repr, unknown))}: there are {', '.join(known)}"
         )
-    return [lines[name] for name in names]
+    return list({line.name: line for name in names for line in known[name]}.values())
 
 
 def results(line: Line, conditions: Conditions) -> Iterable[Result]:

@@ -1,7 +1,9 @@
 """The goals of the relay."""
 
-from . import fairness, lone, many_failures, throughput, upkeep
+from . import fairness, many_failures, steady, throughput, upkeep
 from .goal import Goal, Line
+
+_STEADY = (("100", 10, 20, 600, 300), ("1,000", 20, 40, 110, 40))
 
 RELAY = [
     Line(
@@ -57,7 +59,21 @@ RELAY = [
             Goal("the same with the doorbell: p50", 5, most=True, unit=" ms"),
             Goal("the same with the doorbell: p99", 50, most=True, unit=" ms"),
         ],
-        lone.lone,
+        steady.lone,
+    ),
+    Line(
+        "steady",
+        [
+            goal
+            for rate, p50, p99, process, server in _STEADY
+            for goal in (
+                Goal(f"{rate} events/s of another process: p50", p50, most=True, unit=" ms"),
+                Goal("the same: p99", p99, most=True, unit=" ms"),
+                Goal("the same: CPU of the publisher per message", process, True, " us"),
+                Goal("the same: CPU of its sessions per message", server, True, " us"),
+            )
+        ],
+        steady.steady,
     ),
     Line(
         "idle",

@@ -1,12 +1,10 @@
 """The statements of the relay: for failures, and while it is idle."""
 
 import asyncio
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from time import perf_counter
 
-import psycopg
+from benchmarks.measure import cpu_of_sessions
 from benchmarks.relay.drain import ON_OUTBOX
 from benchmarks.relay.rows import NullSink, Rows, fill, new_database
 from benchmarks.writer.statement_parameters import SHARDS
@@ -107,20 +105,8 @@ async def _cost_of_a_read(conditions: Conditions) -> float:
     try:
         for number in range(_WARM + _MEASURED):
             if number == _WARM:
-                before = _cpu_of_others(url)
+                before = cpu_of_sessions(url)
             await store.read(ranges, PassedOver({}, ()))
-        return (_cpu_of_others(url) - before) / _MEASURED * 1e6
+        return (cpu_of_sessions(url) - before) / _MEASURED * 1e6
     finally:
         await store.close()
-
-
-def _cpu_of_others(url: str) -> float:
-    """The seconds of CPU that the other sessions of a database have taken."""
-    with psycopg.connect(url) as connection:
-        pids = connection.execute(
-            "SELECT pid FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND backend_type = 'client backend'"
-        ).fetchall()
-    times = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for (pid,) in pids]
-    return sum(int(each[11]) + int(each[12]) for each in times) / os.sysconf("SC_CLK_TCK")

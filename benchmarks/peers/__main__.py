@@ -3,8 +3,8 @@
 All run on one PostgreSQL with fsync on, in turn, each in a process and a database of its
 own; ONLY=batch,relay selects lines. Ratios are medians of the rounds' ratios. A peer
 that cannot be started is named with the reason. Every relay is given the same sink, a
-function in its process that acknowledges. The lines lone, hundred and thousand have the writer
-in a process of its own.
+function in its process that acknowledges. `make page ONLY=steady` has the writer in a process
+of its own.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from benchmarks.measure import machine
 from dsql_outbox.testing import EmbeddedPostgres
 
 from .contestants import (
-    APART,
     CONTESTANTS,
     LINES,
     ComparedLine,
@@ -27,8 +26,6 @@ from .contestants import (
 )
 from .field import Entry, Field
 from .peer_table import descriptions, heading, rows
-from .way import Ways
-from .way import heading as way_heading
 
 
 def options() -> argparse.ArgumentParser:
@@ -51,22 +48,6 @@ def compare(field: Field, line: ComparedLine, given: argparse.Namespace) -> None
         print(heading(line), *found, "", sep="\n", flush=True)
 
 
-def compare_ways(
-    server: EmbeddedPostgres, lines: Sequence[ComparedLine], given: argparse.Namespace
-) -> Mapping[str, str]:
-    """Measure lines of two processes and print their tables; returns why some are missing."""
-    contestants = [each for each in CONTESTANTS if each.name in APART]
-    with Ways(server, contestants) as ways:
-        for line in lines:
-            if not given.json:
-                print(way_heading(line), flush=True)
-            for way in ways.measure(line, given.share):
-                print(json.dumps(way.as_json()) if given.json else way, flush=True)
-            if not given.json:
-                print()
-        return ways.missing
-
-
 def compare_all(
     server: EmbeddedPostgres, lines: Sequence[ComparedLine], given: argparse.Namespace
 ) -> Mapping[str, str]:
@@ -75,10 +56,8 @@ def compare_all(
     Lines that relay have databases of their own: what others wrote must not wait there.
     """
     missing: dict[str, str] = {}
-    if of_ways := [line for line in lines if line.rate is not None]:
-        missing |= compare_ways(server, of_ways, given)
     for relays in (False, True):
-        if of_kind := [line for line in lines if line.relays == relays and line.rate is None]:
+        if of_kind := [line for line in lines if line.relays == relays]:
             with Field(server, CONTESTANTS) as field:
                 field.start()
                 for line in of_kind:

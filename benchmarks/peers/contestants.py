@@ -12,7 +12,6 @@ PEERS_PYTHON = ROOT / ".venv" / "peers" / "bin" / "python"
 OWN = "dsql-outbox, AsyncWriter"
 OWN_SYNC = "dsql-outbox, Writer"
 OWN_RELAY = "dsql-outbox, Publisher"
-OWN_APART = "dsql-outbox, Publisher apart"
 OWN_RUNG = "dsql-outbox, doorbell"
 ASYNCPG = "bare asyncpg"
 PSYCOPG = "bare psycopg"
@@ -70,11 +69,7 @@ CONTESTANTS = (
     ),
     Contestant(
         OWN_RELAY, "own_relay", 4, _SUBJECT, "of messages, broker, database",
-        "batches of 500; leases, dead letters, spans and metrics", ("beside",), own=True,
-    ),
-    Contestant(
-        OWN_APART, "own_relay", 4, _SUBJECT, "the same",
-        "the same beside a writer of another process: it polls", ("apart",), own=True,
+        "batches of 500; leases, dead letters, spans and metrics", ("stored",), own=True,
     ),
     Contestant(ASYNCPG, "bare_asyncpg", 4, "the client's", "none", _FLOOR),
     Contestant(
@@ -117,9 +112,7 @@ APART = (OWN, OWN_RUNG, FASTSTREAM, "eventsourcing", "pgqueuer", "procrastinate"
 class ComparedLine(NamedTuple):
     """A line of the comparison: what is done, and the contestant that the others are compared with.
 
-    A line that relays runs in databases of its own. `waits` is a line in which time counts
-    and not the rate. A line with a `rate` of events per second has its writer and its relay in
-    two processes; with 0 its `events` are lone ones, and their number that of its seconds.
+    A line that relays runs in databases of its own.
     """
 
     name: str
@@ -127,16 +120,9 @@ class ComparedLine(NamedTuple):
     floor: str
     events: int
     relays: bool = False
-    waits: bool = False
-    rate: int | None = None
 
     def events_of(self, contestant: Contestant, share: float) -> int:
-        """The events of a contestant in a round, of a run with a share of them: tens of them.
-
-        A line that waits has all its events, for the sake of its 99th percentile.
-        """
-        if self.waits:
-            return self.events
+        """The events of a contestant in a round, of a run with a share of them: tens of them."""
         own = contestant.share if self.relays else 1.0
         return max(10, round(self.events * own * share / 10) * 10)
 
@@ -150,13 +136,6 @@ LINES = (
         "ordered", "stored events to a trivial sink in order, ten in a row per key",
         OWN_RELAY, 20_000, relays=True,
     ),
-    ComparedLine(
-        "latency", "100 events/s: from the call of the write until the sink has it, in ms",
-        OWN_RELAY, 200, relays=True, waits=True,
-    ),
-    ComparedLine("lone", "an event every 2 to 4 s, relayed by another process", "", 300, rate=0),
-    ComparedLine("hundred", "100 events/s, relayed by another process", "", 2_000, rate=100),
-    ComparedLine("thousand", "1,000 events/s, relayed by another process", "", 20_000, rate=1_000),
 )  # fmt: skip
 
 

@@ -17,14 +17,11 @@ class PeerFailedError(RuntimeError):
 class Measured(NamedTuple):
     """Events per second, and CPU of the client per event in microseconds (None: not known).
 
-    `p50` and `p99` are milliseconds from the call of the write until the sink has the event;
     `disordered` counts messages that the sink got after a newer one of their key.
     """
 
     rate: float
     cpu: float | None = None
-    p50: float | None = None
-    p99: float | None = None
     disordered: float | None = None
 
 
@@ -34,6 +31,7 @@ class PeerProcess:
     def __init__(self, process: "subprocess.Popen[str]", errors: IO[bytes]) -> None:
         self._process = process
         self._errors = errors
+        self.pid = process.pid
         self.lines: list[str] = self.answer()
 
     def measure(self, line: str, events: int) -> Measured:

@@ -9,7 +9,7 @@ from benchmarks.measure import median_ratio, spread
 from .contestants import ComparedLine, Contestant
 from .peer_process import Measured
 
-_COLUMNS = {"cpu": ".0f", "p50": ".1f", "p99": ".1f", "disordered": ".0f"}
+_COLUMNS = {"cpu": ".0f", "disordered": ".0f"}
 """Fields of `Measured` that are columns, with the form of their numbers."""
 
 
@@ -43,7 +43,6 @@ class Row(NamedTuple):
         return {
             "line": self.line, "contestant": self.contestant, "rates": self.rates,
             "median": statistics.median(self.rates), "ratio": self.ratio,
-            "p99s": [each.p99 for each in self.rounds if each.p99 is not None],
             **{name: value for name, value in known.items() if value is not None},
         }  # fmt: skip
 
@@ -53,15 +52,14 @@ def rows(line: ComparedLine, measured: Mapping[str, Sequence[Measured]]) -> list
     floor = [each.rate for each in measured.get(line.floor, ())]
 
     def ratio(rounds: Sequence[Measured]) -> float | None:
-        compared = bool(floor) and not line.waits
-        return median_ratio([each.rate for each in rounds], floor) if compared else None
+        return median_ratio([each.rate for each in rounds], floor) if floor else None
 
     return [Row(line.name, name, rounds, ratio(rounds)) for name, rounds in measured.items()]
 
 
 def heading(line: ComparedLine) -> str:
     """The heading of a line's table."""
-    columns = ("ratio", "CPU us", "p50 ms", "p99 ms", "disorder")
+    columns = ("ratio", "CPU us", "disorder")
     head = f"  {'':<28} {'events/s':>10}  {'spread':>6}"
     return "\n".join(
         [

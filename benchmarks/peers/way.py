@@ -1,4 +1,4 @@
-"""The lines that measure the way of an event from a writer to a relay in another process."""
+"""The way of an event from a writer to a relay in another process."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,36 +9,28 @@ from benchmarks.relay.rows import new_database
 
 from dsql_outbox.testing import EmbeddedPostgres
 
-from .contestants import ComparedLine, Contestant
-from .pair import Interval, Pair, pair
+from .contestants import Contestant
+from .pair import Cost, Interval, Pair, pair
 from .peer_process import PeerFailedError
 
 
-class Way(NamedTuple):
-    """The way of a contestant's events in one line."""
+class Traffic(NamedTuple):
+    """Events per second, and for how long; with 0 they are lone ones, 2 to 4 seconds apart."""
 
-    line: str
+    rate: int
+    seconds: int
+
+
+LONE, HUNDRED, THOUSAND = Traffic(0, 300), Traffic(100, 30), Traffic(1_000, 30)
+
+
+class Way(NamedTuple):
+    """The way of a contestant's events, and what its relay and the relay's sessions cost."""
+
     contestant: str
     written: int
     relayed: Interval
-
-    def __str__(self) -> str:
-        counts = f"{self.written:>8,} {self.relayed.events:>8,}"
-        times = "".join(f" {value:>9.1f}" for value in self.relayed[1:])
-        return f"  {self.contestant:<32} {counts}{times}"
-
-    def as_json(self) -> dict[str, object]:
-        """The row as one JSON object."""
-        found: dict[str, object] = self.relayed._asdict()
-        return {
-            "line": self.line, "contestant": self.contestant, "written": self.written, **found
-        }  # fmt: skip
-
-
-def heading(line: ComparedLine) -> str:
-    """The heading of a line's table."""
-    names = "".join(f" {name + ' ms':>9}" for name in Interval._fields[1:])
-    return f"{line.name}: {line.title}\n  {'':<32} {'written':>8} {'relayed':>8}{names}"
+    cost: Cost
 
 
 class Ways(ExitStack):
@@ -61,13 +53,15 @@ class Ways(ExitStack):
             else:
                 self._pairs[each.name] = running
 
-    def measure(self, line: ComparedLine, share: float) -> Iterator[Way]:
-        """Run a line: all contestants at once if its events are lone, else one after the other."""
-        seconds = max(1, round(line.events / (line.rate or 1) * share))
+    def measure(self, traffic: Traffic, share: float) -> Iterator[Way]:
+        """Run all contestants for a share of the time: at once if events are lone, else in turn."""
+        seconds = max(1, round(traffic.seconds * share))
 
         def way(name: str) -> Way:
-            ((written, relayed),) = self._pairs[name].intervals(line.rate or 0, seconds, seconds)
-            return Way(line.name, name, written.events, relayed)
+            ((written, relayed, cost),) = self._pairs[name].intervals(
+                traffic.rate, seconds, seconds
+            )
+            return Way(name, written.events, relayed, cost)
 
-        with ThreadPoolExecutor(len(self._pairs) if line.rate == 0 else 1) as threads:
+        with ThreadPoolExecutor(1 if traffic.rate else len(self._pairs)) as threads:
             yield from threads.map(way, self._pairs)

@@ -1,7 +1,7 @@
 """eventsourcing: `insert_events` of its PostgreSQL recorder, below its aggregates.
 
 Its relay selects 500 notifications at a time, in global order, and stores its position
-after each. A subscription, which NOTIFY wakes, delivers in the line `latency`.
+after each. A subscription, which NOTIFY wakes, delivers if the writer is apart.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from eventsourcing.postgres import (
 
 from .apart import receiving, sending
 from .loop import serve, writing
-from .relayed import CountingSink, latency, ordered, relaying
+from .relayed import CountingSink, ordered, relaying
 
 AGGREGATE, VERSIONS = uuid4(), count(1)
 READ = 500
@@ -84,7 +84,6 @@ async def main(url: str) -> None:
         **writing(write, store),
         relay=relaying(store, drain),
         ordered=ordered(store, drain),
-        latency=latency(write, follow),
         send=sending(write),
         receive=receiving(follow),
     )

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from .apart import receiving, sending
 from .loop import serve, writing
-from .relayed import CountingSink, latency, relaying
+from .relayed import CountingSink, relaying
 
 QUEUE = "events"
 
@@ -58,7 +58,6 @@ async def main(url: str) -> None:
     await serve(
         **writing(write, store),
         relay=relaying(store, relay),
-        latency=latency(write, relay),
         send=sending(write),
         receive=receiving(relay),
     )

@@ -1,8 +1,7 @@
-"""The library's publisher, with metrics: ``own_relay URL beside``, ``apart``, ``polls``, ``rung``.
+"""The library's publisher, with metrics: ``own_relay URL stored``, ``polls`` and ``rung``.
 
-Apart, events are written by the bare statement, so that nothing in the process wakes the
-publisher: it finds them as it finds those of other processes. The last two need a writer in
-another process: one polls, with a third word for `idle_max`, and one hears its doorbell.
+The last two need a writer in another process: one polls, with a third word for `idle_max`, and
+one hears its doorbell.
 """
 
 import asyncio
@@ -13,19 +12,15 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-import psycopg
 from benchmarks.telemetry import metered
-from benchmarks.writer.statement_parameters import single
 
 from dsql_outbox import AsyncWriter, Database, Publisher, PublisherSettings
-from dsql_outbox.observability.facts import Fact
 from dsql_outbox.outbox import Message
 from dsql_outbox.publisher import Answer, Delivered
-from dsql_outbox.schema.named_statements import statement
 
 from .apart import receiving
 from .loop import serve
-from .relayed import CountingSink, RelayDuring, latency, ordered, relaying
+from .relayed import CountingSink, RelayDuring, ordered, relaying
 
 _DELIVERED = Delivered()
 
@@ -45,56 +40,29 @@ class _Sink:
             answer(index, _DELIVERED)
 
 
-async def beside(url: str) -> None:
-    """Serve with an `AsyncWriter` in the process."""
+async def stored(url: str) -> None:
+    """Serve with events that were stored before."""
     database = Database(url)
-    running: list[Publisher] = []
-    relay = _relay(database, running)
-
-    def ring(fact: Fact) -> None:
-        running[-1].doorbell(fact)
-
-    async with AsyncWriter(database) as filler, AsyncWriter(database, hooks=[ring]) as writer:
+    relay = _relay(database)
+    async with AsyncWriter(database) as writer:
 
         async def store(events: Sequence[bytes]) -> None:
-            await filler.write_many(events)
+            await writer.write_many(events)
 
-        async def write(event: bytes) -> None:
-            await writer.write(event)
-
-        await serve(
-            relay=relaying(store, relay),
-            ordered=ordered(store, relay),
-            latency=latency(write, relay),
-        )
-
-
-async def apart(url: str) -> None:
-    """Serve with events that another process might have written."""
-    one = statement("event_write_one", "outbox")
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-
-        async def write(event: bytes) -> None:
-            await connection.execute(one, single(event), prepare=True)
-
-        relay = _relay(Database(url), [])
-        await serve(latency=latency(write, relay))
+        await serve(relay=relaying(store, relay), ordered=ordered(store, relay))
 
 
 async def receive(url: str, *, idle_max: float | None = None, doorbell: bool = False) -> None:
     """Serve with events of a writer in another process."""
     settings = PublisherSettings(idle_max=idle_max, doorbell=doorbell)
-    await serve(receive=receiving(_relay(Database(url), [], settings)))
+    await serve(receive=receiving(_relay(Database(url), settings)))
 
 
-def _relay(
-    database: Database, running: list[Publisher], settings: PublisherSettings | None = None
-) -> RelayDuring:
+def _relay(database: Database, settings: PublisherSettings | None = None) -> RelayDuring:
     @asynccontextmanager
     async def relay(sink: CountingSink) -> AsyncIterator[None]:
         with metered() as metrics:
-            running.append(Publisher(database, _Sink(sink), settings, hooks=[metrics]))
-            async with running[-1]:
+            async with Publisher(database, _Sink(sink), settings, hooks=[metrics]):
                 yield
 
     return relay
@@ -103,8 +71,7 @@ def _relay(
 if __name__ == "__main__":
     logging.getLogger("dsql_outbox").setLevel(logging.ERROR)
     served: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {
-        "beside": beside,
-        "apart": apart,
+        "stored": stored,
         "polls": partial(receive, idle_max=float(sys.argv[3]) if sys.argv[3:] else None),
         "rung": partial(receive, doorbell=True),
     }

@@ -13,7 +13,7 @@ from pgqueuer.queries import Queries
 
 from .apart import LANES, receiving, sending
 from .loop import BATCH, serve, writing
-from .relayed import CountingSink, latency, relaying
+from .relayed import CountingSink, relaying
 
 ENTRYPOINT = "events"
 
@@ -53,7 +53,6 @@ async def main(url: str) -> None:
     await serve(
         **writing(write, store),
         relay=relaying(store, relay),
-        latency=latency(write, relay),
         send=sending(write_wide),
         receive=receiving(relay),
     )

@@ -15,7 +15,7 @@ from procrastinate import App, PsycopgConnector
 
 from .apart import receiving, sending
 from .loop import serve, writing
-from .relayed import CountingSink, key_of, latency, ordered, relaying
+from .relayed import CountingSink, key_of, ordered, relaying
 
 CONCURRENCY = 10
 
@@ -58,7 +58,6 @@ async def main(url: str) -> None:
             **writing(write, store),
             relay=relaying(store, relay),
             ordered=ordered(store_locked, relay),
-            latency=latency(write, relay),
             send=sending(write),
             receive=receiving(relay),
         )

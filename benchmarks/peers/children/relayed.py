@@ -16,9 +16,6 @@ from .loop import Found, Line, in_batches
 PER_KEY = 10
 """Consecutive events per key in the line `ordered`."""
 
-PAUSE = 0.01
-"""Seconds between two events of the line `latency`."""
-
 _PATIENCE = 60.0  # seconds until all messages must have arrived
 
 
@@ -65,11 +62,6 @@ def ordered(store: Store, relay: RelayDuring) -> Line:
     return Line(lambda first, number: _drained(store, relay, ordered_events(first, number)))
 
 
-def latency(write: Callable[[bytes], Awaitable[None]], relay: RelayDuring) -> Line:
-    """Write an event every `PAUSE` beside the relay: from the call until the sink has it."""
-    return Line(lambda first, number: _delayed(write, relay, sample_events(first, number)))
-
-
 def ordered_events(first: int, number: int) -> list[bytes]:
     """Events `first` and those after it, `PER_KEY` consecutive ones per key."""
     return [event(f"CAR-{n // PER_KEY}", n) for n in range(first, first + number)]
@@ -98,26 +90,4 @@ async def _drained(store: Store, relay: RelayDuring, events: Sequence[bytes]) ->
         "rate": len(events) / took,
         "cpu": worked / len(events) * 1e6,
         "disordered": sink.disordered,
-    }
-
-
-async def _delayed(
-    write: Callable[[bytes], Awaitable[None]], relay: RelayDuring, events: Sequence[bytes]
-) -> Found:
-    sink = CountingSink(len(events))
-    written: dict[int, float] = {}
-    began, busy = perf_counter(), process_time()
-    async with relay(sink):
-        for each in events:
-            await asyncio.sleep(PAUSE)
-            written[number_of(each)] = perf_counter()
-            await write(each)
-        await sink.all()
-        worked = process_time() - busy
-    delays = sorted((sink.times[n] - at) * 1000 for n, at in written.items())
-    return {
-        "rate": len(events) / (perf_counter() - began),
-        "cpu": worked / len(events) * 1e6,
-        "p50": delays[len(delays) // 2],
-        "p99": delays[len(delays) * 99 // 100],
     }

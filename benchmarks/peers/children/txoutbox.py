@@ -15,7 +15,7 @@ from txoutbox.adapters.postgres import PostgresStorage
 
 from .apart import receiving, sending
 from .loop import serve, writing
-from .relayed import CountingSink, RelayDuring, key_of, latency, ordered, relaying
+from .relayed import CountingSink, RelayDuring, key_of, ordered, relaying
 
 TOPIC = "events.CarMoved"
 CONFIG = RelayConfig(batch_size=500, concurrency=100)
@@ -63,7 +63,6 @@ async def main(url: str) -> None:
         **writing(write, store),
         relay=relaying(store, relay_of(loose)),
         ordered=ordered(store, relay_of(strict)),
-        latency=latency(write, relay_of(told)),
         send=sending(write),
         receive=receiving(relay_of(told)),
     )
