@@ -37,14 +37,13 @@ from dsql_outbox.schema import outbox_rows
 from dsql_outbox.schema.outbox_rows import OutboxRow
 
 from . import broker, outbox_model
+from .named_defects import defects_of
 from .outbox_model import Origin, Tables
 from .page_defects import PAGE_DEFECTS
 from .peer_defects import PEER_DEFECTS
 from .relay_program import Parts, RelayProgram
 from .statements import ModelStore
 from .writers import Writers
-
-Defect = Callable[[], AbstractContextManager[Any]]
 
 
 def drop_a_delete() -> AbstractContextManager[Any]:
@@ -500,52 +499,4 @@ def send_behind_an_error_of_the_map() -> AbstractContextManager[Any]:
     return patch.object(Mapper, "map", map_)
 
 
-_DEFECTS: Final[dict[str, Defect]] = {
-    each.__name__: each
-    for each in (
-        drop_a_delete,
-        reuse_a_key,
-        renew_without_progress,
-        count_an_outage,
-        pass_over_the_first,
-        trust_the_host,
-        trust_the_order_of_rows,
-        end_at_a_refusal,
-        ignore_the_epoch,
-        keep_old_rows,
-        forget_due_retries,
-        forget_passed_rows,
-        bury_without_lease,
-        record_without_lease,
-        forget_the_wait,
-        try_blocked_rows,
-        wait_as_at_first,
-        never_cut_a_call,
-        reuse_a_dedupe_id,
-        count_from_the_answer,
-        send_paused_topics,
-        leave_at_the_end,
-        never_go_home,
-        settle_behind_a_failure,
-        count_the_unattempted,
-        send_two_runs_at_once,
-        store_behind_a_refusal,
-        send_replays_in_runs,
-        open_without_waiting,
-        open_with_what_came_before,
-        discard_by_the_clock,
-        delete_before_the_function,
-        delete_what_failed,
-        keep_the_suspect,
-        pause_for_all_targets,
-        give_up_early,
-        give_up_late,
-        send_what_is_left_out,
-        settle_what_is_left_out_early,
-        keep_what_is_left_out,
-        count_a_broken_map,
-        send_behind_an_error_of_the_map,
-    )
-}
-
-DEFECTS: Final = _DEFECTS | PEER_DEFECTS | PAGE_DEFECTS
+DEFECTS: Final = defects_of(__name__) | PEER_DEFECTS | PAGE_DEFECTS

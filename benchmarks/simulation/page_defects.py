@@ -19,6 +19,8 @@ from dsql_outbox.publisher.relay.sender import Sender
 from dsql_outbox.publisher.relay.settler import Settler
 from dsql_outbox.schema.outbox_rows import OutboxRow, RawRow, RowId
 
+from .named_defects import defects_of
+
 
 def keep_a_run_in_its_page() -> AbstractContextManager[Any]:
     """A later row of a subject does not take the earlier ones out of their page."""
@@ -197,24 +199,5 @@ def delete_a_page_with_a_failure() -> AbstractContextManager[Any]:
     return patch.object(Settler, "_delete", delete)
 
 
-PAGE_DEFECTS: Final[dict[str, Callable[[], AbstractContextManager[Any]]]] = {
-    each.__name__: each
-    for each in (
-        keep_a_run_in_its_page,
-        forget_a_run_early,
-        cut_a_run_in_two,
-        page_beside_a_queue,
-        page_beside_a_page,
-        know_no_row_of_a_page,
-        forget_a_deleted_page,
-        take_out_what_is_delivered,
-        go_on_behind_a_failure_in_a_page,
-        send_what_left_its_page_again,
-        send_pages_without_a_fence,
-        send_paused_pages,
-        send_any_run_of_a_page,
-        keep_a_lost_page_that_waits,
-        delete_a_page_with_a_failure,
-    )
-}
+PAGE_DEFECTS: Final = defects_of(__name__)
 """Each defect by its name."""

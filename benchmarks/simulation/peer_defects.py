@@ -20,6 +20,7 @@ from dsql_outbox.publisher.relay.store import HEAD, PassedOver, Range, RangeRead
 from dsql_outbox.publisher.sinks.port import Answer, Delivered, Outcome, Retry
 from dsql_outbox.schema.outbox_rows import RowId
 
+from .named_defects import defects_of
 from .outbox_model import id_of
 
 
@@ -166,13 +167,5 @@ def send_without_a_fence() -> Generator[None]:
         yield
 
 
-PEER_DEFECTS: Final[dict[str, Callable[[], AbstractContextManager[Any]]]] = {
-    each.__name__: each
-    for each in (
-        skip_a_late_commit,
-        delete_before_the_confirm,
-        send_behind_a_refusal,
-        send_without_a_fence,
-    )
-}
+PEER_DEFECTS: Final = defects_of(__name__)
 """Each defect by its name."""
