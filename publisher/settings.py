@@ -137,4 +137,4 @@ class PublisherSettings:
         return rules
 
     def _own_rules(self) -> FailureRules:
-        return FailureRules(self.attempts, self.backoff_base, self.backoff_cap, self.on_dead_letter)
+        return FailureRules(*(getattr(self, name) for name in FailureRules._fields))

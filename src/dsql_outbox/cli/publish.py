@@ -180,7 +180,7 @@ Exit codes:
     show_default=False,
     callback=_topics,
     help='Settings of some topics, in TOML: a table per pattern such as ["events.Loan*"], '
-    "with attempts, backoff_base, backoff_cap and on_dead_letter.",
+    f"with {', '.join(_KEYS[:-1])} and {_KEYS[-1]}.",
 )
 @option(
     "--idle-max",

@@ -7,19 +7,19 @@ import pytest
 
 from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import PublisherSettings, TopicSettings
-from dsql_outbox.publisher.topic_settings import FailureRules
 
 LOANS = TopicSettings(attempts=3, on_dead_letter="block")
 
 
 def test_a_topic_without_settings_has_those_of_the_publisher() -> None:
     settings = PublisherSettings(attempts=7, topics={"events.Loan*": LOANS})
-    assert settings.for_topic("events.CarMoved") == FailureRules(7, 1.0, 300.0, "release")
+    assert settings.for_topic("events.CarMoved") == PublisherSettings(attempts=7).for_topic("")
 
 
 def test_a_missing_key_takes_the_value_of_the_publisher() -> None:
     settings = PublisherSettings(backoff_cap=60.0, topics={"events.Loan*": LOANS})
-    assert settings.for_topic("events.LoanPaid") == FailureRules(3, 1.0, 60.0, "block")
+    same = PublisherSettings(attempts=3, backoff_cap=60.0, on_dead_letter="block")
+    assert settings.for_topic("events.LoanPaid") == same.for_topic("")
 
 
 def test_the_first_pattern_that_matches_counts() -> None:
