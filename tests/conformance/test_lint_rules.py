@@ -179,19 +179,17 @@ def test_every_rule_has_an_example() -> None:
     assert set(CAUGHT) == {rule.name for rule in (*RULES, MIXED)}
 
 
-@pytest.mark.parametrize(
-    ("rule", "text"), [(rule, text) for rule, texts in CAUGHT.items() for text in texts]
-)
-def test_a_rule_catches_what_it_is_for(rule: str, text: str) -> None:
-    assert rule in names(text)
-    assert rule in names(
-        f"-- why\n{text.upper() if chr(39) not in text and chr(34) not in text else text}\n"
-    )
+@pytest.mark.parametrize("rule", CAUGHT)
+def test_a_rule_catches_what_it_is_for(rule: str) -> None:
+    for text in CAUGHT[rule]:
+        assert rule in names(text)
+        assert rule in names(
+            f"-- why\n{text.upper() if chr(39) not in text and chr(34) not in text else text}\n"
+        )
 
 
-@pytest.mark.parametrize("text", PASS)
-def test_a_near_miss_passes(text: str) -> None:
-    assert names(text) == []
+def test_a_near_miss_passes() -> None:
+    assert {text: found for text in PASS if (found := names(text))} == {}
 
 
 @pytest.mark.parametrize("text", ["SELECT 'a", 'SELECT "a', "SELECT 1 /* /* */", "SELECT {a}"])

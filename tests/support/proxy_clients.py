@@ -1,8 +1,6 @@
 """Clients of many kinds, for tests of the proxy."""
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -65,12 +63,6 @@ def in_one_go(client: SyncClient, *statements: str) -> None:
     with client.pipeline():
         for sql in statements:
             client.execute(sql)
-
-
-def own_socket(client: SyncClient) -> socket.socket:
-    stream = socket.socket(fileno=os.dup(client.fileno()))
-    stream.settimeout(5)
-    return stream
 
 
 def rows(url: str) -> list[int]:

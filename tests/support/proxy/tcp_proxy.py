@@ -36,7 +36,6 @@ class Link:
         self._server_reader, self._server = server
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._counted = False
-        self._is_silent = False
 
     async def run(self) -> None:
         """Carry bytes in both directions until the server closes its side."""
@@ -77,7 +76,7 @@ class Link:
 
     def to_client(self, data: bytes) -> None:
         """Send bytes to the client, unless it has disconnected or the proxy swallows them."""
-        if not (self._is_silent or self._proxy.swallows):
+        if not self._proxy.swallows:
             self.answer(data)
 
     def answer(self, data: bytes) -> None:
@@ -91,10 +90,6 @@ class Link:
         if reset and client.fileno() != -1:  # it is closed before `run` notices and forgets it
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._client.close()
-
-    def silence(self) -> None:
-        """Drop the server's bytes from now on, and leave the connection open."""
-        self._is_silent = True
 
     def count_opened(self) -> None:
         """Count this connection as opened."""
@@ -193,10 +188,6 @@ class TcpProxy:
         finally:
             self.swallows = False
 
-    def silence_all(self) -> None:
-        """Drop the server's bytes on the connections that are open now; new ones work."""
-        self._call(self._silence_all())
-
     def refuse_connections(self, times: int | None = None) -> None:
         """Accept and then close the next `times` connections; None means all, until 0 is set."""
         self._refusals = times
@@ -276,10 +267,6 @@ class TcpProxy:
     async def _cut_all(self, *, reset: bool) -> None:
         for link in self._links:
             link.cut(reset=reset)
-
-    async def _silence_all(self) -> None:
-        for link in self._links:
-            link.silence()
 
     async def _shut_down(self) -> None:
         await self._stop_listening()
