@@ -27,9 +27,11 @@ from tests.support.writer.caller_sessions import (
     OF_ASYNCPG,
     OF_SQLALCHEMY,
     OTHERS,
+    TAKEN,
     AsyncCaller,
     Caller,
     OpenCaller,
+    leave_transaction,
     open_caller,
 )
 from tests.support.writer.checked_tables import Tables
@@ -53,7 +55,6 @@ __all__ = ["open_caller", "own"]
 
 ROW = "INSERT INTO own VALUES (1)"
 
-TAKEN = [*ALL, "django"]
 
 THREADS = [kind for kind in ALL if "sync" not in kind and not kind.startswith("asyncpg")]
 
@@ -160,7 +161,7 @@ def test_a_message_costs_one_round_trip_on_each_driver(
     assert proxy.round_trips == 1
 
 
-@pytest.mark.parametrize("kind", [*ALL, "django"])
+@pytest.mark.parametrize("kind", TAKEN)
 @pytest.mark.usefixtures("own")
 def test_a_session_that_would_commit_the_message_alone_is_refused(
     url: str, open_caller: OpenCaller, remember: RememberFor, kind: str
@@ -169,22 +170,11 @@ def test_a_session_that_would_commit_the_message_alone_is_refused(
         caller = open_caller(kind, url, isolation="AUTOCOMMIT")
     else:
         caller = open_caller(kind, url)
-        _leave_transaction(caller, kind)
+        leave_transaction(caller, kind)
     why = "remember needs an open transaction: .*so the message would be remembered on its own"
     with pytest.raises(TransactionMisused, match=why):
         remember(caller, new_received())
     assert remembered(url) == []
-
-
-def _leave_transaction(caller: Any, kind: str) -> None:
-    if kind.startswith("asyncpg"):
-        caller._run(caller._transaction.rollback)
-    elif kind == "psycopg async":
-        caller._run(caller.given.set_autocommit, True)
-    elif kind == "django":
-        caller.given.set_autocommit(True)
-    else:
-        caller.given.autocommit = True
 
 
 @pytest.mark.client

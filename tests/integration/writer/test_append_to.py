@@ -51,20 +51,6 @@ def test_append_and_append_to_check_the_expected_version_before_they_send(
     assert not any("INSERT" in sql for sql in proxy.statements)
 
 
-def test_append_to_costs_one_round_trip_and_probes_on_a_connection_of_its_own(
-    own: Tables, proxy: PostgresProxy, url: str
-) -> None:
-    with Writer(Database(url), formed(QUICK)) as writer, psycopg.connect(proxy.url) as mine:
-        mine.execute("INSERT INTO own VALUES (1)")
-        proxy.reset_counts()
-        receipts = [writer.append_to(mine, workload_s.three_entities()) for _ in range(2)]
-        assert proxy.round_trips == 2
-        mine.commit()
-        assert proxy.round_trips == 3
-        assert own.others() == 2
-    own.assert_true_to({receipt.event_id: receipt for receipt in receipts})
-
-
 def test_append_to_on_a_database_without_the_single_form_takes_the_plain_one(
     own: Tables, proxy: PostgresProxy
 ) -> None:

@@ -30,8 +30,10 @@ from tests.support.writer.caller_sessions import (
     OF_SQLALCHEMY,
     OTHERS,
     SESSIONS,
+    TAKEN,
     AsyncCaller,
     OpenCaller,
+    leave_transaction,
     open_caller,
 )
 from tests.support.writer.callers import QUICK, formed, only_single
@@ -75,7 +77,7 @@ def written(url: str, event: Event) -> None:
 @pytest.mark.pairs
 @pytest.mark.parametrize("form", ["single", "plain"])
 @pytest.mark.parametrize("make", EVENTS)
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", TAKEN)
 def test_an_event_is_committed_with_the_callers_rows(
     own: Tables,
     url: str,
@@ -84,16 +86,18 @@ def test_an_event_is_committed_with_the_callers_rows(
     make: Callable[[], Event],
     form: Literal["single", "plain"],
 ) -> None:
-    caller = open_caller(kind, url, settings=replace(QUICK, form=form))
-    caller.execute(ROW)
+    """Of an event alone, SQLAlchemy sees no statement, and might roll back at the end."""
+    caller, rows = open_caller(kind, url, settings=replace(QUICK, form=form)), EVENTS.index(make)
+    if rows:
+        caller.execute(ROW)
     receipt = caller.append(make())
     assert (own_rows(own), ids(own)) == (0, set())
     caller.commit()
     own.assert_true_to({receipt.event_id: receipt})
-    assert (own_rows(own), ids(own)) == (1, {receipt.event_id})
+    assert (own_rows(own), ids(own)) == (rows, {receipt.event_id})
 
 
-@pytest.mark.parametrize(("kind", "is_first"), in_turn(COMMON, OTHERS, [True, False]))
+@pytest.mark.parametrize(("kind", "is_first"), in_turn(COMMON, [*OTHERS, "django"], [True, False]))
 def test_an_event_is_rolled_back_with_the_callers_rows(
     own: Tables, url: str, open_caller: OpenCaller, kind: str, *, is_first: bool
 ) -> None:
@@ -339,7 +343,7 @@ def test_after_a_lost_commit_the_same_event_is_stored_once(
     assert ids(own) == {event.id}
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", TAKEN)
 def test_a_session_that_would_commit_the_event_alone_is_refused(
     own: Tables, url: str, open_caller: OpenCaller, kind: str
 ) -> None:
@@ -347,8 +351,8 @@ def test_a_session_that_would_commit_the_event_alone_is_refused(
     if kind in OF_SQLALCHEMY:
         caller, remedy = open_caller(kind, url, isolation="AUTOCOMMIT"), "an engine without isolat"
     else:
-        caller, remedy = open_caller(kind, url), "use `"
-        _leave_transaction(caller, kind)
+        caller, remedy = open_caller(kind, url), "use (with Django )?`"
+        leave_transaction(caller, kind)
     with pytest.raises(
         TransactionMisused, match=f"append_to needs an open transaction: .*{remedy}"
     ):
@@ -372,15 +376,6 @@ def test_a_transaction_that_a_text_has_ended_takes_no_event(
     caller.append(workload_s.car_created())
     caller.commit()
     assert len(ids(own)) == 1
-
-
-def _leave_transaction(caller: Any, kind: str) -> None:
-    if kind.startswith("asyncpg"):
-        caller._run(caller._transaction.rollback)
-    elif kind == "psycopg async":
-        caller._run(caller.given.set_autocommit, True)
-    else:
-        caller.given.autocommit = True
 
 
 @pytest.mark.client

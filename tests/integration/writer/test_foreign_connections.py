@@ -47,16 +47,6 @@ def engine(url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-def test_an_event_alone_is_committed_by_the_connection_of_sqlalchemy(
-    own: Tables, writer: Writer, engine: Engine
-) -> None:
-    """SQLAlchemy sees no statement of ours, and would roll back at the end."""
-    with engine.connect() as connection:
-        receipt = writer.append_to(connection, workload_s.car_created())
-        connection.commit()
-    own.assert_true_to({receipt.event_id: receipt})
-
-
 def test_a_session_of_another_driver_is_refused(own: Tables, writer: Writer) -> None:
     engine = create_engine("sqlite://")
     for given in (Session(engine), engine.connect()):
@@ -86,30 +76,6 @@ async def test_a_session_of_the_other_kind_and_a_class_are_refused(url: str, giv
         async with AsyncWriter(Database(url)) as async_writer:
             with pytest.raises(TypeError, match="or an AsyncSession or AsyncConnection of SQLAlc"):
                 await async_writer.append_to(given, workload_s.car_created())
-
-
-def test_an_event_is_part_of_djangos_atomic_block(
-    own: Tables, writer: Writer, django_connection: Any
-) -> None:
-    with transaction.atomic():
-        with django_connection.cursor() as cursor:
-            cursor.execute(INSERT)
-        receipt = writer.append_to(django_connection, workload_s.car_created())
-        assert ids(own) == set()
-    with transaction.atomic():
-        writer.append_to(django_connection, workload_s.car_created())
-        transaction.set_rollback(True)
-    assert own_rows(own) == 1
-    own.assert_true_to({receipt.event_id: receipt})
-
-
-def test_django_outside_of_atomic_is_refused(
-    own: Tables, writer: Writer, django_connection: Any
-) -> None:
-    django_connection.ensure_connection()
-    with pytest.raises(TransactionMisused, match=r"with Django `with transaction\.atomic\("):
-        writer.append_to(django_connection, workload_s.car_created())
-    assert ids(own) == set()
 
 
 def test_djangos_block_that_will_be_rolled_back_is_refused(

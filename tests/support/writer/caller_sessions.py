@@ -68,6 +68,9 @@ DRIVERS: Final = [
 ALL: Final = DRIVERS if ON_DSQL else [*PLAIN, *OF_SQLALCHEMY]
 """All objects of a driver send the same statements, so one will do in front of DSQL's shape."""
 
+TAKEN: Final = [*ALL, "django"]
+"""With Django's connection."""
+
 OTHERS: Final = [kind for kind in ALL if kind not in COMMON]
 
 
@@ -157,6 +160,16 @@ class AsyncpgCaller(AsyncCaller):
 
 def _is_of_sqlalchemy(given: Any) -> bool:
     return hasattr(given, "exec_driver_sql") or hasattr(given, "get_bind")
+
+
+def leave_transaction(caller: Any, kind: str) -> None:
+    """Let a session that is not of SQLAlchemy commit each statement by itself."""
+    if kind.startswith("asyncpg"):
+        caller._run(caller._transaction.rollback)
+    elif kind in ("psycopg async", "django"):
+        caller._run(caller.given.set_autocommit, True)
+    else:
+        caller.given.autocommit = True
 
 
 class OpenCaller(Protocol):
