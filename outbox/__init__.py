@@ -7,7 +7,8 @@ the database means, and `interrupt` whether an error came from outside of the ca
 The chapter `database` is the way to the database. `settings` holds its limits.
 `unit_of_work` is a transaction from its connection to the answer to COMMIT. `sessions` has the
 sessions of callers.
-`arguments` checks what users give, and `redaction` keeps secrets out of texts.
+`arguments` checks what users give, `content_type` what they say of a payload, and `redaction` keeps
+secrets out of texts.
 
 The names below are for users. Other code imports a name from the module that defines it.
 """

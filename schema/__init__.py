@@ -1,15 +1,15 @@
 """The database objects of the outbox: tables, statements, rights, and the rows that rooms share.
 
 - `migrations/`, `statements/` and `grants/` hold the SQL, one file per table or view,
-  statement and duty, and `fragments/` what several statements have in common: which messages name
-  an event, and whether one may be sent. `named_statements` reads it and fills in the schema's name.
+  statement and duty, and `fragments/` what several statements have in common. `named_statements`
+  reads them, fills in the schema's name, and runs those that may run twice.
 - `tables` parses the migrations, and reads the tables of a database.
-- `migrator` creates the tables (``schema apply``), adds shards, prints the statements, and drops the
-  tables.
+- `migrator` creates the tables (``schema apply``), adds shards, prints the statements, and drops
+  the tables.
 - `alembic` is what a revision of Alembic calls.
 - `comparison` compares a database with this version (``schema check``). `drift` is one difference,
   and `ownership` finds what belongs to another role.
-- `roles` grants each database role the rights of its duty, and finds wrong rights.
+- `roles` grants each database role the rights of its duty, and `right_drifts` finds wrong rights.
 - `commands` are the commands that put a difference right, for error texts.
 - `session` is one connection for the statements of the relay and of an operator's tools.
 - `outbox_rows`, `target_rows` and `burial` are rows as publishers and operators both see them,
@@ -22,13 +22,14 @@
 
 1. `apply` reads which tables there are (`tables.read_shape`), and refuses the schema if one belongs
    to another role (`ownership.refuse_others`), or if a recorded migration had another text.
-2. For each file of `migrations/` that is not recorded or whose table is missing, `execute` runs its
-   one statement, which may run twice, and then adds its row to ``schema_migrations``. Each is a
-   transaction of its own, as DSQL demands. After a crash between the two, the next run does the
-   step again and records it.
+2. For each file of `migrations/` that is not recorded or whose table is missing, `apply` has
+   `named_statements.execute` run its one statement, which may run twice, and then the one that adds
+   its row to ``schema_migrations``. Each is a transaction of its own, as DSQL demands. After a
+   crash between the two, the next run does the step again and records it.
 3. No lock is taken. Two migrators at once do the same steps, and the database orders them. A
    conflict repeats the statement.
-4. `_add_shards` adds the default target, and the rows of ``outbox_leases`` that are missing.
+4. `_add_shards` adds the default target, and the rows of ``outbox_leases`` that are missing, unless
+   only the tables of the inbox are made.
 """
 
 from typing import TYPE_CHECKING

@@ -3,8 +3,11 @@
 `writer_base` says what both writers promise. `writer` and `async_writer` have each `program`
 performed, in a thread and on an event loop: all decisions are in the programs. `core` is what all
 calls of a writer share. `attempt` decides about retries, `statement` turns events into SQL,
-`transact` runs the caller's SQL and events in one transaction, and `coalesce` is group commit.
-`budgets` has the retries of the settings, and `backlog_alarm` reports old messages.
+`transact` runs the caller's SQL and events in one transaction, `session_transact` begins it in a
+session of the caller, and `coalesce` is group commit. `settings` are those of users, and
+`tuned_settings` those that follow. `budgets` has the retries, `topic_template` the topic of an
+event, and `http_status` the HTTP answer to an error. `doorbell` wakes publishers, and
+`backlog_alarm` reports old messages.
 
 **One write**, ``writer.write(event)``:
 
@@ -21,13 +24,13 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
    first use of a writer, `learn_layout` reads the numbers of shards and targets there, and asks
    which form of a write the database supports.
 5. `WriteStatements` (`statement.write_statements`) returns the statement and its values. They are
-   encoded before `Gate.admit` marks the event as sent, so that nothing but the server and the
-   way to it can fail from then on. One round trip follows. The single form is one statement in autocommit, without a
-   COMMIT. On a connection with an isolation level it stands between BEGIN and COMMIT, as the five
-   statements of the plain form always do. If the server refuses the single form only now, the
-   same attempt sends the plain form.
-6. After a success, `Pending.settle_stored` makes the receipt. `Housekeeping.after` may read the
-   age of the backlog. `Pending.receipt` returns the receipt.
+   encoded before `Gate.admit` marks the event as sent, so that nothing but the server and the way
+   to it can fail from then on. One round trip follows. The single form is one statement in
+   autocommit, without a COMMIT. On a connection with an isolation level it stands between BEGIN and
+   COMMIT, as the five statements of the plain form always do. If the server refuses the single form
+   only now, the same attempt sends the plain form.
+6. After a success, `Pending.settle_stored` makes the receipt. `Programs._end` rings the doorbell,
+   and `Housekeeping.after` may read the age of the backlog. `Pending.receipt` returns the receipt.
 7. After an error, `classify` (`outbox.failure`) has given it a meaning, by which
    `EventWrite.decide` goes on:
 
@@ -46,8 +49,8 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
      another call wrote it: `DuplicateEvent`, or its receipt with ``on_duplicate="return"`` if
      the content is the same. If nothing is stored, the same id is written again. If the lost
      statement arrives later, the second of the two collides.
-   - A batch goes on in parts. One that fails again without an answer may have an event that fails
-     the server: `_sift` tries halves until that event is alone.
+   - A batch goes on in halves after a race. If it fails again in an outage, one of its events may
+     fail the server: `_sift` tries halves until that event is alone.
 8. If no attempt follows, because the budget or the deadline is over or no budget has this
    failure, `Pending.give_up` ends the call with the driver's error, or with `OutcomeUnknown` if
    the event is in doubt. Otherwise the loop begins again. The write then has a connection that
@@ -63,16 +66,18 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
    which ends with the run. Both are objects of one session, in which one exchange runs at a time.
    A session in which one runs at the end of the run is dropped.
 3. `Transaction.append` goes to `Programs.append`: `Run.prepare_append` parses the event, and
-   `_append` sends the statement of a write in the open transaction. The next BEGIN prepares it, if
-   it is due (`prepare_due` of `outbox.database.exchange`). `Run.record_append` remembers
-   the event and, if it is the first one, the fence.
+   `_append` sends the statement of a write in the open transaction. `prepare_due` of
+   `outbox.database.exchange` prepares it in a round trip before the next BEGIN, if it is due.
+   `Run.record_append` remembers the event and, if it is the first one, the fence.
 4. `Run.judge` judges the run. It returns None, or a `Verdict`: whose error it is, and which error
    the caller gets. To the rules of `FunctionRun` it adds two. While an earlier run is in doubt,
    another fence than that run's is refused. A `StaleVersion` is the caller's error even if the
    function swallowed it and failed by something else.
 5. Without a verdict the gate admits COMMIT. `OwnTransaction.commit` sends it in one text behind
-   the guards (`Guards`), which fail unless the mark and all events of the run are there: then
-   `judge_guard` has the verdict. And `commit` looks at the answer: for an aborted transaction the
+   the guards (`Guards`): ``run_guard.sql`` fails unless the transaction has the mark, and
+   ``event_guard.sql`` unless it has all events of the run (`Run.own`). Then
+   `FunctionRun.judge_guard` has the verdict. Aurora DSQL has no mark, so a run without an event has
+   no guard there. And `commit` looks at the answer: for an aborted transaction the
    server answers ROLLBACK.
 6. An error of the function ends the call after a rollback. An error of the database raises
    `RunFailed`, so that the connection is given up, and becomes a `DatabaseFailure`. If the session
@@ -83,29 +88,30 @@ calls of a writer share. `attempt` decides about retries, `statement` turns even
    a fence nothing could collide, so the function does not run again: `OutcomeUnknown`.
 8. `Call.decide` returns `Again` with the wait, or settles the call. In doubt, it looks up the
    fence once more before an error that is not retried: the function may have failed because the
-   lost run was committed. `Call.result` returns the winner's value or raises the error.
+   lost run was committed. `Call.result` returns the winner's value, or the receipt of a duplicate,
+   or raises the error.
 
 **One transact in a session of the caller**, ``transact(writer, sessions, function)``, differs in
 the connections, and in the way to COMMIT:
 
 1. `sessions_of` (`outbox.sessions.lent_sessions`) makes `Sessions` of a sessionmaker or a pool.
    They lend in the place of the writer's `Lender`: those of a pool a connection for the same
-   `OwnTransaction`, and those of a sessionmaker a `SessionTransaction`. Numbers of shards and the
-   form of the write are asked on a connection of the writer.
+   `OwnTransaction`, and those of a sessionmaker a `SqlalchemyTransaction`. Numbers of shards and
+   the form of the write are asked on a connection of the writer.
 2. While the function runs, `run_of` (`outbox.unit_of_work.function_run`) finds its run by its
    session. So `append_to` goes on as `Transaction.append` does.
-3. The session commits itself. The `commit` of the connection that the pool has lent is replaced
-   for the run: it sends the guards, in a round trip of their own, and the gate admits COMMIT
-   behind them.
+3. A session of a sessionmaker commits itself. The `commit` of the connection that the pool has lent
+   is replaced for the run: it sends the guards, in a round trip of their own, and the gate admits
+   COMMIT behind them.
 
 **One append_to**, ``writer.append_to(session, event)``:
 
 1. `session_of` (`outbox.sessions.joinable`) recognises the object and returns its `CallerSession`:
    of a driver, of SQLAlchemy or of Django. `CallerSession.join` finds the caller's transaction,
-   and refuses a session that has none.
+   and refuses a session that would commit the statement on its own.
 2. At the first use of a writer, `learn_layout` runs on a connection of the writer.
-3. `CallerSession.run` sends the statement of a write in the caller's transaction, in one round
-   trip. Nothing is retried, and the caller commits.
+3. `CallerSession.run` sends the statement of a write in the caller's transaction: one round trip
+   for the single form. Nothing is retried, and the caller commits.
 4. A collision or a stale version is looked up on a connection of the writer: `DuplicateEvent`.
    If the single form was refused, `prove_form` asks on such a connection which form the caller's
    next try gets.

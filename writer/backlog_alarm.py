@@ -1,7 +1,7 @@
 """The backlog alarm: a writer reports the age of the oldest message, publisher or not.
 
 After a committed write, and at most once per interval and process, the writer reads
-the age of the oldest message on the connection that it holds. An error of that read
+the age of the oldest message on a connection that it borrows for this. An error of that read
 goes to the hooks and never to the caller.
 """
 

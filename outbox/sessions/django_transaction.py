@@ -28,7 +28,7 @@ from .deadline_watch import DeadlineWatch
 from .django_session import DjangoSession
 from .driver_sessions import role_of
 from .joinable import session_of
-from .session_transaction import TOO_LATE, ends_connection
+from .sqlalchemy_transaction import TOO_LATE, ends_connection
 
 _MARKED: Final = (
     "has marked its transaction for a rollback, or swallowed an exception of a block of atomic",

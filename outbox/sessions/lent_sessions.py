@@ -20,7 +20,7 @@ from dsql_outbox.outbox.unit_of_work.run_transaction import RunTransaction, Sess
 
 from .caller_session import Joining
 from .django_transaction import DjangoTransaction
-from .session_transaction import SessionTransaction, ends_connection, shielded
+from .sqlalchemy_transaction import SqlalchemyTransaction, ends_connection, shielded
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -81,7 +81,7 @@ class SessionPerRun(Sessions):
     """Lends the transaction that `_new_transaction` makes, and closes it."""
 
     @abstractmethod
-    def _new_transaction(self, deadline: float | None) -> SessionTransaction | DjangoTransaction:
+    def _new_transaction(self, deadline: float | None) -> SqlalchemyTransaction | DjangoTransaction:
         """Return the transaction of a run, which has not begun."""
 
     def lend(
@@ -114,10 +114,10 @@ class EngineSessions(SessionPerRun):
         self._joining = joining
         self._takes_local_settings = takes_local_settings
 
-    def _new_transaction(self, deadline: float | None) -> SessionTransaction:
+    def _new_transaction(self, deadline: float | None) -> SqlalchemyTransaction:
         # Closed for ever at its end: it would begin another transaction for a late statement.
         session = self._make(close_resets_only=False)
-        return SessionTransaction(
+        return SqlalchemyTransaction(
             session,
             self._joining,
             takes_local_settings=self._takes_local_settings,

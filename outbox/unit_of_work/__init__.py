@@ -37,6 +37,7 @@ cancellation, ends the loop, and `abandon` says what is known of each work.
 - `run_transaction`: the port to the transaction of a run, and to the sessions of a caller.
 - `own_transaction`: that transaction on a connection of the library or of psycopg's pool.
 - `commit`: the answer to COMMIT.
+- `faults`: what a test lets fail at the gate.
 - `budget`: which errors are followed by another attempt, how often, and when. The budgets of a
   writer are made from its settings, in `writer.budgets`.
 """

@@ -14,17 +14,23 @@ shards. A target that is not running yet has no rows there, so nobody owns or re
 
 **One shard that changes hands**, from publisher A to publisher B:
 
-1. B starts. `Leases.open` does the first beat: `Beats` looks and then announces B, so that A counts
-   it. Each publisher computes the same shares from the same rows (`Ownership._share`).
+1. B starts. `Leases.open` does the first beat: `Beats` looks and then announces B. A counts B when
+   it has seen two announcements of it (`OtherPublishers`). Each publisher computes the same shares
+   from the same rows (`Ownership._share`).
 2. A's next beat is one statement, which renews its leases, announces A and reads what all have. A's
-   share has shrunk: `Ownership._drain` marks a shard, and `may_send` allows no new message of it.
-3. The relay calls `Leases.note_idle_shard` when the last message of the shard is answered and its
-   row deleted. The beat that follows releases the lease (`Plan.release`). A call of the sink that
-   lasts longer than the lease would be cut (`lease_scope`).
-4. B, which is short of its share, beats ten times as often, and takes the free lease: the row gets
-   B's name and the epoch plus 1. `Leases` tells the relay, which sweeps the shard from its begin.
+   share has shrunk: `Ownership._drain` marks a shard. `may_send` allows no new message of it, and
+   `Reader._follow` drops its rows that wait.
+3. If nothing of the shard is on its way or waits for a table, `Beats._act` releases the lease in
+   the same beat (`Plan.release`). Otherwise each beat renews it, until the relay calls
+   `Leases.note_idle_shard` and the beat that follows releases it. `lease_scope` cuts a call of the
+   sink only if a renewal fails.
+4. B, which is short of its share, beats ten times as often. `Ownership._shards_to_take` finds the
+   free lease, and `Beats._act` takes it: the row gets B's name and the epoch plus 1. `Leases` wakes
+   the reader. `Reader._follow` finds the new epoch, reads the failures of the shard, and begins a
+   sweep at its head.
 
 If A dies, nothing is released. B takes the lease when it has ended more than `grace` ago by the
-database's clock, or has not changed for so long by B's own clock (`WatchedLeases`). If A was only
-suspended, its deadline is over when it wakes up, and its epoch is not the shard's any more.
+database's clock, or has not changed for its length plus `grace` by B's own clock (`WatchedLeases`).
+If A was only suspended, its deadline is over when it wakes up, and its epoch is not the shard's any
+more.
 """

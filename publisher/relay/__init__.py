@@ -24,7 +24,8 @@ the last message of a run is `Delivered`, its subject goes on immediately. `outc
 in which a row ends. When the broker as a whole fails, `breaker` decides when to try it again. Each
 call has its `answers`, which check every one and know which messages have none and which runs have
 ended. `traced_sink` reports them to the hooks, `sifter` sends again what has none after an error,
-and finds the message at fault, and the call ends what is left.
+and finds the message at fault, and the call ends what is left. `receipt_watch` warns once of a
+broker that may lose what it has acknowledged.
 
 **Settle** (`settler`). The ends of rows leave changes for the tables (`changes`). Acknowledged rows
 are deleted, failures are recorded, messages that were given up are buried, and the failures of rows
@@ -43,15 +44,16 @@ on. `Rows` (`memory.rows`) is the only way from one stage to the next: it change
 acknowledged, settled*. The row takes the first two steps with its page, and the last two with the
 rows that are answered with it.
 
-1. `Reader` asks for ranges of its shards. `Queues.admit_pages` takes the row into a page
-   (*waiting*), if nothing else is known of its subject, and the subject's row before it is in the
-   same page, acknowledged, settled or absent.
+1. `Reader._ask` asks for ranges of its shards (`SqlStore.read`). `Queues.admit_pages` takes the row
+   into a page (*waiting*), if nothing else is known of its subject, and the subject's row before it
+   is in the same page, acknowledged, settled or absent.
 2. `Sender._send` takes pages (*sent*), while leases and topics allow, and starts a call of the sink
-   for up to 500 rows. `SinkCall.prepare_messages` makes the messages.
+   for up to 500 rows. In `Sender._call`, `SinkCall.prepare_messages` makes the messages, and the
+   sink publishes them.
 3. The sink answers for each message. `Answers` checks the answer, and `SinkCall._deliver` marks the
    row. Those that are delivered in one turn of the event loop go to `Outcomes.deliver_part`,
    which notes them in `Changes` (*acknowledged*). So their subjects go on at once.
-4. `Settler.settle` deletes the row with many others, by its whole key. Then it is *settled*.
+4. `Settler._delete` deletes the row with many others, by its whole key. Then it is *settled*.
 
 **One row that fails, and is sent again**. The stages are *waiting, sent, outbox*, and then the four
 of the row above.
@@ -61,17 +63,18 @@ of the row above.
    topic works, and calls `Outcomes.fail`.
 2. `PublisherSettings.for_topic` has the rules of the topic, and `FailureRules.consequence` says
    what follows: another attempt, a block, or a dead letter.
-3. Another attempt leaves a `Hold`: the row's id, its attempts, and when the next one is due. As
-   long as a subject has one, no later row of it is sent (`Subject.holds_back`).
+3. An attempt or a block leaves a `Hold`: the row's id, its attempts, and when the next one is due:
+   `FailureRules.backoff` has the time, and a block none. As long as a subject has one, no later row
+   of it is admitted (`Subject.holds_back`).
 4. `Queues.drop` drops the row and those behind it from the memory (*outbox*), and reads pass over
    the subject. `RetryTimes` lists the hold by its time. A blocked row waits for an operator.
 5. `Settler._record` stores the failure in ``outbox_failures``, which the next owner of the shard
    reads.
 6. When the hold is due, `Reader._keys` asks for the row by its key, and `Queues.admit` takes it
-   (*waiting*). It takes room of `RETRIES` (`memory.shares`), which takes turns with the topics, and
-   `Subject.begin` sends it alone.
+   (*waiting*). It takes room of `RETRIES` (`memory.shares`), which takes turns with the topics.
+   `Queues.take` gives it to the sender, in a run of its own (`Subject.begin`).
 7. When the broker has it, `Outcomes._end` forgets the hold, and has the rows behind it read.
-   `Settler` deletes the row, and after it the failure (`Changes.recover`).
+   `Settler._delete` deletes the row, and `Settler._forget` the failure (`Changes.recover`).
 
 A dead letter stays with its subject (*burying*). `Settler._bury` moves it to ``dead_letters``. When
 that has committed, `Outcomes.note_buried` ends the row (*settled*), and the subject goes on.
@@ -87,7 +90,7 @@ anything happens to it alone. From then on it takes the same steps by itself:
 | the call has a row of its key already | `SinkCall._add_page` |
 | the broker answers anything but `Delivered`, or nothing | `SinkCall._take_out` |
 | it is no valid message, or the map fails for it, rejects it or has had its turn | `SinkCall._one_by_one` |
-| its run has more rows than may be sent now | `Queues._cut` |
+| its run has more rows than may be sent now, or those are too few for a page | `Queues._cut` |
 | its run has several rows, and the sink takes no runs or there is a map | `Queues.break_up` |
 | its shard is lost while it is on its way | `Queues.forget_shard` |
 
@@ -95,7 +98,7 @@ anything happens to it alone. From then on it takes the same steps by itself:
 memory already, or has many or large rows in the read, or rows of two topics; or the row is a
 replay, has no payload, or is one of a few (`memory.paging`). A row whose predecessor is neither in
 memory nor just settled is dropped, and read again behind it. A page whose topic is paused, or whose
-lease does not allow it now, is dropped as a whole, and its rows are read again. `Queues.take` sends
+lease does not allow it now, is dropped as a whole, and its rows are read again. `Queues.take` takes
 runs of subjects beside pages, and `Outcomes.act_on` ends them. A relay that applies messages has no
 pages.
 
@@ -112,21 +115,22 @@ of the memory once, from top to bottom:
 
 | end | the topic | what the tables must learn | the row and its run | the subject |
 | --- | --- | --- | --- | --- |
-| `deliver` | works | `Changes.acknowledge` | *acknowledged*: `Queues.finish` | goes on |
+| `deliver` | | `Changes.acknowledge` | *acknowledged*: `Queues.finish` | goes on |
 | `skip` | | `Changes.acknowledge` | *acknowledged*: `Queues.finish` | goes on |
-| `fail` | works | `Changes.record` | *outbox*: `Queues.drop` | waits: `RetryTimes.add` |
-| the last `fail` | works | `Changes.bury` | *burying*; the others wait: `Queues.requeue` | waits |
+| `fail` | | `Changes.record` | *outbox*: `Queues.drop` | waits: `RetryTimes.add` |
+| `fail`, as a dead letter | | `Changes.bury` | *burying*; the others wait: `Queues.requeue` | waits |
 | `refuse` | is paused | | *outbox*: `Queues.drop` | waits for its topic |
 | `defer` | is paused if nothing is taken | | *outbox*: `Queues.drop` | waits: `RetryTimes.add` |
 | `rest` | | | *waiting*: `Queues.requeue_later` | goes on after 0.1 s |
 | `give_back` | | | *waiting*: `Queues.requeue_later` | goes on |
 | `drop` | | | *outbox*: `Queues.drop` | is read again |
 
-`deliver_part` and `skip_part` do the same for rows of a page, which have no other end there. In a
-shard that was lost, all rows that wait go to *outbox*, and `refuse` and `defer` only give the row
-back to the next owner; so does `fail` when the lease is over. `rest` drops a row that takes the
-room of others. `Settler` writes the changes. After that, `note_buried` and `note_applied` end a row
-that stayed with its subject (*settled*), and the subject goes on.
+Before `deliver` and `fail`, `act_on` notes that the topic works, since the broker has judged the
+message. `deliver_part` and `skip_part` do the same for rows of a page, which have no other end
+there. In a shard that was lost, all rows that wait go to *outbox*, and `refuse` and `defer` only
+give the row back to the next owner; so does `fail` when the lease is over. `rest` drops a row that
+takes the room of others. `Settler` writes the changes. After that, `note_buried` and `note_applied`
+end a row that stayed with its subject (*settled*), and the subject goes on.
 
 **One failure of the broker**. A call of the sink goes through `KeptSink`, `TracedSink` and `Sifter`
 to the broker's sink.
@@ -138,9 +142,10 @@ to the broker's sink.
 3. `Unavailable` blames the topic, and goes to `Outcomes.refuse`. After `TopicPauses.PAUSE` seconds
    one row of the topic is sent as a probe. The first answer that judges a message of the topic ends
    the pause: `Delivered`, `Retry` or `Rejected`.
-4. `Deferred` blames a part of the broker. `Outcomes.defer` makes the row a `Hold` that counts no
-   attempt and that no table knows. If nothing of the topic was taken since `TopicPauses.PAUSE`, the
-   topic is paused as in 3, and each probe is a row of another subject.
+4. `Deferred` blames a part of the broker. `Outcomes.defer` leaves a `Hold`, and the tables learn
+   nothing of this try, which is no attempt. If nothing of the topic was taken for
+   `TopicPauses.PAUSE` seconds since the first such answer, the topic is paused as in 3, and each
+   probe is a row of another subject.
 5. `NotAttempted` blames nobody. `Outcomes.rest` lets the row wait for 0.1 s, and it is sent again.
 6. Any other error that the sink raises, except one of this library, which ends the publisher, comes
    to `Sifter` first, which sends the rest of the call in smaller calls. A message that raises
@@ -175,7 +180,8 @@ to the broker's sink.
    of its own, for up to 10 s. Other subjects do not wait for it. If the row is not known, the next
    batch has half as many rows, as it has after a transaction that took longer than 1 s.
 6. An error of the database that is no conflict blames no message. It is raised, and the relay waits
-   and tries again. A conflict that outlasts the budget fails the row, once it is alone.
+   and tries again. A row that is *aside* waits with the others then. A conflict that outlasts the
+   budget fails the row, once it is alone.
 7. `Applier._settle_or_fail` logs the first error of each kind, and gives the row to
    `Outcomes.fail`. It goes on as a row that fails, above. Its next attempt is *aside* at once.
 """

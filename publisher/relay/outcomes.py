@@ -10,7 +10,7 @@ bottom: the books and the topic, what the tables must learn (`memory.changes`), 
     refused         refuse       its topic is paused, and counts no attempt
     deferred        defer        it waits for its next try, and counts no attempt
     not attempted   rest         it is sent again soon
-    lost            give_back    the next owner of its shard finds it
+    given back      give_back    it is sent again, by the next owner if its shard was lost
     dropped         drop         its lease or its topic does not allow it: it is read again
 
 `deliver_part` and `skip_part` end rows of a page together. For any other end a run leaves its page

@@ -179,7 +179,7 @@ class Reader:
             state.stalled_since = None
             failures = await self._store.stored_failures(gained)
             now = state.clock()
-            shards = {n: self._new_shard(n, epochs[n]) for n in gained}
+            shards = {n: Shard(n, epochs[n]) for n in gained}
             for number, failure in enumerate(failures):
                 if number % _CHECKED == 0:
                     await checkpoint()  # there may be very many, and others need the loop
@@ -191,9 +191,6 @@ class Reader:
                 for subject in shard.subjects.values():
                     state.retry_times.add(subject, subject.holds[0])
             state.shards |= shards
-
-    def _new_shard(self, number: int, epoch: int) -> Shard:
-        return Shard(number, epoch, Sweep())
 
     async def _refresh(self) -> None:
         """Every `_REFRESH` seconds, notice what an operator has changed."""
@@ -453,11 +450,8 @@ class Reader:
                     self._state.clock(), seconds if seconds > _LATE else 0.0
                 )
             elif each.subject is not None:
-                self._hold_again(each.subject, each.subject.holds[0])
-
-    def _hold_again(self, subject: Subject, hold: Hold) -> None:
-        self._state.retry_times.add(subject, hold)
-        subject.close()
+                self._state.retry_times.add(each.subject, each.subject.holds[0])
+                each.subject.close()
 
     # --- its answer --------------------------------------------------------------------
 

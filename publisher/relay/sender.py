@@ -1,4 +1,4 @@
-"""Send: publish the first rows of each subject, and act on their outcomes."""
+"""Send: take the rows that may go, and start the calls of the sink."""
 
 import logging
 import random

@@ -6,8 +6,8 @@
 - `scans` decides where a shard is read, `queues` which rows are admitted and sent.
 - `shares` decides how much of the memory and of the messages on their way a topic may use.
 - `subjects` has a shard and a subject, with the rows that wait and those that failed.
-- `retry_times` decides when failed rows are tried again, `topics` which topics take no messages,
-  `breaker` when to try a broker that failed.
+- `retry_times` has the failed rows by the time of their next attempt. `topics` decides which topics
+  take no messages, and `breaker` when to try a broker that failed.
 - `changes` has what the tables must still learn.
 
 No module of this chapter reads, writes or waits. Callers pass the time.

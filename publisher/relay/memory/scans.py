@@ -6,15 +6,16 @@ scans go through a shard side by side, each on by key from where it was:
 
 - The *sweep* begins at the head and ends when it has seen all rows. Then it rests. The
   next sweep finds what committed late.
-- The *tail* begins one second before now by the database's clock, since most
-  transactions commit within a second, and finds what is new. It comes back there many
-  times a second, so a stretch of rows that wait, or a position in the future, hides
-  nothing.
+- The *tail* begins one second before now by the database's clock, since most transactions commit
+  within a second, and finds what is new. In a shard that was just taken it begins as much earlier
+  as a take-over may have lasted. It comes back there many times a second, so a stretch of rows that
+  wait, or a position in the future, hides nothing.
 
 Where an old snapshot is open, the database keeps deleted rows, and a read passes over each of
 them. A sweep that takes long by that goes in *stretches*, none of which keeps the tail waiting.
 
-A third one returns to rows that were passed over while their topic had no room in memory.
+Others return to rows that were passed over: those of a topic that had no room in memory or whose
+shard had no lease, those of a subject, and those of a topic that the map is tried with again.
 
 So the tail passes sick or hot stretches of a shard by, and the sweep finds the rest.
 """

@@ -191,7 +191,7 @@ def messages_in(subjects: Iterable[Subject], picked_up_ns: int) -> Iterator[Mess
 class Shard:
     """One shard under one epoch of its lease; a lost shard is forgotten as a whole."""
 
-    def __init__(self, number: int, epoch: int, sweep: Sweep) -> None:
+    def __init__(self, number: int, epoch: int) -> None:
         self.number = number
         self.epoch = epoch
         self.is_lost = False
@@ -208,7 +208,7 @@ class Shard:
         """What is wanted of such a topic."""
         self.again = Scan(HEAD)
         self.back = Return()
-        self.sweep = sweep
+        self.sweep = Sweep()
         self.tail: Tail | None = None
         """None until the time of the database's clock is known."""
         self._sweeps_left = 0

@@ -282,9 +282,9 @@ class TopicPauses:
 
     def _begin(self, topic: str, now: float) -> Pause:
         """Begin a pause, in place of one for another reason."""
-        self._end(topic)
+        self.resume(topic)
         if len(self._pauses) >= MAX_PAUSES:
-            self._end(next(iter(self._pauses)))
+            self.resume(next(iter(self._pauses)))
         pause = self._pauses[topic] = Pause(now)
         return pause
 
@@ -294,8 +294,11 @@ class TopicPauses:
         return left_out
 
     def resume(self, topic: str) -> Pause | None:
-        """End the pause of a topic, whose message the broker took or judged. Returns the pause."""
-        return self._end(topic)
+        """End the pause of a topic, which the broker has taken or judged. Returns the pause."""
+        pause = self._pauses.pop(topic, None)
+        if pause is not None:
+            self._set_probe(topic, pause, None)
+        return pause
 
     def give_up_probe(self, row: RowId) -> None:
         """Record that the row to try a topic with is gone, or was not sent."""
@@ -311,12 +314,6 @@ class TopicPauses:
         pause.probe = row
         if row is not None:
             self._probed[row] = topic
-
-    def _end(self, topic: str) -> Pause | None:
-        pause = self._pauses.pop(topic, None)
-        if pause is not None:
-            self._set_probe(topic, pause, None)
-        return pause
 
 
 class _Lines:

@@ -10,7 +10,6 @@ from tests.support.publisher.given_rows import row
 from dsql_outbox.outbox import Message
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.publisher.relay.applier import Applier
-from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
 from dsql_outbox.publisher.relay.outcomes import Outcomes
 from dsql_outbox.publisher.relay.settler import Settler
@@ -50,7 +49,7 @@ async def nothing(_connection: AsyncConnection, _message: Message) -> None: ...
 
 def sent(state: RelayState, epoch: int, n: int = 1) -> Subject:
     """The subject of a row that was read under an epoch, and sent."""
-    shard = Shard(0, epoch, Sweep())
+    shard = Shard(0, epoch)
     state.queues.admit(shard, [row(f"a{n}", n)], state.clock(), state.topics, None)
     (subject,) = state.queues.take(1, free=10_000, of=100_000, may_send=lambda _: True)
     return subject

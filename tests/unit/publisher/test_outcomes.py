@@ -6,7 +6,6 @@ import pytest
 from tests.support.publisher.given_rows import row
 
 from dsql_outbox.publisher import PublisherSettings
-from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
 from dsql_outbox.publisher.relay.outcomes import Outcomes
 from dsql_outbox.publisher.relay.state import RelayState
@@ -38,7 +37,7 @@ def test_a_topic_is_tried_with_another_row_if_no_broker_has_judged_the_first(end
     first, other = row("a", 1, topic="sick"), row("b", 2, topic="sick")
     state.topics.pause(first, 0.0)
     now[0] = LATER
-    shard = Shard(0, 1, Sweep())
+    shard = Shard(0, 1)
     state.queues.admit(shard, [first], LATER, state.topics, None)
 
     def may_send(subject: Subject) -> int:

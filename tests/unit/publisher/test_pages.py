@@ -24,7 +24,6 @@ from dsql_outbox.publisher.relay.memory.pages import Page, Part
 from dsql_outbox.publisher.relay.memory.paging import LONGEST, MOST, pages_of
 from dsql_outbox.publisher.relay.memory.queues import Queues
 from dsql_outbox.publisher.relay.memory.rows import Rows
-from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.outcomes import Outcomes
@@ -47,7 +46,7 @@ LARGE: Final = "x" * 600_000
 
 
 def shard() -> Shard:
-    return Shard(0, 1, Sweep())
+    return Shard(0, 1)
 
 
 def paged(
@@ -292,7 +291,7 @@ async def test_a_key_that_is_in_two_shards_is_in_a_call_once(has_pages: bool) ->
     state.queues.has_pages = has_pages
     outcomes = Outcomes(state, TunedSettings(), OneShard())  # type: ignore[arg-type]
     for number, names in enumerate(["abcdef", "fghija"]):
-        one = state.shards[number] = Shard(number, 1, Sweep())
+        one = state.shards[number] = Shard(number, 1)
         raw = [(0, number, *row(name, at).raw[2:]) for at, name in enumerate(names, 1)]
         _, others = state.queues.admit_pages(one, raw, state.topics)
         state.queues.admit(one, map(OutboxRow.read, others), 1.0, state.topics, None)

@@ -9,7 +9,6 @@ from tests.support.publisher.given_rows import chain, row
 from dsql_outbox.publisher.relay.memory import shares
 from dsql_outbox.publisher.relay.memory.queues import Queues, passed_over
 from dsql_outbox.publisher.relay.memory.rows import Rows
-from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import MAX_WAITING, Hold, Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.relay.store import RangeRead, RowPlace
@@ -20,7 +19,7 @@ NO_TOPICS = TopicPauses()
 
 
 def shard(*, sweeping: bool = False) -> Shard:
-    made = Shard(0, 1, Sweep())
+    made = Shard(0, 1)
     made.sweep.is_running = sweeping
     return made
 

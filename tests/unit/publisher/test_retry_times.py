@@ -3,7 +3,6 @@
 from uuid import UUID
 
 from dsql_outbox.publisher.relay.memory.retry_times import RetryTimes
-from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.schema.outbox_rows import OutboxRow, RowId
 
@@ -12,7 +11,7 @@ ROW = RowId(0, 7, str(UUID(int=7)))
 
 def held(times: RetryTimes, retry_at: float) -> Subject:
     """A subject that a failed row holds back."""
-    subject = Shard(0, 1, Sweep()).subject("Car/a", "Car", "a")
+    subject = Shard(0, 1).subject("Car/a", "Car", "a")
     subject.holds.append(Hold(ROW, 1, retry_at))
     times.add(subject, subject.holds[0])
     return subject

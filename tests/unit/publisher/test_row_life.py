@@ -31,7 +31,6 @@ from dsql_outbox.publisher.relay.memory import pages, paging, shares, subjects
 from dsql_outbox.publisher.relay.memory.breaker import Breaker
 from dsql_outbox.publisher.relay.memory.pages import DELIVERED, SENT, Page, Part
 from dsql_outbox.publisher.relay.memory.rows import STAGES, STEPS, Rows
-from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
 from dsql_outbox.publisher.relay.outcomes import Outcomes
 from dsql_outbox.publisher.relay.sender import Sender
@@ -265,7 +264,7 @@ class Life(RuleBasedStateMachine):
         breaker = Breaker()
         sink = SimpleNamespace(keeps_prefix=True)
         self.sender = Sender(self.state, sink, self.lease, self.outcomes, breaker)  # type: ignore[arg-type]
-        self.shard = self.state.shards[0] = Shard(0, 1, Sweep())
+        self.shard = self.state.shards[0] = Shard(0, 1)
         self.lost: list[Shard] = []
         self.in_flight: list[Subject | Page] = []
         self.reading: tuple[Shard, list[OutboxRow]] | None = None
@@ -419,7 +418,7 @@ class Life(RuleBasedStateMachine):
         self.lost.append(self.shard)
         self.lease.epoch += is_taken_again
         self.lease.lasts = True
-        self.shard = self.state.shards[0] = Shard(0, self.lease.epoch, Sweep())
+        self.shard = self.state.shards[0] = Shard(0, self.lease.epoch)
         for each in self.tables.failures.values():
             one = self.tables.rows[each.row]
             name = SubjectName(one.subject_type, one.subject_id)

@@ -22,7 +22,6 @@ from dsql_outbox.publisher import (
 )
 from dsql_outbox.publisher.relay.memory.queues import Queues
 from dsql_outbox.publisher.relay.memory.rows import Rows
-from dsql_outbox.publisher.relay.memory.scans import Sweep
 from dsql_outbox.publisher.relay.memory.subjects import Hold, Shard, Subject
 from dsql_outbox.publisher.relay.memory.topics import TopicPauses
 from dsql_outbox.publisher.sinks import MAX_RUN
@@ -32,7 +31,7 @@ REPLAY = '{"replay":"1"}'
 
 
 def in_queues(rows: Sequence[OutboxRow]) -> tuple[Queues, Shard]:
-    queues, shard = Queues(Rows()), Shard(0, 1, Sweep())
+    queues, shard = Queues(Rows()), Shard(0, 1)
     queues.admit(shard, rows, 0.0, TopicPauses(), None)
     return queues, shard
 

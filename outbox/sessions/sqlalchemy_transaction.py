@@ -88,11 +88,11 @@ _NOTHING: Final = unprepared(b"SELECT 1")
 _unmarked: WeakSet[Any] = WeakSet()
 """The engines whose server takes no mark, although the URL of the writer says so."""
 
-_running: "dict[Any, SessionTransaction]" = {}
+_running: "dict[Any, SqlalchemyTransaction]" = {}
 """The transaction that each connection has now."""
 
 
-class SessionTransaction(RunTransaction):
+class SqlalchemyTransaction(RunTransaction):
     """In a Session or AsyncSession. Its methods run in SQLAlchemy's greenlet for the latter."""
 
     def __init__(
