@@ -16,8 +16,8 @@ PYTEST := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(BIN)/pytest) $(XDIST)
 KINDS  := tests/unit tests/integration tests/faults
 ROOMS  := $(sort $(filter-out __pycache__,$(notdir $(patsubst %/,%,$(wildcard $(addsuffix /*/,$(KINDS)))))))
 TESTS  := $(wildcard $(foreach room,$(ROOM),$(addsuffix /$(room),$(KINDS)))) $(if $(filter brokers,$(ROOM)),tests/contract)
-# What is about pages, packages, benchmarks and the repository has a target of its own.
-PROJECT := tests/unit/project tests/integration/project
+# What is about pages, packages, benchmarks, the repository and the tools of tests has a target of its own.
+PROJECT := tests/unit/project tests/integration/project tests/conformance/stand_in tests/faults/testing
 LIBRARY := $(addprefix --ignore=,$(PROJECT))
 SYNC   := $(UV) sync --quiet --frozen --inexact
 
@@ -66,7 +66,7 @@ coverage: ## test the library, and fail when too few branches are covered
 test-slow: $(VENV)/.dev ## run the tests that `make test` leaves out, since each takes many seconds
 	$(BIN)/pytest $(XDIST) -m slow $(LIBRARY)
 
-test-project: $(VENV)/.dev ## test pages, packages, benchmarks and the repository itself, also what is slow
+test-project: $(VENV)/.dev ## test pages, packages, benchmarks, the repository itself and the tools of tests, also what is slow
 	$(BIN)/pytest $(XDIST) -m "$(ALL)" $(PROJECT)
 
 transcripts: $(VENV)/.dev ## write anew what commands print (tests/integration/cli/transcripts): read the diff
