@@ -20,7 +20,6 @@ from dsql_outbox import (
     Database,
     Entity,
     Event,
-    PublisherSettings,
     SchemaError,
     SettingsError,
     Writer,
@@ -226,18 +225,3 @@ async def test_the_writer_is_closed_after_the_lifespan_and_another_begins(
 async def test_a_request_without_the_lifespan_names_the_remedy() -> None:
     with pytest.raises(SettingsError, match=r"give it lifespan=Outbox\(database, \.\.\)\.lifespan"):
         await outbox_writer(Request({"type": "http"}))
-
-
-def test_wrong_arguments_are_refused_with_the_expression_to_write() -> None:
-    database: Any = Database("postgresql://nowhere")
-    url: Any = "postgresql://nowhere"
-    with pytest.raises(TypeError, match=r"Outbox takes a Database, not str: Outbox\(Database"):
-        Outbox(url)
-    with pytest.raises(
-        TypeError, match=r"Outbox takes the URL of.*not Database: Outbox\(database, sink="
-    ):
-        Outbox(database, sink=database)
-    with pytest.raises(TypeError, match="Outbox takes WriterSettings, not PublisherSettings"):
-        Outbox(database, PublisherSettings())  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match=r"no sink= and no apply="):
-        Outbox(database, publisher=PublisherSettings())

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-import psycopg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -189,16 +188,6 @@ def test_a_session_for_the_other_inbox_is_refused_with_its_name(
     else:
         with pytest.raises(TypeError, match=r"remember of this inbox takes .* is for AsyncInbox$"):
             Inbox(Database(url), "mailer").remember(given, "a")
-
-
-@pytest.mark.client
-@pytest.mark.parametrize("given", [None, "postgresql://", psycopg.Connection, object()])
-def test_an_object_that_is_no_session_is_refused_with_the_expression_to_write(given: Any) -> None:
-    database = Database("postgresql://nobody@127.0.0.1:1/none")
-    with pytest.raises(TypeError, match=r"create_engine\(\"postgresql\+psycopg://"):
-        Inbox(database, "mailer").remember(given, "a")
-    with pytest.raises(TypeError, match=r"create_async_engine\(\"postgresql\+asyncpg://"):
-        anyio.run(AsyncInbox(database, "mailer").remember, given, "a")
 
 
 WRONG: dict[str, Any] = {"an empty id": "", "no id": 7, "an id with NUL": "a\0"}

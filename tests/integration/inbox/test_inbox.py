@@ -21,7 +21,6 @@ from dsql_outbox.outbox import (
     MessageGap,
     MissingRight,
     SchemaError,
-    SettingsError,
     UnreadableMessage,
 )
 from dsql_outbox.schema.roles import Roles
@@ -231,25 +230,6 @@ def test_missing_tables_are_told_with_the_command_of_a_consumer(
     for call in (lambda: inbox.once("a"), lambda: inbox.call("prune", timedelta(days=1))):
         with pytest.raises(SchemaError, match="run `dsql-outbox schema apply --inbox`, or without"):
             call()
-
-
-def test_wrong_arguments_are_refused_before_anything_is_sent(open_inbox: OpenInbox) -> None:
-    unreachable = "postgresql://nobody@127.0.0.1:1/none"
-    database, inbox = Database(unreachable), open_inbox(unreachable)
-    for name in ("", "a b", "x" * 65):
-        with pytest.raises(SettingsError, match="must be 1 to 64 of"):
-            Inbox(database, name)
-    with pytest.raises(TypeError, match="Inbox takes a Database, not str"):
-        Inbox(unreachable, "mailer")  # type: ignore[arg-type]
-    for bad in ("", "x" * 129, "a\0", "\ud800"):
-        with pytest.raises(ValueError, match="1 to 128 characters"):
-            inbox.once(bad)
-    with pytest.raises(ValueError, match='on_gap must be "run" or "raise"'):
-        inbox.once("a", on_gap="stop")
-    with pytest.raises(TypeError, match="once takes an id or a Received message, not int"):
-        inbox.once(7)  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match="older_than must be above 0"):
-        inbox.call("prune", timedelta(0))
 
 
 def test_a_function_of_the_other_kind_is_refused(url: str, open_inbox: OpenInbox) -> None:

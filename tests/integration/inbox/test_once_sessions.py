@@ -25,10 +25,9 @@ from tests.support.writer import workload_s
 from tests.support.writer.checked_tables import Tables
 from tests.support.writer.transacts import ids, own, own_rows
 
-from dsql_outbox.inbox import AsyncInbox, Handled, Inbox
+from dsql_outbox.inbox import Handled
 from dsql_outbox.inbox import once as once_module
 from dsql_outbox.outbox import (
-    Database,
     Entity,
     Event,
     InvalidEvent,
@@ -367,12 +366,3 @@ def test_an_outage_ends_a_batch_with_the_error_of_the_driver(
     assert len({id(each) for each in found}) == 1
     assert isinstance(found[0], Exception)
     assert stored(own, url) == (0, 0, 0)
-
-
-@pytest.mark.client
-def test_sessions_of_another_kind_are_refused_with_the_expression_to_write() -> None:
-    database, given = Database("postgresql://nobody@127.0.0.1:1/none"), object()
-    with pytest.raises(TypeError, match=r"once of Inbox takes a sessionmaker .* sessionmaker\("):
-        Inbox(database, "mailer", sessions=given)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match=r"once of AsyncInbox takes an async_sessionmaker"):
-        AsyncInbox(database, "mailer", sessions=given)  # type: ignore[call-overload]

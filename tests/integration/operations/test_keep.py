@@ -15,7 +15,7 @@ from tests.support.publisher.running_relays import count
 from dsql_outbox.operations import Operations, Retention
 from dsql_outbox.operations.life import job
 from dsql_outbox.operations.life.keep import KeepRun, Pass
-from dsql_outbox.outbox import Database, SettingsError
+from dsql_outbox.outbox import Database
 from dsql_outbox.testing import MemorySink
 from dsql_outbox.writer import Writer
 
@@ -159,12 +159,3 @@ async def test_a_scan_that_takes_longer_than_the_lease_keeps_it(
     async with Retention(database) as tool:
         await tool.forget(datetime.now(UTC) - DAY)
     assert len(ends) >= 4, "once before the first page, and after each"
-
-
-@pytest.mark.parametrize(("age", "every"), [(-DAY, HOUR), (DAY, timedelta(0))])
-async def test_an_age_or_a_pause_that_cannot_be_is_refused(
-    database: Database, age: timedelta, every: timedelta
-) -> None:
-    async with Retention(database) as tool:
-        with pytest.raises(SettingsError):
-            tool.keep(age, every)

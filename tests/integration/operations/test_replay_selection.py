@@ -206,13 +206,6 @@ async def test_the_progress_tells_what_was_read_and_of_how_much(
         assert run.progress.place == "Car/b@5"
 
 
-@pytest.mark.parametrize("place", ["", "7", "Car/a", "Car/a@", "Car/a@x", "@7", "Car@7"])
-async def test_a_text_that_is_no_place_is_refused_at_once(database: Database, place: str) -> None:
-    async with Messages(database) as tool:
-        with pytest.raises(SettingsError, match="is no TYPE/ID"):
-            tool.replay(after=place)
-
-
 async def test_the_cost_of_a_period_is_told_once_the_database_knows_it(
     database: Database, writer: Writer, sql: psycopg.Connection
 ) -> None:

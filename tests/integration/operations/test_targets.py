@@ -400,12 +400,6 @@ async def test_a_dead_letter_of_a_target_comes_back_to_it_alone(
     assert sql.execute("SELECT FROM outbox.dead_letters").fetchall() == []
 
 
-@pytest.mark.parametrize("name", ["", "Lake", "1st", "a" * 64, "a b", "lake\n", "ä"])
-async def test_a_name_that_cannot_be_is_refused(targets: Targets, name: str) -> None:
-    with pytest.raises(SettingsError, match="a target has a name of a-z 0-9 _ - that begins with"):
-        await targets.add(name)
-
-
 async def test_a_replay_goes_to_the_named_target_alone(
     database: Database, writer: Writer, targets: Targets
 ) -> None:

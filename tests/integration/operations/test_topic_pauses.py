@@ -10,7 +10,7 @@ from tests.support.publisher.running_relays import event, in_order, quick_settin
 
 from dsql_outbox.operations import Targets, Topics
 from dsql_outbox.operations import targets as operator_targets
-from dsql_outbox.outbox import Database, Entity, Event, SchemaError, SettingsError
+from dsql_outbox.outbox import Database, Entity, Event, SchemaError
 from dsql_outbox.publisher import Publisher
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.schema.named_statements import statement
@@ -111,15 +111,6 @@ async def test_the_list_is_read_page_by_page(
         for name in names:
             await topics.pause(name)
         assert [each.topic for each in await gathered(topics.list())] == names
-
-
-@pytest.mark.parametrize("topic", ["", "x" * 256, "a\0b"])
-async def test_a_text_that_is_no_topic_is_refused(database: Database, topic: str) -> None:
-    async with Topics(database) as topics:
-        with pytest.raises(SettingsError, match="a topic has 1 to 255 characters"):
-            await topics.pause(topic)
-        with pytest.raises(SettingsError, match="a topic has 1 to 255 characters"):
-            await topics.resume(topic)
 
 
 async def test_missing_tables_are_named_with_the_remedy(database_url: str) -> None:

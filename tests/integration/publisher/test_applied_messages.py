@@ -15,7 +15,7 @@ from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.applying_process import count_move
 from tests.support.publisher.running_relays import count, event, only_model, running, until
 
-from dsql_outbox.outbox import Database, Message, SettingsError
+from dsql_outbox.outbox import Database, Message
 from dsql_outbox.outbox.database.connection import AsyncConnection
 from dsql_outbox.outbox.database.exchange import command
 from dsql_outbox.publisher import Answer, Apply, Publisher
@@ -60,21 +60,6 @@ async def test_every_event_is_applied_once_and_in_order(
     assert (done.delivered, done.deleted) == (60, 60)
     assert model(sql) == {f"Car/car-{n}": (15, 15) for n in range(4)}
     assert count(sql, "outbox") == 0
-
-
-@pytest.mark.parametrize(
-    ("sink", "text"),
-    [
-        (MemorySink(), "a read model beside a broker is a target of its own, "),
-        (None, "target of the kind model, and target default is a sink: "),
-    ],
-)
-def test_a_function_is_applied_for_a_target_of_a_read_model(
-    database: Database, sink: MemorySink | None, text: str
-) -> None:
-    with pytest.raises(SettingsError, match=text) as error:
-        Publisher(database, sink, apply=count_move)
-    assert "`dsql-outbox targets add NAME --kind model`" in str(error.value)
 
 
 async def test_an_error_of_the_function_fails_its_message_and_no_other(
@@ -254,23 +239,6 @@ async def test_several_publishers_apply_each_event_once(
     async with applying(database), applying(database):
         await applying(database).run(until_empty=True)
     assert model(sql) == {f"Car/car-{n}": (10, 10) for n in range(10)}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ({}, "a sink, or a function to apply"),
-        ({"apply": print}, "async def apply"),
-        ({"sink": 7}, r'Publisher\(database, sink="nats://'),
-    ],
-)
-async def test_wrong_arguments_are_refused_with_the_right_expression(
-    database: Database, arguments: dict[str, object], text: str
-) -> None:
-    with pytest.raises(TypeError, match=text):
-        Publisher(database, **arguments)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"Publisher\(Database\(url\), \.\.\)"):
-        Publisher("postgresql://h/d", MemorySink())  # type: ignore[arg-type]
 
 
 def given(writer: Writer, cars: int = 12) -> None:

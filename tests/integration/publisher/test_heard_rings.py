@@ -10,7 +10,7 @@ import pytest
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.publisher.running_relays import event, sql, until
 
-from dsql_outbox.outbox import Database, SettingsError
+from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, PublisherSettings
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.testing import MemorySink
@@ -112,9 +112,3 @@ async def test_a_publisher_whose_own_ring_does_not_arrive_says_so(
     pooled = Database(database_proxy.url)
     async with Publisher(pooled, MemorySink(), deaf):
         await until(lambda: "a URL of the server itself" in caplog.text)
-
-
-def test_a_doorbell_that_cannot_be_heard_is_refused() -> None:
-    cluster = Database("dsql://app@abc.dsql.eu-west-1.on.aws/postgres")
-    with pytest.raises(SettingsError, match=r"PublisherSettings\.doorbell is not supported"):
-        Publisher(cluster, "stdout:", PublisherSettings(doorbell=True))

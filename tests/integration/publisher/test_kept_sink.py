@@ -222,22 +222,6 @@ async def test_a_probe_opens_the_sink_of_an_idle_publisher(
         tasks.cancel_scope.cancel()
 
 
-async def an_async_factory() -> MemorySink:
-    return MemorySink()
-
-
-@pytest.mark.parametrize("wrong", [7, b"nats://h", an_async_factory, Broker().open()])
-async def test_what_is_no_sink_is_refused(database: Database, wrong: object) -> None:
-    with pytest.raises(TypeError, match=r'Publisher takes the URL of a sink.*sink="nats://'):
-        Publisher(database, wrong)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("url", ["nowhere://x", "nats://x?unknown=1"])
-async def test_a_wrong_url_is_refused_at_once(database: Database, url: str) -> None:
-    with pytest.raises(SettingsError):
-        Publisher(database, url)
-
-
 async def test_a_sink_that_a_probe_has_opened_is_open_for_whoever_waits_for_it() -> None:
     broker = Broker()
     broker.refusals = [SinkUnavailable("away"), SinkUnavailable("away")]

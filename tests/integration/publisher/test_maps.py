@@ -25,8 +25,8 @@ from tests.support.publisher.running_relays import (
 from dsql_outbox.inbox import Inbox, from_nats
 from dsql_outbox.observability.facts import Fact, PublishEnded, RelayProgress
 from dsql_outbox.operations import Messages, Selection, Targets
-from dsql_outbox.outbox import Database, Message, SettingsError
-from dsql_outbox.publisher import Answer, Publisher, PublisherSettings, Refuse, WireForm
+from dsql_outbox.outbox import Database, Message
+from dsql_outbox.publisher import Answer, Publisher, Refuse, WireForm
 from dsql_outbox.publisher.relay.relay import Relayed
 from dsql_outbox.testing import MemorySink, NatsServer
 from dsql_outbox.writer import Writer
@@ -285,12 +285,3 @@ async def test_a_map_that_cannot_be_opened_ends_the_start(
     with pytest.raises(ConnectionRefusedError):
         await drained(database, MemorySink(), Registry(sql, ConnectionRefusedError()))
     assert count(sql, "outbox") == 1
-
-
-def test_a_map_and_a_function_to_apply_are_refused(database: Database) -> None:
-    async def apply(_connection: object, _message: Message) -> None: ...
-
-    with pytest.raises(SettingsError, match="takes a map with a sink"):
-        Publisher(database, apply=apply, map=flat, target="model")
-    with pytest.raises(TypeError, match="must be a plain function"):
-        Publisher(database, MemorySink(), PublisherSettings(), map=apply)  # type: ignore[arg-type]

@@ -103,20 +103,6 @@ async def test_without_any_time_it_sends_nothing(database: Database, writer: Wri
     assert sink.messages == []
 
 
-@pytest.mark.parametrize(
-    ("limits", "error"),
-    [
-        ({"until_empty": "mine"}, r'until_empty must be True, False or "own", got \'mine\''),
-        ({"max_seconds": -1}, "max_seconds must be a finite number of seconds, 0 or more"),
-    ],
-)
-async def test_a_limit_that_means_nothing_is_refused(
-    database: Database, limits: dict[str, object], error: str
-) -> None:
-    with pytest.raises(ValueError, match=error):
-        await Publisher(database, MemorySink()).run(**limits)  # type: ignore[arg-type]
-
-
 async def test_the_waiting_messages_are_counted_up_to_a_limit(
     database: Database, writer: Writer
 ) -> None:

@@ -232,15 +232,6 @@ def test_shards_do_not_shrink(database: Database, connection: Connection) -> Non
     assert len(leases(connection)) == 5
 
 
-@pytest.mark.parametrize("shards", [0, 1025])
-def test_a_number_of_shards_that_cannot_be_is_refused_before_anything(
-    database: Database, shards: int
-) -> None:
-    with pytest.raises(SettingsError, match=f"from 1 to 1024, got {shards}"):
-        apply(database, shards=shards)
-    assert [drift.part for drift in check(database)] == ["schema"]
-
-
 def test_a_gap_in_the_shards_is_filled(database: Database, connection: Connection) -> None:
     apply(database, shards=6)
     connection.execute("DELETE FROM outbox.outbox_leases WHERE shard IN (0, 3)")

@@ -15,7 +15,7 @@ from tests.support.dsql.server import ON_DSQL
 from tests.support.watched_databases import DsqlShapedDatabase, WatchedDatabase
 
 from dsql_outbox.cli.main import main
-from dsql_outbox.outbox import Database, SchemaError, SettingsError
+from dsql_outbox.outbox import Database, SchemaError
 from dsql_outbox.schema import apply
 from dsql_outbox.schema import roles as rights
 from dsql_outbox.schema.comparison import check
@@ -101,11 +101,6 @@ def test_roles_that_do_not_exist_are_told_with_what_makes_them(url: str) -> None
         'Error: roles no_writer, no "one" do not exist: run '
         'CREATE ROLE "no_writer" WITH LOGIN; CREATE ROLE "no ""one""" WITH LOGIN\n'
     )
-
-
-def test_without_any_role_there_is_nothing_to_grant(url: str) -> None:
-    with pytest.raises(SettingsError, match="no role is named"):
-        grant(Database(url), Roles())
 
 
 def test_missing_tables_are_told_before_anything_is_granted(url: str, roles: Roles) -> None:

@@ -122,14 +122,6 @@ def test_a_transaction_that_has_ended_reads_nothing(url: str) -> None:
             kept.entity("Loan", "LOAN-7")
 
 
-def test_what_is_no_key_is_refused(open_transactor: OpenTransactor, url: str) -> None:
-    writer = open_transactor(url)
-    with pytest.raises(TypeError, match="entity_id takes a str, not int"):
-        writer.entity("Loan", 7)
-    with pytest.raises(TypeError, match="entity_type takes a str, not NoneType"):
-        list(writer.stream(None, "LOAN-7"))
-
-
 def test_a_closed_writer_reads_nothing(url: str) -> None:
     writer = Writer(Database(url))
     writer.close()

@@ -52,8 +52,6 @@ pytestmark = pytest.mark.postgres_only("the sessions of these callers pass the e
 
 UNDO = text("ROLLBACK AND CHAIN")
 
-UNREACHABLE = Database("host=/nonexistent")
-
 
 def both(session: Session, append: Any) -> Own:
     session.add(row := Own(n=1))
@@ -369,42 +367,3 @@ def test_a_server_that_refuses_the_mark_gets_none_on_this_engine_any_more(
         door.transact(lambda session, append: (both(session, append), session.execute(UNDO)))
     assert sum("set_config" in sql for sql in proxy.statements) == 1
     assert (own_rows(own), len(ids(own))) == (2, 2)
-
-
-@pytest.mark.parametrize(
-    ("make", "text"),
-    [
-        (lambda: sessionmaker(create_engine("sqlite://")), "not on pysqlite"),
-        (sessionmaker, "the sessionmaker of one engine: sessionmaker(engine)"),
-        (lambda: sessionmaker(binds={Own: create_engine("sqlite://")}), "one engine"),
-        (lambda: create_engine("sqlite://"), "ConnectionPool, not Engine: sessionmaker(engine)"),
-        (async_sessionmaker, "a ConnectionPool, not async_sessionmaker"),
-        (object, "a sessionmaker or a ConnectionPool, not object"),
-        (lambda: None, "a sessionmaker or a ConnectionPool, not NoneType"),
-        (dict, "a sessionmaker or a ConnectionPool, not dict"),
-    ],
-)
-def test_another_sessionmaker_is_refused(make: Callable[[], Any], text: str) -> None:
-    with Writer(UNREACHABLE) as writer, pytest.raises(TypeError) as raised:
-        transact(writer, make(), lambda _: None)
-    assert text in str(raised.value)
-
-
-def test_another_async_sessionmaker_is_refused() -> None:
-    writer: Any = AsyncWriter(UNREACHABLE)
-
-    async def call(sessions: Any) -> None:
-        await transact(writer, sessions, lambda _: None)
-
-    for sessions, text_ in (
-        (async_sessionmaker(), "the async_sessionmaker of one engine"),
-        (sessionmaker(), "an AsyncConnectionPool, not sessionmaker"),
-        (None, "an AsyncConnectionPool, not NoneType"),
-    ):
-        with pytest.raises(TypeError, match=text_):
-            asyncio.run(call(sessions))
-
-
-def test_another_writer_is_refused() -> None:
-    with pytest.raises(TypeError, match="takes a Writer or AsyncWriter, not Database"):
-        transact(UNREACHABLE, sessionmaker(), both)  # type: ignore[call-overload]

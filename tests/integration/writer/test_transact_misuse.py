@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -137,31 +136,6 @@ def test_no_write_is_sent_after_the_deadline(
 
 async def coroutine_function(transaction: Transaction) -> None:
     transaction.append(workload_s.car_created())
-
-
-async def asynchronous_generator(transaction: Transaction) -> AsyncIterator[Receipt]:
-    yield transaction.append(workload_s.car_created())
-
-
-def generator(transaction: Transaction) -> Iterator[Receipt]:
-    yield transaction.append(workload_s.car_created())
-
-
-@pytest.mark.parametrize(
-    "function",
-    [coroutine_function, partial(coroutine_function), asynchronous_generator, generator],
-    ids=["coroutine", "partial", "async_generator", "generator"],
-)
-def test_a_function_that_a_writer_cannot_run_is_refused_at_once(
-    proxy: PostgresProxy, own: Tables, function: Callable[..., Any]
-) -> None:
-    with (
-        Writer(Database(proxy.url), QUICK) as writer,
-        pytest.raises(TypeError, match="AsyncWriter"),
-    ):
-        writer.transact(function)
-    assert proxy.opened == 0
-    assert ids(own) == set()
 
 
 def test_a_function_that_returns_an_awaitable_commits_nothing(url: str, own: Tables) -> None:

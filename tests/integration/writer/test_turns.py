@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from time import monotonic
-from typing import Any
 
 import psycopg
 import pytest
@@ -289,13 +288,3 @@ def test_a_write_with_counted_retries_takes_no_turn(outbox_proxy: OutboxProxy) -
     ):
         outbox_proxy.conflicts(2)
         assert writer.write(moved(CARS[:1])).conflicts == 2
-
-
-@pytest.mark.parametrize("entities", ["Car", [("Car",)], [("Car", 1)], ["ab"], 7])
-def test_a_name_that_is_no_entity_is_refused_before_anything_is_sent(
-    writer: Writer, proxy: PostgresProxy, entities: Any
-) -> None:
-    proxy.reset_counts()
-    with pytest.raises(TypeError, match=r"entities|entity_"):
-        writer.transact(_appended(moved(CARS)), entities=entities)
-    assert proxy.round_trips == 0

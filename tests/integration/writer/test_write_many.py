@@ -18,7 +18,7 @@ from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.writer.callers import QUICK, Facts
 from tests.support.writer.checked_tables import Outcome, Tables
 
-from dsql_outbox.observability.facts import AttemptEnded, WriteEnded, WriteStarted
+from dsql_outbox.observability.facts import AttemptEnded, WriteEnded
 from dsql_outbox.outbox import (
     Database,
     DuplicateEvent,
@@ -334,15 +334,6 @@ def test_a_call_that_is_late_sends_nothing(
     assert isinstance(outcome, psycopg.OperationalError)
     assert proxy.statements == []
     assert_true(tables, [event], [outcome])
-
-
-def test_versions_of_another_number_are_refused_before_a_write_begins(
-    write_many: WriteMany, proxy: PostgresProxy, facts: Facts
-) -> None:
-    with pytest.raises(ValueError, match="an entry per event: got 1 for 2"):
-        write_many([sold("C-1"), sold("C-1")], expected_versions=[0])
-    assert proxy.statements == []
-    assert facts.of(WriteStarted) == []
 
 
 def test_a_conflict_of_the_whole_batch_ends_in_receipts(

@@ -113,13 +113,6 @@ def test_another_schema_name_is_refused(schema: str) -> None:
         Database(NOWHERE, schema=schema)
 
 
-@pytest.mark.parametrize("setting", ["connect_timeout", "opens_per_second"])
-def test_a_number_that_must_be_positive_is_refused(setting: str) -> None:
-    numbers: dict[str, Any] = {setting: 0}
-    with pytest.raises(SettingsError, match=rf"Database\.{setting} must be above 0, got 0"):
-        Database(NOWHERE, **numbers)
-
-
 def test_dsql_has_one_isolation_level() -> None:
     url = "dsql://app@abc.dsql.eu-west-1.on.aws/postgres"
     Database(url, isolation="repeatable read")

@@ -28,7 +28,6 @@ from dsql_outbox.outbox import (
     WriterClosed,
 )
 from dsql_outbox.outbox import errors as module
-from dsql_outbox.outbox.settings import require_not_negative, require_positive
 
 ID = UUID("0b6f3c1e-7a52-4d0e-9c41-5f2f8d3a1101")
 
@@ -171,15 +170,3 @@ def test_an_error_goes_to_another_process(
     assert isinstance(found, OutboxError)
     assert found.args == error.args
     assert found.__dict__ == error.__dict__
-
-
-@pytest.mark.parametrize("value", [0, -1, -0.5])
-def test_a_setting_that_must_be_positive_is_named_with_its_value(value: float) -> None:
-    with pytest.raises(SettingsError, match=rf"^Pool\.size must be above 0, got {value}$"):
-        require_positive("Pool", {"other": 1, "size": value})
-
-
-def test_a_setting_that_may_be_zero_is_refused_below() -> None:
-    require_not_negative("Pool", {"size": 0})
-    with pytest.raises(SettingsError, match=r"^Pool\.size must be 0 or more, got -1$"):
-        require_not_negative("Pool", {"size": -1})

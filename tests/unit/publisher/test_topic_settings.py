@@ -1,11 +1,9 @@
 """Settings per topic: which of them hold, and which are refused."""
 
 import pickle
-from typing import Any
 
 import pytest
 
-from dsql_outbox.outbox import SettingsError
 from dsql_outbox.publisher import PublisherSettings, TopicSettings
 
 LOANS = TopicSettings(attempts=3, on_dead_letter="block")
@@ -67,48 +65,3 @@ def test_settings_with_topics_stay_values() -> None:
     assert settings == PublisherSettings(topics={"a": LOANS}) != PublisherSettings()
     assert hash(settings) == hash(PublisherSettings(topics={"a": LOANS}))
     assert pickle.loads(pickle.dumps(settings)).for_topic("a").attempts == 3
-
-
-@pytest.mark.parametrize(
-    ("topics", "said"),
-    [
-        ({"a.*": TopicSettings(attempts=0)}, "['a.*'].attempts must be above 0, got 0"),
-        (
-            {"a": TopicSettings(backoff_base=float("nan"))},
-            "['a'].backoff_base must be a finite number, got nan",
-        ),
-        (
-            {"a": TopicSettings(backoff_base=301)},
-            "['a'].backoff_cap must not be below backoff_base, 301 s; got 300",
-        ),
-        (
-            {"a": TopicSettings(on_dead_letter="drop")},  # type: ignore[arg-type]
-            "['a'].on_dead_letter must be release or block, got drop",
-        ),
-        ({"": LOANS}, "['']: a pattern must not be empty"),
-        ({"a": {"attempts": 3}}, "['a'] must be TopicSettings, got dict"),
-        ({"*": LOANS, "a.*": LOANS}, "['a.*'] is never used: '*' comes first and matches, too"),
-        ({"a.?": LOANS, "a.b": LOANS}, "['a.b'] is never used: 'a.?' comes first"),
-    ],
-)
-def test_settings_that_cannot_hold_are_refused_by_pattern_and_key(topics: Any, said: str) -> None:
-    with pytest.raises(SettingsError) as error:
-        PublisherSettings(topics=topics)
-    assert f"PublisherSettings.topics{said}" in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"attempts": 0}, "PublisherSettings.attempts must be above 0, got 0"),
-        (
-            {"backoff_base": 9.0, "backoff_cap": 8.0},
-            "PublisherSettings.backoff_cap must not be below backoff_base, 9 s; got 8",
-        ),
-        ({"idle_max": 0}, "PublisherSettings.idle_max must be above 0, got 0"),
-        ({"on_dead_letter": "drop"}, "PublisherSettings.on_dead_letter must be release or block"),
-    ],
-)
-def test_the_values_of_the_publisher_obey_the_same_rules(values: Any, said: str) -> None:
-    with pytest.raises(SettingsError, match=f"^{said}"):
-        PublisherSettings(**values)

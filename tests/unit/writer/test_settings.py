@@ -1,12 +1,11 @@
 """The writer's settings: defaults that its users may rely on, and the rules."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from dsql_outbox.outbox import Database, SettingsError
-from dsql_outbox.writer import AsyncWriter, Writer, WriterSettings
+from dsql_outbox.outbox import Database
+from dsql_outbox.writer import Writer, WriterSettings
 from dsql_outbox.writer.budgets import budgets_of
 from dsql_outbox.writer.tuned_settings import TunedSettings
 
@@ -54,44 +53,9 @@ def test_an_idle_connection_is_replaced_in_lambda_only(monkeypatch: pytest.Monke
     assert TunedSettings.of(WriterSettings()).max_idle == 30.0
 
 
-@pytest.mark.parametrize(
-    ("setting", "text"),
-    [
-        ({"timeout": 0}, "timeout must be above 0, got 0"),
-        ({"timeout": None}, "timeout=None. needs max_retries: else nothing would end the retries"),
-        ({"max_outage": 45}, "max_outage=45 is over timeout=30, which ends each call before"),
-        ({"max_retries": -1}, "max_retries must be 0 or more, got -1"),
-        ({"max_outage": -1}, "max_outage must be 0 or more"),
-        ({"coalesce": -1}, "coalesce must be 0 or more, got -1"),
-        ({"max_connections": 0}, "max_connections must be above 0"),
-        ({"backlog_check": 0}, "backlog_check must be above 0, got 0"),
-        ({"source": ""}, "source must not be empty"),
-        ({"topic": "{nothing}"}, "has no field nothing .known: entity_type, event_name, event_ty"),
-        ({"topic": "{}"}, "has no field {}"),
-        ({"topic": "{event_type"}, "is no template"),
-        ({"topic": "{event_type:d}"}, "is no template"),
-        ({"topic": "{event_type:{width}}"}, "is no template"),
-        ({"topic": "my events.{event_type}"}, r"has the character ' ' .U\+0020"),
-        ({"topic": "events..{event_type}"}, "has an empty part"),
-    ],
-)
-def test_a_setting_that_breaks_a_rule_is_refused_by_name(
-    setting: dict[str, Any], text: str
-) -> None:
-    with pytest.raises(SettingsError, match=text):
-        WriterSettings(**setting)
-
-
 def test_a_short_timeout_needs_no_other_setting() -> None:
     assert WriterSettings(timeout=0.5).max_outage == 10.0
 
 
 def test_no_retry_is_a_choice() -> None:
     assert TunedSettings(max_retries=0, max_outage=0).max_retries == 0
-
-
-def test_a_writer_for_threads_does_not_pass_over_coalesce() -> None:
-    settings = WriterSettings(coalesce=4)
-    with pytest.raises(SettingsError, match="coalesce=4 needs an AsyncWriter"):
-        Writer(Database("host=nowhere"), settings)
-    AsyncWriter(Database("host=nowhere"), settings)
