@@ -32,17 +32,17 @@ class Pending:
     attempts.
 
     `is_sent` is True from the time when the gate admits the event until the result of that
-    attempt is known. `in_doubt` is True after an attempt whose result stays unknown. `has_left`
-    is True if the call ended before the event was sent, at its deadline or by cancellation:
-    the event takes part in no later attempt.
+    attempt is known. `in_doubt` is True after an attempt whose result stays unknown. `is_open`
+    is True while the event takes part in the next attempt: until the call is settled, or left
+    by cancellation.
     """
 
     __slots__ = (
         "_on_duplicate",
         "_on_settled",
-        "has_left",
         "id",
         "in_doubt",
+        "is_open",
         "is_sent",
         "journal",
         "outcome",
@@ -63,7 +63,7 @@ class Pending:
         self.scopes = journal.scopes
         self.in_doubt = False
         self.is_sent = False
-        self.has_left = False
+        self.is_open = True
         self.outcome: WriteOutcome | None = None
         self.journal = journal
         self._on_duplicate = on_duplicate
@@ -73,11 +73,6 @@ class Pending:
     def deadline(self) -> float | None:
         """The deadline of the call, a time of the monotonic clock, or None."""
         return self.journal.deadline
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the event takes part in the next attempt."""
-        return self.outcome is None and not self.has_left
 
     @property
     def may_be_stored(self) -> bool:
@@ -144,7 +139,7 @@ class Pending:
 
     def settle(self, outcome: WriteOutcome, *, is_one_of: bool = False) -> None:
         """End the call with this outcome. `is_one_of`: a `WritesStored` reports it too."""
-        self.outcome = outcome
+        self.outcome, self.is_open = outcome, False
         try:
             self.journal.tell_ended(outcome, is_one_of=is_one_of)
         finally:  # a hook that raises must not leave the caller waiting
@@ -170,7 +165,6 @@ class Pending:
         The event is not stored, or its outcome is unknown because of an earlier attempt.
         """
         if self.is_open and not self.is_sent:
-            self.has_left = True
             self.settle(
                 self._last_word(
                     psycopg.OperationalError(
@@ -187,7 +181,7 @@ class Pending:
         A write that was sent may still commit.
         """
         if self.is_open:
-            self.has_left = True
+            self.is_open = False
             self.journal.tell_abandoned(error, in_doubt=self.may_be_stored)
 
     def _last_word(self, error: Exception) -> Exception:

@@ -130,7 +130,7 @@ def assert_true(server: Server, pending: Pending) -> None:
     elif isinstance(outcome, OutcomeUnknown):
         assert pending.in_doubt
     elif outcome is None:
-        assert pending.has_left
+        assert not pending.is_open
         assert not mine
     else:
         assert isinstance(outcome, Exception)
