@@ -72,7 +72,7 @@ class NumberedQuery(msgspec.Struct, frozen=True):
 
     def encode(self, values: Mapping[str, str | None], encoding: str = CLIENT_ENCODING) -> Values:
         """Return the values as `exchange` and `pipeline` send them."""
-        given = [values[name] for name in self.parameters]
+        given = map(values.__getitem__, self.parameters)
         return [None if value is None else value.encode(encoding) for value in given]
 
 
