@@ -28,7 +28,6 @@ from psycopg.pq.abc import PGconn
 
 from dsql_outbox.outbox.interrupt import is_interrupt
 
-from .address import CLIENT_ENCODING
 from .fork import held_forks
 
 _INTERVAL = 0.1  # seconds between checks for a signal, psycopg's own default
@@ -47,6 +46,8 @@ _INSIDE = (
 )
 
 _SAID_OF_READ_ONLY = (b"in_hot_standby", b"default_transaction_read_only")
+
+_UTF8 = (b"UTF8", None)  # a pooler may not report the encoding
 
 _INHERITED = "a connection belongs to the process that opened it: this is a forked child"
 
@@ -421,7 +422,7 @@ class _ConnectionBase(psycopg.BaseConnection[Any]):
             and not self._session.is_busy
             and found.transaction_status == TransactionStatus.IDLE
             and found.pipeline_status == PipelineStatus.OFF
-            and self.info.encoding == CLIENT_ENCODING
+            and found.parameter_status(b"client_encoding") in _UTF8
         )
 
 
