@@ -40,7 +40,6 @@ class Metric(NamedTuple):
     values: tuple[str, ...] = ()
 
 
-_OUTCOMES: Final = ("committed", "conflict", "in_doubt", "resolved", "failed")
 _STATUSES: Final = ("committed", "duplicate", "failed", "unknown")
 _RESULTS: Final = ("delivered", "retry", "rejected", "unavailable", "deferred", "not_attempted")
 
@@ -51,12 +50,12 @@ WRITES: Final = Metric(
     names.WRITE_STATUS,
     _STATUSES,
 )
-ATTEMPTS: Final = Metric(
-    "outbox.write.attempts",
+FAILED_ATTEMPTS: Final = Metric(
+    "outbox.write.attempts.failed",
     "{attempt}",
-    "Runs of a write's transaction, by outcome.",
+    "Runs of a write's transaction that did not store it, as far as the writer knows, by outcome.",
     names.ATTEMPT_OUTCOME,
-    _OUTCOMES,
+    ("conflict", "in_doubt", "failed"),
 )
 CONFLICTS: Final = Metric(
     "outbox.write.conflicts",
@@ -81,16 +80,6 @@ WRITE_DURATION: Final = Metric(
     "Duration of a call of write with its waits, by whether it met a conflict.",
     WRITE_CONFLICTED,
     ("no", "yes"),
-)
-ATTEMPT_DURATION: Final = Metric(
-    "outbox.write.attempt.duration",
-    "s",
-    "Duration of one write attempt.",
-    names.ATTEMPT_OUTCOME,
-    _OUTCOMES,
-)
-TRANSACTION_EVENTS: Final = Metric(
-    "outbox.write.transaction.events", "{event}", "Events that one transaction tried to store."
 )
 
 BACKLOG_AGE: Final = Metric(
@@ -192,8 +181,7 @@ DB_DURATION: Final = Standard(
     "db.client.operation.duration",
     "s",
     "Duration of database client operations.",
-    ATTEMPT_DURATION.name,
-    (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10),
+    buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10),
 )
 MESSAGING_DURATION: Final = Standard(
     "messaging.client.operation.duration",
@@ -233,6 +221,3 @@ WRITE_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 
 WAIT_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 """Seconds. The range reaches from a publisher that keeps up to one that was down for 30 minutes."""
-
-EVENTS_BUCKETS: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
-"""Events per transaction."""

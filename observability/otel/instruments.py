@@ -28,15 +28,13 @@ class WriterInstruments:
 
     def __init__(self, meter: Meter) -> None:
         self.calls = _counter(meter, names.WRITES)
-        self.attempts = _counter(meter, names.ATTEMPTS)
+        self.failed = _counter(meter, names.FAILED_ATTEMPTS)
         self.conflicts = _counter(meter, names.CONFLICTS)
         self._entity_conflicts = _counter(meter, names.ENTITY_CONFLICTS)
         self._types: set[str] = set()
         self.exhausted = _counter(meter, names.EXHAUSTED)
         self.waited = _counter(meter, names.WAITED)
         self.duration = _histogram(meter, names.WRITE_DURATION, names.WRITE_BUCKETS)
-        self.attempt_duration = _histogram(meter, names.ATTEMPT_DURATION, names.WRITE_BUCKETS)
-        self.events = _histogram(meter, names.TRANSACTION_EVENTS, names.EVENTS_BUCKETS)
         self.operation = _histogram(meter, names.DB_DURATION, names.DB_DURATION.buckets)
         self.pools = Pools(meter)
 

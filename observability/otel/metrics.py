@@ -16,7 +16,6 @@ from dsql_outbox.observability import attributes
 from dsql_outbox.observability import metric_names as names
 from dsql_outbox.observability.facts import (
     AttemptEnded,
-    AttemptOutcome,
     BacklogAge,
     BrokerProbed,
     CallEnded,
@@ -28,7 +27,6 @@ from dsql_outbox.observability.facts import (
     ShardsChanged,
     StuckCounts,
     TransactionEnded,
-    TransactionStarted,
     WriteEnded,
     WriteExhausted,
     WritesStored,
@@ -69,7 +67,6 @@ class MetricFacts:
             WriteEnded: self._take_write_end,
             WriteExhausted: self._take_exhausted,
             WritesStored: self._take_stored,
-            TransactionStarted: self._take_transaction,
             TransactionEnded: self._take_transaction_end,
             BacklogAge: self._take_backlog_age,
             StuckCounts: self._take_stuck,
@@ -126,7 +123,8 @@ class MetricFacts:
         return gauge(self._target_meter, names.BACKLOG_AGE)
 
     def _take_attempt(self, fact: AttemptEnded) -> None:
-        self._record_attempts(1, fact.outcome, fact.started_ns, fact.ended_ns)
+        if fact.outcome in names.FAILED_ATTEMPTS.values:
+            self._writer.failed.add(1, {names.FAILED_ATTEMPTS.attribute: fact.outcome})
         if fact.waited_s:
             self._writer.waited.add(fact.waited_s)
         if fact.outcome == "conflict":
@@ -143,27 +141,15 @@ class MetricFacts:
         self._writer.exhausted.add(1)
 
     def _take_stored(self, fact: WritesStored) -> None:
-        self._record_attempts(fact.events, "committed", fact.started_ns, fact.ended_ns)
         self._writer.calls.add(fact.events, {names.WRITES.attribute: "committed"})
         for call in fact.calls:
             self._record_call(call.duration_s, has_conflicted=call.has_conflicted)
             if call.waited_s:
                 self._writer.waited.add(call.waited_s)
 
-    def _record_attempts(
-        self, events: int, outcome: AttemptOutcome, started_ns: int, ended_ns: int
-    ) -> None:
-        attributes = {names.ATTEMPTS.attribute: outcome}
-        self._writer.attempts.add(events, attributes)
-        seconds = max(0, ended_ns - started_ns) * _NS
-        self._writer.attempt_duration.record(seconds, attributes)
-
     def _record_call(self, seconds: float, *, has_conflicted: bool) -> None:
         conflicted = "yes" if has_conflicted else "no"
         self._writer.duration.record(seconds, {names.WRITE_CONFLICTED: conflicted})
-
-    def _take_transaction(self, fact: TransactionStarted) -> None:
-        self._writer.events.record(fact.events)
 
     def _take_transaction_end(self, fact: TransactionEnded) -> None:
         seconds = max(0, fact.ended_ns - fact.started_ns) * _NS

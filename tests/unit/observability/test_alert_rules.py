@@ -18,7 +18,6 @@ HEALTHY = {
     'outbox_dead_letters{job="dsql-outbox", instance="p"}': "0x99",
     'outbox_forget_age_seconds{job="dsql-outbox", instance="p"}': "900000+60x99",
     'outbox_write_calls_total{instance="w", outbox_write_status="committed"}': "0+100x99",
-    'outbox_write_attempts_total{instance="w", outbox_attempt_outcome="committed"}': "0+100x99",
 }
 """A sample a minute of a publisher and a writer that have no trouble."""
 
@@ -107,7 +106,7 @@ CASES = [
     Case(
         "OutboxManyConflicts",
         {
-            'outbox_write_attempts_total{instance="w", outbox_attempt_outcome="conflict"}': (
+            'outbox_write_conflicts_total{instance="w", outbox_attempt_oc_class="OC000"}': (
                 "0x9 0+100x20 2000x40"
             )
         },
