@@ -142,7 +142,7 @@ class Relay:
     def stalled_for(self) -> float | None:
         """Seconds for which nothing could be sent; None while something can, or may be found."""
         failing = (
-            self._sender.stalled_since,
+            self._sender.failing_since,
             self._settler.failing_since,
             self._reader.failing_since,
         )

@@ -61,7 +61,6 @@ class Sender:
         self._outcomes = outcomes
         self._breaker = breaker
         self._mapper = mapper
-        self._failing_since: float | None = None
         self._began: list[float] = []
         self._turn_at = float("-inf")
         """When the map has its next turn."""
@@ -176,15 +175,12 @@ class Sender:
         if first:
             self._leases.note_sink_answer()
             self._breaker.note_success()
-            self._failing_since = None
         self._wake()
 
     def _note_failure(self, error: SinkUnavailable) -> None:
         """Record that the broker as a whole failed. Calls that end together are one failure."""
         self._leases.note_sink_failure()
         now = self._state.clock()
-        if self._failing_since is None:
-            self._failing_since = now
         if not self._breaker.seconds_left(now):
             self._breaker.note_failure(now)
             wait = self._breaker.seconds_left(now)
@@ -196,9 +192,9 @@ class Sender:
         self._state.to_settle.set()
 
     @property
-    def stalled_since(self) -> float | None:
+    def failing_since(self) -> float | None:
         """The time since when the broker cannot be reached, or None."""
-        return self._failing_since
+        return self._breaker.failing_since
 
     @property
     def progresses(self) -> bool:

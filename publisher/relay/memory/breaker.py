@@ -25,11 +25,13 @@ class Breaker:
     def __init__(self) -> None:
         self._failures = 0
         self._retry_at = float("-inf")
+        self.failing_since: float | None = None
+        """The time since when the broker cannot be reached, or None."""
 
     @property
     def is_failing(self) -> bool:
         """Whether the broker could not be reached when it was tried last."""
-        return self._failures > 0
+        return self.failing_since is not None
 
     def seconds_left(self, now: float) -> float:
         """Seconds until the broker may be tried; 0 if it may now."""
@@ -39,9 +41,12 @@ class Breaker:
         """Record that the broker answered."""
         self._failures = 0
         self._retry_at = float("-inf")
+        self.failing_since = None
 
     def note_failure(self, now: float) -> None:
         """Record that the broker could not be reached."""
+        if self.failing_since is None:
+            self.failing_since = now
         self._failures += 1
         is_open = self._failures >= FAILURES
         self._retry_at = now + (OPEN_FOR if is_open else _FIRST_WAIT * 2 ** (self._failures - 1))
