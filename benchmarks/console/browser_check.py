@@ -24,14 +24,7 @@ MAIN: Final = frozenset(
 )
 """The pages that a brief look sees."""
 PICTURED: Final = frozenset(
-    {
-        ("healthy", "light"),
-        ("overview", "narrow"),
-        ("event behind others", "dark"),
-        ("entity", "narrow"),
-        ("dead letters", "light"),
-        ("a role without rights", "light"),
-    }
+    {("healthy", "light"), ("event behind others", "dark"), ("dead letters", "light")}
 )
 """The looks of pages that README.md and docs/console.md show."""
 

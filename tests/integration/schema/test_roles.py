@@ -198,15 +198,6 @@ def refused(url: str, query: str) -> None:
         assert error.value.sqlstate == "42501"
 
 
-def test_the_documentation_lists_these_rights() -> None:
-    text = (ROOT / "docs" / "schema.md").read_text()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
-    found = {row[0].strip("`"): row[1:] for row in rows if row and row[0].startswith("`")}
-    wanted = {name: [ALLOWED[duty].get(name, "") for duty in ALLOWED] for name in found}
-    assert found == wanted
-    assert set(found) == {name for rights in ALLOWED.values() for name in rights}
-
-
 def test_the_security_page_names_the_roles_that_may_read_each_table() -> None:
     text = (ROOT / "docs" / "security.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
