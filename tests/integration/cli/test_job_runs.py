@@ -144,7 +144,7 @@ def test_a_terminal_shows_the_progress_in_place(job_run: JobRun) -> None:
         assert terminal.finish() == 0, terminal.lines
 
 
-@every_job
+@jobs(turn=2)
 def test_json_has_the_counts_of_a_job_that_was_stopped(job_run: JobRun) -> None:
     with job_run.held() as holder, job_run.start("--json") as command:
         job_run.wait_for_hold()

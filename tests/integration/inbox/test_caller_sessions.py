@@ -26,7 +26,6 @@ from tests.support.writer.caller_sessions import (
     OF_ASYNCPG,
     OF_SQLALCHEMY,
     OTHERS,
-    TAKEN,
     AsyncCaller,
     Caller,
     OpenCaller,
@@ -76,7 +75,7 @@ def _inbox_for(caller: Caller, url: str) -> Any:
     return make(Database(url), "mailer")
 
 
-@pytest.mark.parametrize("kind", TAKEN)
+@pytest.mark.parametrize("kind", [*DRIVERS, "django"])
 def test_a_message_in_its_rows_and_what_follows_are_one_commit(
     own: Tables, url: str, open_caller: OpenCaller, remember: RememberFor, kind: str
 ) -> None:
@@ -91,7 +90,7 @@ def test_a_message_in_its_rows_and_what_follows_are_one_commit(
     own.assert_true_to({receipt.event_id: receipt})
 
 
-@pytest.mark.parametrize("kind", TAKEN)
+@pytest.mark.parametrize("kind", [*DRIVERS, "django"])
 def test_a_message_is_rolled_back_with_the_callers_rows(
     own: Tables, url: str, open_caller: OpenCaller, remember: RememberFor, kind: str
 ) -> None:
@@ -106,7 +105,7 @@ def test_a_message_is_rolled_back_with_the_callers_rows(
     caller.commit()
 
 
-@pytest.mark.parametrize("kind", TAKEN)
+@pytest.mark.parametrize("kind", [*DRIVERS, "django"])
 @pytest.mark.usefixtures("own")
 def test_each_session_tells_the_order_of_a_new_message(
     url: str, open_caller: OpenCaller, remember: RememberFor, kind: str
@@ -160,7 +159,7 @@ def test_a_message_costs_one_round_trip_on_each_driver(
     assert proxy.round_trips == 1
 
 
-@pytest.mark.parametrize("kind", TAKEN)
+@pytest.mark.parametrize("kind", [*DRIVERS, "django"])
 @pytest.mark.usefixtures("own")
 def test_a_session_that_would_commit_the_message_alone_is_refused(
     url: str, open_caller: OpenCaller, remember: RememberFor, kind: str
@@ -177,7 +176,7 @@ def test_a_session_that_would_commit_the_message_alone_is_refused(
 
 
 @pytest.mark.client
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", DRIVERS)
 def test_a_session_for_the_other_inbox_is_refused_with_its_name(
     url: str, open_caller: OpenCaller, kind: str
 ) -> None:

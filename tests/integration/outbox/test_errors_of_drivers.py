@@ -27,6 +27,7 @@ from tests.support.driver_sessions import (
     engine_url,
     without_options,
 )
+from tests.support.pairs import in_turn
 from tests.support.proxy.postgres_proxy import PostgresProxy
 from tests.support.waiting import wait_until
 from tests.support.writer.checked_tables import Tables
@@ -58,6 +59,11 @@ RAISED_STATES = [
     *("XX000", "28000", "54000", "42501", "3F000", "0A000", "58030", "55000", "57P99", "P0001"),
 ]
 RAISED = "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{}', MESSAGE = 'of a trigger'; END $$"
+
+
+PLAIN = ["psycopg", "asyncpg", "psycopg2"]
+WRAPPED = [kind for kind in DRIVER_SESSIONS if kind not in PLAIN]
+"""An error of theirs holds the one of a driver. Each gets some of the errors."""
 
 
 @pytest.fixture(params=DRIVER_SESSIONS)
@@ -330,7 +336,12 @@ KNOWN_SENT = {
 }
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    in_turn(PLAIN, WRAPPED, [*CASES]),
+    indirect=["kind"],
+    ids=lambda given: getattr(given, "__name__", given),
+)
 def test_an_error_means_the_same_on_each_driver(
     world: World, kind: str, case: Callable[[World], Exception]
 ) -> None:

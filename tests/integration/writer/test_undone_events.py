@@ -149,35 +149,25 @@ def appends_and_undoes(undo: Way, transaction: Transaction) -> None:
 
 
 def test_an_event_that_was_undone_fails_the_call(undo: Way, url: str, own: Tables) -> None:
-    with Writer(Database(url), formed(QUICK)) as writer:
-        with pytest.raises(TransactionMisused, match="1 of 2 events"):
-            writer.transact(partial(appends_and_undoes, undo))
-        assert (own_rows(own), ids(own)) == (0, set())
-        writer.transact(lambda transaction: transaction.append(workload_s.car_created()))
-    assert len(ids(own)) == 1
+    """What is not an event may be undone, and an event that is appended again."""
 
-
-def test_the_callers_own_statements_may_be_undone(undo: Way, url: str, own: Tables) -> None:
-    def function(transaction: Transaction) -> None:
+    def undoes_a_row(transaction: Transaction) -> None:
         undo(transaction.connection, lambda: transaction.connection.execute(ROW))
         transaction.append(workload_s.car_created())
 
-    with Writer(Database(url), formed(QUICK)) as writer:
-        writer.transact(function)
-    assert (own_rows(own), len(ids(own))) == (0, 1)
-
-
-def test_an_event_may_be_appended_again_after_it_was_undone(
-    undo: Way, url: str, own: Tables
-) -> None:
-    def function(transaction: Transaction) -> None:
+    def appends_again(transaction: Transaction) -> None:
         event = workload_s.car_created()
         undo(transaction.connection, lambda: transaction.append(event))
         transaction.append(event)
 
     with Writer(Database(url), formed(QUICK)) as writer:
-        writer.transact(function)
-    assert len(ids(own)) == 1
+        with pytest.raises(TransactionMisused, match="1 of 2 events"):
+            writer.transact(partial(appends_and_undoes, undo))
+        assert (own_rows(own), ids(own)) == (0, set())
+        writer.transact(undoes_a_row)
+        assert (own_rows(own), len(ids(own))) == (0, 1)
+        writer.transact(appends_again)
+    assert len(ids(own)) == 2
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ class Mendable:
         return message
 
 
-@pytest.mark.parametrize("number", [1, 5, 1_500])
+@pytest.mark.parametrize("number", [1, 5, pytest.param(1_500, marks=pytest.mark.slow)])
 def test_a_map_that_works_for_no_message_of_a_topic_pauses_it(
     caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
@@ -298,7 +298,9 @@ def test_a_message_that_is_behind_the_only_ones_that_fail_is_found(
     assert seconds < 2 * TopicPauses.PAUSE + 1
 
 
-@pytest.mark.parametrize(("poisons", "within"), [(300, 9), (3_000, 20)])
+@pytest.mark.parametrize(
+    ("poisons", "within"), [(300, 9), pytest.param(3_000, 20, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("comes", ["nothing", "good", "bad"])
 def test_however_many_messages_a_map_fails_for_it_comes_to_the_others(
     poisons: int, within: float, comes: str
