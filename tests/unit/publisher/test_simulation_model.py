@@ -1,31 +1,20 @@
 """The machines and schedules of the simulation. What it finds: test_simulation.py."""
 
 import asyncio
-import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from benchmarks.simulation import schedule
 from benchmarks.simulation.history import Arrival, History
 from benchmarks.simulation.judge import Terms
-from benchmarks.simulation.keep import KEPT as KEPT_FILE
-from benchmarks.simulation.keep import keep
 from benchmarks.simulation.lanes import differences
 from benchmarks.simulation.machines import Machine, World
-from benchmarks.simulation.random_schedules import random_schedule
 from benchmarks.simulation.schedule import Clock, Schedule, Write
 from benchmarks.simulation.simulate import terms_of
-from benchmarks.simulation.smaller import ddmin, literal, smaller
-from benchmarks.simulation.timeline import moments, timeline
-from benchmarks.simulation.verdict import examine, rule_of
+from benchmarks.simulation.verdict import examine
 from tests.support.checkout import ROOT
-from tests.support.publisher.kept_schedules import FINDS, KEPT
 
 
 def test_a_run_depends_on_its_seed_only() -> None:
@@ -135,92 +124,6 @@ def test_threads_sockets_and_processes_are_refused(forbidden: Any) -> None:
     assert seen == [NotImplementedError]
 
 
-def test_a_schedule_is_a_literal() -> None:
-    for seed in range(20):
-        assert eval(literal(random_schedule(seed)), vars(schedule)) == random_schedule(seed)
-
-
-def test_a_failing_schedule_is_made_smaller() -> None:
-    """The failure: two writes of one subject, of which one is late, and a crash."""
-
-    def fails(tried: Schedule) -> bool:
-        late = {write.subject for write in tried.writes if write.late}
-        of_late = [write for write in tried.writes if write.subject in late]
-        return len(of_late) > 1 and any(fault.kind == "crash" for fault in tried.faults)
-
-    start = next(filter(fails, map(random_schedule, range(1000))))
-    small = smaller(start, fails)
-    assert fails(small)
-    assert (len(small.writes), len(small.faults), small.replays) == (2, 1, ())
-    assert small.clocks == (schedule.Clock(),)
-
-
-def test_a_schedule_is_made_smaller_with_other_times_if_it_needs_them() -> None:
-    """The failure: a write 5 seconds into a fault, which no part of the schedule is by itself."""
-
-    def fails(tried: Schedule) -> bool:
-        return (
-            any(
-                fault.at + 5 <= write.at < fault.at + fault.length and fault.kind == "leases silent"
-                for write in tried.writes
-                for fault in tried.faults
-            )
-            or len(tried.writes) > 9
-        )
-
-    start = replace(
-        random_schedule(0),
-        writes=tuple(schedule.Write(8.0, n) for n in range(10)),
-        faults=(schedule.Fault("leases silent", 7.0, 0.5, 0),),
-    )
-    small = smaller(start, fails)
-    assert fails(small)
-    assert (len(small.writes), len(small.faults)) == (1, 1)
-
-
-def test_the_smallest_part_of_a_list_that_fails_is_found() -> None:
-    """The worked examples of the paper: one change, and two that only fail together."""
-    tried: list[list[int]] = []
-
-    def fails(needed: set[int]) -> Callable[[Sequence[int]], bool]:
-        return lambda kept: tried.append([*kept]) or needed <= {*kept}  # type: ignore[func-returns-value]
-
-    numbers = range(1, 9)
-    assert [*ddmin(numbers, fails({7}))] == [7]
-    assert [*ddmin(numbers, fails({1, 7, 8}))] == [1, 7, 8]
-    assert [*ddmin(numbers, fails({*numbers}))] == [*numbers]
-    assert len(tried) < 100
-
-
-def test_a_rule_is_the_same_for_other_events_and_times() -> None:
-    late, later, lost = (
-        "event 12 of S/0 waited 3.5 s, from 1.0 s on",
-        "target 2: event 1 of S/4 waited 85.0 s, from 41.0 s on",
-        "event 12 of S/0 is lost",
-    )
-    assert rule_of(late) == rule_of(later) != rule_of(lost)
-
-
-def test_the_timeline_of_a_run_tells_each_step_and_fits_80_columns() -> None:
-    kept = FINDS["skip_a_late_commit"]
-    histories, broken = examine(kept, "skip_a_late_commit")
-    lines = [*timeline(kept, histories, broken)]
-    assert max(map(len, lines)) <= 80
-    told = " ".join(" ".join(lines).split())
-    for step in ("p0.1 starts", "takes shard 0", "writer commits event", "stores event"):
-        assert step in told
-    assert broken
-    assert all(f"broken: {each}" in told for each in broken)
-
-
-def test_a_long_run_is_told_by_its_begin_and_its_end() -> None:
-    hot = random_schedule(2)
-    lines = [*timeline(hot, *examine(hot))]
-    assert len(lines) < 100 < len(moments(hot, examine(hot)[0]))
-    assert any("lines are left out" in line for line in lines)
-    assert "the run ends" in lines[-1]
-
-
 @pytest.fixture
 def both_lanes() -> tuple[History, History, Terms]:
     """A run with pages and one without: events 1 to 3 of S/0, and event 4 of S/1, which dies."""
@@ -289,31 +192,3 @@ def test_an_event_that_is_written_in_one_lane_only_is_a_difference(
     assert [*differences(pages, rows, terms, blocks=False)] == [
         "1 events of S/1 were written with pages, and 0 without"
     ]
-
-
-def test_a_schedule_is_kept_under_its_name_and_replaces_an_older_one(tmp_path: Path) -> None:
-    file = tmp_path / "kept.py"
-    file.write_text(KEPT_FILE.read_text())
-    first, second = random_schedule(1), random_schedule(2)
-    for mapping, kept in (("KEPT", first), ("FINDS", first), ("KEPT", second)):
-        keep(kept, 'a "new" one', mapping, file)
-    found = runpy.run_path(str(file))
-    assert found["KEPT"] == {**KEPT, 'a "new" one': second}
-    assert found["FINDS"] == {**FINDS, 'a "new" one': first}
-
-
-def test_a_program_runs_with_a_planted_defect(tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(
-        "import sys\n"
-        "from dsql_outbox.publisher.leases.ownership import Ownership\n"
-        "print(__name__, sys.argv[1:], Ownership.has_lease.__module__)\n"
-    )
-    command = [sys.executable, "-m", "benchmarks.simulation.planted"]
-    done = subprocess.run(
-        [*command, "send_without_a_fence", "program", "relay", "1"],
-        env={"PYTHONPATH": f"{ROOT}:{tmp_path}"},
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    assert done.stdout == "__main__ ['relay', '1'] benchmarks.simulation.peer_defects\n"
