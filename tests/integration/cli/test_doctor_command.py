@@ -22,7 +22,6 @@ from tests.support.pty_terminal import Terminal
 from dsql_outbox.cli.doctor import verdicts as doctor_verdicts
 from dsql_outbox.cli.doctor.checks import CHECKS
 from dsql_outbox.cli.doctor.examined_database import ExaminedDatabase, unopened
-from dsql_outbox.cli.doctor.feature_probes import PROBES
 from dsql_outbox.outbox import Database, Entity, Event
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.testing import NatsServer
@@ -196,10 +195,7 @@ def test_what_a_writer_may_not_read_is_unknown_to_it_and_no_failure(writer_url: 
 # The page about it.
 
 
-def test_the_pages_show_what_is_printed_and_explain_every_line() -> None:
-    page = (ROOT / "docs" / "dsql.md").read_text(encoding="utf-8")
-    for name in PROBES:
-        assert re.search(rf"^\|.*\| `{name}`", page, re.MULTILINE), name
+def test_the_page_shows_what_is_printed_and_explains_every_line() -> None:
     page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
     for name in CHECKS:
         assert re.search(rf"^(ok|fail) +{name} ", page, re.MULTILINE), name
