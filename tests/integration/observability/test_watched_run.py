@@ -82,10 +82,7 @@ def test_values_are_what_happened(watched: Watched) -> None:
     calls = PLAIN + 2
     assert value("writer: Success rate, success") == pytest.approx((PLAIN + 1) / calls)
     assert value("writer: Exhausted, exhausted") == 1
-    conflicts = CONFLICTS + 4
-    assert value("writer: Attempts that conflict, conflicts") == pytest.approx(
-        conflicts / (conflicts + PLAIN + 1)
-    )
+    assert value("writer: Conflicts per write, conflicts") == pytest.approx((CONFLICTS + 4) / calls)
     assert value("writer: Write, with a conflict, p95") > SLOW
     assert value("writer: Write, without a conflict, p95") < SLOW
     assert value("relay: Shards with an owner, owned") == 2
