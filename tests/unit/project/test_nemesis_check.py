@@ -16,11 +16,9 @@ from benchmarks.nemesis.check import (
     pauses,
     takeovers,
 )
-from benchmarks.nemesis.load import digest, events
+from benchmarks.nemesis.load import digest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from dsql_outbox.outbox.event.event_parser import parse_event
 
 Events = dict[UUID, Committed]
 
@@ -176,21 +174,3 @@ def test_a_takeover_is_the_longest_wait_of_a_group_after_the_harm() -> None:
 def test_a_takeover_that_an_outage_made_longer_is_left_out() -> None:
     groups = {"orphaned": [Pause(1.0, 4.0), Pause(5.0, 5.5)]}
     assert takeovers([1.0, 4.5], [Pause(3.0, 3.5)], groups) == [0.5]
-
-
-def test_the_same_seed_makes_the_same_events() -> None:
-    first, again = (list(events(Random(7), 300, 50)) for _ in range(2))
-    assert first == again
-    assert first != list(events(Random(8), 300, 50))
-
-
-def test_the_events_are_valid_and_touch_one_to_three_entities_some_of_them_hot() -> None:
-    made = list(events(Random(7), 2_000, 1_000))
-    parsed = [parse_event(payload) for _, payload in made]
-    assert [event.id for event in parsed] == [event_id for event_id, _ in made]
-    sizes = [len(event.touches) for event in parsed]
-    assert set(sizes) == {1, 2, 3}
-    subjects = [event.touches[0].entity_id for event in parsed]
-    hot = sum(subject in {f"CAR-{n}" for n in range(10)} for subject in subjects)
-    assert 0.15 < hot / len(subjects) < 0.3
-    assert len(set(subjects)) > 500
