@@ -86,12 +86,6 @@ async def test_everything_reaches_nats_once_and_in_order_per_subject(
     assert waiting(url) == 0
 
 
-def test_an_empty_outbox_ends_until_empty_at_once(url: str) -> None:
-    done = run("publish", "--database", url, "--sink", "stdout:", "--until-empty")
-    assert (done.code, done.out) == (0, b"")
-    assert done.err.endswith("relayed 0, failed 0, dead 0\n")
-
-
 def test_an_empty_outbox_needs_no_broker_and_it_is_said(url: str, nats_server: NatsServer) -> None:
     words = ("publish", "--database", url, "--sink", nats_server.url, "--until-empty")
     reached = run(*words)
