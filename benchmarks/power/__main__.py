@@ -1,9 +1,10 @@
-"""``make power``: cut the power of a broker that has acknowledged messages, and run the cure.
+"""``make power``: lose what a broker or a database has acknowledged, and run the cure.
 
 A publisher relays, and a consumer handles each message once. Then the broker's disk loses what was
 not synced, and events are written meanwhile. `messages replay --since` sends those of the lost time
-again. Prints what was gone, and what the consumer saw. Exits with 1 if an event that the database
-has was not handled once. What this machine cannot run is named, and is no failure.
+again. Or a standby of the database is promoted that lacks the last commits. Prints what was gone,
+and what the consumer saw. Exits with 1 if an event that the database has was not handled once. What
+this machine cannot run is named, and is no failure.
 """
 
 import argparse
@@ -21,11 +22,14 @@ from dsql_outbox.testing import EmbeddedPostgres
 from .brokers import PoweredNats, powered_nats
 from .disk import MissingDisk
 from .shop import Consumer, Shop
+from .standby import ReplicatedPostgres, replicated_postgres
 
 _EVENTS: Final = 1000  # of each part of a run
 
 _CUTS: Final = {"nats": "2m", "nats-always": "always"}
 """The `sync_interval` of the server; the first is the default."""
+
+_STANDBY: Final = "standby"
 
 
 async def cut_and_cured(broker: PoweredNats, shop: Shop, consumer: Consumer) -> bool:
@@ -64,16 +68,51 @@ async def cut_and_cured(broker: PoweredNats, shop: Shop, consumer: Consumer) -> 
     return not lost and not twice and not consumer.backwards()
 
 
-async def _trial(interval: str, seed: int) -> bool:
+async def promoted(
+    servers: ReplicatedPostgres, broker: PoweredNats, shop: Shop, consumer: Consumer
+) -> bool:
+    """Promote a standby without the last commits, print what was seen, and return if all holds.
+
+    What the database has lost is not wanted back. Its versions are given to other events.
+    """
+    await broker.prepare()
+    async with Publisher(shop.database, broker.sink):
+        await shop.write(_EVENTS)
+        servers.follow()  # some of these are relayed, and their rows not deleted there
+        await shop.write(_EVENTS)
+        await shop.relayed()
+        await broker.consume(consumer.handle)
+        servers.promote()
+        before = consumer.orders.copy()
+        await shop.write(_EVENTS)
+        await shop.relayed()
+        await broker.consume(consumer.handle)
+    handled, stored = consumer.handled(), shop.stored()
+    lost = len(stored - handled.keys())
+    twice = sum(1 for times in handled.values() if times > 1)
+    seen = ", ".join(f"{n:,} {order}" for order, n in sorted((consumer.orders - before).items()))
+    print(
+        f"     the database has lost {len(shop.sent.keys() - stored):,} of {len(shop.sent):,} events,"
+        f" and the consumer has handled {len(handled.keys() - stored):,} of those;\n"
+        f"     of the {len(stored):,} others {lost:,} were not handled, {twice:,} twice;"
+        f" {consumer.backwards():,} versions came again; since then: {seen}"
+    )
+    return not lost and not twice
+
+
+async def _trial(name: str, seed: int) -> bool:
     with (
         TemporaryDirectory(prefix="power-") as folder,
-        powered_nats(Path(folder), interval) as broker,
+        powered_nats(Path(folder), _CUTS.get(name, "2m")) as broker,
         EmbeddedPostgres() as server,
     ):
-        shop = Shop(server.url, Random(seed))
         consumer = Consumer(server.create_database("mailer"))
         try:
-            return await cut_and_cured(broker, shop, consumer)
+            if name != _STANDBY:
+                return await cut_and_cured(broker, Shop(server.url, Random(seed)), consumer)
+            with replicated_postgres() as servers:
+                shop = Shop(servers.url, Random(seed))
+                return await promoted(servers, broker, shop, consumer)
         finally:
             await consumer.close()
 
@@ -81,19 +120,20 @@ async def _trial(interval: str, seed: int) -> bool:
 def main() -> int:
     """Run the chosen trials."""
     parser = argparse.ArgumentParser(prog="make power", description=__doc__)
-    parser.add_argument("--only", default=",".join(_CUTS), help=f"of {', '.join(_CUTS)}")
+    names = [*_CUTS, _STANDBY]
+    parser.add_argument("--only", default=",".join(names), help=f"of {', '.join(names)}")
     parser.add_argument("--seed", type=int, default=Random().randrange(1 << 32))
     given = parser.parse_args()
     chosen = given.only.split(",")
-    if unknown := set(chosen) - _CUTS.keys():
-        parser.error(f"no {', '.join(sorted(unknown))}: use {', '.join(_CUTS)}")
+    if unknown := {*chosen} - {*names}:
+        parser.error(f"no {', '.join(sorted(unknown))}: use {', '.join(names)}")
     logging.disable()  # the failures are intended here
     print(f"seed {given.seed}", flush=True)
     holds = True
     for name in chosen:
         print(name, flush=True)
         try:
-            holds &= asyncio.run(_trial(_CUTS[name], given.seed))
+            holds &= asyncio.run(_trial(name, given.seed))
         except MissingDisk as error:
             print(f"     missing: {error}", flush=True)
     return 0 if holds else 1

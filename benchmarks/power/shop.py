@@ -53,6 +53,12 @@ class Shop:
         await drained(self.url, _PATIENCE)
         assert not one(self.url, "SELECT count(*) FROM outbox.outbox"), "the outbox is not empty"
 
+    def stored(self) -> set[UUID]:
+        """The events that the database has."""
+        with psycopg.connect(self.url) as connection:
+            rows = connection.execute("SELECT id FROM outbox.business_events").fetchall()
+        return {event_id for (event_id,) in rows}
+
     def now(self) -> str:
         """The time by the database's clock."""
         return str(one(self.url, "SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC',"
