@@ -1,4 +1,4 @@
-"""Every exception that the library defines.
+"""The exceptions for users, but for those of the map and of a sink, which stand beside these.
 
 Each docstring states what the exception means, what the database holds, whether
 to call again, and the HTTP status that `http_status` returns for it.

@@ -5,8 +5,8 @@ performed, in a thread and on an event loop: all decisions are in the programs. 
 calls of a writer share. `attempt` decides about retries, `statement` turns events into SQL,
 `transact` runs the caller's SQL and events in one transaction, `session_transact` begins it in a
 session of the caller, and `coalesce` is group commit. `settings` are those of users, and
-`tuned_settings` those that follow. `budgets` has the retries, `topic_template` the topic of an
-event, and `http_status` the HTTP answer to an error. `doorbell` wakes publishers, and
+`tuned_settings` the numbers that they do not set. `budgets` has the retries, `topic_template` the
+topic of an event, and `http_status` the HTTP answer to an error. `doorbell` wakes publishers, and
 `backlog_alarm` reports old messages.
 
 **One write**, ``writer.write(event)``:
@@ -15,8 +15,8 @@ event, and `http_status` the HTTP answer to an error. `doorbell` wakes publisher
    `pend` (`attempt.pending`) parses the event, finds its topic, and returns a `Pending`: the
    values of the event's rows, the `Journal` with the call's budgets, and later the outcome.
 2. If an earlier call for one of the event's entities has met a conflict, the call waits behind it
-   (`EntityTurn`). Otherwise no write waits for another one. With ``max_retries`` there are no
-   turns.
+   (`EntityTurn`). Otherwise no write waits for another one, unless it is in a lane of `coalesce`.
+   With ``max_retries`` there are no turns.
 3. `EventWrite` (`attempt.event_write`) is the work, and `settle` is its loop, whose walk is in
    the docstring of `outbox.unit_of_work`. `write_many` gives it each part of its list, and a lane
    of `coalesce` the events of several calls.
@@ -32,7 +32,7 @@ event, and `http_status` the HTTP answer to an error. `doorbell` wakes publisher
 6. After a success, `Pending.settle_stored` makes the receipt. `Programs._end` rings the doorbell,
    and `Housekeeping.after` may read the age of the backlog. `Pending.receipt` returns the receipt.
 7. After an error, `classify` (`outbox.failure`) has given it a meaning, by which
-   `EventWrite.decide` goes on:
+   `EventWrite.decide` goes on (`_decide` chooses, `_decide_and_tell` takes the turn):
 
    - Conflict: the call takes the turn of its entities, and keeps it until it ends, so that later
      calls wait behind it. Then it waits, and writes the event again.
@@ -43,12 +43,12 @@ event, and `http_status` the HTTP answer to an error. `doorbell` wakes publisher
      moved the subject. If it is not stored, `settle_stale` ends the call with `StaleVersion`, or
      with `OutcomeUnknown` if an attempt is in doubt and the subject is behind that version, since
      the lost attempt may still commit.
-   - No answer, as after a lost COMMIT: the event may be stored. After the wait, the attempt
-     begins with a look-up, on any connection. If the stored event has the `write_id` of this
-     call, that attempt was committed, and the call has its receipt. With another `write_id`,
-     another call wrote it: `DuplicateEvent`, or its receipt with ``on_duplicate="return"`` if
-     the content is the same. If nothing is stored, the same id is written again. If the lost
-     statement arrives later, the second of the two collides.
+   - No answer, as after a lost COMMIT: the event may be stored. After the wait, the attempt begins
+     with a look-up (`EventWrite.resolve_doubt`), on any connection. If the stored event has the
+     `write_id` of this call, that attempt was committed, and the call has its receipt. With another
+     `write_id`, another call wrote it: `DuplicateEvent`, or its receipt with
+     ``on_duplicate="return"`` if the content is the same. If nothing is stored, the same id is
+     written again. If the lost statement arrives later, the second of the two collides.
    - A batch goes on in halves after a race. If it fails again in an outage, one of its events may
      fail the server: `_sift` tries halves until that event is alone.
 8. If no attempt follows, because the budget or the deadline is over or no budget has this
@@ -71,14 +71,15 @@ event, and `http_status` the HTTP answer to an error. `doorbell` wakes publisher
    `Run.record_append` remembers the event and, if it is the first one, the fence.
 4. `Run.judge` judges the run. It returns None, or a `Verdict`: whose error it is, and which error
    the caller gets. To the rules of `FunctionRun` it adds two. While an earlier run is in doubt,
-   another fence than that run's is refused. A `StaleVersion` is the caller's error even if the
-   function swallowed it and failed by something else.
-5. Without a verdict the gate admits COMMIT. `OwnTransaction.commit` sends it in one text behind
-   the guards (`Guards`): ``run_guard.sql`` fails unless the transaction has the mark, and
-   ``event_guard.sql`` unless it has all events of the run (`Run.own`). Then
-   `FunctionRun.judge_guard` has the verdict. Aurora DSQL has no mark, so a run without an event has
-   no guard there. And `commit` looks at the answer: for an aborted transaction the
-   server answers ROLLBACK.
+   another fence than that run's is refused. If the function swallowed a `StaleVersion` and went on
+   in the failed transaction, the caller still gets it. An error of its own that the function raises
+   instead goes to the caller.
+5. Without a verdict the gate admits COMMIT. `OwnTransaction.commit` sends it in one text behind the
+   guards (`Guards`): ``run_guard.sql`` fails unless the transaction has the mark, and
+   ``event_guard.sql`` unless it has all events of the run (`Run.own`). If one has failed,
+   `Run.judge_guard` has the verdict, which is that of `FunctionRun`. Aurora DSQL has no mark, so a
+   run without an event has no guard there. And `commit` looks at the answer: for an aborted
+   transaction the server answers ROLLBACK.
 6. An error of the function ends the call after a rollback. An error of the database raises
    `RunFailed`, so that the connection is given up, and becomes a `DatabaseFailure`. If the session
    has lost the prepared append, the loop runs the function again, whatever it made of the error.

@@ -17,12 +17,13 @@ steps until the work has an outcome:
 5. `classify` (`outbox.failure`) gives an error its meaning. If the gate had admitted something
    and no answer came, that is `IN_DOUBT`, and `record_failure` keeps the work in doubt until its
    end.
-6. `decide` returns `Again`: the works that follow, and the wait before them. Usually it is the
-   same work; events go on in parts, each a work of its own. `Spending.next_wait` (`budget`) has the wait. None
-   means that no budget has this kind of failure, or that the budget or the deadline is over. Then
-   `decide` has settled the work. Nobody decides about `NOT_PREPARED`: the work begins again.
-7. `Sleep` holds no connection. After a conflict the next connection is opened meanwhile. Then the
-   work begins again at 1.
+6. `decide` returns `Again`: the works that follow, and the wait before them. Usually it is the same
+   work; events go on in parts, each a work of its own. `Spending.next_wait` (`budget`) has the
+   wait. None means that no budget has this kind of failure, or that the budget or the deadline is
+   over. Then `decide` has settled the work. Nobody decides about `NOT_PREPARED`: the work begins
+   again.
+7. `Sleep` holds no connection. After a conflict the next connection is opened meanwhile, if it is
+   the library's. Then the work begins again at 1.
 
 A defect of the library or of a hook settles its work by `fail`. An interrupt, such as a
 cancellation, ends the loop, and `abandon` says what is known of each work.
@@ -36,7 +37,7 @@ cancellation, ends the loop, and `abandon` says what is known of each work.
 - `function_run`: one run of the user's function, and whose error ended it.
 - `run_transaction`: the port to the transaction of a run, and to the sessions of a caller.
 - `own_transaction`: that transaction on a connection of the library or of psycopg's pool.
-- `commit`: the answer to COMMIT.
+- `commit`: BEGIN with the mark of a run, its guards (`Guards`), and the answer to COMMIT.
 - `faults`: what a test lets fail at the gate.
 - `budget`: which errors are followed by another attempt, how often, and when. The budgets of a
   writer are made from its settings, in `writer.budgets`.

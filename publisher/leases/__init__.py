@@ -25,9 +25,9 @@ shards. A target that is not running yet has no rows there, so nobody owns or re
    `Leases.note_idle_shard` and the beat that follows releases it. `lease_scope` cuts a call of the
    sink only if a renewal fails.
 4. B, which is short of its share, beats ten times as often. `Ownership._shards_to_take` finds the
-   free lease, and `Beats._act` takes it: the row gets B's name and the epoch plus 1. `Leases` wakes
-   the reader. `Reader._follow` finds the new epoch, reads the failures of the shard, and begins a
-   sweep at its head.
+   free lease, and `Beats._act` takes it: the row gets B's name and the epoch plus 1. `Leases`
+   reports it, and `Publisher._tell_shards` wakes the reader. `Reader._follow` finds the new epoch,
+   reads the failures of the shard, and begins a sweep at its head.
 
 If A dies, nothing is released. B takes the lease when it has ended more than `grace` ago by the
 database's clock, or has not changed for its length plus `grace` by B's own clock (`WatchedLeases`).

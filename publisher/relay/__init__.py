@@ -61,8 +61,8 @@ of the row above.
 1. The sink answers `Retry`, which blames the message. `SinkCall._take` lets the run of the row
    leave its page (`Queues.take_out`), so now its `Subject` has it. `Outcomes.act_on` notes that the
    topic works, and calls `Outcomes.fail`.
-2. `PublisherSettings.for_topic` has the rules of the topic, and `FailureRules.consequence` says
-   what follows: another attempt, a block, or a dead letter.
+2. `PublisherSettings.for_topic` has the rules of the topic, and `FailureRules.consequence`
+   (`publisher.topic_settings`) says what follows: another attempt, a block, or a dead letter.
 3. An attempt or a block leaves a `Hold`: the row's id, its attempts, and when the next one is due:
    `FailureRules.backoff` has the time, and a block none. As long as a subject has one, no later row
    of it is admitted (`Subject.holds_back`).
@@ -70,9 +70,10 @@ of the row above.
    the subject. `RetryTimes` lists the hold by its time. A blocked row waits for an operator.
 5. `Settler._record` stores the failure in ``outbox_failures``, which the next owner of the shard
    reads.
-6. When the hold is due, `Reader._keys` asks for the row by its key, and `Queues.admit` takes it
-   (*waiting*). It takes room of `RETRIES` (`memory.shares`), which takes turns with the topics.
-   `Queues.take` gives it to the sender, in a run of its own (`Subject.begin`).
+6. When the hold is due, `Reader._keys` lists the row, `Reader._ask` asks for it by its key, and
+   `Queues.admit` takes it (*waiting*). It takes room of `RETRIES` (`memory.shares`), which takes
+   turns with the topics. `Queues.take` gives it to the sender, in a run of its own
+   (`Subject.begin`).
 7. When the broker has it, `Outcomes._end` forgets the hold, and has the rows behind it read.
    `Settler._delete` deletes the row, and `Settler._forget` the failure (`Changes.recover`).
 
@@ -96,19 +97,20 @@ anything happens to it alone. From then on it takes the same steps by itself:
 
 `Queues.admit` takes a row that can be in no page into the queue of its subject. Its subject is in
 memory already, or has many or large rows in the read, or rows of two topics; or the row is a
-replay, has no payload, or is one of a few (`memory.paging`). A row whose predecessor is neither in
-memory nor just settled is dropped, and read again behind it. A page whose topic is paused, or whose
-lease does not allow it now, is dropped as a whole, and its rows are read again. `Queues.take` takes
-runs of subjects beside pages, and `Outcomes.act_on` ends them. A relay that applies messages has no
-pages.
+replay, has no payload, or is one of a few (`memory.paging`). A row whose predecessor is still in
+the outbox, and neither in memory nor just settled, is dropped, and read again behind it. A page
+whose topic is paused, or whose lease does not allow it now, is dropped as a whole, and its rows are
+read again. `Queues.take` takes runs of subjects beside pages, and `Outcomes.act_on` ends them. A
+relay that applies messages has no pages.
 
 With a map, ``Publisher(database, sink, map=function)``, step 2 of a relayed row has more ends.
-`Mapper.map` calls the function for each message. `Outcomes.skip_part` acknowledges the rows of a
-page that it leaves out. In a run of a subject such a row keeps its place, and `Outcomes.skip`
-acknowledges it when it is the first one: at once, or in `SinkCall._act_on` when the message before
-it is `Delivered`. A row that the map fails for or rejects ends the run before it (`Outcomes.cut`).
-When it is the first one it goes to `Outcomes.fail`, or with its topic to `Outcomes.refuse`. From
-then on `Reader._try_map` reads the rows of that topic, a few at a time.
+`SinkCall._map` asks `Mapper.map` for each message, which calls the function. `Outcomes.skip_part`
+acknowledges the rows of a page that it leaves out. In a run of a subject such a row keeps its
+place, and `Outcomes.skip` acknowledges it when it is the first one: at once, or in
+`SinkCall._act_on` when the message before it is `Delivered`. A row that the map fails for or
+rejects ends the run before it (`Outcomes.cut`). When it is the first one it goes to
+`Outcomes.fail`, or with its topic to `Outcomes.refuse`. From then on `Reader._try_map` reads the
+rows of that topic, a few at a time.
 
 **One row that ends**. `Outcomes` has a method for each end of a row on its way. It asks each part
 of the memory once, from top to bottom:
@@ -126,14 +128,15 @@ of the memory once, from top to bottom:
 | `drop` | | | *outbox*: `Queues.drop` | is read again |
 
 Before `deliver` and `fail`, `act_on` notes that the topic works, since the broker has judged the
-message. `deliver_part` and `skip_part` do the same for rows of a page, which have no other end
-there. In a shard that was lost, all rows that wait go to *outbox*, and `refuse` and `defer` only
-give the row back to the next owner; so does `fail` when the lease is over. `rest` drops a row that
-takes the room of others. `Settler` writes the changes. After that, `note_buried` and `note_applied`
-end a row that stayed with its subject (*settled*), and the subject goes on.
+message. So does `deliver_part`, but no `skip`, as no broker has judged the row. `deliver_part` and
+`skip_part` end rows of a page, which have no other end there. In a shard that was lost, all rows
+that wait go to *outbox*, and `refuse` and `defer` only give the row back to the next owner; so does
+`fail` when the lease is over. `rest` drops a row that takes the room of others. `Settler` writes
+the changes. After that, `note_buried` and `note_applied` end a row that stayed with its subject
+(*settled*), and the subject goes on.
 
-**One failure of the broker**. A call of the sink goes through `KeptSink`, `TracedSink` and `Sifter`
-to the broker's sink.
+**One failure of the broker**. A call of the sink goes through `KeptSink`, unless the caller has
+opened the sink, `TracedSink` and `Sifter` to the broker's sink.
 
 1. The sink answers for each message, or raises `SinkUnavailable` for the broker as a whole. A
    message without an answer is `NotAttempted`, as `Answers.end` says.
