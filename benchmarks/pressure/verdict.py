@@ -10,7 +10,7 @@ BACKLOG = 2.0
 """The seconds of events that may wait at the end of a minute."""
 
 
-RESTART_MS, RESTART_SERVER_MS = 2_000.0, 1_000.0
+RESTART_MS, RESTART_SERVER_MS = 2_000.0, 500.0
 """The longest way of an event after a restart, and the CPU of the server, in ms."""
 
 
