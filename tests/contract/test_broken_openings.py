@@ -81,7 +81,7 @@ async def test_a_broker_that_answers_nonsense_is_out_of_reach(
     scheme = NONSENSE[name][0]
     more = "&stream=EVENTS" if scheme == "nats" else ""
     with talking_nonsense(name) as port, pytest.raises(SinkUnavailable, match=f"127.0.0.1:{port}"):
-        async with open_sink(f"{scheme}://127.0.0.1:{port}?timeout=2{more}"):
+        async with open_sink(f"{scheme}://127.0.0.1:{port}?timeout=0.5{more}"):
             pass
     assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
 

@@ -1,6 +1,7 @@
 """``dsql-outbox write`` while the database is out of reach: what it says, and its exit code."""
 
 import json
+from functools import partial
 from time import monotonic
 
 import pytest
@@ -11,6 +12,7 @@ from tests.support.writer.written_events import event
 from dsql_outbox.cli.write import command
 from dsql_outbox.observability.log_hook import log_facts
 from dsql_outbox.servers.server_process import free_port
+from dsql_outbox.writer.tuned_settings import TunedSettings
 
 
 def test_a_first_connection_that_is_refused_is_told_at_once_and_ends_in_69() -> None:
@@ -37,9 +39,12 @@ def test_a_storm_is_summed_up_before_the_command_ends(
     """JSON, so that what lines stand for can be added up."""
     monkeypatch.setattr(log_facts._writes, "_interval", 60.0)
     monkeypatch.setattr(command, "BATCH", 1)
+    monkeypatch.setattr(command, "WriterSettings", partial(TunedSettings, base=0.002, cap=0.05))
     proxy.refuse(14)
     flags = ["--log-format", "json"]
-    done = invoke("write", "--database", proxy.url, *flags, stdin=lines(event() for _ in range(14)))
+    done = invoke(
+        "write", "--database", proxy.url, *flags, stdin=lines(event(f"car-{n}") for n in range(14))
+    )
     found = [json.loads(line) for line in done.err.splitlines()]
     counts = [line["count"] for line in found if "conflict" in line.get("message", "")[:30]]
     assert counts[:10] == [1] * 10
