@@ -191,6 +191,7 @@ class Shelf(Generic[C]):
         """Give a call what is kept, if no other call waits, or let it wait for a connection."""
         with self._lock:
             if not self._waiting and self._give_kept(waiter):
+                waiter.wake()
                 return
             self._waiting.add(waiter)
             if not waiter.needs_no_new or any(map(waiter.accepts, self._kept)):

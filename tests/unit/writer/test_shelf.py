@@ -168,6 +168,20 @@ def test_whatever_happens_no_place_is_lost_and_no_call_is_forgotten(
         assert pause or len(model.used) + len(model.openings) == model.limit
 
 
+def test_a_call_does_not_overtake_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "_silent", is_open)
+    kept: Shelf[Any] = Shelf(1, keep_failed=False, max_idle=None)
+    calls = [waiting() for _ in range(3)]
+    kept.ask(calls[0])
+    for opening in served(kept):
+        kept.finish_opening(opening, Opened(role_path=False))
+    kept.ask(calls[1])
+    kept.keep(calls[0].connection)
+    kept.ask(calls[2])
+    served(kept)
+    assert [each.is_answered for each in calls] == [True, True, False]
+
+
 @pytest.mark.parametrize("pause", [60.0, 0.0])
 def test_calls_of_two_kinds_rarely_close_each_others_connections(
     monkeypatch: pytest.MonkeyPatch, pause: float
