@@ -2,7 +2,6 @@
 
 import logging
 import random
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from heapq import nlargest, nsmallest
 from itertools import islice
@@ -285,8 +284,9 @@ class Reader:
         state.queues.make_room(shards)
         full = shares.full_topics
         for shard in shards:
-            shard.leave_topics(full)
-            shard.reopen_topics(full)
+            if shard.passes_topics:
+                shard.leave_topics(full)
+                shard.reopen_topics(full)
         if shares.waits_for_deletion:
             state.to_settle.set()
 
@@ -320,7 +320,7 @@ class Reader:
         began = state.clock()
         topics = {*state.topics.passed_over(began, tried), *full}
         passed = passed_over(state.shards.values(), topics)
-        for each in asked:
+        for each in asked if full else ():
             # What was wanted of a subject may belong to such a topic, too.
             if each.kind not in {"key", "trial"}:
                 each.shard.pass_topics(full, each.range.after)
@@ -463,14 +463,15 @@ class Reader:
         more = max(0.0, reading.seconds - 2 * self._usual)
         sweeps = max(1, sum(each.kind == "sweep" for each in asked))
         one = reading._replace(seconds=more / sweeps)  # the other ranges are short
-        read, news = Counter[int](), Counter[int]()
+        total = 0
         for each, found in zip(asked, reading.ranges, strict=True):
             if not each.shard.is_lost:
-                read[each.shard.number] += len(found.rows)
-                news[each.shard.number] += self._admit_range(each, found, one, now, looked)
-        for shard, rows in (+read).items():
-            logger.debug("Shard %d: read %d rows, %d of them new", shard, rows, news[shard])
-        return news.total()
+                news = self._admit_range(each, found, one, now, looked)
+                total += news
+                if found.rows:
+                    text = "Shard %d: read %d rows, %d of them new"
+                    logger.debug(text, each.shard.number, len(found.rows), news)
+        return total
 
     def _admit_range(
         self,
@@ -481,14 +482,17 @@ class Reader:
         looked: Mapping[Shard, int],
     ) -> int:
         queues, topics, shard = self._state.queues, self._state.topics, each.shard
-        since = looked.get(shard)
-        clock = reading.now
         wanted = shard.begin_again(found.end) if each.kind == "again" else []
         self._choose(each, found)
-        news, others = queues.admit_pages(shard, found.rows, topics)
-        news += queues.admit(shard, map(OutboxRow.read, others), now, topics, since)
-        rows = each.range.rows
+        news, rows = 0, each.range.rows
+        if found.rows:  # most ranges of most reads are empty
+            news, apart = queues.admit_pages(shard, found.rows, topics)
+            others = map(OutboxRow.read, apart)
+            news += queues.admit(shard, others, now, topics, looked.get(shard))
         match each.kind:
+            case "tail":
+                if shard.tail is not None:
+                    shard.tail.note_read(found, rows, reading.now, new=news > 0)
             case "trial":
                 pass  # `_choose` has moved its scan
             case "key":
@@ -500,9 +504,6 @@ class Reader:
                 shard.back.note_read(found, rows, shard.sweep)
             case "sweep":
                 self._note_sweep(each, found, reading, now)
-            case "tail":
-                if shard.tail is not None:
-                    shard.tail.note_read(found, rows, clock, new=news > 0)
         return news
 
     def _note_sweep(self, each: _Asked, found: RangeRead, reading: Reading, now: float) -> None:

@@ -335,17 +335,21 @@ def reading_of(number: int, found: Sequence[RawRow]) -> Reading:
             of: int = result[0]
             rows[of].append(result)
         else:
-            number, *row, is_cut = result
-            end = dict(zip(ROW_COLUMNS, row, strict=True))
-            ends[number] = (RowPlace(end["position"], end["event_id"]), is_cut)
-            now, took = end["created_us"], end["previous_position"] or 0
+            now, took = _TIMES(result)
+            ends[result[0]] = RowPlace(*_PLACE(result)), result[-1]
     for each in rows:
         each.sort(key=_PLACE)
     found_ranges = [RangeRead(each, *end) for each, end in zip(rows, ends, strict=True)]
-    return Reading(now, found_ranges, took / 1_000_000)
+    return Reading(now, found_ranges, (took or 0) / 1_000_000)
 
 
-_PLACE: Final = itemgetter(1 + ROW_COLUMNS.index("position"), 1 + ROW_COLUMNS.index("event_id"))
+def _columns(*names: str) -> "itemgetter[Any]":
+    return itemgetter(*(1 + ROW_COLUMNS.index(name) for name in names))
+
+
+_PLACE: Final = _columns("position", "event_id")
+_TIMES: Final = _columns("created_us", "previous_position")
+"""Of the end of a range: the database's clock, and how long the read took."""
 
 
 def _look_up_key(name: SubjectName) -> str:

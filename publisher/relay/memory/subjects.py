@@ -261,6 +261,11 @@ class Shard:
         for topic in topics:
             self.full_topics[topic] = min(place, self.full_topics.get(topic, place))
 
+    @property
+    def passes_topics(self) -> bool:
+        """Whether reads pass over a topic, or return to one."""
+        return bool(self.full_topics or self._parked or self.back.is_running)
+
     def leave_topics(self, full: Collection[str]) -> None:
         """Return no further to the rows of topics that have no room again."""
         self.pass_topics(self.back.leave(full), self.back.place)
