@@ -125,7 +125,7 @@ class _Call:
         """The indexes of each run: messages of one key side by side."""
         keys = [message.key for message in self.messages]
         begins = [n for n, key in enumerate(keys) if not n or keys[n - 1] != key]
-        return [range(n, end) for n, end in zip(begins, [*begins[1:], len(keys)], strict=True)]
+        return [range(n, end) for n, end in zip(begins, [*begins[1:], len(keys)], strict=False)]
 
 
 class ModelSink:

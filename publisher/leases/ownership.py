@@ -237,9 +237,9 @@ class Ownership:
     def _rest(self, now: float) -> None:
         """Leave the shards to others while only this publisher cannot reach the broker.
 
-        A publisher whose broker fails announces that it waits, so the others can
-        reach theirs. A publisher without shards sends nothing and so cannot find its
-        broker working again. After a rest it therefore counts as able.
+        A publisher whose broker fails announces that it waits, so the others can reach theirs. It
+        asks its broker by empty calls meanwhile, and an answer ends the rest. In any case it counts
+        as able after it.
         """
         patience = self._settings.broker_patience
         if self._rest_until is not None and now >= self._rest_until:

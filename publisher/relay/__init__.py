@@ -157,9 +157,10 @@ opened the sink, `TracedSink` and `Sifter` to the broker's sink.
    that the caller opened ends the publisher instead.
 7. `SinkUnavailable` blames the broker. After it, `Breaker` waits 0.1 s, twice as long after each
    failure that follows, and `OPEN_FOR` seconds after `FAILURES` in a row. Until the broker answers,
-   one message at a time is sent as a probe.
+   one message at a time is sent as a probe, or an empty call if there is none (`Sender._ask`).
 8. `Leases.note_sink_failure` starts the patience. After `broker_patience` seconds the publisher
-   leaves its shards to others, if there are any that reach the broker.
+   leaves its shards to others, if there are any that reach the broker. An answer to an empty call
+   lets it take part again.
 
 **One row of a read model that fails**, ``Publisher(database, apply=function)``. The stages are
 *waiting, sent, applying*, and then those of a row that failed.

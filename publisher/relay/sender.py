@@ -18,6 +18,7 @@ from dsql_outbox.publisher.relay.memory.queues import rows_in
 from dsql_outbox.publisher.relay.memory.subjects import Shard, Subject
 from dsql_outbox.publisher.sinks.port import (
     MAX_RUN,
+    Outcome,
     Sink,
     keeps_prefix,
 )
@@ -61,6 +62,7 @@ class Sender:
         self._outcomes = outcomes
         self._breaker = breaker
         self._mapper = mapper
+        self._is_asking = False
         self._began: list[float] = []
         self._turn_at = float("-inf")
         """When the map has its next turn."""
@@ -98,7 +100,7 @@ class Sender:
         if wait := max(self._breaker.seconds_left(now), self._turn_at - now, 0.0):
             return wait
         rest = state.queues.end_rests(now)
-        if self._breaker.is_failing and state.rows.in_flight:
+        if self._breaker.is_failing and (state.rows.in_flight or self._is_asking):
             return float("inf")  # the end of what is on its way wakes this loop
         unsettled = state.changes.deletes
         free, most = MAX_IN_FLIGHT - state.rows.in_flight - unsettled, _CALL
@@ -116,7 +118,25 @@ class Sender:
                 break
             if self._mapper is not None:  # which may take all of its turn for this call
                 return 0.0
+        if self._breaker.is_failing and not state.rows.shares.rows:
+            self._is_asking = True
+            tasks.start_soon(self._ask)
         return rest
+
+    async def _ask(self) -> None:
+        """Ask the broker by a call without messages, as there is none to try it with.
+
+        A publisher that left its shards to others has none until it takes part again.
+        """
+        try:
+            with move_on_after(_LIMIT), self._leases.lease_scope(dict):
+                await self._sink.publish((), _take_no_answer)
+                self._note_answer(first=True)
+        except SinkUnavailable as error:
+            self._note_failure(error)
+        finally:
+            self._is_asking = False
+            self._wake()
 
     def _take(self, most: int, free: int) -> list[Subject | Page]:
         """Take pages and runs of subjects, up to `most` rows; `free` more may be on their way."""
@@ -201,3 +221,7 @@ class Sender:
         """Whether no call of the sink is past its limit, as it is when it cannot be cancelled."""
         now = self._state.clock()
         return all(now < began + 2 * _LIMIT for began in self._began)
+
+
+def _take_no_answer(_index: int, _outcome: Outcome) -> None:
+    """Take no answer, since no message is published."""

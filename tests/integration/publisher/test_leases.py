@@ -11,6 +11,7 @@ from tests.support.publisher.running_relays import count, event, relayed, runnin
 
 from dsql_outbox.outbox import Database, Message
 from dsql_outbox.publisher import Answer, Publisher, Retry
+from dsql_outbox.publisher.leases import ownership
 from dsql_outbox.publisher.relay import reader
 from dsql_outbox.publisher.relay.memory import breaker
 from dsql_outbox.publisher.tuned_settings import TunedSettings
@@ -269,8 +270,15 @@ async def test_when_only_ones_own_broker_fails_another_gets_the_shards(
         writer.write(event(f"car-{n}"))
     monkeypatch.setattr(breaker, "FAILURES", 1)
     monkeypatch.setattr(breaker, "OPEN_FOR", 0.1)
+    monkeypatch.setattr(ownership, "REST", 1_000)
     patient = settings(broker_patience=0.5)
-    async with running(*(Publisher(database, sink, patient) for sink in (broken, works))):
-        await until(lambda: len(works.messages) == 20)
-        assert list(owners(sql).values()) == [SHARDS]
-    assert broken.messages == []
+    async with running(Publisher(database, broken, patient)):
+        await until(lambda: list(owners(sql).values()) == [SHARDS])
+        (first,) = owners(sql)
+        async with running(Publisher(database, works, patient)):
+            await until(lambda: len(works.messages) == 20)
+            await until(lambda: list(owners(sql).values()) == [SHARDS])
+            assert first not in owners(sql)
+            assert broken.messages == []
+            broken.down = False  # it takes part again without a message to try the broker with
+            await until(lambda: len(owners(sql)) == 2)
