@@ -58,8 +58,7 @@ async def cut_and_cured(broker: PoweredNats, shop: Shop, consumer: Consumer) -> 
         await broker.consume(consumer.handle)
     handled = consumer.handled()
     lost = len(shop.sent.keys() - handled.keys())
-    twice = sum(1 for times in handled.values() if times > 1)
-    seen = ", ".join(f"{n:,} {order}" for order, n in sorted((consumer.orders - before).items()))
+    twice, seen = consumer.handled_twice(), consumer.orders_since(before)
     print(
         f"     {gone:,} of {_EVENTS:,} messages that were acknowledged after the last sync are gone;"
         f" {said}\n     then of {len(shop.sent):,} events {lost:,} were not handled, {twice:,} twice;"
@@ -89,8 +88,7 @@ async def promoted(
         await broker.consume(consumer.handle)
     handled, stored = consumer.handled(), shop.stored()
     lost = len(stored - handled.keys())
-    twice = sum(1 for times in handled.values() if times > 1)
-    seen = ", ".join(f"{n:,} {order}" for order, n in sorted((consumer.orders - before).items()))
+    twice, seen = consumer.handled_twice(), consumer.orders_since(before)
     print(
         f"     the database has lost {len(shop.sent.keys() - stored):,} of {len(shop.sent):,} events,"
         f" and the consumer has handled {len(handled.keys() - stored):,} of those;\n"

@@ -97,11 +97,20 @@ class Consumer:
         """Close the connections."""
         await self._inbox.close()
 
+    def orders_since(self, before: Counter[str]) -> str:
+        """What it was told beyond `before`, such as ``40 gap, 960 next``."""
+        told = sorted((self.orders - before).items())
+        return ", ".join(f"{number:,} {order}" for order, number in told)
+
     def handled(self) -> Counter[UUID]:
         """How often each event was handled."""
         with psycopg.connect(self.url) as connection:
             rows = connection.execute("SELECT event_id FROM public.handled").fetchall()
         return Counter(event_id for (event_id,) in rows)
+
+    def handled_twice(self) -> int:
+        """How many events were handled more than once."""
+        return sum(1 for times in self.handled().values() if times > 1)
 
     def backwards(self) -> int:
         """How often a subject went back, among its messages or among its replays."""

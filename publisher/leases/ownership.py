@@ -7,9 +7,10 @@ of the database's clock.
 
 A shard in `_held` is owned until its deadline, or draining. No new message of a draining
 shard is sent. The shard is released as soon as it is not busy: none of its messages is on its
-way, and none of its rows waits to be deleted, recorded, buried or applied. A shard leaves `_held` when the
-database says that this publisher does not own it. Any other shard is foreign: its lease is
-free, belongs to another publisher, or the answer to the statement that took it was lost.
+way, and none of its rows waits to be deleted, recorded, buried or applied. A shard leaves
+`_held` when the database says that this publisher does not own it. Any other shard is foreign:
+its lease is free, belongs to another publisher, or the answer to the statement that took it was
+lost.
 
 A shard that was lost and taken again has another epoch. Rows that were read under the old one
 may be out of date, so they may not be sent.

@@ -1,9 +1,9 @@
 """The beat of the lease protocol: look, renew, release, take, announce (docs/relay.md).
 
 A beat has two forms. The careful one looks before it announces that it is able to send: each
-statement is sent only when those before it were answered. The short one renews, announces and looks in one
-statement, so it announces before any answer. It is only for a publisher whose last beat was
-answered completely. Otherwise a publisher that gets no answers could keep leases, and a
+statement is sent only when those before it were answered. The short one renews, announces and
+looks in one statement, so it announces before any answer. It is only for a publisher whose last
+beat was answered completely. Otherwise a publisher that gets no answers could keep leases, and a
 share, without ever sending a message.
 """
 
