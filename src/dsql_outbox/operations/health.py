@@ -92,7 +92,7 @@ def readiness(
 
 
 class Health:
-    """Whether the publisher lives and relays: one of its hooks; see docs/production.md.
+    """Whether the publisher lives and relays: one of its hooks; see docs/deploy.md.
 
     A `HealthProbe` sets `database` and `broker` while it runs. A program without a probe sets
     them to ``ok`` itself. It sets `draining` when the publisher is asked to stop.

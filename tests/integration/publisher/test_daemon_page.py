@@ -1,4 +1,4 @@
-"""The Python of docs/production.md: a program that embeds a publisher asks how it is."""
+"""The Python of docs/deploy.md: a program that embeds a publisher asks how it is."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,8 @@ from dsql_outbox.writer import Writer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.client]
 
-BLOCKS = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "docs" / "production.md").read_text())
+PAGE = (ROOT / "docs" / "deploy.md").read_text()
+BLOCKS = re.findall(r"(?ms)^```python\n(.*?)^```$", PAGE.partition("## In your own program\n")[2])
 
 
 @pytest.fixture

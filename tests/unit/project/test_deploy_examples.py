@@ -101,7 +101,9 @@ def test_the_image_has_each_file_and_extra_that_its_commands_need() -> None:
 
 def test_the_page_shows_the_files_as_they_are() -> None:
     files = "\n".join(path.read_text() for path in FOLDER.iterdir() if path.is_file())
-    shown = re.findall(r"(?ms)^```python\n(.*?)^```$", PAGE)
+    stack, heading, _ = PAGE.partition("\n## In your own program\n")
+    assert heading
+    shown = re.findall(r"(?ms)^```python\n(.*?)^```$", stack)
     assert shown
     wanted = {line for block in shown for line in block.splitlines() if line}
     assert wanted <= set(files.splitlines())
