@@ -5,11 +5,11 @@ import os
 import sys
 from importlib import import_module
 from operator import attrgetter
+from traceback import walk_tb
 from typing import Any
 
 import click
 
-from dsql_outbox.outbox.redaction import places_of
 from dsql_outbox.publisher.message_map import MessageMap, require_map
 from dsql_outbox.publisher.relay.applier import Apply
 
@@ -46,7 +46,23 @@ def _imported(option: str, name: str, example: str) -> Any:
     except (ImportError, AttributeError) as error:
         raise click.UsageError(f"{option} {name}: {error}") from error
     except Exception as error:
-        *_, place = ["", *places_of(error)]
+        place = _place_in(module, error)
         raise click.UsageError(
-            f"{option} {name}: the module raised {type(error).__name__} at {place.strip()}"
+            f"{option} {name}: the module raised {type(error).__name__} at {place}"
         ) from error
+
+
+def _place_in(module: str, error: Exception) -> str:
+    """The innermost line of the module's package that an error came through: ``FILE:LINE``.
+
+    The library that raised it, such as `os.environ`, would not tell the user what to mend.
+    """
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}"
+    package = module.partition(".")[0]
+    places = [
+        f"{frame.f_code.co_filename}:{line}"
+        for frame, line in walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == package
+    ]
+    return places[-1] if places else "its import"

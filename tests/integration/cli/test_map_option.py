@@ -75,7 +75,8 @@ def maps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of a module of maps."""
     name = f"maps_{uuid4().hex}"
     (tmp_path / f"{name}.py").write_text(MAPS)
-    (tmp_path / f"{name}_broken.py").write_text('password = "Hunter2"\n{}[password]\n')
+    (tmp_path / f"{name}_broken.py").write_text('import os\nos.environ["Hunter2"]\n')
+    (tmp_path / f"{name}_unclear.py").write_text("password = 'Hunter2\n")
     monkeypatch.syspath_prepend(tmp_path)
     return name
 
@@ -129,6 +130,8 @@ def test_publish_counts_what_the_map_leaves_out(
         ("{}:none", "has no attribute 'none'"),
         ("{}_none:flat", "No module named"),
         ("{}_broken:flat", "the module raised KeyError at"),
+        ("{}_broken:flat", "_broken.py:2"),  # and no line of module os
+        ("{}_unclear:flat", "_unclear.py:1"),
         ("{}:number", "takes a function of a message as its map, not int"),
         ("{}:two", "must take one argument, the message"),
         ("{}:asynchronous", "must be a plain function: def, and not async def"),
@@ -145,7 +148,7 @@ def test_what_is_no_map_is_refused_before_anything_is_read(
         run(unreachable, "messages", "show", uuid4(), "--map", given),
     ):
         assert done.exit_code == 2
-        assert text in " ".join(done.stderr.replace("│", "").split())
+        assert "".join(text.split()) in "".join(done.stderr.replace("│", "").split())
         assert "Hunter2" not in done.stderr
     assert len(sql.execute("SELECT FROM outbox.outbox").fetchall()) == 3
 
