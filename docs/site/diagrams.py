@@ -99,23 +99,6 @@ DIAGRAMS: Final[dict[str, Blocks | Diagram]] = {
             Note(3, 3, "the consumer sees\n9, 11, 10", "bad"),
         ),
     ),
-    "write": Diagram(
-        "A write: one statement stores the event, its entities and one outbox row, or nothing.",
-        ("your program", "writer", "database"),
-        (
-            Message(0, 1, "write(event)"),
-            Note(1, 1, "checks the event\nbefore anything is sent"),
-            Message(1, 2, "one statement, one round trip"),
-            Note(
-                2,
-                2,
-                "one transaction stores\nevent · headers · entities\nand one outbox row",
-            ),
-            Message(2, 1, "committed: versions, position", "good"),
-            Message(1, 0, "receipt", "good"),
-            Note(0, 2, "An exception instead of a receipt: nothing is stored, or OutcomeUnknown."),
-        ),
-    ),
     "conflict": Diagram(
         "A conflict: the slower transaction is refused, and the writer runs all of it again.",
         ("writer A", "database", "writer B"),
