@@ -25,7 +25,7 @@ from contextvars import Context
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from types import CodeType, FrameType
 from typing import Any, Final, Self
 
@@ -54,8 +54,10 @@ SIGNALS: Final = 400
 
 THREADS: Final = 4
 
-_END_OPEN: Final = """
-    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+_CLOSING: Final = 3.0  # seconds that a busy server may take to see that a session was closed
+
+_OPEN: Final = """
+    SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND state LIKE 'idle in transaction%'
 """
 
@@ -207,12 +209,23 @@ def engine(url: str, modules: list[str]) -> dict[str, Any]:
             with suppress(Interrupt), interrupted:
                 run()
             gc.collect()
-            if watcher.execute(_END_OPEN).fetchall():
+            if _stays_open(watcher):
                 left.append(interrupted.place)
                 its_engine.dispose()
             if not interrupted.place:
                 break
     return {"points": interrupted.point, "left": left}
+
+
+def _stays_open(watcher: psycopg.Connection[Any]) -> bool:
+    """Whether a session keeps its transaction; such sessions are ended."""
+    end = monotonic() + _CLOSING
+    while found := watcher.execute(_OPEN).fetchall():
+        if monotonic() > end:
+            watcher.cursor().executemany("SELECT pg_terminate_backend(%s)", found)
+            return True
+        sleep(0.01)
+    return False
 
 
 def appends(url: str, given: list[str]) -> dict[str, Any]:
