@@ -205,38 +205,36 @@ HARMS = (
     Harm(
         "late-commit", "a transaction that commits late",
         "24 transactions stay open for 0.2 to 0.8 s behind their last statement, while three other "
-        "connections commit. Their rows have lower positions than rows that were visible before "
-        "them.",
+        "connections commit rows with higher positions",
         LateCommit, written_before=False,
     ),
     Harm(
         "kill", "kill -9 between send and mark",
-        "Three times the relay's process is killed when the broker has stored a message and has "
-        "not confirmed it yet. It is started again 0.3 s later.",
+        "three times, when the broker has stored a message and has not confirmed it, the relay "
+        "gets SIGKILL. It is started again 0.3 s later",
         Kill,
     ),
     Harm(
         "refusal", "a batch that is refused in part",
-        "The broker refuses 40 of the 2,000 messages, once each, and stores the others of the same "
-        "request.",
+        "the broker refuses 40 of the 2,000 messages, once each, and stores the others of the same "
+        "request",
         Refusal,
     ),
     Harm(
         "pause", "the holder of a lease, stopped beyond it",
-        f"The relay's process gets SIGSTOP before it has a confirm, and a second one is started. "
-        f"The first one gets SIGCONT after {LEASE} to {2 * LEASE} s, which is one to two times the "
-        "lease.",
+        f"before it has a confirm, the relay gets SIGSTOP, and a second one is started. The first "
+        f"gets SIGCONT after {LEASE} to {2 * LEASE} s, one to two times the lease",
         Pause, relays=2,
     ),
     Harm(
         "topic", "a topic that is missing, and made later",
-        "The topic of half of the keys does not exist until 3 s after the first attempt.",
+        "the topic of half of the keys does not exist until 3 s after the first attempt",
         MissingTopic,
     ),
     Harm(
         "fail-over", "a database that fails over",
-        "Twice the database's server is killed with all its connections, and started again on the "
-        "same data. No standby is promoted.",
+        "twice the database's server is killed, and started again on the same data. No standby is "
+        "promoted",
         FailOver,
     ),
 )  # fmt: skip

@@ -95,62 +95,43 @@ def _promised(library: Library, harm: Harm | None) -> str:
 
 
 def markdown(report: Report, harms: Sequence[Harm], libraries: Sequence[Library]) -> Iterator[str]:
-    """The tables of the page: what is done, what all of it did, and what each failure did."""
+    """The tables of the page: what is done, and what each failure did."""
     yield "| failure | what is done |"
     yield "| --- | --- |"
-    yield from (
-        f"| {harm.name} | {harm.title[0].upper()}{harm.title[1:]}. {harm.what} |" for harm in harms
-    )
+    yield from (f"| {harm.name} | {harm.what} |" for harm in harms)
     yield ""
-    yield "## All failures together"
+    yield "## Results"
     yield ""
-    yield "The numbers in brackets count trials: each failure once for each seed."
+    yield "Events that were lost/reordered within their key/repeated. An empty cell is 0/0/0."
     yield ""
-    yield "| library | lost | reordered within a key | repeated | |"
-    yield "| --- | --- | --- | --- | --- |"
-    yield from (f"| {each.name} | {_all_cells(report, each)} |" for each in libraries)
-    yield ""
-    yield "## Each failure"
-    yield ""
-    yield "Events that were lost / reordered / repeated. An empty cell is 0 / 0 / 0."
-    yield ""
-    yield f"| library | {' | '.join(harm.name for harm in harms)} |"
-    yield f"| --- |{' --- |' * len(harms)}"
+    yield f"| library | order promised | {' | '.join(harm.name for harm in harms)} | together |"
+    yield f"| --- | --- |{' --- |' * len(harms)} --- |"
     for library in libraries:
-        cells = (_harm_cell(report.cell(library, harm)) for harm in harms)
-        yield f"| {library.name} | {' | '.join(cells)} |"
+        cells = [_counts(report.cell(library, harm)) for harm in harms]
+        cells.append(_counts(report.cell(library)))
+        yield f"| {library.name} | {library.order or 'none'} | {' | '.join(cells)} |"
     yield ""
+    for library in libraries:
+        if notes := report.cell(library).notes:
+            yield f"Of {library.name}: {notes}."
+            yield ""
 
 
-def _all_cells(report: Report, library: Library) -> str:
-    cell = report.cell(library)
-    if not cell.results:
-        return "not run | | |"
-    lost, reordered, repeated = map(cell.column, COLUMNS)
-    if any(each.reordered for each in cell.results):
-        if not library.order:
-            reordered += ", not promised"
-        elif library.order == ONE_RELAY:
-            reordered += ", promised for one relay"
-    return f"{lost} | {reordered} | {repeated} | {cell.notes}"
-
-
-def _harm_cell(cell: Cell) -> str:
+def _counts(cell: Cell) -> str:
     if not cell.results:
         return "not run"
     counts = [cell.count(name) for name in COLUMNS]
-    return " / ".join(f"{count:,}" for count in counts) if any(counts) else ""
+    return "/".join(f"{count:,}" for count in counts) if any(counts) else ""
 
 
 def markdown_libraries(report: Report, libraries: Sequence[Library]) -> Iterator[str]:
-    """The table of the libraries: versions, settings, promises, and the pages followed."""
-    yield "| library | version | settings | order that it promises | page followed |"
-    yield "| --- | --- | --- | --- | --- |"
+    """The table of the libraries: versions and settings. A name links to the page followed."""
+    yield "| library | version | settings |"
+    yield "| --- | --- | --- |"
     for each in libraries:
         version = report.versions.get(each.name, "")
         if each.name in report.missing:
             version = f"{version} not run: `{report.missing[each.name]}`".strip()
-        page = f"[page]({each.page})" if each.page else ""
-        order = each.order or "none"
-        yield f"| {each.name} | {version} | {each.settings} | {order} | {page} |"
+        name = f"[{each.name}]({each.page})" if each.page else each.name
+        yield f"| {name} | {version} | {each.settings} |"
     yield ""
