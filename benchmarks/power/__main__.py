@@ -3,37 +3,51 @@
 A publisher relays, and a consumer handles each message once. Then the broker's disk loses what was
 not synced, and events are written meanwhile. `messages replay --since` sends those of the lost time
 again. Or a standby of the database is promoted that lacks the last commits. Prints what was gone,
-and what the consumer saw. Exits with 1 if an event that the database has was not handled once. What
-this machine cannot run is named, and is no failure.
+and what the consumer saw. Exits with 1 if an event that the database has was not handled once, or
+if a cut took nothing that a replay could bring back. What this machine cannot run is named, and is
+no failure.
 """
 
 import argparse
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from tests.support.brokers.java_servers import MissingJava
+
 from dsql_outbox.publisher import Publisher
 from dsql_outbox.testing import EmbeddedPostgres
 
-from .brokers import PoweredNats, powered_nats
+from .brokers import PoweredBroker, powered_kafka, powered_nats
 from .disk import MissingDisk
 from .shop import Consumer, Shop
 from .standby import ReplicatedPostgres, replicated_postgres
 
 _EVENTS: Final = 1000  # of each part of a run
 
-_CUTS: Final = {"nats": "2m", "nats-always": "always"}
-"""The `sync_interval` of the server; the first is the default."""
-
+_BROKERS: Final[dict[str, Callable[[Path], AbstractContextManager[PoweredBroker]]]] = {
+    "nats": partial(powered_nats, interval="2m"),  # the default
+    "nats-always": partial(powered_nats, interval="always"),
+    "kafka": powered_kafka,
+}
+_LOSSLESS: Final = "nats-always"
 _STANDBY: Final = "standby"
 
 
-async def cut_and_cured(broker: PoweredNats, shop: Shop, consumer: Consumer) -> bool:
-    """Cut the power of a broker, run the cure, and print what was seen. Returns if all holds."""
+async def cut_and_cured(
+    broker: PoweredBroker, shop: Shop, consumer: Consumer, *, loses: bool
+) -> bool:
+    """Cut the power of a broker, run the cure, and print what was seen. Returns if all holds.
+
+    `loses` tells whether the broker must lose messages for the run to show anything.
+    """
     await broker.prepare()
     async with Publisher(shop.database, broker.sink):
         await shop.write(_EVENTS)
@@ -53,6 +67,7 @@ async def cut_and_cured(broker: PoweredNats, shop: Shop, consumer: Consumer) -> 
         gone = len(shop.sent.keys() - await broker.stored())
         before = consumer.orders.copy()
         await broker.consume(consumer.handle)
+        missing = len(shop.sent.keys() - consumer.handled().keys())
         said = shop.replay(since)
         await shop.relayed()
         await broker.consume(consumer.handle)
@@ -61,14 +76,18 @@ async def cut_and_cured(broker: PoweredNats, shop: Shop, consumer: Consumer) -> 
     twice, seen = consumer.handled_twice(), consumer.orders_since(before)
     print(
         f"     {gone:,} of {_EVENTS:,} messages that were acknowledged after the last sync are gone;"
-        f" {said}\n     then of {len(shop.sent):,} events {lost:,} were not handled, {twice:,} twice;"
+        f" without a replay {missing:,} events are not handled; {said}\n"
+        f"     then of {len(shop.sent):,} events {lost:,} were not handled, {twice:,} twice;"
         f" {consumer.backwards():,} went back in their subject; since the cut: {seen}"
     )
+    if loses and not missing:
+        print("     void: the cut took no message that the consumer had not handled")
+        return False
     return not lost and not twice and not consumer.backwards()
 
 
 async def promoted(
-    servers: ReplicatedPostgres, broker: PoweredNats, shop: Shop, consumer: Consumer
+    servers: ReplicatedPostgres, broker: PoweredBroker, shop: Shop, consumer: Consumer
 ) -> bool:
     """Promote a standby without the last commits, print what was seen, and return if all holds.
 
@@ -101,13 +120,14 @@ async def promoted(
 async def _trial(name: str, seed: int) -> bool:
     with (
         TemporaryDirectory(prefix="power-") as folder,
-        powered_nats(Path(folder), _CUTS.get(name, "2m")) as broker,
+        _BROKERS.get(name, _BROKERS["nats"])(Path(folder)) as broker,
         EmbeddedPostgres() as server,
     ):
         consumer = Consumer(server.create_database("mailer"))
         try:
             if name != _STANDBY:
-                return await cut_and_cured(broker, Shop(server.url, Random(seed)), consumer)
+                shop, loses = Shop(server.url, Random(seed)), name != _LOSSLESS
+                return await cut_and_cured(broker, shop, consumer, loses=loses)
             with replicated_postgres() as servers:
                 shop = Shop(servers.url, Random(seed))
                 return await promoted(servers, broker, shop, consumer)
@@ -118,7 +138,7 @@ async def _trial(name: str, seed: int) -> bool:
 def main() -> int:
     """Run the chosen trials."""
     parser = argparse.ArgumentParser(prog="make power", description=__doc__)
-    names = [*_CUTS, _STANDBY]
+    names = [*_BROKERS, _STANDBY]
     parser.add_argument("--only", default=",".join(names), help=f"of {', '.join(names)}")
     parser.add_argument("--seed", type=int, default=Random().randrange(1 << 32))
     given = parser.parse_args()
@@ -132,7 +152,7 @@ def main() -> int:
         print(name, flush=True)
         try:
             holds &= asyncio.run(_trial(name, given.seed))
-        except MissingDisk as error:
+        except (MissingDisk, MissingJava) as error:
             print(f"     missing: {error}", flush=True)
     return 0 if holds else 1
 

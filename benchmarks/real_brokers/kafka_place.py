@@ -12,7 +12,7 @@ from tests.support.brokers.readable_brokers import from_kafka
 
 from .place import CARS, VANS, Fault, delivery
 
-_PARTITIONS: Final = 6
+PARTITIONS: Final = 6
 _AWAY: Final = 30.0  # seconds, at most, until a cluster has noticed that a node is gone
 _LOOK: Final = 0.1  # seconds between two checks
 
@@ -25,7 +25,7 @@ class KafkaPlace:
         self.sink = f"kafka://{cluster.bootstrap}?timeout=3"
 
     def prepare(self) -> None:
-        self._cluster.make_topic(CARS, _PARTITIONS)
+        self._cluster.make_topic(CARS, PARTITIONS)
 
     def faults(self) -> Sequence[Fault]:
         found = [
