@@ -368,5 +368,128 @@ DEFECTS: Final = (
         " AND o.event_id = k.event_id",
         "",
     ),
+    # --- slips of one line
+    Defect(
+        "one entity too many is sent to all targets",
+        "writer/statement/chunks.py",
+        "return (MAX_TRANSACTION_ROWS - 1 - targets) // 2",
+        "return (MAX_TRANSACTION_ROWS + 1 - targets) // 2",
+    ),
+    Defect(
+        "a stream ends at a page that was cut by its bytes",
+        "writer/program/stream.py",
+        "self.is_at_end = seen < PAGE_ROWS and len(rows) == seen",
+        "self.is_at_end = seen < PAGE_ROWS",
+    ),
+    Defect(
+        "a call that leaves its queue keeps its place",
+        "writer/coalesce/coalescer.py",
+        "        if self._lanes.withdraw(call):\n            self._room.release()",
+        "        self._lanes.withdraw(call)",
+    ),
+    Defect(
+        "the breaker opens one failure late",
+        f"{_RELAY}/memory/breaker.py",
+        "is_open = self._failures >= FAILURES",
+        "is_open = self._failures > FAILURES",
+    ),
+    Defect(
+        "the leases keep their connection after the end",
+        "publisher/leases/keeper.py",
+        "            task.cancel()\n            self._table.drop()\n",
+        "            task.cancel()\n",
+    ),
+    Defect(
+        "a question about receipts that failed is not asked again",
+        f"{_RELAY}/receipt_watch.py",
+        "                self._due |= topics\n",
+        "",
+    ),
+    Defect(
+        "a topic of Kafka is as safe as its safest partition",
+        f"{_BROKERS}/kafka/keeping.py",
+        "name: min(len(part.replicas)",
+        "name: max(len(part.replicas)",
+    ),
+    Defect(
+        "SQS and SNS get no own headers",
+        f"{_BROKERS}/aws/message_entry.py",
+        "        **message.wire_headers,\n",
+        "",
+    ),
+    Defect(
+        "a refused NATS message counts as on its way",
+        f"{_BROKERS}/nats/call.py",
+        "                del self._waiting[index]\n                self._in_flight -= run.on_way\n",
+        "                del self._waiting[index]\n",
+    ),
+    Defect(
+        "a message of RabbitMQ has no trace",
+        f"{_INBOX}/broker_messages.py",
+        "    own |= {name: wire[name] for name in TRACE_HEADERS if name in wire}\n"
+        "    if message.content_type is not None:",
+        "    if message.content_type is not None:",
+    ),
+    Defect(
+        "a pruning forgets for all consumers",
+        f"{_SQL}/inbox_forget.sql",
+        "i.consumer = %(consumer)s::text",
+        "%(consumer)s::text IS NOT NULL",
+    ),
+    Defect(
+        "a run forgets the positions that it gave",
+        f"{_OPERATIONS}/requeue.py",
+        "        self._positions.keep(placed)\n",
+        "",
+    ),
+    Defect(
+        "a retry counts its limit twice",
+        f"{_OPERATIONS}/retry.py",
+        "        self._left -= 1\n",
+        "",
+    ),
+    Defect(
+        "a worker that lost a fill takes it from the next one",
+        f"{_SQL}/fill_leave.sql",
+        "AND epoch = %(epoch)s",
+        "AND %(epoch)s::bigint IS NOT NULL",
+    ),
+    Defect(
+        "a load goes on behind what was not stored",
+        "src/dsql_outbox/cli/write/loader.py",
+        "self._unsettled = [*open_lines, *self._unsettled[len(lines) :]]",
+        "self._unsettled = self._unsettled[len(lines) :]",
+    ),
+    Defect(
+        "an input that cannot be read is told with the line before",
+        "src/dsql_outbox/cli/write/inputs.py",
+        "raise Unreadable(name, number + 1, error) from error",
+        "raise Unreadable(name, number, error) from error",
+    ),
+    Defect(
+        "an exporter's temporality is its aggregation",
+        "src/dsql_outbox/cli/telemetry/sdk_metrics.py",
+        "            exporter._preferred_temporality,  # noqa: SLF001 - the reader asks for it by this "
+        "name\n            exporter._preferred_aggregation,  # noqa: SLF001 - as above\n",
+        "            exporter._preferred_aggregation,\n            exporter._preferred_temporality,\n",
+    ),
+    Defect(
+        "a database whose clock is ahead makes a negative wait",
+        "observability/otel/metrics.py",
+        "waited = max(0, fact.picked_up_ns - fact.committed_ns)",
+        "waited = fact.picked_up_ns - fact.committed_ns",
+    ),
+    Defect(
+        "one missing shard is no gap",
+        "schema/comparison.py",
+        "if above - below > 1:",
+        "if above - below > 2:",
+    ),
+    Defect(
+        "a publisher that is announced in the future never dies",
+        "schema/liveness.py",
+        "is_silent = not is_alive(max(peer.age, now - seen.since), peer.lease)",
+        "is_silent = not is_alive(peer.age, peer.lease)",
+    ),
 )
 """Each defect that `make defects` plants."""

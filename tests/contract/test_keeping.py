@@ -1,16 +1,18 @@
 """How brokers keep what they acknowledge, as their sinks tell it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import nats
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, admin
 from nats.js.api import PersistMode, StorageType, StreamConfig
 from tests.support.brokers.kafka_mock import MockKafka
 from tests.support.brokers.nats_cluster import custom_server, nats_cluster
 
-from dsql_outbox.brokers.kafka.keeping import keeping_of, least_copies
+from dsql_outbox.brokers.kafka.keeping import keeping_of, least_copies, topic_keepings
+from dsql_outbox.brokers.kafka.url import parse_kafka_url
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import open_sink
 from dsql_outbox.publisher.sinks.port import Keeping, asks_keeping
@@ -124,6 +126,21 @@ def test_the_fewest_copies_that_count_decide(
     found = keeping_of(TOPIC, copies, least)
     assert (found.remedy is not None, found.is_known) == (is_weak, is_known)
     assert str(copies) in found.text
+
+
+async def test_the_partition_with_the_fewest_copies_decides_for_its_topic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    partitions = {0: SimpleNamespace(replicas=[1, 2, 3]), 1: SimpleNamespace(replicas=[2])}
+    topics = {TOPIC: SimpleNamespace(partitions=partitions)}
+    client = SimpleNamespace(
+        poll=lambda _: None,
+        list_topics=lambda timeout: SimpleNamespace(topics=topics, timeout=timeout),
+    )
+    monkeypatch.setattr(admin, "AdminClient", lambda _: client)
+    (found,) = topic_keepings(parse_kafka_url("kafka://127.0.0.1"), {}, [TOPIC])
+    assert found.text == "replication factor 1"
+    assert found.remedy is not None
 
 
 class Answer:

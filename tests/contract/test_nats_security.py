@@ -94,3 +94,19 @@ async def test_a_subject_without_the_right_to_publish_is_unavailable_at_once(
     assert denied == Unavailable("this client may not publish to Secret.X: permissions violation")
     assert good == Delivered()
     assert not caplog.records
+
+
+async def test_refused_messages_hold_back_no_others(tmp_path: Path) -> None:
+    """More of them than may be on their way at a time."""
+    settings = """
+      authorization { users: [
+        { user: joe, password: pw, permissions: { publish: { deny: "Secret.>" } } } ] }
+    """
+    with custom_server(tmp_path, "-js", settings=settings) as host:
+        url = f"nats://joe:pw@{host}?stream=EVENTS&subjects=events.>,Secret.>&timeout=3"
+        async with open_sink(url) as sink:
+            secret = [new_message(f"Loan/{n}", topic="Secret.X") for n in range(300)]
+            *denied, good = await published(sink, [*secret, new_message("Loan/good")])
+
+    assert {type(each) for each in denied} == {Unavailable}
+    assert good == Delivered()

@@ -397,6 +397,25 @@ async def test_a_caller_that_finds_no_room_in_time_is_told_so(
     assert tables.events(late.id) == []
 
 
+async def test_a_caller_that_leaves_its_queue_makes_room_for_the_next(
+    proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coalescer, "MOST_QUEUED", 1)
+    held = proxy.hold()
+    async with open_writer(proxy.url) as writer:
+        (first,) = started(writer, on("CAR-1"))
+        await asyncio.to_thread(held.arrived)
+        (gone,) = started(writer, on("CAR-1"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(CancelledError):
+            await gone
+        (last,) = started(writer, on("CAR-1"), timeout=5)
+        await asyncio.to_thread(held.release)
+        await first
+        assert (await last).entities[0].version == 2
+
+
 async def test_a_defect_in_a_lane_fails_its_callers_and_no_later_ones(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

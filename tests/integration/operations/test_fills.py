@@ -399,6 +399,32 @@ async def test_a_fill_that_is_stopped_leaves_the_rest_to_the_next_at_once(
     assert wrong(sql, "lake") == []
 
 
+async def test_a_worker_that_ends_late_leaves_the_fill_to_the_one_that_has_taken_it(
+    database: Database,
+    writer: Writer,
+    targets: Targets,
+    sql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fills, "LEASE", 3_600.0)
+    write(writer, 30)
+    async with Targets(database) as late:
+        run = late.add("lake", from_start=True)
+        async for each in run:
+            if each.fill is not None and each.fill.read:
+                break
+        sql.execute("UPDATE outbox.outbox_fills SET expires_at = clock_timestamp()")
+        next_run = targets.add("lake", from_start=True)
+        async for each in next_run:
+            if each.fill is not None and each.fill.read > 7:
+                break
+        await run.aclose()
+        kept = "SELECT expires_at > clock_timestamp() FROM outbox.outbox_fills"
+        assert sql.execute(kept).fetchall() == [(True,)]
+        await next_run.aclose()
+        assert sql.execute(kept).fetchall() == [(False,)]
+
+
 @pytest.mark.postgres_only("DSQL lists no transactions, so 5 minutes are waited for")
 async def test_a_run_that_waits_for_a_transaction_can_be_stopped(
     targets: Targets, sql: psycopg.Connection, holder: psycopg.Connection

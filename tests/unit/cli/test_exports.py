@@ -1,11 +1,16 @@
 """The end of what a command exports: one deadline, and one warning for all that is lost."""
 
+import json
+from io import StringIO
 from threading import Event
 
 import pytest
+from opentelemetry.sdk.metrics import Counter
+from opentelemetry.sdk.metrics.export import AggregationTemporality, ConsoleMetricExporter
 
 from dsql_outbox.cli.telemetry import exports as module
 from dsql_outbox.cli.telemetry.exports import Exports, exporting
+from dsql_outbox.cli.telemetry.sdk_metrics import export_metrics
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -52,3 +57,15 @@ def test_exporters_that_do_not_end_cost_one_wait_and_one_warning(
     assert warnings(caplog) == [
         "spans and metrics are lost, check the OTLP endpoint: they could not be sent within 0.01 s"
     ]
+
+
+def test_an_exporter_gets_the_temporality_that_it_prefers() -> None:
+    out = StringIO()
+    deltas = {Counter: AggregationTemporality.DELTA}
+    exporter = ConsoleMetricExporter(out, preferred_temporality=deltas)  # type: ignore[arg-type]
+    with exporting() as exports:
+        provider, _ = export_metrics(exports, "service", [exporter], prometheus=False)
+        provider.get_meter("tests").create_counter("counted").add(1)
+    (resource,) = json.loads(out.getvalue())["resource_metrics"]
+    (metric,) = resource["scope_metrics"][0]["metrics"]
+    assert metric["data"]["aggregation_temporality"] == AggregationTemporality.DELTA

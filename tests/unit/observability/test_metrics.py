@@ -210,6 +210,12 @@ def test_messages_are_counted_by_result_and_durations_once_per_call(measured: Me
     assert (wait.count, wait.sum) == (1, pytest.approx(0.25)), "a call of retries has no wait"
 
 
+def test_a_database_whose_clock_is_ahead_makes_no_negative_wait(measured: Measured) -> None:
+    measured.tell(CallStarted("topic", "nats", 1, 0, 350 * MS, 100 * MS))
+    wait = measured.points()["outbox.publish.wait.duration", ""]
+    assert (wait.count, wait.sum) == (1, 0)
+
+
 def test_single_messages_are_not_measured(measured: Measured) -> None:
     assert measured.hook.takes_calls()
     started = PublishStarted(EVENT, "topic", "nats", {}, 1, 100 * MS, 350 * MS, 10)
