@@ -108,9 +108,12 @@ class Interrupted:
         self.point = self._left = point
         self._modules = modules
         self.place = ""
+        # CPython 3.11 calls its borrowed reference once more, where a finalizer was interrupted that
+        # ran as it made a frame object for the call: without an owner, the process crashes there.
+        self._profile = self._look
 
     def __enter__(self) -> Self:
-        sys.setprofile(self._look)
+        sys.setprofile(self._profile)
         return self
 
     def __exit__(self, *_: object) -> None:

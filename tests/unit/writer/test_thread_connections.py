@@ -60,8 +60,10 @@ class Interrupt:
 
     def __init__(self, point: int) -> None:
         self.left = point
+        # As in `interrupted_calls`: CPython may call it once more after it was taken away.
+        self.profile = self._look
 
-    def profile(self, frame: FrameType, event: str, _: object) -> None:
+    def _look(self, frame: FrameType, event: str, _: object) -> None:
         if frame.f_code.co_filename in MODULES and event in {"call", "c_return"}:
             self.left -= 1
             if self.left < 0:
