@@ -1,11 +1,11 @@
 """``make power``: lose what a broker or a database has acknowledged, and run the cure.
 
 A publisher relays, and a consumer handles each message once. Then the broker's disk loses what was
-not synced, and events are written meanwhile. `messages replay --since` sends those of the lost time
-again. Or a standby of the database is promoted that lacks the last commits. Prints what was gone,
-and what the consumer saw. Exits with 1 if an event that the database has was not handled once, or
-if a cut took nothing that a replay could bring back. What this machine cannot run is named, and is
-no failure.
+not synced, or a follower that has less becomes leader, and events are written meanwhile. When the
+consumer has read to the end, `messages replay --since` sends those of the lost time again. Or a
+standby of the database is promoted that lacks the last commits. Prints what was gone, and what the
+consumer saw. Exits with 1 if an event that the database has was not handled once, or if a cut took
+nothing that a replay could bring back. What this machine cannot run is named, and is no failure.
 """
 
 import argparse
@@ -25,8 +25,9 @@ from tests.support.brokers.java_servers import MissingJava
 from dsql_outbox.publisher import Publisher
 from dsql_outbox.testing import EmbeddedPostgres
 
-from .brokers import PoweredBroker, powered_kafka, powered_nats
+from .brokers import PoweredBroker, powered_nats
 from .disk import MissingDisk
+from .kafka import failed_over_kafka, powered_kafka
 from .shop import Consumer, Shop
 from .standby import ReplicatedPostgres, replicated_postgres
 
@@ -36,6 +37,7 @@ _BROKERS: Final[dict[str, Callable[[Path], AbstractContextManager[PoweredBroker]
     "nats": partial(powered_nats, interval="2m"),  # the default
     "nats-always": partial(powered_nats, interval="always"),
     "kafka": powered_kafka,
+    "kafka-failover": failed_over_kafka,
 }
 _LOSSLESS: Final = "nats-always"
 _STANDBY: Final = "standby"
@@ -64,19 +66,19 @@ async def cut_and_cured(
         await shop.write(_EVENTS)
         broker.start()
         await shop.relayed()
-        gone = len(shop.sent.keys() - await broker.stored())
+        there = await broker.stored()
         before = consumer.orders.copy()
         await broker.consume(consumer.handle)
-        missing = len(shop.sent.keys() - consumer.handled().keys())
+        missing = shop.sent.keys() - consumer.handled().keys()
         said = shop.replay(since)
         await shop.relayed()
         await broker.consume(consumer.handle)
-    handled = consumer.handled()
-    lost = len(shop.sent.keys() - handled.keys())
+    gone, lost = (len(shop.sent.keys() - held) for held in (there, consumer.handled().keys()))
     twice, seen = consumer.handled_twice(), consumer.orders_since(before)
     print(
         f"     {gone:,} of {_EVENTS:,} messages that were acknowledged after the last sync are gone;"
-        f" without a replay {missing:,} events are not handled; {said}\n"
+        f" {said}\n     without the replay {len(missing):,} events are not handled, and the broker has"
+        f" {len(missing & there):,} of those, where the consumer does not look again;\n"
         f"     then of {len(shop.sent):,} events {lost:,} were not handled, {twice:,} twice;"
         f" {consumer.backwards():,} went back in their subject; since the cut: {seen}"
     )

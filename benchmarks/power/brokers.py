@@ -1,6 +1,5 @@
-"""Brokers on a disk whose power can be cut."""
+"""Brokers that lose what they have acknowledged; a NATS server on a disk is one."""
 
-import asyncio
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,26 +9,20 @@ from uuid import UUID
 
 import nats
 from benchmarks.nemesis.world import delivered, make_stream
-from benchmarks.real_brokers.kafka_place import PARTITIONS, KafkaPlace
-from benchmarks.real_brokers.place import CARS
-from confluent_kafka import Consumer, KafkaError, Message
 from nats.js.api import ConsumerConfig
-from tests.support.brokers.apache_kafka import ApacheKafka, apache_kafka
 from tests.support.brokers.nats_cluster import custom_server
 
-from dsql_outbox.inbox import from_kafka, from_nats
+from dsql_outbox.inbox import from_nats
 from dsql_outbox.servers.server_process import free_port
 
 from .disk import Disk, disk
 from .shop import Handle
 
 _BATCH: Final = 100
-_PATIENCE: Final = 120.0  # seconds that a consumer of Kafka has, also when the machine is busy
-_LOOK: Final = 1.0  # seconds that it waits for messages
 
 
 class PoweredBroker(Protocol):
-    """A broker that runs, and whose power can be cut."""
+    """A broker that runs, and loses what it has not synced with its power."""
 
     sink: str
     """The URL for the publisher."""
@@ -121,72 +114,3 @@ def powered_nats(folder: Path, interval: str) -> Generator[PoweredNats]:
             yield server
         finally:
             server.close()
-
-
-class PoweredKafka(PoweredBroker):
-    """Three nodes of Apache Kafka that share a disk, and so lose their power at once.
-
-    Each has a replica of the topic. A message is acknowledged once two have it in memory.
-    """
-
-    def __init__(self, disk: Disk, cluster: ApacheKafka) -> None:
-        self._disk = disk
-        self._cluster = cluster
-        self._place = KafkaPlace(cluster)
-        self.sink = self._place.sink
-
-    def start(self) -> None:
-        self._cluster.start()
-
-    def sync(self) -> None:
-        self._disk.sync()
-
-    def cut_power(self) -> None:
-        self._cluster.close()
-        self._disk.cut_power()
-
-    async def prepare(self) -> None:
-        await asyncio.to_thread(self._place.prepare)
-
-    async def stored(self) -> set[UUID]:
-        return {each.event_id for each in await asyncio.to_thread(self._place.delivered)}
-
-    async def consume(self, handle: Handle, most: int | None = None) -> None:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._cluster.bootstrap,
-                "group.id": "mailer",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "enable.partition.eof": True,  # told as an error of its own
-                "log_level": 0,
-            }
-        )
-        consumer.subscribe([CARS])
-        left, open_ends = most, set(range(PARTITIONS))
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                while open_ends and left != 0:
-                    most = min(_BATCH, left or _BATCH)
-                    told = await asyncio.to_thread(consumer.consume, most, _LOOK)
-                    batch = [raw for raw in told if raw.error() is None]
-                    for raw in batch:
-                        await handle(from_kafka(raw))
-                    if batch:
-                        await asyncio.to_thread(consumer.commit, asynchronous=False)
-                    left = left and left - len(batch)
-                    open_ends -= {raw.partition() for raw in told if _is_end(raw)}
-        finally:
-            await asyncio.to_thread(consumer.close)
-
-
-def _is_end(raw: Message) -> bool:
-    error = raw.error()
-    return error is not None and error.code() == KafkaError._PARTITION_EOF  # noqa: SLF001 - public
-
-
-@contextmanager
-def powered_kafka(folder: Path) -> Generator[PoweredKafka]:
-    """A cluster for a while. Raises `MissingDisk` or `MissingJava`."""
-    with disk(folder / "image", folder / "disk") as made, apache_kafka(made.folder, 3) as cluster:
-        yield PoweredKafka(made, cluster)

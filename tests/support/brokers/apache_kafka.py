@@ -47,9 +47,9 @@ class ApacheKafka:
         """How many nodes it has."""
         return len(self._ports)
 
-    def start(self) -> None:
-        """Start the nodes that do not run, and wait until all of them are in the cluster."""
-        started = [n for n in range(self.nodes) if n not in self._processes]
+    def start(self, *chosen: int) -> None:
+        """Start the chosen nodes, or all that do not run, and wait until they are in the cluster."""
+        started = chosen or [n for n in range(self.nodes) if n not in self._processes]
         for node in started:
             self._processes[node] = self._launch(node)
         for node in started:
@@ -81,9 +81,14 @@ class ApacheKafka:
         for node in list(self._processes):
             self.kill(node)
 
-    def make_topic(self, name: str, partitions: int, **settings: str) -> None:
-        """Make a topic that every node has a replica of."""
-        new = NewTopic(name, partitions, self.nodes, config=settings)
+    def make_topic(
+        self, name: str, partitions: int, on: Sequence[int] = (), /, **settings: str
+    ) -> None:
+        """Make a topic that every node has a replica of, or only those of `on`: the first leads."""
+        places: Any = {"replication_factor": self.nodes}
+        if on:
+            places = {"replica_assignment": [[*on]] * partitions}
+        new = NewTopic(name, partitions, config=settings, **places)
         admin = self._admin()  # kept until the answer came: it ends what it asked for
         admin.create_topics([new])[name].result(_WAIT)
 
@@ -97,7 +102,7 @@ class ApacheKafka:
 
     def _all_are_in(self) -> bool:
         with suppress(KafkaException):
-            return len(self._admin().list_topics(timeout=1).brokers) == self.nodes
+            return self._processes.keys() <= self._admin().list_topics(timeout=1).brokers.keys()
         return False
 
     def _admin(self) -> Any:
