@@ -110,14 +110,17 @@ async def test_nats_is_shown(nats_broker: NatsBroker, message: Message) -> None:
     assert stored.data == EVENT.to_json()
 
 
-async def test_kafka_is_shown(kafka_broker: KafkaBroker, message: Message) -> None:
+async def test_kafka_is_as_the_page_says(kafka_broker: KafkaBroker, message: Message) -> None:
     async with kafka_broker.open() as sink:
         await published(sink, [message])
     (stored,) = read_all(kafka_broker.bootstrap)
     headers = {name: value.decode() for name, value in stored.headers() or [] if value is not None}
-    wire = {"topic": stored.topic(), "key": (stored.key() or b"").decode(), "headers": headers}
-    assert shown(wire) in PAGE
+    own = {"datacontenttype": "content-type", "traceparent": "traceparent"}
+    wire = {own.get(name, f"ce_{name}"): value for name, value in message.headers.items()}
+    assert headers == {"dedupe-id": message.dedupe_id, **wire}
+    assert (stored.topic(), stored.key()) == (message.topic, message.key.encode())
     assert stored.value() == EVENT.to_json()
+    assert "headers `ce_NAME`. `datacontenttype` is `content-type` | header `dedupe-id`" in PAGE
 
 
 def nats_headers() -> dict[str, str]:
@@ -165,7 +168,7 @@ async def test_sns_is_what_sqs_is(sns_fifo_broker: SnsBroker, message: Message) 
     assert found["Body"] == EVENT.to_json().decode()
 
 
-async def test_eventbridge_is_shown(
+async def test_eventbridge_is_as_the_page_says(
     eventbridge_broker: EventBridgeBroker, message: Message
 ) -> None:
     async with eventbridge_broker.open() as sink:
@@ -173,7 +176,11 @@ async def test_eventbridge_is_shown(
     (found,) = await eventbridge_broker.received()
     body = json.loads(found["Body"])
     assert body["detail"].pop("data") == json.loads(EVENT.to_json())
-    assert shown({name: body[name] for name in ("source", "detail-type", "detail")}) in PAGE
+    own = {"topic": message.topic, "dedupeid": message.dedupe_id}
+    assert body["detail"] == message.headers | own
+    assert body["source"] == message.headers["source"]
+    assert body["detail-type"] == message.headers["type"]
+    assert "members of `detail`; `source` and `detail-type` too | `detail.dedupeid`" in PAGE
 
 
 async def test_json_lines_are_what_nats_has(tmp_path: Path, message: Message) -> None:

@@ -8,7 +8,6 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from decimal import Decimal
 from inspect import CO_COROUTINE
 from pathlib import Path
 from types import FunctionType
@@ -450,7 +449,7 @@ async def test_a_poison_message(shop: dict[str, Any], url: str) -> None:
 
 
 def test_message_as_a_class() -> None:
-    _, first, second = blocks("message.md")
+    _, code = blocks("message.md")
     names: dict[str, Any] = {"__name__": "page"}
 
     def order(event_type: str, **members: object) -> Any:
@@ -458,12 +457,10 @@ def test_message_as_a_class() -> None:
         message = structs.replace(new_received(), headers={"type": event_type}, data=data)
         return names["order_of"](message)
 
-    exec(first, names)
-    assert order("OrderPlaced", total="12.50").total == Decimal("12.50")
+    exec(code, names)
     with pytest.raises(ValidationError) as refused:
-        order("OrderPlaced", total="a secret")
+        order("OrderPlaced.v2", cents="a secret")
     assert "a secret" not in str(refused.value)
-    exec(second, names)
     read = [order("OrderPlaced", total="12.50"), order("OrderPlaced.v2", cents=1250)]
     assert [(each.cents, each.currency) for each in read] == [(1250, "EUR")] * 2
 
