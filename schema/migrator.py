@@ -11,6 +11,7 @@ from typing import Final, get_args
 
 import msgspec
 from psycopg import sql
+from psycopg.errors import InsufficientPrivilege
 
 from dsql_outbox.outbox.database.connection import Connection
 from dsql_outbox.outbox.database.database import Database
@@ -77,8 +78,8 @@ def apply(  # noqa: PLR0913 - all of them options
     are recorded as an operation, with `reason` and `user`; the default is that of the process.
 
     Raises `SettingsError` if `shards` is below the present number, out of range or for the inbox,
-    `SchemaError` if the tables are older than version 1 or belong to another role, and the
-    driver's errors.
+    `SchemaError` if the tables are older than version 1 or belong to another role, or if the role
+    may not create the schema, and the driver's errors.
     """
     require_shards(shards, tables)
     schema = database.schema
@@ -92,7 +93,7 @@ def apply(  # noqa: PLR0913 - all of them options
         if tables == "all":
             _wanted_shards(connection, schema, shape or {}, shards)
         if shape is None:
-            execute(connection, statement("schema_create", schema))
+            _create_schema(connection, schema)
         todo = [
             each
             for each in migrations(tables)
@@ -111,6 +112,20 @@ def apply(  # noqa: PLR0913 - all of them options
         if tables == "all":
             count = _add_shards(connection, schema, shards, reason=reason, user=user)
     return Applied(schema, tuple(each.label for each in todo), len(migrations(tables)), count)
+
+
+def _create_schema(connection: Connection, schema: str) -> None:
+    try:
+        execute(connection, statement("schema_create", schema))
+    except InsufficientPrivilege as error:
+        found = connection.info
+        grant = sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(
+            sql.Identifier(found.dbname), sql.Identifier(found.user)
+        )
+        raise SchemaError(
+            f"role {found.user} may not create schema {schema}: let the owner of the database run "
+            f"`{grant.as_string(connection)}`"
+        ) from error
 
 
 def ddl(schema: str, shards: int | None = None, tables: TableSet = "all") -> str:

@@ -96,6 +96,19 @@ def differences(found: list[Drift]) -> list[tuple[str, str, str]]:
     return [(each.difference, each.part, each.name) for each in found]
 
 
+def test_a_role_that_may_not_create_schemas_is_told_what_grants_it(owners: Owners) -> None:
+    [[name]] = owners.execute("SELECT current_database()")
+    granted = f'GRANT CREATE ON DATABASE "{name}" TO "{owners.deployer}"'
+    owners.execute(granted.replace("GRANT", "REVOKE").replace("TO", "FROM"))
+    refused = run(owners, owners.deployer, "apply")
+    assert refused.exit_code == 78
+    told = " ".join(refused.stderr.split())
+    assert f"{owners.deployer} may not create schema outbox: let the owner" in told
+    assert granted in told
+    owners.execute(granted)
+    assert run(owners, owners.deployer, "apply").exit_code == 0
+
+
 @pytest.mark.parametrize("is_deployer", [True, False])
 def test_a_schema_of_another_role_is_refused_before_anything_runs(
     owners: Owners, *, is_deployer: bool
