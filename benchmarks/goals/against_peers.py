@@ -13,7 +13,7 @@ from benchmarks.peers.contestants import (
     PSYCOPG_SYNC,
 )
 from benchmarks.peers.field import Entry, Field
-from benchmarks.peers.peer_process import Measured, PeerFailedError
+from benchmarks.peers.peer_process import Measured
 
 from .conditions import Conditions
 from .goal import NotMeasuredError
@@ -55,10 +55,11 @@ def _field(conditions: Conditions) -> Field:
 
 
 def _rounds(field: Field, work: Mapping[Entry, int], rounds: int) -> Rounds:
-    try:
-        return field.rounds(work, rounds)
-    except PeerFailedError as error:
-        raise NotMeasuredError(f"{error}; `make bench-peers` installs the peers") from None
+    found = field.rounds(work, rounds)
+    for entry, why in field.failed.items():
+        text = f"{entry.contestant}, {entry.line}: {why}"
+        raise NotMeasuredError(f"{text}; `make bench-peers` installs the peers")
+    return found
 
 
 def _ratio(found: Rounds, ours: Entry, theirs: Entry) -> float:

@@ -2,7 +2,8 @@
 
 All run on one PostgreSQL with fsync on, in turn, each in a process and a database of its
 own; ONLY=batch,relay selects lines. Ratios are medians of the rounds' ratios. A peer
-that cannot be started is named with the reason. Every relay is given the same sink, a
+that cannot be started, or fails in a line, is named with the reason. Exits with 1 if the library
+itself fails. Every relay is given the same sink, a
 function in its process that acknowledges. `make page ONLY=steady` has the writer in a process
 of its own.
 """
@@ -20,12 +21,16 @@ from dsql_outbox.testing import EmbeddedPostgres
 from .contestants import (
     CONTESTANTS,
     LINES,
+    OWN,
+    OWN_RELAY,
+    OWN_RUNG,
+    OWN_SYNC,
     ComparedLine,
     UnknownLines,
     select_lines,
 )
 from .field import Entry, Field
-from .peer_table import descriptions, heading, rows
+from .peer_table import Failure, Row, descriptions, heading, rows
 
 
 def options() -> argparse.ArgumentParser:
@@ -42,28 +47,32 @@ def compare(field: Field, line: ComparedLine, given: argparse.Namespace) -> None
     """Measure a line and print its table."""
     measured = field.rounds(_work(field, line, given.share), given.rounds)
     found = rows(line, {entry.contestant: each for entry, each in measured.items()})
+    failed = [Failure(*each, why) for each, why in field.failed.items() if each.line == line.name]
+    told: list[Row | Failure] = [*found, *failed]
     if given.json:
-        print(*(json.dumps(row.as_json()) for row in found), sep="\n", flush=True)
+        print(*(json.dumps(each.as_json()) for each in told), sep="\n", flush=True)
     else:
-        print(heading(line), *found, "", sep="\n", flush=True)
+        print(heading(line), *told, "", sep="\n", flush=True)
 
 
 def compare_all(
     server: EmbeddedPostgres, lines: Sequence[ComparedLine], given: argparse.Namespace
-) -> Mapping[str, str]:
-    """Measure lines; returns why contestants are missing.
+) -> tuple[Mapping[str, str], set[str]]:
+    """Measure lines; returns why contestants are missing, and which ones failed.
 
     Lines that relay have databases of their own: what others wrote must not wait there.
     """
     missing: dict[str, str] = {}
+    failed: set[str] = set()
     for relays in (False, True):
         if of_kind := [line for line in lines if line.relays == relays]:
             with Field(server, CONTESTANTS) as field:
-                field.start()
                 for line in of_kind:
+                    field.start()
                     compare(field, line, given)
                 missing |= field.missing
-    return missing
+                failed |= {entry.contestant for entry in field.failed}
+    return missing, failed
 
 
 def main() -> int:
@@ -75,14 +84,14 @@ def main() -> int:
         parser.error(str(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM stops the server
     with EmbeddedPostgres(settings={"max_wal_size": "4GB"}) as server:
-        missing = compare_all(server, lines, given)
+        missing, failed = compare_all(server, lines, given)
     if given.json:
         for name, why in missing.items():
             print(json.dumps({"contestant": name, "missing": why}))
     else:
         print(*descriptions(CONTESTANTS, missing), sep="\n")
         print(f"{machine()}; {given.rounds} rounds, medians and half the spread")
-    return 0
+    return 1 if failed & {OWN, OWN_RUNG, OWN_SYNC, OWN_RELAY} else 0
 
 
 def _work(field: Field, line: ComparedLine, share: float) -> dict[Entry, int]:

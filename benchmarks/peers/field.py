@@ -54,18 +54,20 @@ class Pgbench:
 class Field(ExitStack):
     """Contestants, started when first asked for; a context manager.
 
-    `missing` says of each that did not start why.
+    `missing` says of each that did not start why, and `failed` of each entry that could not be
+    measured.
     """
 
     def __init__(self, server: EmbeddedPostgres, contestants: Sequence[Contestant]) -> None:
         super().__init__()
         self.missing: dict[str, str] = {}
+        self.failed: dict[Entry, str] = {}
         self._server = server
         self._contestants = {each.name: each for each in contestants}
         self._running: dict[str, Running] = {}
 
     def start(self) -> None:
-        """Start all of them."""
+        """Start all that do not run; one that failed gets a new database."""
         for name in self._contestants:
             self.running(name)
 
@@ -83,21 +85,25 @@ class Field(ExitStack):
         return [Entry(name, line) for name, each in self._running.items() if line in each.lines]
 
     def rounds(self, work: Mapping[Entry, int], rounds: int) -> Mapping[Entry, Sequence[Measured]]:
-        """Measure entries, each with its number of events, in turn; once before it counts."""
+        """Measure entries, each with its number of events, in turn; once before it counts.
+
+        One that fails is left out of the later rounds and of what is returned.
+        """
         found: dict[Entry, list[Measured]] = defaultdict(list)
         for _ in range(1 + rounds):
-            for entry, events in work.items():
-                found[entry].append(self._measure(entry, events))
-        return {entry: measured[1:] for entry, measured in found.items()}
+            for entry in [each for each in work if each not in self.failed]:
+                try:
+                    found[entry].append(self._measure(entry, work[entry]))
+                except PeerFailedError as error:
+                    self.failed[entry] = str(error)
+                    self._running.pop(entry.contestant, None)
+        return {each: found[each][1:] for each in work if each not in self.failed}
 
     def _measure(self, entry: Entry, events: int) -> Measured:
         running = self.running(entry.contestant)
         if running is None:
-            raise PeerFailedError(f"{entry.contestant}: {self.missing[entry.contestant]}")
-        try:
-            return running.measure(entry.line, events)
-        except PeerFailedError as error:
-            raise PeerFailedError(f"{entry.contestant}, {entry.line}: {error}") from None
+            raise PeerFailedError(self.missing[entry.contestant])
+        return running.measure(entry.line, events)
 
     def _started(self, contestant: Contestant) -> Running:
         number = list(self._contestants).index(contestant.name)

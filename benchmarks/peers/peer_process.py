@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from tempfile import TemporaryFile
 from typing import IO, Any, NamedTuple
 
@@ -40,9 +40,13 @@ class PeerProcess:
         return Measured(**self.answer())
 
     def order(self, line: str, *numbers: int) -> None:
-        """Tell it to run a line."""
+        """Tell it to run a line. If it has ended, `answer` says why."""
         assert self._process.stdin is not None
-        print(line, *numbers, file=self._process.stdin, flush=True)
+        with suppress(BrokenPipeError):
+            try:
+                print(line, *numbers, file=self._process.stdin, flush=True)
+            except BrokenPipeError:
+                self._process.stdin.close()  # else its end would try to write the line again
 
     def answer(self) -> Any:
         """The next thing that it tells. Raises `PeerFailedError` when the process ends instead."""

@@ -47,6 +47,21 @@ class Row(NamedTuple):
         }  # fmt: skip
 
 
+class Failure(NamedTuple):
+    """A contestant that failed in a line, with the reason."""
+
+    contestant: str
+    line: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"  {self.contestant:<28} failed: {self.why}"
+
+    def as_json(self) -> dict[str, object]:
+        """The failure as one JSON object."""
+        return {"line": self.line, "contestant": self.contestant, "failed": self.why}
+
+
 def rows(line: ComparedLine, measured: Mapping[str, Sequence[Measured]]) -> list[Row]:
     """The rows of a line, of the rounds of each contestant."""
     floor = [each.rate for each in measured.get(line.floor, ())]

@@ -6,11 +6,12 @@ import sys
 
 import psycopg
 import pytest
-from benchmarks.peers.contestants import (
-    OWN,
-)
+from benchmarks.peers.contestants import CONTESTANTS, OWN, Contestant
+from benchmarks.peers.field import Field
 from benchmarks.peers.four_inserts import batch_statement
 from benchmarks.peers.four_inserts_as_text import batch_parameters
+from benchmarks.peers.peer_process import Measured, PeerFailedError
+from benchmarks.peers.peer_table import Failure
 from benchmarks.sample_event import sample_events
 from tests.support.checkout import ROOT
 
@@ -41,6 +42,40 @@ def test_the_floor_stores_as_many_rows_and_bytes_as_the_writer(url: str) -> None
     for table, (count, size) in sizes(url).items():
         assert floor[table][0] == count == 50
         assert floor[table][1] == pytest.approx(size, rel=0.01), table
+
+
+class Relay:
+    """A contestant whose relay is not done in time in some round."""
+
+    lines = ("relay",)
+
+    def __init__(self, rounds: int) -> None:
+        self._left = rounds
+
+    def measure(self, line: str, events: int) -> Measured:  # noqa: ARG002 - one line only
+        if not self._left:
+            raise PeerFailedError("TimeoutError")
+        self._left -= 1
+        return Measured(events)
+
+
+def test_a_peer_that_fails_in_a_round_leaves_the_others_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    relays = {CONTESTANTS[0].name: 9, CONTESTANTS[1].name: 1}
+
+    def started(_: Field, each: Contestant) -> Relay:
+        return Relay(relays[each.name])
+
+    monkeypatch.setattr(Field, "_started", started)
+    field = Field(server=None, contestants=CONTESTANTS[:2])  # type: ignore[arg-type]
+    field.start()
+    whole, torn = field.entries("relay")
+    assert field.rounds({torn: 10, whole: 10}, 3) == {whole: [Measured(10)] * 3}
+    assert field.failed == {torn: "TimeoutError"}
+    assert str(Failure(*torn, "TimeoutError")).endswith("failed: TimeoutError")
+    field.start()
+    assert field.entries("relay") == [whole, torn], "it is not there for the next line"
 
 
 @pytest.mark.slow
