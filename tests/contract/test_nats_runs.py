@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import nats
 import pytest
+from tests.support.brokers.nats_cluster import custom_server
 from tests.support.brokers.nats_listener import subscribed
 from tests.support.brokers.readable_brokers import NatsBroker
 from tests.support.proxy.tcp_proxy import Cut, Link, Streams, TcpProxy
@@ -24,14 +26,14 @@ COMMIT = b"Nats-Batch-Commit"
 
 
 @asynccontextmanager
-async def requests(server: NatsServer) -> AsyncGenerator[list[Any]]:
+async def requests(url: str) -> AsyncGenerator[list[Any]]:
     """The messages that clients send to the stream."""
     heard: list[Any] = []
 
     async def hear(message: Any) -> None:
         heard.append(message)
 
-    client: Any = await nats.connect(server.url)  # pyright: ignore[reportUnknownMemberType]
+    client: Any = await nats.connect(url)  # pyright: ignore[reportUnknownMemberType]
     try:
         subscription = await subscribed(client, "events.>", hear)
         yield heard
@@ -75,7 +77,7 @@ def wanted(messages: Sequence[Message]) -> list[str]:
 async def test_a_long_run_is_one_batch(nats_server: NatsServer, nats_broker: NatsBroker) -> None:
     first, second, short = run(MAX_RUN), run(16), run(15)
 
-    async with requests(nats_server) as heard, nats_broker.open() as sink:
+    async with requests(nats_server.url) as heard, nats_broker.open() as sink:
         for messages in (first, second, short):
             assert await published(sink, messages) == [Delivered()] * len(messages)
 
@@ -97,7 +99,7 @@ async def test_a_run_that_is_stored_in_part_goes_one_by_one_until_a_message_is_n
 
     async with nats_broker.open() as sink:
         await published(sink, messages[:known])
-        async with requests(nats_server) as heard:
+        async with requests(nats_server.url) as heard:
             assert await published(sink, messages) == [Delivered()] * 40
             assert await published(sink, after) == [Delivered()] * 20
 
@@ -113,7 +115,7 @@ async def test_a_stream_that_takes_no_batches_gets_a_run_one_by_one(
 
     async with nats_broker.open() as sink, nats_broker.jetstream() as jetstream:
         await jetstream.update_stream(name="EVENTS", subjects=["events.>"], allow_atomic=False)
-        async with requests(nats_server) as heard:
+        async with requests(nats_server.url) as heard:
             assert await published(sink, messages) == [Delivered()] * 19
             assert await published(sink, more) == [Delivered()] * 16
 
@@ -178,7 +180,7 @@ async def test_no_more_batches_are_open_than_a_stream_takes(
 ) -> None:
     runs = {f"Loan/{n}": run(16, f"Loan/{n}") for n in range(60)}
 
-    async with requests(nats_server) as heard, nats_broker.open() as sink:
+    async with requests(nats_server.url) as heard, nats_broker.open() as sink:
         outcomes = await published(sink, [m for messages in runs.values() for m in messages])
 
     assert outcomes == [Delivered()] * 960
@@ -186,6 +188,22 @@ async def test_no_more_batches_are_open_than_a_stream_takes(
     stored = [message.headers for message in await nats_broker.stored()]
     for key, messages in runs.items():
         assert [each["id"] for each in stored if each["subject"] == key] == wanted(messages)
+
+
+async def test_runs_that_are_refused_keep_no_batch_open(tmp_path: Path) -> None:
+    settings = """
+      authorization { users: [
+        { user: joe, password: pw, permissions: { publish: { deny: "Secret.>" } } } ] }
+    """
+    with custom_server(tmp_path, "-js", settings=settings) as host:
+        url = f"nats://joe:pw@{host}"
+        open_one = open_sink(f"{url}?stream=EVENTS&subjects=events.>,Secret.>")
+        async with requests(url) as heard, open_one as sink:
+            for n in range(4):  # as many batches as may be open
+                secret = [new_message(f"Loan/{n}", topic="Secret.X") for _ in range(20)]
+                assert isinstance((await published(sink, secret))[0], Unavailable)
+            await deliver_runs(sink, run(20))
+    assert steps(heard) == [20]
 
 
 async def test_a_run_without_a_stream_is_unavailable_at_its_first_message(

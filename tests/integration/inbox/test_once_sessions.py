@@ -254,6 +254,15 @@ def test_a_batch_is_one_commit_that_tells_the_order_of_each_message(
     assert consumer.once(new_received(60, 50), add).order == "next"
 
 
+def test_a_late_message_of_a_batch_does_not_move_its_subject_back(
+    own: Tables, url: str, open_consumer: OpenConsumer
+) -> None:
+    del own
+    batch = [new_received(20, 10), new_received(10), new_received(30, 20)]
+    found = open_consumer(COMMON[0], url).once_many(batch, add)
+    assert outcomes(found) == ["first", "late", "next"]
+
+
 def failing_at(*bad: Any, by: Any = raises) -> Any:
     async def handle(work: Work, message: Any) -> Any:
         if message in bad:

@@ -289,6 +289,15 @@ def test_removed_tables_leave_nothing_and_may_be_removed_again(
     assert remove(database) == []
 
 
+def test_the_schema_public_stays_when_its_last_table_goes(
+    database_url: str, connection: Connection
+) -> None:
+    database = Database(database_url, schema="public")
+    apply(database)
+    assert sorted(remove(database)) == sorted(expected_shape())
+    assert read_shape(connection, "public") == {}
+
+
 def test_a_newer_database_is_left_to_the_newer_version(
     database: Database, connection: Connection
 ) -> None:

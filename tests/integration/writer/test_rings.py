@@ -198,6 +198,19 @@ def test_a_thousand_writes_at_once_ring_a_few_times(proxy: PostgresProxy) -> Non
     assert rings_of(proxy) <= took / JOINED + 3
 
 
+async def written_after_a_cancelled_ring(url: str) -> None:
+    settings = WriterSettings(doorbell=True, max_connections=1)
+    async with AsyncWriter(Database(url), settings) as writer:
+        await writer.write(event())
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await writer.write(event(), timeout=5)
+
+
+def test_a_ring_that_is_cancelled_before_its_task_begins_keeps_no_connection(url: str) -> None:
+    asyncio.run(written_after_a_cancelled_ring(url))
+
+
 def test_a_transaction_that_writes_rings_only_after_its_commit(proxy: PostgresProxy) -> None:
     with Writer(Database(proxy.url), RINGS) as writer:
         writer.write(event())  # an idle connection, on which a ring could leave too early

@@ -10,7 +10,9 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, ConsoleMetr
 
 from dsql_outbox.cli.telemetry import exports as module
 from dsql_outbox.cli.telemetry.exports import Exports, exporting
+from dsql_outbox.cli.telemetry.otel_environment import refuse_grpc
 from dsql_outbox.cli.telemetry.sdk_metrics import export_metrics
+from dsql_outbox.outbox import SettingsError
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -69,3 +71,11 @@ def test_an_exporter_gets_the_temporality_that_it_prefers() -> None:
     (resource,) = json.loads(out.getvalue())["resource_metrics"]
     (metric,) = resource["scope_metrics"][0]["metrics"]
     assert metric["data"]["aggregation_temporality"] == AggregationTemporality.DELTA
+
+
+def test_the_protocol_of_a_signal_overrides_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf")
+    refuse_grpc("TRACES")
+    with pytest.raises(SettingsError, match="grpc"):
+        refuse_grpc("METRICS")
