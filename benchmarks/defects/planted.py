@@ -612,5 +612,48 @@ DEFECTS: Final = (
         "self._lengths[lease.owner] + self._grace",
         "self._lengths[lease.owner]",
     ),
+    Defect(
+        "the partitions of a dropped producer of Kafka are kept",
+        f"{_BROKERS}/kafka/runs.py",
+        "            self._client.drop(producer)\n            self._places.clear()\n",
+        "            self._client.drop(producer)\n",
+    ),
+    Defect(
+        "a NATS client that reconnects is not closed",
+        f"{_BROKERS}/nats/client.py",
+        "if client.is_connected or client.is_connecting or client.is_reconnecting:",
+        "if client.is_connected or client.is_connecting:",
+    ),
+    Defect(
+        "a text of the most characters does not fit",
+        f"{_INBOX}/received.py",
+        "return 0 < len(text) <= limit and",
+        "return 0 < len(text) < limit and",
+    ),
+    Defect(
+        "the long count keeps its connection",
+        "src/dsql_outbox/console/sampler.py",
+        "_REST * (monotonic() - began)))\n        finally:\n"
+        "            await self._reader.close()\n",
+        "_REST * (monotonic() - began)))\n        finally:\n            pass\n",
+    ),
+    Defect(
+        "a server that cannot listen on all addresses keeps one",
+        "src/dsql_outbox/http_server/server.py",
+        "    for listener in listeners:\n        listener.close()\n    raise SettingsError(",
+        "    raise SettingsError(",
+    ),
+    Defect(
+        "a writer of Django keeps its first settings",
+        "src/dsql_outbox/django/producer.py",
+        "key = url, given.schema, given.writer",
+        "key = url, given.schema",
+    ),
+    Defect(
+        "the sink of a publisher that has ended is probed",
+        "src/dsql_outbox/starlette/background_publisher.py",
+        "            self._publisher = None\n            self._probe.watch(None)\n",
+        "            self._publisher = None\n",
+    ),
 )
 """Each defect that `make defects` plants."""

@@ -194,16 +194,20 @@ async def test_after_silence_the_rest_of_a_run_is_not_sent_by_the_old_producer(
     assert found[-4:] == wanted(messages[6:])
 
 
-async def test_a_run_that_was_cancelled_is_given_up(kafka_mock: MockKafka) -> None:
+async def test_a_run_that_was_cancelled_is_given_up(
+    kafka_mock: MockKafka, one_per_request: str
+) -> None:
     kafka_mock.make_topic("one.X")
 
-    async with open_sink(f"kafka://{kafka_mock.bootstrap}") as sink:
+    async with open_sink(f"kafka://{kafka_mock.bootstrap}?{one_per_request}") as sink:
         await deliver_runs(sink, run(2))
         with kafka_mock.down(1):
             cut = Answers(5)
             with anyio.move_on_after(0.5):
                 await sink.publish(run(5), cut)
             cut.end()
+        kafka_mock.refuse_next(TOO_LARGE)  # the next producer, which the broker does not know
+        assert Delivered() not in await published(sink, run(5))
         await deliver_runs(sink, later := run(5))
 
     assert stored(kafka_mock)[2:] == wanted(later)

@@ -135,12 +135,20 @@ async def test_a_call_without_messages_asks_whether_the_server_is_there(
             await published(sink, [])
 
 
-async def test_closing_is_quick_when_the_server_has_gone(nats_server: NatsServer) -> None:
-    async with open_sink(f"{nats_server.url}?timeout=30"):
+@pytest.mark.parametrize("reconnects", [False, True])
+async def test_closing_is_quick_when_the_server_has_gone_and_ends_attempts(
+    nats_server: NatsServer, reconnects: bool
+) -> None:
+    async with open_sink(f"{nats_server.url}?timeout=30") as sink:
         nats_server.kill()
+        client: Any = vars(sink)["_connection"]._client
+        with anyio.fail_after(5):
+            while reconnects and not client.is_reconnecting:  # noqa: ASYNC110 - as above
+                await anyio.sleep(0.005)
         started = monotonic()
 
     assert monotonic() - started < 10
+    assert client.is_closed, "else nats-py would connect again"
 
 
 # --- connecting ------------------------------------------------------------------------

@@ -197,6 +197,17 @@ def test_a_wrong_setting_is_told_by_check_and_by_the_first_call(
     assert found.id in {"outbox.E001", "outbox.E003"}
 
 
+@pytest.mark.parametrize("other", [{"SCHEMA": "shop_outbox"}, {"WRITER": {"timeout": 5.0}}])
+def test_a_process_has_one_writer_for_the_settings_of_the_moment(
+    url: str, other: dict[str, Any]
+) -> None:
+    use_database(url)
+    found = writer()
+    with override_settings(DSQL_OUTBOX=other):
+        assert writer() is not found
+    assert writer() is found
+
+
 def test_the_checks_name_what_is_missing(empty: str, settings: dict[str, Any]) -> None:
     assert (messages(), len(differences(empty))) == ([], 1)
     # The first `migrate` makes the tables, and the checks that it runs don't warn of that.

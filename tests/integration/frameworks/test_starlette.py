@@ -148,6 +148,7 @@ async def test_a_publisher_that_fails_is_told_and_begins_again(
             sql.execute("ALTER TABLE outbox.outbox RENAME TO away")
             told = await until(server, lambda ready: "failed" in ready["relay"], status=503)
             assert told["relay"] == "failed: SchemaError"
+            await until(server, lambda ready: ready["broker"] == "not connected yet", status=503)
             (record, *_) = [r for r in caplog.records if r.levelno == logging.ERROR]
             assert record.getMessage().startswith("Publisher failed, another starts in 0.05 s: ")
             assert "schema apply" in record.getMessage()

@@ -346,6 +346,27 @@ async def test_an_address_that_cannot_be_had_is_refused(port: int) -> None:
             pass
 
 
+async def test_without_one_of_the_addresses_of_a_host_none_is_listened_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def addresses(*_: object) -> list[tuple[socket.AddressFamily, str]]:
+        return [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "127.0.0.1")]
+
+    taken = list[socket.socket]()
+    listener = server._listener
+
+    def listen(*given: Any) -> socket.socket:
+        taken.append(listener(*given))
+        return taken[-1]
+
+    monkeypatch.setattr(server, "_addresses", addresses)
+    monkeypatch.setattr(server, "_listener", listen)
+    with pytest.raises(SettingsError, match="in use"):
+        async with serving("localhost", 0, application):
+            pass
+    assert [each.fileno() for each in taken] == [-1]
+
+
 async def test_a_name_of_this_machine_is_served_on_each_of_its_addresses() -> None:
     async with serving("localhost", 0, application) as url:
         assert url.startswith("http://localhost:")
