@@ -613,6 +613,18 @@ DEFECTS: Final = (
         "self._lengths[lease.owner]",
     ),
     Defect(
+        "the last try of a conflict is one too late",
+        "writer/attempt/journal.py",
+        "self.count(CONFLICT) >= times",
+        "self.count(CONFLICT) > times",
+    ),
+    Defect(
+        "the second copy of an event weighs nothing",
+        "outbox/event/event_parser.py",
+        "stored = 2 * event + entities + count",
+        "stored = event + entities + count",
+    ),
+    Defect(
         "the partitions of a dropped producer of Kafka are kept",
         f"{_BROKERS}/kafka/runs.py",
         "            self._client.drop(producer)\n            self._places.clear()\n",
@@ -631,6 +643,24 @@ DEFECTS: Final = (
         "return 0 < len(text) < limit and",
     ),
     Defect(
+        "a rate counts items in place of events",
+        f"{_OPERATIONS}/pages.py",
+        "run.pace.spend(step.changed, began",
+        "run.pace.spend(step.settled, began",
+    ),
+    Defect(
+        "a subject that is blocked goes on with the next page",
+        "schema/backlog.py",
+        "    blocked: set[tuple[int, str, str]] = set()\n    while seen == rows:\n",
+        "    while seen == rows:\n        blocked: set[tuple[int, str, str]] = set()\n",
+    ),
+    Defect(
+        "the sums of a quiet block are logged after it",
+        "src/dsql_outbox/cli/logs.py",
+        "        log_facts.flush()  # also the sums\n",
+        "",
+    ),
+    Defect(
         "the long count keeps its connection",
         "src/dsql_outbox/console/sampler.py",
         "_REST * (monotonic() - began)))\n        finally:\n"
@@ -644,6 +674,12 @@ DEFECTS: Final = (
         "    raise SettingsError(",
     ),
     Defect(
+        "a hook that skips a message skips it for all",
+        "observability/hooks.py",
+        "return all(skips is not None and skips(carrier) for skips in self._skips)",
+        "return any(skips is not None and skips(carrier) for skips in self._skips)",
+    ),
+    Defect(
         "a writer of Django keeps its first settings",
         "src/dsql_outbox/django/producer.py",
         "key = url, given.schema, given.writer",
@@ -654,6 +690,12 @@ DEFECTS: Final = (
         "src/dsql_outbox/starlette/background_publisher.py",
         "            self._publisher = None\n            self._probe.watch(None)\n",
         "            self._publisher = None\n",
+    ),
+    Defect(
+        "a receiver of OTLP keeps its port",
+        "src/dsql_outbox/testing/otlp_receiver.py",
+        "        self._server.server_close()\n",
+        "",
     ),
 )
 """Each defect that `make defects` plants."""

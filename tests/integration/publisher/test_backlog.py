@@ -12,6 +12,7 @@ from tests.support.publisher.running_relays import until
 from dsql_outbox.operations import Messages
 from dsql_outbox.outbox import Database
 from dsql_outbox.publisher import Publisher, PublisherSettings
+from dsql_outbox.schema import backlog
 from dsql_outbox.testing import MemorySink
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +50,7 @@ async def can_be_sent(database: Database) -> bool:
         return await messages.can_be_sent()
 
 
+@pytest.mark.parametrize("page", [500, 1])
 @pytest.mark.parametrize(
     ("rows", "blocked", "expected"),
     [
@@ -72,7 +74,11 @@ async def test_a_message_waits_unless_its_subject_needs_an_operator(
     rows: Sequence[Row],
     blocked: Sequence[int],
     expected: bool,
+    page: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name in "_FIRST_ROWS", "_ROWS":
+        monkeypatch.setattr(backlog, name, page)
     pause(sql)
     insert(sql, rows, blocked)
     assert await can_be_sent(database) is expected

@@ -1,10 +1,12 @@
 """`dsql_outbox.testing` as its users have it: by its document, in a pytest of their own."""
 
 import re
+import socket
 import subprocess
 import sys
 import threading
 from collections import Counter
+from urllib.parse import urlsplit
 
 import anyio
 import pytest
@@ -12,7 +14,7 @@ from tests.support.checkout import ROOT
 
 from dsql_outbox.outbox import SinkUnavailable
 from dsql_outbox.publisher import Delivered, Rejected, Retry
-from dsql_outbox.testing import MemorySink
+from dsql_outbox.testing import MemorySink, OtlpReceiver
 from dsql_outbox.testing.sink_contract import new_message, published
 
 pytestmark = pytest.mark.anyio
@@ -110,3 +112,11 @@ def test_waiting_ends_in_a_thread_too() -> None:
 async def test_waiting_in_vain_says_how_many_came() -> None:
     with pytest.raises(TimeoutError, match=r"0 of 1 messages came within 0\.01 s"):
         await MemorySink().published(1, timeout=0.01)
+
+
+def test_a_receiver_listens_inside_its_block_only() -> None:
+    with OtlpReceiver() as receiver:
+        address = "127.0.0.1", urlsplit(receiver.endpoint).port
+        socket.create_connection(address).close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address).close()

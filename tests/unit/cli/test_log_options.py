@@ -1,10 +1,15 @@
 """--verbose is counted on the command line; its variable takes a number, or a word of a flag."""
 
+from uuid import uuid4
+
 import click
 import pytest
 from click.testing import CliRunner
 
+from dsql_outbox.cli.logs import quiet
 from dsql_outbox.cli.options import log_options
+from dsql_outbox.observability.facts import PublishEnded
+from dsql_outbox.observability.log_hook import log_facts
 
 
 @click.command()
@@ -35,3 +40,11 @@ def test_another_word_is_refused() -> None:
     done = CliRunner().invoke(shown, env={"DSQL_OUTBOX_VERBOSE": "loud"})
     assert done.exit_code == 2
     assert "'loud' is not a valid" in done.output
+
+
+def test_nothing_of_a_quiet_block_is_logged_after_it(caplog: pytest.LogCaptureFixture) -> None:
+    with quiet():
+        for _ in range(20):
+            log_facts(PublishEnded(uuid4(), "quiet.X", "retry", "no answer", 1))
+    log_facts.flush()
+    assert caplog.messages == []

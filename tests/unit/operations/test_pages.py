@@ -207,7 +207,7 @@ class Paged(Run[int, Sequence[Item]]):
         if len(some) > 1 and sum(rows for _, rows, _ in some) > self._room:
             raise TooLarge
         told = some[: self._most]
-        return Step(len(told), len(told), [told])
+        return Step(len(told), sum(number for number, *_ in told), [told])
 
 
 def yielded(run: Paged, then: Callable[[], None] = lambda: None) -> list[Sequence[Item]]:
@@ -230,6 +230,13 @@ def completed(run: Paged) -> int:
         return await run
 
     return anyio.run(complete)
+
+
+def test_a_rate_counts_the_events_that_were_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, spent = Paged([[(3, 1, 1), (0, 1, 1)]], most=1), list[int]()
+    monkeypatch.setattr(run.pace, "spend", lambda events, *_: spent.append(events))
+    assert len(yielded(run)) == 2
+    assert spent == [3, 0]
 
 
 @given(st.lists(items, max_size=5))
