@@ -619,10 +619,41 @@ DEFECTS: Final = (
         "self.count(CONFLICT) > times",
     ),
     Defect(
+        "an outage that has ended counts in the next one",
+        "outbox/unit_of_work/budget.py",
+        "        if self._began is not None:\n            self._began = None\n",
+        "        if self._began is not None:\n",
+    ),
+    Defect(
+        "a caller that cannot wait takes a turn",
+        "outbox/database/rate_limit.py",
+        "            turn = max(now, last)\n            if turn <= latest:\n"
+        "                self._last = last\n",
+        "            turn = max(now, last)\n            self._last = last\n",
+    ),
+    Defect(
+        "a call waits for a pool until its own deadline",
+        "outbox/sessions/lent_sessions.py",
+        "seconds = min(seconds, max(0.0, deadline - monotonic()))",
+        "seconds = max(0.0, deadline - monotonic())",
+    ),
+    Defect(
         "the second copy of an event weighs nothing",
         "outbox/event/event_parser.py",
         "stored = 2 * event + entities + count",
         "stored = event + entities + count",
+    ),
+    Defect(
+        "to give up closes an open sink",
+        "publisher/sinks/kept_sink.py",
+        "if self._sink is None and self._attempt is not None:",
+        "if self._attempt is not None:",
+    ),
+    Defect(
+        "a lease that is taken alone has never ended",
+        "publisher/leases/table.py",
+        "parameters = self._parameters(owner, dict([one]), ended)",
+        "parameters = self._parameters(owner, dict([one]))",
     ),
     Defect(
         "the partitions of a dropped producer of Kafka are kept",
@@ -647,6 +678,12 @@ DEFECTS: Final = (
         f"{_OPERATIONS}/pages.py",
         "run.pace.spend(step.changed, began",
         "run.pace.spend(step.settled, began",
+    ),
+    Defect(
+        "a fill is taken from a worker that goes on",
+        f"{_SQL}/fill_take.sql",
+        " AND state = 'filling' AND expires_at <= clock_timestamp()",
+        " AND state = 'filling'",
     ),
     Defect(
         "a subject that is blocked goes on with the next page",

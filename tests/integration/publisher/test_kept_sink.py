@@ -242,4 +242,7 @@ async def test_a_sink_that_a_probe_has_opened_is_open_for_whoever_waits_for_it()
                         await kept.publish([], lambda *_: None)
                     await anyio.lowlevel.checkpoint()
         await kept.publish([], lambda *_: None)
+        kept.give_up()
+        await anyio.wait_all_tasks_blocked()
+        assert broker.closed == 0, "calls that run may end"
     assert broker.opened == broker.closed == 1

@@ -117,6 +117,9 @@ async def test_a_conflict_on_many_rows_is_asked_again_row_by_row(
     assert len(database_proxy.statements) == 6, (
         "all at once, the first three times, the others once"
     )
+    ended = {lease.shard: lease.expires_at for lease in (await through.look()).leases}
+    database_proxy.refuse(1, matching="outbox_leases")
+    assert await through.take("b", {0: 1, 1: 1}, ended) == {0, 1}  # type: ignore[arg-type]
 
 
 # --- one statement for all of it -------------------------------------------------------

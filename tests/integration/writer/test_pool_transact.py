@@ -250,12 +250,17 @@ def test_the_timeout_ends_the_call(open_pool: OpenPool, own: Tables, proxy: Post
     assert own_rows(own) == 0
 
 
-def test_a_pool_without_a_free_connection_is_waited_for_until_the_deadline(url: str) -> None:
+@pytest.mark.parametrize(("of_pool", "waited"), [(30.0, "[12]"), (0.25, "0")])
+def test_a_pool_without_a_free_connection_is_waited_for_until_the_first_deadline(
+    url: str, of_pool: float, waited: str
+) -> None:
     with (
         Writer(Database(url), QUICK) as writer,
-        ConnectionPool(url, min_size=1, max_size=1) as pool,
+        ConnectionPool(url, min_size=1, max_size=1, timeout=of_pool) as pool,
         pool.connection(),
-        pytest.raises(psycopg.OperationalError, match="couldn't get a connection"),
+        pytest.raises(
+            psycopg.OperationalError, match=rf"couldn't get a connection after {waited}\."
+        ),
     ):
         transact(writer, pool, lambda _: None, timeout=2)
 
