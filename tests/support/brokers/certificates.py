@@ -4,11 +4,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+_MAY_SIGN: Final = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True)
@@ -26,9 +39,9 @@ class Authority:
         self.folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name("tests")
-        made = self._builder(self._name, self._key.public_key()).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
-        )
+        made = self._builder(self._name, self._key.public_key())
+        made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        made = made.add_extension(_MAY_SIGN, critical=True)
         self.cert = folder / "ca.pem"
         self.cert.write_bytes(_pem(made.sign(self._key, hashes.SHA256())))
 
@@ -52,7 +65,7 @@ class Authority:
         self, name: x509.Name, public_key: ec.EllipticCurvePublicKey
     ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
-        return x509.CertificateBuilder(
+        builder = x509.CertificateBuilder(
             subject_name=name,
             issuer_name=self._name,
             public_key=public_key,
@@ -60,6 +73,10 @@ class Authority:
             not_valid_before=now - timedelta(hours=1),
             not_valid_after=now + timedelta(hours=1),
         )
+        # From Python 3.13 on, a client refuses a certificate without these, or without `_MAY_SIGN`.
+        signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        own = x509.SubjectKeyIdentifier.from_public_key(public_key)
+        return builder.add_extension(signer, critical=False).add_extension(own, critical=False)
 
 
 def _name(text: str) -> x509.Name:
