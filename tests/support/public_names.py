@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 from tests.support.checkout import ROOT, files_of
 
@@ -58,7 +58,8 @@ def _lines(module: str, name: str) -> Iterator[str]:
 def _signature(value: Any) -> str:
     """Return parameters and defaults. Annotations name modules that may change."""
     try:
-        found = inspect.signature(value)
+        # An alias of a type has a signature on Python 3.13, and none before.
+        found = inspect.signature(None if get_origin(value) else value)
     except (TypeError, ValueError):
         return ""
     bare = [each.replace(annotation=each.empty) for each in found.parameters.values()]
