@@ -23,6 +23,8 @@ from dsql_outbox.testing import NatsServer, OtlpReceiver
 
 LISTEN = ("--listen", "127.0.0.1:0")
 
+FINISHING = "finishing the work in progress; Ctrl-C stops immediately\n"
+
 
 @pytest.fixture
 def broker(nats_server: NatsServer) -> Iterator[SlowBroker]:
@@ -48,6 +50,12 @@ def publish(url: str, sink: str, *words: object, **env: str) -> Command:
     return Command("publish", "--database", url, "--sink", sink, *words, env=env)
 
 
+def wait_for_its_end(command: Command) -> None:
+    """Read its lines up to that of the first signal: a warning about the broker may come before."""
+    while (line := command.error_line()) != FINISHING:
+        assert line, "it ended without that line"
+
+
 def is_ready(base: str) -> bool:
     return get(f"{base}/readyz")[0] == 200
 
@@ -59,8 +67,7 @@ def test_sigterm_while_messages_are_in_flight_delivers_them_first(
         write(url, "Moved")
         broker.arrived()
         command.signal(signal.SIGTERM)
-        while command.error_line() != "finishing the work in progress; Ctrl-C stops immediately\n":
-            pass
+        wait_for_its_end(command)
         broker.release()
         done = command.wait()
     assert (done.code, waiting(url)) == (0, 0)
@@ -111,8 +118,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_broker(url: str, broker: SlowBrok
         write(url, "Moved")
         broker.arrived()
         command.signal(signal.SIGTERM)
-        command.error_line()
-        command.error_line()
+        wait_for_its_end(command)
         asked = monotonic()
         command.signal(signal.SIGINT)
         done = command.wait()
@@ -125,9 +131,8 @@ def test_a_second_sigterm_changes_nothing(url: str, broker: SlowBroker) -> None:
     with broker.held(), publish(url, f"{broker.url}?stream=EVENTS") as command:
         write(url, "Moved")
         broker.arrived()
-        command.error_line()
         command.signal(signal.SIGTERM)
-        command.error_line()
+        wait_for_its_end(command)
         command.signal(signal.SIGTERM)
         broker.release()
         done = command.wait()
