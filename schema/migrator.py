@@ -117,7 +117,7 @@ def apply(  # noqa: PLR0913 - all of them options
 def _create_schema(connection: Connection, schema: str) -> None:
     try:
         execute(connection, statement("schema_create", schema))
-    except InsufficientPrivilege as error:
+    except InsufficientPrivilege:
         found = connection.info
         grant = sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(
             sql.Identifier(found.dbname), sql.Identifier(found.user)
@@ -125,7 +125,7 @@ def _create_schema(connection: Connection, schema: str) -> None:
         raise SchemaError(
             f"role {found.user} may not create schema {schema}: let the owner of the database run "
             f"`{grant.as_string(connection)}`"
-        ) from error
+        ) from None
 
 
 def ddl(schema: str, shards: int | None = None, tables: TableSet = "all") -> str:

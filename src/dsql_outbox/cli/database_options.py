@@ -138,9 +138,7 @@ def grant_for(database: Database, duty: Duty) -> str | None:
 
 def told_in_full(database: Database, error: SchemaError) -> SchemaError:
     """An error of the database about a missing table, which says what that means if it is known."""
-    cause = error.__cause__
-    is_known = isinstance(cause, psycopg.errors.InsufficientPrivilege)  # it says what to grant
-    if isinstance(cause, psycopg.Error) and not is_known:
+    if isinstance(error.__cause__, psycopg.Error):
         with suppress(psycopg.Error), database.connect(timeout=_TIMEOUT) as connection:
             if missing := find_missing(connection, database):
                 return SchemaError(str(missing))
