@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import nats
 import pytest
-from tests.support.brokers.nats_cluster import custom_server
+from tests.support.brokers.nats_cluster import refusing_server
 from tests.support.brokers.nats_listener import subscribed
 from tests.support.brokers.readable_brokers import NatsBroker
 from tests.support.proxy.tcp_proxy import Cut, Link, Streams, TcpProxy
@@ -191,12 +191,7 @@ async def test_no_more_batches_are_open_than_a_stream_takes(
 
 
 async def test_runs_that_are_refused_keep_no_batch_open(tmp_path: Path) -> None:
-    settings = """
-      authorization { users: [
-        { user: joe, password: pw, permissions: { publish: { deny: "Secret.>" } } } ] }
-    """
-    with custom_server(tmp_path, "-js", settings=settings) as host:
-        url = f"nats://joe:pw@{host}"
+    with refusing_server(tmp_path) as url:
         open_one = open_sink(f"{url}?stream=EVENTS&subjects=events.>,Secret.>")
         async with requests(url) as heard, open_one as sink:
             for n in range(4):  # as many batches as may be open

@@ -6,7 +6,7 @@ from typing import Final
 import nkeys
 import pytest
 from tests.support.brokers.certificates import Authority
-from tests.support.brokers.nats_cluster import custom_server
+from tests.support.brokers.nats_cluster import custom_server, refusing_server
 
 from dsql_outbox.outbox import SettingsError, SinkUnavailable
 from dsql_outbox.publisher import open_sink
@@ -16,6 +16,7 @@ from dsql_outbox.testing.sink_contract import new_message, published
 pytestmark = pytest.mark.anyio
 
 STREAM: Final = "stream=EVENTS&timeout=2"
+BOTH: Final = "stream=EVENTS&subjects=events.>,Secret.>"
 
 
 @pytest.fixture
@@ -81,13 +82,8 @@ async def test_an_nkey_is_used_and_another_one_is_refused(tmp_path: Path) -> Non
 async def test_a_subject_without_the_right_to_publish_is_unavailable_at_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = """
-      authorization { users: [
-        { user: joe, password: pw, permissions: { publish: { deny: "Secret.>" } } } ] }
-    """
-    with custom_server(tmp_path, "-js", settings=settings) as host:
-        url = f"nats://joe:pw@{host}?stream=EVENTS&subjects=events.>,Secret.>&timeout=30"
-        async with open_sink(url) as sink:
+    with refusing_server(tmp_path) as url:
+        async with open_sink(f"{url}?{BOTH}&timeout=30") as sink:
             messages = [new_message(topic="Secret.X"), new_message("Loan/2")]
             denied, good = await published(sink, messages)
 
@@ -98,13 +94,8 @@ async def test_a_subject_without_the_right_to_publish_is_unavailable_at_once(
 
 async def test_refused_messages_hold_back_no_others(tmp_path: Path) -> None:
     """More of them than may be on their way at a time."""
-    settings = """
-      authorization { users: [
-        { user: joe, password: pw, permissions: { publish: { deny: "Secret.>" } } } ] }
-    """
-    with custom_server(tmp_path, "-js", settings=settings) as host:
-        url = f"nats://joe:pw@{host}?stream=EVENTS&subjects=events.>,Secret.>&timeout=3"
-        async with open_sink(url) as sink:
+    with refusing_server(tmp_path) as url:
+        async with open_sink(f"{url}?{BOTH}&timeout=3") as sink:
             secret = [new_message(f"Loan/{n}", topic="Secret.X") for n in range(300)]
             *denied, good = await published(sink, [*secret, new_message("Loan/good")])
 

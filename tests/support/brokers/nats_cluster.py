@@ -32,6 +32,17 @@ def custom_server(folder: Path, *options: str, settings: str = "", port: int = 0
         process.kill()
 
 
+@contextmanager
+def refusing_server(folder: Path) -> Generator[str]:
+    """A server with JetStream whose user may not publish to ``Secret.>``; gives its URL."""
+    settings = """
+      authorization { users: [
+        { user: joe, password: pw, permissions: { publish: { deny: "Secret.>" } } } ] }
+    """
+    with custom_server(folder, "-js", settings=settings) as host:
+        yield f"nats://joe:pw@{host}"
+
+
 class NatsCluster:
     """Three servers with JetStream, ``n0`` to ``n2``, any of which may be killed."""
 
