@@ -194,7 +194,7 @@ simulate-sql: $(VENV)/.dev ## run N schedules of the real statements, of several
 nemesis-rolling: $(VENV)/.dev ## restart PUBLISHERS one by one: the longest pause of any subject
 	$(BIN)/python -m benchmarks.nemesis --rolling $(NEMESIS)
 
-power: $(VENV)/.dev ## lose what a broker or a database has acknowledged: NATS or Apache Kafka without power, a promoted standby (SEED, ONLY=nats,nats-always,kafka,kafka-failover,standby; Linux, root and a loop device, Java for Kafka)
+power: $(VENV)/.dev ## lose what a broker or a database has acknowledged: NATS or Apache Kafka without power, a promoted standby (SEED, ONLY=kafka,..; Linux, root and a loop device, Java for Kafka)
 	@$(BIN)/python -m benchmarks.power $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY))
 
 real-brokers: $(VENV)/.dev ## the sinks' contract suite and a nemesis on NATS, Redis, ElasticMQ, RabbitMQ and Apache Kafka (ONLY=kafka,..; EVENTS, SUBJECTS, RATE; MAP=benchmarks.real_brokers.own_keys:own_keys)

@@ -42,10 +42,10 @@ class PeerProcess:
     def order(self, line: str, *numbers: int) -> None:
         """Tell it to run a line. If it has ended, `answer` says why."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            try:
-                print(line, *numbers, file=self._process.stdin, flush=True)
-            except BrokenPipeError:
+        try:
+            print(line, *numbers, file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            with suppress(BrokenPipeError):
                 self._process.stdin.close()  # else its end would try to write the line again
 
     def answer(self) -> Any:

@@ -59,8 +59,8 @@ class _Cluster(PoweredBroker):
         try:
             async with asyncio.timeout(_PATIENCE):
                 while open_ends and left != 0:
-                    most = min(_BATCH, left or _BATCH)
-                    told = await asyncio.to_thread(consumer.consume, most, _LOOK)
+                    wanted = min(_BATCH, left or _BATCH)
+                    told = await asyncio.to_thread(consumer.consume, wanted, _LOOK)
                     batch = [raw for raw in told if raw.error() is None]
                     for raw in batch:
                         await handle(from_kafka(raw))
