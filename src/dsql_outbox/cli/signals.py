@@ -109,7 +109,8 @@ class Interruption:
                     self.first = found
                     self._stop()
                     group.start_soon(self._end_when_overdue, group.cancel_scope)
-                    announce("finishing the work in progress; Ctrl-C stops immediately")
+                    hint = "; Ctrl-C stops immediately" if found == signal.SIGINT else ""
+                    announce(f"finishing the work in progress{hint}")
                 elif found == signal.SIGINT:
                     self.at_once = True
                     group.cancel_scope.cancel()

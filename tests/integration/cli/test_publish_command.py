@@ -143,9 +143,7 @@ def test_a_signal_lets_the_running_calls_end(url: str, writer: Writer, tmp_path:
             command.error_line()
             held.arrived(10)
             command.signal(signal.SIGTERM)
-            assert (
-                command.error_line() == "finishing the work in progress; Ctrl-C stops immediately\n"
-            )
+            assert command.error_line() == "finishing the work in progress\n"
             held.release()
             done = command.wait()
     assert (done.code, len(published(file)), waiting(url)) == (0, 1, 0)

@@ -23,7 +23,7 @@ from dsql_outbox.testing import NatsServer, OtlpReceiver
 
 LISTEN = ("--listen", "127.0.0.1:0")
 
-FINISHING = "finishing the work in progress; Ctrl-C stops immediately\n"
+FINISHING = "finishing the work in progress\n"
 
 
 @pytest.fixture
