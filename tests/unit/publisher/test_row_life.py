@@ -351,6 +351,9 @@ class Life(RuleBasedStateMachine):
         firsts = [
             at for at, byte in enumerate(page.stages) if byte == SENT and page.run(at)[0] == at
         ]
+        if not firsts:  # the shard was lost: those without an answer have left
+            self.end_delivered()
+            return
         at = firsts[index % len(firsts)]
         self.note_arrival(page.rows[at][6], page.ids[at].position, outcome, page.shard)
         if isinstance(outcome, Delivered):
