@@ -75,7 +75,7 @@ async def test_the_stream_of_the_url_is_told_before_there_are_topics(
 
 async def test_a_stream_with_three_replicas_on_files_needs_no_remedy(tmp_path: Path) -> None:
     with nats_cluster(tmp_path) as cluster:
-        (found,) = await asked(f"{cluster.url('n0')}?stream=EVENTS&replicas=3", TOPIC)
+        (found,) = await asked(f"{cluster.url('n0')}?stream=EVENTS&replicas=3&timeout=30", TOPIC)
     assert found == Keeping("stream EVENTS", "3 replicas, file storage")
 
 

@@ -426,13 +426,15 @@ async def test_a_replay_goes_to_the_named_target_alone(
 async def test_the_status_tells_the_targets_apart(
     database: Database, writer: Writer, targets: Targets
 ) -> None:
+    sink = MemorySink()
+    sink.down = True
     async with StatusReader(database) as status:
         assert (await status.read()).targets == ()
         await targets.add("lake", types=["Car"])
         await targets.add("orders", kind="model")
         writer.write_many([event(f"C-{n}") for n in range(4)])
         writer.write(Event.new("LoanCreated", [Entity("Loan", "1")]))
-        async with Publisher(database, MemorySink(), quick_settings(), target="lake"):
+        async with Publisher(database, sink, quick_settings(), target="lake"):
             found = await status.read()
     assert [(each.name, each.waiting.count) for each in found.targets] == [
         ("default", 5),
