@@ -38,6 +38,13 @@ def test_no_second_row_is_tried_while_one_is_on_its_way() -> None:
     assert topics.passed_over(5.1) == {"sick"}
 
 
+def test_a_topic_that_no_map_works_for_is_tried_after_the_same_rest() -> None:
+    topics = TopicPauses()
+    topics.pause_unmapped(SICK, 0.0)
+    assert topics.next_trial(4.9) is None
+    assert topics.next_trial(5.1) is not None
+
+
 def test_many_refusals_at_a_time_are_one() -> None:
     topics = paused()
     for n in range(3, 100):
